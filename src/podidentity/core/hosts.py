@@ -1,0 +1,50 @@
+"""Which Azure machine a node is, read from its provider ID.
+
+A user-assigned identity is attached to a virtual machine or, for all its instances at once, to a
+scale set. Subscription and group are taken from here and from nowhere else, so that one cluster
+may span several of either.
+
+Shapes: https://cloud-provider-azure.sigs.k8s.io/ (`azure:///subscriptions/…`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Self
+
+_PROVIDER_ID = re.compile(
+    r"azure://(?P<host>/subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.compute/"
+    r"(?P<kind>virtualmachinescalesets|virtualmachines)/(?P<name>[^/]+))"
+    r"(?P<instance>/virtualmachines/[^/]+)?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+class NotAnAzureNode(ValueError):
+    """A provider ID that names no Azure machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A scale set or a virtual machine: what identities are attached to. Equal without case."""
+
+    folded: str
+    resource_id: str = field(compare=False)
+    """Its ARM id as the node spells it."""
+    name: str = field(compare=False)
+    is_scale_set: bool = field(compare=False)
+
+    @classmethod
+    def of_node(cls, provider_id: str) -> Self:
+        """Return the host of the node with this provider ID; raise NotAnAzureNode."""
+        found = _PROVIDER_ID.fullmatch(provider_id)
+        if found is None:
+            raise NotAnAzureNode(f"provider ID {provider_id[:200]!r} names no Azure machine")
+        is_scale_set = found["kind"].lower() == "virtualmachinescalesets"
+        if bool(found["instance"]) != is_scale_set:
+            raise NotAnAzureNode(f"provider ID {provider_id[:200]!r} names no one instance")
+        return cls(found["host"].lower(), found["host"], found["name"], is_scale_set)
+
+    def __str__(self) -> str:
+        return self.resource_id

@@ -1,0 +1,105 @@
+"""What the services need from the world, as Protocols.
+
+Adapters and the kernel package implement them; tests implement them in memory. Nothing here says
+how: an HTTP call, a netlink question or a dictionary are all the same to a service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from podidentity.core.matching import Directory
+from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.tokens import AccessToken
+
+
+class Clock(Protocol):
+    """Time, so that a test can turn it."""
+
+    def time(self) -> float:
+        """Return seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+
+
+class Cluster(Directory, Protocol):
+    """The watched cluster: the pods of this node and the custom resources, indexed."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether every list has been read once; before that nothing can be refused for good."""
+
+    def pods_at(self, address: str) -> Sequence[Pod]:
+        """Return the pods of this node whose status has the address and that have not ended."""
+
+    def changed_at(self, pod: Pod) -> float:
+        """Return when what decides about `pod` last changed, in `Clock.monotonic` seconds.
+
+        That is the pod's start, a change of its label, or of a binding or identity in its
+        namespace; `-inf` where nothing changed since the agent started.
+        """
+
+    async def changed(self) -> None:
+        """Return at the next change of a pod, a binding or an identity."""
+
+
+class TokenSource(Protocol):
+    """Where tokens come from."""
+
+    async def fetch(
+        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
+    ) -> tuple[AccessToken, Origin]:
+        """Return a token of `identity` for `resource`, and where it came from.
+
+        Raises a TokenUnavailable.
+        """
+
+
+class Origin(StrEnum):
+    """Where a token came from, for the log."""
+
+    CACHE = "cache"
+    IMDS = "imds"
+    SHARED = "shared"
+    """Another request's fetch, already under way."""
+
+
+class Verdict(StrEnum):
+    """What the kernel says of a connection."""
+
+    PROVEN = "proven"
+    FORGED = "forged"
+    """No socket of the claimed pod has this connection."""
+    GONE = "gone"
+    """The client has closed already: there is nobody to answer."""
+    UNKNOWN = "unknown"
+    """The kernel could not be asked for a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The kernel's answer about one accepted connection."""
+
+    verdict: Verdict
+    pod_uid: str = ""
+    """The pod that owns the socket's cgroup; "" where the node has no cgroup v2 of pods."""
+    detail: str = ""
+    """For the log: which namespace, which cgroup, or what is missing."""
+
+
+class Attestor(Protocol):
+    """Proves whose socket is at the other end of a connection."""
+
+    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        """Ask the kernel whose the connection from `address`:`port` to IMDS is.
+
+        `candidates` are the pods whose status has the address. Costs tens of microseconds, blocks
+        for nothing else.
+        """

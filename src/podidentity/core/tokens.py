@@ -1,0 +1,45 @@
+"""What a pod asks for, and what it gets.
+
+A token is a bearer's: its text is shown by no `repr`, and goes nowhere but into the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from podidentity.core.ids import ClientId, ObjectId, ResourceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A pod's request, parsed; at most one of the three ids is given."""
+
+    resource: str
+    """The audience, exactly as it was asked: it is echoed, with or without its slash."""
+    client_id: ClientId | None = None
+    object_id: ObjectId | None = None
+    resource_id: ResourceId | None = None
+    bypass_cache: bool = False
+
+    @property
+    def asked(self) -> ClientId | ObjectId | ResourceId | None:
+        """The id that was asked for, if any."""
+        return self.client_id or self.object_id or self.resource_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """A token and its life. Times are whole seconds since 1970."""
+
+    value: str = field(repr=False)
+    client_id: ClientId | None
+    expires_on: int
+    not_before: int
+    resource: str
+    ext_expires_in: int = 0
+    """Seconds that it may be used beyond `expires_on` in an outage; 0 where nobody said."""
+    token_type: str = "Bearer"  # noqa: S105 - a type of token, not a token
+
+    def life(self, now: float) -> int:
+        """Return the whole seconds left at `now`, never negative."""
+        return max(0, self.expires_on - int(now))

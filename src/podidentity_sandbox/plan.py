@@ -1,0 +1,136 @@
+"""The plan of one sandbox: what every one of its parts must agree on, decided once at `up`.
+
+It is written to `plan.json` in the sandbox's folder and read from there by each process. Addresses
+are of a world of its own: they exist only in network namespaces that the sandbox made.
+
+    Azure namespace ── 10.240.0.1 ── link of each node ── 10.240.0.4… node namespace
+      169.254.169.254:80  IMDS                              cbr0 10.244.N.1/24
+      203.0.113.10:443    Entra, ARM, Key Vault               pods 10.244.N.2…
+      203.0.113.53:53     DNS
+      203.0.113.6:443     the Kubernetes API server
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+IMDS_ADDRESS = "169.254.169.254"
+AZURE_ADDRESS = "203.0.113.10"
+DNS_ADDRESS = "203.0.113.53"
+APISERVER_ADDRESS = "203.0.113.6"
+FABRIC_ADDRESS = "10.240.0.1"
+
+_NAMES = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+
+
+def stable_guid(sandbox: str, what: str) -> str:
+    """Return a GUID that is the same at each `up` of the sandbox of this name."""
+    return str(uuid.uuid5(_NAMES, f"podidentity-sandbox/{sandbox}/{what}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """A node: one instance of the scale set."""
+
+    name: str
+    index: int
+    address: str
+    """Its own address on the link to Azure."""
+    pod_cidr: str
+    """`10.244.N.0/24`; the bridge cbr0 has its first address."""
+    gateway: str
+    provider_id: str
+    token: str = field(repr=False)
+    """Bearer token of its kubelet (user system:node:NAME, group system:nodes)."""
+
+    @property
+    def socket(self) -> str:
+        """File name, in the sandbox's folder, of the Unix socket of its kubelet."""
+        return f"node-{self.index}.sock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that the parts of one sandbox must agree on."""
+
+    name: str
+    folder: str
+    """Holds plan.json, kubeconfig, certificates, logs and sockets; mode 0700."""
+    rootless: bool
+    tenant_id: str
+    subscription_id: str
+    operator_id: str
+    """Client id of the operator's service principal."""
+    operator_secret: str = field(repr=False)
+    admin_token: str = field(repr=False)
+    """Bearer token of the cluster's administrator (group system:masters)."""
+    nodes: tuple[NodePlan, ...]
+    apiserver_port: int = 0
+    """On the host's loopback; chosen by the kernel at `up`."""
+    azure_proxy_port: int = 0
+    """On the host's loopback: an HTTP CONNECT proxy for Azure's names."""
+    cgroup_root: str = ""
+    """Folder in cgroup v2 where the nodes make their pods' cgroups; "" where there is none."""
+    subscription_name: str = "My Azure Subscription"
+    location: str = "westeurope"
+    cluster_group: str = "aks-west-experimental"
+    node_group: str = "aks-nodes-west-experimental"
+    cluster_name: str = "aks-experimental"
+    scale_set: str = "aks-nodepool1-12345678-vmss"
+
+    @property
+    def path(self) -> Path:
+        """The sandbox's folder."""
+        return Path(self.folder)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig, for the host."""
+        return self.path / "kubeconfig"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The sandbox's authority, PEM."""
+        return self.path / "ca.crt"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The machine's authorities and the sandbox's, PEM."""
+        return self.path / "bundle.pem"
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each process."""
+        return self.path / "logs"
+
+    @property
+    def scale_set_id(self) -> str:
+        """ARM id of the scale set that the nodes are instances of."""
+        return (
+            f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_group}"
+            f"/providers/Microsoft.Compute/virtualMachineScaleSets/{self.scale_set}"
+        )
+
+    def node(self, name: str) -> NodePlan:
+        """Return the node of that name; raise KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def save(self) -> None:
+        """Write plan.json, readable by its owner only: it holds secrets of the sandbox."""
+        path = self.path / "plan.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read plan.json of the sandbox in `folder`; raise FileNotFoundError."""
+        raw: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        raw["nodes"] = tuple(NodePlan(**node) for node in raw["nodes"])
+        return cls(**raw)
