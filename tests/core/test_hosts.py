@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from podidentity.core.hosts import Host, NotAnAzureNode
+
+SET = (
+    "/subscriptions/s/resourceGroups/MC_g/providers"
+    "/Microsoft.Compute/virtualMachineScaleSets/aks-pool-vmss"
+)
+MACHINE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm-0"
+
+
+def test_an_instance_of_a_scale_set_stands_for_the_scale_set() -> None:
+    host = Host.of_node(f"azure://{SET}/virtualMachines/3")
+    assert (host.resource_id, host.name, host.is_scale_set) == (SET, "aks-pool-vmss", True)
+
+
+def test_a_machine_of_its_own_stands_for_itself() -> None:
+    host = Host.of_node(f"azure://{MACHINE}")
+    assert (host.resource_id, host.name, host.is_scale_set) == (MACHINE, "vm-0", False)
+
+
+def test_two_nodes_of_one_scale_set_are_one_host_whatever_the_case() -> None:
+    nodes = [f"azure://{SET}/virtualMachines/0", f"azure://{SET.upper()}/VIRTUALMACHINES/1"]
+    assert len({Host.of_node(node) for node in nodes}) == 1
+
+
+@pytest.mark.parametrize(
+    "provider_id",
+    [
+        "",
+        "azure://",
+        "aws:///eu-west-1a/i-0123",
+        f"azure://{SET}",
+        f"azure://{MACHINE}/virtualMachines/0",
+        f"azure://{MACHINE}/extensions/x",
+        "kind://docker/kind/kind-control-plane",
+    ],
+)
+def test_what_is_no_node_of_azure_is_refused_with_a_reason(provider_id: str) -> None:
+    with pytest.raises(NotAnAzureNode, match="names no"):
+        Host.of_node(provider_id)
