@@ -1,1 +1,47 @@
-"""Placeholder."""
+"""What `podidentity enable` puts into a cluster, as YAML that a person can read and apply by hand.
+
+The sandbox reads the same files: what it serves is what a real cluster gets. Therefore this module
+imports nothing of the product.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from podidentity import __version__
+
+IMAGE = f"podidentity:{__version__}"
+"""The image as the repository's own build names it."""
+
+Manifest = dict[str, Any]
+
+
+def crds() -> list[Manifest]:
+    """Return the four CustomResourceDefinitions."""
+    return _documents("crds.yaml")
+
+
+def nmi(*, image: str = IMAGE, extra_args: Sequence[str] = ()) -> list[Manifest]:
+    """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
+
+    `extra_args` are flags of `podidentity nmi` that follow those of the file, and so win.
+    """
+    manifests = _documents("nmi.yaml")
+    container = manifests[-1]["spec"]["template"]["spec"]["containers"][0]
+    container["image"] = image
+    container["args"] = [*container["args"], *extra_args]
+    return manifests
+
+
+def _documents(name: str) -> list[Manifest]:
+    text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+    documents: list[Manifest] = []
+    for document in yaml.safe_load_all(text):
+        documents.extend(document["items"] if document["kind"] == "List" else [document])
+    # YAML's anchors share values; whoever changes one must not change the others.
+    return [json.loads(json.dumps(document)) for document in documents]

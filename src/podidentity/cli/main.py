@@ -1,0 +1,117 @@
+"""The command `podidentity` and its subcommands, each loaded when it is called for.
+
+Starting NMI through this page costs click and nothing else (`tests/cli/test_main.py` holds that).
+Other packages add commands by the entry-point group `podidentity.commands`; one that cannot be
+loaded says why when it is called, and disturbs no other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import PurePath
+
+import click
+
+from podidentity import __version__
+from podidentity.cli.failures import Failed, report
+from podidentity.core.errors import PodIdentityError
+
+_COMMANDS = {
+    "enable": "podidentity.cli.enable:enable",
+    "disable": "podidentity.cli.enable:disable",
+    "add": "podidentity.cli.add:add",
+    "list": "podidentity.cli.listing:list_identities",
+    "delete": "podidentity.cli.delete:delete",
+    "explain": "podidentity.cli.explain:explain",
+    "nmi": "podidentity.cli.nmi:nmi",
+    "completion": "podidentity.cli.completion:completion",
+}
+PLUGINS = "podidentity.commands"
+
+
+class LazyCommands(click.Group):
+    """A group that imports a subcommand's module only when somebody asks for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return all names, ours first, in the order in which a person needs them."""
+        return [*_COMMANDS, *sorted(set(_plugins()) - set(_COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the command of that name, or None."""
+        if cmd_name in _COMMANDS:
+            return _imported(_COMMANDS[cmd_name])
+        plugin = _plugins().get(cmd_name)
+        return None if plugin is None else _load(cmd_name, plugin)
+
+
+def _plugins() -> dict[str, str]:
+    from importlib.metadata import entry_points  # 20 ms, and NMI needs none
+
+    return {found.name: found.value for found in entry_points(group=PLUGINS)}
+
+
+def _imported(target: str) -> click.Command:
+    module, _, attribute = target.partition(":")
+    command = getattr(import_module(module), attribute)
+    if not isinstance(command, click.Command):
+        raise TypeError(f"{target} is no command")
+    return command
+
+
+def _load(name: str, target: str) -> click.Command:
+    """Return the command of a plug-in, or one that says why it cannot be loaded."""
+    try:
+        return _imported(target)
+    except (ImportError, AttributeError, TypeError) as error:
+        reason = str(error)
+
+    def fail(**_: object) -> None:
+        raise Failed(
+            f"command {name!r} cannot be loaded: {reason}",
+            f"Install what it needs: pip install 'podidentity[{name}]'.",
+        )
+
+    return click.Command(
+        name,
+        callback=fail,
+        short_help=f"(cannot be loaded: {reason})",
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        add_help_option=False,
+    )
+
+
+@click.group(
+    cls=LazyCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="podidentity", message="%(prog)s %(version)s")
+def podidentity() -> None:
+    r"""Identity for pods on Azure, without secrets and without changing a line of the pod.
+
+    \b
+    Examples:
+      podidentity enable
+      podidentity add --namespace shop --name orders --identity-resource-id /subscriptions/…
+      podidentity explain pod shop/orders-0
+    """
+
+
+def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
+    """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        code = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+    except PodIdentityError as error:
+        return report(Failed(str(error)))
+    except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process; `kubectl podidentity` comes here, too."""
+    called = PurePath(sys.argv[0]).name
+    plugin = called == "kubectl-podidentity"
+    sys.exit(run(sys.argv[1:], "kubectl podidentity" if plugin else "podidentity"))
