@@ -1,0 +1,206 @@
+"""The Kubernetes API server, over lightkube's configuration and httpx2.
+
+Kept small on purpose: objects come and go as JSON bytes, which `wire` reads into values that name
+only our fields. That is forty times faster than any client's own models, and one object that
+cannot be read harms no other.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
+
+import httpx2
+import msgspec
+from lightkube.core.exceptions import ConfigError
+
+from podidentity.adapters.kube.credentials import credentials
+from podidentity.adapters.kube.error import KubeError
+from podidentity.wire.kube import Event, NotKubernetes, Page, parse_event, parse_list, parse_status
+
+WATCH_SECONDS = 300
+"""How long a watch is asked to last; the server ends it, and it is resumed."""
+
+_PAGE = "500"
+_LONGEST_LINE = 16 << 20
+_REQUEST = httpx2.Timeout(30, connect=5)
+# The server ends a watch itself; when it does not, nobody is there any more.
+_WATCH = httpx2.Timeout(_REQUEST, read=WATCH_SECONDS + 15)
+# A node of the API server that loses its power says nothing. So ask after 15 s of silence, and
+# give up after 20 s more, instead of watching a dead connection for minutes.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 35_000),
+]
+
+
+class Kube:
+    """One API server, as one user. Close it when done."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    @classmethod
+    def connect(
+        cls,
+        kubeconfig: str | None,
+        *,
+        context: str | None = None,
+        user_agent: str,
+        trust_env: bool = True,
+    ) -> Self:
+        """Return a client for the cluster that the configuration names; nothing is sent yet.
+
+        `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file that
+        holds the context is used. None: the pod's service account, else `~/.kube/config`.
+        `trust_env`: obey HTTPS_PROXY and NO_PROXY, as a person's tools do; an agent does not, and
+        then a dead connection is noticed within 35 s. Raises KubeError.
+        """
+        found = credentials(kubeconfig, context, trust_env=trust_env)
+        headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        transport = None
+        if not trust_env:
+            transport = httpx2.AsyncHTTPTransport(
+                verify=found.verify, trust_env=False, socket_options=_KEEPALIVE
+            )
+        return cls(
+            httpx2.AsyncClient(
+                base_url=found.server,
+                verify=found.verify,
+                auth=found.auth,
+                headers=headers,
+                timeout=_REQUEST,
+                trust_env=trust_env,
+                transport=transport,
+            )
+        )
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return str(self._client.base_url).rstrip("/")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
+        """Return the object at `path` as JSON; raise KubeError."""
+        return await self._send("GET", path, params=params)
+
+    async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return one page (`params`: limit, continue, selectors); raise KubeError."""
+        body = await self._send("GET", path, params=params)
+        try:
+            return parse_list(body)
+        except NotKubernetes as error:
+            raise KubeError(f"{self.server} sent {error}.") from error
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return the whole list, read in pages of one resource version; raise KubeError."""
+        asked = {**(params or {}), "limit": _PAGE}
+        page = await self.list(path, asked)
+        items = list(page.items)
+        while page.more:
+            page = await self.list(path, {**asked, "continue": page.more})
+            items.extend(page.items)
+        return Page(items=tuple(items), resource_version=page.resource_version)
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
+        return await self._send("POST", path, body=body)
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
+        return await self._send("PATCH", path, body=body, content="application/merge-patch+json")
+
+    async def delete(self, path: str) -> bytes:
+        """Delete the object at `path`; raise KubeError."""
+        return await self._send("DELETE", path)
+
+    async def watch(
+        self, path: str, params: Mapping[str, str] | None = None, *, resource_version: str
+    ) -> AsyncIterator[Event]:
+        """Yield what happens after `resource_version`, bookmarks too, until the server ends it.
+
+        Raises KubeError; `gone` when `resource_version` is too old. Close it (`aclosing`).
+        """
+        asked = {
+            **(params or {}),
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        # Compressed, an event could wait in the server's buffer for the next one.
+        plain = {"Accept-Encoding": "identity"}
+        try:
+            async with self._client.stream(
+                "GET", path, params=asked, headers=plain, timeout=_WATCH
+            ) as response:
+                if response.is_error:
+                    raise _refused(await response.aread(), response.status_code)
+                async for line in _lines(response):
+                    yield _event(line)
+        except NotKubernetes as error:
+            raise KubeError(f"{self.server} sent {error}.") from error
+        except (httpx2.HTTPError, OSError, ConfigError) as error:
+            raise self._unreachable(error) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+    ) -> bytes:
+        headers = {"Content-Type": content} if body is not None else None
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            response = await self._client.request(
+                method, path, params=params, content=data, headers=headers
+            )
+        except (httpx2.HTTPError, OSError, ConfigError) as error:
+            raise self._unreachable(error) from error
+        if not response.is_success:
+            raise _refused(response.content, response.status_code)
+        return response.content
+
+    def _unreachable(self, error: Exception) -> KubeError:
+        what = str(error) or type(error).__name__
+        return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
+
+
+def _refused(body: bytes | msgspec.Raw, code: int) -> KubeError:
+    status = parse_status(body, code)
+    return KubeError(
+        f"The API server refused ({status.code} {status.reason}): {status.message}",
+        status=status.code,
+        reason=status.reason,
+    )
+
+
+def _event(line: bytes) -> Event:
+    event = parse_event(line)
+    if event.type == "ERROR":
+        raise _refused(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
+    return event
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Yield lines split at newlines only: JSON may hold the other line ends that text knows."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            raise NotKubernetes(f"a watch event of more than {_LONGEST_LINE} bytes")
+        for line in lines:
+            if line.strip():
+                yield line
