@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
+
+COMMANDS = [
+    block for path in DOCUMENTS for block in blocks_of(path) if block.language in {"sh", "bash"}
+]
+
+
+def shown(block: Block) -> str:
+    return f"{block.document}:{block.line}"
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=shown)
+def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(block: Block) -> None:
+    """`run`: by tests/acceptance/test_documents.py; `setup`: by .ci/run; else a real thing."""
+    assert block.mark in {"run", "setup", "needs=azure", "needs=cluster"}
+
+
+def test_most_commands_are_run() -> None:
+    run = [block for block in COMMANDS if block.mark in {"run", "setup"}]
+    assert len(run) >= 12
+    assert len(run) > len(COMMANDS) / 2
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_link_to_a_file_of_ours_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("output", "pattern", "holds"),
+    [
+        ("a b", "a   b\n", True),
+        ("a xyz b", "a … b", True),
+        ("a b c", "a … b", False),
+        ("nmi-1 Running 3s", "nmi-… Running …", True),
+        ("", "…", True),
+        ("x", "y", False),
+    ],
+)
+def test_an_ellipsis_in_a_promised_output_stands_for_anything(
+    output: str, pattern: str, *, holds: bool
+) -> None:
+    assert promised(output, pattern) is holds
