@@ -9,6 +9,7 @@ Shapes: https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import quote
 
 import msgspec
@@ -18,6 +19,50 @@ from podidentity.core.ids import ObjectRef
 
 class NotKubernetes(ValueError):
     """Bytes that no API server sends; the message says what was expected."""
+
+
+class KubeError(Exception):
+    """The API server said no, or could not be asked.
+
+    `status` is its HTTP status, 0 where there was no answer; `reason` its machine-readable word
+    (`NotFound`, `AlreadyExists`, `Expired`), "" where it gave none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.reason = reason
+
+    @property
+    def unreachable(self) -> bool:
+        """No answer came: wrong configuration, network, TLS, or what answers is no API server."""
+        return self.status == 0
+
+    @property
+    def unauthorized(self) -> bool:
+        """The server does not know who asks."""
+        return self.status == HTTPStatus.UNAUTHORIZED
+
+    @property
+    def forbidden(self) -> bool:
+        """The server knows who asks, and refuses."""
+        return self.status == HTTPStatus.FORBIDDEN
+
+    @property
+    def not_found(self) -> bool:
+        """No such object, or no such resource type."""
+        return self.status == HTTPStatus.NOT_FOUND
+
+    @property
+    def conflict(self) -> bool:
+        """It exists already, or has changed meanwhile; `reason` tells the two apart."""
+        return self.status == HTTPStatus.CONFLICT
+
+    @property
+    def gone(self) -> bool:
+        """The resource version or the `continue` token is too old: list anew."""
+        return self.status == HTTPStatus.GONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +113,6 @@ class Meta:
 
     ref: ObjectRef
     resource_version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The API server's no."""
-
-    code: int
-    reason: str
-    message: str
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -150,8 +186,8 @@ def parse_meta(raw: bytes | msgspec.Raw) -> Meta:
     return Meta(ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version)
 
 
-def parse_status(body: bytes | msgspec.Raw, code: int) -> Status:
-    """Return the Status in `body`, or what can be said of an answer `code` that has none.
+def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
+    """Return the error that an answer with HTTP status `code` stands for.
 
     What stands between client and server (a proxy, a gateway) answers with anything: its text is
     shortened to one line.
@@ -159,8 +195,11 @@ def parse_status(body: bytes | msgspec.Raw, code: int) -> Status:
     try:
         found = _STATUS.decode(body)
     except _BROKEN:
-        text = " ".join(bytes(body).decode(errors="replace").split())
-        return Status(code=code, reason="", message=text[:200] or "no message")
-    return Status(
-        code=found.code or code, reason=found.reason, message=found.message or "no message"
+        found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
+    status = found.code or code
+    return KubeError(
+        f"The API server refused ({' '.join(f'{status} {found.reason}'.split())}): "
+        f"{found.message or 'no message'}",
+        status=status,
+        reason=found.reason,
     )

@@ -59,14 +59,10 @@ class _PodSpec(msgspec.Struct, rename="camel"):
     host_network: bool = False
 
 
-class _PodIp(msgspec.Struct):
-    ip: str = ""
-
-
 class _PodStatus(msgspec.Struct, rename="camel"):
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
-    pod_ips: list[_PodIp] | None = msgspec.field(name="podIPs", default=None)
+    pod_ips: list[dict[str, str]] | None = msgspec.field(name="podIPs", default=None)
     start_time: datetime | None = None
 
 
@@ -234,7 +230,7 @@ def _wrong(name: str, must: str, value: object) -> _Unusable:
 
 
 def _addresses(status: _PodStatus) -> tuple[str, ...]:
-    texts = [entry.ip for entry in status.pod_ips or []] or [status.pod_ip]
+    texts = [entry.get("ip", "") for entry in status.pod_ips or []] or [status.pod_ip]
     return tuple(dict.fromkeys(address for text in texts if (address := _canonical(text))))
 
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
 import httpx2
-import msgspec
 from lightkube.core.exceptions import ConfigError
 
 from podidentity.adapters.kube.credentials import credentials
-from podidentity.adapters.kube.error import KubeError
-from podidentity.wire.kube import Event, NotKubernetes, Page, parse_event, parse_list, parse_status
+from podidentity.wire.kube import (
+    Event,
+    KubeError,
+    NotKubernetes,
+    Page,
+    parse_error,
+    parse_event,
+    parse_list,
+)
 
 WATCH_SECONDS = 300
 """How long a watch is asked to last; the server ends it, and it is resumed."""
@@ -27,7 +33,7 @@ _PAGE = "500"
 _LONGEST_LINE = 16 << 20
 _REQUEST = httpx2.Timeout(30, connect=5)
 # The server ends a watch itself; when it does not, nobody is there any more.
-_WATCH = httpx2.Timeout(_REQUEST, read=WATCH_SECONDS + 15)
+_OVERDUE = 1.05
 # A node of the API server that loses its power says nothing. So ask after 15 s of silence, and
 # give up after 20 s more, instead of watching a dead connection for minutes.
 _KEEPALIVE = [
@@ -124,27 +130,36 @@ class Kube:
         return await self._send("DELETE", path)
 
     async def watch(
-        self, path: str, params: Mapping[str, str] | None = None, *, resource_version: str
-    ) -> AsyncIterator[Event]:
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        seconds: float = WATCH_SECONDS,
+        opened: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[Event, None]:
         """Yield what happens after `resource_version`, bookmarks too, until the server ends it.
 
-        Raises KubeError; `gone` when `resource_version` is too old. Close it (`aclosing`).
+        It is asked to do so after `seconds`; `opened` is called when it accepts the watch. Raises
+        KubeError, `gone` when `resource_version` is too old. Close it (`contextlib.aclosing`).
         """
         asked = {
             **(params or {}),
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
-            "timeoutSeconds": str(WATCH_SECONDS),
+            "timeoutSeconds": str(max(1, int(seconds))),
         }
         # Compressed, an event could wait in the server's buffer for the next one.
         plain = {"Accept-Encoding": "identity"}
+        timeout = httpx2.Timeout(_REQUEST, read=seconds * _OVERDUE)
         try:
             async with self._client.stream(
-                "GET", path, params=asked, headers=plain, timeout=_WATCH
+                "GET", path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
-                    raise _refused(await response.aread(), response.status_code)
+                    raise parse_error(await response.aread(), response.status_code)
+                opened()
                 async for line in _lines(response):
                     yield _event(line)
         except NotKubernetes as error:
@@ -170,7 +185,7 @@ class Kube:
         except (httpx2.HTTPError, OSError, ConfigError) as error:
             raise self._unreachable(error) from error
         if not response.is_success:
-            raise _refused(response.content, response.status_code)
+            raise parse_error(response.content, response.status_code)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
@@ -178,19 +193,10 @@ class Kube:
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
 
 
-def _refused(body: bytes | msgspec.Raw, code: int) -> KubeError:
-    status = parse_status(body, code)
-    return KubeError(
-        f"The API server refused ({status.code} {status.reason}): {status.message}",
-        status=status.code,
-        reason=status.reason,
-    )
-
-
 def _event(line: bytes) -> Event:
     event = parse_event(line)
     if event.type == "ERROR":
-        raise _refused(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
+        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
     return event
 
 

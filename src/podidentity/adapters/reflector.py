@@ -1,0 +1,179 @@
+"""A list and then a watch that never ends: how the agent's memory stays what the cluster is.
+
+    list ──► watch ──► (ended by the server) ──► watch again from the last version
+      ▲                │
+      └── too old (410), or an answer that makes no sense
+
+While the API server is away what is known stays, and keeps serving; nothing is forgotten because
+nobody could be asked. After a new list, what is no longer in it is removed.
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Clock
+from podidentity.wire.kube import Event, KubeError, NotKubernetes, Page, parse_meta
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 10.0
+"""Seconds: a cluster's agents, all back at once after an outage, come within this time."""
+SHORT_WATCH = 1.0
+"""Seconds. A watch that ends sooner without a word is a failure, not the server's time-out."""
+
+_log = logging.getLogger("podidentity.watch")
+
+
+class Server(Protocol):
+    """The part of `Kube` that a reflector needs."""
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return the whole list; raise KubeError."""
+
+    def watch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        opened: Callable[[], None],
+    ) -> AsyncGenerator[Event, None]:
+        """Call `opened`, and yield events until the server ends the watch; raise KubeError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is watched, and who is told."""
+
+    what: str
+    """For messages: `pods of node n1`."""
+    path: str
+    put: Callable[[msgspec.Raw], None]
+    """Takes an object that is new or changed; ValueError: it cannot be read."""
+    remove: Callable[[ObjectRef], None]
+    listed: Callable[[], None]
+    """Called after each complete list."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """Selectors."""
+
+
+class Reflector:
+    """Keeps one source told. `run` it as a task; it ends only by being cancelled."""
+
+    def __init__(
+        self,
+        server: Server,
+        source: Source,
+        *,
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._server = server
+        self._source = source
+        self._clock = clock
+        self._jitter = jitter
+        self._known: set[ObjectRef] = set()
+        self._version = ""
+        self._failures = 0
+        self._heard = clock.monotonic()
+        self.synced = False
+        """Whether the list has been read once."""
+        self.trouble = ""
+        """Why the cluster cannot be watched just now; "" while it can."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the API server last said anything about this source."""
+        return self._clock.monotonic() - self._heard
+
+    async def run(self) -> None:
+        """Follow the source for ever."""
+        while True:
+            try:
+                await self._follow()
+            except (KubeError, NotKubernetes) as error:
+                if isinstance(error, NotKubernetes) or error.gone:
+                    self._version = ""
+                await self._back_off(str(error))
+
+    async def _follow(self) -> None:
+        if not self._version:
+            await self._list()
+        begun = self._clock.monotonic()
+        heard = await self._watch()
+        if not heard and self._clock.monotonic() - begun < SHORT_WATCH:
+            await self._back_off("the watch ended at once")
+
+    async def _list(self) -> None:
+        page = await self._server.list_all(self._source.path, self._source.params)
+        before, self._known = self._known, set()
+        for item in page.items:
+            self._put(parse_meta(item).ref, item)
+        for ref in before - self._known:
+            self._source.remove(ref)
+        self._version = page.resource_version
+        self._heard = self._clock.monotonic()
+        self.synced = True
+        self._source.listed()
+
+    async def _watch(self) -> bool:
+        """Return whether the server said anything before it ended the watch."""
+        events = self._server.watch(
+            self._source.path,
+            self._source.params,
+            resource_version=self._version,
+            opened=self._opened,
+        )
+        heard = False
+        async with aclosing(events):
+            async for event in events:
+                heard = True
+                self._take(event)
+                self._failures = 0
+        return heard
+
+    def _take(self, event: Event) -> None:
+        meta = parse_meta(event.object)
+        if event.type in {"ADDED", "MODIFIED"}:
+            self._put(meta.ref, event.object)
+        elif event.type == "DELETED":
+            self._forget(meta.ref)
+        if meta.resource_version:
+            self._version = meta.resource_version
+        self._heard = self._clock.monotonic()
+
+    def _put(self, ref: ObjectRef, raw: msgspec.Raw) -> None:
+        try:
+            self._source.put(raw)
+        except ValueError as error:
+            _log.warning("%s: %s cannot be read and is ignored: %s", self._source.what, ref, error)
+            self._forget(ref)
+        else:
+            self._known.add(ref)
+
+    def _forget(self, ref: ObjectRef) -> None:
+        self._known.discard(ref)
+        self._source.remove(ref)
+
+    def _opened(self) -> None:
+        if self.trouble:
+            _log.info("watching %s again", self._source.what)
+        self.trouble = ""
+        self._heard = self._clock.monotonic()
+
+    async def _back_off(self, why: str) -> None:
+        if not self.trouble:
+            _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
+        self.trouble = why
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        await self._clock.sleep(delay * (0.5 + self._jitter() / 2))
