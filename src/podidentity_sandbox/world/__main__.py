@@ -1,0 +1,37 @@
+"""`python -m podidentity_sandbox.world`: the supervisor, as `launch` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from pathlib import Path
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.supervisor import run
+
+
+def main() -> None:
+    """Read the options and be process 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--parts", type=json.loads, required=True)
+    for option in ("--api-fd", "--proxy-fd", "--report-fd"):
+        parser.add_argument(option, type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for fd in (options.api_fd, options.proxy_fd, options.report_fd):
+        os.set_inheritable(fd, False)
+    run(
+        Plan.load(options.folder),
+        options.parts,
+        api_fd=options.api_fd,
+        proxy_fd=options.proxy_fd,
+        report_fd=options.report_fd,
+        environment=dict(os.environ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The sandbox's own certificate authority: a new one at each `up`, trusted by nobody else.
+
+The authority's key is never written: after the two certificates are signed it is forgotten, so
+nothing on the machine can sign another name, and trusting the authority is no risk.
+
+Strict clients (OpenSSL 3, Python's VERIFY_X509_STRICT from 3.13 on) want key identifiers, key usage
+and critical basic constraints as RFC 5280 section 4.2 asks: https://www.rfc-editor.org/rfc/rfc5280.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS, Plan
+from podidentity_sandbox.world import SandboxError
+
+_LIFE = timedelta(days=365)
+APISERVER_NAMES = (
+    "127.0.0.1",
+    APISERVER_ADDRESS,
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+)
+AZURE_NAMES = (
+    AZURE_ADDRESS,
+    "login.microsoftonline.com",
+    "sts.windows.net",
+    "management.azure.com",
+    "management.core.windows.net",
+    "graph.microsoft.com",
+    "*.vault.azure.net",
+    "*.blob.core.windows.net",
+)
+# Where the distributions keep the authorities that a machine trusts.
+_MACHINE_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority whose key lives in this object only."""
+
+    certificate: x509.Certificate
+    _key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def new(cls, name: str) -> Self:
+        """Make the authority of the sandbox `name`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _subject(f"podidentity sandbox {name}")
+        certificate = (
+            _begin(subject, subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @property
+    def pem(self) -> str:
+        """The authority's certificate."""
+        return _pem(self.certificate)
+
+    def issue(self, names: Sequence[str], certificate: Path, key: Path) -> None:
+        """Write a server's certificate for DNS names and addresses, and its key (mode 0600)."""
+        own = ec.generate_private_key(ec.SECP256R1())
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        signed = (
+            _begin(_subject(names[-1]), self.certificate.subject, own.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_name(n) for n in names]), critical=False)
+            .add_extension(signer, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        certificate.write_text(_pem(signed))
+        key.touch(mode=0o600)
+        key.write_bytes(
+            own.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+
+
+def write_certificates(plan: Plan) -> None:
+    """Write ca.crt, bundle.pem and the certificates of the API server and of Azure."""
+    authority = Authority.new(plan.name)
+    plan.ca_certificate.write_text(authority.pem)
+    plan.ca_bundle.write_text(machine_authorities() + "\n" + authority.pem)
+    for part, names in (("apiserver", APISERVER_NAMES), ("azure", AZURE_NAMES)):
+        authority.issue(names, plan.path / f"{part}.crt", plan.path / f"{part}.key")
+
+
+def machine_authorities() -> str:
+    """Return the machine's own authorities, PEM.
+
+    SSL_CERT_FILE is not asked: in a shell that has a sandbox's environment it names that sandbox's
+    bundle.
+    """
+    for candidate in map(Path, _MACHINE_BUNDLES):
+        if candidate.is_file():
+            return candidate.read_text()
+    raise SandboxError(
+        "this machine has no file of certificate authorities "
+        f"({', '.join(_MACHINE_BUNDLES)}). Install the package ca-certificates"
+    )
+
+
+def _begin(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + _LIFE)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _subject(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()

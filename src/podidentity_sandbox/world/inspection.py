@@ -1,0 +1,88 @@
+"""What can be said of a sandbox from outside: does it live, which parts, where, how big."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.control import ask
+from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.teardown import children
+
+PROOF = {
+    False: "root: callers are proved by network namespace and cgroup",
+    True: "rootless: no cgroups, so callers are proved by network namespace alone",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A sandbox as it is now."""
+
+    plan: Plan
+    supervisor: int | None
+    """The supervisor's process number on this machine."""
+    parts: list[dict[str, Any]]
+    """name, state, exit, memory_kib (proportional), pid: the number on this machine."""
+
+
+def running_plan(folder: Folder) -> Plan:
+    """Return the plan of a living sandbox; raise SandboxError that says what to do."""
+    start = f"Start it with `podidentity sandbox up{_option(folder)}`"
+    try:
+        claim = folder.claim(make=False)
+    except FileNotFoundError as cause:
+        raise SandboxError(f"no sandbox named {folder.name!r} is running. {start}") from cause
+    if claim is not None:
+        claim.release()
+        raise SandboxError(f"the sandbox {folder.name!r} crashed; its remains are there. {start}")
+    try:
+        return Plan.load(folder.path)
+    except (FileNotFoundError, ValueError) as cause:
+        raise SandboxError(f"the sandbox {folder.name!r} is just starting. Try again") from cause
+
+
+def status(folder: Folder) -> Status:
+    """Return how a living sandbox does; raise SandboxError."""
+    plan = running_plan(folder)
+    try:
+        parts = ask(folder.control, {"op": "status"})["parts"]
+    except (OSError, ValueError, KeyError) as cause:
+        raise SandboxError(
+            f"the sandbox {folder.name!r} does not answer ({cause}). "
+            f"End it with `podidentity sandbox down{_option(folder)}`"
+        ) from cause
+    outer = folder.holder()
+    inner = children(outer) if outer else []
+    supervisor = inner[0] if inner else None
+    numbers = _numbers_inside(supervisor) if supervisor else {}
+    for part in parts:
+        part["pid"] = numbers.get(part["pid"])
+    return Status(plan=plan, supervisor=supervisor, parts=parts)
+
+
+def _numbers_inside(supervisor: int) -> dict[int, int]:
+    """Map process numbers of the sandbox's namespace to those on this machine.
+
+    `NSpid` of /proc/PID/status lists a process's number in each namespace (proc_pid_status(5)).
+    """
+    numbers = {}
+    namespace = Path(f"/proc/{supervisor}/ns/pid").readlink()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            if (entry / "ns/pid").readlink() != namespace:
+                continue
+            lines = (entry / "status").read_text().splitlines()
+            inside = next(line.split() for line in lines if line.startswith("NSpid:"))
+            numbers[int(inside[-1])] = int(entry.name)
+    return numbers
+
+
+def _option(folder: Folder) -> str:
+    return "" if folder.name == "default" else f" --name {folder.name}"

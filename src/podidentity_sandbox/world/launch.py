@@ -1,0 +1,165 @@
+"""`up`: makes a sandbox's folder and plan, starts its supervisor, and waits until all is ready.
+
+The sockets that a person's own programs connect to (API server, proxy to Azure) are opened here,
+before the new namespaces: a socket stays in the network namespace in which it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError, cgroups, requirements
+from podidentity_sandbox.world.api import Api, ready
+from podidentity_sandbox.world.authority import write_certificates
+from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+from podidentity_sandbox.world.folder import Claim, Folder
+from podidentity_sandbox.world.network import listen_tcp
+from podidentity_sandbox.world.supervisor import REAL_PARTS
+from podidentity_sandbox.world.teardown import end
+
+_PATIENCE = 60.0
+"""Seconds for all parts to serve and all nodes to be Ready; a slow machine needs ten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a person asks of `up`."""
+
+    folder: Folder
+    path: str
+    """PATH of the person's shell: pods find the machine's programs by it."""
+    nodes: int = 2
+    rootless: bool = False
+    parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
+
+
+def up(wish: Wish, tell: Callable[[str], None] = lambda _: None) -> Plan:
+    """Bring a sandbox up and return its plan; `tell` is given a line for each step.
+
+    Raises SandboxError; then, and when interrupted, nothing of it remains.
+    """
+    lacking = requirements.missing(search_path(wish.path), rootless=wish.rootless)
+    if lacking:
+        raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))
+    claim = wish.folder.claim(make=True)
+    if claim is None:
+        raise SandboxError(
+            f"a sandbox named {wish.folder.name!r} is running (process {wish.folder.holder()}). "
+            f"Use it, end it with `podidentity sandbox down --name {wish.folder.name}`, "
+            "or give this one another name"
+        )
+    daemon: subprocess.Popen[bytes] | None = None
+    try:
+        claim.empty()
+        with ExitStack() as opened:
+            plan, daemon, reports = _start(wish, claim, opened)
+            _follow(reports, plan, tell)
+        _await_nodes(plan, tell)
+    except BaseException:
+        end(claim, daemon)
+        raise
+    claim.release()
+    daemon.returncode = 0  # it lives on without us: no warning that nobody waits for it
+    return plan
+
+
+def search_path(path: str) -> str:
+    """Return PATH for everything inside: this interpreter's programs first, and root's."""
+    folders = [str(Path(sys.executable).parent), *path.split(":"), "/usr/sbin", "/sbin"]
+    return ":".join(dict.fromkeys(filter(None, folders)))
+
+
+def _start(
+    wish: Wish, claim: Claim, opened: ExitStack
+) -> tuple[Plan, subprocess.Popen[bytes], int]:
+    """Write the folder and start the supervisor; return also the pipe that it reports to."""
+    api = opened.enter_context(listen_tcp("127.0.0.1", 0))
+    proxy = opened.enter_context(listen_tcp("127.0.0.1", 0))
+    plan = draw_plan(
+        wish.folder.name,
+        str(wish.folder.path),
+        nodes=wish.nodes,
+        rootless=wish.rootless,
+        apiserver_port=api.getsockname()[1],
+        azure_proxy_port=proxy.getsockname()[1],
+        cgroup_root="" if wish.rootless else cgroups.make(wish.folder.name),
+    )
+    plan.logs.mkdir(mode=0o700)
+    plan.save()
+    write_certificates(plan)
+    write_kubeconfig(plan)
+    reader, writer = os.pipe()
+    opened.callback(os.close, reader)
+    fds = {"--api-fd": api.fileno(), "--proxy-fd": proxy.fileno(), "--report-fd": writer}
+    module = ("-P", "-m", "podidentity_sandbox.world")
+    with (plan.logs / "world.log").open("ab") as log:
+        daemon = subprocess.Popen(
+            [
+                *(*requirements.unshare_command(rootless=wish.rootless), sys.executable, *module),
+                *("--folder", plan.folder, "--parts", json.dumps(dict(wish.parts))),
+                *(word for option, fd in fds.items() for word in (option, str(fd))),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"PATH": search_path(wish.path), "LANG": "C.UTF-8"},
+            pass_fds=(*fds.values(), claim.fd),
+            start_new_session=True,
+        )
+    os.close(writer)
+    claim.write(daemon.pid)
+    return plan, daemon, reader
+
+
+def _follow(reports: int, plan: Plan, tell: Callable[[str], None]) -> None:
+    """Tell what the supervisor reports until all parts are ready; raise SandboxError."""
+    for news in _reports(reports, time.monotonic() + _PATIENCE):
+        if "part" not in news:
+            return
+        if news["state"] == "ready":
+            tell(f"{news['part']} is ready")
+        if news["state"] == "ended":
+            name = news["part"]
+            raise SandboxError(f"{name} ended with {news['exit']}.\n{_tail(plan, name)}")
+    raise SandboxError(f"the sandbox ended before it was ready.\n{_tail(plan, 'world')}")
+
+
+def _reports(reader: int, deadline: float) -> Iterator[dict[str, Any]]:
+    """Yield each report until the supervisor closes its end."""
+    waiting = select.poll()
+    waiting.register(reader, select.POLLIN)
+    rest = b""
+    while True:
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise SandboxError(f"not ready after {_PATIENCE:g} s; `top` may say what is busy")
+        chunk = os.read(reader, 4096)
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (json.loads(line) for line in lines)
+
+
+def _await_nodes(plan: Plan, tell: Callable[[str], None]) -> None:
+    late = Api(plan).wait_for("/api/v1/nodes", [n.name for n in plan.nodes], ready, _PATIENCE)
+    if late:
+        raise SandboxError(f"not Ready after {_PATIENCE:g} s: {', '.join(late)}")
+    tell(f"{len(plan.nodes)} nodes are Ready")
+
+
+def _tail(plan: Plan, name: str, lines: int = 15) -> str:
+    """Return the end of a part's log: the folder will be gone when somebody wants to read it."""
+    log = plan.logs / f"{name}.log"
+    text = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
+    return "\n".join(["Its log ends with:", *(f"  {line}" for line in text)])
