@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
+from podidentity.cli.wording import examples
+
 _SHELLS: dict[str, type[ShellComplete]] = {
     "bash": BashComplete,
     "zsh": ZshComplete,
@@ -12,17 +14,16 @@ _SHELLS: dict[str, type[ShellComplete]] = {
 }
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "source <(podidentity completion bash)      # a line for ~/.bashrc",
+        "source <(podidentity completion zsh)       # a line for ~/.zshrc",
+        "podidentity completion fish > ~/.config/fish/completions/podidentity.fish",
+    )
+)
 @click.argument("shell", type=click.Choice(list(_SHELLS)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print the completion script for SHELL.
-
-    \b
-    Examples:
-      source <(podidentity completion bash)      # add it to ~/.bashrc
-      source <(podidentity completion zsh)       # add it to ~/.zshrc
-      podidentity completion fish > ~/.config/fish/completions/podidentity.fish
-    """
+    """Print the completion script for SHELL."""
     root = ctx.find_root().command
     click.echo(_SHELLS[shell](root, {}, "podidentity", "_PODIDENTITY_COMPLETE").source())

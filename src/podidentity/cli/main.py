@@ -16,6 +16,7 @@ import click
 
 from podidentity import __version__
 from podidentity.cli.failures import Failed, report
+from podidentity.cli.wording import examples
 from podidentity.core.errors import PodIdentityError
 
 _COMMANDS = {
@@ -85,18 +86,16 @@ def _load(name: str, target: str) -> click.Command:
 
 @click.group(
     cls=LazyCommands,
+    epilog=examples(
+        "podidentity enable",
+        "podidentity add --namespace shop --name orders --identity-resource-id /subscriptions/…",
+        "podidentity explain pod shop/orders-0",
+    ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="podidentity", message="%(prog)s %(version)s")
 def podidentity() -> None:
-    r"""Identity for pods on Azure, without secrets and without changing a line of the pod.
-
-    \b
-    Examples:
-      podidentity enable
-      podidentity add --namespace shop --name orders --identity-resource-id /subscriptions/…
-      podidentity explain pod shop/orders-0
-    """
+    """Identity for pods on Azure, without secrets and without changing a line of the pod."""
 
 
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:

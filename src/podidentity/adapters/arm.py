@@ -1,0 +1,189 @@
+"""Azure Resource Manager: looks identities up, attaches them to the nodes' machines and detaches.
+
+One change of a scale set takes Azure 40 to 60 seconds, and Azure tells nobody when it is done: it
+has to be asked, as often as its Retry-After allows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, Self
+
+import httpx2
+
+from podidentity.core.hosts import Host
+from podidentity.core.ids import ResourceId
+from podidentity.core.ports import Clock
+from podidentity.wire import arm
+from podidentity.wire.arm import ArmError, HostIdentities, ManagedIdentity
+
+PUBLIC_CLOUD = "https://management.azure.com"
+LONGEST_OPERATION = 900.0
+"""Seconds that an operation may take."""
+
+_LONGEST_PAUSE = 120.0
+_PAUSE = 5.0
+_TRIES = 4
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[float], None]
+"""Called with the seconds that an operation has taken, each time Azure says it is not done."""
+
+
+class Login(Protocol):
+    """Who asks."""
+
+    async def token(self, scope: str) -> str:
+        """Return an access token for `scope`; raise ArmError."""
+
+
+class Arm:
+    """Azure Resource Manager, as one user. An async context manager."""
+
+    def __init__(
+        self,
+        login: Login,
+        clock: Clock,
+        *,
+        endpoint: str = PUBLIC_CLOUD,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._login = login
+        self._clock = clock
+        self._endpoint = httpx2.URL(endpoint)
+        # The environment's proxy and authorities count, as for every Azure tool.
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(60, connect=10), trust_env=True, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def identity(self, identity: ResourceId) -> ManagedIdentity:
+        """Return the managed identity of that id; raise ArmError."""
+        response = await self._ask("GET", self._url(identity.spelling, arm.IDENTITY_API))
+        return arm.parse_identity(response.content)
+
+    async def host(self, host: Host) -> HostIdentities:
+        """Return what is attached to `host`; raise ArmError."""
+        response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))
+        return arm.parse_host(response.content)
+
+    async def attach(
+        self, host: Host, identity: ResourceId, *, wait: bool = True, progress: Progress | None
+    ) -> bool:
+        """Attach `identity` to `host`; return whether that changed anything; raise ArmError.
+
+        Without `wait` it returns when Azure has accepted the change.
+        """
+        return await self._change(
+            host, lambda current: arm.attach(current, identity), progress, wait
+        )
+
+    async def detach(
+        self, host: Host, identity: ResourceId, *, wait: bool = True, progress: Progress | None
+    ) -> bool:
+        """Detach `identity` from `host`; return whether that changed anything; raise ArmError."""
+        return await self._change(
+            host, lambda current: arm.detach(current, identity), progress, wait
+        )
+
+    async def _change(
+        self,
+        host: Host,
+        patch: Callable[[HostIdentities], Mapping[str, Any] | None],
+        progress: Progress | None,
+        wait: bool,
+    ) -> bool:
+        """Send the difference; where somebody else changed the host meanwhile, look again."""
+        tries = 0
+        while (body := patch(await self.host(host))) is not None:
+            try:
+                url = self._url(host.resource_id, arm.COMPUTE_API)
+                accepted = await self._ask("PATCH", url, body)
+                if wait:
+                    await self._finish(accepted, progress)
+            except ArmError as error:
+                tries += 1
+                if tries == _TRIES or not error.conflict:
+                    raise
+                _log.info("%s on %s; looking again", error.code, host)
+                await self._clock.sleep(_PAUSE)
+            else:
+                return True
+        return False
+
+    async def _finish(self, accepted: httpx2.Response, progress: Progress | None) -> None:
+        """Return when the accepted operation has succeeded; raise ArmError."""
+        started = self._clock.monotonic()
+        headers = accepted.headers
+        state = headers.get("Azure-AsyncOperation")
+        target = state or headers.get("Location")
+        answer = accepted
+        while target:
+            elapsed = self._clock.monotonic() - started
+            if elapsed > LONGEST_OPERATION:
+                raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
+            await self._clock.sleep(min(self._pause(answer), _LONGEST_PAUSE))
+            answer = await self._ask("GET", self._own(target))
+            if arm.parse_operation(answer.content) if state else answer.status_code != 202:
+                return
+            if progress is not None:
+                progress(self._clock.monotonic() - started)
+
+    async def _ask(
+        self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None = None
+    ) -> httpx2.Response:
+        """Send one request; where Azure asks for a short pause, pause and send it again."""
+        for left in reversed(range(_TRIES)):
+            response = await self._send(method, url, body)
+            if response.is_success:
+                return response
+            pause = self._pause(response)
+            throttled = response.status_code in {429, 503} and "Retry-After" in response.headers
+            if not (throttled and left and pause <= _LONGEST_PAUSE):
+                break
+            await self._clock.sleep(pause)
+        raise arm.parse_error(response.content, response.status_code)
+
+    async def _send(
+        self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None
+    ) -> httpx2.Response:
+        token = await self._login.token(f"{self._endpoint}/.default")
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            return await self._client.request(method, url, headers=headers, content=content)
+        except (httpx2.HTTPError, OSError) as error:
+            what = str(error) or type(error).__name__
+            raise ArmError("Unreachable", f"{url.host} cannot be asked: {what}") from error
+
+    def _pause(self, response: httpx2.Response) -> float:
+        """Return the seconds that Azure asks to wait; it sends seconds or a date."""
+        text = response.headers.get("Retry-After", "")
+        if text.isdecimal():
+            return float(text)
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.time())
+        except ValueError:
+            return _PAUSE
+
+    def _url(self, resource_id: str, version: str) -> httpx2.URL:
+        return self._endpoint.copy_with(path=resource_id, query=f"api-version={version}".encode())
+
+    def _own(self, target: str) -> httpx2.URL:
+        """Return the address of an operation; the token goes to no other machine than ARM's."""
+        url = self._endpoint.join(target)
+        host = self._endpoint.host
+        if url.scheme != self._endpoint.scheme or not f".{url.host}".endswith(f".{host}"):
+            raise ArmError("BadAnswer", f"Azure sent the address of an operation at {url.host}")
+        return url

@@ -1,0 +1,69 @@
+"""Who a person at a shell is to Azure: as every Azure tool finds out.
+
+Only commands come here. NMI takes its tokens from the node's metadata service and never carries
+azure-identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from podidentity.wire.arm import ArmError
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+SIGN_IN = (
+    "Run az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or run this "
+    "on a machine with a managed identity."
+)
+
+
+class AzureLogin:
+    """Tokens of the first of: environment variables, az login, managed identity.
+
+    az comes before the managed identity, unlike in DefaultAzureCredential: on a laptop nobody
+    answers for the latter, and the wait for that is seconds.
+    """
+
+    def __init__(self, credential: TokenCredential | None = None) -> None:
+        self._credential = credential
+
+    async def token(self, scope: str) -> str:
+        """Return an access token for `scope`; raise ArmError with the way to sign in."""
+        return await asyncio.to_thread(self._token, scope)
+
+    def _token(self, scope: str) -> str:
+        if self._credential is None:
+            self._credential = _chain()
+        from azure.core.exceptions import ClientAuthenticationError  # 0.3 s, for `add` only
+
+        try:
+            return self._credential.get_token(scope).token
+        except ClientAuthenticationError as error:
+            raise ArmError("SignIn", _worded(str(error)), status=401) from error
+
+
+def _chain() -> TokenCredential:
+    try:
+        import azure.identity as azure  # see `_token`; and it is an extra
+    except ImportError as error:
+        raise ArmError(
+            "SignIn", "azure-identity is not installed. Run pip install 'podidentity[azure]'."
+        ) from error
+    # It writes to its log whatever it raises as well.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
+    return azure.ChainedTokenCredential(
+        azure.EnvironmentCredential(),
+        azure.AzureCliCredential(),
+        azure.ManagedIdentityCredential(),
+    )
+
+
+def _worded(text: str) -> str:
+    """Return the message in one line, without the advice to read a web page."""
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and "aka.ms" not in line]
+    return f"{' '.join(kept)[:1000]} {SIGN_IN}"

@@ -1,0 +1,79 @@
+"""How commands reach a cluster: the options that all of them share, and the edge to asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from podidentity import __version__
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.cli.failures import Failed
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The cluster that a command is about."""
+
+    kubeconfig: str | None
+    context: str | None
+
+
+def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options --kubeconfig and --context, and call it with `target`."""
+
+    @click.option("--kubeconfig", metavar="PATH", envvar="KUBECONFIG", help="Its configuration.")
+    @click.option("--context", metavar="NAME", help="Another context than its current one.")
+    @functools.wraps(command)
+    def with_target(kubeconfig: str | None, context: str | None, **rest: Any) -> None:  # noqa: ANN401 - click's
+        command(target=Target(kubeconfig or None, context), **rest)
+
+    return with_target
+
+
+def on_cluster(target: Target, work: Callable[[Kube], Awaitable[_T]]) -> _T:
+    """Run `work` with a connection to `target` and return its result; raise Failed."""
+
+    async def connected() -> _T:
+        kube = Kube.connect(
+            target.kubeconfig, context=target.context, user_agent=f"podidentity/{__version__}"
+        )
+        try:
+            return await work(kube)
+        finally:
+            await kube.close()
+
+    try:
+        return asyncio.run(connected())
+    except KubeError as error:
+        raise worded(error) from error
+
+
+def worded(error: KubeError) -> Failed:
+    """Return `error` with what a person can do about it."""
+    if error.not_found and _no_such_type(error):
+        return Failed("Pod identity is not enabled in this cluster", "Run podidentity enable.")
+    if error.not_found and "namespaces" in error.message:
+        return Failed(error.message, "Create the namespace first.")
+    if error.unreachable:
+        known = "--kubeconfig" in error.message
+        return Failed(error.message, "" if known else "Check --kubeconfig and --context.")
+    if error.unauthorized:
+        return Failed(error.message, "Sign in to the cluster anew, or choose another --context.")
+    if error.forbidden:
+        return Failed(error.message, "Ask the cluster's administrator for that right.")
+    if error.conflict:
+        return Failed(error.message, "Run the command again.")
+    return Failed(error.message)
+
+
+def _no_such_type(error: KubeError) -> bool:
+    """Whether the API server knows not only no such object, but no such resource type."""
+    words = ("page not found", "could not find the requested resource")
+    return any(word in error.message for word in words)

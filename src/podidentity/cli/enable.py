@@ -1,0 +1,121 @@
+"""`podidentity enable` and `disable`: put the custom resources and NMI into a cluster, or out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import click
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.failures import Failed
+from podidentity.cli.objects import Object, apply, called, remove
+from podidentity.cli.output import documents, output_option
+from podidentity.cli.rollout import troubles, until_established, until_ready
+from podidentity.cli.wording import examples
+from podidentity.manifests import IMAGE, crds, nmi
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType[float]):
+    """`90`, `120s` or `2m`, in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        found = re.fullmatch(r"(\d+)([smh]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 90s or 2m", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+@click.command(
+    epilog=examples(
+        "podidentity enable",
+        "podidentity enable --context staging --image registry.example.com/podidentity:0.1.0",
+        "podidentity enable --dry-run | kubectl apply -f -",
+    )
+)
+@click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
+@click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
+@click.option("--timeout", type=Duration(), default="120s", show_default=True, help="Wait so long.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
+@output_option("yaml", "json", default="yaml")
+@cluster_options
+def enable(
+    *, target: Target, image: str, wait: bool, timeout: float, dry_run: bool, output: str
+) -> None:
+    """Enable pod identity in a cluster: custom resources, and NMI on every node.
+
+    It may be run again at any time: it brings what is missing or old up to date. From the moment
+    NMI runs on a node, pods there get tokens of the identities they are bound to and no others.
+    """
+    if dry_run:
+        click.echo(documents([*crds(), *nmi(image=image)], output))
+        return
+    on_cluster(target, lambda kube: _enable(kube, nmi(image=image), wait, timeout))
+
+
+async def _enable(kube: Kube, manifests: list[Object], wait: bool, seconds: float) -> None:
+    for crd in crds():
+        click.echo(f"{called(crd)} {await apply(kube, crd)}")
+    try:
+        async with asyncio.timeout(seconds):
+            await until_established(kube)
+    except TimeoutError as error:
+        raise Failed(
+            f"The custom resources are not served after {seconds:.0f} s",
+            "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
+        ) from error
+    for manifest in manifests:
+        click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
+    if wait:
+        await _ready(kube, seconds)
+
+
+async def _ready(kube: Kube, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await until_ready(kube, click.echo)
+    except TimeoutError as error:
+        lines = await troubles(kube)
+        for line in lines:
+            click.echo(f"  {line}", err=True)
+        raise Failed(
+            f"NMI is not ready on every node after {seconds:.0f} s",
+            "kubectl logs -n kube-system daemonset/nmi may say more; enable may be run again.",
+        ) from error
+
+
+@click.command(epilog=examples("podidentity disable", "podidentity disable --purge --yes"))
+@click.option(
+    "--keep-crds/--purge",
+    default=True,
+    help="Keep the custom resources (default), or delete them with all identities and bindings.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@cluster_options
+def disable(*, target: Target, keep_crds: bool, yes: bool) -> None:
+    """Take NMI out of a cluster.
+
+    The nodes keep their rules, so that pods get no token from anybody: nothing opens by itself.
+    A node loses them when it is restarted.
+    """
+    if not keep_crds and not yes:
+        click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
+    manifests = [*([] if keep_crds else crds()), *nmi()]
+    on_cluster(target, lambda kube: _disable(kube, manifests))
+
+
+async def _disable(kube: Kube, manifests: list[Object]) -> None:
+    for manifest in reversed(manifests):
+        there = await remove(kube, manifest)
+        click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+    click.echo(
+        "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
+    )

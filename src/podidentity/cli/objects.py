@@ -1,0 +1,96 @@
+"""Objects that commands create, change and remove, in kubectl's words for what became of them."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any
+
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, Resource, parse_meta
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
+DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
+EVENTS = Resource("/api/v1", "events")
+
+_BY_KIND = {
+    "CustomResourceDefinition": CRDS,
+    "ServiceAccount": Resource("/api/v1", "serviceaccounts"),
+    "ClusterRole": Resource(RBAC, "clusterroles"),
+    "ClusterRoleBinding": Resource(RBAC, "clusterrolebindings"),
+    "DaemonSet": DAEMON_SETS,
+    "AzureIdentity": AZURE_IDENTITIES,
+    "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,
+}
+
+
+class Outcome(StrEnum):
+    """What `apply` did."""
+
+    CREATED = "created"
+    CONFIGURED = "configured"
+    UNCHANGED = "unchanged"
+
+
+def called(manifest: Object) -> str:
+    """Return the object's name as kubectl says it: `daemonset.apps/nmi`."""
+    group = manifest["apiVersion"].rpartition("/")[0]
+    kind = manifest["kind"].lower() + (f".{group}" if group else "")
+    return f"{kind}/{manifest['metadata']['name']}"
+
+
+async def apply(kube: Kube, manifest: Object) -> Outcome:
+    """Create the object, or merge `manifest` into it; raise KubeError.
+
+    Fields that the manifest does not name stay as they are.
+    """
+    try:
+        before = parse_meta(await kube.get(_path(manifest)))
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        namespace = manifest["metadata"].get("namespace", "")
+        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
+        return Outcome.CREATED
+    after = parse_meta(await kube.merge(_path(manifest), manifest))
+    same = after.resource_version == before.resource_version
+    return Outcome.UNCHANGED if same else Outcome.CONFIGURED
+
+
+async def remove(kube: Kube, manifest: Object) -> bool:
+    """Delete the object; return whether it was there; raise KubeError."""
+    try:
+        await kube.delete(_path(manifest))
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return False
+    return True
+
+
+async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
+    """Return the object of that name, or None; raise KubeError where its type is unknown, too."""
+    try:
+        found: Object = json.loads(await kube.get(resource.path(namespace, name)))
+    except KubeError as error:
+        if error.not_found and error.reason == "NotFound":
+            return None
+        raise
+    return found
+
+
+async def find_all(
+    kube: Kube, resource: Resource, namespace: str = "", **params: str
+) -> list[Object]:
+    """Return all objects of a namespace, or of the cluster; raise KubeError."""
+    page = await kube.list_all(resource.path(namespace), params)
+    return [json.loads(bytes(item)) for item in page.items]
+
+
+def _path(manifest: Object) -> str:
+    meta = manifest["metadata"]
+    return _BY_KIND[manifest["kind"]].path(meta.get("namespace", ""), meta["name"])

@@ -1,0 +1,50 @@
+"""How commands print data: a table for people, JSON and YAML for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+import yaml
+
+FORMATS = ("table", "json", "yaml")
+
+
+def output_option(
+    *formats: str, default: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option -o, given to the command as `output`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats),
+        default=default,
+        show_default=True,
+        help="Format of the output.",
+    )
+
+
+def data(value: object, output: str) -> str:
+    """Return `value` (of JSON's types) as `json` or `yaml`."""
+    if output == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def documents(values: Sequence[Any], output: str) -> str:
+    """Return objects as kubectl takes them: YAML documents, or a JSON List."""
+    if output == "json":
+        return data({"apiVersion": "v1", "kind": "List", "items": list(values)}, output)
+    return "\n---\n".join(data(value, output) for value in values)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return rows in columns, as kubectl prints them."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,171 @@
+"""Whether what `enable` applied is at work, and if not, on which node and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.cli.objects import CRDS, DAEMON_SETS, EVENTS, Object, find_all
+from podidentity.wire.kube import PODS
+
+NAMESPACE = "kube-system"
+DAEMON_SET = "nmi"
+PODS_OF_NMI = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"
+CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a DaemonSet is."""
+
+    ready: int
+    desired: int
+    current: bool
+    """Whether these numbers are of its newest template."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every node that should have a pod has a new and ready one."""
+        return self.current and self.ready >= self.desired
+
+    def __str__(self) -> str:
+        return f"NMI is ready on {self.ready} of {self.desired} nodes"
+
+
+def rollout(daemon_set: Object) -> Rollout:
+    """Return how far `daemon_set` is."""
+    status = daemon_set.get("status", {})
+    desired = status.get("desiredNumberScheduled", 0)
+    observed = status.get("observedGeneration", 0) >= daemon_set["metadata"].get("generation", 1)
+    updated = status.get("updatedNumberScheduled", 0) >= desired
+    return Rollout(status.get("numberReady", 0), desired, observed and updated)
+
+
+def established(crd: Object) -> bool:
+    """Whether the API server serves the resource."""
+    return _condition(crd, "Established").get("status") == "True"
+
+
+def ready(pod: Object) -> bool:
+    """Whether a pod is ready, and not about to go."""
+    gone = "deletionTimestamp" in pod["metadata"]
+    return not gone and _condition(pod, "Ready").get("status") == "True"
+
+
+def trouble(pod: Object) -> str:
+    """Return why `pod` is not ready, in its kubelet's words."""
+    status = pod.get("status", {})
+    for container in status.get("containerStatuses", []):
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            waiting, ended = state.get("waiting"), state.get("terminated")
+            if waiting:
+                return _said(waiting, "waiting")
+            if ended:
+                return f"{_said(ended, 'ended')} (exit code {ended.get('exitCode', '?')})"
+    for kind in ("PodScheduled", "Ready"):
+        condition = _condition(pod, kind)
+        if condition.get("status") == "False":
+            return _said(condition, f"not {kind}")
+    return f"phase {status.get('phase', 'unknown')}"
+
+
+def _said(state: Mapping[str, Any], otherwise: str) -> str:
+    parts = [state.get("reason", "") or otherwise, state.get("message", "")]
+    return ": ".join(part for part in parts if part)
+
+
+def _condition(found: Object, kind: str) -> Mapping[str, Any]:
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((entry for entry in conditions if entry.get("type") == kind), {})
+
+
+async def until_established(kube: Kube) -> None:
+    """Return when the API server serves all our custom resources."""
+
+    def look(crds: Mapping[str, Object]) -> bool:
+        return bool(crds) and all(map(established, crds.values()))
+
+    await _until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
+
+
+async def until_ready(kube: Kube, say: Callable[[str], None]) -> None:
+    """Return when NMI is ready on every node; say each change."""
+    said = ""
+
+    def look(daemon_sets: Mapping[str, Object]) -> bool:
+        nonlocal said
+        found = daemon_sets.get(DAEMON_SET)
+        if found is None:
+            return False
+        now = rollout(found)
+        if now.current and str(now) != said:
+            said = str(now)
+            say(said)
+        return now.done
+
+    only = {"fieldSelector": f"metadata.name={DAEMON_SET}"}
+    await _until(kube, DAEMON_SETS.path(NAMESPACE), only, look)
+
+
+async def _until(
+    kube: Kube,
+    path: str,
+    params: Mapping[str, str],
+    look: Callable[[Mapping[str, Object]], bool],
+) -> None:
+    """Return when `look` is content with the objects, by name; it looks after each change."""
+    while True:
+        page = await kube.list_all(path, params)
+        objects = {found["metadata"]["name"]: found for found in map(_parsed, page.items)}
+        if look(objects):
+            return
+        try:
+            watch = kube.watch(path, params, resource_version=page.resource_version)
+            async with aclosing(watch) as events:
+                async for event in events:
+                    _update(objects, event.type, _parsed(event.object))
+                    if look(objects):
+                        return
+        except KubeError as error:
+            if not error.gone:
+                raise
+
+
+def _parsed(raw: bytes | memoryview | Any) -> Object:  # noqa: ANN401 - msgspec.Raw is bytes-like
+    found: Object = json.loads(bytes(raw))
+    return found
+
+
+def _update(objects: dict[str, Object], change: str, found: Object) -> None:
+    if change in {"ADDED", "MODIFIED"}:
+        objects[found["metadata"]["name"]] = found
+    elif change == "DELETED":
+        objects.pop(found["metadata"]["name"], None)
+
+
+async def troubles(kube: Kube) -> list[str]:
+    """Return a line for each node whose NMI is not ready, with the reason and the last warning."""
+    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
+    lines = []
+    for pod in pods:
+        if not ready(pod):
+            node = pod.get("spec", {}).get("nodeName") or "no node"
+            lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
+    if not pods:
+        found = await find_all(
+            kube, DAEMON_SETS, NAMESPACE, fieldSelector=f"metadata.name={DAEMON_SET}"
+        )
+        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
+    return lines
+
+
+async def _warning(kube: Kube, kind: str, about: Object) -> str:
+    name = about["metadata"]["name"]
+    selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=selector)
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    return f" ({warnings[-1].get('message', '')})" if warnings else ""

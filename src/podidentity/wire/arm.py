@@ -1,0 +1,182 @@
+"""Azure Resource Manager's bodies: managed identities, a host's identities, operations, errors.
+
+Azure returns ids in changing case and accepts any; an id is sent as it was first spelled.
+
+Shapes: https://learn.microsoft.com/azure/templates/microsoft.compute/virtualmachinescalesets
+(`identity`), https://learn.microsoft.com/rest/api/managedidentity/user-assigned-identities/get,
+https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
+
+IDENTITY_API = "2024-11-30"
+COMPUTE_API = "2024-07-01"
+
+_SYSTEM, _USER = "SystemAssigned", "UserAssigned"
+
+
+class ArmError(Exception):
+    """Azure said no, or said what cannot be understood.
+
+    `code` is Azure's (`AuthorizationFailed`), `status` the HTTP status, 0 where an operation that
+    was accepted failed later or no answer came.
+    """
+
+    def __init__(self, code: str, message: str, *, status: int = 0) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = status
+
+    @property
+    def conflict(self) -> bool:
+        """Somebody else changed the same thing meanwhile: look again, and try again."""
+        codes = {"Conflict", "OperationNotAllowed", "OperationPreempted", "Canceled"}
+        return self.status == 409 or (self.status == 0 and self.code in codes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedIdentity:
+    """A user-assigned managed identity, as Azure knows it."""
+
+    resource_id: ResourceId
+    client_id: ClientId
+    object_id: ObjectId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostIdentities:
+    """The identities that are attached to a virtual machine or scale set."""
+
+    system: bool = False
+    """Whether it has a system-assigned identity, which every change must keep."""
+    user: Mapping[str, str] = field(default_factory=dict)
+    """User-assigned ones: id in lower case → as Azure spells it here."""
+
+    def has(self, identity: ResourceId) -> bool:
+        """Whether `identity` is attached."""
+        return identity.folded in self.user
+
+
+def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
+    """Return the PATCH body that attaches `identity`; None where it is attached already.
+
+    Ids that a body does not list stay attached.
+    """
+    if current.has(identity):
+        return None
+    return _block(system=current.system, user={identity.spelling: {}})
+
+
+def detach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
+    """Return the PATCH body that detaches `identity`; None where it is not attached."""
+    if not current.has(identity):
+        return None
+    if len(current.user) == 1:
+        return _block(system=current.system, user={})
+    return _block(system=current.system, user={current.user[identity.folded]: None})
+
+
+def _block(*, system: bool, user: Mapping[str, object]) -> dict[str, Any]:
+    kinds = [kind for kind, there in ((_SYSTEM, system), (_USER, bool(user))) if there]
+    block: dict[str, Any] = {"type": ", ".join(kinds) or "None"}
+    if user:
+        block["userAssignedIdentities"] = dict(user)
+    return {"identity": block}
+
+
+class _IdentityProperties(msgspec.Struct, rename="camel"):
+    client_id: str
+    principal_id: str
+
+
+class _Identity(msgspec.Struct):
+    id: str
+    properties: _IdentityProperties
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    type: str | None = None
+    user_assigned_identities: dict[str, msgspec.Raw] | None = None
+
+
+class _Host(msgspec.Struct):
+    identity: _Block | None = None
+
+
+class _Fault(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Operation(msgspec.Struct):
+    status: str
+    error: _Fault | None = None
+
+
+class _Envelope(msgspec.Struct):
+    error: _Fault | None = None
+    # Compute sends these without the wrapper when it throttles.
+    code: str = ""
+    message: str = ""
+
+
+_Shape = TypeVar("_Shape")
+
+
+def parse_identity(body: bytes) -> ManagedIdentity:
+    """Return the managed identity in `body`; raise ArmError."""
+    found = _decoded(body, _Identity, "a managed identity")
+    try:
+        return ManagedIdentity(
+            resource_id=ResourceId.parse(found.id),
+            client_id=ClientId.parse(found.properties.client_id),
+            object_id=ObjectId.parse(found.properties.principal_id),
+        )
+    except InvalidId as error:
+        raise ArmError("BadAnswer", f"Azure sent an identity whose id {error}") from error
+
+
+def parse_host(body: bytes) -> HostIdentities:
+    """Return what is attached to the scale set or virtual machine in `body`; raise ArmError."""
+    block = _decoded(body, _Host, "a virtual machine or scale set").identity or _Block()
+    kinds = {kind.strip().lower() for kind in (block.type or "").split(",")}
+    user = block.user_assigned_identities or {}
+    return HostIdentities(
+        system=_SYSTEM.lower() in kinds, user={spelled.lower(): spelled for spelled in user}
+    )
+
+
+def parse_operation(body: bytes) -> bool:
+    """Return whether the long operation in `body` is done; raise ArmError when it failed."""
+    found = _decoded(body, _Operation, "the state of an operation")
+    state = found.status.lower()
+    if state in {"failed", "canceled"}:
+        fault = found.error or _Fault()
+        raise ArmError(fault.code or found.status, fault.message or "Azure gives no reason")
+    return state == "succeeded"
+
+
+def parse_error(body: bytes, status: int) -> ArmError:
+    """Return the error in `body`, whichever of the two envelopes it has, or none."""
+    try:
+        found = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        found = _Envelope()
+    fault = found.error or _Fault(found.code, found.message)
+    return ArmError(fault.code or f"HTTP{status}", fault.message or "no message", status=status)
+
+
+def _decoded(body: bytes, shape: type[_Shape], what: str) -> _Shape:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArmError("BadAnswer", f"Azure did not send {what}: {error}") from error
