@@ -31,7 +31,7 @@ def main() -> None:
     for option in ("--https-fd", "--imds-fd", "--dns-fd", "--proxy-fd", "--ready-fd"):
         parser.add_argument(option, type=int)
     options = parser.parse_args()
-    print(f"{options.part} starts", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{options.part} starts\n")
     if options.fail:
         sys.exit("the stand-in was told to fail")
     plan = Plan.load(options.folder)
@@ -57,7 +57,7 @@ def serve(plan: Plan, fd: int) -> None:
     }
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        def do_GET(self) -> None:
             body = json.dumps(nodes).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))

@@ -1,0 +1,125 @@
+"""Commands on the cluster's objects: apply, get, delete. For more, kubectl is the tool."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TextIO
+
+import click
+import yaml
+
+from podidentity_sandbox.cli import options
+from podidentity_sandbox.world.api import Api, Object
+from podidentity_sandbox.world.applying import Applier, documents, why_not
+from podidentity_sandbox.world.kinds import Kind, Kinds
+
+
+@click.command(epilog="Example: podidentity sandbox apply --wait -f pod.yaml")
+@options.name
+@options.namespace
+@click.option("-f", "--filename", type=click.File(), required=True, help="A file, or - for stdin.")
+@click.option("--wait", is_flag=True, help="Wait until the applied pods are Ready.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait.")
+def apply(name: str, namespace: str, filename: TextIO, *, wait: bool, timeout: float) -> None:
+    """Create what a manifest says, or change what is there."""
+    applier = Applier(Api(options.plan_of(name)), namespace)
+    for document in documents(filename.read()):
+        click.echo(applier.apply(document))
+    if wait:
+        applier.wait_for_pods(timeout)
+
+
+@click.command(epilog="Example: podidentity sandbox get pods -A")
+@options.name
+@options.namespace
+@click.option("-A", "--all-namespaces", is_flag=True)
+@click.option("-o", "--output", type=click.Choice(["table", "yaml", "json", "name"]))
+@click.argument("kind")
+@click.argument("object_name", metavar="[NAME]", required=False)
+def get(
+    name: str,
+    namespace: str,
+    kind: str,
+    object_name: str | None,
+    output: str | None,
+    *,
+    all_namespaces: bool,
+) -> None:
+    """Print objects of a kind: pods, nodes, azureidentities and so on."""
+    api = Api(options.plan_of(name))
+    kind, object_name = _split(kind, object_name)
+    found = Kinds(api).of_word(kind)
+    where = None if all_namespaces and not object_name else namespace
+    answer = api.request("GET", found.path(where, object_name or ""))
+    if output in ("json", "yaml"):
+        click.echo(_document(answer, output))
+        return
+    items = [answer] if object_name else answer["items"]
+    if output == "name":
+        rows = [found.label(item["metadata"]["name"]) for item in items]
+    else:
+        rows = _table(found, items)
+    click.echo("\n".join(rows), nl=bool(rows))
+    if not items:
+        click.echo("No resources found", err=True)
+
+
+@click.command(epilog="Example: podidentity sandbox delete pod stranger")
+@options.name
+@options.namespace
+@click.argument("kind")
+@click.argument("object_name", metavar="NAME", required=False)
+def delete(name: str, namespace: str, kind: str, object_name: str | None) -> None:
+    """Delete one object."""
+    api = Api(options.plan_of(name))
+    kind, object_name = _split(kind, object_name)
+    if not object_name:
+        raise click.UsageError("name the object: `delete pod NAME` or `delete pod/NAME`")
+    found = Kinds(api).of_word(kind)
+    api.request("DELETE", found.path(namespace, object_name))
+    click.echo(f"{found.label(object_name)} deleted")
+
+
+def _split(kind: str, name: str | None) -> tuple[str, str | None]:
+    """Accept `pod/x` for `pod x`, as kubectl does."""
+    first, slash, second = kind.partition("/")
+    return (first, second) if slash and name is None else (kind, name)
+
+
+def _document(answer: Object, output: str) -> str:
+    if output == "json":
+        return json.dumps(answer, indent=2)
+    text: str = yaml.safe_dump(answer, sort_keys=False)
+    return text.rstrip("\n")
+
+
+def _table(kind: Kind, items: list[Object]) -> list[str]:
+    is_pod = kind.kind == "Pod"
+    header = (["NAMESPACE"] if kind.namespaced else []) + ["NAME"]
+    rows = [header + (["READY", "STATUS", "RESTARTS", "IP", "NODE"] if is_pod else ["CREATED"])]
+    for item in items:
+        meta = item["metadata"]
+        row = [meta["namespace"]] if kind.namespaced else []
+        rest = _of_pod(item) if is_pod else [meta["creationTimestamp"]]
+        rows.append([*row, meta["name"], *rest])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    if not items:
+        return []
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _of_pod(pod: Object) -> list[str]:
+    status: dict[str, Any] = pod.get("status", {})
+    containers = status.get("containerStatuses") or []
+    is_ready = sum(bool(container.get("ready")) for container in containers)
+    going = "Terminating" if "deletionTimestamp" in pod["metadata"] else why_not(pod).split(" ")[0]
+    return [
+        f"{is_ready}/{len(pod['spec']['containers'])}",
+        going,
+        str(sum(container.get("restartCount", 0) for container in containers)),
+        status.get("podIP", ""),
+        pod["spec"].get("nodeName", ""),
+    ]

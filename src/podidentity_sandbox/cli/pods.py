@@ -1,0 +1,127 @@
+"""Commands on one pod: a program inside it, and what it wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from podidentity_sandbox.cli import options
+from podidentity_sandbox.node.client import execute_attached
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.api import Api, Object
+
+
+@click.command(epilog="Example: podidentity sandbox exec -n shop orders-0 -it -- sh")
+@options.name
+@options.namespace
+@click.option("-c", "--container", help="Which container; the first if not given.")
+@click.option("-i", "--stdin", is_flag=True, help="Pass standard input on.")
+@click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
+@click.argument("pod")
+@click.argument("command", nargs=-1, required=True)
+@click.pass_context
+def execute(
+    ctx: click.Context,
+    *,
+    name: str,
+    namespace: str,
+    container: str | None,
+    pod: str,
+    command: tuple[str, ...],
+    stdin: bool,
+    tty: bool,
+) -> None:
+    """Run a program in a pod; its exit code is this command's."""
+    plan = options.plan_of(name)
+    found = _pod(plan, namespace, pod)
+    if tty and not (stdin and sys.stdin.isatty()):
+        click.echo("no terminal given: standard input is none (-t needs -i, too)", err=True)
+        tty = False
+    if not stdin:
+        _close_input()
+    ctx.exit(
+        execute_attached(
+            plan,
+            _node_of(found),
+            namespace,
+            found["metadata"]["name"],
+            container or found["spec"]["containers"][0]["name"],
+            list(command),
+            tty=tty,
+        )
+    )
+
+
+@click.command(epilog="Example: podidentity sandbox logs -n kube-system nmi-x7k2p --tail 20")
+@options.name
+@options.namespace
+@click.option("-c", "--container", help="Which container; the first if not given.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+@click.option("--tail", type=click.IntRange(min=0), help="Only so many lines from the end.")
+@click.option("--part", help="A part of the sandbox instead: cluster, azure, world or a node.")
+@click.argument("pod", required=False)
+def logs(
+    *,
+    name: str,
+    namespace: str,
+    container: str | None,
+    tail: int | None,
+    part: str | None,
+    pod: str | None,
+    follow: bool,
+) -> None:
+    """Print what a pod, or a part of the sandbox, wrote."""
+    if (part is None) == (pod is None):
+        raise click.UsageError("name a pod, or a part with --part")
+    plan = options.plan_of(name)
+    if part is not None:
+        log = _part_log(plan, part)
+    else:
+        log = _pod_log(plan, _pod(plan, namespace, str(pod)), container)
+    lines = "+1" if tail is None else str(tail)
+    # tail(1) is told of new lines by the kernel; reading the file here would mean polling.
+    command = ["tail", "-n", lines, *(["-f"] if follow else []), str(log)]
+    subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+
+
+def _pod(plan: Plan, namespace: str, word: str) -> Object:
+    return Api(plan).request(
+        "GET", f"/api/v1/namespaces/{namespace}/pods/{word.removeprefix('pod/')}"
+    )
+
+
+def _node_of(pod: Object) -> str:
+    node = pod["spec"].get("nodeName")
+    if not node:
+        raise SandboxError(f"pod {pod['metadata']['name']} is on no node yet")
+    return str(node)
+
+
+def _pod_log(plan: Plan, pod: Object, container: str | None) -> Path:
+    meta = pod["metadata"]
+    folder = f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
+    name = container or pod["spec"]["containers"][0]["name"]
+    log = plan.path / "nodes" / _node_of(pod) / folder / f"{name}.log"
+    if not log.is_file():
+        raise SandboxError(f"container {name!r} of pod {meta['name']} has not started yet")
+    return log
+
+
+def _part_log(plan: Plan, part: str) -> Path:
+    log = plan.logs / f"{part}.log"
+    if not log.is_file():
+        there = ", ".join(sorted(path.stem for path in plan.logs.glob("*.log")))
+        raise SandboxError(f"no part {part!r}; there are {there}")
+    return log
+
+
+def _close_input() -> None:
+    """Put /dev/null in place of standard input, which the program inside would else inherit."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)

@@ -1,0 +1,158 @@
+"""Commands on the sandbox as a whole: up, down, status, env, part."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+
+import click
+
+from podidentity_sandbox.cli import options
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.blueprint import MOST_NODES
+from podidentity_sandbox.world.control import ask
+from podidentity_sandbox.world.folder import Folder, base_folder
+from podidentity_sandbox.world.inspection import PROOF, Status
+from podidentity_sandbox.world.inspection import status as look
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from podidentity_sandbox.world.teardown import Found, names
+
+
+@click.command(epilog="Example: podidentity sandbox up --nodes 3")
+@options.name
+@click.option(
+    "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many."
+)
+@click.option("--rootless", is_flag=True, help="Use a user namespace, even as root.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
+def up(name: str, *, nodes: int, rootless: bool, as_json: bool) -> None:
+    """Bring a sandbox up; returns when all its nodes are Ready."""
+    began = time.monotonic()
+    progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
+    plan = bring_up(name, nodes=nodes, rootless=rootless, progress=progress)
+    seconds = time.monotonic() - began
+    if as_json:
+        click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))
+        return
+    option = "" if name == "default" else f" --name {name}"
+    click.echo(f"Sandbox {name!r} is up after {seconds:.1f} s ({PROOF[plan.rootless]}).")
+    click.echo(
+        "This machine's programs stand in for every image; a pod without a command idles.\n\n"
+        "Next:\n"
+        f'  eval "$(podidentity sandbox env{option})"   # KUBECONFIG, Azure\'s names, credentials\n'
+        "  podidentity enable                        # pod identity on every node\n"
+        f"  podidentity sandbox down{option}                # take all of it away"
+    )
+
+
+def _facts(plan: Plan) -> dict[str, object]:
+    return {
+        "name": plan.name,
+        "folder": plan.folder,
+        "rootless": plan.rootless,
+        "kubeconfig": str(plan.kubeconfig),
+        "apiserver_port": plan.apiserver_port,
+        "azure_proxy_port": plan.azure_proxy_port,
+        "nodes": [node.name for node in plan.nodes],
+    }
+
+
+@click.command(epilog="Example: podidentity sandbox down --all")
+@options.name
+@click.option("--all", "everything", is_flag=True, help="Every sandbox of yours.")
+def down(name: str, *, everything: bool) -> None:
+    """End a sandbox and remove all of it, also what a crash left."""
+    said = {
+        Found.RUNNING: "is down",
+        Found.REMAINS: "had crashed; its remains are removed",
+        Found.NOTHING: "is not running; there was nothing to remove",
+    }
+    wanted = names(base_folder()) if everything else [name]
+    for each in wanted:
+        click.echo(f"Sandbox {each!r} {said[bring_down(each)]}.")
+    if not wanted:
+        click.echo("No sandbox is running.")
+
+
+@click.command(epilog="Example: podidentity sandbox status -o json")
+@options.name
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def status(name: str, output: str) -> None:
+    """Say whether a sandbox runs, what its parts do, and where it is."""
+    found = look(Folder.of(name))
+    if output == "json":
+        parts = {"supervisor": found.supervisor, "parts": found.parts}
+        click.echo(json.dumps({**_facts(found.plan), **parts}, indent=2))
+    else:
+        click.echo("\n".join(_told(found)))
+
+
+def _told(found: Status) -> list[str]:
+    plan = found.plan
+    rows = [("PART", "STATE", "PID", "MEMORY")]
+    for part in found.parts:
+        ended = "" if part["exit"] is None else f" ({part['exit']})"
+        memory = part["memory_kib"]
+        shown = "-" if memory is None else f"{memory / 1024:.0f} MiB"
+        rows.append((part["name"], part["state"] + ended, str(part["pid"] or "-"), shown))
+    return [
+        f"Sandbox {plan.name!r} is running (process {found.supervisor}).",
+        PROOF[plan.rootless] + ".",
+        f"API server 127.0.0.1:{plan.apiserver_port}, "
+        f"proxy to Azure 127.0.0.1:{plan.azure_proxy_port}, folder {plan.folder}",
+        "",
+        *(f"{row[0]:<36} {row[1]:<12} {row[2]:>8} {row[3]:>8}" for row in rows),
+    ]
+
+
+@click.command(epilog='Example: eval "$(podidentity sandbox env)"')
+@options.name
+@click.option("--shell", type=click.Choice(["sh", "json"]), default="sh", show_default=True)
+def env(name: str, shell: str) -> None:
+    """Print the environment in which a shell, az and kubectl find the sandbox."""
+    variables = _environment(options.plan_of(name))
+    if shell == "json":
+        click.echo(json.dumps(variables, indent=2))
+        return
+    for key, value in variables.items():
+        click.echo(f"export {key}={shlex.quote(value)}")
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"
+    direct = "127.0.0.1,localhost,169.254.169.254"
+    bundle = str(plan.ca_bundle)
+    return {
+        options.NAME_VARIABLE: plan.name,
+        "KUBECONFIG": str(plan.kubeconfig),
+        # Programs differ in which of the two spellings they read.
+        "HTTPS_PROXY": proxy,
+        "https_proxy": proxy,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "SSL_CERT_FILE": bundle,
+        "REQUESTS_CA_BUNDLE": bundle,
+        "CURL_CA_BUNDLE": bundle,
+        "NODE_EXTRA_CA_CERTS": bundle,
+        "AZURE_TENANT_ID": plan.tenant_id,
+        "AZURE_CLIENT_ID": plan.operator_id,
+        "AZURE_CLIENT_SECRET": plan.operator_secret,
+        "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
+        "AZURE_CONFIG_DIR": str(plan.path / "az"),
+    }
+
+
+@click.command(epilog="Example: podidentity sandbox part pause cluster")
+@options.name
+@click.argument("order", type=click.Choice(["pause", "resume", "kill", "start"]))
+@click.argument("part")
+def part(name: str, order: str, part: str) -> None:
+    """Take a part away and bring it back: cluster, azure or a node.
+
+    A paused part lets callers wait and loses nothing. A killed cluster forgets its objects; a
+    killed node's pods end, and it starts as a machine that was switched on.
+    """
+    plan = options.plan_of(name)
+    done = ask(Folder(plan.name, plan.path.parent).control, {"op": order, "part": part})
+    click.echo(f"{part} is {done['state']}")
