@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 import click
 
@@ -12,26 +11,10 @@ from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.objects import Object, apply, called, remove
 from podidentity.cli.output import documents, output_option
+from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import troubles, until_established, until_ready
 from podidentity.cli.wording import examples
 from podidentity.manifests import IMAGE, crds, nmi
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-class Duration(click.ParamType[float]):
-    """`90`, `120s` or `2m`, in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds."""
-        found = re.fullmatch(r"(\d+)([smh]?)", str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a duration such as 90s or 2m", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
 
 
 @click.command(

@@ -1,0 +1,126 @@
+"""Azure for the commands: which machines the nodes are, and Azure's no in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import click
+
+from podidentity.adapters.arm import Arm
+from podidentity.adapters.azure_login import AzureLogin
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.kube import Kube
+from podidentity.cli.failures import Failed
+from podidentity.cli.objects import find_all
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.ids import ResourceId
+from podidentity.wire.arm import ArmError
+from podidentity.wire.kube import NODES
+
+_SAY_EVERY = 10.0
+
+# An action that Azure refuses → the built-in role that grants it, and where.
+# https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+_ROLES = (
+    ("microsoft.managedidentity/", "Managed Identity Operator", "the identity"),
+    ("microsoft.compute/", "Virtual Machine Contributor", "the nodes' resource group"),
+)
+_ACTION = re.compile(r"perform action '([^']+)' on the linked scope|perform action '([^']+)'")
+
+
+@asynccontextmanager
+async def azure() -> AsyncIterator[Arm]:
+    """Yield a connection to Azure as the person at the shell."""
+    async with Arm(AzureLogin(), SystemClock()) as arm:
+        yield arm
+
+
+def host_name(host: Host) -> str:
+    """Return how a host is shown to people."""
+    return f"{'scale set' if host.is_scale_set else 'virtual machine'} {host.name}"
+
+
+async def hosts_of(kube: Kube) -> list[Host]:
+    """Return the scale sets and machines that the cluster's nodes are; raise Failed without any."""
+    hosts: dict[Host, None] = {}
+    others: list[str] = []
+    for node in await find_all(kube, NODES):
+        try:
+            hosts[Host.of_node(node.get("spec", {}).get("providerID", ""))] = None
+        except NotAnAzureNode as error:
+            others.append(f"node {node['metadata']['name']}: {error}")
+    if not hosts:
+        raise Failed(
+            f"No node of this cluster is an Azure machine ({'; '.join(others) or 'no node'})",
+            "With --no-attach only the Kubernetes objects are made.",
+        )
+    for other in others:
+        click.echo(f"skipped: {other}", err=True)
+    return list(hosts)
+
+
+def progress(what: str) -> Callable[[float], None]:
+    """Return what says every ten seconds that `what` is not done yet."""
+    said = 0.0
+
+    def say(elapsed: float) -> None:
+        nonlocal said
+        if elapsed - said >= _SAY_EVERY:
+            said = elapsed
+            click.echo(f"  {what}: {elapsed:.0f} s")
+
+    return say
+
+
+async def on_each(hosts: Sequence[Host], change: Callable[[Host], Awaitable[None]]) -> None:
+    """Change all hosts at once, each to its end; then raise the first failure, if any.
+
+    A scale set takes a minute: one after the other, ten would take ten.
+    """
+    results = await asyncio.gather(*map(change, hosts), return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in failures[1:]:
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def asking(what: str, about: ResourceId) -> Iterator[None]:
+    """Turn ArmError into Failed while `what` ("attach … to …") is done for identity `about`."""
+    try:
+        yield
+    except ArmError as error:
+        raise Failed(f"Cannot {what}. Azure says {error}", next_step(error, about)) from error
+
+
+def next_step(error: ArmError, about: ResourceId) -> str:
+    """Return what a person can do about `error`; "" where its own words say it."""
+    code = error.code.lower()
+    if code in {"authorizationfailed", "linkedauthorizationfailed"}:
+        return f"Ask for the role {_role(error.message, about)}, then run the command again."
+    if "denyassignment" in code:
+        return "A deny assignment of the cluster's owner forbids it: no role can grant it."
+    if code in {"resourcenotfound", "resourcegroupnotfound", "subscriptionnotfound"}:
+        return f"Check the id: az identity show --ids {about}"
+    if code == "failedidentityoperation":
+        return f"Does the identity exist? az identity show --ids {about}"
+    if "throttl" in code or error.status == 429:
+        return "Azure is throttling: run the command again in some minutes."
+    if code == "unreachable":
+        return "Check the network, HTTPS_PROXY and SSL_CERT_FILE."
+    return ""
+
+
+def _role(message: str, about: ResourceId) -> str:
+    refused = _ACTION.findall(message)
+    # Of a linked refusal the second action is the one that lacks.
+    action = (refused[-1][0] or refused[-1][1]).lower() if refused else ""
+    for prefix, role, scope in _ROLES:
+        if action.startswith(prefix):
+            where = f"{scope} {about}" if scope == "the identity" else scope
+            return f"{role!r} on {where}"
+    return "that grants this action"

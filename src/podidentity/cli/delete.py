@@ -1,0 +1,117 @@
+"""`podidentity delete`: take back what `add` gave.
+
+The binding goes first, so that no pod is entitled any more; then Azure; last the AzureIdentity,
+which carries the record of what is still attached. A run that fails half way can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli import azure_access, record
+from podidentity.cli.add import binding_ref
+from podidentity.cli.azure_access import asking, host_name, on_each, progress
+from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.objects import Object, apply, called, find, find_all, remove
+from podidentity.cli.parameters import Name
+from podidentity.cli.wording import examples
+from podidentity.core.hosts import Host
+from podidentity.core.ids import ObjectRef, ResourceId
+from podidentity.core.resources import AzureIdentity
+from podidentity.wire.arm import ArmError
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
+from podidentity.wire.manifests import parse_identity
+
+
+@click.command(
+    epilog=examples(
+        "podidentity delete --namespace shop --name orders",
+        "podidentity delete --namespace shop --name orders --keep-attached",
+    )
+)
+@click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the identity.")
+@click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
+@click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
+@cluster_options
+def delete(*, target: Target, namespace: str, name: str, keep_attached: bool) -> None:
+    """Take an identity from the pods of a namespace.
+
+    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME, and detaches the identity from
+    the machines that `podidentity add` attached it to, unless another AzureIdentity needs it. What
+    is not there is no failure.
+    """
+    ref = ObjectRef(namespace, name)
+    on_cluster(target, lambda kube: _delete(kube, ref, keep_attached))
+
+
+async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
+    await _delete_binding(kube, ref)
+    identity = await find(kube, AZURE_IDENTITIES, *ref)
+    if identity is None:
+        click.echo(f"azureidentity.aadpodidentity.k8s.io/{ref.name} not found")
+        return
+    if not keep_attached:
+        await _detach(kube, ref, identity)
+    await remove(kube, identity)
+    click.echo(f"{called(identity)} deleted")
+    await _say_left(kube, ref)
+
+
+async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
+    binding = await find(kube, AZURE_IDENTITY_BINDINGS, *binding_ref(ref))
+    if binding is None:
+        return
+    if binding.get("spec", {}).get("azureIdentity") != ref.name:
+        click.echo(f"{called(binding)} kept: it names another AzureIdentity")
+        return
+    await remove(kube, binding)
+    click.echo(f"{called(binding)} deleted")
+
+
+async def _say_left(kube: Kube, ref: ObjectRef) -> None:
+    """Name the bindings that other people made and that lead nowhere now."""
+    for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
+        if binding.get("spec", {}).get("azureIdentity") == ref.name:
+            click.echo(f"{called(binding)} still names it and entitles nobody", err=True)
+
+
+async def _detach(kube: Kube, ref: ObjectRef, identity: Object) -> None:
+    """Detach what the record says, or hand the record on to who needs the identity still."""
+    hosts = record.read(identity)
+    parsed = parse_identity(json.dumps(identity).encode())
+    if not hosts or not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
+        return
+    same = record.of_same(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
+    heirs = [each for each in same if _ref(each) != ref]
+    if heirs:
+        click.echo(f"kept attached: AzureIdentity {_ref(heirs[0])} needs it, too")
+        record.write(heirs[0], [*record.read(heirs[0]), *hosts])
+        await apply(kube, heirs[0])
+        return
+    await _detach_from(hosts, parsed.resource_id)
+
+
+async def _detach_from(hosts: list[Host], identity: ResourceId) -> None:
+    async with azure_access.azure() as arm:
+
+        async def detach(host: Host) -> None:
+            where = host_name(host)
+            click.echo(f"detaching from {where}")
+            with asking(f"detach {identity.name} from {where}", identity):
+                try:
+                    await arm.detach(host, identity, progress=progress(f"detaching from {where}"))
+                except ArmError as error:
+                    if error.code not in {"ResourceNotFound", "ResourceGroupNotFound"}:
+                        raise
+                    click.echo(f"{where} is gone")
+                else:
+                    click.echo(f"detached from {where}")
+
+        await on_each(hosts, detach)
+
+
+def _ref(found: Object) -> ObjectRef:
+    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])

@@ -1,0 +1,111 @@
+"""Values that commands take, checked before anything is done."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from podidentity.core.ids import ClientId, InvalidId, ObjectRef, ResourceId
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST_LABEL = 63
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+
+
+class Duration(click.ParamType[float]):
+    """`90`, `120s` or `2m`, in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        found = re.fullmatch(r"(\d+)([smh]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 90s or 2m", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+class Resource(click.ParamType[ResourceId]):
+    """The ARM id of a user-assigned managed identity."""
+
+    name = "id"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ResourceId:
+        """Return the id."""
+        try:
+            return ResourceId.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)
+
+
+class Client(click.ParamType[ClientId]):
+    """A client id."""
+
+    name = "guid"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ClientId:
+        """Return the id."""
+        try:
+            return ClientId.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)
+
+
+class Selector(click.ParamType[str]):
+    """What a pod can carry as the value of a label, but not empty.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+    """
+
+    name = "selector"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the selector."""
+        if len(value) > _LONGEST_LABEL or not _LABEL.fullmatch(value):
+            self.fail(
+                f"{value!r} cannot be a label's value: 1 to {_LONGEST_LABEL} letters, digits, "
+                "'-', '_' or '.', with a letter or digit at both ends",
+                param,
+                ctx,
+            )
+        return value
+
+
+class Name(click.ParamType[str]):
+    """The name of a Kubernetes object or namespace."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        if not _NAME.fullmatch(value):
+            self.fail(
+                f"{value!r} cannot be a name: lower-case letters, digits, '-' or '.', with a "
+                "letter or digit at both ends",
+                param,
+                ctx,
+            )
+        return value
+
+
+class PodRef(click.ParamType[ObjectRef]):
+    """`NAMESPACE/NAME`."""
+
+    name = "namespace/name"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ObjectRef:
+        """Return the reference."""
+        namespace, _, name = value.partition("/")
+        if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(name):
+            self.fail(f"{value!r} is not NAMESPACE/NAME", param, ctx)
+        return ObjectRef(namespace, name)
