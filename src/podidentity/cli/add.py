@@ -104,9 +104,7 @@ def add(
         selector=selector,
     )
     on_cluster(target, lambda kube: _add(kube, wanted, attach, wait))
-    click.echo(
-        f"Pods of namespace {namespace} with the label {BINDING_LABEL}={selector} may use it."
-    )
+    click.echo(f"Pods of namespace {namespace} labelled {BINDING_LABEL}={selector} may use it.")
 
 
 async def _add(kube: Kube, wanted: Wanted, attach: bool, wait: bool) -> None:

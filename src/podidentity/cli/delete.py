@@ -82,7 +82,10 @@ async def _detach(kube: Kube, ref: ObjectRef, identity: Object) -> None:
     """Detach what the record says, or hand the record on to who needs the identity still."""
     hosts = record.read(identity)
     parsed = parse_identity(json.dumps(identity).encode())
-    if not hosts or not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
+    if not hosts:
+        return
+    if not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
+        click.echo(f"stays on {', '.join(map(host_name, hosts))}: it names no identity", err=True)
         return
     same = record.of_same(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
     heirs = [each for each in same if _ref(each) != ref]

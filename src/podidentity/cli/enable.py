@@ -12,7 +12,7 @@ from podidentity.cli.failures import Failed
 from podidentity.cli.objects import Object, apply, called, remove
 from podidentity.cli.output import documents, output_option
 from podidentity.cli.parameters import Duration
-from podidentity.cli.rollout import troubles, until_established, until_ready
+from podidentity.cli.rollout import troubles, until_established, until_gone, until_ready
 from podidentity.cli.wording import examples
 from podidentity.manifests import IMAGE, crds, nmi
 
@@ -82,8 +82,9 @@ async def _ready(kube: Kube, seconds: float) -> None:
     help="Keep the custom resources (default), or delete them with all identities and bindings.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--timeout", type=Duration(), default="60s", show_default=True, help="Wait so long.")
 @cluster_options
-def disable(*, target: Target, keep_crds: bool, yes: bool) -> None:
+def disable(*, target: Target, keep_crds: bool, yes: bool, timeout: float) -> None:
     """Take NMI out of a cluster.
 
     The nodes keep their rules, so that pods get no token from anybody: nothing opens by itself.
@@ -92,13 +93,21 @@ def disable(*, target: Target, keep_crds: bool, yes: bool) -> None:
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
     manifests = [*([] if keep_crds else crds()), *nmi()]
-    on_cluster(target, lambda kube: _disable(kube, manifests))
+    on_cluster(target, lambda kube: _disable(kube, manifests, timeout))
 
 
-async def _disable(kube: Kube, manifests: list[Object]) -> None:
+async def _disable(kube: Kube, manifests: list[Object], seconds: float) -> None:
     for manifest in reversed(manifests):
         there = await remove(kube, manifest)
         click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+    try:
+        async with asyncio.timeout(seconds):
+            await until_gone(kube)
+    except TimeoutError as error:
+        raise Failed(
+            f"Pods of NMI are still there after {seconds:.0f} s",
+            "kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi shows them.",
+        ) from error
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
     )

@@ -111,6 +111,12 @@ async def until_ready(kube: Kube, say: Callable[[str], None]) -> None:
     await _until(kube, DAEMON_SETS.path(NAMESPACE), only, look)
 
 
+async def until_gone(kube: Kube) -> None:
+    """Return when no pod of NMI is left."""
+    only = {"labelSelector": PODS_OF_NMI}
+    await _until(kube, PODS.path(NAMESPACE), only, lambda pods: not pods)
+
+
 async def _until(
     kube: Kube,
     path: str,
