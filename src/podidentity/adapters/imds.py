@@ -1,0 +1,114 @@
+"""The node's real Instance Metadata Service: tokens, and the other metadata that may be passed on.
+
+Asked with the node's own address, so nothing of a pod's request travels on but what is named
+here. IMDS allows a node five token requests at once: more wait their turn.
+https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#rate-limiting
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Self
+
+import httpx2
+
+from podidentity.core.errors import TokenSourceDown
+from podidentity.core.ports import Clock, Origin
+from podidentity.core.resources import AzureIdentity
+from podidentity.core.tokens import AccessToken
+from podidentity.wire.imds_client import parse_answer, render_request
+
+AT_ONCE = 5
+SECONDS = 10.0
+"""For a whole answer, its turn included: Go's and Terraform's clients wait no longer."""
+LONGEST_ANSWER = 1 << 20
+
+_TIMEOUT = httpx2.Timeout(SECONDS, connect=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """An answer that is passed on."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Imds:
+    """One IMDS; a core.ports.TokenSource. Close it when done."""
+
+    def __init__(self, client: httpx2.AsyncClient, clock: Clock, *, seconds: float) -> None:
+        self._client = client
+        self._clock = clock
+        self._seconds = seconds
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    @classmethod
+    def connect(
+        cls, address: str, port: int, *, clock: Clock, user_agent: str, seconds: float = SECONDS
+    ) -> Self:
+        """Return a client; nothing is sent yet. A proxy of the environment is never used."""
+        client = httpx2.AsyncClient(
+            base_url=f"http://{address}:{port}",
+            headers={"Metadata": "true", "User-Agent": user_agent},
+            limits=httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+            timeout=_TIMEOUT,
+            trust_env=False,
+        )
+        return cls(client, clock, seconds=seconds)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def fetch(
+        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
+    ) -> tuple[AccessToken, Origin]:
+        """Return a token of `identity` for `resource`; raise a TokenUnavailable."""
+        if identity.client_id is None:
+            raise TokenSourceDown(f"AzureIdentity {identity.ref} has no client id to ask IMDS for")
+        target = render_request(identity.client_id, resource, bypass_cache=bypass_cache)
+        answer, headers = await self._get(target, accept="application/json")
+        token = parse_answer(
+            answer.status,
+            answer.body,
+            client_id=identity.client_id,
+            resource=resource,
+            now=self._clock.time(),
+            retry_after=headers.get("Retry-After", ""),
+        )
+        return token, Origin.IMDS
+
+    async def metadata(self, target: str, accept: str) -> Metadata:
+        """Return what IMDS answers for path and query `target`; raise TokenSourceDown."""
+        answer, _ = await self._get(target, accept=accept or "*/*")
+        return answer
+
+    async def _get(self, target: str, *, accept: str) -> tuple[Metadata, httpx2.Headers]:
+        try:
+            async with asyncio.timeout(self._seconds), self._turn:
+                try:
+                    return await self._once(target, accept)
+                except httpx2.RemoteProtocolError:
+                    # A kept connection that IMDS closed just as we used it: no answer was lost.
+                    return await self._once(target, accept)
+        except TimeoutError as error:
+            raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            what = str(error) or type(error).__name__
+            raise TokenSourceDown(f"IMDS cannot be asked: {what}") from error
+
+    async def _once(self, target: str, accept: str) -> tuple[Metadata, httpx2.Headers]:
+        async with self._client.stream("GET", target, headers={"Accept": accept}) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > LONGEST_ANSWER:
+                    raise TokenSourceDown(f"IMDS sent more than {LONGEST_ANSWER} bytes")
+            content_type = response.headers.get("Content-Type", "application/json")
+            answer = Metadata(
+                status=response.status_code, content_type=content_type, body=bytes(body)
+            )
+            return answer, response.headers

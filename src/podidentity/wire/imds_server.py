@@ -1,0 +1,137 @@
+"""Token requests as pods word them, and the answers and errors that they get.
+
+The answer's shape was measured against every client: all fields strings of whole numbers,
+`expires_in` before `expires_on`, compact, `not_before` present; each deviation breaks a named one.
+
+https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from podidentity.core.errors import InvalidRequest
+from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
+from podidentity.core.tokens import AccessToken, TokenRequest
+
+LONGEST_RESOURCE = 512
+MOST_PARAMETERS = 32
+
+_CLIENT, _OBJECT, _RESOURCE_ID = "client_id", "object_id", "msi_res_id"
+# What clients call the three: mi_res_id of App Service, msi-res-id and resource_id of SDKs.
+_IDS = {
+    "client_id": _CLIENT,
+    "clientid": _CLIENT,
+    "object_id": _OBJECT,
+    "principal_id": _OBJECT,
+    "msi_res_id": _RESOURCE_ID,
+    "mi_res_id": _RESOURCE_ID,
+    "msi-res-id": _RESOURCE_ID,
+    "resource_id": _RESOURCE_ID,
+}
+_VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
+
+
+class _Answer(msgspec.Struct):
+    # In the order in which clients were measured to need them.
+    access_token: str
+    client_id: str
+    expires_in: str
+    expires_on: str
+    ext_expires_in: str
+    not_before: str
+    resource: str
+    token_type: str
+
+
+class _Error(msgspec.Struct):
+    error: str
+    error_description: str
+
+
+def parse_request(query: str) -> TokenRequest:
+    """Return what the query asks for; raise InvalidRequest, with a text for the pod."""
+    fields = _parameters(query)
+    ids = [(name, value) for name, value in fields.items() if name in _IDS and value]
+    asked: dict[str, ClientId | ObjectId | ResourceId] = {}
+    for name, value in ids:
+        parsed = _id(name, value)
+        if asked.setdefault(_IDS[name], parsed) != parsed:
+            raise InvalidRequest(f"{name} and another parameter name two different identities")
+    if len(asked) > 1:
+        raise InvalidRequest(f"only one of {', '.join(sorted(asked))} may be given")
+    client, object_, resource = (asked.get(kind) for kind in (_CLIENT, _OBJECT, _RESOURCE_ID))
+    return TokenRequest(
+        resource=_resource(fields.get("resource", "")),
+        client_id=client if isinstance(client, ClientId) else None,
+        object_id=object_ if isinstance(object_, ObjectId) else None,
+        resource_id=resource if isinstance(resource, ResourceId) else None,
+        bypass_cache=fields.get("bypass_cache", "").lower() == "true",
+    )
+
+
+def render_answer(token: AccessToken, resource: str, now: float) -> bytes:
+    """Return the body of a success; `resource` is echoed as it was asked."""
+    life = token.life(now)
+    return msgspec.json.encode(
+        _Answer(
+            access_token=token.value,
+            client_id=str(token.client_id or ""),
+            expires_in=str(life),
+            expires_on=str(token.expires_on),
+            ext_expires_in=str(life + token.ext_expires_in),
+            not_before=str(token.not_before),
+            resource=resource,
+            token_type=token.token_type,
+        )
+    )
+
+
+def render_error(error: str, description: str) -> bytes:
+    """Return the body of a failure: flat, the only form that every client shows."""
+    return msgspec.json.encode(_Error(error=error, error_description=description))
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """Return the parameters by name in lower case; each at most once, as IMDS demands."""
+    parts = [part for part in query.split("&") if part]
+    if len(parts) > MOST_PARAMETERS:
+        raise InvalidRequest(f"more than {MOST_PARAMETERS} parameters")
+    found: dict[str, str] = {}
+    for part in parts:
+        name, _, value = part.partition("=")
+        try:
+            # Names too: @azure/keyvault-secrets sends `api%2Dversion`.
+            name, value = (
+                unquote_plus(name, errors="strict").lower(),
+                unquote_plus(value, errors="strict"),
+            )
+        except UnicodeDecodeError as error:
+            raise InvalidRequest("the query is not UTF-8") from error
+        if name in found:
+            raise InvalidRequest(f"parameter {name[:40]!r} is given twice")
+        found[name] = value
+    return found
+
+
+def _id(name: str, value: str) -> ClientId | ObjectId | ResourceId:
+    kind = _IDS[name]
+    try:
+        if kind == _CLIENT:
+            return ClientId.parse(value)
+        return ObjectId.parse(value) if kind == _OBJECT else ResourceId.parse(value)
+    except InvalidId as error:
+        raise InvalidRequest(f"{name} {error}") from error
+
+
+def _resource(value: str) -> str:
+    if not value:
+        raise InvalidRequest("parameter resource is missing")
+    if len(value) > LONGEST_RESOURCE:
+        raise InvalidRequest(f"resource is longer than {LONGEST_RESOURCE} characters")
+    if not _VISIBLE.fullmatch(value):
+        raise InvalidRequest("resource has white space or control characters")
+    return value
