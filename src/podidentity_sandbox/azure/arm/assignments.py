@@ -1,0 +1,182 @@
+"""Role definitions and role assignments, at any scope.
+
+https://learn.microsoft.com/rest/api/authorization/role-assignments
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.arm.roles import ROLES, Role, role_of
+from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import RoleAssignment
+
+_NAME_FILTER = re.compile(r"\s*roleName\s+eq\s+'(?P<name>[^']*)'\s*", re.IGNORECASE)
+_WHO_FILTER = re.compile(
+    r"(?:\s*atScope\(\)\s+and\s+)?\s*(?:assignedTo\('(?P<to>[^']*)'\)"
+    r"|principalId\s+eq\s+'(?P<id>[^']*)')\s*",
+    re.IGNORECASE,
+)
+
+
+def list_definitions(call: Call) -> Reply:
+    """List the roles, all or the one that `$filter=roleName eq '…'` names."""
+    asked = call.request.parameter("$filter")
+    match = _NAME_FILTER.fullmatch(asked)
+    if asked and match is None:
+        raise _bad_filter(asked)
+    roles = [r for r in ROLES if match is None or r.name.lower() == match["name"].lower()]
+    return Reply.json({"value": [_definition(call, role) for role in roles]})
+
+
+def get_assignment(call: Call) -> Reply:
+    """Return a role assignment."""
+    return Reply.json(_json(call, _existing(call)))
+
+
+def list_assignments(call: Call) -> Reply:
+    """List the assignments that hold at the scope and, without `atScope()`, those below it."""
+    asked = call.request.parameter("$filter")
+    match = _WHO_FILTER.fullmatch(asked)
+    only_here = asked.strip().lower().startswith("atscope()")
+    if asked and match is None and asked.strip().lower() != "atscope()":
+        raise _bad_filter(asked)
+    who = (match["to"] or match["id"]).lower() if match else ""
+    scope = f"{call.params['scope'].lower()}/"
+    found = [
+        assignment
+        for assignment in call.world.all(RoleAssignment)
+        if (not who or assignment.principal_id == who)
+        and (
+            scope.startswith(f"{assignment.scope.lower()}/")
+            or (not only_here and f"{assignment.scope.lower()}/".startswith(scope))
+        )
+    ]
+    return Reply.json({"value": [_json(call, assignment) for assignment in found]})
+
+
+def put_assignment(call: Call) -> Reply:
+    """Give a role to a principal."""
+    asked = _asked(call)
+    old = call.world.find(RoleAssignment, call.id)
+    if old and old != asked:
+        message = (
+            "Tenant ID, application ID, principal ID, and scope are not allowed to be updated."
+        )
+        raise ArmError(400, "RoleAssignmentUpdateNotPermitted", message)
+    for other in call.world.all(RoleAssignment):
+        if _same_grant(other, asked):
+            raise ArmError(409, "RoleAssignmentExists", "The role assignment already exists.")
+    call.world.put(asked)
+    return Reply.json(_json(call, asked), status=201)
+
+
+def delete_assignment(call: Call) -> Reply:
+    """Take a role back."""
+    assignment = call.world.find(RoleAssignment, call.id)
+    if assignment is None:
+        return Reply(status=204)
+    call.world.remove(assignment.id)
+    return Reply.json(_json(call, assignment))
+
+
+def _asked(call: Call) -> RoleAssignment:
+    properties = call.body().get("properties")
+    if not isinstance(properties, dict):
+        raise ArmError(400, "InvalidRequestContent", "The properties are required.")
+    role = role_of(str(properties.get("roleDefinitionId", "")).rpartition("/")[2])
+    if role is None:
+        message = "The specified role definition with ID '{}' does not exist."
+        name = str(properties.get("roleDefinitionId", "")).rpartition("/")[2]
+        raise ArmError(400, "RoleDefinitionDoesNotExist", message.format(name))
+    principal = str(properties.get("principalId", "")).lower()
+    if principal not in call.world.principals:
+        raise ArmError(
+            400,
+            "PrincipalNotFound",
+            f"Principal {principal.replace('-', '')} does not exist in the directory"
+            f" {call.world.plan.tenant_id}. Check that you have the correct principal ID. If you"
+            " are creating this principal and then immediately assigning a role, this error might"
+            " be related to a replication delay. In this case, set the role assignment"
+            " principalType property to a value, such as ServicePrincipal, User, or Group.  See"
+            " https://aka.ms/docs-principaltype",
+        )
+    return RoleAssignment(
+        id=f"{call.params['scope']}/providers/Microsoft.Authorization/roleAssignments/{_name(call)}",
+        name=_name(call),
+        scope=call.params["scope"],
+        role_id=role.id,
+        principal_id=principal,
+    )
+
+
+def _name(call: Call) -> str:
+    try:
+        return str(uuid.UUID(call.params["name"]))
+    except ValueError as error:
+        message = f"The role assignment ID '{call.params['name']}' is not valid. The role"
+        raise ArmError(
+            400, "InvalidRoleAssignmentId", f"{message} assignment ID must be a GUID."
+        ) from error
+
+
+def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
+    return (one.role_id, one.principal_id, one.scope.lower()) == (
+        other.role_id,
+        other.principal_id,
+        other.scope.lower(),
+    )
+
+
+def _existing(call: Call) -> RoleAssignment:
+    assignment = call.world.find(RoleAssignment, call.id)
+    if assignment is None:
+        message = f"The role assignment '{call.params['name']}' is not found."
+        raise ArmError(404, "RoleAssignmentNotFound", message)
+    return assignment
+
+
+def _bad_filter(text: str) -> ArmError:
+    return ArmError(400, "UnsupportedFilter", f"The filter '{text}' is not supported.")
+
+
+def _definition_id(call: Call, role_id: str) -> str:
+    base = f"{call.world.subscription}/providers/Microsoft.Authorization"
+    return f"{base}/roleDefinitions/{role_id}"
+
+
+def _definition(call: Call, role: Role) -> dict[str, Any]:
+    permissions = {
+        "actions": list(role.actions),
+        "notActions": list(role.not_actions),
+        "dataActions": [],
+        "notDataActions": [],
+    }
+    return {
+        "id": _definition_id(call, role.id),
+        "name": role.id,
+        "type": "Microsoft.Authorization/roleDefinitions",
+        "properties": {
+            "roleName": role.name,
+            "type": "BuiltInRole",
+            "assignableScopes": ["/"],
+            "permissions": [permissions],
+        },
+    }
+
+
+def _json(call: Call, assignment: RoleAssignment) -> dict[str, Any]:
+    return {
+        "id": assignment.id,
+        "name": assignment.name,
+        "type": "Microsoft.Authorization/roleAssignments",
+        "properties": {
+            "roleDefinitionId": _definition_id(call, assignment.role_id),
+            "principalId": assignment.principal_id,
+            "principalType": "ServicePrincipal",
+            "scope": assignment.scope,
+        },
+    }

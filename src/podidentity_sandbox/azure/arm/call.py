@@ -1,0 +1,121 @@
+"""What a handler of an ARM route gets, and how it refuses.
+
+The envelope and codes: https://learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity_sandbox.azure.arm.roles import role_of
+from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
+from podidentity_sandbox.azure.state import Group, RoleAssignment, World
+from podidentity_sandbox.azure.verification import Caller
+
+
+class ArmError(Exception):
+    """A refusal in ARM's envelope."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+    def reply(self) -> Reply:
+        """Return the answer that says so."""
+        body = {"error": {"code": self.code, "message": str(self)}}
+        return Reply.json(body, status=self.status, headers=self.headers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One authorized request to ARM."""
+
+    world: World
+    request: Request
+    caller: Caller
+    params: Mapping[str, str]
+    """What the route's pattern found in the path, in the case in which it was written."""
+    now: float
+    """Seconds since 1970."""
+
+    @property
+    def id(self) -> str:
+        """The path, which is the id of what it addresses."""
+        return self.request.path.rstrip("/")
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object that was sent; raise ArmError."""
+        try:
+            return self.request.json_object()
+        except BadBody as error:
+            message = f"The request content was invalid and could not be deserialized: '{error}'."
+            raise ArmError(400, "InvalidRequestContent", message) from error
+
+    def group(self) -> Group:
+        """Return the resource group of the path; raise ArmError."""
+        name = self.params["group"]
+        group = self.world.find(Group, f"{self.world.subscription}/resourceGroups/{name}")
+        if group is None:
+            message = f"Resource group '{name}' could not be found."
+            raise ArmError(404, "ResourceGroupNotFound", message)
+        return group
+
+    def missing(self, kind: str) -> ArmError:
+        """Return the error that says that the resource of the path does not exist."""
+        return ArmError(
+            404,
+            "ResourceNotFound",
+            f"The Resource '{kind}/{self.params['name']}' under resource group"
+            f" '{self.params['group']}' was not found. For more details please go to"
+            " https://aka.ms/ARMResourceNotFoundFix",
+        )
+
+    def require(self, action: str, scope: str) -> None:
+        """Raise ArmError unless the caller may do `action` at `scope`."""
+        if allows(self.world, self.caller.object_id, action, scope):
+            return
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            f"The client '{self.caller.app_id}' with object id '{self.caller.object_id}' does not"
+            f" have authorization to perform action '{action}' over scope '{scope}' or the scope is"
+            " invalid. If access was recently granted, please refresh your credentials.",
+        )
+
+
+Handler = Callable[[Call], Reply]
+
+
+def allows(world: World, object_id: str, action: str, scope: str) -> bool:
+    """Return whether a role assignment at `scope` or above grants the principal `action`."""
+    inside = f"{scope.lower()}/"
+    for assignment in world.all(RoleAssignment):
+        role = role_of(assignment.role_id)
+        above = inside.startswith(f"{assignment.scope.lower()}/")
+        if assignment.principal_id == object_id and above and role and role.allows(action):
+            return True
+    return False
+
+
+def location_of(body: Mapping[str, Any]) -> str:
+    """Return the location that a new resource names; raise ArmError."""
+    location = body.get("location")
+    if not isinstance(location, str) or not location:
+        message = "The location property is required for this definition."
+        raise ArmError(400, "LocationRequired", message)
+    return location.replace(" ", "").lower()
+
+
+def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a resource; raise ArmError."""
+    tags = body.get("tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        message = "The tags must be an object of strings."
+        raise ArmError(400, "InvalidRequestContent", message)
+    return tags

@@ -1,0 +1,96 @@
+"""Every route of the sandbox's ARM on one page: method, path, the action that it needs, handler.
+
+Paths are matched without regard to case. An action of "" needs a valid token and no role.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from podidentity_sandbox.azure.arm import assignments, groups, identities, scalesets, vaults
+from podidentity_sandbox.azure.arm.call import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table."""
+
+    method: str
+    pattern: re.Pattern[str]
+    action: str
+    handler: Handler
+
+
+_SUBSCRIPTION = "/subscriptions/(?P<subscription>[^/]+)"
+_GROUPS = f"{_SUBSCRIPTION}/resourcegroups"
+_GROUP = f"{_GROUPS}/(?P<group>[^/]+)"
+_NAME = "/(?P<name>[^/]+)"
+_AUTHORIZATION = (
+    rf"(?P<scope>{_SUBSCRIPTION}(?:/resourcegroups/[^/]+(?:/providers/[^/]+(?:/[^/]+/[^/]+)+)?)?)"
+    r"/providers/microsoft\.authorization"
+)
+
+
+def _route(method: str, path: str, action: str, handler: Handler) -> Route:
+    return Route(method, re.compile(path, re.IGNORECASE), action, handler)
+
+
+def _of_kind(method: str, kind: str, action: str, handler: Handler) -> Route:
+    path = f"{_GROUP}/providers/{re.escape(kind)}{_NAME}"
+    return _route(method, path, f"{kind}/{action}", handler)
+
+
+def _lists(kind: str, handler: Handler) -> tuple[Route, Route]:
+    in_group = f"{_GROUP}/providers/{re.escape(kind)}"
+    in_all = f"{_SUBSCRIPTION}/providers/{re.escape(kind)}"
+    read = f"{kind}/read"
+    return _route("GET", in_group, read, handler), _route("GET", in_all, read, handler)
+
+
+_GROUP_KIND = "Microsoft.Resources/subscriptions/resourceGroups"
+_ROLES = "Microsoft.Authorization/roleAssignments"
+
+ROUTES = (
+    _route("GET", "/subscriptions", "", groups.list_subscriptions),
+    _route("GET", _SUBSCRIPTION, "Microsoft.Resources/subscriptions/read", groups.get_subscription),
+    _route("GET", _GROUPS, f"{_GROUP_KIND}/read", groups.list_groups),
+    _route("GET", _GROUP, f"{_GROUP_KIND}/read", groups.get_group),
+    _route("PUT", _GROUP, f"{_GROUP_KIND}/write", groups.put_group),
+    _route("DELETE", _GROUP, f"{_GROUP_KIND}/delete", groups.delete_group),
+    _of_kind("GET", identities.KIND, "read", identities.get_identity),
+    _of_kind("PUT", identities.KIND, "write", identities.put_identity),
+    _of_kind("DELETE", identities.KIND, "delete", identities.delete_identity),
+    *_lists(identities.KIND, identities.list_identities),
+    _of_kind("GET", scalesets.KIND, "read", scalesets.get_scale_set),
+    _of_kind("PATCH", scalesets.KIND, "write", scalesets.patch_scale_set),
+    *_lists(scalesets.KIND, scalesets.list_scale_sets),
+    _of_kind("GET", vaults.KIND, "read", vaults.get_vault),
+    _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
+    _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
+    *_lists(vaults.KIND, vaults.list_vaults),
+    _route(
+        "GET",
+        f"{_AUTHORIZATION}/roledefinitions",
+        "Microsoft.Authorization/roleDefinitions/read",
+        assignments.list_definitions,
+    ),
+    _route(
+        "GET", f"{_AUTHORIZATION}/roleassignments", f"{_ROLES}/read", assignments.list_assignments
+    ),
+    *(
+        _route(method, f"{_AUTHORIZATION}/roleassignments{_NAME}", f"{_ROLES}/{action}", handler)
+        for method, action, handler in (
+            ("GET", "read", assignments.get_assignment),
+            ("PUT", "write", assignments.put_assignment),
+            ("DELETE", "delete", assignments.delete_assignment),
+        )
+    ),
+    _route(
+        "GET",
+        rf"{_SUBSCRIPTION}/providers/microsoft\.compute/locations/[^/]+/operations{_NAME}",
+        "",
+        groups.get_operation,
+    ),
+    _route("GET", f"{_SUBSCRIPTION}/operationresults{_NAME}", "", groups.get_operation_result),
+)

@@ -1,0 +1,130 @@
+"""The front of ARM: version, token, route, permission, in that order; then the route's handler."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.arm.routes import ROUTES, Route
+from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tokens import Issuer
+from podidentity_sandbox.azure.verification import Caller, Fault, TokenRefused, Verifier
+
+AUDIENCES = (
+    "https://management.core.windows.net/",
+    "https://management.core.windows.net",
+    "https://management.azure.com/",
+    "https://management.azure.com",
+)
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+
+
+class Arm:
+    """Azure Resource Manager."""
+
+    def __init__(self, world: World, issuer: Issuer) -> None:
+        self._world = world
+        self._verifier = Verifier(keys=issuer.jwks, issuer=issuer.issuer, audiences=AUDIENCES)
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one request to management.azure.com."""
+        try:
+            reply = self._answer(request)
+        except ArmError as error:
+            reply = error.reply()
+        tracking = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
+        return replace(reply, headers={**tracking, **reply.headers})
+
+    def _answer(self, request: Request) -> Reply:
+        _check_version(request)
+        now = self._world.clock()
+        caller = self._authenticated(request, now)
+        route, params = _found(request)
+        call = Call(world=self._world, request=request, caller=caller, params=params, now=now)
+        self._check_subscription(params.get("subscription"))
+        if route.action:
+            call.require(route.action, params.get("scope", call.id))
+        return route.handler(call)
+
+    def _check_subscription(self, name: str | None) -> None:
+        if name is not None and name.lower() != self._world.plan.subscription_id:
+            message = f"The subscription '{name}' could not be found."
+            raise ArmError(404, "SubscriptionNotFound", message)
+
+    def _authenticated(self, request: Request, now: float) -> Caller:
+        if not request.headers.get("authorization"):
+            raise _unauthenticated(
+                "AuthenticationFailed",
+                "Authentication failed. The 'Authorization' header is missing.",
+                "The authentication failed because of missing 'Authorization' header.",
+            )
+        try:
+            return self._verifier.verify(request.bearer, now)
+        except TokenRefused as error:
+            code, message = _words(error, now)
+            raise _unauthenticated(code, message, message) from error
+
+
+def _unauthenticated(code: str, message: str, description: str) -> ArmError:
+    challenge = (
+        'Bearer authorization_uri="https://login.microsoftonline.com/", error="invalid_token",'
+        f' error_description="{description}"'
+    )
+    return ArmError(401, code, message, headers={"WWW-Authenticate": challenge})
+
+
+def _words(error: TokenRefused, now: float) -> tuple[str, str]:
+    if error.fault is Fault.EXPIRED:
+        until = datetime.fromtimestamp(int(error.detail), UTC)
+        current = datetime.fromtimestamp(now, UTC)
+        return (
+            "ExpiredAuthenticationToken",
+            f"The access token expiry UTC time '{until:%m/%d/%Y %I:%M:%S %p}' is earlier than"
+            f" current UTC time '{current:%m/%d/%Y %I:%M:%S %p}'.",
+        )
+    if error.fault is Fault.AUDIENCE:
+        allowed = ",".join(f"'{audience}'" for audience in AUDIENCES)
+        return (
+            "InvalidAuthenticationToken",
+            "The access token has been obtained for wrong audience or resource"
+            f" '{error.detail}'. It should exactly match with one of the allowed audiences"
+            f" {allowed}.",
+        )
+    if error.fault is Fault.ISSUER:
+        return (
+            "InvalidAuthenticationTokenTenant",
+            f"The access token is from the wrong issuer '{error.detail}'.",
+        )
+    return "InvalidAuthenticationToken", "The access token is invalid."
+
+
+def _check_version(request: Request) -> None:
+    version = request.parameter("api-version")
+    if not version:
+        message = "The api-version query parameter (?api-version=) is required for all requests."
+        raise ArmError(400, "MissingApiVersionParameter", message)
+    if not _VERSION.fullmatch(version):
+        message = f"The api-version '{version}' is invalid."
+        raise ArmError(400, "InvalidApiVersionParameter", message)
+
+
+def _found(request: Request) -> tuple[Route, dict[str, str]]:
+    path = request.path.rstrip("/")
+    methods: list[str] = []
+    for route in ROUTES:
+        match = route.pattern.fullmatch(path)
+        if match and route.method == request.method:
+            return route, match.groupdict()
+        if match:
+            methods.append(route.method)
+    if methods:
+        message = f"The requested resource does not support http method '{request.method}'."
+        raise ArmError(
+            405, "HttpMethodNotSupported", message, headers={"Allow": ", ".join(methods)}
+        )
+    message = f"The sandbox has no resource type at '{path}'."
+    raise ArmError(404, "InvalidResourceType", message)

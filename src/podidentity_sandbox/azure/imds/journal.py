@@ -1,0 +1,40 @@
+"""Every request that reached IMDS, in memory: a leak is seen here and nowhere else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from podidentity_sandbox.azure.messages import Request
+
+KEPT = 50_000
+
+
+class Journal:
+    """The last 50,000 requests, each with what was answered."""
+
+    def __init__(self) -> None:
+        self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def open(self, request: Request, *, node: str, now: float) -> dict[str, Any]:
+        """Record a request as it comes in; its status is 0 until it is answered."""
+        entry: dict[str, Any] = {
+            "time": now,
+            "node": node,
+            "source": request.source,
+            "method": request.method,
+            "target": request.target,
+            "headers": dict(request.headers),
+            "status": 0,
+        }
+        self._entries.append(entry)
+        return entry
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """Return all entries, the oldest first."""
+        return list(self._entries)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()

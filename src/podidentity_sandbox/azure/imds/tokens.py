@@ -1,0 +1,79 @@
+"""Tokens of the identities that ARM attached to a node, and the cache that IMDS keeps of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from podidentity_sandbox.azure.entra import unknown_resource
+from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
+from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity, World
+from podidentity_sandbox.azure.tokens import CLOCK_SKEW, Issuer, is_resource
+from podidentity_sandbox.plan import NodePlan
+
+LIFETIME = 86_400
+"""Seconds that a managed identity's token lives."""
+RENEWED_BELOW = LIFETIME // 2
+"""Seconds left at which IMDS fetches a new token for the next request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
+    """A token that IMDS gave before, and may give again."""
+
+    token: str = field(repr=False)
+    expires_on: int
+
+
+class Tokens:
+    """Answers /metadata/identity/oauth2/token."""
+
+    def __init__(self, world: World, issuer: Issuer) -> None:
+        self._world = world
+        self._issuer = issuer
+        self._cache: dict[tuple[str, str, str], Cached] = {}
+        """By node, object id and resource."""
+
+    def answer(self, request: Request, node: NodePlan) -> Reply:
+        """Return a token for what the request asks; raise ImdsError."""
+        ask = token_ask(request)
+        now = self._world.clock()
+        scale_set = self._world.find(ScaleSet, self._world.plan.scale_set_id)
+        if scale_set is None:
+            raise ImdsError(400, "invalid_request", "Identity not found")
+        alive = self._world.all(UserAssignedIdentity)
+        chosen = choose(ask, scale_set.in_force(now), alive=alive, machine=scale_set.id)
+        if not is_resource(ask.resource):
+            refusal = unknown_resource(ask.resource, self._world.plan.tenant_id)
+            raise ImdsError(refusal.status, refusal.error, str(refusal))
+        key = (node.name, chosen.object_id, ask.resource)
+        cached = self._cache.get(key)
+        if cached is None or ask.bypass_cache or cached.expires_on - now < RENEWED_BELOW:
+            cached = self._cache[key] = self._minted(chosen, ask.resource, now)
+        return _success(cached, chosen, ask.resource, now)
+
+    def _minted(self, chosen: Chosen, resource: str, now: float) -> Cached:
+        token = self._issuer.mint(
+            app_id=chosen.client_id,
+            object_id=chosen.object_id,
+            audience=resource,
+            now=now,
+            lifetime=LIFETIME,
+            managed_identity=chosen.resource_id,
+        )
+        return Cached(token=token, expires_on=int(now) + LIFETIME)
+
+
+def _success(cached: Cached, chosen: Chosen, resource: str, now: float) -> Reply:
+    return Reply.json(
+        {
+            "access_token": cached.token,
+            "client_id": chosen.client_id,
+            "expires_in": str(cached.expires_on - int(now) - 1),
+            "expires_on": str(cached.expires_on),
+            "ext_expires_in": str(LIFETIME - 1),
+            "not_before": str(cached.expires_on - LIFETIME - CLOCK_SKEW),
+            "resource": resource,
+            "token_type": "Bearer",
+        }
+    )

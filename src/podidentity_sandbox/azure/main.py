@@ -1,0 +1,155 @@
+"""Starts the sandbox's Azure on sockets that its starter opened.
+
+They are inherited because each belongs to the network namespace in which it was made: the TLS, IMDS
+and DNS sockets to Azure's own, the proxy's to the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from podidentity_sandbox.azure.control import SOCKET, Control
+from podidentity_sandbox.azure.dns import Resolver
+from podidentity_sandbox.azure.front import Front
+from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.names import place_of
+from podidentity_sandbox.azure.proxy import Proxy
+from podidentity_sandbox.azure.seed import seed
+from podidentity_sandbox.azure.serve import Service, server
+from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tokens import Issuer
+from podidentity_sandbox.plan import Plan
+
+SHUTDOWN = 0.5
+"""Seconds that requests under way have when it is told to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """The sockets by which Azure is reached; those of TCP listen already."""
+
+    https: socket.socket
+    imds: socket.socket
+    dns: socket.socket
+    proxy: socket.socket
+
+    @classmethod
+    def inherited(cls, *, https: int, imds: int, dns: int, proxy: int) -> Listeners:
+        """Take over sockets by their file descriptors."""
+        return cls(
+            https=socket.socket(fileno=https),
+            imds=socket.socket(fileno=imds),
+            dns=socket.socket(fileno=dns),
+            proxy=socket.socket(fileno=proxy),
+        )
+
+
+@contextlib.asynccontextmanager
+async def azure(
+    plan: Plan, listeners: Listeners, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[World]:
+    """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970."""
+    world = World(plan, clock)
+    seed(world)
+    issuer = Issuer(plan.tenant_id)
+    imds = Imds(world, issuer)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(plan.path / "azure.crt", plan.path / "azure.key")
+
+    def is_azure(name: str) -> bool:
+        return place_of(world, name) is not None
+
+    async with contextlib.AsyncExitStack() as stack:
+        front = server(Front(world, issuer).handle, name="azure")
+        await _serve(stack, front, listeners.https, context)
+        await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
+        await _serve_control(stack, Control(world, imds).handle, plan.path / SOCKET)
+        await _serve_dns(stack, Resolver(is_azure), listeners.dns)
+        proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
+        await _run(stack, proxy)
+        yield world
+
+
+async def _serve(
+    stack: contextlib.AsyncExitStack,
+    front: web.Server,
+    listener: socket.socket,
+    context: ssl.SSLContext | None = None,
+) -> None:
+    runner = web.ServerRunner(front, shutdown_timeout=SHUTDOWN)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listener, ssl_context=context).start()
+
+
+def _unix_listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # of an Azure that was killed
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
+
+
+async def _serve_control(stack: contextlib.AsyncExitStack, service: Service, path: Path) -> None:
+    listener = _unix_listener(path)
+    stack.callback(path.unlink, missing_ok=True)
+    await _serve(stack, server(service, name="control"), listener)
+
+
+async def _serve_dns(
+    stack: contextlib.AsyncExitStack, resolver: Resolver, sock: socket.socket
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: resolver, sock=sock)
+    stack.callback(transport.close)
+
+
+async def _run(stack: contextlib.AsyncExitStack, proxy: Proxy) -> None:
+    task = asyncio.get_running_loop().create_task(proxy.run())
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+async def _until_told_to_end(plan: Plan, listeners: Listeners, ready_fd: int) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with azure(plan, listeners):
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.write("ready\n")
+        await ended.wait()
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="With plan.json.")
+@click.option("--https-fd", type=int, required=True, help="Entra, ARM, Key Vault; TCP.")
+@click.option("--imds-fd", type=int, required=True, help="IMDS; TCP.")
+@click.option("--dns-fd", type=int, required=True, help="DNS; UDP.")
+@click.option("--proxy-fd", type=int, required=True, help="CONNECT proxy; TCP, on the host.")
+@click.option("--ready-fd", type=int, required=True, help="Gets `ready` when all are served.")
+def main(
+    *, folder: Path, https_fd: int, imds_fd: int, dns_fd: int, proxy_fd: int, ready_fd: int
+) -> None:
+    """Run the sandbox's Azure on inherited sockets."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    listeners = Listeners.inherited(https=https_fd, imds=imds_fd, dns=dns_fd, proxy=proxy_fd)
+    asyncio.run(_until_told_to_end(Plan.load(folder), listeners, ready_fd))

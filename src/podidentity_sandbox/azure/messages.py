@@ -1,0 +1,83 @@
+"""HTTP requests and replies as plain values, so that each service is a function between the two.
+
+Nothing here knows aiohttp: `serve` translates, and a test calls a service with a value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class BadBody(Exception):
+    """The request's body is not the JSON object that it has to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request as it came, decoded only where a property says so."""
+
+    method: str
+    target: str
+    """Path and query exactly as sent."""
+    host: str = ""
+    """The Host header in lower case, without its port."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By names in lower case."""
+    body: bytes = b""
+    source: str = ""
+    """Address of the peer."""
+
+    @property
+    def path(self) -> str:
+        """The decoded path."""
+        return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The decoded query in its order, repetitions and empty values kept."""
+        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+
+    def parameter(self, name: str) -> str:
+        """Return the first query value of that name, whatever its case; "" where there is none."""
+        return next((value for key, value in self.query if key.lower() == name), "")
+
+    @property
+    def bearer(self) -> str:
+        """The bearer token of the Authorization header; "" where there is none."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the body as a JSON object; raise BadBody."""
+        try:
+            value = json.loads(self.body)
+        except ValueError as error:
+            raise BadBody(f"the body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise BadBody("the body is not a JSON object")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer."""
+
+    status: int = 200
+    body: bytes = field(default=b"", repr=False)  # it may hold a token
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json; charset=utf-8"
+
+    @classmethod
+    def json(
+        cls, value: object, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Reply:
+        """Make a JSON reply."""
+        body = json.dumps(value, separators=(",", ":")).encode()
+        return cls(status=status, body=body, headers=headers)

@@ -1,0 +1,122 @@
+"""An HTTP CONNECT proxy on the host's loopback, for tools outside the sandbox's world.
+
+Azure's address is in another network namespace, so nothing is forwarded: once the client has its
+`200`, its connection is handed to the TLS server of this process. Names that the sandbox's Azure
+does not have are refused, so that a mistyped test can never reach the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+HEAD_LIMIT = 8192
+"""Bytes of a CONNECT request."""
+PATIENCE = 10.0
+"""Seconds for a client to send it."""
+
+
+class Refused(Exception):
+    """The request cannot be served: status line and reason."""
+
+
+class Proxy:
+    """Accepts CONNECT requests until it is closed."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        known: Callable[[str], bool],
+        protocol: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext,
+    ) -> None:
+        """Serve `listener`; `known` says which host names lead to `protocol` behind TLS."""
+        self._listener = listener
+        self._known = known
+        self._protocol = protocol
+        self._context = context
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        try:
+            while True:
+                client, _ = await loop.sock_accept(self._listener)
+                task = loop.create_task(self._serve(client))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+        finally:
+            for task in tuple(self._connections):
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            self._listener.close()
+
+    async def _serve(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as unserved:
+            unserved.callback(client.close)
+            try:
+                if await self._admitted(client):
+                    unserved.pop_all()
+                    await loop.connect_accepted_socket(self._protocol, client, ssl=self._context)
+            except (OSError, TimeoutError) as error:
+                # ssl.SSLError is an OSError: a client that does not trust the sandbox's authority.
+                log.info("proxy connection ended: %s", error)
+
+    async def _admitted(self, client: socket.socket) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            self._check(_target(await asyncio.wait_for(_head(client), PATIENCE)))
+        except Refused as refusal:
+            status, reason = refusal.args
+            log.info("proxy refused: %s", reason)
+            await loop.sock_sendall(client, _refusal(status, reason))
+            return False
+        await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        return True
+
+    def _check(self, target: str) -> None:
+        if not self._known(target):
+            reason = f"{target} is no name of the sandbox's Azure, or does not exist yet"
+            raise Refused("403 Forbidden", reason)
+
+
+async def _head(client: socket.socket) -> bytes:
+    loop = asyncio.get_running_loop()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        chunk = await loop.sock_recv(client, HEAD_LIMIT)
+        if not chunk or len(head) + len(chunk) > HEAD_LIMIT:
+            raise Refused("400 Bad Request", "this is no CONNECT request")
+        head += chunk
+    return head
+
+
+def _target(head: bytes) -> str:
+    """Return the host name of a CONNECT request; raise Refused."""
+    words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    if len(words) != 3 or words[0] != "CONNECT" or not head.endswith(b"\r\n\r\n"):
+        reason = "this proxy serves CONNECT only: it is for HTTPS_PROXY, not for HTTP_PROXY"
+        raise Refused("405 Method Not Allowed", reason)
+    host, _, port = words[1].rpartition(":")
+    if port != "443":
+        raise Refused("403 Forbidden", f"Azure is served on port 443, not on {port or 'none'}")
+    return host.lower()
+
+
+def _refusal(status: str, reason: str) -> bytes:
+    body = f"{reason}\n".encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,82 @@
+"""What exists in the sandbox's Azure before the story starts: a cluster's groups, nodes, identity.
+
+Everything else is made by clients, through ARM.
+"""
+
+from __future__ import annotations
+
+from podidentity_sandbox.azure.arm.roles import OWNER
+from podidentity_sandbox.azure.state import (
+    Group,
+    IdentityBlock,
+    Principal,
+    RoleAssignment,
+    ScaleSet,
+    UserAssignedIdentity,
+    World,
+)
+from podidentity_sandbox.plan import Plan, stable_guid
+
+KUBELET_IDENTITY = "aks-experimental-agentpool"
+"""Name of the identity that AKS gives its nodes."""
+
+
+def operator_object_id(plan: Plan) -> str:
+    """Return the object id of the operator's service principal, which no file holds."""
+    return stable_guid(plan.name, "operator object id")
+
+
+def seed(world: World) -> None:
+    """Make the operator, who owns the subscription, and the cluster's part of it."""
+    _seed_operator(world)
+    for group in (world.plan.cluster_group, world.plan.node_group):
+        where = f"{world.subscription}/resourceGroups/{group}"
+        world.put(Group(id=where, name=group, location=world.plan.location, tags={}))
+    _seed_nodes(world)
+
+
+def _seed_operator(world: World) -> None:
+    plan = world.plan
+    operator = Principal(
+        object_id=operator_object_id(plan),
+        app_id=plan.operator_id,
+        name="operator",
+        secret=plan.operator_secret,
+    )
+    world.principals[operator.object_id] = operator
+    name = stable_guid(plan.name, "operator is owner")
+    world.put(
+        RoleAssignment(
+            id=f"{world.subscription}/providers/Microsoft.Authorization/roleAssignments/{name}",
+            name=name,
+            scope=world.subscription,
+            role_id=OWNER.id,
+            principal_id=operator.object_id,
+        )
+    )
+
+
+def _seed_nodes(world: World) -> None:
+    plan = world.plan
+    principal = world.new_principal(KUBELET_IDENTITY)
+    kubelet = UserAssignedIdentity(
+        id=f"{world.subscription}/resourcegroups/{plan.node_group}"
+        f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{KUBELET_IDENTITY}",
+        name=KUBELET_IDENTITY,
+        location=plan.location,
+        tags={},
+        client_id=principal.app_id,
+        principal_id=principal.object_id,
+    )
+    world.put(kubelet)
+    block = IdentityBlock(user=(kubelet,))
+    world.put(
+        ScaleSet(
+            id=plan.scale_set_id,
+            name=plan.scale_set,
+            location=plan.location,
+            capacity=len(plan.nodes),
+            identity=block,
+            before=block,
+        )
+    )

@@ -1,0 +1,65 @@
+"""aiohttp's side of the services: bytes to a Request, a Reply to bytes."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from podidentity_sandbox.azure.imds.faults import Reset
+from podidentity_sandbox.azure.messages import Reply, Request
+
+log = logging.getLogger(__name__)
+
+Service = Callable[[Request], Awaitable[Reply]]
+
+
+def server(service: Service, *, name: str) -> web.Server:
+    """Return an HTTP server that answers with `service`; `name` is for the log."""
+
+    async def handle(raw: web.BaseRequest) -> web.StreamResponse:
+        started = time.monotonic()
+        request = await _read(raw)
+        try:
+            reply = await service(request)
+        except Reset:
+            _reset(raw)
+            return web.Response(status=500)  # nobody is there to read it
+        spent = (time.monotonic() - started) * 1000
+        path = request.target.partition("?")[0]
+        words = (name, request.source, request.method, request.host, path, reply.status, spent)
+        log.info("%s %s %s %s%s %d %.1fms", *words)
+        return _response(reply)
+
+    return web.Server(handle, handler_cancellation=True, access_log=None)
+
+
+async def _read(raw: web.BaseRequest) -> Request:
+    return Request(
+        method=raw.method,
+        target=raw.raw_path,
+        host=raw.headers.get("Host", "").rpartition(":")[0].lower()
+        or raw.headers.get("Host", "").lower(),
+        headers={name.lower(): value for name, value in raw.headers.items()},
+        body=await raw.read(),
+        source=raw.remote or "",
+    )
+
+
+def _response(reply: Reply) -> web.Response:
+    headers = {"Server": "Microsoft-IIS/10.0", **reply.headers}
+    if reply.body:
+        headers["Content-Type"] = reply.content_type
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+
+def _reset(raw: web.BaseRequest) -> None:
+    if raw.transport is None:
+        return
+    sock = raw.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.transport.abort()

@@ -1,0 +1,190 @@
+"""The world that all of the sandbox's Azure services share: one tenant, one subscription.
+
+Records are frozen and replaced whole, so a reader never sees half a change. Ids keep the case in
+which they were written and are found without regard to it, as in ARM.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from podidentity_sandbox.plan import Plan
+
+
+class Resource(Protocol):
+    """What has an ARM id."""
+
+    @property
+    def id(self) -> str:
+        """Its ARM id."""
+
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A service principal: of an application with a secret, or of a managed identity."""
+
+    object_id: str
+    app_id: str
+    name: str
+    secret: str = field(default="", repr=False)
+    """"" where it cannot sign in with one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A resource group."""
+
+    id: str
+    name: str
+    location: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserAssignedIdentity:
+    """A user-assigned managed identity."""
+
+    id: str
+    name: str
+    location: str
+    tags: Mapping[str, str]
+    client_id: str
+    principal_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityBlock:
+    """The identities of a scale set."""
+
+    system: Principal | None = None
+    user: tuple[UserAssignedIdentity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSet:
+    """A virtual machine scale set whose instances are the sandbox's nodes."""
+
+    id: str
+    name: str
+    location: str
+    capacity: int
+    identity: IdentityBlock
+    """What was asked for last."""
+    before: IdentityBlock
+    """What the machines have until `settled_at`."""
+    settled_at: float = 0.0
+    """Seconds since 1970 at which the last change reaches the machines."""
+
+    def in_force(self, now: float) -> IdentityBlock:
+        """Return the identities that the machines have now."""
+        return self.identity if now >= self.settled_at else self.before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretVersion:
+    """One version of a secret."""
+
+    version: str
+    value: str = field(repr=False)
+    created: int
+    """Seconds since 1970."""
+    content_type: str | None = None
+    tags: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vault:
+    """A Key Vault with its secrets."""
+
+    id: str
+    name: str
+    location: str
+    tags: Mapping[str, str]
+    sku: Mapping[str, Any]
+    policies: tuple[Mapping[str, Any], ...]
+    """Access policies as ARM has them: tenantId, objectId, permissions."""
+    secrets: Mapping[str, tuple[SecretVersion, ...]] = field(default_factory=dict, repr=False)
+    """By names in lower case, the newest version last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleAssignment:
+    """A role given to a principal at a scope."""
+
+    id: str
+    name: str
+    scope: str
+    role_id: str
+    """GUID of the role definition."""
+    principal_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A long-running operation of ARM: it is done when its time has come."""
+
+    id: str
+    started_at: float
+    due_at: float
+
+
+class World:
+    """Everything that exists in the sandbox's Azure."""
+
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.time) -> None:
+        self.plan = plan
+        self.clock = clock
+        self.principals: dict[str, Principal] = {}
+        """By object id."""
+        self.operations: dict[str, Operation] = {}
+        self.arm_delay = 0.2
+        """Seconds from an accepted change of a scale set until its machines have it."""
+        self._resources: dict[str, Resource] = {}
+
+    @property
+    def subscription(self) -> str:
+        """ARM id of the one subscription."""
+        return f"/subscriptions/{self.plan.subscription_id}"
+
+    def put(self, resource: Resource) -> None:
+        """Store `resource`, in place of one of the same id."""
+        self._resources[resource.id.lower()] = resource
+
+    def find(self, kind: type[R], resource_id: str) -> R | None:
+        """Return the resource of that kind and id, or None."""
+        found = self._resources.get(resource_id.lower())
+        return found if isinstance(found, kind) else None
+
+    def all(self, kind: type[R], below: str = "") -> list[R]:
+        """Return the resources of that kind below the id `below`, in order of making."""
+        prefix = f"{below.lower()}/"
+        return [
+            resource
+            for key, resource in self._resources.items()
+            if isinstance(resource, kind) and (not below or key.startswith(prefix))
+        ]
+
+    def remove(self, resource_id: str) -> None:
+        """Remove the resource of that id, with all below it, and the principals of identities."""
+        key = resource_id.lower()
+        gone = [k for k in self._resources if k == key or k.startswith(f"{key}/")]
+        for resource in [self._resources.pop(k) for k in gone]:
+            if isinstance(resource, UserAssignedIdentity):
+                self.principals.pop(resource.principal_id, None)
+
+    def vault(self, name: str) -> Vault | None:
+        """Return the vault of that name: names are unique in all of Azure."""
+        return next((v for v in self.all(Vault) if v.name.lower() == name.lower()), None)
+
+    def new_principal(self, name: str) -> Principal:
+        """Make the service principal of a new managed identity."""
+        principal = Principal(object_id=str(uuid.uuid4()), app_id=str(uuid.uuid4()), name=name)
+        self.principals[principal.object_id] = principal
+        return principal
