@@ -1,0 +1,158 @@
+"""`podidentity list`: the identities of a cluster, who may use them, and what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.kube import Kube
+from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.output import FORMATS, data, output_option, table
+from podidentity.cli.parameters import Name
+from podidentity.cli.wording import examples
+from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
+from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An AzureIdentity, and what refers to it."""
+
+    found: AzureIdentity | Malformed
+    selectors: tuple[str, ...]
+    pods: tuple[str, ...]
+    """Names of the pods, in its namespace, that may use it."""
+
+    @property
+    def state(self) -> str:
+        """Whether it can be used, and else why not."""
+        if isinstance(self.found, Malformed):
+            return f"unusable: {self.found.why}"
+        return "bound" if self.selectors else "no binding"
+
+    def row(self) -> tuple[str, ...]:
+        """Return its line of the table."""
+        known = self.found if isinstance(self.found, AzureIdentity) else None
+        return (
+            self.found.ref.namespace,
+            self.found.ref.name,
+            str(known.client_id or "-") if known else "-",
+            ",".join(self.selectors) or "-",
+            str(len(self.pods)),
+            self.state,
+        )
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for programs; ids are absent where they are not known."""
+        found = self.found
+        ids = {}
+        if isinstance(found, AzureIdentity):
+            known = {
+                "type": int(found.type),
+                "clientID": found.client_id,
+                "objectID": found.object_id,
+                "resourceID": found.resource_id,
+            }
+            ids = {
+                name: v if isinstance(v, int) else str(v)
+                for name, v in known.items()
+                if v is not None
+            }
+        return {
+            "namespace": found.ref.namespace,
+            "name": found.ref.name,
+            **ids,
+            "selectors": list(self.selectors),
+            "pods": list(self.pods),
+            "usable": isinstance(found, AzureIdentity),
+            "state": self.state,
+        }
+
+
+HEAD = ("NAMESPACE", "NAME", "CLIENT ID", "SELECTOR", "PODS", "STATE")
+
+
+def inventory(cluster: WatchedCluster) -> tuple[list[Entry], list[str]]:
+    """Return all identities in order, and a sentence for each binding that leads nowhere."""
+    bindings = cluster.all_bindings()
+    usable = [each for each in bindings if isinstance(each, AzureIdentityBinding)]
+    entries = [_entry(cluster, found, usable) for found in cluster.all_identities()]
+    names = {entry.found.ref for entry in entries}
+    problems = [
+        f"AzureIdentityBinding {each.ref} cannot be used: {each.why}."
+        for each in bindings
+        if isinstance(each, Malformed)
+    ]
+    problems += [
+        f"AzureIdentityBinding {each.ref} names AzureIdentity {each.identity!r}, "
+        "which does not exist in its namespace."
+        for each in usable
+        if each.ref._replace(name=each.identity) not in names
+    ]
+    return entries, problems
+
+
+def _entry(
+    cluster: WatchedCluster,
+    found: AzureIdentity | Malformed,
+    bindings: Sequence[AzureIdentityBinding],
+) -> Entry:
+    namespace, name = found.ref
+    selectors = {
+        b.selector for b in bindings if b.ref.namespace == namespace and b.identity == name
+    }
+    pods = [
+        pod.ref.name
+        for pod in cluster.pods()
+        if pod.ref.namespace == namespace and pod.selector in selectors and not pod.ended
+    ]
+    return Entry(found=found, selectors=tuple(sorted(selectors)), pods=tuple(pods))
+
+
+@click.command(
+    name="list",
+    epilog=examples(
+        "podidentity list",
+        "podidentity list --namespace shop -o json | jq '.identities[].clientID'",
+    ),
+)
+@click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, as by default.")
+@output_option(*FORMATS, default="table")
+@cluster_options
+def list_identities(
+    *, target: Target, namespace: str | None, all_namespaces: bool, output: str
+) -> None:
+    """List the identities of a cluster, with their selectors and pods."""
+    if namespace and all_namespaces:
+        raise click.UsageError("--namespace and --all-namespaces exclude each other.")
+    entries, problems = inventory(on_cluster(target, lambda kube: _read(kube, namespace or "")))
+    if output != "table":
+        shown = {"identities": [entry.as_data() for entry in entries], "problems": problems}
+        click.echo(data(shown, output))
+        return
+    if entries:
+        click.echo(table(HEAD, [entry.row() for entry in entries]))
+    else:
+        click.echo(
+            f"No AzureIdentity in {f'namespace {namespace}' if namespace else 'the cluster'}."
+        )
+    for problem in problems:
+        click.echo(problem)
+
+
+async def _read(kube: Kube, namespace: str) -> WatchedCluster:
+    identities = await kube.list_all(AZURE_IDENTITIES.path(namespace))
+    bindings = await kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace))
+    pods = await kube.list_all(PODS.path(namespace))
+    return WatchedCluster.of(
+        SystemClock(),
+        pods=map(parse_pod, pods.items),
+        identities=map(parse_identity, identities.items),
+        bindings=map(parse_binding, bindings.items),
+    )
