@@ -16,7 +16,7 @@ from podidentity.cli.parameters import Name
 from podidentity.cli.wording import examples
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
-from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod
+from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod, render_identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +50,11 @@ class Entry:
     def as_data(self) -> dict[str, object]:
         """Return it for programs; ids are absent where they are not known."""
         found = self.found
-        ids = {}
-        if isinstance(found, AzureIdentity):
-            known = {
-                "type": int(found.type),
-                "clientID": found.client_id,
-                "objectID": found.object_id,
-                "resourceID": found.resource_id,
-            }
-            ids = {
-                name: v if isinstance(v, int) else str(v)
-                for name, v in known.items()
-                if v is not None
-            }
+        known = render_identity(found)["spec"] if isinstance(found, AzureIdentity) else {}
         return {
             "namespace": found.ref.namespace,
             "name": found.ref.name,
-            **ids,
+            **known,
             "selectors": list(self.selectors),
             "pods": list(self.pods),
             "usable": isinstance(found, AzureIdentity),
@@ -104,7 +92,9 @@ def _entry(
 ) -> Entry:
     namespace, name = found.ref
     selectors = {
-        b.selector for b in bindings if b.ref.namespace == namespace and b.identity == name
+        binding.selector
+        for binding in bindings
+        if (binding.ref.namespace, binding.identity) == (namespace, name)
     }
     pods = [
         pod.ref.name
@@ -139,9 +129,8 @@ def list_identities(
     if entries:
         click.echo(table(HEAD, [entry.row() for entry in entries]))
     else:
-        click.echo(
-            f"No AzureIdentity in {f'namespace {namespace}' if namespace else 'the cluster'}."
-        )
+        where = f"namespace {namespace}" if namespace else "this cluster"
+        click.echo(f"There is no AzureIdentity in {where}.")
     for problem in problems:
         click.echo(problem)
 
