@@ -1,0 +1,105 @@
+"""Netlink messages and attributes as bytes, so that what we say to the kernel can be tested.
+
+Everything that this package asks the kernel travels in this one format. Source of the layout:
+https://docs.kernel.org/userspace-api/netlink/intro.html and linux/netlink.h. Numbers are in the
+host's byte order where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SOCK_DIAG, NETFILTER = 4, 12  # NETLINK_SOCK_DIAG, NETLINK_NETFILTER; socket has NETLINK_ROUTE
+
+NLM_F_REQUEST = 0x1
+NLM_F_DUMP = 0x300
+NLM_F_DUMP_INTR = 0x10
+"""Set on an answer while whose dump the table changed: it may be incomplete."""
+
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_ERRNO = struct.Struct("=i")
+
+
+def connect(protocol: int, *, groups: int = 0) -> socket.socket:
+    """Return a non-blocking socket of a netlink protocol, which receives notices of `groups`.
+
+    Answers need no waiting: the kernel has queued the first before `send` returns.
+    """
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    try:
+        made.setblocking(False)
+        made.bind((0, groups))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+class Malformed(ValueError):
+    """Bytes that are no netlink message or attribute."""
+
+
+class Message(NamedTuple):
+    """One message of a datagram."""
+
+    kind: int
+    flags: int
+    sequence: int
+    payload: bytes
+
+    @property
+    def errno(self) -> int:
+        """The error number that an NLMSG_ERROR carries; 0 for an acknowledgement or another."""
+        if self.kind != NLMSG_ERROR or len(self.payload) < _ERRNO.size:
+            return 0
+        code: int = -_ERRNO.unpack_from(self.payload)[0]
+        return code
+
+
+def encode(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+    """Return one message; the port is 0, which the kernel fills in."""
+    return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
+
+
+def decode(datagram: bytes) -> Iterator[Message]:
+    """Yield the messages of `datagram`; raise Malformed where one does not fit in it."""
+    offset, size = 0, len(datagram)
+    while offset < size:
+        if size - offset < _HEADER.size:
+            raise Malformed(f"{size - offset} bytes are too few for a netlink header")
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
+        if not _HEADER.size <= length <= size - offset:
+            raise Malformed(f"a netlink message claims {length} bytes of {size - offset}")
+        yield Message(kind, flags, sequence, datagram[offset + _HEADER.size : offset + length])
+        offset += _aligned(length)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return one attribute, padded to the boundary where the next may begin."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+
+
+def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
+    """Return the attributes from `offset` on, by type; raise Malformed where one does not fit."""
+    found: dict[int, bytes] = {}
+    size = len(payload)
+    while size - offset >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        if not _ATTRIBUTE.size <= length <= size - offset:
+            raise Malformed(f"a netlink attribute claims {length} bytes of {size - offset}")
+        found[kind & _TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
+        offset += _aligned(length)
+    return found
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

@@ -1,0 +1,84 @@
+"""libnftables in this process: the grammar of `nft`, without a process for each change.
+
+A replace takes 0.2 ms here and 16 ms with the program, most of it waiting at its exit, and that
+time is how long a hole stays open. Interface: libnftables(3), libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import Any, Self
+
+_NAME = "libnftables.so.1"
+_OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+
+
+class NftablesError(Exception):
+    """The kernel or the library refused; the message is theirs, with the next step if known."""
+
+
+class Nftables:
+    """One context of libnftables, for the network namespace in which it is made."""
+
+    def __init__(self) -> None:
+        self._library = _load()
+        self._context = self._library.nft_ctx_new(0)
+        if not self._context:
+            raise NftablesError("libnftables gave no context: out of memory or file descriptors")
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON)
+
+    def run(self, commands: str) -> dict[str, Any]:
+        """Run `commands` (JSON) as one transaction and return what they print.
+
+        Raises NftablesError, and then nothing has changed.
+        """
+        code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output = self._library.nft_ctx_get_output_buffer(self._context)
+        error = self._library.nft_ctx_get_error_buffer(self._context)
+        if code != 0:
+            raise NftablesError(_explained((error or b"").decode(errors="replace")))
+        printed: dict[str, Any] = json.loads(output) if output else {}
+        return printed
+
+    def close(self) -> None:
+        """Free the context; the rules stay."""
+        if self._context:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(_NAME)
+    except OSError as error:
+        raise NftablesError(
+            f"{_NAME} is not there ({error}): install the package nftables (libnftables1)"
+        ) from error
+    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.nft_ctx_output_set_flags.restype = None
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
+
+
+def _explained(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if "Error:" in line]
+    first = lines[0] if lines else "no reason given"
+    if "Operation not permitted" in text:
+        return f"{first}; give the process CAP_NET_ADMIN in the node's network namespace"
+    return first

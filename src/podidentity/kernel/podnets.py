@@ -1,0 +1,179 @@
+"""The pods' network namespaces, and which of them holds which address.
+
+They are found in the folder where the container runtime mounts them (`/run/netns`). In each, two
+conversations are opened once and kept. What is kept keeps its namespace alive, so namespaces whose
+file has gone must be let go at once: `follow` does.
+
+Nothing here runs at a pod's command: notices of addresses wait until a proof needs them, and a
+namespace with more addresses than any pod has is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+from podidentity.kernel.diag import Endpoint, TcpSocket
+from podidentity.kernel.inotify import FolderWatch
+from podidentity.kernel.inquiry import AddressInquiry, Crowded, SocketInquiry
+from podidentity.kernel.namespaces import NamespaceKey, entered, key_of, network_namespace
+
+
+class PodNetwork:
+    """One namespace, opened; made inside it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._sockets = SocketInquiry()
+        self._addresses = AddressInquiry()
+        self.addresses: dict[str, int] = {}
+        """Each IPv4 address with its interface, as of the last `reread`."""
+
+    @property
+    def notices(self) -> int:
+        """File descriptor that is readable when the addresses have changed."""
+        return self._addresses.notices.fileno()
+
+    def reread(self) -> None:
+        """Read the addresses anew; raise Crowded or OSError, and then it holds none."""
+        self.addresses = {}
+        self.addresses = self._addresses.read()
+
+    def find(self, local: Endpoint, remote: Endpoint) -> TcpSocket | None:
+        """Return the socket at the `local` end of a connection, if one is here; raise OSError."""
+        return self._sockets.find(local, remote, interface=self.addresses.get(local.address, 0))
+
+    def close(self) -> None:
+        """Let the namespace go."""
+        self._sockets.close()
+        self._addresses.close()
+
+
+class PodNetworks:
+    """The namespaces of a folder; `refresh` brings it up to date."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._watch = FolderWatch(folder)
+        self._unread = True
+        self._networks: dict[NamespaceKey, PodNetwork] = {}
+        self._by_notices: dict[int, NamespaceKey] = {}
+        self._poll = select.epoll()
+        self._crowded: dict[NamespaceKey, str] = {}
+        self._untried: set[str] = set()
+        """Files where no namespace is mounted yet, or that could not be opened."""
+        self.failure = ""
+        """What keeps namespaces from being read, with the next step; "" where nothing does."""
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    def holders(self, address: str) -> Iterator[PodNetwork]:
+        """Yield the namespaces that hold an IPv4 address, as of the last refresh."""
+        return (each for each in self._networks.values() if address in each.addresses)
+
+    def refresh(self) -> bool:
+        """Take in what has changed; return whether anything may have.
+
+        Costs two system calls where nothing has; otherwise some 20 µs for each namespace whose
+        addresses changed, and 2 µs for each file if one came or went.
+        """
+        changed = False
+        if self._watch.changed() or self._unread:
+            changed = self._scan()
+        elif self._untried:
+            changed = self._open_all(sorted(self._untried))
+        for fd, _ in self._poll.poll(0):
+            self._reread(self._by_notices[fd])
+            changed = True
+        return changed
+
+    async def follow(self) -> None:
+        """Let go of namespaces as soon as their file is removed, until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._watch.fileno(), self.refresh)
+        try:
+            self.refresh()
+            await loop.create_future()
+        finally:
+            loop.remove_reader(self._watch.fileno())
+
+    def close(self) -> None:
+        """Let all go."""
+        for key in list(self._networks):
+            self._drop(key)
+        self._poll.close()
+        self._watch.close()
+
+    def _scan(self) -> bool:
+        """Compare the folder with what is open; return whether that differed."""
+        try:
+            # Watched before it is read, so that what comes in between is noticed.
+            self._watch.renew()
+            files = {each.name: key_of(each.stat()) for each in self._folder.iterdir()}
+        except OSError as error:
+            self._unread = True
+            self.failure = (
+                f"cannot read {self._folder} ({error.strerror}): mount the node's folder of "
+                "network namespaces there, with propagation HostToContainer"
+            )
+            return False
+        self._unread, self.failure = False, ""
+        gone = self._networks.keys() - set(files.values())
+        for key in gone:
+            self._drop(key)
+        for key in self._crowded.keys() - set(files.values()):
+            del self._crowded[key]
+        known = self._networks.keys() | self._crowded.keys()
+        self._untried.clear()
+        new = [name for name, key in files.items() if key not in known]
+        return self._open_all(new) or bool(gone)
+
+    def _open_all(self, names: list[str]) -> bool:
+        """Open those that can be; return whether one could."""
+        before = len(self._networks)
+        for name in names:
+            try:
+                opened = self._open(name)
+            except OSError as error:
+                self.failure = f"cannot open {self._folder / name}: {error.strerror}"
+                opened = False
+            if opened:
+                self._untried.discard(name)
+            else:
+                self._untried.add(name)
+        return len(self._networks) > before
+
+    def _open(self, name: str) -> bool:
+        """Open one; return False where no namespace is mounted yet."""
+        with network_namespace(self._folder / name) as fd:
+            if fd is None:
+                return False
+            key = key_of(os.fstat(fd))
+            if key in self._networks or key in self._crowded:
+                return True  # the same namespace under a second name
+            with entered(fd):
+                network = PodNetwork(name)
+        self._networks[key] = network
+        self._by_notices[network.notices] = key
+        self._poll.register(network.notices, select.EPOLLIN)
+        self._reread(key)
+        return True
+
+    def _reread(self, key: NamespaceKey) -> None:
+        try:
+            self._networks[key].reread()
+        except Crowded as error:
+            self._crowded[key] = f"{self._networks[key].name} {error}"
+            self._drop(key)
+        except OSError as error:
+            self.failure = f"cannot read the addresses in {self._networks[key].name}: {error}"
+
+    def _drop(self, key: NamespaceKey) -> None:
+        network = self._networks.pop(key)
+        self._poll.unregister(network.notices)
+        del self._by_notices[network.notices]
+        network.close()
