@@ -20,8 +20,8 @@ _COMMANDS = {
     "exec": "podidentity_sandbox.cli.pods:execute",
     "logs": "podidentity_sandbox.cli.pods:logs",
     "part": "podidentity_sandbox.cli.worlds:part",
-    "demo": "podidentity_sandbox.demo.command:demo",
-    "prepare": "podidentity_sandbox.demo.command:prepare",
+    "demo": "podidentity_sandbox.cli.demo:demo",
+    "prepare": "podidentity_sandbox.cli.demo:prepare",
     "down": "podidentity_sandbox.cli.worlds:down",
 }
 

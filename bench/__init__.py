@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its table, or with `--json` one object a bar."""

@@ -1,0 +1,84 @@
+"""`podidentity sandbox demo`: brings a sandbox up, tells the whole story in it, takes it down.
+
+The exit status is 0 only if every step showed what it must. `--json` gives one object a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import asdict
+
+import click
+
+from podidentity_sandbox.cli import options
+from podidentity_sandbox.demo import chapters
+from podidentity_sandbox.demo.prepare import prepare as prepare_azure
+from podidentity_sandbox.demo.shell import Shell
+from podidentity_sandbox.demo.story import Stage, Told, tell
+from podidentity_sandbox.demo.tellers import OnScreen, Silent, Teller, summary
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+
+
+async def _story(plan: Plan, teller: Teller) -> list[Told]:
+    environment = {**os.environ, "PODIDENTITY_SANDBOX": plan.name}
+    shell = ["bash", "--noprofile", "--norc"]
+    stage = Stage(plan=plan, environment=environment, operator=await Shell.open(shell, environment))
+    try:
+        told: list[Told] = []
+        for title, steps in chapters.all_of(plan):
+            teller.chapter(title)
+            for step in steps:
+                teller.begin(step)
+                told.append(await tell(stage, step))
+                teller.end(told[-1])
+        return told
+    finally:
+        for opened in (stage.pod, stage.operator):
+            if opened is not None:
+                await opened.close()
+
+
+@click.command(
+    epilog="Example: podidentity sandbox demo --keep",
+    help=__doc__,
+)
+@click.option("--name", default="demo", show_default=True, help="Name of the sandbox to bring up.")
+@click.option("--rootless", is_flag=True, help="Use user namespaces even as root.")
+@click.option("--keep", is_flag=True, help="Leave the sandbox up, and say how to look around.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
+def demo(name: str, *, rootless: bool, keep: bool, as_json: bool) -> None:
+    """Tell the whole story."""
+    began = time.monotonic()
+    teller: Teller = Silent() if as_json else OnScreen()
+    progress = (lambda _line: None) if as_json else click.echo
+    plan = bring_up(name, nodes=2, rootless=rootless, progress=progress)
+    try:
+        told = asyncio.run(_story(plan, teller))
+    finally:
+        if not keep:
+            bring_down(name)
+    if as_json:
+        for step in told:
+            click.echo(json.dumps(asdict(step)))
+    else:
+        summary(told, time.monotonic() - began, plan, keep=keep)
+    sys.exit(0 if all(step.ok for step in told) else 1)
+
+
+@click.command(epilog='Example: eval "$(podidentity sandbox prepare)"')
+@options.name
+def prepare(name: str) -> None:
+    """Make the Azure of the walk-through: a managed identity, and a vault it may read.
+
+    Prints the identity's ids as shell exports. It stands in for `az group create`, `az identity
+    create`, `az keyvault create`, `secret set` and `set-policy`; a second run changes nothing.
+    """
+    made = asyncio.run(prepare_azure(options.plan_of(name)))
+    click.echo(f"export IDENTITY_ID={shlex.quote(made.identity_id)}")
+    click.echo(f"export IDENTITY_CLIENT_ID={shlex.quote(made.client_id)}")
