@@ -7,7 +7,7 @@ for, or `{"error": …}`. The folder lets in its owner only.
     pause, resume PART     it stops answering, and goes on: callers wait, nothing is lost
     kill PART              SIGKILL; `start` brings it back. The cluster's objects live in its memory
     start PART             and wait until it serves; a node starts as a machine that was switched on
-    down                   end everything; the answer is the end of the connection
+    down                   end everything; the answer comes before the end
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,10 @@ class Control:
         if operation == "start":
             if part.state is not State.ENDED:
                 return {"error": f"{part.name} is running ({part.state})"}
-            part.start(self._environment)
+            try:
+                part.start(self._environment)
+            except (OSError, subprocess.CalledProcessError) as cause:
+                return {"error": f"{part.name} cannot be started: {cause}; see the log of `world`"}
             if await part.settled() is State.ENDED:
                 return {"error": f"{part.name} ended with {part.exit}; see its log"}
             return _shown(part)
@@ -93,7 +97,10 @@ def ask(path: Path, order: Mapping[str, str], seconds: float = 20) -> Answer:
         client.connect(str(path))
         client.sendall(json.dumps(order).encode() + b"\n")
         with client.makefile("rb") as answers:
-            answer: Answer = json.loads(answers.readline() or b"{}")
+            line = answers.readline()
+    if not line:
+        raise ConnectionError("the sandbox went away")
+    answer: Answer = json.loads(line)
     if "error" in answer:
         raise SandboxError(answer["error"])
     return answer

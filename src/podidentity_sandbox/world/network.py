@@ -44,7 +44,8 @@ def cable_script(node: NodePlan) -> str:
         f"netns add {node.name}",
         f"link add {cable} type veth peer name eth0 netns {node.name}",
         f"link set {cable} master fabric up",
-        f"route add {node.pod_cidr} via {node.address}",
+        # "replace": the route of a node that was switched off is still there.
+        f"route replace {node.pod_cidr} via {node.address}",
     )
 
 

@@ -1,0 +1,85 @@
+"""A place for sandboxes of stand-ins, and the proof that nothing of one remains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.cgroups import root_of
+from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.inspection import Status, status
+from podidentity_sandbox.world.launch import Wish, up
+
+STANDIN = str(Path(__file__).with_name("standin.py"))
+PARTS: Mapping[str, Sequence[str]] = {
+    part: (STANDIN, part) for part in ("cluster", "azure", "node")
+}
+# Without root there is but one way; root can go both.
+MODES = ["rootless", "root"] if os.geteuid() == 0 else ["rootless"]
+
+
+@dataclass
+class Place:
+    """Where a test's sandboxes are; all of them are taken down at its end."""
+
+    base: Path
+    mode: str = "rootless"
+
+    def folder(self, name: str = "one") -> Folder:
+        return Folder.of(name, self.base)
+
+    def up(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Plan:
+        return up(self.wish(name, parts=parts))
+
+    def wish(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Wish:
+        return Wish(
+            folder=self.folder(name),
+            path=os.environ["PATH"],
+            rootless=self.mode == "rootless",
+            parts={**PARTS, **(parts or {})},
+        )
+
+
+@dataclass(frozen=True)
+class Traces:
+    """By what a sandbox would be seen on the machine if something of it remained."""
+
+    folder: Path
+    namespaces: frozenset[str]
+    cgroup: Path | None
+
+    @classmethod
+    def of(cls, found: Status) -> Traces:
+        pids = [found.supervisor, *(part["pid"] for part in found.parts)]
+        inside = {link for pid in pids if pid for link in _namespaces(Path(f"/proc/{pid}"))}
+        return cls(
+            found.plan.path,
+            frozenset(inside - _namespaces(Path("/proc/self"))),
+            root_of(found.plan.name),
+        )
+
+    def seen(self) -> list[str]:
+        """Return a line for each thing that is still there."""
+        there = [str(path) for path in (self.folder, self.cgroup) if path and path.exists()]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        there += [line for line in mounts if str(self.folder) in line]
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            with suppress(OSError):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if str(self.folder) in command or self.namespaces & _namespaces(process):
+                    there.append(f"process {process.name}: {command}")
+        return there
+
+
+def _namespaces(process: Path) -> frozenset[str]:
+    return frozenset(str(link.readlink()) for link in (process / "ns").iterdir())
+
+
+def traces(place: Place, name: str = "one") -> Traces:
+    return Traces.of(status(place.folder(name)))
