@@ -26,13 +26,17 @@ def documents(text: str) -> Iterator[Object]:
         raise SandboxError(f"the manifest is no YAML: {cause}") from cause
     for document in found:
         if isinstance(document, dict) and document.get("kind") == "List":
-            yield from document.get("items") or ()
-            continue
-        fields = document if isinstance(document, dict) else {}
-        lacking = [name for name in ("apiVersion", "kind", "metadata") if name not in fields]
-        if lacking:
-            raise SandboxError(f"a document of the manifest has no {' and no '.join(lacking)}")
-        yield document
+            yield from map(_checked, document.get("items") or ())
+        else:
+            yield _checked(document)
+
+
+def _checked(document: object) -> Object:
+    fields = document if isinstance(document, dict) else {}
+    lacking = [name for name in ("apiVersion", "kind", "metadata") if name not in fields]
+    if lacking:
+        raise SandboxError(f"a document of the manifest has no {' and no '.join(lacking)}")
+    return fields
 
 
 def says(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON

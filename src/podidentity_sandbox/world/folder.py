@@ -143,7 +143,12 @@ def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except PermissionError:
-        for parent, names, _ in os.walk(folder):
-            for name in names:
-                (Path(parent) / name).chmod(0o700, follow_symlinks=False)
+        _open_up(folder)
         shutil.rmtree(folder)
+
+
+def _open_up(folder: Path) -> None:
+    folder.chmod(0o700)
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            _open_up(child)

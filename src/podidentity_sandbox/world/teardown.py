@@ -72,7 +72,7 @@ def names(base: Path) -> list[str]:
     """Return the names of all sandboxes of a person, living or not."""
     if not base.is_dir():
         return []
-    return sorted(entry.name for entry in base.iterdir())
+    return sorted(entry.name for entry in base.iterdir() if entry.is_dir())
 
 
 def _end_running(folder: Folder) -> None:

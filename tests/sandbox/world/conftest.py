@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.sandbox.world.places import MODES, Place
 
-from podidentity_sandbox.world.teardown import down
+from podidentity_sandbox.world.teardown import down, names
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def place() -> Iterator[Place]:
     base = Path(tempfile.mkdtemp(prefix="podidentity-test-"))
     found = Place(base)
     yield found
-    for name in sorted(path.name for path in base.iterdir()) if base.exists() else []:
+    for name in names(base):
         down(found.folder(name))
     shutil.rmtree(base, ignore_errors=True)
 

@@ -1,0 +1,79 @@
+"""What the parts agree on: ids that stay, secrets that change, addresses that do not collide."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lightkube import KubeConfig
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.blueprint import MOST_NODES, draw_plan, write_kubeconfig
+
+
+def plan(folder: str = "/nowhere", nodes: int = MOST_NODES) -> Plan:
+    return draw_plan(
+        "one",
+        folder,
+        nodes=nodes,
+        rootless=True,
+        apiserver_port=16443,
+        azure_proxy_port=2,
+        cgroup_root="",
+    )
+
+
+def test_ids_stay_from_one_up_to_the_next() -> None:
+    one, two = plan(), plan()
+    for name in ("tenant_id", "subscription_id", "operator_id", "scale_set_id"):
+        assert getattr(one, name) == getattr(two, name)
+
+
+def test_secrets_change_from_one_up_to_the_next_and_are_shown_by_nobody() -> None:
+    one, two = plan(), plan()
+    secrets = {one.operator_secret, one.admin_token, *(node.token for node in one.nodes)}
+    assert len(secrets) == 2 + MOST_NODES
+    assert secrets.isdisjoint({two.operator_secret, two.admin_token, two.nodes[0].token})
+    assert not any(secret in repr(one) for secret in secrets)
+
+
+def test_nodes_have_addresses_and_networks_of_their_own() -> None:
+    nodes = plan().nodes
+    assert len({node.name for node in nodes}) == len(nodes)
+    assert len({node.address for node in nodes}) == len(nodes)
+    networks = [ipaddress.ip_network(node.pod_cidr) for node in nodes]
+    assert len(set(networks)) == len(nodes)
+    for node, network in zip(nodes, networks, strict=True):
+        assert ipaddress.ip_address(node.gateway) == next(network.hosts())
+        assert ipaddress.ip_address(node.address) in ipaddress.ip_network("10.240.0.0/24")
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [(0, "vmss000000"), (9, "vmss000009"), (10, "vmss00000a"), (36, "vmss000010")],
+)
+def test_nodes_are_named_as_a_scale_set_names_its_machines(index: int, name: str) -> None:
+    node = plan().nodes[index]
+    assert node.name == f"aks-nodepool1-12345678-{name}"
+    assert node.provider_id == f"azure://{plan().scale_set_id}/virtualMachines/{index}"
+
+
+def test_an_independent_client_reads_the_kubeconfig(tmp_path: Path) -> None:
+    written = plan(str(tmp_path), nodes=1)
+    written.ca_certificate.write_text("an authority")
+    write_kubeconfig(written)
+    config = KubeConfig.from_file(str(written.kubeconfig)).get()
+    assert config is not None
+    assert config.cluster.server == "https://127.0.0.1:16443"
+    assert config.user is not None
+    assert config.user.token == written.admin_token
+    assert written.kubeconfig.stat().st_mode & 0o077 == 0
+
+
+def test_the_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    written = replace(plan(str(tmp_path), nodes=2), cgroup_root="/sys/fs/cgroup/one")
+    written.save()
+    assert Plan.load(tmp_path) == written
+    assert (tmp_path / "plan.json").stat().st_mode & 0o077 == 0

@@ -1,0 +1,154 @@
+"""The lock tells a living sandbox from remains, and no folder of somebody else's is used."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.sandbox.world.places import Place
+
+from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.folder import Folder
+
+
+@pytest.mark.parametrize("name", ["a", "default", "two-2", "0", "a" * 20])
+def test_names_of_the_allowed_letters_are_names(name: str) -> None:
+    assert Folder.of(name).path.name == name
+
+
+@pytest.mark.parametrize("name", ["", "a" * 21, "../up", "A", "a b", "-a", "a/b", ".", "a\n", "ä"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(SandboxError, match="is no name for a sandbox"):
+        Folder.of(name)
+
+
+def test_sockets_of_the_longest_name_fit_an_address() -> None:
+    path = str(Folder.of("a" * 20).path / "node-49.sock")
+    with socket.socket(socket.AF_UNIX) as client:
+        assert client.connect_ex(path) != 0  # too long would raise
+
+
+def test_the_lock_is_for_one(place: Place) -> None:
+    claim = place.folder().claim(make=True)
+    assert claim is not None
+    assert place.folder().claim(make=True) is None
+    claim.release()
+    again = place.folder().claim(make=True)
+    assert again is not None
+    again.release()
+
+
+def test_the_lock_lives_on_with_whom_it_was_handed_to(place: Place) -> None:
+    claim = place.folder().claim(make=True)
+    assert claim is not None
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[claim.fd]
+    ) as holder:
+        claim.write(holder.pid)
+        claim.release()
+        assert place.folder().claim(make=True) is None
+        assert place.folder().holder() == holder.pid
+        holder.kill()
+    again = place.folder().claim(make=True)
+    assert again is not None
+    again.release()
+
+
+def test_a_folder_that_is_not_there_is_not_made_to_look_at_it(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        place.folder().claim(make=False)
+    assert list(place.base.iterdir()) == []
+
+
+def test_folders_are_closed_to_others(place: Place) -> None:
+    claim = place.folder().claim(make=True)
+    assert claim is not None
+    assert place.folder().path.stat().st_mode & 0o777 == 0o700
+    claim.release()
+
+
+@pytest.mark.parametrize("trap", ["link", "file", "open to others"])
+def test_a_base_that_somebody_else_may_have_laid_is_refused(tmp_path: Path, trap: str) -> None:
+    base = tmp_path / "base"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(0o700)
+    match trap:
+        case "link":
+            base.symlink_to(elsewhere)
+        case "file":
+            base.touch()
+        case _:
+            base.mkdir()
+            base.chmod(0o777)
+    for make in (True, False):
+        with pytest.raises((SandboxError, NotADirectoryError), match="not a folder of yours"):
+            Folder.of("one", base).claim(make=make)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_removing_follows_no_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    tmp_path.chmod(0o700)
+    claim = Folder.of("one", tmp_path).claim(make=True)
+    assert claim is not None
+    (claim.folder.path / "link").symlink_to(mine)
+    (claim.folder.path / "links").symlink_to(tmp_path)
+    claim.remove()
+    claim.release()
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_removing_takes_what_a_pod_closed_to_its_owner(place: Place) -> None:
+    claim = place.folder().claim(make=True)
+    assert claim is not None
+    claim.release()
+    closed = place.folder().path / "closed" / "deeper"
+    closed.mkdir(parents=True)
+    (closed / "file").touch()
+    (closed / "link").symlink_to("/")
+    for folder in (closed, closed.parent):
+        folder.chmod(0)
+    # Root is stopped by no mode; without these two capabilities it is, as anybody else.
+    weaken = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    done = subprocess.run(
+        [*(weaken if os.geteuid() == 0 else []), sys.executable, "-c", REMOVE, str(place.base)],
+        check=False,
+    )
+    assert done.returncode == 0
+    assert not place.base.exists()
+
+
+REMOVE = """
+import sys
+from pathlib import Path
+from podidentity_sandbox.world.folder import Folder
+Folder.of("one", Path(sys.argv[1])).claim(make=False).remove()
+"""
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place.folder()
+    first = folder.claim(make=True)
+    assert first is not None
+    opened = os.open
+
+    def remove_meanwhile(path: Path, *arguments: int) -> int:
+        fd = opened(path, *arguments)
+        if removed:
+            removed.pop().unlink()
+        return fd
+
+    removed = [folder.path / "lock"]
+    first.release()
+    monkeypatch.setattr(os, "open", remove_meanwhile)
+    second = folder.claim(make=True)
+    assert second is not None
+    assert os.fstat(second.fd).st_ino == (folder.path / "lock").stat().st_ino
+    second.release()

@@ -1,0 +1,61 @@
+"""What a machine lacks is said before anything is made, with what to do about it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from podidentity_sandbox.world import requirements
+from podidentity_sandbox.world.requirements import missing
+
+REFUSES = "#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2; exit 1\n"
+
+
+def test_a_machine_that_can_hold_a_sandbox_lacks_nothing() -> None:
+    assert missing(os.environ["PATH"] + ":/usr/sbin:/sbin", rootless=True) == []
+
+
+def test_each_absent_program_is_named_with_the_package_to_install(tmp_path: Path) -> None:
+    for name in ("ip", "unshare", "nsenter", "setpriv", "mount"):
+        (tmp_path / name).write_text(REFUSES)
+        (tmp_path / name).chmod(0o755)
+    lines = missing(str(tmp_path), rootless=True)
+    assert lines == ["nft is not installed: sudo apt-get install nftables (or the like)"]
+
+
+@pytest.fixture
+def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH on which the kernel seems to refuse namespaces, and its settings beside it."""
+    for name in ("ip", "nft", "unshare", "nsenter", "setpriv", "mount"):
+        (tmp_path / name).write_text(REFUSES)
+        (tmp_path / name).chmod(0o755)
+    for setting in ("_APPARMOR", "_CLONE", "_LIMIT"):
+        monkeypatch.setattr(requirements, setting, tmp_path / setting)
+    return tmp_path
+
+
+def test_a_kernel_that_refuses_is_quoted(refusing: Path) -> None:
+    first = missing(str(refusing), rootless=True)[0]
+    assert first.startswith("the kernel refuses new namespaces: unshare: unshare failed:")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("_APPARMOR", "1\n", "kernel.apparmor_restrict_unprivileged_userns=0"),
+        ("_CLONE", "0\n", "kernel.unprivileged_userns_clone=1"),
+        ("_LIMIT", "0\n", "user.max_user_namespaces=10000"),
+    ],
+)
+def test_the_usual_reasons_are_looked_for(
+    refusing: Path, setting: str, value: str, says: str
+) -> None:
+    assert not any(says in line for line in missing(str(refusing), rootless=True))
+    (refusing / setting).write_text(value)
+    assert any(says in line for line in missing(str(refusing), rootless=True))
+
+
+def test_root_without_the_capability_is_told_of_the_other_way(refusing: Path) -> None:
+    assert any("--rootless" in line for line in missing(str(refusing), rootless=False))
