@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from podidentity import __version__
+from podidentity.cli import main
+from podidentity.cli.failures import Failed
+from podidentity.core.errors import NotReady
+
+
+def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every command of ours, groups too."""
+    yield path
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        ours = main._COMMANDS if not path else command.list_commands(ctx)
+        for name in ours:
+            found = command.get_command(ctx, name)
+            assert found is not None, name
+            yield from commands(found, *path, name)
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    paths = list(commands(main.podidentity))
+    assert ("explain", "pod") in paths
+    for path in paths:
+        result = CliRunner().invoke(main.podidentity, [*path, "--help"])
+        assert result.exit_code == 0, path
+        _, _, shown = result.output.partition("Example")
+        assert " ".join(["podidentity", *path]) in shown, path
+
+
+def test_its_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"podidentity {__version__}\n"
+
+
+def test_starting_it_costs_no_library_but_click() -> None:
+    script = (
+        "import sys; from podidentity.cli.main import podidentity, run; run(['--version']);"
+        "print(*sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert "click" in loaded
+    heavy = {"azure", "httpx2", "lightkube", "msgspec", "yaml", "ssl", "asyncio"}
+    assert not loaded & heavy
+    assert "importlib.metadata" not in ran.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Failed("It broke", "Mend it."), 1, "error: It broke. Mend it.\n"),
+        (Failed("It broke."), 1, "error: It broke.\n"),
+        (NotReady("not ready"), 1, "error: not ready.\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied.\n"),
+        (ConnectionResetError(104, "Connection reset by peer"), 1, "error: Connection reset by"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (click.Abort(), 130, "interrupted\n"),
+    ],
+    ids=repr,
+)
+def test_a_failure_is_one_line_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "_imported", lambda _: click.Command("enable", callback=fail))
+    assert main.run(["enable"]) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.strip("\n").splitlines()) == 1
+    assert captured.out == ""
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(main, "_imported", lambda _: click.Command("enable", callback=fail))
+    with pytest.raises(ZeroDivisionError):
+        main.run(["enable"])
+
+
+@pytest.mark.parametrize("arguments", [["unknown"], ["enable", "--unknown"], ["completion"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(arguments) == 2
+    assert "Usage: podidentity" in capsys.readouterr().err
+
+
+def test_a_plug_in_that_cannot_be_loaded_says_why_and_disturbs_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "_plugins", lambda: {"broken": "no_such_module:command"})
+    assert main.run(["--help"]) == 0
+    assert "cannot be loaded" in capsys.readouterr().out
+    assert main.run(["broken", "--any", "thing"]) == 1
+    err = capsys.readouterr().err
+    assert "No module named 'no_such_module'" in err
+    assert "pip install 'podidentity[broken]'" in err
+
+
+def test_a_plug_in_cannot_take_the_place_of_a_command_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "_plugins", lambda: {"completion": "no_such_module:command"})
+    assert main.run(["completion", "bash"]) == 0
+    assert main.run(["--help"]) == 0
+    assert capsys.readouterr().out.count("  completion ") == 1
+
+
+def test_the_sandbox_is_found_by_its_entry_point() -> None:
+    assert main._plugins()["sandbox"] == "podidentity_sandbox.cli:sandbox"
+
+
+def test_kubectl_calls_it_by_its_own_name() -> None:
+    script = "import sys; sys.argv[0] = '/usr/local/bin/kubectl-podidentity'; "
+    script += "from podidentity.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "--help"], check=True, capture_output=True, text=True
+    )
+    assert "Usage: kubectl podidentity" in ran.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["completion", shell]) == 0
+    assert f"_PODIDENTITY_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def test_completion_offers_the_commands() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "podidentity"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            "_PODIDENTITY_COMPLETE": "bash_complete",
+            "COMP_WORDS": "podidentity e",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert ran.stdout.split() == ["plain,enable", "plain,explain"]
