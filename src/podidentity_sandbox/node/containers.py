@@ -1,0 +1,213 @@
+"""A container's life: started, watched, restarted after a while, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Never
+
+from podidentity_sandbox.node import probes
+from podidentity_sandbox.node.orders import (
+    Surroundings,
+    order_beside,
+    order_for,
+    runs_as_other_than_root,
+)
+from podidentity_sandbox.node.processes import Process, StartFailed
+from podidentity_sandbox.node.programs import Order, Program
+from podidentity_sandbox.node.refusals import ContainerRefused
+from podidentity_sandbox.node.services import Services
+from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
+from podidentity_sandbox.node.status import (
+    LONGEST_BACKOFF,
+    ContainerState,
+    restart_delay,
+    restarts_after,
+)
+
+_START_ERROR = 128
+"""containerd's exit code of a container whose program could not be started."""
+
+
+class Container:
+    """One container of a pod."""
+
+    def __init__(
+        self, spec: ContainerSpec, pod: PodSpec, services: Services, changed: Callable[[], None]
+    ) -> None:
+        self.spec = spec
+        self.state = ContainerState()
+        self._pod = pod
+        self._services = services
+        self._changed = changed
+        self._process: Process | None = None
+        self._starting: asyncio.Task[Process] | None = None
+        self._program: Program | None = None
+
+    @property
+    def log(self) -> Path:
+        """The file of what it writes to its standard output and error."""
+        pod = self._pod
+        folder = self._services.plan.path / "nodes" / self._services.node.name
+        return folder / f"{pod.namespace}_{pod.name}_{pod.uid}" / f"{self.spec.name}.log"
+
+    async def keep_running(self, around: Surroundings, policy: str) -> int:
+        """Run it, and again as `policy` says; return the exit code when it is not to run again."""
+        attempts = 0
+        while True:
+            began = self._services.clock.now()
+            code = await self._run(around)
+            if not restarts_after(policy, code):
+                return code
+            ran = (self._services.clock.now() - began).total_seconds()
+            attempts = 1 if ran > 2 * LONGEST_BACKOFF else attempts + 1
+            await self._back_off(restart_delay(attempts))
+            self.state.restarts += 1
+
+    async def stop(self, grace: float, hurry: asyncio.Event) -> None:
+        """End it: SIGTERM, and SIGKILL after `grace` seconds or when told to `hurry`."""
+        if self._starting is not None:
+            with suppress(StartFailed):
+                self._process = await self._starting
+        if self._process is None or self._process.ended.done():
+            return
+        self._tell("Killing", f"Stopping container {self.spec.name}")
+        await self._end(self._process, grace, hurry)
+        self.state.end(await self._process.wait(), self._services.clock.now())
+
+    async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
+        """Start another program beside the container's; raise StartFailed."""
+        if self._process is None or self._program is None or self._process.ended.done():
+            raise StartFailed(f"container {self.spec.name} is not running")
+        order = order_beside(self._program, self._process.pid, argv, terminal=terminal)
+        return await asyncio.shield(asyncio.create_task(self._services.launcher.start(order, fds)))
+
+    async def _run(self, around: Surroundings) -> int:
+        """Run it once; return its exit code."""
+        clock = self._services.clock
+        try:
+            order = order_for(self.spec, around, self._services)
+        except ContainerRefused as error:
+            await self._refused(error)
+        identity = f"sandbox://{uuid.uuid4().hex}"
+        try:
+            process = await self._start(order)
+        except StartFailed as error:
+            return self._start_failed(f"failed to start container: {error}", identity)
+        self.state.run(identity, clock.now())
+        self.state.ready = self.spec.readiness is None
+        self._changed()
+        self._tell("Started", f"Started container {self.spec.name}")
+        code = await self._watch(process, around)
+        self.state.end(code, clock.now())
+        self._changed()
+        return code
+
+    async def _start(self, order: Order) -> Process:
+        if self._services.plan.rootless and runs_as_other_than_root(self.spec, self._pod):
+            self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
+        # Whoever stops the pod meanwhile waits for this, so that no program is forgotten.
+        self._starting = asyncio.create_task(self._launch(order))
+        self._process = await asyncio.shield(self._starting)
+        self._program = order.program
+        return self._process
+
+    async def _launch(self, order: Order) -> Process:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        try:
+            return await self._services.launcher.start(order, [null, log, log])
+        finally:
+            os.close(null)
+            os.close(log)
+
+    def _start_failed(self, why: str, identity: str) -> int:
+        self.state.identity = identity
+        now = self._services.clock.now()
+        self.state.end(_START_ERROR, now, reason="StartError", message=why)
+        if restarts_after(self._pod.restart_policy, _START_ERROR):
+            self.state.wait("RunContainerError", why)
+        self._changed()
+        self._warn("Failed", f"Error: {why}")
+        return _START_ERROR
+
+    async def _refused(self, error: ContainerRefused) -> Never:
+        self.state.wait(error.reason, str(error))
+        self._changed()
+        self._warn("Failed", f"Error: {error}")
+        # Neither the spec nor what the sandbox serves will change: until the pod is deleted.
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _back_off(self, delay: float) -> None:
+        if not delay:
+            return
+        name, pod = self.spec.name, self._pod
+        where = f"{name} pod={pod.name}_{pod.namespace}({pod.uid})"
+        message = f"back-off {delay:.0f}s restarting failed container={where}"
+        self.state.wait("CrashLoopBackOff", message)
+        self._changed()
+        self._warn("BackOff", f"Back-off restarting failed container {name} in pod {pod.name}")
+        await self._services.clock.sleep(delay)
+
+    async def _watch(self, process: Process, around: Surroundings) -> int:
+        """Wait for the program's end, probing it; return its exit code."""
+        address = around.address
+        watchers = [asyncio.create_task(coroutine) for coroutine in self._probes(process, address)]
+        try:
+            return await process.wait()
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    def _probes(self, process: Process, address: str) -> list[Coroutine[Any, Any, None]]:
+        async def ready(well: bool, why: str) -> None:
+            if not well:
+                self._warn("Unhealthy", f"Readiness probe failed: {why}")
+            if self.state.ready != well:
+                self.state.ready = well
+                self._changed()
+
+        async def alive(well: bool, why: str) -> None:
+            if well:
+                return
+            name = self.spec.name
+            self._warn("Unhealthy", f"Liveness probe failed: {why}")
+            self._tell("Killing", f"Container {name} failed liveness probe, will be restarted")
+            await self._end(process, self._pod.grace, asyncio.Event())
+
+        session, clock = self._services.probing, self._services.clock
+        return [
+            probes.follow(probe, partial(probes.ask, session, probe, address), clock, report)
+            for probe, report in ((self.spec.readiness, ready), (self.spec.liveness, alive))
+            if probe is not None
+        ]
+
+    async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
+        # What idles in place of an image has nothing to bring to an end.
+        if self.spec.command and grace > 0:
+            await process.signal(signal.SIGTERM)
+            waits: list[asyncio.Task[Any]] = [
+                asyncio.create_task(process.wait()),
+                asyncio.create_task(hurry.wait()),
+                asyncio.create_task(self._services.clock.sleep(grace)),
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        await process.signal(signal.SIGKILL)
+        await process.wait()
+
+    def _tell(self, reason: str, message: str) -> None:
+        self._services.events.tell(self._pod, reason, message, container=self.spec.name)
+
+    def _warn(self, reason: str, message: str) -> None:
+        self._services.events.warn(self._pod, reason, message, container=self.spec.name)

@@ -1,0 +1,241 @@
+"""A pod's life on this node: from the first sight of it to the word that nothing of it is left.
+
+    network, volumes → init containers in order → containers → (deleted) → stopped → cleared → gone
+
+Each pod is one task. What it does is asked again until it is done; the API server being away for a
+while delays what is reported, never what is done. A termination is not forgotten: the object goes
+only when its programs have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from podidentity_sandbox.node.api import MERGE_PATCH, ApiError
+from podidentity_sandbox.node.containers import Container
+from podidentity_sandbox.node.network import Attachment, NetworkFailed
+from podidentity_sandbox.node.orders import Surroundings
+from podidentity_sandbox.node.refusals import VolumeRefused
+from podidentity_sandbox.node.services import Services
+from podidentity_sandbox.node.spec import grace_of, parse_pod
+from podidentity_sandbox.node.status import PodFacts, pod_status
+from podidentity_sandbox.node.volumes import PodVolumes
+
+_log = logging.getLogger(__name__)
+
+_ENDED = {"Succeeded", "Failed"}
+_LONGEST_PAUSE = 122.0
+"""Seconds between attempts to set up a volume, as the kubelet's."""
+_FORCED_GRACE = 1.0
+"""Seconds that the programs of a pod have whose object is gone already."""
+
+
+class Pod:
+    """One pod of this node."""
+
+    def __init__(self, raw: Mapping[str, Any], services: Services) -> None:
+        self.spec = parse_pod(raw)
+        self._services = services
+        self._had_ended = (raw.get("status") or {}).get("phase") in _ENDED
+        self._status: dict[str, Any] = dict(raw.get("status") or {})
+        self._volumes = PodVolumes(self.spec, services)
+        self._attachment: Attachment | None = None
+        self._address = ""
+        self._started = services.clock.now()
+        self._initialized = not self.spec.init_containers
+        self._failed = False
+        self._grace = self.spec.grace
+        self._deleted = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._vanished = False
+        self._dirty = asyncio.Event()
+        make = [Container(c, self.spec, services, self._dirty.set) for c in self._all_specs()]
+        count = len(self.spec.init_containers)
+        self._inits, self._containers = make[:count], make[count:]
+
+    def observe(self, raw: Mapping[str, Any]) -> None:
+        """Take note of the object as it is now."""
+        if raw["metadata"].get("deletionTimestamp"):
+            grace = grace_of(raw)
+            if self._deleted.is_set() and grace < self._grace:
+                self._hurry.set()
+            self._grace = min(grace, self._grace) if self._deleted.is_set() else grace
+            self._deleted.set()
+
+    def vanish(self) -> None:
+        """Take note that the object is gone: end the programs, report nothing."""
+        self._vanished = True
+        self._grace = min(self._grace, _FORCED_GRACE)
+        if self._deleted.is_set():
+            self._hurry.set()
+        self._deleted.set()
+
+    def container(self, name: str | None) -> Container:
+        """Return the container of that name, or the first; raise KeyError."""
+        if not name:
+            return self._containers[0]
+        return {c.spec.name: c for c in (*self._inits, *self._containers)}[name]
+
+    async def run(self) -> None:
+        """Live, and return when nothing of the pod is left."""
+        publisher = asyncio.create_task(self._publish())
+        life = asyncio.create_task(self._live())
+        life.add_done_callback(self._report_bug)
+        try:
+            await self._deleted.wait()
+            life.cancel()
+            await asyncio.wait([life])
+            await asyncio.gather(
+                *(c.stop(self._grace, self._hurry) for c in (*self._inits, *self._containers))
+            )
+            await self._clear()
+        finally:
+            life.cancel()
+            publisher.cancel()
+            await asyncio.gather(life, publisher, return_exceptions=True)
+        if not self._vanished:
+            await self._say_farewell()
+
+    async def _live(self) -> None:
+        if self._had_ended:
+            return
+        self._dirty.set()
+        around = await self._prepare()
+        self._dirty.set()
+        async with asyncio.TaskGroup() as group:
+            fresh = group.create_task(self._volumes.keep_token_fresh())
+            await self._run_all(around)
+            fresh.cancel()
+        await self._clear()
+
+    async def _run_all(self, around: Surroundings) -> None:
+        # An init container of a pod that always restarts is run again until it succeeds.
+        policy = "Never" if self.spec.restart_policy == "Never" else "OnFailure"
+        for container in self._inits:
+            if await container.keep_running(around, policy):
+                self._failed = True
+                self._dirty.set()
+                return
+            container.state.ready = True
+        self._initialized = True
+        self._dirty.set()
+        async with asyncio.TaskGroup() as group:
+            for container in self._containers:
+                group.create_task(container.keep_running(around, self.spec.restart_policy))
+
+    async def _prepare(self) -> Surroundings:
+        """Make network and volumes, again until they are there."""
+        pause = 0.5
+        events, clock = self._services.events, self._services.clock
+        while True:
+            try:
+                await self._attach()
+                await self._volumes.open(self._address)
+                return Surroundings(
+                    pod=self.spec,
+                    address=self._address,
+                    network=self._attachment.namespace if self._attachment else "",
+                    volumes=self._volumes,
+                )
+            except NetworkFailed as error:
+                events.warn(self.spec, "FailedCreatePodSandBox", str(error))
+            except (VolumeRefused, ApiError, OSError) as error:
+                events.warn(self.spec, "FailedMount", str(error))
+            await clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _attach(self) -> None:
+        if self.spec.host_network:
+            self._address = self._services.node.address
+        elif self._attachment is None:
+            task = asyncio.create_task(self._services.network.attach(self.spec.uid))
+            try:
+                self._attachment = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                # Deleted meanwhile: what is being made must be known, to be taken away.
+                self._attachment = await task
+                raise
+            self._address = self._attachment.address
+
+    async def _clear(self) -> None:
+        """Take away what the pod had on the node; its programs have ended."""
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            await self._services.network.detach(attachment)
+        self._services.cgroups.remove(self.spec.uid)
+        self._volumes.close()
+
+    async def _publish(self) -> None:
+        """Report the status after each change, until the object is gone."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if not await self._report():
+                return
+
+    async def _report(self) -> bool:
+        """Write the status if it is another than the last one; say whether the object is there."""
+        status = self._status_now()
+        if status == self._status:
+            return True
+        api = self._services.api
+        # The uid makes the server refuse it for a new pod of the same name.
+        body = {"metadata": {"uid": self.spec.uid}, "status": status}
+        path = f"{self._path}/status"
+        try:
+            await api.insist(lambda: api.request("PATCH", path, body, content_type=MERGE_PATCH))
+        except ApiError as error:
+            if error.status in {404, 409}:
+                return False
+            _log.error("%s: the status is refused: %s", self.spec.label, error)
+            return True
+        self._status = status
+        return True
+
+    async def _say_farewell(self) -> None:
+        if not self._had_ended and not await self._report():
+            return
+        api = self._services.api
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": self.spec.uid},
+        }
+        try:
+            await api.insist(lambda: api.request("DELETE", self._path, body))
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                _log.error("%s: cannot be deleted: %s", self.spec.label, error)
+
+    def _status_now(self) -> dict[str, Any]:
+        facts = PodFacts(
+            spec=self.spec,
+            host_address=self._services.node.address,
+            pod_address=self._address,
+            started=self._started,
+            initialized=self._initialized,
+            failed=self._failed,
+        )
+        return pod_status(
+            facts,
+            [c.state for c in self._inits],
+            [c.state for c in self._containers],
+            previous=self._status,
+            now=self._services.clock.now(),
+        )
+
+    def _report_bug(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            _log.error("%s: stopped looking after it", self.spec.label, exc_info=error)
+            self._services.events.warn(self.spec, "FailedSync", f"error syncing pod: {error}")
+
+    def _all_specs(self) -> list[Any]:
+        return [*self.spec.init_containers, *self.spec.containers]
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/namespaces/{self.spec.namespace}/pods/{self.spec.name}"

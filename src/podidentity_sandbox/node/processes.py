@@ -1,0 +1,122 @@
+"""The kubelet's side of the launcher: a process to wait for, and ways to end it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from podidentity_sandbox.node.launcher import LARGEST_ORDER
+from podidentity_sandbox.node.programs import Order
+
+
+class StartFailed(Exception):
+    """A program could not be started; the text is for a container's status."""
+
+
+class LauncherDied(Exception):
+    """Nothing can be started any more, and all that ran has ended: the node must end too."""
+
+
+class Process:
+    """A program that the launcher started."""
+
+    def __init__(self, pid: int, launcher: Launcher) -> None:
+        self.pid = pid
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Its exit code; 128 + signal where a signal ended it."""
+        self._launcher = launcher
+
+    async def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to it, or to its process group; no error if it has ended."""
+        await self._launcher.tell({"kill": self.pid, "signal": int(number), "group": group})
+
+    async def wait(self) -> int:
+        """Return its exit code once it has ended; being cancelled leaves it alone."""
+        return await asyncio.shield(self.ended)
+
+
+class Launcher:
+    """The launcher process of this node."""
+
+    def __init__(self, connection: socket.socket, child: asyncio.subprocess.Process) -> None:
+        self._connection = connection
+        self._child = child
+        self._processes: dict[int, Process] = {}
+        self._turn = asyncio.Lock()
+        self._reply: asyncio.Future[dict[str, Any]] | None = None
+
+    @classmethod
+    async def open(cls) -> Launcher:
+        """Start it, in the namespaces that this process is in."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "podidentity_sandbox.node.launcher",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        return cls(ours, child)
+
+    async def listen(self) -> None:
+        """Deliver what the launcher says; raise LauncherDied when it has ended."""
+        loop = asyncio.get_running_loop()
+        while raw := await loop.sock_recv(self._connection, LARGEST_ORDER):
+            self._deliver(json.loads(raw))
+        raise LauncherDied("the process that starts this node's containers has ended")
+
+    async def start(self, order: Order, fds: Sequence[int]) -> Process:
+        """Start a program with these standard input, output and error; raise StartFailed.
+
+        Not to be cancelled half way: the program would run and nobody know it.
+        """
+        raw = order.encode()
+        if len(raw) > LARGEST_ORDER:
+            raise StartFailed(f"arguments and environment are too large: {len(raw)} bytes")
+        async with self._turn:
+            self._reply = asyncio.get_running_loop().create_future()
+            socket.send_fds(self._connection, [raw], fds)
+            answer = await self._reply
+        if "error" in answer:
+            raise StartFailed(answer["error"])
+        process: Process = answer["process"]
+        return process
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Send a message that has no answer."""
+        await asyncio.get_running_loop().sock_sendall(
+            self._connection, json.dumps(message).encode()
+        )
+
+    async def close(self) -> None:
+        """End the launcher and with it all that it started."""
+        self._connection.close()
+        await self._child.wait()
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        if "ended" in message:
+            process = self._processes.pop(message["ended"], None)
+            if process is not None and not process.ended.done():
+                process.ended.set_result(message["code"])
+            return
+        if "pid" in message:
+            # Registered here, before the next message can say that it has ended.
+            message["process"] = Process(message["pid"], self)
+            self._processes[message["pid"]] = message["process"]
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(message)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close these descriptors."""
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,34 @@
+"""What the pods of a node share: made once by `main`, and handed to each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from podidentity_sandbox.node.api import Api
+from podidentity_sandbox.node.cgroups import PodCgroups
+from podidentity_sandbox.node.clock import Clock
+from podidentity_sandbox.node.events import Events
+from podidentity_sandbox.node.network import PodNetwork
+from podidentity_sandbox.node.processes import Launcher
+from podidentity_sandbox.plan import NodePlan, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The node's neighbours and tools."""
+
+    plan: Plan
+    node: NodePlan
+    search_path: str
+    """PATH of every container; the interpreter's own folder comes first."""
+    kept: tuple[str, ...]
+    """Folders of the machine that hold the interpreter and the programs of this project."""
+    api: Api
+    launcher: Launcher
+    network: PodNetwork
+    cgroups: PodCgroups
+    events: Events
+    clock: Clock
+    probing: aiohttp.ClientSession

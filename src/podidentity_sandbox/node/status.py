@@ -1,0 +1,196 @@
+"""A pod's status, computed from what its containers are doing: pure.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
+
+LONGEST_BACKOFF = 300.0
+"""Seconds, as the kubelet's; a container that ran twice as long starts again from the first."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ContainerState:
+    """What one container is doing. Exactly one of the three states is its present one."""
+
+    waiting: dict[str, Any] | None = field(default_factory=lambda: {"reason": "ContainerCreating"})
+    running: dict[str, Any] | None = None
+    terminated: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    """How the run before this one ended."""
+    restarts: int = 0
+    ready: bool = False
+    identity: str = ""
+    """`containerID` of its present or latest run."""
+
+    def wait(self, reason: str, message: str = "") -> None:
+        """It cannot run now."""
+        self.last = self.terminated or self.last
+        self.waiting = {"reason": reason, **({"message": message} if message else {})}
+        self.running = self.terminated = None
+        self.ready = False
+
+    def run(self, identity: str, now: datetime) -> None:
+        """Its program has started."""
+        self.last = self.terminated or self.last
+        self.waiting = self.terminated = None
+        self.running = {"startedAt": stamp(now)}
+        self.identity = identity
+
+    def end(self, code: int, now: datetime, *, reason: str = "", message: str = "") -> None:
+        """Its program has ended, or could not be started."""
+        started = (self.running or {}).get("startedAt", stamp(now))
+        self.waiting = self.running = None
+        self.ready = False
+        self.terminated = {
+            "exitCode": code,
+            "reason": reason or ("Completed" if code == 0 else "Error"),
+            **({"message": message} if message else {}),
+            **({"signal": code - 128} if code > 128 and not reason else {}),
+            "startedAt": started,
+            "finishedAt": stamp(now),
+            "containerID": self.identity,
+        }
+
+
+def stamp(moment: datetime) -> str:
+    """Return a time as the API writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def restart_delay(restarts: int, *, first: float = 10.0) -> float:
+    """Return seconds to wait before restart number `restarts` (1: at once; then 10, 20, 40…)."""
+    if restarts <= 1:
+        return 0.0
+    return min(LONGEST_BACKOFF, first * math.pow(2, min(restarts - 2, 10)))
+
+
+def restarts_after(policy: str, code: int) -> bool:
+    """Say whether a container that ended with `code` is to run again."""
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def phase(policy: str, states: Sequence[ContainerState], *, initialized: bool) -> str:
+    """Return the pod's phase."""
+    if not initialized:
+        return "Pending"
+    ended = [s.terminated["exitCode"] for s in states if s.terminated is not None]
+    if policy != "Always" and len(ended) == len(states):
+        if not any(restarts_after(policy, code) for code in ended):
+            return "Failed" if any(ended) else "Succeeded"
+        return "Running"
+    started = any(s.running or s.terminated or s.last for s in states)
+    return "Running" if started else "Pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """What a status is made of, beside the containers."""
+
+    spec: PodSpec
+    host_address: str
+    pod_address: str
+    """"" until it has one."""
+    started: datetime
+    initialized: bool
+    failed: bool = False
+    """An init container failed for good."""
+
+
+def pod_status(
+    facts: PodFacts,
+    inits: Sequence[ContainerState],
+    states: Sequence[ContainerState],
+    *,
+    previous: Mapping[str, Any],
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the whole `status`; conditions that did not change keep their transition time."""
+    spec = facts.spec
+    is_phase = (
+        "Failed"
+        if facts.failed
+        else phase(spec.restart_policy, states, initialized=facts.initialized)
+    )
+    unready = [c.name for c, s in zip(spec.containers, states, strict=True) if not s.ready]
+    addresses = [{"ip": facts.pod_address}] if facts.pod_address else []
+    return {
+        "phase": is_phase,
+        "conditions": list(
+            _conditions(facts, is_phase, unready, previous.get("conditions") or (), now)
+        ),
+        "hostIP": facts.host_address,
+        "hostIPs": [{"ip": facts.host_address}],
+        "podIP": facts.pod_address or None,
+        "podIPs": addresses,
+        "qosClass": "BestEffort",
+        "startTime": stamp(facts.started),
+        "initContainerStatuses": list(map(_container_status, spec.init_containers, inits)),
+        "containerStatuses": list(map(_container_status, spec.containers, states)),
+    }
+
+
+def _conditions(
+    facts: PodFacts,
+    is_phase: str,
+    unready: Sequence[str],
+    previous: Iterable[Mapping[str, Any]],
+    now: datetime,
+) -> Iterable[dict[str, Any]]:
+    before = {condition["type"]: condition for condition in previous}
+    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(is_phase)
+    why_not = ended or "ContainersNotReady"
+    detail = "" if ended else f"containers with unready status: [{' '.join(unready)}]"
+    for kind, holds, reason, message in (
+        ("PodScheduled", True, "", ""),
+        (
+            "Initialized",
+            facts.initialized,
+            "ContainersNotInitialized",
+            "containers with incomplete status: "
+            f"[{' '.join(c.name for c in facts.spec.init_containers)}]",
+        ),
+        ("ContainersReady", not unready and not ended, why_not, detail),
+        ("Ready", not unready and not ended, why_not, detail),
+    ):
+        status = "True" if holds else "False"
+        old = before.get(kind, {})
+        same = old.get("status") == status and old.get("lastTransitionTime")
+        yield {
+            "type": kind,
+            "status": status,
+            "lastProbeTime": None,
+            "lastTransitionTime": old["lastTransitionTime"] if same else stamp(now),
+            **({} if holds else {"reason": reason, "message": message}),
+        }
+
+
+def _container_status(spec: ContainerSpec, state: ContainerState) -> dict[str, Any]:
+    present = {
+        kind: value
+        for kind, value in (
+            ("waiting", state.waiting),
+            ("running", state.running),
+            ("terminated", state.terminated),
+        )
+        if value is not None
+    }
+    return {
+        "name": spec.name,
+        "image": spec.image,
+        "imageID": "",
+        "containerID": state.identity,
+        "ready": state.ready,
+        "started": state.running is not None,
+        "restartCount": state.restarts,
+        "state": present,
+        "lastState": {"terminated": state.last} if state.last else {},
+    }
