@@ -85,6 +85,7 @@ class Reflector:
         self._version = ""
         self._failures = 0
         self._heard = clock.monotonic()
+        self.what = source.what
         self.synced = False
         """Whether the list has been read once."""
         self.trouble = ""

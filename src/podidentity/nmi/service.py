@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from enum import StrEnum
 
 from podidentity.core.errors import (
     NotReady,
@@ -21,7 +20,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.matching import Entitlement, match
-from podidentity.core.ports import Attestor, Clock, Cluster, Origin, TokenSource, Verdict
+from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Proof, TokenSource, Verdict
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import AzureIdentity, IdentityType, Pod
 from podidentity.core.selection import Ambiguity, select
@@ -33,6 +32,8 @@ STRANGER_WAIT = 2.0
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
 
+_BY_ADDRESS = "address"
+"""Value of a pod's attestation annotation that lowers the demand for it."""
 _MAY_COME = frozenset(
     {
         Reason.NO_BINDING,
@@ -42,15 +43,6 @@ _MAY_COME = frozenset(
         Reason.MALFORMED_IDENTITY,
     }
 )
-
-
-class Attestation(StrEnum):
-    """What proves a caller."""
-
-    KERNEL = "kernel"
-    """The kernel says whose socket it is."""
-    ADDRESS = "address"
-    """Its address is believed."""
 
 
 @dataclass(slots=True)
@@ -82,7 +74,6 @@ class Policy:
 
     hold: float = 8.0
     """Seconds after a change within which a request waits for what may still come."""
-    attestation: Attestation = Attestation.KERNEL
     ambiguity: Ambiguity = Ambiguity.WEIGHT
 
 
@@ -94,10 +85,11 @@ class TokenService:
         *,
         cluster: Cluster,
         tokens: TokenSource,
-        attestor: Attestor,
+        attestor: Attestor | None,
         clock: Clock,
         policy: Policy,
     ) -> None:
+        """`attestor` None: an address is believed, whoever sends from it."""
         self._cluster = cluster
         self._tokens = tokens
         self._attestor = attestor
@@ -122,9 +114,10 @@ class TokenService:
             # A later request of a connection that was proved when it began.
             if pod.uid == caller.proven:
                 return pod
-        if self._believed(candidates):
+        attestor = self._attestor
+        if attestor is None or all(pod.attestation == _BY_ADDRESS for pod in candidates):
             return _only(candidates)
-        pod = self._proved(caller, candidates, outcome)
+        pod = _proved(attestor.prove(caller.address, caller.port, candidates), candidates, outcome)
         caller.proven = pod.uid
         return pod
 
@@ -141,24 +134,6 @@ class TokenService:
         if not self._cluster.synced:
             return NotReady("the agent has not read the cluster's pods yet")
         return UnknownCaller(f"no pod of this node has the address {address}")
-
-    def _believed(self, candidates: list[Pod]) -> bool:
-        lowered = all(pod.attestation == Attestation.ADDRESS for pod in candidates)
-        return lowered or self._policy.attestation is Attestation.ADDRESS
-
-    def _proved(self, caller: Caller, candidates: list[Pod], outcome: Outcome) -> Pod:
-        proof = self._attestor.prove(caller.address, caller.port, candidates)
-        outcome.detail = proof.detail
-        if proof.verdict is Verdict.UNKNOWN:
-            raise NotReady("the connection cannot be proved to be the pod's for a moment")
-        if proof.verdict is not Verdict.PROVEN:
-            raise UnprovenCaller("the connection is not that of the pod whose address it has")
-        if not proof.pod_uid:
-            return _only(candidates)
-        for pod in candidates:
-            if pod.uid == proof.pod_uid:
-                return pod
-        raise UnprovenCaller("the connection belongs to another pod")
 
     # What does it get?
 
@@ -211,6 +186,22 @@ class TokenService:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
+    outcome.detail = proof.detail
+    if proof.verdict is Verdict.UNKNOWN:
+        raise NotReady("the connection cannot be proved to be the pod's for a moment")
+    if proof.verdict is Verdict.GONE:
+        raise UnprovenCaller("the client has closed the connection")
+    if proof.verdict is not Verdict.PROVEN:
+        raise UnprovenCaller("the connection is not that of the pod whose address it has")
+    if not proof.pod_uid:
+        return _only(candidates)
+    for pod in candidates:
+        if pod.uid == proof.pod_uid:
+            return pod
+    raise UnprovenCaller("the connection belongs to another pod")
 
 
 def _only(candidates: list[Pod]) -> Pod:

@@ -1,0 +1,243 @@
+"""`podidentity nmi`: the node agent's flags.
+
+All flags of the archived project are accepted, so that its manifests need no change; what has no
+effect (yet) says so in its help. Bare booleans (`--forceNamespaced`) and `--flag=false` both
+work, as with pflag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from podidentity.cli.failures import Failed
+from podidentity.cli.wording import examples
+from podidentity.settings import NmiSettings
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_SOON = "No effect in this release."
+_NONE = "Accepted for old manifests; no effect."
+# klog's, with whether they are booleans.
+_KLOG = {
+    "logtostderr": True,
+    "alsologtostderr": True,
+    "skip_headers": True,
+    "skip_log_headers": True,
+    "add_dir_header": True,
+    "one_output": True,
+    "log_dir": False,
+    "log_file": False,
+    "log_file_max_size": False,
+    "log_backtrace_at": False,
+    "stderrthreshold": False,
+    "vmodule": False,
+}
+_OLD_BOOLEANS = {
+    "enableProfile": _SOON,
+    "enableScaleFeatures": _NONE,
+    "allow-network-plugin-kubenet": f"{_NONE} Kubenet is supported: callers are proved.",
+    "enable-conntrack-deletion": f"{_NONE} Older connections are reset by the rules.",
+}
+_OLD_VALUES = {
+    "MICNamespace": _SOON,
+    "retry-attempts-for-created": f"{_SOON} (standard mode)",
+    "retry-attempts-for-assigned": f"{_SOON} (standard mode)",
+    "find-identity-retry-interval": f"{_NONE} Nothing is polled.",
+    "ipt-update-interval-sec": f"{_NONE} Changed rules are seen and repaired at once.",
+    "kubelet-config": f"{_NONE} Kubenet is supported: callers are proved.",
+    "prometheus-port": _SOON,
+    "host-ip": _NONE,
+}
+_OPERATION_MODES = ("standard", "managed")
+
+
+class _Verbosity(click.ParamType[int]):
+    """klog's `-v=4`, `-v 4`, `--v=4`."""
+
+    name = "integer"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return int(str(value).lstrip("="))
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
+
+
+def _boolean(
+    *names: str,
+    default: bool = False,
+    text: str,
+    envvar: str | None = None,
+    expose_value: bool = True,
+) -> _Decorator:
+    """Return an option that may stand bare, as a pflag boolean."""
+    return click.option(
+        *names,
+        is_flag=False,
+        flag_value="true",
+        type=bool,
+        default=default,
+        help=text,
+        envvar=envvar,
+        expose_value=expose_value,
+    )
+
+
+def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Accept what has no effect."""
+    booleans = _OLD_BOOLEANS | {name: _NONE for name, bare in _KLOG.items() if bare}
+    values = _OLD_VALUES | {name: _NONE for name, bare in _KLOG.items() if not bare}
+    for name, text in booleans.items():
+        command = _boolean(f"--{name}", text=text, expose_value=False)(command)
+    for name, text in values.items():
+        command = click.option(f"--{name}", help=text, expose_value=False)(command)
+    return command
+
+
+@click.command(
+    epilog=examples("podidentity nmi --node=$(NODE_NAME) --operation-mode=managed"),
+    context_settings={"max_content_width": 100},
+)
+@click.option("--node", default="", help="Name of this node. Needed.")
+@click.option(
+    "--operation-mode",
+    default="standard",
+    show_default=True,
+    help="managed: identities are attached to the node's machines already. standard, where a "
+    "controller attaches them, comes in a later release.",
+)
+@_boolean(
+    "--forceNamespaced",
+    "force_namespaced",
+    envvar="FORCENAMESPACED",
+    text="Always so: pod, binding and identity share a namespace.",
+)
+@click.option("--nmi-listen-address", "listen_address", default="127.0.0.1", show_default=True)
+@click.option("--nmi-port", "listen_port", type=int, default=2579, show_default=True)
+@click.option("--metadata-ip", "metadata_address", default="169.254.169.254", show_default=True)
+@click.option("--metadata-port", type=int, default=80, show_default=True)
+@click.option(
+    "--http-probe-port",
+    "probe_port",
+    type=int,
+    default=8080,
+    show_default=True,
+    help="Port of /healthz and /readyz, on all addresses.",
+)
+@_boolean(
+    "--metadata-header-required", default=True, text="Refuse requests without 'Metadata: true'."
+)
+@_boolean("--block-instance-metadata", text="Refuse /metadata/instance.")
+@_boolean(
+    "--set-retry-after-header",
+    "retry_after_header",
+    text="Where nothing is bound, answer 503 with Retry-After, not 404.",
+)
+@click.option(
+    "--metadata-allow",
+    multiple=True,
+    metavar="PATH",
+    help="A metadata path that pods may read, with all below it; may be repeated. Default: "
+    "/metadata/versions and /metadata/instance, without user data.",
+)
+@click.option(
+    "--ambiguous",
+    type=click.Choice(["weight", "reject"]),
+    default="weight",
+    show_default=True,
+    help="What a request without an id gets where the pod has several identities.",
+)
+@click.option(
+    "--hold",
+    type=click.FloatRange(min=0),
+    default=8.0,
+    show_default=True,
+    help="Seconds that a request waits for a binding or an identity after a change.",
+)
+@click.option(
+    "--attestation",
+    type=click.Choice(["kernel", "address"]),
+    default="kernel",
+    show_default=True,
+    help="What proves a caller. address: any pod can take another's tokens by its address.",
+)
+@click.option(
+    "--netns-dir",
+    default="/run/netns",
+    show_default=True,
+    help="Where the container runtime mounts the pods' network namespaces.",
+)
+@click.option(
+    "--cgroup-root",
+    default="/sys/fs/cgroup",
+    show_default=True,
+    help="Where the host's cgroup v2 is mounted.",
+)
+@click.option(
+    "--on-exit",
+    type=click.Choice(["keep", "remove"]),
+    default="keep",
+    show_default=True,
+    help="Whether the interception outlives the agent. Removed, pods reach every identity of the "
+    "node.",
+)
+@click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's service account.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people or for machines.",
+)
+@click.option("-v", "--v", "verbosity", type=_Verbosity(), default=0, help="4 or more: log more.")
+@click.option("--custom-user-agent", default="", help="Added to the User-Agent.")
+@_old_flags
+@click.version_option(None, "--version", package_name="podidentity")
+def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401, ARG001 - parsed by click; always namespaced
+    """Run the node agent: the metadata service of this node's pods.
+
+    It leads pods' requests for 169.254.169.254 here, proves whose they are, and answers with the
+    tokens of exactly the identities that the pod's namespace was given.
+    """
+    settings = _settings(operation_mode, given, verbose=verbosity >= 4)
+    _serve(settings)
+
+
+def _settings(operation_mode: str, given: dict[str, Any], *, verbose: bool) -> NmiSettings:
+    mode = operation_mode.lower()
+    if mode not in _OPERATION_MODES:
+        raise click.UsageError(f"--operation-mode must be managed, not {operation_mode!r}.")
+    if mode == "standard":
+        raise click.UsageError(
+            "--operation-mode=standard (the default, as before) needs the controller MIC, which "
+            "comes in a later release. Attach the identities to the node's machines and run with "
+            "--operation-mode=managed."
+        )
+    if not given["node"]:
+        raise click.UsageError("--node is needed: the name of the node that this runs on.")
+    allowed = given.pop("metadata_allow")
+    if allowed:
+        given["metadata_allow"] = tuple(allowed)
+    return NmiSettings(**given, verbose=verbose)
+
+
+def _serve(settings: NmiSettings) -> None:
+    """Run the agent; its imports are made here, so that `--help` costs none of them."""
+    from podidentity.adapters.kube import KubeError
+    from podidentity.kernel.interception import InterceptionError
+    from podidentity.nmi.main import run
+    from podidentity.telemetry import configure
+
+    configure(settings.log_format, verbose=settings.verbose)
+    try:
+        asyncio.run(run(settings))
+    except (KubeError, InterceptionError, ValueError) as error:
+        logging.getLogger("podidentity.nmi").debug("cannot begin", exc_info=True)
+        raise Failed(str(error)) from error

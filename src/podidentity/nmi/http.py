@@ -1,0 +1,67 @@
+"""HTTP requests and answers as values, and what a client may take of us."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from podidentity.nmi.service import Caller
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may take."""
+
+    head_bytes: int = 16 << 10
+    """Request line and headers."""
+    body_bytes: int = 64 << 10
+    """Bodies are read and thrown away: no request of IMDS has one."""
+    head_seconds: float = 10.0
+    """From the connection, or the first byte of a later request, to the end of the headers."""
+    idle_seconds: float = 75.0
+    """A kept connection without a request; also an answer that nobody takes."""
+    ahead: int = 32
+    """Requests sent before the answer of the first."""
+    connections: int = 4096
+
+
+@dataclass(slots=True)
+class Request:
+    """A request whose headers and body have arrived."""
+
+    caller: Caller
+    method: str = ""
+    target: str = ""
+    """Path and query, byte for byte (latin-1)."""
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    """Values by name in lower case, in the order of arrival."""
+    keep_alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is sent back; Content-Length and Connection are added."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def render(response: Response, *, stays: bool) -> bytes:
+    """Return the bytes of an answer; `stays`: the connection is kept."""
+    extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
+    closing = "" if stays else "Connection: close\r\n"
+    status = int(response.status)
+    head = (
+        f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
+        f"Content-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\n{extra}{closing}\r\n"
+    )
+    return head.encode("latin-1") + response.body

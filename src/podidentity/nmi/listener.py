@@ -1,0 +1,76 @@
+"""A listening socket and the connections that it accepted, ended together and in good order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+from podidentity.nmi.http import Handler, Limits
+from podidentity.nmi.protocol import Connection
+
+BACKLOG = 1024
+"""Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
+
+
+class Listener:
+    """Serves one handler. Counts its connections, as protocol.Owner."""
+
+    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._factory = lambda: Connection(handler, self._limits, self)
+        self._server: asyncio.Server | None = None
+        self._open: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @classmethod
+    async def start(
+        cls, handler: Handler, host: str, port: int, limits: Limits | None = None
+    ) -> Self:
+        """Listen on `host`:`port` (0: any free one); raise OSError."""
+        listener = cls(handler, limits)
+        listener._server = await asyncio.get_running_loop().create_server(
+            listener._factory, host, port, backlog=BACKLOG
+        )
+        return listener
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
+    def port(self) -> int:
+        """The port, of a listener that serves."""
+        if self._server is None:
+            return 0
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def add(self, connection: Connection) -> bool:
+        """Count a connection in; return whether there is room for it."""
+        if len(self._open) >= self._limits.connections:
+            return False
+        self._open.add(connection)
+        self._empty.clear()
+        return True
+
+    def discard(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._open.discard(connection)
+        if not self._open:
+            self._empty.set()
+
+    async def close(self, seconds: float = 1.0) -> None:
+        """Accept no more, let requests under way finish for so many seconds, cut the rest."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._open):
+            connection.finish()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            for connection in list(self._open):
+                connection.abort()
+            await self._empty.wait()

@@ -1,0 +1,59 @@
+"""What an operator can choose, as frozen values: flags and environment are read elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NmiSettings:
+    """Settings of the node agent; defaults as those of the archived project where it had them."""
+
+    node: str
+    """Name of this node, as Kubernetes knows it; only its pods are watched."""
+    kubeconfig: str | None = None
+    """Path of a kubeconfig. None: the pod's service account, else `~/.kube/config`."""
+
+    listen_address: str = "127.0.0.1"
+    """IPv4 address that intercepted connections are redirected to."""
+    listen_port: int = 2579
+    """Port beside it."""
+    metadata_address: str = "169.254.169.254"
+    """Where pods look for IMDS, and where we ask the real one."""
+    metadata_port: int = 80
+    """Port beside it."""
+    probe_port: int = 8080
+    """Port of `/healthz` and `/readyz`, on all addresses; the manifests say 8085."""
+
+    hold: float = 8.0
+    """Seconds after a change within which a request waits for a binding or an identity. az never
+    asks twice, and some clients give up after 10 s."""
+    ambiguous: Literal["weight", "reject"] = "weight"
+    """What a request without an id gets where the pod has several identities."""
+    retry_after_header: bool = False
+    """Answer 503 with Retry-After, not 404, where nothing is bound (`--set-retry-after-header`)."""
+    metadata_header_required: bool = True
+    """Refuse requests without `Metadata: true`, as IMDS does. Off, a pod that fetches URLs for
+    others can be made to fetch a token."""
+    metadata_allow: tuple[str, ...] = ("/metadata/versions", "/metadata/instance")
+    """Metadata paths that pods may read, each with all below it; user data only by name."""
+    block_instance_metadata: bool = False
+    """Refuse `/metadata/instance` in spite of `metadata_allow`."""
+
+    attestation: Literal["kernel", "address"] = "kernel"
+    """What proves a caller: the kernel's word on its socket, or only its address."""
+    netns_dir: str = "/run/netns"
+    """Where the container runtime mounts the pods' network namespaces."""
+    cgroup_root: str = "/sys/fs/cgroup"
+    """Where the host's cgroup v2 is mounted."""
+    on_exit: Literal["keep", "remove"] = "keep"
+    """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
+    every identity of the node."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people or for machines."""
+    verbose: bool = False
+    """Log what only developers want to know."""
+    custom_user_agent: str = ""
+    """Added to the User-Agent of what we ask others."""
