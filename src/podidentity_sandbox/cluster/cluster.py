@@ -1,0 +1,84 @@
+"""The cluster without HTTP: everything that the server serves, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from podidentity_sandbox.cluster.accounts import request_token
+from podidentity_sandbox.cluster.admission import Admissions
+from podidentity_sandbox.cluster.authentication import Authenticator, plan_users
+from podidentity_sandbox.cluster.authorization import Authorization
+from podidentity_sandbox.cluster.controllers.definitions import Definitions
+from podidentity_sandbox.cluster.controllers.loop import Loop
+from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
+from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.registry import Registry
+from podidentity_sandbox.cluster.resources import Resources
+from podidentity_sandbox.cluster.storage import HISTORY, Storage
+from podidentity_sandbox.cluster.tokens import TokenIssuer
+from podidentity_sandbox.cluster.users import User
+from podidentity_sandbox.plan import Plan
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+Action = Callable[[User, RequestInfo, Obj], Obj]
+"""Answers a POST that stores nothing."""
+
+
+def clock() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+class Cluster:
+    """One cluster, in memory."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        key: rsa.RSAPrivateKey,
+        *,
+        authority: str = "",
+        now: Callable[[], datetime] = clock,
+        history: int = HISTORY,
+    ) -> None:
+        """`authority` is the PEM of the certificate authority that pods are to trust."""
+        self.storage = Storage(history=history)
+        self.registry = Registry(BUILT_IN)
+        self.resources = Resources(self.storage, self.registry, now)
+        self.resources.admissions.append(Admissions(self.storage).check)
+        self.issuer = TokenIssuer(key, now)
+        self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
+        self.authorizer = Authorization()
+        self.loop = Loop(
+            self.storage,
+            (
+                Definitions(self.resources),
+                Namespaces(self.resources, authority),
+                Scheduler(self.resources),
+            ),
+        )
+        self.actions: dict[tuple[str, str, str], Action] = {
+            ("", "serviceaccounts", "token"): self._token,
+        }
+        self._bootstrap()
+
+    def _bootstrap(self) -> None:
+        """Make what is there from the start."""
+        namespaces = self.registry.by_key("namespaces")
+        for name in NAMESPACES:
+            self.resources.create(namespaces, "", {"metadata": {"name": name}})
+        self.loop.settle()
+
+    def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
+        del user
+        kind = self.registry.by_key("serviceaccounts")
+        account = self.resources.get(kind, info.namespace, info.name)
+        audiences = self.authenticator.audiences[:1]
+        return request_token(self.storage, self.issuer, audiences, account, body)

@@ -1,0 +1,104 @@
+"""Serves the types that CustomResourceDefinitions describe, and says so in their status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import crds
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.resources import Resources
+from podidentity_sandbox.cluster.storage import Change, Record
+
+KEY = f"customresourcedefinitions.{crds.GROUP}"
+
+
+class Definitions:
+    """Keeps the registry in step with the definitions."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._served: dict[str, ResourceType] = {}
+
+    def react(self, change: Change) -> None:
+        """Serve, change or withdraw a type; finish a deletion once its last object is gone."""
+        if change.key == KEY:
+            self._define(change)
+        elif change.key in self._served:
+            definition = self._resources.storage.get(KEY, "", change.key)
+            if definition is not None and definition.deleted:
+                self._clean(definition)
+
+    def _define(self, change: Change) -> None:
+        name = change.record.name
+        if change.event == "DELETED":
+            kind = self._served.pop(name, None)
+            if kind is not None:
+                self._resources.registry.remove(kind)
+                self._resources.storage.close(kind.key)
+            return
+        current = self._resources.storage.get(KEY, "", name)
+        if current is None or current.revision != change.record.revision:
+            return  # a later change is on its way
+        if current.deleted:
+            self._clean(current)
+        else:
+            self._serve(current)
+
+    def _serve(self, record: Record) -> None:
+        kind = crds.type_of(record.object)
+        before = self._served.get(record.name)
+        if before is not None:
+            self._resources.registry.remove(before)
+        self._resources.registry.add(kind)
+        self._served[record.name] = kind
+        new = record.thaw()
+        if crds.CLEANUP not in new["metadata"].get("finalizers", []):
+            new["metadata"].setdefault("finalizers", []).append(crds.CLEANUP)
+        new["status"] = self._status(new)
+        self._settle(record, new)
+
+    def _status(self, definition: Obj) -> Obj:
+        old: Obj = definition.get("status", {})
+        stored = old.get("storedVersions", [])
+        version = crds.stored_version(definition)["name"]
+        now = objects.stamp(self._resources.now())
+        conditions: list[dict[str, Any]] = old.get("conditions") or [
+            _condition("NamesAccepted", "NoConflicts", "no conflicts found", now),
+            _condition("Established", "InitialNamesAccepted", _ESTABLISHED, now),
+        ]
+        return {
+            "conditions": conditions,
+            "acceptedNames": definition["spec"]["names"],
+            "storedVersions": stored if version in stored else [*stored, version],
+        }
+
+    def _clean(self, record: Record) -> None:
+        """Delete all objects of a type that goes; when none is left, let it go."""
+        kind = self._served.get(record.name)
+        for one in self._resources.storage.all(record.name) if kind is not None else ():
+            if kind is not None and not one.deleted:
+                self._resources.delete(kind, one)
+        if self._resources.storage.all(record.name):
+            return
+        new = record.thaw()
+        finalizers = new["metadata"].get("finalizers", [])
+        new["metadata"]["finalizers"] = [f for f in finalizers if f != crds.CLEANUP]
+        self._settle(record, new)
+
+    def _settle(self, record: Record, new: Obj) -> None:
+        self._resources.settle(self._resources.registry.by_key(KEY), record, new)
+
+
+_ESTABLISHED = "the initial names have been accepted"
+
+
+def _condition(kind: str, reason: str, message: str, now: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": "True",
+        "lastTransitionTime": now,
+        "reason": reason,
+        "message": message,
+    }

@@ -1,0 +1,94 @@
+"""The documents that tell a client which types there are: /api, /apis and those below them.
+
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/#unaggregated-discovery
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import Registry, ResourceType
+
+VERSION = {
+    "major": "1",
+    "minor": "37",
+    "gitVersion": "v1.37.1",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "2026-10-14T00:00:00Z",
+    "goVersion": "",
+    "compiler": "",
+    "platform": "linux/amd64",
+}
+_SUBRESOURCE_VERBS = {"token": ["create"], "finalize": ["update"]}
+_SUBRESOURCE_KINDS = {"token": ("TokenRequest", "authentication.k8s.io", "v1")}
+
+
+def document(registry: Registry, path: str) -> Obj | None:
+    """Return the discovery document at a path, None where there is none."""
+    match path.strip("/").split("/"):
+        case ["version"]:
+            return dict(VERSION)
+        case ["api"]:
+            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+        case ["apis"]:
+            groups = dict.fromkeys(group for group, _ in registry.group_versions() if group)
+            found = [_group(registry, group) for group in groups]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
+        case ["apis", group] if any(group == g for g, _ in registry.group_versions()):
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(registry, group)}
+        case ["api", version] if ("", version) in registry.group_versions():
+            return _resources(registry, "", version)
+        case ["apis", group, version] if (group, version) in registry.group_versions():
+            return _resources(registry, group, version)
+    return None
+
+
+def _group(registry: Registry, group: str) -> dict[str, Any]:
+    versions = [
+        {"groupVersion": f"{group}/{version}", "version": version}
+        for each, version in registry.group_versions()
+        if each == group
+    ]
+    return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+
+def _resources(registry: Registry, group: str, version: str) -> Obj:
+    entries: list[dict[str, Any]] = []
+    for kind in registry:
+        if (kind.group, kind.version) == (group, version):
+            entries += _entries(kind)
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{group}/{version}" if group else version,
+        "resources": entries,
+    }
+
+
+def _entries(kind: ResourceType) -> list[dict[str, Any]]:
+    main: dict[str, Any] = {
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": kind.namespaced,
+        "kind": kind.kind,
+        "verbs": list(kind.verbs),
+    }
+    if kind.short_names:
+        main["shortNames"] = list(kind.short_names)
+    if kind.categories:
+        main["categories"] = list(kind.categories)
+    return [main, *(_subresource(kind, name) for name in kind.subresources)]
+
+
+def _subresource(kind: ResourceType, name: str) -> dict[str, Any]:
+    answer, group, version = _SUBRESOURCE_KINDS.get(name, (kind.kind, "", ""))
+    entry = {
+        "name": f"{kind.plural}/{name}",
+        "singularName": "",
+        "namespaced": kind.namespaced,
+        "kind": answer,
+        "verbs": _SUBRESOURCE_VERBS.get(name, ["get", "patch", "update"]),
+    }
+    return {**entry, "group": group, "version": version} if group else entry

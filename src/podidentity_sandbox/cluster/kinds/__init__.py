@@ -1,0 +1,1 @@
+"""The built-in kinds: what is particular about each, and the table of them all."""

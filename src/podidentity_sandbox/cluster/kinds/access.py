@@ -1,0 +1,84 @@
+"""Roles and bindings: the rules of the objects; `rbac` reads what they grant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.status import Cause
+
+GROUP = "rbac.authorization.k8s.io"
+ROLE_SHAPE = {
+    "rules": [
+        {
+            "verbs": [str],
+            "apiGroups": [str],
+            "resources": [str],
+            "resourceNames": [str],
+            "nonResourceURLs": [str],
+        }
+    ],
+}
+BINDING_SHAPE = {
+    "subjects": [{"kind": str, "apiGroup": str, "name": str, "namespace": str}],
+    "roleRef": {"kind": str, "apiGroup": str, "name": str},
+}
+
+
+class RoleStrategy(Strategy):
+    """A rule names verbs."""
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check each rule."""
+        del old
+        return [
+            status.required(f"rules[{n}].verbs", "verbs must contain at least one value")
+            for n, rule in enumerate(new.get("rules", []))
+            if not rule.get("verbs")
+        ]
+
+
+class BindingStrategy(Strategy):
+    """What a binding grants never changes, only to whom."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in the API groups."""
+        if "roleRef" in new:
+            new["roleRef"].setdefault("apiGroup", GROUP)
+        for subject in new.get("subjects", []):
+            account = subject.get("kind") == "ServiceAccount"
+            subject.setdefault("apiGroup", "" if account else GROUP)
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.prepare_create(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check roleRef and subjects."""
+        reference = new.get("roleRef") or {}
+        faults = []
+        if reference.get("kind") not in ("Role", "ClusterRole"):
+            kinds = ("Role", "ClusterRole")
+            faults.append(status.unsupported("roleRef.kind", reference.get("kind", ""), kinds))
+        if not reference.get("name"):
+            faults.append(status.required("roleRef.name"))
+        for index, subject in enumerate(new.get("subjects", [])):
+            faults += _subject_faults(subject, f"subjects[{index}]")
+        if old is not None and reference != old["roleRef"]:
+            faults.append(status.invalid("roleRef", reference, "cannot change roleRef"))
+        return faults
+
+
+def _subject_faults(subject: Obj, where: str) -> list[Cause]:
+    kinds = ("ServiceAccount", "User", "Group")
+    faults = []
+    if not subject.get("name"):
+        faults.append(status.required(f"{where}.name"))
+    if subject.get("kind") not in kinds:
+        faults.append(status.unsupported(f"{where}.kind", subject.get("kind", ""), kinds))
+    if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+        faults.append(status.required(f"{where}.namespace"))
+    return faults

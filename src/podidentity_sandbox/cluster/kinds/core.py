@@ -1,0 +1,96 @@
+"""Namespaces, secrets and events: the small rules that clients meet."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.status import Cause
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+SELECTABLE_OF_EVENTS = {
+    f"involvedObject.{field}": f"involvedObject.{field}"
+    for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+} | {"reason": "reason", "type": "type", "source": "source.component"}
+
+
+class NamespaceStrategy(Strategy):
+    """A deleted namespace is Terminating until its content is gone: spec.finalizers holds it."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Make it Active, held by the namespace controller."""
+        new["metadata"].setdefault("labels", {})[NAME_LABEL] = new["metadata"].get("name", "")
+        new["spec"] = {"finalizers": ["kubernetes"]}
+        new["status"] = {"phase": "Active"}
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Keep what only /finalize changes, and the label of its name."""
+        new["metadata"].setdefault("labels", {})[NAME_LABEL] = old["metadata"]["name"]
+        new["spec"] = old["spec"]
+
+    def prepare_deletion(self, new: Obj) -> None:
+        """Begin the end."""
+        new["status"]["phase"] = "Terminating"
+
+    def holds(self, obj: Obj) -> bool:
+        """Whether content may be left."""
+        return bool(obj.get("spec", {}).get("finalizers"))
+
+
+class SecretStrategy(Strategy):
+    """stringData is written, data is read."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fold stringData into data; raise 400 for data that is not base64."""
+        data = new.get("data", {})
+        for value in data.values():
+            try:
+                base64.b64decode(value, validate=True)
+            except binascii.Error as error:
+                raise status.bad_request(
+                    'Secret in version "v1" cannot be handled as a Secret: '
+                    "illegal base64 data in a value of .data"
+                ) from error
+        for key, text in new.pop("stringData", {}).items():
+            data[key] = base64.b64encode(text.encode()).decode()
+        if data:
+            new["data"] = data
+        new.setdefault("type", "Opaque")
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same; the type stays where none is named."""
+        new.setdefault("type", old["type"])
+        self.prepare_create(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """The type never changes, and nothing of an immutable secret."""
+        if old is None:
+            return ()
+        faults = []
+        if new["type"] != old["type"]:
+            faults.append(status.invalid("type", new["type"], "field is immutable"))
+        if old.get("immutable") and (new.get("data"), new.get("immutable")) != (
+            old.get("data"),
+            True,
+        ):
+            detail = "field is immutable when `immutable` is set"
+            faults.append(status.forbidden_field("data", detail))
+        return faults
+
+
+class EventStrategy(Strategy):
+    """An event lies in the namespace of what it is about; of a node in `default`."""
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check where it lies."""
+        del old
+        about = new.get("involvedObject", {}).get("namespace", "")
+        namespace = new["metadata"]["namespace"]
+        if about == namespace or (not about and namespace in ("default", "kube-system")):
+            return ()
+        detail = "does not match event.namespace"
+        return (status.invalid("involvedObject.namespace", about, detail),)

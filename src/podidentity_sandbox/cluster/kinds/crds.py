@@ -1,0 +1,144 @@
+"""CustomResourceDefinitions: what they must say, and the resource type that one describes.
+
+https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/custom-resource-definition-v1/
+One version of a definition is served here: the stored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from podidentity_sandbox.cluster import names, status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import ResourceType, Strategy
+from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster.status import Cause
+
+GROUP = "apiextensions.k8s.io"
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""Finalizer that keeps a definition until its objects are gone."""
+SHAPE = {
+    "spec": {
+        "group": str,
+        "scope": str,
+        "names": {
+            "plural": str,
+            "singular": str,
+            "kind": str,
+            "listKind": str,
+            "shortNames": [str],
+            "categories": [str],
+        },
+        "versions": [
+            {
+                "name": str,
+                "served": bool,
+                "storage": bool,
+                "schema": {"openAPIV3Schema": {}},
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": [{"name": str, "type": str, "jsonPath": str}],
+            }
+        ],
+    }
+}
+
+
+class DefinitionStrategy(Strategy):
+    """A definition names itself, and has a schema for each version."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in the names that follow from the kind."""
+        spec = new.setdefault("spec", {})
+        spec.setdefault("conversion", {"strategy": "None"})
+        known = spec.setdefault("names", {})
+        kind = known.get("kind", "")
+        known.setdefault("singular", kind.lower())
+        known.setdefault("listKind", f"{kind}List")
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.prepare_create(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check names, scope and versions."""
+        spec = new["spec"]
+        known = spec["names"]
+        faults = [
+            status.required(f"spec.names.{field}")
+            for field in ("plural", "kind")
+            if not known.get(field)
+        ]
+        if not spec.get("group"):
+            faults.append(status.required("spec.group"))
+        name, wanted = new["metadata"]["name"], f"{known.get('plural')}.{spec.get('group')}"
+        if name != wanted:
+            detail = 'must be spec.names.plural+"."+spec.group'
+            faults.append(status.invalid("metadata.name", name, detail))
+        if spec.get("scope") not in ("Namespaced", "Cluster"):
+            scopes = ("Cluster", "Namespaced")
+            faults.append(status.unsupported("spec.scope", spec.get("scope", ""), scopes))
+        if old is not None and spec.get("scope") != old["spec"]["scope"]:
+            faults.append(status.invalid("spec.scope", spec.get("scope"), "field is immutable"))
+        return [*faults, *_version_faults(spec.get("versions", []))]
+
+
+def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:
+    stored = [version for version in versions if version.get("storage")]
+    if len(stored) != 1:
+        detail = "must have exactly one version marked as storage version"
+        yield status.invalid("spec.versions", versions, detail)
+    for index, version in enumerate(versions):
+        where = f"spec.versions[{index}]"
+        for fault in names.label_faults(version.get("name", "")):
+            yield status.invalid(f"{where}.name", version.get("name", ""), fault)
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        place = f"{where}.schema.openAPIV3Schema"
+        if not schema:
+            yield status.required(place, "schemas are required")
+        else:
+            yield from _schema_faults(schema, place)
+
+
+def _schema_faults(schema: Schema, where: str) -> Iterator[Cause]:
+    """Yield where a schema is not structural, or asks for what is not evaluated here."""
+    free = schema.get("x-kubernetes-int-or-string") or schema.get(
+        "x-kubernetes-preserve-unknown-fields"
+    )
+    if not schema.get("type") and not free:
+        yield status.required(f"{where}.type", "must not be empty for specified object fields")
+    if schema.get("x-kubernetes-validations"):
+        detail = "this sandbox evaluates no CEL rules, and would let through what they refuse"
+        yield status.forbidden_field(f"{where}.x-kubernetes-validations", detail)
+    for name, child in schema.get("properties", {}).items():
+        yield from _schema_faults(child, f"{where}.properties[{name}]")
+    for field in ("items", "additionalProperties"):
+        if isinstance(schema.get(field), dict):
+            yield from _schema_faults(schema[field], f"{where}.{field}")
+
+
+def stored_version(definition: Obj) -> Obj:
+    """Return the version of a definition that is stored, and so served."""
+    version: Obj = next(v for v in definition["spec"]["versions"] if v["storage"])
+    return version
+
+
+def type_of(definition: Obj) -> ResourceType:
+    """Return the resource type that a valid definition describes."""
+    spec = definition["spec"]
+    known, version = spec["names"], stored_version(definition)
+    return ResourceType(
+        group=spec["group"],
+        version=version["name"],
+        plural=known["plural"],
+        singular=known["singular"],
+        kind=known["kind"],
+        list_kind=known["listKind"],
+        namespaced=spec["scope"] == "Namespaced",
+        short_names=tuple(known.get("shortNames", ())),
+        categories=tuple(known.get("categories", ())),
+        subresources=("status",) if "status" in version.get("subresources", {}) else (),
+        generation=True,
+        unconditional_update=False,
+        schema=version["schema"]["openAPIV3Schema"],
+    )

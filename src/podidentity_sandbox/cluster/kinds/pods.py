@@ -1,0 +1,192 @@
+"""Pods: the defaults, rules and life of a pod as its kubelet and its owner know them.
+
+Defaults are those of a pod recorded from a real server; the rules are those of
+https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from podidentity_sandbox.cluster import names, status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.status import Cause
+from podidentity_sandbox.cluster.storage import field_of
+
+CONTAINER = {
+    "name": str,
+    "image": str,
+    "command": [str],
+    "args": [str],
+    "workingDir": str,
+    "env": [{"name": str, "value": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}],
+    "ports": [{"containerPort": int, "hostPort": int, "name": str, "protocol": str}],
+    "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool, "mountPropagation": str}],
+    "securityContext": {
+        "runAsUser": int,
+        "privileged": bool,
+        "readOnlyRootFilesystem": bool,
+        "capabilities": {"add": [str], "drop": [str]},
+    },
+    "resources": {},
+    "readinessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
+    "livenessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
+}
+SPEC = {
+    "containers": [CONTAINER],
+    "initContainers": [CONTAINER],
+    "volumes": [{"name": str, "hostPath": {"path": str, "type": str}}],
+    "nodeName": str,
+    "nodeSelector": {"*": str},
+    "serviceAccountName": str,
+    "automountServiceAccountToken": bool,
+    "restartPolicy": str,
+    "terminationGracePeriodSeconds": int,
+    "hostNetwork": bool,
+    "dnsPolicy": str,
+    "tolerations": [{"key": str, "operator": str, "value": str, "effect": str}],
+    "securityContext": {"runAsUser": int},
+    "affinity": {"nodeAffinity": {}},
+}
+SHAPE = {
+    "spec": SPEC,
+    "status": {
+        "phase": str,
+        "podIP": str,
+        "hostIP": str,
+        "podIPs": [{"ip": str}],
+        "conditions": [{"type": str, "status": str, "reason": str}],
+        "containerStatuses": [{"name": str, "ready": bool, "restartCount": int}],
+    },
+}
+SELECTABLE = {
+    path: path
+    for path in (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    )
+}
+ENDED = ("Succeeded", "Failed")
+_TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_UPDATE_FORBIDDEN = (
+    "pod updates may not change fields other than `spec.containers[*].image`,"
+    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only "
+    "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set "
+    "to 1 if it was previously negative)"
+)
+
+
+class PodStrategy(Strategy):
+    """Pods live on for their grace period once they are on a node: the kubelet ends them."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in what a real server fills in."""
+        spec = new.setdefault("spec", {})
+        default_spec(spec)
+        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
+        tolerations = spec.setdefault("tolerations", [])
+        for key in _TOLERATED:
+            if not any(_tolerates(t, key) for t in tolerations):
+                toleration = {"key": key, "operator": "Exists", "effect": "NoExecute"}
+                tolerations.append({**toleration, "tolerationSeconds": 300})
+        new["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Fill in the defaults of what may change."""
+        del old
+        default_spec(new.setdefault("spec", {}))
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the spec; once made, nearly nothing of it may change."""
+        faults = list(spec_faults(new.get("spec", {}), "spec"))
+        if old is not None and _fixed(new.get("spec", {})) != _fixed(old["spec"]):
+            faults.append(status.forbidden_field("spec", _UPDATE_FORBIDDEN))
+        return faults
+
+    def grace_seconds(self, obj: Obj, asked: int | None) -> int:
+        """Return the grace period; none for a pod that no kubelet runs."""
+        spec = obj["spec"]
+        if not spec.get("nodeName") or field_of(obj, "status.phase") in ENDED:
+            return 0
+        return int(spec["terminationGracePeriodSeconds"] if asked is None else asked)
+
+
+def _tolerates(toleration: Obj, key: str) -> bool:
+    everything = not toleration.get("key") and toleration.get("operator") == "Exists"
+    fits = toleration.get("key") == key and toleration.get("effect", "NoExecute") == "NoExecute"
+    return everything or fits
+
+
+def default_spec(spec: Obj) -> None:
+    """Fill in the defaults of a pod's or a pod template's spec."""
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("schedulerName", "default-scheduler")
+    for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
+        tag = str(container.get("image", "")).rpartition(":")[2]
+        container.setdefault("resources", {})
+        container.setdefault("terminationMessagePath", "/dev/termination-log")
+        container.setdefault("terminationMessagePolicy", "File")
+        moving = tag == "latest" or ":" not in str(container.get("image", ""))
+        container.setdefault("imagePullPolicy", "Always" if moving else "IfNotPresent")
+
+
+def _fixed(spec: Obj) -> Obj:
+    """Return what of a spec never changes."""
+    free = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
+    fixed = {key: value for key, value in spec.items() if key not in free}
+    for field in ("containers", "initContainers"):
+        if field in fixed:
+            fixed[field] = [
+                {k: v for k, v in c.items() if k not in ("image", "imagePullPolicy")}
+                for c in fixed[field]
+            ]
+    return fixed
+
+
+def spec_faults(spec: Obj, path: str) -> Iterator[Cause]:
+    """Yield the faults of a pod's or a pod template's spec."""
+    if not spec.get("containers"):
+        yield status.required(f"{path}.containers")
+    volumes = {volume.get("name") for volume in spec.get("volumes", [])}
+    seen: set[str] = set()
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(field, [])):
+            where = f"{path}.{field}[{index}]"
+            yield from _container_faults(container, where, volumes)
+            name = container.get("name", "")
+            if name in seen:
+                message = f'Duplicate value: "{name}"'
+                yield Cause(f"{where}.name", "FieldValueDuplicate", message)
+            seen.add(name)
+    policy, policies = spec.get("restartPolicy"), ("Always", "OnFailure", "Never")
+    if policy not in policies:
+        yield status.unsupported(f"{path}.restartPolicy", policy, policies)
+
+
+def _container_faults(container: Obj, where: str, volumes: set[str | None]) -> Iterator[Cause]:
+    name = container.get("name", "")
+    if not name:
+        yield status.required(f"{where}.name")
+    else:
+        for fault in names.label_faults(name):
+            yield status.invalid(f"{where}.name", name, fault)
+    if not container.get("image"):
+        yield status.required(f"{where}.image")
+    for index, mount in enumerate(container.get("volumeMounts", [])):
+        place = f"{where}.volumeMounts[{index}]"
+        if mount.get("name") not in volumes:
+            message = f'Not found: "{mount.get("name", "")}"'
+            yield Cause(f"{place}.name", "FieldValueNotFound", message)
+        if not mount.get("mountPath"):
+            yield status.required(f"{place}.mountPath")

@@ -1,0 +1,180 @@
+"""The table of built-in resource types. To serve another kind, add a row."""
+
+from __future__ import annotations
+
+from podidentity_sandbox.cluster.kinds import access, core, crds, pods, workloads
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.shapes import compiled
+
+_ANYTHING = compiled({})
+_TEXTS = {"*": str}
+
+BUILT_IN = (
+    ResourceType(
+        group="",
+        version="v1",
+        plural="namespaces",
+        singular="namespace",
+        kind="Namespace",
+        namespaced=False,
+        short_names=("ns",),
+        subresources=("status", "finalize"),
+        selectable={"status.phase": "status.phase"},
+        name_rule="label",
+        strategy=core.NamespaceStrategy(),
+        shape=compiled({"spec": {"finalizers": [str]}, "status": {"phase": str}}),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="nodes",
+        singular="node",
+        kind="Node",
+        namespaced=False,
+        short_names=("no",),
+        subresources=("status",),
+        status_at_creation=True,
+        selectable={"spec.unschedulable": "spec.unschedulable"},
+        shape=compiled(
+            {
+                "spec": {"podCIDR": str, "providerID": str, "unschedulable": bool},
+                "status": {"conditions": [{"type": str, "status": str}], "addresses": [{}]},
+            }
+        ),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="pods",
+        singular="pod",
+        kind="Pod",
+        namespaced=True,
+        short_names=("po",),
+        categories=("all",),
+        subresources=("status",),
+        generation=True,
+        selectable=pods.SELECTABLE,
+        strategy=pods.PodStrategy(),
+        shape=compiled(pods.SHAPE),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="events",
+        singular="event",
+        kind="Event",
+        namespaced=True,
+        short_names=("ev",),
+        selectable=core.SELECTABLE_OF_EVENTS,
+        strategy=core.EventStrategy(),
+        shape=compiled({"involvedObject": _TEXTS, "reason": str, "message": str, "count": int}),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="secrets",
+        singular="secret",
+        kind="Secret",
+        namespaced=True,
+        selectable={"type": "type"},
+        strategy=core.SecretStrategy(),
+        shape=compiled({"data": _TEXTS, "stringData": _TEXTS, "type": str, "immutable": bool}),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="configmaps",
+        singular="configmap",
+        kind="ConfigMap",
+        namespaced=True,
+        short_names=("cm",),
+        shape=compiled({"data": _TEXTS, "binaryData": _TEXTS, "immutable": bool}),
+    ),
+    ResourceType(
+        group="",
+        version="v1",
+        plural="serviceaccounts",
+        singular="serviceaccount",
+        kind="ServiceAccount",
+        namespaced=True,
+        short_names=("sa",),
+        subresources=("token",),
+        shape=compiled({"automountServiceAccountToken": bool}),
+    ),
+    ResourceType(
+        group="apps",
+        version="v1",
+        plural="daemonsets",
+        singular="daemonset",
+        kind="DaemonSet",
+        namespaced=True,
+        short_names=("ds",),
+        categories=("all",),
+        subresources=("status",),
+        generation=True,
+        strategy=workloads.DaemonSetStrategy(),
+        shape=compiled(workloads.SHAPE),
+    ),
+    ResourceType(
+        group="coordination.k8s.io",
+        version="v1",
+        plural="leases",
+        singular="lease",
+        kind="Lease",
+        namespaced=True,
+        unconditional_update=False,
+        shape=compiled({"spec": {"holderIdentity": str, "leaseDurationSeconds": int}}),
+    ),
+    ResourceType(
+        group="storage.k8s.io",
+        version="v1",
+        plural="csidrivers",
+        singular="csidriver",
+        kind="CSIDriver",
+        namespaced=False,
+        shape=_ANYTHING,
+    ),
+    *(
+        ResourceType(
+            group=access.GROUP,
+            version="v1",
+            plural=f"{kind.lower()}s",
+            singular=kind.lower(),
+            kind=kind,
+            namespaced=not kind.startswith("Cluster"),
+            name_rule="path",
+            strategy=access.RoleStrategy(),
+            shape=compiled(access.ROLE_SHAPE),
+        )
+        for kind in ("Role", "ClusterRole")
+    ),
+    *(
+        ResourceType(
+            group=access.GROUP,
+            version="v1",
+            plural=f"{kind.lower()}s",
+            singular=kind.lower(),
+            kind=kind,
+            namespaced=not kind.startswith("Cluster"),
+            name_rule="path",
+            strategy=access.BindingStrategy(),
+            shape=compiled(access.BINDING_SHAPE),
+        )
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+    ),
+    ResourceType(
+        group=crds.GROUP,
+        version="v1",
+        plural="customresourcedefinitions",
+        singular="customresourcedefinition",
+        kind="CustomResourceDefinition",
+        namespaced=False,
+        short_names=("crd", "crds"),
+        categories=("api-extensions",),
+        subresources=("status",),
+        generation=True,
+        unconditional_update=False,
+        strategy=crds.DefinitionStrategy(),
+        shape=compiled(crds.SHAPE),
+    ),
+)

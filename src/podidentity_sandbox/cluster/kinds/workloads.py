@@ -1,0 +1,77 @@
+"""DaemonSets: the rules of the object; `controllers.daemonsets` makes its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import pods
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.selectors import matches_labels
+from podidentity_sandbox.cluster.status import Cause
+
+SELECTOR = {
+    "matchLabels": {"*": str},
+    "matchExpressions": [{"key": str, "operator": str, "values": [str]}],
+}
+TEMPLATE = {
+    "metadata": {"labels": {"*": str}, "annotations": {"*": str}},
+    "spec": pods.SPEC,
+}
+SHAPE: dict[str, Any] = {
+    "spec": {
+        "selector": SELECTOR,
+        "template": TEMPLATE,
+        "updateStrategy": {"type": str, "rollingUpdate": {}},
+        "minReadySeconds": int,
+    },
+}
+
+
+class DaemonSetStrategy(Strategy):
+    """Its selector never changes, and its template must match it."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in the defaults of the set and of its template."""
+        spec = new.setdefault("spec", {})
+        spec.setdefault("revisionHistoryLimit", 10)
+        update = spec.setdefault("updateStrategy", {})
+        if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            rolling = update.setdefault("rollingUpdate", {})
+            rolling.setdefault("maxUnavailable", 1)
+            rolling.setdefault("maxSurge", 0)
+        pods.default_spec(spec.setdefault("template", {}).setdefault("spec", {}))
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.prepare_create(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check selector and template."""
+        spec = new["spec"]
+        faults = _selector_faults(spec.get("selector"), spec["template"])
+        if old is not None and spec.get("selector") != old["spec"]["selector"]:
+            selector = spec.get("selector")
+            faults.append(status.invalid("spec.selector", selector, "field is immutable"))
+        faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
+        policy = spec["template"]["spec"]["restartPolicy"]
+        if policy != "Always":
+            where = "spec.template.spec.restartPolicy"
+            faults.append(status.unsupported(where, policy, ["Always"]))
+        return faults
+
+
+def _selector_faults(selector: Obj | None, template: Obj) -> list[Cause]:
+    if selector is None:
+        return [status.required("spec.selector")]
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        detail = "empty selector is invalid for daemonset"
+        return [status.invalid("spec.selector", selector, detail)]
+    labels = template.get("metadata", {}).get("labels", {})
+    if not matches_labels(selector, labels):
+        detail = "`selector` does not match template `labels`"
+        return [status.invalid("spec.template.metadata.labels", labels, detail)]
+    return []

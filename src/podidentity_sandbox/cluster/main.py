@@ -1,0 +1,97 @@
+"""Puts the API server together and runs it: certificates and sockets in, `ready` out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from podidentity_sandbox.cluster.app import Api
+from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.tokens import load_key
+from podidentity_sandbox.plan import Plan
+
+log = logging.getLogger(__name__)
+STOP_SECONDS = 1.0
+"""How long open requests may take once the server is to stop; watches end at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the server is started with."""
+
+    folder: Path
+    listen: Sequence[int]
+    """File descriptors of listening sockets; the server speaks TLS on each."""
+    ready: int | None
+    """File descriptor that gets `ready` once it serves."""
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="podidentity_sandbox.cluster", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="the sandbox's folder")
+    parser.add_argument("--listen-fd", type=int, action="append", required=True, dest="listen")
+    parser.add_argument("--ready-fd", type=int, dest="ready")
+    known = parser.parse_args(arguments)
+    return Options(folder=known.folder, listen=known.listen, ready=known.ready)
+
+
+def make_cluster(folder: Path) -> Cluster:
+    """Return the cluster of the sandbox in `folder`."""
+    plan = Plan.load(folder)
+    return Cluster(plan, load_key(folder / "sa.key"), authority=plan.ca_certificate.read_text())
+
+
+async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]) -> web.AppRunner:
+    """Serve the cluster on listening sockets; the caller cleans the returned runner up."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(folder / "apiserver.crt", folder / "apiserver.key")
+    runner = web.AppRunner(
+        Api(cluster).application(), access_log=None, shutdown_timeout=STOP_SECONDS
+    )
+    await runner.setup()
+    for listener in sockets:
+        await web.SockSite(runner, listener, ssl_context=tls).start()
+    return runner
+
+
+async def run(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    cluster = make_cluster(options.folder)
+    sockets = [socket.socket(fileno=number) for number in options.listen]
+    runner = await serve(cluster, options.folder, sockets)
+    controllers = asyncio.create_task(cluster.loop.run())
+    controllers.add_done_callback(lambda _: stop.set())
+    try:
+        if options.ready is not None:
+            with os.fdopen(options.ready, "w") as ready:
+                ready.write("ready\n")
+        await stop.wait()
+    finally:
+        controllers.cancel()
+        await runner.cleanup()
+        with contextlib.suppress(asyncio.CancelledError):
+            await controllers
+
+
+def main() -> None:
+    """Run the API server of one sandbox."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
+    )
+    asyncio.run(run(parse()))

@@ -1,0 +1,220 @@
+"""The verbs that change something, the same for every type: create, update, patch, delete.
+
+Each reads, decides and writes without a pause, so that none sees another's half. HTTP is not known
+here; the controllers use the same verbs as the clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from podidentity_sandbox.cluster import names, objects, preconditions, schema, shapes, status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import Registry, ResourceType
+from podidentity_sandbox.cluster.status import Cause
+from podidentity_sandbox.cluster.storage import Record, Storage, encode
+
+
+@dataclass(slots=True, kw_only=True)
+class Write:
+    """How a write is meant, and what the client is to be warned of."""
+
+    dry_run: bool = False
+    validation: str = "Warn"
+    """fieldValidation: Ignore, Warn or Strict."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """DeleteOptions."""
+
+    grace_seconds: int | None = None
+    propagation: str = ""
+    """Background, Foreground, Orphan or "" for the default, Background."""
+    uid: str = ""
+    revision: str = ""
+    dry_run: bool = False
+
+
+Admission = Callable[[ResourceType, Obj], None]
+"""Looks at an object about to be created; raises a StatusError to refuse it."""
+
+SUBRESOURCES = {"status": "status", "finalize": "spec"}
+"""Subresources that write one field of the object, and the field."""
+_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+
+
+class Resources:
+    """Everything that may be done to objects, by type."""
+
+    def __init__(self, storage: Storage, registry: Registry, now: Callable[[], datetime]) -> None:
+        self.storage = storage
+        self.registry = registry
+        self.now = now
+        self.admissions: list[Admission] = []
+
+    def get(self, kind: ResourceType, namespace: str, name: str) -> Record:
+        """Return one object; raise 404."""
+        record = self.storage.get(kind.key, namespace, name)
+        if record is None:
+            raise kind.error(status.not_found, name)
+        return record
+
+    def create(
+        self, kind: ResourceType, namespace: str, body: object, write: Write | None = None
+    ) -> Record:
+        """Store a new object; raise 400, 403, 409 or 422."""
+        write = write or Write()
+        obj = objects.check_shape(kind, body)
+        metadata = obj["metadata"]
+        if "resourceVersion" in metadata:
+            raise status.bad_request("resourceVersion should not be set on objects to be created")
+        preconditions.place(kind, metadata, namespace)
+        if "name" not in metadata and "generateName" in metadata:
+            metadata["name"] = names.generated(metadata["generateName"])
+        if kind.has_status and not kind.status_at_creation:
+            obj.pop("status", None)
+        objects.begin(metadata, self.now(), generation=kind.generation)
+        obj = _decode(kind, obj, write)
+        kind.strategy.prepare_create(obj)
+        for admit in self.admissions:
+            admit(kind, obj)
+        _refuse(kind, obj, objects.faults(kind, metadata))
+        _refuse(kind, obj, _object_faults(kind, obj, None))
+        if self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"]):
+            raise kind.error(status.already_exists, metadata["name"])
+        return self._store(kind, obj, write)
+
+    def update(
+        self,
+        kind: ResourceType,
+        record: Record,
+        body: object,
+        write: Write | None = None,
+        *,
+        subresource: str = "",
+    ) -> Record:
+        """Replace an object, or with `status` its status alone; raise 400, 409 or 422.
+
+        An update that changes nothing writes nothing. One that takes the last finalizer from an
+        object being deleted removes it.
+        """
+        write = write or Write()
+        old = record.object
+        new = objects.check_shape(kind, body)
+        preconditions.same_object(kind, record, new["metadata"])
+        new = _decode(kind, new, write)
+        if subresource:
+            new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
+        else:
+            if kind.has_status:
+                new = _with_part(new, old, "status")
+            objects.carry(new["metadata"], old["metadata"])
+            kind.strategy.prepare_update(new, old)
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if kind.generation and _spec(new) != _spec(old):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+        _refuse(kind, new, objects.faults(kind, new["metadata"]))
+        _refuse(kind, new, objects.new_finalizers(new["metadata"], old["metadata"]))
+        _refuse(kind, new, _object_faults(kind, new, old))
+        return self.settle(kind, record, new, write)
+
+    def settle(
+        self, kind: ResourceType, record: Record, new: Obj, write: Write | None = None
+    ) -> Record:
+        """Store a new state that needs no check; remove the object when nothing holds it any more.
+
+        The controllers, which are part of the server, write by this what no client may.
+        """
+        write = write or Write()
+        if new == record.object:
+            return record
+        metadata = new["metadata"]
+        over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
+        if over and not metadata.get("finalizers") and not kind.strategy.holds(new):
+            return record if write.dry_run else self.storage.remove(kind.key, record)
+        return self._store(kind, new, write)
+
+    def delete(
+        self, kind: ResourceType, record: Record, deletion: Deletion | None = None
+    ) -> tuple[Record, bool]:
+        """Delete an object; returns its last state and whether it is gone.
+
+        It lingers while a grace period runs, or finalizers or its strategy hold it.
+        """
+        deletion = deletion or Deletion()
+        preconditions.demanded(kind, record, deletion.uid, deletion.revision)
+        new = record.thaw()
+        metadata = new["metadata"]
+        grace = kind.strategy.grace_seconds(record.object, deletion.grace_seconds)
+        finalizer = _FINALIZERS.get(deletion.propagation)
+        if finalizer and finalizer not in metadata.get("finalizers", []):
+            metadata.setdefault("finalizers", []).append(finalizer)
+        if not grace and not metadata.get("finalizers") and not kind.strategy.holds(new):
+            if deletion.dry_run:
+                return record, True
+            return self.storage.remove(kind.key, record), True
+        self._mark(kind, new, grace)
+        if new == record.object:
+            return record, False
+        return self._store(kind, new, Write(dry_run=deletion.dry_run)), False
+
+    def _mark(self, kind: ResourceType, new: Obj, grace: int) -> None:
+        metadata = new["metadata"]
+        first = "deletionTimestamp" not in metadata
+        if not first and grace >= metadata.get("deletionGracePeriodSeconds", 0):
+            return
+        metadata["deletionTimestamp"] = objects.stamp(self.now() + timedelta(seconds=grace))
+        metadata["deletionGracePeriodSeconds"] = grace
+        if first:
+            if "generation" in metadata:
+                metadata["generation"] += 1
+            kind.strategy.prepare_deletion(new)
+
+    def _store(self, kind: ResourceType, obj: Obj, write: Write) -> Record:
+        if write.dry_run:
+            return Record(obj, encode(obj), 0)
+        return self.storage.put(kind.key, obj)
+
+
+def _decode(kind: ResourceType, obj: Obj, write: Write) -> Obj:
+    """Return the object as its type reads it: fields known or refused, defaults filled in."""
+    if kind.shape is not None:
+        head = {field: obj.pop(field) for field in ("kind", "apiVersion", "metadata")}
+        obj = {**head, **shapes.without_nulls(obj)}
+        misfit = shapes.misfit(kind.shape, obj)
+        if misfit:
+            raise objects.undecodable(kind, misfit)
+    if kind.schema is None:
+        return obj
+    unknown = [f'unknown field "{path}"' for path in sorted(schema.prune(kind.schema, obj))]
+    if unknown and write.validation == "Strict":
+        raise objects.undecodable(kind, f"strict decoding error: {', '.join(unknown)}")
+    if write.validation == "Warn":
+        write.warnings += unknown
+    schema.default(kind.schema, obj)
+    return obj
+
+
+def _with_part(obj: Obj, other: Obj, part: str) -> Obj:
+    """Return `obj` with one field as it is in `other`."""
+    rest = {key: value for key, value in obj.items() if key != part}
+    return {**rest, part: other[part]} if other.get(part) is not None else rest
+
+
+def _object_faults(kind: ResourceType, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    found = schema.validate(kind.schema, new) if kind.schema is not None else []
+    return [*found, *kind.strategy.validate(new, old)]
+
+
+def _refuse(kind: ResourceType, obj: Obj, faults: Sequence[Cause]) -> None:
+    if faults:
+        name = obj["metadata"].get("name", "")
+        raise status.invalid_object(kind.kind, kind.group, name, faults)
+
+
+def _spec(obj: Obj) -> Obj:
+    return {key: value for key, value in obj.items() if key not in ("metadata", "status")}

@@ -1,0 +1,204 @@
+"""Structural schemas of custom resources: what they prune, fill in and refuse.
+
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+Not evaluated: CEL rules (x-kubernetes-validations) and list types; `crds` refuses the former, so
+that nothing is silently let through.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Json
+from podidentity_sandbox.cluster.status import Cause
+
+Schema = dict[str, Any]
+"""An openAPIV3Schema as JSON."""
+
+_EMBEDDED = ("apiVersion", "kind", "metadata")
+_KEEP = "x-kubernetes-preserve-unknown-fields"
+_INT_OR_STRING = "x-kubernetes-int-or-string"
+_EMBED = "x-kubernetes-embedded-resource"
+_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+
+
+def prune(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> list[str]:
+    """Remove what the schema does not name from `value`; return the paths of what was removed."""
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        found = (
+            prune(items, item, f"{path}[{n}]", root=False) for n, item in enumerate(value) if items
+        )
+        return [one for each in found for one in each]
+    if not isinstance(value, dict):
+        return []
+    kept = _EMBEDDED if root or schema.get(_EMBED) else ()
+    properties, extra = schema.get("properties", {}), schema.get("additionalProperties")
+    removed: list[str] = []
+    for key in list(value):
+        where = f"{path}.{key}" if path else key
+        if key in kept:
+            continue
+        if key in properties:
+            removed += prune(properties[key], value[key], where, root=False)
+        elif extra or schema.get(_KEEP):
+            removed += (
+                prune(extra, value[key], where, root=False) if isinstance(extra, dict) else []
+            )
+        else:
+            del value[key]
+            removed.append(where)
+    return removed
+
+
+def default(schema: Schema, value: Json) -> None:
+    """Fill in the schema's defaults where `value` has nothing, or a null that is not allowed."""
+    if isinstance(value, list):
+        for item in value:
+            default(schema.get("items", {}), item)
+    if not isinstance(value, dict):
+        return
+    properties, extra = schema.get("properties", {}), schema.get("additionalProperties")
+    for key, child in properties.items():
+        absent = key not in value or (value[key] is None and not child.get("nullable"))
+        if absent and "default" in child:
+            value[key] = copy.deepcopy(child["default"])
+    for key, item in value.items():
+        child = properties.get(key, extra)
+        if isinstance(child, dict):
+            default(child, item)
+
+
+def validate(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> list[Cause]:
+    """Return the faults of `value`, in the words of the real server."""
+    return list(_faults(schema, value, path, root=root))
+
+
+def _faults(schema: Schema, value: Json, path: str, *, root: bool) -> Iterator[Cause]:
+    wrong = _type_fault(schema, value, path)
+    if wrong is not None:
+        yield wrong
+    if wrong is not None or value is None:
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield status.unsupported(path, value, schema["enum"])
+    yield from _combined(schema, value, path)
+    if isinstance(value, str):
+        yield from _string(schema, value, path)
+    elif json_type(value) in ("integer", "number"):
+        yield from _number(schema, value, path)
+    elif isinstance(value, list):
+        yield from _array(schema, value, path)
+    elif isinstance(value, dict):
+        yield from _object(schema, value, path, root=root)
+
+
+def _in_body(path: str, value: Json, rule: str, *, kind: str = "Invalid") -> Cause:
+    return status.invalid(path, value, f"{path} in body {rule}", kind=kind)
+
+
+def json_type(value: Json) -> str:
+    """Return the JSON type's name, `integer` for a whole number."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, float):
+        return "integer" if value.is_integer() else "number"
+    return {str: "string", int: "integer", list: "array", dict: "object"}[type(value)]
+
+
+def _type_fault(schema: Schema, value: Json, path: str) -> Cause | None:
+    """Return the fault of a value of the wrong type; it shows the type found, as the real does."""
+    wanted, found = schema.get("type"), json_type(value)
+    if schema.get(_INT_OR_STRING):
+        fits = found in ("integer", "string")
+        wanted = "integer,string"
+    else:
+        fits = wanted is None or found == wanted or (wanted, found) == ("number", "integer")
+    if found == "null":
+        fits = bool(schema.get("nullable")) or wanted is None
+    if fits:
+        return None
+    if "format" in schema and found not in ("string", "array", "null"):
+        # kube-openapi/pkg/validation/validate/type.go compares formats first
+        wanted, found = schema["format"], "double" if found == "number" else ""
+    return _in_body(path, found, f'must be of type {wanted}: "{found}"', kind="TypeInvalid")
+
+
+def _string(schema: Schema, value: str, path: str) -> Iterator[Cause]:
+    if len(value) < schema.get("minLength", 0):
+        yield _in_body(path, value, f"should be at least {schema['minLength']} chars long")
+    if len(value) > schema.get("maxLength", math.inf):
+        yield status.too_long(path, schema["maxLength"])
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        yield _in_body(path, value, f"should match '{schema['pattern']}'")
+
+
+def _number(schema: Schema, value: float, path: str) -> Iterator[Cause]:
+    low, high = _RANGES.get(schema.get("format", ""), (-math.inf, math.inf))
+    if not low <= value <= high:
+        # kube-openapi/pkg/validation/validate/values.go, IsValueValidAgainstRange
+        form = f"of type {schema.get('type')} with format {schema['format']} in {path}"
+        yield status.invalid(path, value, f"Checked value must be {form}")
+    least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+    if value < least or (schema.get("exclusiveMinimum") and value == least):
+        word = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
+        yield _in_body(path, value, f"should be {word} {least}")
+    if value > most or (schema.get("exclusiveMaximum") and value == most):
+        word = "less than" if schema.get("exclusiveMaximum") else "less than or equal to"
+        yield _in_body(path, value, f"should be {word} {most}")
+    step = schema.get("multipleOf")
+    if step and value % step:
+        yield _in_body(path, value, f"should be a multiple of {step}")
+
+
+def _array(schema: Schema, value: list[Any], path: str) -> Iterator[Cause]:
+    if len(value) > schema.get("maxItems", math.inf):
+        yield status.too_many(path, len(value), schema["maxItems"])
+    if len(value) < schema.get("minItems", 0):
+        yield _in_body(path, len(value), f"should have at least {schema['minItems']} items")
+    if schema.get("uniqueItems") and any(item in value[:n] for n, item in enumerate(value)):
+        yield _in_body(path, value, "shouldn't contain duplicates")
+    for index, item in enumerate(value):
+        yield from _faults(schema.get("items", {}), item, f"{path}[{index}]", root=False)
+
+
+def _object(schema: Schema, value: dict[str, Any], path: str, *, root: bool) -> Iterator[Cause]:
+    properties, extra = schema.get("properties", {}), schema.get("additionalProperties")
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield status.required(f"{path}.{name}" if path else name)
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else key
+        if key == "metadata" and (root or schema.get(_EMBED)):
+            continue  # metadata has rules of its own
+        if key in properties:
+            yield from _faults(properties[key], item, where, root=False)
+        elif isinstance(extra, dict):
+            yield from _faults(extra, item, where, root=False)
+    if len(value) > schema.get("maxProperties", math.inf):
+        yield status.too_many(path, len(value), schema["maxProperties"])
+
+
+_COMBINED: dict[str, tuple[Callable[[int, int], bool], str]] = {
+    "allOf": (lambda good, total: good == total, "must validate all the schemas (allOf)"),
+    "anyOf": (lambda good, _: good > 0, "must validate at least one schema (anyOf)"),
+    "oneOf": (lambda good, _: good == 1, "must validate one and only one schema (oneOf)"),
+}
+
+
+def _combined(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
+    """Yield the faults of allOf, anyOf, oneOf and not."""
+    for word, (holds, rule) in _COMBINED.items():
+        schemas = schema.get(word, [])
+        good = sum(not validate(each, value, path, root=False) for each in schemas)
+        if schemas and not holds(good, len(schemas)):
+            yield status.invalid(path, value, f'"{path}" {rule}')
+    if "not" in schema and not validate(schema["not"], value, path, root=False):
+        yield status.invalid(path, value, f'"{path}" must not validate the schema (not)')

@@ -1,0 +1,209 @@
+"""What the cluster holds, and what happened to it: one counter, a map and a history for each type.
+
+Everything here is synchronous, so a verb that reads, decides and writes is never interrupted.
+A watch reads the history by its own position in it. Nothing is queued for a slow watcher: one that
+falls behind the bounded history is told so, as the real server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.status import StatusError, expired, too_old
+
+HISTORY = 2048
+"""Changes of one type that a watch can resume over, at least."""
+
+OBJECT_LIMIT = 1_572_864
+"""Bytes of one object, etcd's limit: https://etcd.io/docs/v3.6/dev-guide/limit/"""
+
+Address = tuple[str, str]
+"""Namespace ("" where there is none) and name: the order of lists."""
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """An object as stored. `object` is shared by all who read it: never change it, `thaw` it."""
+
+    object: Obj
+    raw: bytes
+    """The object as JSON, `kind` and `apiVersion` first."""
+    revision: int
+
+    @property
+    def metadata(self) -> Obj:
+        """The object's metadata."""
+        metadata: Obj = self.object["metadata"]
+        return metadata
+
+    @property
+    def name(self) -> str:
+        """metadata.name."""
+        return str(self.metadata["name"])
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace, or ""."""
+        return str(self.metadata.get("namespace", ""))
+
+    @property
+    def uid(self) -> str:
+        """metadata.uid."""
+        return str(self.metadata["uid"])
+
+    @property
+    def deleted(self) -> bool:
+        """Whether its deletion was asked for."""
+        return "deletionTimestamp" in self.metadata
+
+    def thaw(self) -> Obj:
+        """Return a copy of the object, free to change."""
+        copy: Obj = msgspec.json.decode(self.raw)
+        return copy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """One write."""
+
+    event: Literal["ADDED", "MODIFIED", "DELETED"]
+    key: str
+    """The type's storage key."""
+    record: Record
+    """The object after it; for DELETED the last one, at the revision of its end."""
+    previous: Record | None
+
+
+@dataclass(slots=True, eq=False)
+class Shelf:
+    """The objects of one type, and their latest changes."""
+
+    records: dict[Address, Record] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    floor: int = 0
+    """The revision of the latest change that is forgotten."""
+    closed: bool = False
+    """The type is served no longer."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Let everybody look who awaits `moved`."""
+        moved, self.moved = self.moved, asyncio.Event()
+        moved.set()
+
+    def since(self, revision: int) -> list[Change]:
+        """Return the changes after `revision`; raise 410 when some of them are forgotten."""
+        if revision < self.floor:
+            raise too_old(revision, self.floor)
+        start = bisect_right(self.changes, revision, key=lambda change: change.record.revision)
+        return self.changes[start:]
+
+
+class Storage:
+    """All shelves, under one revision counter."""
+
+    def __init__(self, *, history: int = HISTORY) -> None:
+        self.revision = 1
+        self.observers: list[Callable[[Change], None]] = []
+        """Called at each write, in its order: for the controllers' queue."""
+        self._history = history
+        self._shelves: dict[str, Shelf] = {}
+
+    def shelf(self, key: str) -> Shelf:
+        """Return the shelf of a type, new when the type is."""
+        if key not in self._shelves:
+            self._shelves[key] = Shelf(floor=self.revision)
+        return self._shelves[key]
+
+    def close(self, key: str) -> None:
+        """End all watches of a type and forget what is left of it."""
+        shelf = self._shelves.pop(key, None)
+        if shelf is not None:
+            shelf.closed = True
+            shelf.wake()
+
+    def close_all(self) -> None:
+        """End all watches: the server stops."""
+        for key in list(self._shelves):
+            self.close(key)
+
+    def get(self, key: str, namespace: str, name: str) -> Record | None:
+        """Return one object."""
+        return self.shelf(key).records.get((namespace, name))
+
+    def all(self, key: str, namespace: str = "") -> list[Record]:
+        """Return the objects of a type, of one namespace or of all, in the order of names."""
+        records = self.shelf(key).records
+        return [records[at] for at in sorted(records) if not namespace or at[0] == namespace]
+
+    def snapshot(self, key: str, revision: int) -> dict[Address, Record]:
+        """Return the objects of a type as they were at `revision`; raise 410 when forgotten."""
+        shelf = self.shelf(key)
+        try:
+            undone = shelf.since(revision)
+        except StatusError as error:
+            raise expired(
+                "The provided continue parameter is too old to display a consistent list result."
+                " You can start a new list without the continue parameter."
+            ) from error
+        records = dict(shelf.records)
+        for change in reversed(undone):
+            at = change.record.namespace, change.record.name
+            if change.previous is None:
+                records.pop(at, None)
+            else:
+                records[at] = change.previous
+        return records
+
+    def put(self, key: str, obj: Obj) -> Record:
+        """Store `obj`, new or changed, under its own name; it must not be changed afterwards."""
+        revision = self.revision + 1
+        obj["metadata"]["resourceVersion"] = str(revision)
+        record = Record(obj, encode(obj), revision)
+        if len(record.raw) > OBJECT_LIMIT:
+            raise StatusError(500, "", "etcdserver: request is too large")
+        self.revision = revision
+        at = record.namespace, record.name
+        shelf = self.shelf(key)
+        previous = shelf.records.get(at)
+        shelf.records[at] = record
+        self._log(shelf, Change("MODIFIED" if previous else "ADDED", key, record, previous))
+        return record
+
+    def remove(self, key: str, record: Record) -> Record:
+        """Take an object away; returns its last state, at the revision of its end."""
+        self.revision += 1
+        obj = record.thaw()
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+        last = Record(obj, encode(obj), self.revision)
+        shelf = self.shelf(key)
+        del shelf.records[record.namespace, record.name]
+        self._log(shelf, Change("DELETED", key, last, record))
+        return last
+
+    def _log(self, shelf: Shelf, change: Change) -> None:
+        shelf.changes.append(change)
+        if len(shelf.changes) >= 2 * self._history:
+            shelf.floor = shelf.changes[self._history - 1].record.revision
+            del shelf.changes[: self._history]
+        shelf.wake()
+        for observer in self.observers:
+            observer(change)
+
+
+def field_of(obj: Json, path: str) -> Json:
+    """Return what stands at a dotted path of a JSON object, None where nothing does."""
+    for step in path.split("."):
+        if not isinstance(obj, dict):
+            return None
+        obj = obj.get(step)
+    return obj

@@ -1,0 +1,115 @@
+"""Watches: the changes of a type from a revision on, as one JSON object a line.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+An object that a selector no longer matches is DELETED for this watcher, one that it newly matches
+is ADDED. What a watcher cannot be told any more ends its watch with an ERROR of code 410.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.listing import parse_revision
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.selectors import Selection
+from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.storage import Change, Storage, encode
+
+BOOKMARK_SECONDS = 60.0
+DEFAULT_SECONDS = 1800
+"""How long a watch lasts whose client does not say; the real one: half an hour to an hour."""
+INITIAL_END = {"k8s.io/initial-events-end": "true"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRequest:
+    """What a client wants to watch, and how."""
+
+    kind: ResourceType
+    selection: Selection
+    revision: str = ""
+    """"" or "0": first what is there, then the changes."""
+    bookmarks: bool = False
+    initial_events: bool = False
+    """sendInitialEvents: what is there, then a bookmark that says so."""
+    seconds: int = DEFAULT_SECONDS
+
+
+def line(event: str, raw: bytes) -> bytes:
+    """Return one event of a watch."""
+    return b'{"type":"' + event.encode() + b'","object":' + raw + b"}\n"
+
+
+def bookmark(kind: ResourceType, revision: int, *, initial_end: bool = False) -> bytes:
+    """Return a BOOKMARK: an object with nothing but the revision that the watch has reached."""
+    metadata: dict[str, object] = {"resourceVersion": str(revision)}
+    if initial_end:
+        metadata["annotations"] = INITIAL_END
+    head = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+    return line("BOOKMARK", encode(head))
+
+
+def shown(change: Change, matches: Callable[[dict[str, object]], bool]) -> bytes:
+    """Return the event that a change is for a watcher with this selection; b"" for none."""
+    before = change.previous is not None and matches(change.previous.object)
+    after = change.event != "DELETED" and matches(change.record.object)
+    if after:
+        return line("MODIFIED" if before else "ADDED", change.record.raw)
+    if not before or change.previous is None:
+        return b""
+    if change.event == "DELETED":
+        return line("DELETED", change.record.raw)
+    # It left the selection: its last state inside it, at the revision of the change.
+    last = change.previous.thaw()
+    last["metadata"]["resourceVersion"] = str(change.record.revision)
+    return line("DELETED", encode(last))
+
+
+def check(storage: Storage, request: WatchRequest) -> None:
+    """Refuse a watch that cannot begin: raise 400 or 504 before the first byte is sent."""
+    revision = parse_revision(request.revision)
+    if revision > storage.revision:
+        raise status.too_new(revision, storage.revision)
+
+
+async def stream(storage: Storage, request: WatchRequest) -> AsyncIterator[bytes]:
+    """Yield the lines of a watch until its time is over, its type gone or its place forgotten."""
+    kind, selection = request.kind, request.selection
+    shelf = storage.shelf(kind.key)
+    position = parse_revision(request.revision)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + request.seconds
+    if not position or request.initial_events:
+        records = storage.all(kind.key, selection.namespace)
+        position = storage.revision
+        yield b"".join(line("ADDED", r.raw) for r in records if selection.matches(r.object))
+        if request.initial_events and request.bookmarks:
+            yield bookmark(kind, position, initial_end=True)
+    while not shelf.closed and loop.time() < deadline:
+        moved = shelf.moved
+        try:
+            changes = shelf.since(position)
+        except StatusError as error:
+            yield line("ERROR", encode(error.body()))
+            return
+        position = storage.revision
+        lines = b"".join(shown(change, selection.matches) for change in changes)
+        if lines:
+            yield lines
+            continue
+        quiet = not await _moves(moved, min(BOOKMARK_SECONDS, deadline - loop.time()))
+        if quiet and request.bookmarks:
+            yield bookmark(kind, position)
+
+
+async def _moves(moved: asyncio.Event, seconds: float) -> bool:
+    """Wait for a change of the shelf; returns False when the time is over first."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await moved.wait()
+            return True
+    return False

@@ -1,0 +1,178 @@
+"""A cluster served over TLS on the loopback, and clients that verify its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.main import make_cluster, serve
+from podidentity_sandbox.plan import NodePlan, Plan
+
+ADMIN = "admin-token"
+
+
+@dataclass
+class Served:
+    """A served cluster."""
+
+    cluster: Cluster
+    plan: Plan
+    url: str
+    tls: ssl.SSLContext
+
+    def client(self, token: str = ADMIN) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx2.AsyncClient(
+            base_url=self.url, headers=headers, verify=self.tls, trust_env=False, timeout=20
+        )
+
+
+def certificate(folder: Path) -> None:
+    """Write ca.crt, and apiserver.crt with its key, for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    (folder / "ca.crt").write_bytes(pem)
+    (folder / "apiserver.crt").write_bytes(pem)
+    (folder / "apiserver.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def node_plan(index: int) -> NodePlan:
+    return NodePlan(
+        name=f"node-{index}",
+        index=index,
+        address=f"10.240.0.{4 + index}",
+        pod_cidr=f"10.244.{index}.0/24",
+        gateway=f"10.244.{index}.1",
+        provider_id=f"azure:///vm/{index}",
+        token=f"node-{index}-token",
+    )
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sandbox: plan, certificates and the cluster's key are made once."""
+    path = tmp_path_factory.mktemp("cluster")
+    certificate(path)
+    plan = Plan(
+        name="test",
+        folder=str(path),
+        rootless=False,
+        tenant_id="t",
+        subscription_id="s",
+        operator_id="o",
+        operator_secret="o",
+        admin_token=ADMIN,
+        nodes=(node_plan(0), node_plan(1)),
+    )
+    plan.save()
+    return path
+
+
+def listener() -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    return sock
+
+
+@pytest.fixture
+async def served(folder: Path) -> AsyncIterator[Served]:
+    cluster = make_cluster(folder)
+    sock = listener()
+    url = f"https://127.0.0.1:{sock.getsockname()[1]}"
+    runner = await serve(cluster, folder, [sock])
+    controllers = asyncio.create_task(cluster.loop.run())
+    tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    yield Served(cluster, Plan.load(folder), url, tls)
+    await runner.cleanup()
+    controllers.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await controllers
+
+
+@pytest.fixture
+async def api(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    """The administrator's client."""
+    async with served.client() as client:
+        yield client
+
+
+def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "busybox"}], **spec},
+    }
+
+
+@pytest.fixture
+def crd() -> Iterator[dict[str, Any]]:
+    """A small definition: widgets.example.com, with a typed spec and a status subresource."""
+    properties = {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "size": {"type": "integer", "format": "int32"},
+                "colour": {"type": "string", "nullable": True},
+                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+            },
+        },
+        "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
+    }
+    yield {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+                }
+            ],
+        },
+    }
