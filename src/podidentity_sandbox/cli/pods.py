@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.node.client import execute_attached
+from podidentity_sandbox.node.client import ExecFailed, execute_attached
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, Object
@@ -42,19 +41,20 @@ def execute(
     if tty and not (stdin and sys.stdin.isatty()):
         click.echo("no terminal given: standard input is none (-t needs -i, too)", err=True)
         tty = False
-    if not stdin:
-        _close_input()
-    ctx.exit(
-        execute_attached(
+    try:
+        code = execute_attached(
             plan,
-            _node_of(found),
+            plan.node(_node_of(found)),
             namespace,
             found["metadata"]["name"],
-            container or found["spec"]["containers"][0]["name"],
-            list(command),
+            container,
+            command,
             tty=tty,
+            interactive=stdin,
         )
-    )
+    except ExecFailed as cause:
+        raise SandboxError(str(cause)) from cause
+    ctx.exit(code)
 
 
 @click.command(epilog="Example: podidentity sandbox logs -n kube-system nmi-x7k2p --tail 20")
@@ -118,10 +118,3 @@ def _part_log(plan: Plan, part: str) -> Path:
         there = ", ".join(sorted(path.stem for path in plan.logs.glob("*.log")))
         raise SandboxError(f"no part {part!r}; there are {there}")
     return log
-
-
-def _close_input() -> None:
-    """Put /dev/null in place of standard input, which the program inside would else inherit."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)

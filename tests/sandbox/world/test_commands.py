@@ -1,0 +1,180 @@
+"""`podidentity sandbox …` at a shell: what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from tests.sandbox.world.places import PARTS, Place
+
+from podidentity_sandbox.cli import sandbox
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import folder, launch
+from podidentity_sandbox.world.api import Api
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line on sandboxes of stand-ins, in a folder of the test's own."""
+    monkeypatch.setattr(folder, "base_folder", lambda: place.base)
+    monkeypatch.setattr("podidentity_sandbox.cli.worlds.base_folder", lambda: place.base)
+    monkeypatch.setattr(launch, "REAL_PARTS", PARTS)
+    monkeypatch.delenv("PODIDENTITY_SANDBOX", raising=False)
+
+    def invoke(*words: str, **settings: Any) -> Result:
+        return CliRunner().invoke(sandbox, list(words), **settings)
+
+    return invoke
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        yield path
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None, f"{name} cannot be loaded"
+        yield from leaves(found, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(leaves(sandbox)), ids=" ".join)
+def test_each_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(sandbox, [*words, "--help"])
+    assert result.exit_code == 0
+    assert f"podidentity sandbox {' '.join(words)}" in result.output
+
+
+def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:
+    result = run("up", "--rootless")
+    assert result.exit_code == 0, result.output
+    assert "cluster is ready" in result.stderr
+    assert "rootless: no cgroups, so callers are proved by network namespace alone" in result.stdout
+    assert 'eval "$(podidentity sandbox env)"' in result.stdout
+
+
+def test_up_of_a_running_one_fails_and_names_the_way_out(run: Run) -> None:
+    run("up", "--rootless", "--name", "mine")
+    result = run("up", "--name", "mine")
+    assert result.exit_code == 1
+    assert "podidentity sandbox down --name mine" in result.stderr
+
+
+def test_up_as_data_is_one_object(run: Run, place: Place) -> None:
+    result = run("up", "--rootless", "--json", "--nodes", "1")
+    assert result.stderr == ""
+    made = json.loads(result.stdout)
+    assert made["kubeconfig"] == str(place.base / "default" / "kubeconfig")
+    assert len(made["nodes"]) == 1
+    assert 0 < made["seconds"] < 60
+
+
+def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
+    run("up", "--rootless")
+    table = run("status").stdout
+    assert "rootless" in table
+    assert [line.split()[:2] for line in table.splitlines()[4:]][:3] == [
+        ["PART", "STATE"],
+        ["cluster", "ready"],
+        ["azure", "ready"],
+    ]
+    found = json.loads(run("status", "-o", "json").stdout)
+    assert {part["name"] for part in found["parts"]} == {"cluster", "azure", *found["nodes"]}
+
+
+def test_down_says_what_it_found(run: Run) -> None:
+    run("up", "--rootless")
+    assert run("down").stdout == "Sandbox 'default' is down.\n"
+    again = run("down")
+    assert again.exit_code == 0
+    assert again.stdout == "Sandbox 'default' is not running; there was nothing to remove.\n"
+
+
+def test_down_all_ends_every_one(run: Run, place: Place) -> None:
+    run("up", "--rootless", "--name", "one", "--nodes", "1")
+    run("up", "--rootless", "--name", "two", "--nodes", "1")
+    assert run("down", "--all").stdout.count("is down") == 2
+    assert not place.base.exists()
+    assert run("down", "--all").stdout == "No sandbox is running.\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("env",),
+        ("get", "pods"),
+        ("exec", "a", "--", "true"),
+        ("logs", "a"),
+        ("part", "kill", "azure"),
+    ],
+)
+def test_without_a_sandbox_each_command_says_how_to_start_one(run: Run, words: Any) -> None:
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "no sandbox named 'default' is running. Start it with `podidentity sandbox up`" in (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("up", "--nodes", "0"), ("logs",), ("logs", "a", "--part", "azure"), ("exec", "a"), ("part",)],
+)
+def test_wrong_usage_ends_with_2(run: Run, words: tuple[str, ...]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_a_shell_understands_env_whatever_is_in_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    monkeypatch.setattr(
+        "podidentity_sandbox.cli.worlds._environment", lambda _: {"ODD": "a 'b' \"c\" $d\n`e`"}
+    )
+    script = run("env").stdout + '\nprintf %s "$ODD"'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "a 'b' \"c\" $d\n`e`"
+
+
+def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: Place) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    plan = Plan.load(place.base / "default")
+    found = json.loads(run("env", "--shell", "json").stdout)
+    assert found["KUBECONFIG"] == str(plan.kubeconfig)
+    assert found["HTTPS_PROXY"] == f"http://127.0.0.1:{plan.azure_proxy_port}"
+    assert "169.254.169.254" in found["NO_PROXY"].split(",")
+    assert found["AZURE_CLIENT_SECRET"] == plan.operator_secret
+    bundles = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    assert {found[name] for name in bundles} == {str(plan.ca_bundle)}
+    assert found["AZURE_CONFIG_DIR"].startswith(plan.folder)
+    assert found["PODIDENTITY_SANDBOX"] == "default"
+
+
+def test_the_environment_variable_names_the_sandbox(run: Run) -> None:
+    run("up", "--rootless", "--name", "mine", "--nodes", "1")
+    result = run("status", env={"PODIDENTITY_SANDBOX": "mine"})
+    assert "Sandbox 'mine' is running" in result.stdout
+
+
+def test_a_part_is_taken_away_and_brought_back(run: Run) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    for order, state in (("pause", "paused"), ("resume", "ready"), ("kill", "ended")):
+        assert run("part", order, "azure").stdout == f"azure is {state}\n"
+    assert "azure" in run("logs", "--part", "nobody").stderr
+    assert run("part", "start", "azure").stdout == "azure is ready\n"
+
+
+def test_an_api_server_that_is_away_is_said_in_a_line(run: Run, place: Place) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    run("part", "kill", "cluster")
+    api = Api(Plan.load(place.base / "default"))
+    with pytest.raises(Exception, match=r"does not answer .*sandbox status"):
+        api.request("GET", "/api/v1/nodes", seconds=0.2)
