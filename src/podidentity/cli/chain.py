@@ -142,11 +142,10 @@ def _machine(entitlement: Entitlement, node: Node) -> Link:
 
 
 def _unserved(entitlement: Entitlement) -> Refusal:
-    identity = entitlement.identity
+    ref, kind = entitlement.identity.ref, entitlement.identity.type
     return Refusal(
         reason=Reason.UNSERVED_TYPE,
-        message=f"AzureIdentity {identity.ref} has the type {int(identity.type)} "
-        f"({identity.type.name.lower().replace('_', ' ')}), which this version does not serve.",
+        message=f"AzureIdentity {ref} has type {int(kind)}, which this release does not serve.",
         next_step="Use a user-assigned managed identity (type 0).",
-        about=identity.ref,
+        about=ref,
     )

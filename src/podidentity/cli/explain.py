@@ -51,7 +51,7 @@ def pod(ctx: click.Context, /, *, target: Target, ref: ObjectRef, ask: bool, out
     Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
     """
     explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask))
-    click.echo(_shown(explanation) if output == "table" else data(as_data(explanation), output))
+    click.echo(shown(explanation) if output == "table" else data(as_data(explanation), output))
     ctx.exit(0 if explanation.entitled else 1)
 
 
@@ -76,7 +76,8 @@ def as_data(explanation: Explanation) -> dict[str, object]:
     }
 
 
-def _shown(explanation: Explanation) -> str:
+def shown(explanation: Explanation) -> str:
+    """Return `explanation` for people."""
     rows = [(link.name, link.state, link.text) for link in explanation.links]
     chain = table(("LINK", "", "WHAT"), rows)
     refusal, obstacle = explanation.refusal, explanation.obstacle
