@@ -152,7 +152,7 @@ class Kube:
         }
         # Compressed, an event could wait in the server's buffer for the next one.
         plain = {"Accept-Encoding": "identity"}
-        timeout = httpx2.Timeout(_REQUEST, read=seconds * _OVERDUE)
+        timeout = httpx2.Timeout(30, connect=5, read=seconds * _OVERDUE)
         try:
             async with self._client.stream(
                 "GET", path, params=asked, headers=plain, timeout=timeout
