@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+
+from podidentity.adapters.azure_login import AzureLogin
+from podidentity.wire.arm import ArmError
+
+SCOPE = "https://management.azure.com/.default"
+
+
+class Credential:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def get_token(self, *scopes: str, **_: object) -> AccessToken:
+        if self.error:
+            raise self.error
+        assert scopes == (SCOPE,)
+        return AccessToken("secret-token", 0)
+
+
+async def test_the_token_is_that_of_the_credential() -> None:
+    assert await AzureLogin(Credential()).token(SCOPE) == "secret-token"
+
+
+async def test_a_refused_login_is_one_line_with_the_ways_to_sign_in() -> None:
+    refused = ClientAuthenticationError(
+        "AADSTS7000215: Invalid client secret.\nTo mitigate, see https://aka.ms/x\nTrace: 1"
+    )
+    with pytest.raises(ArmError) as caught:
+        await AzureLogin(Credential(refused)).token(SCOPE)
+    message = caught.value.message
+    assert message.startswith("AADSTS7000215: Invalid client secret. Trace: 1 Run az")
+    assert "\n" not in message
+    assert "AZURE_CLIENT_SECRET" in message
+
+
+async def test_without_azure_identity_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(ArmError, match=r"pip install 'podidentity\[azure\]'"):
+        await AzureLogin().token(SCOPE)
+
+
+async def no_identity(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as the metadata service of a machine without identities."""
+    body = b'{"error":"invalid_request","error_description":"Identity not found"}'
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n")
+    writer.write(b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
+async def test_nobody_signed_in_is_told_how_to_sign_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The managed identity is looked for on loopback instead of the metadata address."""
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "MSI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    async with await asyncio.start_server(no_identity, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with pytest.raises(ArmError) as caught:
+            await AzureLogin().token(SCOPE)
+    message = caught.value.message
+    for said in ("EnvironmentCredential", "Azure CLI not found", "Run az login"):
+        assert said in message
+    assert "\n" not in message
+    assert not caplog.records
