@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import select
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,3 +84,21 @@ def _namespaces(process: Path) -> frozenset[str]:
 
 def traces(place: Place, name: str = "one") -> Traces:
     return Traces.of(status(place.folder(name)))
+
+
+def pid_of(place: Place, name: str) -> int:
+    return next(int(part["pid"]) for part in status(place.folder()).parts if part["name"] == name)
+
+
+@contextmanager
+def gone(pid: int | None) -> Iterator[None]:
+    """Wait at the end until the process is gone, and what the kernel ends with it."""
+    assert pid is not None
+    ended = os.pidfd_open(pid)
+    try:
+        yield
+        waiting = select.poll()
+        waiting.register(ended, select.POLLIN)
+        assert waiting.poll(10_000), f"process {pid} lives on"
+    finally:
+        os.close(ended)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.sandbox.world.places import Place, traces
+from tests.sandbox.world.places import Place, pid_of, traces
 
 from podidentity_sandbox.plan import AZURE_ADDRESS, IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
@@ -112,10 +112,6 @@ def test_wrong_orders_are_refused_with_the_reason(
 ) -> None:
     with pytest.raises(SandboxError, match=answer):
         ask(plan.path / "world.sock", message)
-
-
-def pid_of(place: Place, name: str) -> int:
-    return next(int(part["pid"]) for part in status(place.folder()).parts if part["name"] == name)
 
 
 def inside(pid: int, *command: str) -> subprocess.CompletedProcess[str]:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.sandbox.world.places import MODES, STANDIN, Place, traces
+from tests.sandbox.world.places import MODES, STANDIN, Place, gone, traces
 
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import running_plan, status
 from podidentity_sandbox.world.teardown import Found, down
 
 pytestmark = pytest.mark.net
-
-
-@contextmanager
-def gone(pid: int | None) -> Iterator[None]:
-    """Wait at the end until the process is gone, and what the kernel ends with it."""
-    assert pid is not None
-    ended = os.pidfd_open(pid)
-    try:
-        yield
-        waiting = select.poll()
-        waiting.register(ended, select.POLLIN)
-        assert waiting.poll(10_000), f"process {pid} lives on"
-    finally:
-        os.close(ended)
 
 
 def kill(pid: int | None) -> None:
