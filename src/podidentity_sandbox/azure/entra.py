@@ -1,35 +1,24 @@
 """Microsoft Entra ID of the sandbox: discovery, keys, and the client-credentials grant.
 
-Answers and error codes: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
-and https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
+from podidentity_sandbox.azure.entra_errors import EntraError, missing, unknown_resource
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import Principal, World
 from podidentity_sandbox.azure.tokens import Issuer, is_resource
 
-LOGIN = "https://login.microsoftonline.com"
+HOST = "login.microsoftonline.com"
+LOGIN = f"https://{HOST}"
 LIFETIME = 3600
 """Seconds that an application's token lives."""
-
-
-class EntraError(Exception):
-    """A refusal: HTTP status, OAuth error, AADSTS number and words."""
-
-    def __init__(self, status: int, error: str, code: int, text: str) -> None:
-        super().__init__(f"AADSTS{code}: {text}")
-        self.status = status
-        self.error = error
-        self.code = code
 
 
 class Entra:
@@ -41,6 +30,8 @@ class Entra:
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to login.microsoftonline.com or sts.windows.net."""
+        if (request.method, request.path) == ("GET", "/common/discovery/instance"):
+            return Reply.json(self._instances())
         match = _PATH.fullmatch(request.path)
         method = "POST" if match and match["token"] else "GET"
         if match is None or request.method != method:
@@ -49,7 +40,7 @@ class Entra:
             self._known_tenant(match["tenant"])
             return self._answer(request, match)
         except EntraError as error:
-            return _refusal(error, self._world.clock())
+            return error.reply(self._world.clock())
 
     def _answer(self, request: Request, match: re.Match[str]) -> Reply:
         if match["keys"]:
@@ -61,6 +52,16 @@ class Entra:
         principal = self._authenticated(form)
         resource = _resource(form, v2=v2)
         return self._token(principal, resource, v2=v2)
+
+    def _instances(self) -> dict[str, object]:
+        # MSAL asks which names this authority has, before it tells an error to its caller.
+        names = {"preferred_network": HOST, "preferred_cache": "login.windows.net"}
+        tenant = f"{LOGIN}/{self._world.plan.tenant_id}"
+        return {
+            "tenant_discovery_endpoint": f"{tenant}/v2.0/.well-known/openid-configuration",
+            "api-version": "1.1",
+            "metadata": [{**names, "aliases": [HOST, "login.windows.net", "sts.windows.net"]}],
+        }
 
     def _known_tenant(self, tenant: str) -> None:
         if tenant.lower() != self._world.plan.tenant_id:
@@ -95,7 +96,7 @@ class Entra:
     def _authenticated(self, form: Mapping[str, str]) -> Principal:
         for name in ("grant_type", "client_id"):
             if not form.get(name):
-                raise _missing(name)
+                raise missing(name)
         if form["grant_type"] != "client_credentials":
             raise EntraError(
                 400,
@@ -115,7 +116,7 @@ class Entra:
                 " installed by the administrator of the tenant or consented to by any user in the"
                 " tenant. You may have sent your authentication request to the wrong tenant.",
             )
-        if "client_secret" not in form:
+        if not form.get("client_secret"):
             raise EntraError(
                 401,
                 "invalid_client",
@@ -168,24 +169,11 @@ class Entra:
         return Reply.json({**old, "access_token": token}, headers=headers)
 
 
-def unknown_resource(resource: str, tenant: str) -> EntraError:
-    """Return what Entra says of a resource that the tenant has no principal for."""
-    return EntraError(
-        400,
-        "invalid_resource",
-        500011,
-        f"The resource principal named {resource} was not found in the tenant named {tenant}. This"
-        " can happen if the application has not been installed by the administrator of the tenant"
-        " or consented to by any user in the tenant. You might have sent your authentication"
-        " request to the wrong tenant.",
-    )
-
-
 def _resource(form: Mapping[str, str], *, v2: bool) -> str:
     name = "scope" if v2 else "resource"
     asked = form.get(name, "")
     if not asked:
-        raise _missing(name)
+        raise missing(name)
     if not v2:
         return asked
     if not asked.endswith("/.default") or " " in asked:
@@ -199,34 +187,6 @@ def _resource(form: Mapping[str, str], *, v2: bool) -> str:
         )
     # Everything before the last segment is the resource: `https://x//.default` keeps its slash.
     return asked.removesuffix("/.default")
-
-
-def _missing(name: str) -> EntraError:
-    return EntraError(
-        400,
-        "invalid_request",
-        900144,
-        f"The request body must contain the following parameter: '{name}'.",
-    )
-
-
-def _refusal(error: EntraError, now: float) -> Reply:
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
-    return Reply.json(
-        {
-            "error": error.error,
-            "error_description": f"{error} Trace ID: {trace} Correlation ID: {correlation}"
-            f" Timestamp: {stamp}",
-            "error_codes": [error.code],
-            "timestamp": stamp,
-            "trace_id": trace,
-            "correlation_id": correlation,
-            "error_uri": f"{LOGIN}/error?code={error.code}",
-        },
-        status=error.status,
-        headers={"x-ms-request-id": trace},
-    )
 
 
 _PATH = re.compile(

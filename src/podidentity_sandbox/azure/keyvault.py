@@ -117,7 +117,7 @@ class KeyVault:
             return "AKV10046: Unable to resolve the key used for signature validation."
         if error.fault is Fault.EXPIRED:
             return "[TokenExpired] Error validating token: 'S2S12086'."
-        return "[BearerReadAccessTokenFailed] Error validating token: 'S2S12056'."
+        return "[AggregatedAuthenticationFailure] Error validating token: 'S2S17001'."
 
     def _set(self, vault: Vault, name: str, request: Request) -> Reply:
         try:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.sandbox.azure.conftest import certify, listeners, make_plan
+from tests.sandbox.azure.conftest import listeners
+from tests.sandbox.azure.plans import certify, make_plan
 
 
 def test_the_program_serves_inherited_sockets_until_sigterm_and_cleans_up(folder: Path) -> None:

@@ -62,7 +62,9 @@ def put_assignment(call: Call) -> Reply:
     """Give a role to a principal."""
     asked = _asked(call)
     old = call.world.find(RoleAssignment, call.id)
-    if old and old != asked:
+    if old and _same_grant(old, asked):
+        return Reply.json(_json(call, old))
+    if old:
         message = (
             "Tenant ID, application ID, principal ID, and scope are not allowed to be updated."
         )

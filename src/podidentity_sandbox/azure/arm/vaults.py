@@ -114,12 +114,13 @@ def _policies(
 
 
 def _policy(call: Call, object_id: str, permissions: dict[str, Any]) -> dict[str, Any]:
-    if not all(isinstance(names, list) for names in permissions.values()):
+    granted = {kind: names or [] for kind, names in permissions.items()}
+    if not all(isinstance(names, list) for names in granted.values()):
         raise _bad("An invalid value was provided for 'permissions'.")
     return {
         "tenantId": call.world.plan.tenant_id,
         "objectId": object_id,
-        "permissions": permissions,
+        "permissions": granted,
     }
 
 

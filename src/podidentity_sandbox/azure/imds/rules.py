@@ -31,7 +31,7 @@ _SELECTORS = {
 
 
 class ImdsError(Exception):
-    """A refusal; `shape` of the identity endpoints and of the rest differ."""
+    """A refusal; only the identity endpoints describe their errors."""
 
     def __init__(self, status: int, error: str, description: str = "") -> None:
         super().__init__(description or error)
@@ -95,12 +95,18 @@ def check_headers(request: Request, *, identity: bool) -> None:
         raise ImdsError(400, f"Bad request. {text} or not correct")
 
 
-def check_version(request: Request, *, first: str = VERSIONS[0]) -> str:
-    """Return the api-version, one that IMDS has, from `first` on; raise ImdsError."""
+def check_version(request: Request, *, first: str = VERSIONS[0]) -> None:
+    """Refuse an api-version that IMDS has not, or from before `first`; raise ImdsError."""
     version = request.parameter("api-version")
     if version not in VERSIONS or version < first:
         raise BadVersion
-    return version
+
+
+def check_identity_version(request: Request) -> None:
+    """Refuse an api-version that has no managed identities; raise ImdsError."""
+    if not request.parameter("api-version"):
+        raise _invalid("Required query variable 'api-version' is missing")
+    check_version(request, first=FIRST_WITH_IDENTITY)
 
 
 def token_ask(request: Request) -> TokenAsk:

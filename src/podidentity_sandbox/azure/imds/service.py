@@ -17,10 +17,10 @@ from podidentity_sandbox.azure.imds.quota import (
     Quota,
 )
 from podidentity_sandbox.azure.imds.rules import (
-    FIRST_WITH_IDENTITY,
     VERSIONS,
     ImdsError,
     check_headers,
+    check_identity_version,
     check_version,
     path_of,
 )
@@ -110,11 +110,11 @@ class Imds:
         return endpoints[path]
 
     def _token(self, request: Request, node: NodePlan) -> Reply:
-        check_version(request, first=FIRST_WITH_IDENTITY)
+        check_identity_version(request)
         return self._tokens.answer(request, node)
 
     def _info(self, request: Request, _: NodePlan) -> Reply:
-        check_version(request, first=FIRST_WITH_IDENTITY)
+        check_identity_version(request)
         return Reply.json({"tenantId": self._world.plan.tenant_id})
 
     def _platform(self, request: Request, node: NodePlan) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.azure.entra import unknown_resource
+from podidentity_sandbox.azure.entra_errors import unknown_resource
 from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity, World

@@ -1,0 +1,91 @@
+"""Azure's services without sockets, for tables of many cases."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.sandbox.azure.plans import Clock, make_plan
+
+from podidentity_sandbox.azure.arm.roles import ROLES
+from podidentity_sandbox.azure.arm.service import Arm
+from podidentity_sandbox.azure.entra import Entra
+from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.keyvault import KeyVault
+from podidentity_sandbox.azure.messages import Request
+from podidentity_sandbox.azure.seed import operator_object_id, seed
+from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
+from podidentity_sandbox.azure.tokens import Issuer
+
+
+class Direct:
+    """The same services without sockets: a request in, a reply out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.plan = make_plan(folder)
+        self.clock = Clock()
+        self.world = World(self.plan, self.clock)
+        seed(self.world)
+        self.issuer = Issuer(self.plan.tenant_id)
+        self.imds = Imds(self.world, self.issuer)
+        self._arm = Arm(self.world, self.issuer)
+        self.entra = Entra(self.world, self.issuer)
+        self.vaults = KeyVault(self.world, self.issuer)
+
+    def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
+        """Sign a token of `principal`, the operator's by default."""
+        who = principal or self.world.principals[operator_object_id(self.plan)]
+        facts = {"audience": audience, "now": self.clock.now, "lifetime": 3600, **more}
+        return self.issuer.mint(app_id=who.app_id, object_id=who.object_id, **facts)
+
+    def arm(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        principal: Principal | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Call ARM; `path` is below the subscription unless it starts with a slash."""
+        where = path if path.startswith("/") else f"{self.world.subscription}/{path}"
+        target = where if "?" in where else f"{where}?api-version=2024-11-30"
+        if headers is None:
+            token = self.token("https://management.azure.com/", principal)
+            headers = {"authorization": f"Bearer {token}"}
+        sent = json.dumps(body).encode() if body is not None else b""
+        request = Request(method=method, target=target, headers=headers, body=sent)
+        reply = self._arm.handle(request)
+        return reply.status, json.loads(reply.body) if reply.body else None, reply.headers
+
+    def made(self, method: str, path: str, body: object = None) -> Any:
+        """Call ARM as the operator and return the body of what must succeed."""
+        status, answer, _ = self.arm(method, path, body)
+        assert status < 300, answer
+        return answer
+
+    def identity(self, name: str) -> UserAssignedIdentity:
+        """Make a user-assigned identity in the node group."""
+        kind = "Microsoft.ManagedIdentity/userAssignedIdentities"
+        path = f"resourceGroups/{self.plan.node_group}/providers/{kind}/{name}"
+        made = self.made("PUT", path, {"location": "westeurope"})
+        found = self.world.find(UserAssignedIdentity, made["id"])
+        assert found is not None
+        return found
+
+    def grant(self, role: str, principal_id: str, scope: str) -> None:
+        """Assign a role, by its name."""
+        role_id = next(one.id for one in ROLES if one.name == role)
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        properties = {"roleDefinitionId": f"/x/roleDefinitions/{role_id}"}
+        self.made("PUT", path, {"properties": {**properties, "principalId": principal_id}})
+
+    def attach(self, *identities: UserAssignedIdentity) -> None:
+        """Attach identities to the nodes, at once."""
+        self.world.arm_delay = 0
+        named = {identity.id: {} for identity in identities}
+        body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": named}}
+        self.made("PATCH", self.plan.scale_set_id, body)
