@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -35,7 +34,11 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of that name, or None."""
-        return _load(cmd_name)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the command; a SandboxError ends it with exit code 1 and its words on stderr."""
@@ -43,14 +46,6 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SandboxError as error:
             raise click.ClickException(str(error)) from error
-
-
-def _load(name: str) -> click.Command | None:
-    module, _, attribute = _COMMANDS.get(name, "").partition(":")
-    if not module or find_spec(module) is None:
-        return None
-    found = getattr(import_module(module), attribute, None)
-    return found if isinstance(found, click.Command) else None
 
 
 @click.group(

@@ -36,14 +36,17 @@ def up(name: str, *, nodes: int, rootless: bool, as_json: bool) -> None:
         click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))
         return
     option = "" if name == "default" else f" --name {name}"
-    click.echo(f"Sandbox {name!r} is up after {seconds:.1f} s ({PROOF[plan.rootless]}).")
-    click.echo(
-        "This machine's programs stand in for every image; a pod without a command idles.\n\n"
-        "Next:\n"
-        f'  eval "$(podidentity sandbox env{option})"   # KUBECONFIG, Azure\'s names, credentials\n'
-        "  podidentity enable                        # pod identity on every node\n"
-        f"  podidentity sandbox down{option}                # take all of it away"
+    following = (
+        (f'eval "$(podidentity sandbox env{option})"', "KUBECONFIG, Azure's names, credentials"),
+        ("podidentity enable", "pod identity on every node"),
+        (f"podidentity sandbox down{option}", "take all of it away"),
     )
+    click.echo(
+        f"Sandbox {name!r} is up after {seconds:.1f} s ({PROOF[plan.rootless]}).\n"
+        "This machine's programs stand in for every image; a pod without a command idles.\n\nNext:"
+    )
+    for command, why in following:
+        click.echo(f"  {command:<50} # {why}")
 
 
 def _facts(plan: Plan) -> dict[str, object]:
