@@ -47,6 +47,24 @@ def request_token(
     }
 
 
+def check_node_request(storage: Storage, node: str, namespace: str, body: Obj) -> None:
+    """Refuse a kubelet's wish for a token that is not bound to a pod of its own.
+
+    The words are those of the real plugin NodeRestriction.
+    """
+    reference = (body.get("spec") or {}).get("boundObjectRef") or {}
+    if reference.get("kind") != "Pod":
+        cause = "node requested token not bound to a pod"
+    elif not reference.get("uid"):
+        cause = "node requested token with a pod binding without a uid"
+    else:
+        pod = storage.get("pods", namespace, reference.get("name", ""))
+        if pod is not None and field_of(pod.object, "spec.nodeName") == node:
+            return
+        cause = "node requested token bound to a pod scheduled on a different node"
+    raise status.forbidden("serviceaccounts", "", "", cause)
+
+
 def _faults(seconds: Json) -> list[Cause]:
     where = "spec.expirationSeconds"
     if not isinstance(seconds, int) or seconds < LEAST_SECONDS:

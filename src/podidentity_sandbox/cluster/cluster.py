@@ -7,25 +7,28 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster.accounts import request_token
+from podidentity_sandbox.cluster import bootstrap
+from podidentity_sandbox.cluster.accounts import check_node_request, request_token
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.authentication import Authenticator, plan_users
 from podidentity_sandbox.cluster.authorization import Authorization
+from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
+from podidentity_sandbox.cluster.controllers.garbage import Garbage
 from podidentity_sandbox.cluster.controllers.loop import Loop
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.node_rules import node_of
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
+from podidentity_sandbox.cluster.reviews import AUTHENTICATION, AUTHORIZATION, TYPES, Reviews
 from podidentity_sandbox.cluster.storage import HISTORY, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer
 from podidentity_sandbox.cluster.users import User
 from podidentity_sandbox.plan import Plan
-
-NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
 """Answers a POST that stores nothing."""
@@ -50,35 +53,42 @@ class Cluster:
     ) -> None:
         """`authority` is the PEM of the certificate authority that pods are to trust."""
         self.storage = Storage(history=history)
-        self.registry = Registry(BUILT_IN)
+        self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
         self.resources.admissions.append(Admissions(self.storage).check)
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
-        self.authorizer = Authorization()
+        self.authorizer = Authorization(self.storage)
+        reviews = Reviews(self.authorizer, self.authenticator)
         self.loop = Loop(
             self.storage,
             (
                 Definitions(self.resources),
                 Namespaces(self.resources, authority),
+                DaemonSets(self.resources),
                 Scheduler(self.resources),
+                Garbage(self.resources),
             ),
         )
         self.actions: dict[tuple[str, str, str], Action] = {
             ("", "serviceaccounts", "token"): self._token,
+            (AUTHENTICATION, "tokenreviews", ""): reviews.token,
+            (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
+            (AUTHORIZATION, "localsubjectaccessreviews", ""): reviews.subject,
+            (AUTHORIZATION, "selfsubjectaccessreviews", ""): reviews.oneself,
         }
         self._bootstrap()
 
     def _bootstrap(self) -> None:
         """Make what is there from the start."""
-        namespaces = self.registry.by_key("namespaces")
-        for name in NAMESPACES:
-            self.resources.create(namespaces, "", {"metadata": {"name": name}})
+        for key, body in bootstrap.objects():
+            self.resources.create(self.registry.by_key(key), "", body)
         self.loop.settle()
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
-        del user
         kind = self.registry.by_key("serviceaccounts")
         account = self.resources.get(kind, info.namespace, info.name)
+        if node := node_of(user):
+            check_node_request(self.storage, node, info.namespace, body)
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)

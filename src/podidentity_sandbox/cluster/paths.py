@@ -38,6 +38,21 @@ class RequestInfo:
     label_selector: str = ""
     field_selector: str = ""
 
+    def requires(self, field: str) -> str:
+        """Return the value that the field selector demands of a field, "" where it does not."""
+        for part in self.field_selector.split(","):
+            label, sign, value = part.partition("=")
+            if sign and label.strip() == field:
+                return value.removeprefix("=").strip()
+        return ""
+
+    @property
+    def single(self) -> str:
+        """The one object that a request is about: by its path, or by a selector of its name."""
+        if self.name or self.verb not in ("list", "watch", "deletecollection"):
+            return self.name
+        return self.requires("metadata.name")
+
 
 def request_info(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
     """Return what a request is about; `raw_path` is still percent-encoded."""

@@ -24,6 +24,7 @@ _EMBEDDED = ("apiVersion", "kind", "metadata")
 _KEEP = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _EMBED = "x-kubernetes-embedded-resource"
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
@@ -136,6 +137,9 @@ def _string(schema: Schema, value: str, path: str) -> Iterator[Cause]:
         yield _in_body(path, value, f"should be at least {schema['minLength']} chars long")
     if len(value) > schema.get("maxLength", math.inf):
         yield status.too_long(path, schema["maxLength"])
+    if schema.get("format") == "date-time" and not _DATE_TIME.fullmatch(value):
+        rule = f'must be of type date-time: "{value}"'
+        yield _in_body(path, value, rule, kind="TypeInvalid")
     if "pattern" in schema and not re.search(schema["pattern"], value):
         yield _in_body(path, value, f"should match '{schema['pattern']}'")
 

@@ -97,11 +97,10 @@ async def test_a_custom_resource_lives_like_any_other(
         widget(metadata={"name": "w", "namespace": "default"}, spec={"size": 3, "other": 1})
     )
     assert made.spec == {"size": 3}
-    status = widget.Status(metadata={"name": "w", "namespace": "default"}, status={"phase": "Up"})
-    status.metadata = made.metadata
-    await kube.replace(status)
+    up = widget.Status(metadata=made.metadata, status={"phase": "Up"})
+    await kube.replace(up)
     again = await kube.get(widget, "w", namespace="default")
-    assert again.status == {"phase": "Up"}
+    assert (again.spec, again.status) == ({"size": 3}, {"phase": "Up"})
     assert again.metadata.generation == 1
 
 

@@ -17,6 +17,11 @@ from podidentity_sandbox.cluster.status import Cause
 GROUP = "apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer that keeps a definition until its objects are gone."""
+APPROVAL = "api-approved.kubernetes.io"
+_APPROVAL_WANTED = (
+    f'protected groups must have approval annotation "{APPROVAL}", '
+    "see https://github.com/kubernetes/enhancements/pull/1111"
+)
 SHAPE = {
     "spec": {
         "group": str,
@@ -75,12 +80,24 @@ class DefinitionStrategy(Strategy):
         if name != wanted:
             detail = 'must be spec.names.plural+"."+spec.group'
             faults.append(status.invalid("metadata.name", name, detail))
+        if _protected(spec.get("group", "")) and APPROVAL not in _annotations(new):
+            where = f"metadata.annotations[{APPROVAL}]"
+            faults.append(status.required(where, _APPROVAL_WANTED))
         if spec.get("scope") not in ("Namespaced", "Cluster"):
             scopes = ("Cluster", "Namespaced")
             faults.append(status.unsupported("spec.scope", spec.get("scope", ""), scopes))
         if old is not None and spec.get("scope") != old["spec"]["scope"]:
             faults.append(status.invalid("spec.scope", spec.get("scope"), "field is immutable"))
         return [*faults, *_version_faults(spec.get("versions", []))]
+
+
+def _protected(group: str) -> bool:
+    return any(group == name or group.endswith(f".{name}") for name in ("k8s.io", "kubernetes.io"))
+
+
+def _annotations(definition: Obj) -> Obj:
+    annotations: Obj = definition["metadata"].get("annotations", {})
+    return annotations
 
 
 def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:

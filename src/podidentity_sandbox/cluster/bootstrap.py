@@ -1,0 +1,86 @@
+"""What is in a cluster from its first moment: namespaces and the roles that everybody relies on.
+
+The roles are those of https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
+as far as their resources are served here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds.access import GROUP
+from podidentity_sandbox.cluster.users import AUTHENTICATED, MASTERS
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_DOCUMENTS = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version"]
+_HEALTH = ["/healthz", "/livez", "/readyz", "/version"]
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "update", "patch", "delete", "deletecollection"]
+_VIEWED = ["configmaps", "events", "pods", "pods/status", "serviceaccounts"]
+_EDITED = ["configmaps", "events", "pods", "secrets", "serviceaccounts"]
+
+
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Obj:
+    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+
+
+def _paths(paths: list[str], verbs: list[str]) -> Obj:
+    return {"nonResourceURLs": paths, "verbs": verbs}
+
+
+_VIEW = [
+    _rule([""], _VIEWED, _READ),
+    _rule(["apps"], ["daemonsets", "daemonsets/status"], _READ),
+]
+_EDIT = [
+    *_VIEW,
+    _rule([""], _EDITED, _READ + _WRITE),
+    _rule([""], ["serviceaccounts/token"], ["create"]),
+    _rule(["apps"], ["daemonsets"], _WRITE),
+    _rule(["coordination.k8s.io"], ["leases"], _READ + _WRITE),
+]
+ROLES: dict[str, list[Obj]] = {
+    "cluster-admin": [_rule(["*"], ["*"], ["*"]), _paths(["*"], ["*"])],
+    "admin": [
+        *_EDIT,
+        _rule([GROUP], ["roles", "rolebindings"], _READ + _WRITE),
+        _rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"]),
+    ],
+    "edit": _EDIT,
+    "view": _VIEW,
+    "system:discovery": [_paths([*_DOCUMENTS, *_HEALTH], ["get"])],
+    "system:basic-user": [
+        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews"], ["create"]),
+    ],
+    "system:auth-delegator": [
+        _rule(["authentication.k8s.io"], ["tokenreviews"], ["create"]),
+        _rule(["authorization.k8s.io"], ["subjectaccessreviews"], ["create"]),
+    ],
+    "system:service-account-issuer-discovery": [
+        _paths(["/.well-known/openid-configuration", "/openid/v1/jwks"], ["get"]),
+    ],
+}
+BINDINGS = {
+    "cluster-admin": MASTERS,
+    "system:discovery": AUTHENTICATED,
+    "system:basic-user": AUTHENTICATED,
+    "system:service-account-issuer-discovery": "system:serviceaccounts",
+}
+
+
+def objects() -> Iterator[tuple[str, Obj]]:
+    """Yield the storage key and the body of each object, in the order of their creation."""
+    for name in NAMESPACES:
+        yield "namespaces", {"metadata": {"name": name}}
+    for name, rules in ROLES.items():
+        yield f"clusterroles.{GROUP}", {"metadata": {"name": name}, "rules": rules}
+    for name, group in BINDINGS.items():
+        yield (
+            f"clusterrolebindings.{GROUP}",
+            {
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
+                "subjects": [{"kind": "Group", "apiGroup": GROUP, "name": group}],
+            },
+        )

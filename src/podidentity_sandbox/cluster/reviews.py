@@ -1,0 +1,96 @@
+"""Questions about rights: SubjectAccessReview and its kin, and TokenReview. Nothing is stored.
+
+https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
+"""
+
+from __future__ import annotations
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.authentication import Authenticator
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.users import Authorizer, User
+
+AUTHORIZATION = "authorization.k8s.io"
+AUTHENTICATION = "authentication.k8s.io"
+
+
+def _type(group: str, kind: str) -> ResourceType:
+    return ResourceType(
+        group=group,
+        version="v1",
+        plural=f"{kind.lower()}s",
+        singular=kind.lower(),
+        kind=kind,
+        namespaced=kind.startswith("Local"),
+        verbs=("create",),
+    )
+
+
+TYPES = (
+    _type(AUTHENTICATION, "TokenReview"),
+    _type(AUTHORIZATION, "SubjectAccessReview"),
+    _type(AUTHORIZATION, "SelfSubjectAccessReview"),
+    _type(AUTHORIZATION, "LocalSubjectAccessReview"),
+)
+
+
+def asked(spec: Obj) -> RequestInfo:
+    """Return the request that a review's spec asks about."""
+    resource: Obj = spec.get("resourceAttributes") or {}
+    path: Obj = spec.get("nonResourceAttributes") or {}
+    if bool(resource) == bool(path):
+        raise status.bad_request(
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        )
+    if path:
+        return RequestInfo(path=path.get("path", ""), verb=path.get("verb", ""))
+    fields = ("verb", "group", "version", "resource", "namespace", "name", "subresource")
+    return RequestInfo(path="", **{field: resource.get(field) or "" for field in fields})
+
+
+class Reviews:
+    """Answers the questions as the server itself would decide."""
+
+    def __init__(self, authorizer: Authorizer, authenticator: Authenticator) -> None:
+        self._authorizer = authorizer
+        self._authenticator = authenticator
+
+    def subject(self, _: User, info: RequestInfo, body: Obj) -> Obj:
+        """Answer whether the user of the spec may do something."""
+        spec = body.get("spec") or {}
+        question = asked(spec)
+        if info.namespace and question.namespace != info.namespace:
+            raise status.bad_request(
+                "spec.resourceAttributes.namespace must match metadata.namespace"
+            )
+        name, groups = spec.get("user") or "", tuple(spec.get("groups") or ())
+        if not name and not groups:
+            raise status.bad_request("at least one of user or group must be specified")
+        return self._answer(body, User(name, groups, spec.get("uid") or ""), question)
+
+    def oneself(self, user: User, _: RequestInfo, body: Obj) -> Obj:
+        """Answer whether the asking user may do something."""
+        return self._answer(body, user, asked(body.get("spec") or {}))
+
+    def _answer(self, body: Obj, user: User, question: RequestInfo) -> Obj:
+        decision = self._authorizer.decide(user, question)
+        answer: Obj = {"allowed": decision.allowed}
+        if decision.reason:
+            answer["reason"] = decision.reason
+        return {**body, "status": answer}
+
+    def token(self, _: User, __: RequestInfo, body: Obj) -> Obj:
+        """Answer whose token it is; the token itself is not repeated."""
+        spec = body.get("spec") or {}
+        audiences = spec.get("audiences") or list(self._authenticator.audiences)
+        user = self._authenticator.token(spec.get("token") or "", audiences)
+        answer = {**body, "spec": {key: spec[key] for key in spec if key != "token"}}
+        if user is None:
+            return {**answer, "status": {"error": "the token is not valid"}}
+        found: Obj = {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
+        if user.extra:
+            found["extra"] = dict(user.extra)
+        state = {"authenticated": True, "user": found, "audiences": list(audiences)}
+        return {**answer, "status": state}
