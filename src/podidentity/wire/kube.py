@@ -151,8 +151,8 @@ _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
-# UnicodeDecodeError: msgspec raises it for strings that are not UTF-8.
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError)
+# What msgspec raises: the last two for strings that are not UTF-8, and for deep nesting.
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def parse_list(body: bytes) -> Page:

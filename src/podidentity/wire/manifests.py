@@ -77,6 +77,7 @@ class _Custom(msgspec.Struct):
     spec: Any = None
 
 
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _POD = msgspec.json.Decoder(_Pod)
 _CUSTOM = msgspec.json.Decoder(_Custom)
 
@@ -85,7 +86,7 @@ def parse_pod(raw: _Raw) -> Pod:
     """Return the pod in `raw`; raise ValueError for what no API server stores."""
     try:
         pod = _POD.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _BROKEN as error:
         raise ValueError(f"not a pod: {error}") from error
     meta, status = pod.metadata, pod.status
     annotations = meta.annotations or {}
@@ -149,7 +150,7 @@ def _parse(
 ) -> _T | Malformed:
     try:
         found = _CUSTOM.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _BROKEN as error:
         raise ValueError(f"not an {kind}: {error}") from error
     ref = ObjectRef(found.metadata.namespace, found.metadata.name)
     try:

@@ -1,0 +1,177 @@
+"""The ports of the core in memory, and the objects that most tests need."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.errors import TokenUnavailable
+from podidentity.core.ids import ClientId, ObjectRef, ResourceId
+from podidentity.core.ports import Clock, Origin, Proof, Verdict
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    AzureIdentity,
+    AzureIdentityBinding,
+    IdentityType,
+    Pod,
+)
+from podidentity.core.tokens import AccessToken
+
+NOW = 1_795_600_000.0
+CLIENT = "11111111-2222-3333-4444-555555555555"
+OTHER_CLIENT = "99999999-2222-3333-4444-555555555555"
+RESOURCE_ID = (
+    "/subscriptions/s/resourceGroups/g/providers"
+    "/Microsoft.ManagedIdentity/userAssignedIdentities/orders"
+)
+VAULT = "https://vault.azure.net"
+ADDRESS = "10.244.0.2"
+
+
+class FakeClock:
+    """Time that stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._asleep = asyncio.Event()
+        self.slept: list[float] = []
+
+    def time(self) -> float:
+        return NOW + self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        woken = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._now + seconds, woken))
+        self._asleep.set()
+        try:
+            await woken
+        finally:
+            self._sleepers = [each for each in self._sleepers if each[1] is not woken]
+
+    async def somebody_sleeps(self) -> None:
+        """Return as soon as somebody waits for the time to pass."""
+        while not self._sleepers:
+            self._asleep.clear()
+            await self._asleep.wait()
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass; who has slept enough wakes."""
+        self._now += seconds
+        for due, woken in self._sleepers:
+            if due <= self._now and not woken.done():
+                woken.set_result(None)
+
+
+class ImpatientClock(FakeClock):
+    """Time that jumps to the end of each sleep: for loops that back off."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._now += seconds
+        await asyncio.sleep(0)
+
+
+class FakeTokenSource:
+    """Gives `token-1`, `token-2`, …, or fails as told; remembers who asked for what."""
+
+    def __init__(self, *, life: int = 86_399) -> None:
+        self.asked: list[tuple[AzureIdentity, str, bool]] = []
+        self.failures: list[TokenUnavailable] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.life = life
+        self.now: Callable[[], float] = lambda: NOW
+
+    async def fetch(
+        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
+    ) -> tuple[AccessToken, Origin]:
+        self.asked.append((identity, resource, bypass_cache))
+        number = len(self.asked)
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        now = int(self.now())
+        token = AccessToken(
+            value=f"token-{number}",
+            client_id=identity.client_id,
+            expires_on=now + self.life,
+            not_before=now,
+            resource=resource,
+        )
+        return token, Origin.IMDS
+
+
+class FakeAttestor:
+    """Says what the test tells it to; by default that every connection is the first pod's."""
+
+    def __init__(self) -> None:
+        self.verdict = Verdict.PROVEN
+        self.uid: str | None = None
+        """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
+        self.asked: list[tuple[str, int, list[Pod]]] = []
+
+    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        self.asked.append((address, port, list(candidates)))
+        uid = candidates[0].uid if self.uid is None else self.uid
+        return Proof(verdict=self.verdict, pod_uid=uid, detail="in cni-1234")
+
+
+def pod(name: str = "orders-0", **changes: Any) -> Pod:
+    """Return a pod of namespace shop with the label `orders`, at ADDRESS."""
+    fields: dict[str, Any] = {
+        "ref": ObjectRef("shop", name),
+        "uid": f"uid-{name}",
+        "node": "n1",
+        "labels": {BINDING_LABEL: "orders"},
+        "addresses": (ADDRESS,),
+    }
+    return Pod(**(fields | changes))
+
+
+def identity(name: str = "orders", **changes: Any) -> AzureIdentity:
+    """Return a user-assigned identity of namespace shop."""
+    fields: dict[str, Any] = {
+        "ref": ObjectRef("shop", name),
+        "type": IdentityType.USER_ASSIGNED,
+        "client_id": ClientId.parse(CLIENT),
+        "resource_id": ResourceId.parse(RESOURCE_ID),
+    }
+    return AzureIdentity(**(fields | changes))
+
+
+def binding(name: str = "orders-binding", **changes: Any) -> AzureIdentityBinding:
+    """Return a binding of namespace shop from the label `orders` to the identity `orders`."""
+    fields: dict[str, Any] = {
+        "ref": ObjectRef("shop", name),
+        "identity": "orders",
+        "selector": "orders",
+    }
+    return AzureIdentityBinding(**(fields | changes))
+
+
+def cluster(clock: Clock, *objects: Any) -> WatchedCluster:
+    """Return a synced cluster that holds these pods, identities and bindings."""
+    return WatchedCluster.of(
+        clock,
+        pods=[each for each in objects if isinstance(each, Pod)],
+        identities=[each for each in objects if isinstance(each, AzureIdentity)],
+        bindings=[each for each in objects if isinstance(each, AzureIdentityBinding)],
+    )
+
+
+def jwt(**claims: Any) -> str:
+    """Return something with the shape of a signed token."""
+
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    return f"{part({'alg': 'RS256'})}.{part(claims)}.c2lnbmF0dXJl"

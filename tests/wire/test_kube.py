@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.ids import ObjectRef
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    PODS,
+    KubeError,
+    NotKubernetes,
+    parse_error,
+    parse_event,
+    parse_list,
+    parse_meta,
+)
+
+
+def test_paths_name_all_objects_those_of_a_namespace_or_one() -> None:
+    assert PODS.path() == "/api/v1/pods"
+    assert PODS.path("shop") == "/api/v1/namespaces/shop/pods"
+    assert AZURE_IDENTITIES.path("shop", "orders") == (
+        "/apis/aadpodidentity.k8s.io/v1/namespaces/shop/azureidentities/orders"
+    )
+
+
+def test_a_name_with_a_slash_reaches_no_other_path() -> None:
+    assert PODS.path("a/b", "../c") == "/api/v1/namespaces/a%2Fb/pods/..%2Fc"
+
+
+def test_the_objects_of_a_list_stay_as_they_came() -> None:
+    page = parse_list(
+        b'{"metadata":{"resourceVersion":"7","continue":"next"},"items":[{"spec":1}, null]}'
+    )
+    assert [bytes(item) for item in page.items] == [b'{"spec":1}', b"null"]
+    assert (page.resource_version, page.more) == ("7", "next")
+
+
+@pytest.mark.parametrize("items", ["null", "[]"])
+def test_a_list_without_objects_is_empty(items: str) -> None:
+    assert parse_list(f'{{"metadata":{{}},"items":{items}}}'.encode()).items == ()
+
+
+def test_an_event_keeps_its_object_as_it_came() -> None:
+    event = parse_event(b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}')
+    assert (event.type, bytes(event.object)) == ("ADDED", b'{"metadata":{"name":"a"}}')
+
+
+def test_what_names_an_object_is_read_without_the_rest() -> None:
+    raw = b'{"metadata":{"name":"a","namespace":"n","resourceVersion":"3"},"spec":{"odd":[1]}}'
+    meta = parse_meta(raw)
+    assert (meta.ref, meta.resource_version) == (ObjectRef("n", "a"), "3")
+
+
+@given(st.binary())
+def test_bytes_of_no_api_server_raise_one_error(body: bytes) -> None:
+    for parse in (parse_list, parse_event, parse_meta):
+        try:
+            parse(body)
+        except NotKubernetes:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "holds"),
+    [
+        (401, "Unauthorized", "unauthorized"),
+        (403, "Forbidden", "forbidden"),
+        (404, "NotFound", "not_found"),
+        (409, "AlreadyExists", "conflict"),
+        (410, "Expired", "gone"),
+    ],
+)
+def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: str) -> None:
+    body = json.dumps({"kind": "Status", "code": code, "reason": reason, "message": "because"})
+    error = parse_error(body.encode(), code)
+    assert getattr(error, holds)
+    assert (error.status, error.reason) == (code, reason)
+    assert str(error) == f"The API server refused ({code} {reason}): because"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>\nbad\tgateway</html>", b"[]", b"\xff"])
+def test_an_answer_that_is_no_status_is_an_error_in_one_line(body: bytes) -> None:
+    error = parse_error(body, 502)
+    assert error.status == 502
+    assert str(error).isprintable() or "\ufffd" in str(error)
+
+
+def test_only_an_error_without_an_answer_is_unreachable() -> None:
+    assert KubeError("no route").unreachable
+    assert not KubeError("no", status=403).unreachable
