@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.azure_access import asking, azure, host_name
+from podidentity.cli import azure_access
+from podidentity.cli.azure_access import asking, host_name
 from podidentity.cli.chain import Fact, Node, State
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
@@ -34,7 +35,7 @@ async def node_of(
         if isinstance(host, Fact):
             attached[identity.ref] = host
         elif ask:
-            async with azure() as arm:
+            async with azure_access.azure() as arm:
                 attached[identity.ref] = await _asked(arm, host, identity)
         else:
             attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))

@@ -1,0 +1,59 @@
+"""One world for all tests of the commands; each test has a namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from tests.cli.world import World, running
+
+from podidentity.cli import main
+from podidentity.manifests import crds
+
+
+@pytest.fixture(scope="session")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+@pytest.fixture
+def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, this process being a person's shell in it."""
+    for name, value in shared_world.environment.items():
+        monkeypatch.setenv(name, value)
+    return shared_world
+
+
+@pytest.fixture
+def world(bare: World) -> World:
+    """The world with the custom resources."""
+    for crd in crds():
+        if bare.get(f"{CRDS}/{crd['metadata']['name']}") is None:
+            bare.send("POST", CRDS, crd)
+    return bare
+
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def podidentity(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run a command line in this process."""
+
+    def run(*arguments: str) -> Ran:
+        code = main.run(arguments)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run

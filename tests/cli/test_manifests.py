@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from tests.cli.world import CUSTOM, World
+
+from podidentity import manifests
+
+KINDS = {
+    "AzureIdentity": "azureidentities",
+    "AzureIdentityBinding": "azureidentitybindings",
+    "AzureAssignedIdentity": "azureassignedidentities",
+    "AzurePodIdentityException": "azurepodidentityexceptions",
+}
+NAMES = itertools.count()
+
+
+def version(crd: dict[str, Any]) -> dict[str, Any]:
+    (only,) = crd["spec"]["versions"]
+    found: dict[str, Any] = only
+    return found
+
+
+# What the archived project served; its CRDs: https://github.com/Azure/aad-pod-identity (charts).
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        (
+            "AzureIdentity",
+            [
+                ("Type", "string", ".spec.type"),
+                ("ClientID", "string", ".spec.clientID"),
+                ("Age", "date", ".metadata.creationTimestamp"),
+            ],
+        ),
+        (
+            "AzureIdentityBinding",
+            [
+                ("AzureIdentity", "string", ".spec.azureIdentity"),
+                ("Selector", "string", ".spec.selector"),
+                ("Age", "date", ".metadata.creationTimestamp"),
+            ],
+        ),
+        ("AzureAssignedIdentity", []),
+        ("AzurePodIdentityException", []),
+    ],
+)
+def test_a_custom_resource_has_its_old_names_and_columns(
+    kind: str, columns: list[tuple[str, str, str]]
+) -> None:
+    (crd,) = [each for each in manifests.crds() if each["spec"]["names"]["kind"] == kind]
+    plural = KINDS[kind]
+    assert crd["metadata"]["name"] == f"{plural}.aadpodidentity.k8s.io"
+    assert crd["metadata"]["annotations"] == {"api-approved.kubernetes.io": "unapproved"}
+    assert crd["spec"]["scope"] == "Namespaced"
+    assert crd["spec"]["names"] == {
+        "kind": kind,
+        "listKind": f"{kind}List",
+        "plural": plural,
+        "singular": kind.lower(),
+    }
+    only = version(crd)
+    assert (only["name"], only["served"], only["storage"]) == ("v1", True, True)
+    found = only.get("additionalPrinterColumns", [])
+    assert [(each["name"], each["type"], each["jsonPath"]) for each in found] == columns
+
+
+def test_the_assignments_status_is_written_through_the_object_itself() -> None:
+    with_status = {
+        crd["spec"]["names"]["kind"] for crd in manifests.crds() if version(crd).get("subresources")
+    }
+    assert with_status == KINDS.keys() - {"AzureAssignedIdentity"}
+
+
+IDENTITY = {
+    "metadata": {"name": "x", "resourceVersion": "1"},
+    "apiVersion": "aadpodidentity.k8s.io/v1",
+    "kind": "AzureIdentity",
+    "spec": {"type": 0, "resourceID": "/subscriptions/s", "clientID": "c"},
+}
+BINDING = {
+    "metadata": {"name": "y"},
+    "apiVersion": "aadpodidentity.k8s.io/v1",
+    "kind": "AzureIdentityBinding",
+    "spec": {"azureIdentity": "x", "selector": "s"},
+}
+OLD: list[tuple[str, dict[str, Any]]] = [
+    ("AzureIdentity", {}),
+    ("AzureIdentity", {"spec": {}}),
+    ("AzureIdentity", {"spec": IDENTITY["spec"]}),
+    (
+        "AzureIdentity",
+        {
+            "spec": {
+                "metadata": {},
+                "type": 1,
+                "clientID": "c",
+                "clientPassword": {"name": "n", "namespace": "ns"},
+                "tenantID": "t",
+                "auxiliaryTenantIDs": ["a"],
+                "adResourceID": "r",
+                "adEndpoint": "https://login.microsoftonline.com/",
+                "replicas": 1,
+            },
+            "status": {"metadata": {}, "availableReplicas": 1},
+        },
+    ),
+    (
+        "AzureIdentity",
+        {
+            "metadata": {"annotations": {"aadpodidentity.k8s.io/Behavior": "namespaced"}},
+            "spec": {"type": 2, "auxiliaryTenantIDs": None, "replicas": None},
+        },
+    ),
+    ("AzureIdentityBinding", {"spec": {**BINDING["spec"], "metadata": {}, "weight": 5}}),  # type: ignore[dict-item]
+    (
+        "AzureAssignedIdentity",
+        {
+            "metadata": {"labels": {"nodename": "n"}},
+            "spec": {
+                "metadata": {},
+                "azureIdentityRef": IDENTITY,
+                "azureBindingRef": BINDING,
+                "pod": "p",
+                "podNamespace": "ns",
+                "nodename": "n",
+                "replicas": None,
+            },
+            "status": {"metadata": {}, "status": "Assigned", "availableReplicas": 1},
+        },
+    ),
+    (
+        "AzurePodIdentityException",
+        {"spec": {"metadata": {}, "podLabels": {"app": "mic", "component": "mic"}}},
+    ),
+]
+NEW: list[tuple[str, dict[str, Any]]] = [
+    (
+        "AzureIdentity",
+        {
+            "spec": {
+                "type": 3,
+                "objectID": "o",
+                "federation": {"subject": "identity", "audience": "a", "via": "/subscriptions/s"},
+            }
+        },
+    ),
+    ("AzurePodIdentityException", {"spec": {"podLabels": {}, "azureIdentities": ["c"]}}),
+]
+
+
+def create(world: World, kind: str, body: dict[str, Any]) -> Any:
+    meta = {**body.get("metadata", {}), "name": f"m{next(NAMES)}"}
+    whole = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind, **body, "metadata": meta}
+    return world.send("POST", f"{CUSTOM}/namespaces/default/{KINDS[kind]}", whole)
+
+
+def without_status(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return what is stored: a status is not taken where it has a subresource of its own."""
+    kept = {"spec", "status"} if kind == "AzureAssignedIdentity" else {"spec"}
+    return {name: value for name, value in body.items() if name in kept}
+
+
+@pytest.mark.parametrize(("kind", "body"), [*OLD, *NEW], ids=str)
+def test_a_manifest_is_stored_without_the_loss_of_a_field(
+    world: World, kind: str, body: dict[str, Any]
+) -> None:
+    stored = create(world, kind, body)
+    expected = without_status(body, kind)
+    assert {name: stored[name] for name in expected} == expected
+
+
+def test_conditions_are_stored_through_the_status(world: World) -> None:
+    stored = create(world, "AzureIdentity", {"spec": IDENTITY["spec"]})
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Malformed",
+        "message": "why",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    path = f"{CUSTOM}/namespaces/default/azureidentities/{stored['metadata']['name']}/status"
+    changed = world.send("PATCH", path, {"status": {"conditions": [condition]}})
+    assert changed["status"]["conditions"] == [condition]
+
+
+def test_what_a_manifest_lists_is_independent_of_what_another_lists() -> None:
+    first, second, *_ = manifests.crds()
+    first["metadata"]["labels"]["x"] = "y"
+    assert "x" not in second["metadata"]["labels"]
+
+
+def test_nmis_flags_follow_those_of_the_file() -> None:
+    *_, daemon_set = manifests.nmi(image="i:1", extra_args=["--log-format=json"])
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "i:1"
+    assert container["args"][0] == "nmi"
+    assert container["args"][-1] == "--log-format=json"
+    (plain,) = manifests.nmi()[-1]["spec"]["template"]["spec"]["containers"]
+    assert plain["args"] == container["args"][:-1]
+
+
+def test_nmi_may_read_what_it_decides_by_and_nothing_else() -> None:
+    _, role, binding, daemon_set = manifests.nmi()
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    reading = {"get", "list", "watch"}
+    custom = "aadpodidentity.k8s.io"
+    assert granted == {
+        ("", "pods"): reading,
+        (custom, "azureidentities"): reading,
+        (custom, "azureidentitybindings"): reading,
+    }
+    pod = daemon_set["spec"]["template"]["spec"]
+    (subject,) = binding["subjects"]
+    assert subject["name"] == pod["serviceAccountName"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (container,) = pod["containers"]
+    assert container["securityContext"]["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH"],
+    }

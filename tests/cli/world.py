@@ -1,0 +1,168 @@
+"""A cluster and an Azure of the sandbox for the commands: real servers, no nodes' processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.authority import write_certificates
+from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+
+CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the two servers are, and the administrator's and operator's hands."""
+
+    plan: Plan
+    api: httpx2.Client
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a person's shell would have from `podidentity sandbox env`, and no more."""
+        bundle = str(self.plan.ca_bundle)
+        return {
+            "KUBECONFIG": str(self.plan.kubeconfig),
+            "HTTPS_PROXY": f"http://127.0.0.1:{self.plan.azure_proxy_port}",
+            "NO_PROXY": "127.0.0.1,localhost,169.254.169.254",
+            "SSL_CERT_FILE": bundle,
+            "REQUESTS_CA_BUNDLE": bundle,
+            "AZURE_TENANT_ID": self.plan.tenant_id,
+            "AZURE_CLIENT_ID": self.plan.operator_id,
+            "AZURE_CLIENT_SECRET": self.plan.operator_secret,
+        }
+
+    def send(self, method: str, path: str, body: object = None, **params: str) -> Any:
+        """Ask the API server as its administrator; a failure fails the test."""
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        response = self.api.request(
+            method,
+            path,
+            params=params,
+            content=None if body is None else json.dumps(body),
+            headers={"Content-Type": kind},
+        )
+        assert response.is_success, (response.status_code, response.text)
+        return response.json()
+
+    def get(self, path: str) -> Any:
+        """Return the object at `path`, or None."""
+        response = self.api.get(path)
+        if response.status_code == 404:
+            return None
+        assert response.is_success, response.text
+        return response.json()
+
+    def namespace(self, name: str) -> str:
+        self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        return name
+
+    def pod(
+        self, namespace: str, name: str, labels: Mapping[str, str] | None = None, *, node: int = 0
+    ) -> None:
+        spec = {
+            "nodeName": self.plan.nodes[node].name,
+            "containers": [{"name": "main", "image": "x"}],
+        }
+        body = {"metadata": {"name": name, "labels": labels or {}}, "spec": spec}
+        self.send("POST", f"/api/v1/namespaces/{namespace}/pods", body)
+
+    def custom(self, namespace: str, plural: str, name: str, spec: Mapping[str, Any]) -> None:
+        kinds = {
+            "azureidentities": "AzureIdentity",
+            "azureidentitybindings": "AzureIdentityBinding",
+        }
+        body = {
+            "apiVersion": "aadpodidentity.k8s.io/v1",
+            "kind": kinds[plural],
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        self.send("POST", f"{CUSTOM}/namespaces/{namespace}/{plural}", body)
+
+
+def _listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def _start(module: str, folder: Path, fds: Mapping[str, Sequence[int]]) -> subprocess.Popen[bytes]:
+    """Start a part of the sandbox and return when it serves."""
+    reader, writer = os.pipe()
+    options = [f"--{name}={fd}" for name, numbers in fds.items() for fd in numbers]
+    passed = [fd for numbers in fds.values() for fd in numbers]
+    with (folder / f"{module}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                f"podidentity_sandbox.{module}",
+                f"--folder={folder}",
+                *options,
+                f"--ready-fd={writer}",
+            ],
+            pass_fds=(*passed, writer),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    os.close(writer)
+    with os.fdopen(reader, "rb") as ready:
+        said = ready.read()
+    assert said == b"ready\n", (folder / f"{module}.log").read_text()
+    return process
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[World]:
+    """Yield a world of two nodes; nothing of it remains."""
+    with contextlib.ExitStack() as stack:
+        api, https, imds, proxy = (stack.enter_context(_listener()) for _ in range(4))
+        dns = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        dns.bind(("127.0.0.1", 0))
+        plan = draw_plan(
+            "cli",
+            str(folder),
+            nodes=2,
+            rootless=True,
+            apiserver_port=api.getsockname()[1],
+            azure_proxy_port=proxy.getsockname()[1],
+            cgroup_root="",
+        )
+        plan.save()
+        write_certificates(plan)
+        write_kubeconfig(plan)
+        sockets = {"https-fd": https, "imds-fd": imds, "dns-fd": dns, "proxy-fd": proxy}
+        for process in (
+            _start("cluster", folder, {"listen-fd": [api.fileno()]}),
+            _start("azure", folder, {name: [sock.fileno()] for name, sock in sockets.items()}),
+        ):
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        client = httpx2.Client(
+            base_url=f"https://127.0.0.1:{plan.apiserver_port}",
+            headers={"Authorization": f"Bearer {plan.admin_token}"},
+            verify=ssl.create_default_context(cafile=str(plan.ca_certificate)),
+            trust_env=False,
+            timeout=20,
+        )
+        world = World(plan, stack.enter_context(client))
+        for node in plan.nodes:
+            world.send(
+                "POST",
+                "/api/v1/nodes",
+                {"metadata": {"name": node.name}, "spec": {"providerID": node.provider_id}},
+            )
+        yield world
