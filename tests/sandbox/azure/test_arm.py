@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
 import pytest
+from tests.sandbox.azure.conftest import Azure
 from tests.sandbox.azure.direct import Direct
 
+from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.state import Group, ScaleSet
 from podidentity_sandbox.azure.tokens import Issuer
 
@@ -182,53 +185,54 @@ def test_a_refused_change_changes_nothing(direct: Direct) -> None:
     assert direct.world.find(ScaleSet, direct.plan.scale_set_id) == before
 
 
-def test_a_role_is_found_by_its_name_and_given_once(direct: Direct) -> None:
-    mine = direct.identity("mine")
-    scope = f"{mine.id}/providers/Microsoft.Authorization"
-    query = "api-version=2022-04-01&$filter=roleName%20eq%20'managed identity operator'"
-    (role,) = direct.made("GET", f"{scope}/roleDefinitions?{query}")["value"]
-    assert role["name"] == "f1a07417-d97a-45cb-824c-7a7467783830"
-    body = {"properties": {"roleDefinitionId": role["id"], "principalId": mine.principal_id}}
-    path = f"{scope}/roleAssignments/{uuid.uuid4()}"
-    assert [direct.arm("PUT", path, body)[0] for _ in range(2)] == [201, 200]
-    twice = direct.arm("PUT", f"{scope}/roleAssignments/{uuid.uuid4()}", body)
-    assert (twice[0], twice[1]["error"]["code"]) == (409, "RoleAssignmentExists")
-    unknown = {**body["properties"], "principalId": str(uuid.uuid4())}
-    refused = direct.arm("PUT", path, {"properties": unknown})
-    assert refused[1]["error"]["code"] == "PrincipalNotFound"
-    query = f"api-version=2022-04-01&$filter=atScope()%20and%20assignedTo('{mine.principal_id}')"
-    (given,) = direct.made("GET", f"{scope}/roleAssignments?{query}")["value"]
-    assert given["properties"]["scope"] == mine.id
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("resourceGroups", ["aks-west-experimental", "aks-nodes-west-experimental"]),
+        (IDENTITIES, ["aks-experimental-agentpool"]),
+        (f"resourceGroups/aks-west-experimental/{IDENTITIES}", []),
+        ("providers/Microsoft.Compute/virtualMachineScaleSets", ["aks-nodepool1-12345678-vmss"]),
+    ],
+)
+def test_lists_hold_what_is_there(direct: Direct, path: str, names: list[str]) -> None:
+    assert [one["name"] for one in direct.made("GET", path)["value"]] == names
 
 
-def test_a_vault_always_uses_access_policies_and_its_maker_is_let_in(direct: Direct) -> None:
-    path = f"resourceGroups/{direct.plan.cluster_group}/providers/Microsoft.KeyVault/vaults/my-kv"
-    properties = {
-        "tenantId": direct.plan.tenant_id,
-        "sku": {"family": "A", "name": "standard"},
-        "enableRbacAuthorization": True,
-        "accessPolicies": [],
-    }
-    made = direct.made("PUT", path, {**EUROPE, "properties": properties})["properties"]
-    assert made["enableRbacAuthorization"] is False
-    assert made["vaultUri"] == "https://my-kv.vault.azure.net/"
-    assert [policy["permissions"]["secrets"] for policy in made["accessPolicies"]] == [["all"]]
+def test_a_group_keeps_its_location(direct: Direct) -> None:
+    path = f"resourceGroups/{direct.plan.node_group}"
+    changed = direct.made("PUT", path, {**EUROPE, "tags": {"a": "b"}})
+    assert (changed["tags"], direct.made("GET", path)["tags"]) == ({"a": "b"}, {"a": "b"})
+    status, answer, _ = direct.arm("PUT", path, {"location": "eastus"})
+    assert (status, answer["error"]["code"]) == (409, "InvalidResourceGroupLocation")
 
 
-def test_a_vault_name_is_taken_in_all_of_azure(direct: Direct) -> None:
-    properties = {
-        "tenantId": direct.plan.tenant_id,
-        "sku": {"family": "A", "name": "standard"},
-        "accessPolicies": [],
-    }
-    body = {**EUROPE, "properties": properties}
-    kind = "providers/Microsoft.KeyVault/vaults"
-    direct.made("PUT", f"resourceGroups/{direct.plan.cluster_group}/{kind}/my-kv", body)
-    for name, status, code in (
-        ("MY-KV", 409, "VaultAlreadyExists"),
-        ("1st", 400, "VaultNameNotValid"),
-        ("a--b", 400, "VaultNameNotValid"),
-    ):
-        path = f"resourceGroups/{direct.plan.node_group}/{kind}/{name}"
-        got, answer, _ = direct.arm("PUT", path, body)
-        assert (got, answer["error"]["code"]) == (status, code)
+@pytest.mark.parametrize("body", [{"sku": {}}, {"identity": {"type": "None"}, "tags": {}}])
+def test_of_a_scale_set_only_the_identities_change(direct: Direct, body: Any) -> None:
+    status, answer, _ = direct.arm("PATCH", direct.plan.scale_set_id, body)
+    assert (status, answer["error"]["code"]) == (400, "InvalidParameter")
+
+
+def test_an_operation_that_never_was_is_not_found(direct: Direct) -> None:
+    path = f"providers/Microsoft.Compute/locations/westeurope/operations/{uuid.uuid4()}"
+    assert direct.arm("GET", path)[0] == 404
+
+
+async def test_the_operator_waits_for_the_end_of_what_he_starts(
+    cloud: Azure, operator: AzureOperator
+) -> None:
+    await operator.arm_delay(0.2)
+    identity = await operator.create_identity(cloud.plan.node_group, "mine")
+    waiting = asyncio.create_task(
+        operator.arm("PATCH", cloud.plan.scale_set_id, attach(identity["id"]))
+    )
+    while not cloud.world.operations:
+        await operator.imds_requests()  # a round trip, in which the change arrives
+    assert not waiting.done()
+    cloud.clock.now += 0.2
+    await waiting
+
+
+async def test_the_operator_is_told_why_he_was_refused(operator: AzureOperator) -> None:
+    with pytest.raises(AzureError, match="could not be found") as refusal:
+        await operator.arm("GET", f"{operator.subscription}/resourceGroups/x")
+    assert (refusal.value.status, refusal.value.code) == (404, "ResourceGroupNotFound")

@@ -230,6 +230,28 @@ async def test_the_instance_document_describes_the_node_that_asks(direct: Direct
     assert (reply.body, reply.content_type) == (b"westeurope", "text/plain; charset=utf-8")
 
 
+@pytest.mark.parametrize(
+    ("path", "version", "key"),
+    [
+        ("identity/info", "2018-02-01", "tenantId"),
+        ("attested/document", "2018-10-01", "signature"),
+        ("scheduledevents", "2020-07-15", "Events"),
+        ("instance/network/interface/0", "2021-02-01", "macAddress"),
+    ],
+)
+async def test_the_other_endpoints_are_there_too(
+    direct: Direct, path: str, version: str, key: str
+) -> None:
+    reply, body = await ask(direct, f"/metadata/{path}?api-version={version}")
+    assert (reply.status, key in body) == (200, True)
+
+
+async def test_what_is_below_a_node_of_the_instance_is_listed_as_text(direct: Direct) -> None:
+    target = "/metadata/instance/network?api-version=2021-02-01&format=text"
+    request = Request(method="GET", target=target, source="127.0.0.7", headers=METADATA)
+    assert (await direct.imds.handle(request)).body == b"interface/"
+
+
 async def test_imdsv2_is_there_and_tempting(direct: Direct) -> None:
     version = "cred-api-version=2.0"
     _, platform = await ask(direct, f"/metadata/identity/getplatformmetadata?{version}")

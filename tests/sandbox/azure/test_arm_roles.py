@@ -1,0 +1,123 @@
+"""Role definitions and assignments, at any scope."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from tests.sandbox.azure.direct import Direct
+
+from podidentity_sandbox.azure.arm.roles import ROLES
+from podidentity_sandbox.azure.state import UserAssignedIdentity
+
+AUTHORIZATION = "providers/Microsoft.Authorization"
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+OWN = "Microsoft.ManagedIdentity/userAssignedIdentities"
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "allowed"),
+    [
+        ("Owner", "Microsoft.Authorization/roleAssignments/write", True),
+        ("Contributor", "Microsoft.Authorization/roleAssignments/write", False),
+        ("Contributor", "Microsoft.Authorization/roleAssignments/read", True),
+        ("Contributor", "Microsoft.Compute/virtualMachineScaleSets/write", True),
+        ("Reader", "Microsoft.Compute/virtualMachineScaleSets/read", True),
+        ("Reader", "Microsoft.Compute/virtualMachineScaleSets/write", False),
+        ("Managed Identity Operator", f"{OWN}/assign/action", True),
+        ("Managed Identity Operator", f"{OWN}/read", True),
+        ("Managed Identity Operator", f"{OWN}/write", False),
+        ("Virtual Machine Contributor", "Microsoft.Compute/virtualMachineScaleSets/write", True),
+        ("Virtual Machine Contributor", f"{OWN}/assign/action", False),
+    ],
+)
+def test_a_role_allows_what_azure_says_it_does(role: str, action: str, allowed: bool) -> None:
+    found = next(one for one in ROLES if one.name == role)
+    assert found.allows(action) is allowed
+    assert found.allows(action.upper()) is allowed
+
+
+@pytest.fixture
+def mine(direct: Direct) -> UserAssignedIdentity:
+    return direct.identity("mine")
+
+
+def grant(principal: str, role: str = READER) -> dict[str, object]:
+    where = f"/subscriptions/x/{AUTHORIZATION}/roleDefinitions/{role}"
+    return {"properties": {"roleDefinitionId": where, "principalId": principal}}
+
+
+def test_an_assignment_is_made_once_read_and_taken_back(
+    direct: Direct, mine: UserAssignedIdentity
+) -> None:
+    path = f"{mine.id}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
+    body = grant(mine.principal_id.upper())
+    assert [direct.arm("PUT", path, body)[0] for _ in range(2)] == [201, 200]
+    found = direct.made("GET", path.upper())["properties"]
+    assert (found["principalId"], found["scope"]) == (mine.principal_id, mine.id)
+    assert [direct.arm("DELETE", path)[0] for _ in range(2)] == [200, 204]
+    assert direct.arm("GET", path)[1]["error"]["code"] == "RoleAssignmentNotFound"
+
+
+@pytest.mark.parametrize(
+    ("because", "status", "code"),
+    [
+        ("the same grant under another name", 409, "RoleAssignmentExists"),
+        ("another role under the same name", 400, "RoleAssignmentUpdateNotPermitted"),
+        ("a name that is no GUID", 400, "InvalidRoleAssignmentId"),
+        ("an unknown principal", 400, "PrincipalNotFound"),
+        ("an unknown role", 400, "RoleDefinitionDoesNotExist"),
+        ("no properties", 400, "InvalidRequestContent"),
+        ("no JSON", 400, "InvalidRequestContent"),
+    ],
+)
+def test_an_assignment_that_cannot_be_is_refused(
+    direct: Direct, mine: UserAssignedIdentity, because: str, status: int, code: str
+) -> None:
+    base, name = f"{mine.id}/{AUTHORIZATION}/roleAssignments", uuid.uuid4()
+    good, new = grant(mine.principal_id), uuid.uuid4()
+    direct.made("PUT", f"{base}/{name}", good)
+    path, body = {
+        "the same grant under another name": (new, good),
+        "another role under the same name": (name, grant(mine.principal_id, ROLES[0].id)),
+        "a name that is no GUID": ("x", good),
+        "an unknown principal": (new, grant(str(uuid.uuid4()))),
+        "an unknown role": (new, grant(mine.principal_id, "x")),
+        "no properties": (new, {}),
+        "no JSON": (new, None),
+    }[because]
+    got, answer, _ = direct.arm("PUT", f"{base}/{path}", body)
+    assert (got, answer["error"]["code"]) == (status, code)
+
+
+def test_a_role_is_found_by_its_name_without_case(direct: Direct) -> None:
+    query = "api-version=2022-04-01&$filter=roleName%20eq%20'managed identity operator'"
+    (role,) = direct.made("GET", f"{AUTHORIZATION}/roleDefinitions?{query}")["value"]
+    assert role["name"] == "f1a07417-d97a-45cb-824c-7a7467783830"
+    every = direct.made("GET", f"{AUTHORIZATION}/roleDefinitions")["value"]
+    assert len(every) == len(ROLES)
+
+
+def test_assignments_are_listed_from_above_and_below_and_with_at_scope_from_above_only(
+    direct: Direct, mine: UserAssignedIdentity
+) -> None:
+    who = mine.principal_id
+    direct.grant("Reader", who, direct.world.subscription)
+    direct.grant("Managed Identity Operator", who, mine.id)
+
+    def scopes(where: str, condition: str) -> list[str]:
+        query = f"api-version=2022-04-01&$filter={condition}".replace(" ", "%20")
+        found = direct.made("GET", f"{where}/{AUTHORIZATION}/roleAssignments?{query}")
+        return [one["properties"]["scope"] for one in found["value"]]
+
+    both = [direct.world.subscription, mine.id]
+    assert scopes(mine.id, f"atScope() and assignedTo('{who}')") == both
+    assert scopes(both[0], f"principalId eq '{who}'") == both
+    assert scopes(both[0], f"atScope() and assignedTo('{who}')") == both[:1]
+    assert len(scopes(both[0], "atScope()")) == 2  # the operator's, too
+
+
+@pytest.mark.parametrize("kind", ["roleDefinitions", "roleAssignments"])
+def test_a_filter_that_is_not_understood_is_refused_not_ignored(direct: Direct, kind: str) -> None:
+    path = f"{AUTHORIZATION}/{kind}?api-version=2022-04-01&$filter=x"
+    assert direct.arm("GET", path)[1]["error"]["code"] == "UnsupportedFilter"
