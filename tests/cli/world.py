@@ -160,9 +160,7 @@ def running(folder: Path) -> Iterator[World]:
         )
         world = World(plan, stack.enter_context(client))
         for node in plan.nodes:
-            world.send(
-                "POST",
-                "/api/v1/nodes",
-                {"metadata": {"name": node.name}, "spec": {"providerID": node.provider_id}},
-            )
+            metadata = {"name": node.name, "labels": {"kubernetes.io/os": "linux"}}
+            body = {"metadata": metadata, "spec": {"providerID": node.provider_id}}
+            world.send("POST", "/api/v1/nodes", body)
         yield world

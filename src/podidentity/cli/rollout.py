@@ -33,6 +33,8 @@ class Rollout:
         return self.current and self.ready >= self.desired
 
     def __str__(self) -> str:
+        if not self.desired:
+            return "There is no Linux node yet; NMI will be on each that comes"
         return f"NMI is ready on {self.ready} of {self.desired} nodes"
 
 

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import yaml
+from tests.cli.conftest import CRDS, Ran
+from tests.cli.world import World
+
+from podidentity import manifests
+
+Run = Callable[..., Ran]
+PODS = "/api/v1/namespaces/kube-system/pods"
+OURS = "app.kubernetes.io/component=nmi"
+
+
+def nmi_pods(world: World) -> list[Any]:
+    found = world.send("GET", PODS, labelSelector=OURS)["items"]
+    return sorted(found, key=lambda pod: pod["spec"]["nodeName"])
+
+
+def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
+    """Say of a pod what its kubelet would."""
+    condition = {"type": "Ready", "status": str(ready)}
+    body = {"status": {"phase": "Running", "conditions": [condition], **status}}
+    world.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", body)
+
+
+@pytest.fixture
+def cluster(bare: World, podidentity: Run) -> Iterator[World]:
+    """A cluster without pod identity; its kubelets are the test."""
+    yield bare
+    for pod in nmi_pods(bare):
+        bare.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+    podidentity("disable", "--timeout", "5s")
+    for pod in nmi_pods(bare):
+        bare.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "podidentity", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], line: str) -> list[str]:
+    """Read the command's lines up to this one."""
+    assert process.stdout is not None
+    said = []
+    for each in process.stdout:
+        said.append(each.rstrip("\n"))
+        if said[-1] == line:
+            return said
+    raise AssertionError((said, process.stderr and process.stderr.read()))
+
+
+def test_enable_brings_everything_and_waits_for_every_node(cluster: World) -> None:
+    with running("enable") as process:
+        said = until(process, "NMI is ready on 0 of 2 nodes")
+        names = [each["metadata"]["name"] for each in manifests.crds()]
+        for name in names:
+            assert any(line.split("/")[1].split()[0] == name for line in said[:-1])
+        assert "daemonset.apps/nmi created" in said
+        first, second = nmi_pods(cluster)
+        become(cluster, first, ready=True)
+        until(process, "NMI is ready on 1 of 2 nodes")
+        become(cluster, second, ready=True)
+        until(process, "NMI is ready on 2 of 2 nodes")
+        assert process.wait(10) == 0
+
+
+def test_enable_may_be_repeated(cluster: World, podidentity: Run) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    before = cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+    ran = podidentity("enable", "--no-wait")
+    assert ran.code == 0
+    assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
+    ran = podidentity("enable", "--no-wait", "--image", "other:1")
+    assert "daemonset.apps/nmi configured" in ran.out
+    after = cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    (container,) = after["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "other:1"
+
+
+def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
+    cluster: World, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    with running("enable", "--timeout", "60s") as process:
+        until(process, "NMI is ready on 0 of 2 nodes")
+        first, second = nmi_pods(cluster)
+        become(cluster, first, ready=True)
+        until(process, "NMI is ready on 1 of 2 nodes")
+        waiting = {"reason": "ImagePullBackOff", "message": "cannot pull podidentity:0.1.0"}
+        container = {
+            "name": "nmi",
+            "state": {"waiting": waiting},
+            "ready": False,
+            "restartCount": 0,
+            "image": "i",
+            "imageID": "",
+        }
+        become(cluster, second, ready=False, containerStatuses=[container])
+    ran = podidentity("enable", "--timeout", "1s")
+    assert ran.code == 1
+    node = second["spec"]["nodeName"]
+    assert f"  {node}: ImagePullBackOff: cannot pull podidentity:0.1.0\n" in ran.err
+    assert first["spec"]["nodeName"] not in ran.err
+    assert "error: NMI is not ready on every node after 1 s." in ran.err
+
+
+def test_disable_takes_nmi_away_and_keeps_the_custom_resources(
+    cluster: World, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    with running("disable") as process:
+        until(process, "serviceaccount/podidentity-nmi deleted")
+        for pod in nmi_pods(cluster):
+            cluster.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        assert process.wait(10) == 0
+        assert process.stdout is not None
+        assert "The nodes keep their rules" in process.stdout.read()
+    assert cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi") is None
+    for crd in manifests.crds():
+        assert cluster.get(f"{CRDS}/{crd['metadata']['name']}") is not None
+
+
+@pytest.mark.usefixtures("cluster")
+def test_disabling_what_is_not_enabled_is_no_failure(podidentity: Run) -> None:
+    ran = podidentity("disable")
+    assert ran.code == 0
+    assert "daemonset.apps/nmi not found" in ran.out
+
+
+@pytest.mark.parametrize("command", [["list"], ["explain", "pod", "kube-system/x"]])
+def test_without_pod_identity_it_says_how_to_enable_it(
+    cluster: World, podidentity: Run, command: list[str]
+) -> None:
+    assert podidentity("disable", "--purge", "--yes").code == 0
+    if command[0] == "explain":
+        cluster.pod("kube-system", "x")
+    ran = podidentity(*command)
+    if command[0] == "explain":
+        cluster.send("DELETE", f"{PODS}/x", gracePeriodSeconds="0")
+    assert ran.code == 1
+    assert ran.err == (
+        "error: Pod identity is not enabled in this cluster. Run podidentity enable.\n"
+    )
+
+
+def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    ran = podidentity("enable", "--dry-run", "--image", "i:1")
+    assert ran.code == 0
+    assert list(yaml.safe_load_all(ran.out)) == [*manifests.crds(), *manifests.nmi(image="i:1")]
+    assert "&id" not in ran.out
+
+
+def test_purging_asks_first(bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click.confirm", refuse)
+    before = len(bare.send("GET", CRDS)["items"])
+    ran = podidentity("disable", "--purge")
+    assert ran.code == 130
+    assert len(bare.send("GET", CRDS)["items"]) == before
+
+
+def refuse(*_: object, abort: bool) -> None:
+    assert abort
+    raise KeyboardInterrupt
