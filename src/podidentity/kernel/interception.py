@@ -14,10 +14,14 @@ from pathlib import Path
 from socket import socket
 
 from podidentity.core.ports import Clock
-from podidentity.kernel import drift, rules
-from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel import backstop, drift, rules
+from podidentity.kernel.fence import Fence, FenceError
 from podidentity.kernel.rules import Redirect
-from podidentity.kernel.sysctl import PROC_SYS_NET, RouteLocalnet, SysctlError
+from podidentity.kernel.sysctl import PROC_SYS_NET
+
+__all__ = ["Interception", "InterceptionError", "Redirect"]
+
+InterceptionError = FenceError
 
 _log = logging.getLogger(__name__)
 
@@ -28,131 +32,124 @@ _QUIET = 0.1
 """Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
 
 
-class InterceptionError(Exception):
-    """The rules cannot be installed or removed; the message names the cause and the next step."""
-
-
 class Interception:
     """Installs, watches and repairs the rules of the network namespace that this process is in.
 
-    Implements `core.ports.Interception`. Raises InterceptionError where libnftables is missing.
+    Implements `core.ports.Interception`. Raises InterceptionError, here where libnftables is
+    missing, with the cause and the next step in its message.
     """
 
     def __init__(
         self, redirect: Redirect, clock: Clock, *, proc_sys_net: Path = PROC_SYS_NET
     ) -> None:
-        try:
-            self._nft = Nftables()
-        except NftablesError as error:
-            raise InterceptionError(str(error)) from error
-        self._table = drift.TableInquiry(rules.TABLE)
-        self._redirect = redirect
         self._clock = clock
-        self._localnet = RouteLocalnet(proc_sys_net)
-        self._replacement = rules.replacement(redirect)
+        self._fence = Fence(redirect, proc_sys_net)
+        self._seen = Fence(redirect, proc_sys_net)
+        """The same, to look at while the other one is being repaired by a thread."""
+        self._cause = ""
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
-        """How often the rules or the sysctl were found changed and put right."""
+        """How often something was found changed and put right."""
         self.failure = ""
         """Why the last repair failed; "" where it did not."""
 
     def install(self) -> None:
-        """Put the rules in place in one transaction, then set the sysctl; safe to repeat.
-
-        In this order, because the sysctl without the loopback guard would open the node.
-        """
-        try:
-            self._nft.run(self._replacement)
-            self._repair_sysctl()
-        except (NftablesError, SysctlError) as error:
-            raise InterceptionError(f"cannot intercept pods' IMDS traffic: {error}") from error
+        """Close the way to the real IMDS, then redirect in one transaction; safe to repeat."""
+        self._fence.install()
 
     def remove(self) -> tuple[str, ...]:
-        """Take exactly our table away, and the sysctl if this object set it; return what is left.
+        """Take exactly our rules away, end `guard` first; return what is left to do.
 
         From here on pods reach the real IMDS.
         """
-        try:
-            off = self._localnet.restore()
-            self._nft.run(rules.deletion())
-        except (NftablesError, SysctlError) as error:
-            raise InterceptionError(f"cannot remove the rules: {error}") from error
-        if off or not self._redirect.needs_localnet:
+        if self._fence.remove():
             return ()
         return ("net.ipv4.conf.all.route_localnet is still 1: clear it unless kube-proxy needs it",)
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps pods' IMDS traffic from being intercepted; () where all is well."""
-        found = []
         try:
-            if not rules.is_as_wanted(self._redirect, self._nft.run(rules.listing())):
-                found.append(f"table ip {rules.TABLE} is not as it was installed")
-        except NftablesError as error:
-            found.append(f"table ip {rules.TABLE} cannot be listed: {error}")
-        try:
-            if self._redirect.needs_localnet and not self._localnet.is_enabled():
-                found.append("net.ipv4.conf.all.route_localnet is 0")
-        except SysctlError as error:
-            found.append(str(error))
-        return tuple(found)
+            return tuple(self._seen.problems())
+        except FenceError as error:
+            return (str(error),)
 
-    async def guard(self) -> None:
-        """Repair whatever others change, until cancelled; the rules stay when it ends."""
-        loop = asyncio.get_running_loop()
-        with drift.subscribe() as notices:
-            loop.add_reader(notices, self._noticed, notices)
-            try:
-                while True:
-                    self.check()
-                    await self._clock.sleep(_RETRY_AFTER if self.failure else _CHECK_EVERY)
-            finally:
-                loop.remove_reader(notices)
+    def check(self) -> bool:
+        """Repair what is not as wanted; return whether something was not and now is.
 
-    def check(self, cause: str = "") -> bool:
-        """Repair what is not as wanted; return whether something was, whatever `cause` says."""
+        Blocks for as long as others hold the kernel's lock of rules.
+        """
         try:
-            repaired = [*self._repair_rules(), *self._repair_sysctl()]
-        except (NftablesError, SysctlError, OSError) as error:
+            repaired = self._fence.repair()
+        except FenceError as error:
             if str(error) != self.failure:
                 _log.error("cannot repair the interception, will try again: %s", error)
             self.failure = str(error)
             return False
         self.failure = ""
         if repaired:
-            self._report(" and ".join(repaired), cause)
+            self.repairs += 1
+            self._report(" and ".join(repaired))
         return bool(repaired)
 
-    def close(self) -> None:
-        """Free libnftables; the rules stay."""
-        self._nft.close()
-        self._table.close()
+    async def guard(self) -> None:
+        """Repair whatever others change, until cancelled; the rules stay when it ends."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        with drift.subscribe() as of_table, backstop.subscribe() as of_routing:
+            loop.add_reader(of_table, self._table_changed, of_table, changed)
+            loop.add_reader(of_routing, _routing_changed, of_routing, changed)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._tick(changed))
+                    group.create_task(self._repair_whenever(changed))
+            finally:
+                loop.remove_reader(of_table)
+                loop.remove_reader(of_routing)
 
-    def _noticed(self, notices: socket) -> None:
-        """Look after our table if a notice names it: our own changes are found as wanted."""
+    def close(self) -> None:
+        """Free what talks to the kernel, after `guard` has ended; the rules stay."""
+        self._fence.close()
+        self._seen.close()
+
+    async def _repair_whenever(self, changed: asyncio.Event) -> None:
+        """Check at the start and after each change; changes during a check make one more."""
+        while True:
+            changed.clear()
+            # In a thread: requests go on while others hold the lock. And to its end: what the
+            # thread uses must not be closed under it.
+            check = asyncio.create_task(asyncio.to_thread(self.check))
+            try:
+                await asyncio.shield(check)
+            finally:
+                await check
+            if self.failure:
+                await self._clock.sleep(_RETRY_AFTER)
+            else:
+                await changed.wait()
+
+    async def _tick(self, changed: asyncio.Event) -> None:
+        while True:
+            await self._clock.sleep(_CHECK_EVERY)
+            changed.set()
+
+    def _table_changed(self, notices: socket, changed: asyncio.Event) -> None:
+        """Have our table looked after if a notice names it: our own changes are found as wanted."""
         notice = drift.pending(notices, rules.TABLE)
         if notice.touched:
-            self.check(notice.cause)
+            self._cause = notice.cause
+            changed.set()
 
-    def _repair_rules(self) -> list[str]:
-        # A hole is closed first and understood later: no listing where there is nothing to list.
-        if not self._table.exists():
-            self._nft.run(self._replacement)
-            return ["the table was gone"]
-        if rules.is_as_wanted(self._redirect, self._nft.run(rules.listing())):
-            return []
-        self._nft.run(self._replacement)
-        return ["the table was changed"]
-
-    def _repair_sysctl(self) -> list[str]:
-        changed = self._redirect.needs_localnet and self._localnet.enable()
-        return ["route_localnet was off"] if changed else []
-
-    def _report(self, what: str, cause: str) -> None:
-        self.repairs += 1
+    def _report(self, what: str) -> None:
+        cause, self._cause = self._cause or "an unknown hand", ""
         now = self._clock.monotonic()
         if now - self._reported < _QUIET:
             self._unreported += 1
             return
         more = f" ({self._unreported} more just before)" if self._unreported else ""
-        _log.warning("interception repaired: %s; by %s%s", what, cause or "an unknown hand", more)
+        _log.warning("interception repaired: %s; by %s%s", what, cause, more)
         self._reported, self._unreported = now, 0
+
+
+def _routing_changed(notices: socket, changed: asyncio.Event) -> None:
+    backstop.forget(notices)
+    changed.set()

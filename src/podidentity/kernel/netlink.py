@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 SOCK_DIAG, NETFILTER = 4, 12  # NETLINK_SOCK_DIAG, NETLINK_NETFILTER; socket has NETLINK_ROUTE
 
-NLM_F_REQUEST = 0x1
-NLM_F_DUMP = 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
 NLM_F_DUMP_INTR = 0x10
 """Set on an answer while whose dump the table changed: it may be incomplete."""
 

@@ -19,7 +19,11 @@ class NftablesError(Exception):
 
 
 class Nftables:
-    """One context of libnftables, for the network namespace in which it is made."""
+    """One context of libnftables, for the network namespace in which it is made.
+
+    Changing something may take 60 ms: whoever else changes rules holds the kernel's lock of them
+    until his process has ended. Listing does not wait. A context may be used by one thread at once.
+    """
 
     def __init__(self) -> None:
         self._library = _load()

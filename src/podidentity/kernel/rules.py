@@ -3,11 +3,10 @@
 One table, `ip podid`, three chains. As nft prints them:
 
     chain guard_pre   { type filter hook prerouting priority raw;
-      iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-      iifname != "lo" ip saddr 127.0.0.0/8 counter drop }
+      iifname != "lo" ip daddr 127.0.0.0/8 counter drop }
     chain intercept   { type nat hook prerouting priority dstnat - 10;
       ip daddr 169.254.169.254 tcp dport 80 counter dnat to 127.0.0.1:2579 }
-    chain guard_fwd   { type filter hook forward priority filter - 10;
+    chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
 
 * guard_pre: `route_localnet`, which the redirection needs, would open the node's loopback to pods
@@ -15,10 +14,11 @@ One table, `ip podid`, three chains. As nft prints them:
   for every interface but `lo`, and needs no list of pods' interfaces that a new CNI could escape.
   It comes before conntrack, and so before our own redirection turns the address into 127.0.0.1.
 * intercept: before kube-proxy's chains (dstnat, -100); the first redirection of a connection wins.
-* guard_fwd: what was not redirected is refused at once: connections older than the rules, and those
-  that another rule took out. It fails closed. The node's own traffic is not forwarded: it passes.
+* guard_imds: what was not redirected is refused at once: connections older than the rules, and
+  those that another rule took out. It stands before routing (kernel 5.9), because there `backstop`
+  drops what it would refuse. The node's own traffic does not come this way: it passes.
 
-Neither of the two has an interface match: whatever is routed through the node is meant.
+The last two have no interface match: whatever is routed through the node is meant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLE = "podid"
 
 _TABLE_REF = {"family": "ip", "name": TABLE}
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
-_RAW, _BEFORE_KUBE_PROXY, _BEFORE_FILTERS = -300, -110, -10
+_RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -110, -90
 _KERNELS_OWN = ("handle", "index")
 
 
@@ -77,15 +77,14 @@ def wanted(redirect: Redirect) -> list[dict[str, Any]]:
         {"table": dict(_TABLE_REF)},
         _chain("guard_pre", "filter", "prerouting", _RAW),
         _chain("intercept", "nat", "prerouting", _BEFORE_KUBE_PROXY),
-        _chain("guard_fwd", "filter", "forward", _BEFORE_FILTERS),
+        _chain("guard_imds", "filter", "prerouting", _AFTER_REDIRECTIONS),
         _rule("guard_pre", elsewhere, _match(_field("ip", "daddr"), _LOOPBACK), {"drop": None}),
-        _rule("guard_pre", elsewhere, _match(_field("ip", "saddr"), _LOOPBACK), {"drop": None}),
         _rule(
             "intercept",
             *imds,
             {"dnat": {"addr": redirect.target, "port": redirect.listen_port}},
         ),
-        _rule("guard_fwd", *imds, {"reject": {"type": "tcp reset"}}),
+        _rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
     ]
 
 
