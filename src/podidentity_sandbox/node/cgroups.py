@@ -6,8 +6,11 @@ cgroup v2 that may be written, as without root; then nothing here does anything.
 
 from __future__ import annotations
 
+import select
 from contextlib import suppress
 from pathlib import Path
+
+_LONGEST_DEATH = 2000  # milliseconds
 
 
 class PodCgroups:
@@ -51,4 +54,14 @@ def _remove(folder: Path) -> None:
         for child in folder.iterdir():
             if child.is_dir():
                 _remove(child)
+        _await_empty(folder)
         folder.rmdir()
+
+
+def _await_empty(folder: Path) -> None:
+    """Wait for processes that an earlier kubelet's death has killed, and not yet ended."""
+    with (folder / "cgroup.events").open() as events:
+        changes = select.poll()
+        changes.register(events, select.POLLPRI)
+        while "populated 1" in events.read() and changes.poll(_LONGEST_DEATH):
+            events.seek(0)

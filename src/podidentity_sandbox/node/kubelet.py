@@ -13,6 +13,7 @@ from typing import Any
 
 from podidentity_sandbox.node.api import ApiError, Unreachable
 from podidentity_sandbox.node.pods import Pod
+from podidentity_sandbox.node.registration import register
 from podidentity_sandbox.node.services import Services
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class Kubelet:
         self._pods: dict[str, Pod] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause = 0.0
+        self.ready = asyncio.Event()
+        """Set when the node is registered and its pods are known."""
 
     def find(self, namespace: str, name: str) -> Pod:
         """Return the pod of that name; raise KeyError."""
@@ -41,9 +44,13 @@ class Kubelet:
 
     async def run(self) -> None:
         """Follow the API server for ever."""
+        services = self._services
         try:
             while True:
+                # Also after a list is needed anew: the server may have forgotten the node.
+                await register(services.api, services.node, services.clock.now())
                 version = await self._list()
+                self.ready.set()
                 while version:
                     version = await self._follow(version)
         finally:
@@ -76,9 +83,9 @@ class Kubelet:
                 elif event["type"] != "BOOKMARK":
                     self._observe(raw)
         except ApiError as error:
-            if error.status == _GONE:
-                return ""
-            await self._be_patient(error)
+            if error.status != _GONE:
+                await self._be_patient(error)
+            return ""
         except Unreachable as error:
             await self._be_patient(error)
         return version

@@ -52,6 +52,7 @@ class Launcher:
                 os.read(wake, 4096)
                 self._reap()
             if self._kubelet.fileno() in ready and not self._answer():
+                self._end_all()
                 return
 
     def _reap(self) -> None:
@@ -62,6 +63,13 @@ class Launcher:
             self._alive.discard(pid)
             code = os.waitstatus_to_exitcode(status)
             self._say({"ended": pid, "code": code if code >= 0 else 128 - code})
+
+    def _end_all(self) -> None:
+        """End what runs, and return when it has: then nothing holds its cgroups any more."""
+        for pid in self._alive:
+            os.kill(pid, signal.SIGKILL)
+        for _ in self._alive:
+            os.wait()
 
     def _answer(self) -> bool:
         raw, fds, _, _ = socket.recv_fds(self._kubelet, LARGEST_ORDER, 3, socket.MSG_CMSG_CLOEXEC)

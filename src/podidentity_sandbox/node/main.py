@@ -21,7 +21,6 @@ from podidentity_sandbox.node.execution import ExecServer
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.network import PodNetwork
 from podidentity_sandbox.node.processes import Launcher
-from podidentity_sandbox.node.registration import register
 from podidentity_sandbox.node.rootfs import prepare_stage
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.plan import Plan
@@ -38,9 +37,9 @@ async def run(services: Services, ready_fd: int) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(services.launcher.listen())
         group.create_task(services.events.run())
-        await register(services.api, services.node, services.clock.now())
         group.create_task(executions.run())
         group.create_task(kubelet.run())
+        await kubelet.ready.wait()
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
 

@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,8 @@ class PodNetwork:
                     namespace=name,
                 )
             except NetworkFailed:
+                with suppress(NetworkFailed):
+                    await _ip(f"netns del {name}")
                 self._pool.give_back(address)
                 raise
         return made
@@ -111,9 +114,10 @@ class PodNetwork:
         """Take it away again."""
         async with self._turn:
             # The interface first: a namespace takes its own down only some time after its end.
-            await _ip(
-                f"link del {attachment.interface}", f"netns del {Path(attachment.namespace).name}"
-            )
+            # A pod that may change its network may have taken it away itself.
+            with suppress(NetworkFailed):
+                await _ip(f"link del {attachment.interface}")
+            await _ip(f"netns del {Path(attachment.namespace).name}")
         self._pool.give_back(attachment.address)
 
 

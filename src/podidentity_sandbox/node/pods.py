@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from podidentity_sandbox.node.api import MERGE_PATCH, ApiError
+from podidentity_sandbox.node.api import ApiError
 from podidentity_sandbox.node.containers import Container
 from podidentity_sandbox.node.network import Attachment, NetworkFailed
 from podidentity_sandbox.node.orders import Surroundings
 from podidentity_sandbox.node.refusals import VolumeRefused
+from podidentity_sandbox.node.reports import PodReports
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import grace_of, parse_pod
 from podidentity_sandbox.node.status import PodFacts, pod_status
@@ -39,8 +41,9 @@ class Pod:
     def __init__(self, raw: Mapping[str, Any], services: Services) -> None:
         self.spec = parse_pod(raw)
         self._services = services
-        self._had_ended = (raw.get("status") or {}).get("phase") in _ENDED
-        self._status: dict[str, Any] = dict(raw.get("status") or {})
+        known = raw.get("status") or {}
+        self._had_ended = known.get("phase") in _ENDED
+        self._reports = PodReports(self.spec, services.api, known, self._status)
         self._volumes = PodVolumes(self.spec, services)
         self._attachment: Attachment | None = None
         self._address = ""
@@ -51,10 +54,10 @@ class Pod:
         self._deleted = asyncio.Event()
         self._hurry = asyncio.Event()
         self._vanished = False
-        self._dirty = asyncio.Event()
-        make = [Container(c, self.spec, services, self._dirty.set) for c in self._all_specs()]
-        count = len(self.spec.init_containers)
-        self._inits, self._containers = make[:count], make[count:]
+        self._inits, self._containers = (
+            [Container(one, self.spec, services, self._reports.due.set) for one in specs]
+            for specs in (self.spec.init_containers, self.spec.containers)
+        )
 
     def observe(self, raw: Mapping[str, Any]) -> None:
         """Take note of the object as it is now."""
@@ -81,11 +84,15 @@ class Pod:
 
     async def run(self) -> None:
         """Live, and return when nothing of the pod is left."""
-        publisher = asyncio.create_task(self._publish())
+        publisher = asyncio.create_task(self._reports.run())
         life = asyncio.create_task(self._live())
         life.add_done_callback(self._report_bug)
+        deleted = asyncio.create_task(self._deleted.wait())
         try:
-            await self._deleted.wait()
+            await asyncio.wait([life, deleted], return_when=asyncio.FIRST_COMPLETED)
+            if life.done() and life.exception() is None:
+                await self._clear()  # it ended by itself, and its object stays
+            await deleted
             life.cancel()
             await asyncio.wait([life])
             await asyncio.gather(
@@ -93,23 +100,23 @@ class Pod:
             )
             await self._clear()
         finally:
-            life.cancel()
-            publisher.cancel()
-            await asyncio.gather(life, publisher, return_exceptions=True)
-        if not self._vanished:
-            await self._say_farewell()
+            for task in (life, publisher, deleted):
+                task.cancel()
+            await asyncio.gather(life, publisher, deleted, return_exceptions=True)
+        # A pod that had ended before this kubelet came keeps its status.
+        if not self._vanished and (self._had_ended or await self._reports.report()):
+            await self._reports.delete()
 
     async def _live(self) -> None:
         if self._had_ended:
             return
-        self._dirty.set()
+        self._reports.due.set()
         around = await self._prepare()
-        self._dirty.set()
+        self._reports.due.set()
         async with asyncio.TaskGroup() as group:
             fresh = group.create_task(self._volumes.keep_token_fresh())
             await self._run_all(around)
             fresh.cancel()
-        await self._clear()
 
     async def _run_all(self, around: Surroundings) -> None:
         # An init container of a pod that always restarts is run again until it succeeds.
@@ -117,11 +124,11 @@ class Pod:
         for container in self._inits:
             if await container.keep_running(around, policy):
                 self._failed = True
-                self._dirty.set()
+                self._reports.due.set()
                 return
             container.state.ready = True
         self._initialized = True
-        self._dirty.set()
+        self._reports.due.set()
         async with asyncio.TaskGroup() as group:
             for container in self._containers:
                 group.create_task(container.keep_running(around, self.spec.restart_policy))
@@ -156,62 +163,24 @@ class Pod:
                 self._attachment = await asyncio.shield(task)
             except asyncio.CancelledError:
                 # Deleted meanwhile: what is being made must be known, to be taken away.
-                self._attachment = await task
+                with suppress(NetworkFailed):
+                    self._attachment = await task
                 raise
             self._address = self._attachment.address
 
     async def _clear(self) -> None:
         """Take away what the pod had on the node; its programs have ended."""
         attachment, self._attachment = self._attachment, None
-        if attachment is not None:
-            await self._services.network.detach(attachment)
-        self._services.cgroups.remove(self.spec.uid)
-        self._volumes.close()
-
-    async def _publish(self) -> None:
-        """Report the status after each change, until the object is gone."""
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            if not await self._report():
-                return
-
-    async def _report(self) -> bool:
-        """Write the status if it is another than the last one; say whether the object is there."""
-        status = self._status_now()
-        if status == self._status:
-            return True
-        api = self._services.api
-        # The uid makes the server refuse it for a new pod of the same name.
-        body = {"metadata": {"uid": self.spec.uid}, "status": status}
-        path = f"{self._path}/status"
         try:
-            await api.insist(lambda: api.request("PATCH", path, body, content_type=MERGE_PATCH))
-        except ApiError as error:
-            if error.status in {404, 409}:
-                return False
-            _log.error("%s: the status is refused: %s", self.spec.label, error)
-            return True
-        self._status = status
-        return True
+            if attachment is not None:
+                await self._services.network.detach(attachment)
+            self._services.cgroups.remove(self.spec.uid)
+            self._volumes.close()
+        except (NetworkFailed, OSError) as error:
+            # Its programs have ended, which is what a termination promises.
+            _log.error("%s: something of it remains: %s", self.spec.label, error)
 
-    async def _say_farewell(self) -> None:
-        if not self._had_ended and not await self._report():
-            return
-        api = self._services.api
-        body = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "gracePeriodSeconds": 0,
-            "preconditions": {"uid": self.spec.uid},
-        }
-        try:
-            await api.insist(lambda: api.request("DELETE", self._path, body))
-        except ApiError as error:
-            if error.status not in {404, 409}:
-                _log.error("%s: cannot be deleted: %s", self.spec.label, error)
-
-    def _status_now(self) -> dict[str, Any]:
+    def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:
         facts = PodFacts(
             spec=self.spec,
             host_address=self._services.node.address,
@@ -224,7 +193,7 @@ class Pod:
             facts,
             [c.state for c in self._inits],
             [c.state for c in self._containers],
-            previous=self._status,
+            previous=previous,
             now=self._services.clock.now(),
         )
 
@@ -232,10 +201,3 @@ class Pod:
         if not life.cancelled() and (error := life.exception()) is not None:
             _log.error("%s: stopped looking after it", self.spec.label, exc_info=error)
             self._services.events.warn(self.spec, "FailedSync", f"error syncing pod: {error}")
-
-    def _all_specs(self) -> list[Any]:
-        return [*self.spec.init_containers, *self.spec.containers]
-
-    @property
-    def _path(self) -> str:
-        return f"/api/v1/namespaces/{self.spec.namespace}/pods/{self.spec.name}"

@@ -25,6 +25,8 @@ async def ask(session: aiohttp.ClientSession, probe: Probe, address: str) -> str
             return f"HTTP probe failed with statuscode: {response.status}"
     except TimeoutError:
         return f'Get "{url}": context deadline exceeded'
+    except aiohttp.ClientConnectorError as error:
+        return f'Get "{url}": {error.os_error.strerror}'
     except (aiohttp.ClientError, OSError) as error:
         return f'Get "{url}": {error}'
 

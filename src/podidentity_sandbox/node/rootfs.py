@@ -29,8 +29,8 @@ from podidentity_sandbox.node.syscalls import (
     RECURSIVE,
     SLAVE,
     change_root,
-    make_read_only,
     mount,
+    restrict,
 )
 
 STAGE = "/run/kubelet/stage"
@@ -111,7 +111,7 @@ class _Tree:
             elif entry.is_file():
                 Path(to).touch()
                 mount(entry.path, to, flags=BIND)
-                make_read_only(to)
+                restrict(to, READ_ONLY)
 
     def _layer(self, source: str, target: str, depth: int) -> None:
         self._layers += 1
@@ -137,7 +137,7 @@ class _Tree:
 
     def _show(self, source: str, target: str) -> None:
         mount(source, target, flags=BIND | RECURSIVE)
-        make_read_only(target)
+        restrict(target, READ_ONLY)
 
     def fresh_folders(self) -> None:
         """Make /run, /tmp and root's home, empty and its own."""
@@ -150,7 +150,8 @@ class _Tree:
         """Make /dev as a container runtime does: no disk, no console."""
         dev = f"{self.root}/dev"
         Path(dev).mkdir()
-        mount("tmpfs", dev, "tmpfs", NO_SUID | NO_EXEC, "mode=0755")
+        # The nodes are mounts of their own: they work, and none made beside them does.
+        mount("tmpfs", dev, "tmpfs", NO_SUID | NO_EXEC | NO_DEVICES, "mode=0755")
         for name in _DEVICES:
             Path(f"{dev}/{name}").touch()
             mount(f"/dev/{name}", f"{dev}/{name}", flags=BIND)
@@ -171,12 +172,12 @@ class _Tree:
         mount("/sys", system, flags=BIND | RECURSIVE)
         if self._room.system_writable:
             return
-        make_read_only(system)
+        restrict(system, READ_ONLY)
         # A root without capabilities still owns these files, and most are the machine's.
         for name in ("sys", "sysrq-trigger", "irq", "bus"):
             if Path(f"{proc}/{name}").exists():
                 mount(f"{proc}/{name}", f"{proc}/{name}", flags=BIND | RECURSIVE)
-                make_read_only(f"{proc}/{name}")
+                restrict(f"{proc}/{name}", READ_ONLY)
 
     def keep(self, path: str) -> None:
         """Show folder `path` if the tree so far does not: under /tmp, or on a mount of its own."""
@@ -204,10 +205,12 @@ class _Tree:
         mount(bind.source, str(target), flags=BIND | RECURSIVE)
         if not bind.follow:
             mount("none", str(target), flags=PRIVATE | RECURSIVE)
-        if bind.read_only:
-            make_read_only(str(target))
+        # Root in a container may make device nodes; none of them may open a disk of the machine.
+        devices = 0 if self._room.system_writable else NO_DEVICES
+        if flags := devices | (READ_ONLY if bind.read_only else 0):
+            restrict(str(target), flags)
 
     def seal(self) -> None:
         """Make the image read-only, and no volume that lies on it."""
         for layer in (*self._overlays, self.root):
-            make_read_only(layer, below=False)
+            restrict(layer, READ_ONLY, below=False)

@@ -78,12 +78,12 @@ class _MountAttributes(ctypes.Structure):
     ]
 
 
-def make_read_only(target: str, *, below: bool = True) -> None:
-    """Make the mount at `target`, and those `below` it, read-only (kernel 5.12).
+def restrict(target: str, flags: int, *, below: bool = True) -> None:
+    """Set READ_ONLY or NO_DEVICES on the mount at `target` and those `below` it (kernel 5.12).
 
     Not by a remount: that would have to repeat flags which a user namespace may not clear.
     """
-    attributes = _MountAttributes(READ_ONLY, 0, 0, 0)
+    attributes = _MountAttributes(flags, 0, 0, 0)
     _call(
         "syscall",
         ctypes.c_long(_MOUNT_SETATTR),

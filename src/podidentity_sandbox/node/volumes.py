@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.node.api import ApiError
 from podidentity_sandbox.node.programs import Bind
 from podidentity_sandbox.node.refusals import ContainerRefused, VolumeRefused
 from podidentity_sandbox.node.services import Services
@@ -65,7 +66,10 @@ class PodVolumes:
         """Write a new token each time that four fifths of its life have passed."""
         while self._spec.mounts_token:
             await self._services.clock.sleep(_TOKEN_SECONDS * 0.8)
-            await self._fetch_token()
+            try:
+                await self._fetch_token()
+            except ApiError as error:
+                self._services.events.warn(self._spec, "FailedMount", f"token: {error}")
 
     def binds(self, container: ContainerSpec) -> tuple[Bind, ...]:
         """Return what the container sees of all this; raise ContainerRefused."""

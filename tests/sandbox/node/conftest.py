@@ -1,0 +1,42 @@
+"""One sandbox a module and way of running; its pods go after each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.sandbox.node.site import Site
+
+from podidentity_sandbox.world.api import Api
+from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.launch import Wish, up
+from podidentity_sandbox.world.teardown import down
+
+# Without root there is but one way; root can go both.
+MODES = ["rootless", "root"] if os.geteuid() == 0 else ["rootless"]
+
+
+@pytest.fixture(scope="module", params=MODES)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
+    # Not in /tmp, which a pod has of its own: that it does not see the folder must be our doing.
+    base = Path(tempfile.mkdtemp(prefix="podidentity-node-", dir="/var/tmp"))
+    folder = Folder.of("node", base)
+    wish = Wish(
+        folder=folder, path=os.environ["PATH"], nodes=1, rootless=request.param == "rootless"
+    )
+    try:
+        plan = up(wish)
+        yield Site(folder, plan, Api(plan))
+    finally:
+        down(folder)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def site(sandbox: Site) -> Iterator[Site]:
+    yield sandbox
+    sandbox.clear()

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from podidentity_sandbox.node.network import AddressPool, NetworkFailed
+
+
+def test_no_pod_gets_the_gateways_address_nor_the_network_s_own() -> None:
+    pool = AddressPool("10.244.0.0/29", "10.244.0.1")
+    given = [pool.take() for _ in range(5)]
+    assert given == [f"10.244.0.{number}" for number in range(2, 7)]
+
+
+def test_an_address_given_back_comes_last() -> None:
+    pool = AddressPool("10.244.0.0/29", "10.244.0.1")
+    first = pool.take()
+    pool.give_back(first)
+    assert [pool.take() for _ in range(5)][-1] == first
+
+
+def test_a_full_node_says_so() -> None:
+    pool = AddressPool("10.244.0.0/30", "10.244.0.1")
+    pool.take()
+    with pytest.raises(NetworkFailed, match="no pod address is free"):
+        pool.take()

@@ -1,0 +1,136 @@
+"""How pods end, and that nothing of them remains; also when something fails meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.sandbox.node.objects import pod, script
+from tests.sandbox.node.site import PODS, Object, Site, terminated
+
+from podidentity_sandbox.world.api import ready
+
+pytestmark = pytest.mark.net
+
+POLITE = script("trap 'echo bye; exit 0' TERM; touch /ready; while :; do sleep 0.05; done")
+
+
+def running(found: Object) -> bool:
+    return bool(ready(found))
+
+
+def test_a_program_hears_of_its_end_and_may_finish(site: Site) -> None:
+    found = site.run(pod("polite", POLITE, terminationGracePeriodSeconds=30))
+    while site.sh("polite", "test -e /ready").exit:
+        pass
+    began = time.monotonic()
+    site.delete("polite")
+    assert site.log(found) == "bye\n"
+    assert time.monotonic() - began < 10
+    assert site.event("polite", "Killing") == "Stopping container main"
+
+
+def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> None:
+    deaf = script("trap '' TERM; while :; do sleep 0.05; done")
+    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=1))
+    began = time.monotonic()
+    site.delete("deaf")
+    assert 0.9 < time.monotonic() - began < 10
+
+
+def test_an_idle_pod_needs_no_grace(site: Site) -> None:
+    site.run(pod("idle", terminationGracePeriodSeconds=30))
+    began = time.monotonic()
+    site.delete("idle")
+    assert time.monotonic() - began < 10
+
+
+def test_a_second_deletion_with_less_grace_hurries_the_first(site: Site) -> None:
+    deaf = script("trap '' TERM; while :; do sleep 0.05; done")
+    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=600))
+    site.api.request("DELETE", f"{PODS}/deaf")
+    began = time.monotonic()
+    site.delete("deaf", grace=1)
+    assert time.monotonic() - began < 10
+
+
+def test_nothing_of_a_deleted_pod_remains_on_its_node(site: Site) -> None:
+    before = _traces(site)
+    found = site.run(pod("gone", script("sleep 997 & sleep 997")))
+    assert _traces(site) != before
+    uid = found["metadata"]["uid"]
+    site.delete("gone")
+    assert _traces(site) == before
+    if site.plan.cgroup_root:
+        assert not list(Path(site.plan.cgroup_root).rglob(f"*{uid}*"))
+
+
+def _traces(site: Site) -> str:
+    return site.on_node(
+        "ls /run/netns /run/kubelet/pods; ip -brief link show type veth | grep -v eth0;"
+        "mount | grep -c netns; ps ax -o args | grep -c '[s]leep 997'"
+    )
+
+
+def test_an_end_while_the_api_server_is_away_is_reported_when_it_is_back(site: Site) -> None:
+    site.run(pod("ends", script("while ! test -e /end; do sleep 0.05; done; exit 4")), running)
+    with site.api_server_away():
+        site.says("ends", "touch /end")
+        while not _has_ended(site, "ends"):
+            pass
+    found = site.until("ends", terminated)
+    assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
+
+
+def test_a_deletion_is_finished_though_the_api_server_goes_away_meanwhile(site: Site) -> None:
+    slow = script("trap 'echo heard' TERM; while ! test -e /end; do sleep 0.05; done")
+    found = site.run(pod("slow", slow, terminationGracePeriodSeconds=60), running)
+    while site.sh("slow", "test -e /proc/1/fd").exit:
+        pass
+    version = site.api.request("GET", PODS)["metadata"]["resourceVersion"]
+    site.api.request("DELETE", f"{PODS}/slow")
+    while "heard" not in site.log(found):
+        pass
+    with site.api_server_away():
+        site.says("slow", "touch /end")
+        while not _has_ended(site, "slow"):
+            pass
+    site.until_gone("slow", version)
+
+
+def _has_ended(site: Site, name: str) -> bool:
+    from podidentity_sandbox.node.client import ExecFailed
+
+    try:
+        site.sh(name, "true")
+    except ExecFailed:
+        return True
+    return False
+
+
+def test_a_kubelet_that_was_killed_starts_its_pods_anew(site: Site) -> None:
+    first = site.run(pod("again", script("echo started; exec sleep 996"), restartPolicy="Always"))
+    site.part("kill", site.node.name)
+    site.part("start", site.node.name)
+    old = first["status"]["containerStatuses"][0]["containerID"]
+    found = site.until(
+        "again",
+        lambda seen: running(seen) and seen["status"]["containerStatuses"][0]["containerID"] != old,
+    )
+    assert site.log(found) == "started\nstarted\n"
+    assert site.on_node("ps ax -o args | grep -c '^[s]leep 996'") == "1"
+    assert site.on_node("ls /run/netns | wc -l") == "1"
+
+
+def test_an_api_server_that_has_forgotten_all_gets_the_node_again_and_ends_its_pods(
+    site: Site,
+) -> None:
+    site.run(pod("forgotten", script("exec sleep 995")), running)
+    site.part("kill", "cluster")
+    site.part("start", "cluster")
+    nodes = "/api/v1/nodes"
+    assert not site.api.wait_for(nodes, [site.node.name], running, 20)
+    while site.on_node("ps ax -o args | grep -c '^[s]leep 995' || true") != "0":
+        pass
+    site.run(pod("new"))

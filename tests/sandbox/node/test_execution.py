@@ -1,0 +1,184 @@
+"""exec: other programs beside a container's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from tests.sandbox.node.objects import container, pod
+from tests.sandbox.node.site import Site, terminated
+
+from podidentity_sandbox.node.client import ExecFailed
+
+pytestmark = pytest.mark.net
+
+ATTACHED = """
+import sys
+from pathlib import Path
+from podidentity_sandbox.node.client import execute_attached
+from podidentity_sandbox.plan import Plan
+plan = Plan.load(Path(sys.argv[1]))
+sys.exit(execute_attached(plan, plan.nodes[0], "default", "pod", None, sys.argv[2:], tty=True))
+"""
+
+
+def test_output_error_and_exit_code_come_back_apart(site: Site) -> None:
+    site.run(pod("pod"))
+    result = site.sh("pod", "echo out; echo err >&2; exit 7")
+    assert (result.exit, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_standard_input_reaches_the_program_whole(site: Site) -> None:
+    site.run(pod("pod"))
+    given = os.urandom(300_000)
+    result = site.execute("pod", "cat", stdin=given)
+    assert result.stdout == given
+
+
+def test_a_program_ended_by_a_signal_has_128_and_its_number(site: Site) -> None:
+    site.run(pod("pod"))
+    assert site.sh("pod", "kill -KILL $$").exit == 128 + signal.SIGKILL
+
+
+def test_what_a_program_leaves_running_does_not_hold_up_its_end(site: Site) -> None:
+    site.run(pod("pod"))
+    assert site.sh("pod", "sleep 999 & echo started").stdout == b"started\n"
+
+
+def test_a_caller_that_goes_away_ends_the_program_and_its_children(site: Site) -> None:
+    site.run(pod("pod"))
+    with pytest.raises(TimeoutError):
+        site.execute("pod", "sh", "-c", "sleep 998; true", timeout=0.5)
+    count = (
+        "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; done 2>/dev/null | grep -c 'sleep 998'"
+    )
+    for _ in range(100):
+        # The count's own shell has the words in its arguments.
+        if int(site.sh("pod", count).stdout) == 1:
+            return
+    raise AssertionError("it still runs")
+
+
+def test_signals_have_their_defaults_in_an_executed_program(site: Site) -> None:
+    site.run(pod("pod"))
+    assert int(site.says("pod", "grep SigIgn /proc/self/status | cut -f2"), 16) == 0
+    assert int(site.says("pod", "grep SigBlk /proc/self/status | cut -f2"), 16) == 0
+
+
+def test_orphans_leave_no_zombies_in_an_idle_pod(site: Site) -> None:
+    site.run(pod("pod"))
+    site.says("pod", "for i in 1 2 3; do (true & ) ; done")
+    assert site.says("pod", "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l") == "0"
+
+
+def test_the_program_has_the_rights_of_its_container_and_no_more(site: Site) -> None:
+    limited = container(
+        securityContext={"capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": False}
+    )
+    site.run(pod("pod", limited))
+    assert int(site.says("pod", "grep CapBnd /proc/self/status | cut -f2"), 16) == 0
+    assert site.says("pod", "grep NoNewPrivs /proc/self/status | cut -f2") == "1"
+
+
+def test_the_program_is_in_the_cgroup_of_its_container(site: Site) -> None:
+    found = site.run(pod("pod"))
+    own = site.says("pod", "grep '^0::' /proc/self/cgroup").removeprefix("0::")
+    expected = f"/{site.node.name}/kubepods/burstable/pod{found['metadata']['uid']}/main"
+    assert own.endswith(expected) is not site.plan.rootless
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "why"),
+    [
+        ("nobody", None, r'pods "nobody" not found in namespace default on any node'),
+        ("pod", "other", "container other is not valid for pod pod"),
+        ("ended", None, "container main is not running"),
+    ],
+)
+def test_what_cannot_be_executed_says_why(
+    site: Site, name: str, kind: str | None, why: str
+) -> None:
+    site.run(pod("pod"))
+    site.run(pod("ended", container("true")), terminated)
+    with pytest.raises(ExecFailed, match=why):
+        site.execute(name, "true", container=kind)
+
+
+def test_a_program_that_is_not_there_says_so(site: Site) -> None:
+    site.run(pod("pod"))
+    with pytest.raises(ExecFailed, match="executable file not found"):
+        site.execute("pod", "no-such-program")
+
+
+class Terminal:
+    """A person's terminal, with `exec -it` in it."""
+
+    def __init__(self, site: Site, *command: str) -> None:
+        self.master, slave = os.openpty()
+        self.resize(rows=33, columns=77)
+        # setsid --ctty: a terminal tells its size's change to the session that it controls.
+        self.process = subprocess.Popen(
+            [
+                "setsid",
+                "--ctty",
+                "--wait",
+                sys.executable,
+                "-c",
+                ATTACHED,
+                site.plan.folder,
+                *command,
+            ],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=Path(__file__).parents[3],
+        )
+        os.close(slave)
+
+    def resize(self, *, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, text: bytes) -> bytes:
+        """Return what was shown, up to `text`."""
+        shown = b""
+        while text not in shown:
+            shown += os.read(self.master, 4096)
+        return shown
+
+    def type(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+    def close(self) -> int:
+        code = self.process.wait(timeout=10)
+        os.close(self.master)
+        return code
+
+
+def test_a_terminal_has_the_callers_size_follows_it_and_gives_the_exit_code(site: Site) -> None:
+    site.run(pod("pod"))
+    terminal = Terminal(site, "sh")
+    terminal.type(b"stty size; echo first-$?\n")
+    assert b"33 77" in terminal.until(b"first-0")
+    terminal.type(b"trap 'stty size; echo resized-$?' WINCH; echo ready-$?; sleep 0\n")
+    terminal.until(b"ready-0")
+    terminal.resize(rows=20, columns=50)
+    # The shell runs its trap between two commands.
+    terminal.type(b"sleep 0\n")
+    assert b"20 50" in terminal.until(b"resized-0")
+    terminal.type(b"exit 5\n")
+    assert terminal.close() == 5
+
+
+def test_an_interrupt_typed_at_the_terminal_reaches_the_program(site: Site) -> None:
+    site.run(pod("pod"))
+    terminal = Terminal(site, "sh", "-c", "echo waiting; exec sleep 999")
+    terminal.until(b"waiting")
+    terminal.type(b"\x03")
+    assert terminal.close() == 128 + signal.SIGINT

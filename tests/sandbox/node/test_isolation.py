@@ -1,0 +1,184 @@
+"""What a pod cannot do: to the node, to other pods, to the machine of the person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.sandbox.node.objects import container, pod
+from tests.sandbox.node.site import Site
+
+pytestmark = pytest.mark.net
+
+PLAIN = 0x00000000A80425FB
+
+
+def adding(*names: str) -> dict[str, object]:
+    return container(securityContext={"capabilities": {"add": list(names)}})
+
+
+def test_a_pod_sees_its_own_processes_only(site: Site) -> None:
+    site.run(pod("one"))
+    site.run(pod("two"))
+    assert site.says("one", "ls -d /proc/[0-9]* | wc -l") <= "4"
+    assert site.says("one", "cat /proc/1/comm") == "sleep"
+
+
+def test_a_pod_has_the_capabilities_of_a_plain_container(site: Site) -> None:
+    site.run(pod("plain"))
+    sets = site.says("plain", "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status | cut -f2").split()
+    assert [int(held, 16) for held in sets] == [PLAIN] * 3
+    assert int(site.says("plain", "grep CapInh /proc/self/status | cut -f2"), 16) == 0
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "unshare --net true",
+        "nsenter --target 1 --net true",
+        "mount -t tmpfs none /mnt",
+        "umount /proc/sys",
+        "ip address add 10.244.0.99/24 dev eth0",
+        "ip link set eth0 address 02:00:00:00:00:01",
+        "echo 1 >/proc/sys/kernel/panic",
+        "echo 1 >/proc/sys/net/ipv4/ip_forward",
+        "echo b >/proc/sysrq-trigger",
+        "mkdir /sys/fs/cgroup/mine",
+        "hostname other",
+    ],
+)
+def test_a_plain_pod_may_not(site: Site, deed: str) -> None:
+    site.run(pod("plain"))
+    result = site.sh("plain", deed)
+    assert result.exit != 0
+    assert any(
+        word in result.stderr
+        for word in (b"not permitted", b"Read-only", b"ermission denied", b"must be superuser")
+    ), result.stderr
+
+
+def test_a_capability_is_there_when_the_spec_adds_it(site: Site) -> None:
+    site.run(pod("admin", adding("NET_ADMIN")))
+    site.says("admin", "ip address add 10.244.0.99/24 dev eth0")
+    assert site.sh("admin", "unshare --net true").exit != 0
+
+
+def test_raw_packets_may_be_sent_so_that_a_forger_can_be_played(site: Site) -> None:
+    site.run(pod("forger"))
+    site.says("forger", "python3 -c 'import socket; socket.socket(socket.AF_PACKET, 3)'")
+
+
+@pytest.mark.parametrize("folder", ["", "/etc", "/usr/bin", "/var/lib", "/root", "/tmp"])
+def test_what_a_pod_writes_never_reaches_the_machine(site: Site, folder: str) -> None:
+    if site.plan.rootless and folder in {"/etc", "/usr/bin", "/var/lib"} and not _owned(folder):
+        pytest.fail("run the suite as the owner of these folders or without this row")
+    site.run(pod("writer"))
+    name = f"{folder}/written-by-a-pod-of-podidentity"
+    assert site.says("writer", f"echo mine >{name}; cat {name}") == "mine"
+    assert not Path(name).exists()
+
+
+def _owned(folder: str) -> bool:
+    return Path(folder).owner() == "root"
+
+
+def test_what_a_pod_removes_stays_on_the_machine(site: Site) -> None:
+    site.run(pod("remover"))
+    site.says("remover", "rm -r /etc/fstab /etc/hostname /usr/share/doc 2>/dev/null; true")
+    assert site.sh("remover", "ls /usr/share/doc").exit != 0
+    assert Path("/usr/share/doc").is_dir()
+
+
+def test_a_read_only_root_is_read_only_and_its_volumes_are_not(site: Site) -> None:
+    sealed = container(
+        securityContext={"readOnlyRootFilesystem": True},
+        volumeMounts=[{"name": "v", "mountPath": "/data"}],
+    )
+    site.run(pod("sealed", sealed, volumes=[{"name": "v", "emptyDir": {}}]))
+    for path in ("/x", "/etc/x", "/usr/x"):
+        assert b"Read-only" in site.sh("sealed", f"touch {path}").stderr
+    site.says("sealed", "touch /data/x")
+
+
+@pytest.mark.parametrize("folder", ["", "/dev", "/tmp", "/etc", "/data"])
+def test_a_device_node_that_a_pod_makes_opens_nothing(site: Site, folder: str) -> None:
+    maker = container(volumeMounts=[{"name": "v", "mountPath": "/data"}])
+    site.run(pod("maker", maker, volumes=[{"name": "v", "emptyDir": {}}]))
+    # 1:5 is /dev/zero, which would hurt nobody.
+    made = site.sh("maker", f"mknod {folder}/zero-of-mine c 1 5 && head -c 1 {folder}/zero-of-mine")
+    assert made.exit != 0
+    assert b"ermission denied" in made.stderr or b"not permitted" in made.stderr
+
+
+def test_a_pod_has_the_devices_of_a_container_and_no_disk(site: Site) -> None:
+    site.run(pod("devices"))
+    assert site.says("devices", "find /dev -type b | wc -l") == "0"
+    assert site.says("devices", "head -c 2 /dev/zero | wc -c; echo x >/dev/null") == "2"
+
+
+def test_the_sandboxs_own_folder_and_its_secrets_are_not_there(site: Site) -> None:
+    site.run(pod("curious"))
+    assert site.says("curious", f"ls -A {site.plan.folder} | wc -l") == "0"
+    assert site.plan.admin_token in (site.plan.path / "plan.json").read_text()
+
+
+def test_nothing_of_the_persons_environment_reaches_a_pod(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "the person's own")
+    site.run(pod("clean"))
+    names = set(site.says("clean", "env | cut -d= -f1 | sort").split())
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "CURL_CA_BUNDLE",
+        "HOME",
+        "HOSTNAME",
+        "KUBERNETES_SERVICE_HOST",
+        "KUBERNETES_SERVICE_PORT",
+        "NODE_EXTRA_CA_CERTS",
+        "PATH",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+    }
+
+
+def test_the_projects_own_programs_are_found_in_a_pod(site: Site) -> None:
+    site.run(pod("programs"))
+    assert site.says("programs", "podidentity --version")
+
+
+def test_the_machines_files_behind_a_host_path_are_read_only(site: Site, tmp_path: Path) -> None:
+    mounted = container(volumeMounts=[{"name": "host", "mountPath": "/host"}])
+    volume = {"name": "host", "hostPath": {"path": str(tmp_path)}}
+    (tmp_path / "kept").write_text("as it was")
+    site.run(pod("mounted", mounted, volumes=[volume]))
+    assert site.says("mounted", "cat /host/kept") == "as it was"
+    assert b"Read-only" in site.sh("mounted", "echo other >/host/kept").stderr
+
+
+def test_a_host_path_that_is_missing_is_said_and_not_made(site: Site, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    volume = {"name": "host", "hostPath": {"path": str(missing), "type": "DirectoryOrCreate"}}
+    site.create(pod("mounted", volumes=[volume]))
+    assert str(missing) in site.event("mounted", "FailedMount")
+    assert not missing.exists()
+
+
+def test_namespaces_of_later_pods_appear_where_the_spec_asks_for_them(site: Site) -> None:
+    agent = container(
+        volumeMounts=[
+            {"name": "ns", "mountPath": "/run/netns", "mountPropagation": "HostToContainer"}
+        ],
+        securityContext={"capabilities": {"add": ["SYS_ADMIN", "NET_ADMIN"]}},
+    )
+    volume = {"name": "ns", "hostPath": {"path": "/run/netns", "type": "DirectoryOrCreate"}}
+    site.run(pod("agent", agent, hostNetwork=True, volumes=[volume]))
+    later = site.run(pod("later"))["status"]["podIP"]
+    script = "for ns in /run/netns/cni-*; do nsenter --net=$ns ip -brief address show eth0; done"
+    assert later in site.says("agent", script)
+    site.delete("later")
+    assert site.says("agent", "ls -A /run/netns") == ""
+
+
+def test_a_pod_without_that_volume_sees_no_namespaces(site: Site) -> None:
+    site.run(pod("plain"))
+    assert site.says("plain", "ls -A /run/netns 2>/dev/null | wc -l") == "0"

@@ -1,0 +1,170 @@
+"""What a kubelet does with a pod, in a real sandbox."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+import pytest
+from tests.sandbox.node.objects import container, pod, script
+from tests.sandbox.node.site import Site, restarted, terminated, waits_for
+
+pytestmark = pytest.mark.net
+
+EMPTY = {"name": "shared", "emptyDir": {}}
+SHARED = {"name": "shared", "mountPath": "/shared/deep"}
+
+
+def test_a_pod_without_a_command_idles_and_is_ready(site: Site) -> None:
+    status = site.run(pod("idle"))["status"]
+    assert status["phase"] == "Running"
+    assert ipaddress.ip_address(status["podIP"]) in ipaddress.ip_network(site.node.pod_cidr)
+    assert status["podIP"] != site.node.gateway
+    assert status["hostIP"] == site.node.address
+
+
+def test_what_a_program_writes_is_its_log_and_its_exit_code_is_in_the_status(site: Site) -> None:
+    found = site.run(pod("ends", script("echo out; echo err >&2; exit 3")), terminated)
+    assert site.log(found) == "out\nerr\n"
+    assert found["status"]["phase"] == "Failed"
+    assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+
+
+def test_init_containers_run_one_after_the_other_before_the_rest(site: Site) -> None:
+    first = script("echo 1 >>/shared/deep/order", name="first", volumeMounts=[SHARED])
+    second = script("echo 2 >>/shared/deep/order", name="second", volumeMounts=[SHARED])
+    main = script("cat /shared/deep/order", volumeMounts=[SHARED])
+    found = site.run(
+        pod("ordered", main, initContainers=[first, second], volumes=[EMPTY]), terminated
+    )
+    assert site.log(found) == "1\n2\n"
+    assert found["status"]["phase"] == "Succeeded"
+
+
+def test_a_pod_fails_when_an_init_container_does(site: Site) -> None:
+    found = site.run(
+        pod("unborn", initContainers=[script("exit 9", name="first")]),
+        lambda seen: seen["status"]["phase"] == "Failed",
+    )
+    init, main = (found["status"][f"{kind}ontainerStatuses"][0] for kind in ("initC", "c"))
+    assert init["state"]["terminated"]["exitCode"] == 9
+    assert "waiting" in main["state"]
+
+
+def test_a_command_that_is_not_there_is_told_as_a_kubelet_tells_it(site: Site) -> None:
+    why = 'exec: "no-such-program": executable file not found in $PATH'
+    lost = pod("lost", container("no-such-program"), restartPolicy="Always")
+    status = site.run(lost, waits_for("CrashLoopBackOff"))["status"]["containerStatuses"][0]
+    assert status["lastState"]["terminated"]["reason"] == "StartError"
+    assert status["lastState"]["terminated"]["exitCode"] == 128
+    assert why in status["lastState"]["terminated"]["message"]
+    assert why in site.event("lost", "Failed")
+    assert site.event("lost", "BackOff") == "Back-off restarting failed container main in pod lost"
+
+
+def test_a_program_that_ends_runs_again_at_once_and_then_after_a_while(site: Site) -> None:
+    crashing = pod("crashing", script("exit 1"), restartPolicy="Always")
+    status = site.run(crashing, waits_for("CrashLoopBackOff"))["status"]["containerStatuses"][0]
+    assert status["restartCount"] == 1
+    assert status["state"]["waiting"]["message"].startswith("back-off 10s restarting failed")
+
+
+def test_variables_and_fields_reach_the_program(site: Site) -> None:
+    env = [
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "BOTH", "value": "$(NODE)/$(IP)"},
+    ]
+    found = site.run(pod("fields", container("echo", "$(BOTH)", "$$(IP)", env=env)), terminated)
+    assert site.log(found) == f"{site.node.name}/{found['status']['podIP']} $(IP)\n"
+
+
+def test_a_pod_has_a_token_of_its_own_service_account(site: Site) -> None:
+    site.run(pod("caller"))
+    folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+    answer = site.says(
+        "caller",
+        f'curl -sS --cacert {folder}/ca.crt -H "Authorization: Bearer $(cat {folder}/token)"'
+        " https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/api/v1/secrets",
+    )
+    assert "system:serviceaccount:default:default" in json.loads(answer)["message"]
+    assert site.says("caller", f"cat {folder}/namespace") == "default"
+
+
+def test_a_pod_that_wants_no_token_has_none(site: Site) -> None:
+    site.run(pod("tokenless", automountServiceAccountToken=False))
+    assert site.says("tokenless", "ls /var/run/secrets 2>/dev/null || echo none") == "none"
+
+
+def test_a_volume_that_is_not_served_is_said_and_keeps_the_pod_from_starting(site: Site) -> None:
+    site.create(pod("mapped", volumes=[{"name": "v", "configMap": {"name": "m"}}]))
+    assert 'volume "v"' in site.event("mapped", "FailedMount")
+    waiting = site.until("mapped", waits_for("ContainerCreating"))
+    assert waiting["status"]["phase"] == "Pending"
+
+
+def test_pods_reach_each_other_under_their_own_addresses(site: Site) -> None:
+    serve = container("python3", "-u", "-m", "http.server", "80")
+    probed = {**serve, "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1}}
+    server = site.run(pod("server", probed))
+    client = site.run(pod("client"))
+    address = server["status"]["podIP"]
+    site.says("client", f"curl -sS http://{address}/asked-by-client >/dev/null; true")
+    asked = [line for line in site.log(server).splitlines() if "asked-by-client" in line]
+    assert asked
+    assert all(line.startswith(client["status"]["podIP"]) for line in asked if "GET" in line)
+
+
+def test_a_pod_of_the_host_network_has_the_nodes_address_and_interfaces(site: Site) -> None:
+    found = site.run(pod("host", hostNetwork=True))
+    assert found["status"]["podIP"] == site.node.address
+    assert site.node.gateway in site.says("host", "ip -brief address show cbr0")
+    assert site.says("host", "hostname") == site.node.name
+
+
+def test_a_pod_is_ready_only_while_its_probe_succeeds(site: Site) -> None:
+    serve = script(
+        "mkdir /www; cd /www; exec python3 -m http.server 80",
+        readinessProbe={
+            "httpGet": {"port": 80, "path": "/well"},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+        },
+    )
+    site.create(pod("probed", serve))
+    assert site.event("probed", "Unhealthy").startswith("Readiness probe failed: ")
+    assert site.get("probed")["status"]["containerStatuses"][0]["ready"] is False
+    site.says("probed", "touch /www/well")
+    site.until("probed")
+    site.says("probed", "rm /www/well")
+    site.until("probed", lambda seen: not seen["status"]["containerStatuses"][0]["ready"])
+
+
+def test_a_program_whose_liveness_probe_fails_is_started_again(site: Site) -> None:
+    serve = container(
+        "python3",
+        "-m",
+        "http.server",
+        "80",
+        livenessProbe={
+            "httpGet": {"port": 80, "path": "/never"},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+        },
+    )
+    site.run(pod("unwell", serve, restartPolicy="Always"), restarted(1))
+    assert site.event("unwell", "Killing").endswith("failed liveness probe, will be restarted")
+
+
+@pytest.mark.parametrize("user", [1234])
+def test_a_program_runs_as_the_user_of_its_spec_where_there_are_users(
+    site: Site, user: int
+) -> None:
+    site.run(pod("someone", container("sleep", "9", securityContext={"runAsUser": user})))
+    if site.plan.rootless:
+        assert site.says("someone", "id -u") == "0"
+        assert "its only user is 0" in site.event("someone", "RunAsUser")
+    else:
+        assert site.says("someone", "id -u; grep CapEff /proc/self/status") == (
+            f"{user}\nCapEff:\t0000000000000000"
+        )

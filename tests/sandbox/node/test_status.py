@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.sandbox.node.objects import container, pod
+
+from podidentity_sandbox.node.spec import parse_pod
+from podidentity_sandbox.node.status import (
+    ContainerState,
+    PodFacts,
+    phase,
+    pod_status,
+    restart_delay,
+    restarts_after,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def waiting() -> ContainerState:
+    return ContainerState()
+
+
+def running(*, ready: bool = True) -> ContainerState:
+    state = ContainerState()
+    state.run("sandbox://1", NOW)
+    state.ready = ready
+    return state
+
+
+def ended(code: int) -> ContainerState:
+    state = running()
+    state.end(code, NOW)
+    return state
+
+
+def crashing() -> ContainerState:
+    state = ended(1)
+    state.wait("CrashLoopBackOff", "back-off")
+    return state
+
+
+# https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+@pytest.mark.parametrize(
+    ("policy", "states", "expected"),
+    [
+        ("Always", [waiting()], "Pending"),
+        ("Always", [running()], "Running"),
+        ("Always", [running(), waiting()], "Running"),
+        ("Always", [ended(0)], "Running"),
+        ("Always", [crashing()], "Running"),
+        ("OnFailure", [ended(0)], "Succeeded"),
+        ("OnFailure", [ended(1)], "Running"),
+        ("Never", [ended(0), ended(0)], "Succeeded"),
+        ("Never", [ended(0), ended(3)], "Failed"),
+        ("Never", [ended(3), running()], "Running"),
+    ],
+)
+def test_the_phase_follows_from_what_the_containers_do(
+    policy: str, states: list[ContainerState], expected: str
+) -> None:
+    assert phase(policy, states, initialized=True) == expected
+
+
+def test_a_pod_whose_init_containers_have_not_ended_is_pending() -> None:
+    assert phase("Always", [waiting()], initialized=False) == "Pending"
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "again"),
+    [
+        ("Always", 0, True),
+        ("Always", 1, True),
+        ("OnFailure", 0, False),
+        ("OnFailure", 1, True),
+        ("Never", 1, False),
+    ],
+)
+def test_the_restart_policy_says_whether_it_runs_again(policy: str, code: int, again: bool) -> None:
+    assert restarts_after(policy, code) is again
+
+
+def test_restarts_come_at_once_and_then_after_ever_longer_up_to_five_minutes() -> None:
+    delays = [restart_delay(number) for number in range(1, 9)]
+    assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
+
+
+def facts(**more: Any) -> PodFacts:
+    given: dict[str, Any] = {
+        "spec": parse_pod(pod("p", container(name="a"), container(name="b"))),
+        "host_address": "10.240.0.4",
+        "pod_address": "10.244.0.2",
+        "started": NOW,
+        "initialized": True,
+        **more,
+    }
+    return PodFacts(**given)
+
+
+def conditions(status: dict[str, Any]) -> dict[str, str]:
+    return {condition["type"]: condition["status"] for condition in status["conditions"]}
+
+
+def test_a_pod_is_ready_when_all_its_containers_are() -> None:
+    status = pod_status(facts(), [], [running(), running()], previous={}, now=NOW)
+    assert set(conditions(status).values()) == {"True"}
+    assert status["podIP"] == "10.244.0.2"
+    assert status["podIPs"] == [{"ip": "10.244.0.2"}]
+    assert status["hostIP"] == "10.240.0.4"
+
+
+def test_an_unready_container_is_named() -> None:
+    status = pod_status(facts(), [], [running(), running(ready=False)], previous={}, now=NOW)
+    ready = status["conditions"][-1]
+    assert (ready["type"], ready["status"]) == ("Ready", "False")
+    assert ready["reason"] == "ContainersNotReady"
+    assert ready["message"] == "containers with unready status: [b]"
+
+
+def test_a_condition_keeps_the_time_of_its_last_change() -> None:
+    first = pod_status(facts(), [], [running(), waiting()], previous={}, now=NOW)
+    later = NOW + timedelta(minutes=1)
+    second = pod_status(facts(), [], [running(), running()], previous=first, now=later)
+    times = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
+    assert times["PodScheduled"] == "2026-01-02T03:04:05Z"
+    assert times["Ready"] == "2026-01-02T03:05:05Z"
+
+
+def test_nothing_changed_makes_the_same_status() -> None:
+    first = pod_status(facts(), [], [running(), waiting()], previous={}, now=NOW)
+    later = NOW + timedelta(hours=1)
+    assert pod_status(facts(), [], [running(), waiting()], previous=first, now=later) == first
+
+
+def test_a_restarting_container_shows_how_it_ended_before() -> None:
+    status = pod_status(facts(), [], [running(), crashing()], previous={}, now=NOW)
+    shown = status["containerStatuses"][1]
+    assert shown["state"] == {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    assert shown["lastState"]["terminated"]["exitCode"] == 1
+    assert shown["ready"] is False
+
+
+def test_a_program_ended_by_a_signal_shows_it() -> None:
+    terminated = ended(137).terminated
+    assert terminated is not None
+    assert (terminated["exitCode"], terminated["signal"], terminated["reason"]) == (137, 9, "Error")
