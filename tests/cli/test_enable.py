@@ -15,6 +15,7 @@ from podidentity import manifests
 
 Run = Callable[..., Ran]
 PODS = "/api/v1/namespaces/kube-system/pods"
+DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
 OURS = "app.kubernetes.io/component=nmi"
 
 
@@ -31,14 +32,18 @@ def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
 
 
 @pytest.fixture
-def cluster(bare: World, podidentity: Run) -> Iterator[World]:
-    """A cluster without pod identity; its kubelets are the test."""
+def cluster(bare: World) -> Iterator[World]:
+    """A cluster without NMI; its kubelets are the test."""
     yield bare
-    for pod in nmi_pods(bare):
-        bare.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
-    podidentity("disable", "--timeout", "5s")
-    for pod in nmi_pods(bare):
-        bare.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+    if bare.get(DAEMON_SET):
+        bare.send("DELETE", DAEMON_SET)
+    end_nmi(bare)
+
+
+def end_nmi(world: World) -> None:
+    """End the pods of NMI, as their kubelets would."""
+    for pod in nmi_pods(world):
+        world.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 @contextmanager
@@ -83,13 +88,13 @@ def test_enable_brings_everything_and_waits_for_every_node(cluster: World) -> No
 
 def test_enable_may_be_repeated(cluster: World, podidentity: Run) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    before = cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+    before = cluster.get(DAEMON_SET)
     ran = podidentity("enable", "--no-wait")
     assert ran.code == 0
     assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
     ran = podidentity("enable", "--no-wait", "--image", "other:1")
     assert "daemonset.apps/nmi configured" in ran.out
-    after = cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+    after = cluster.get(DAEMON_SET)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     (container,) = after["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "other:1"
@@ -128,12 +133,11 @@ def test_disable_takes_nmi_away_and_keeps_the_custom_resources(
     assert podidentity("enable", "--no-wait").code == 0
     with running("disable") as process:
         until(process, "serviceaccount/podidentity-nmi deleted")
-        for pod in nmi_pods(cluster):
-            cluster.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        end_nmi(cluster)
         assert process.wait(10) == 0
         assert process.stdout is not None
         assert "The nodes keep their rules" in process.stdout.read()
-    assert cluster.get("/apis/apps/v1/namespaces/kube-system/daemonsets/nmi") is None
+    assert cluster.get(DAEMON_SET) is None
     for crd in manifests.crds():
         assert cluster.get(f"{CRDS}/{crd['metadata']['name']}") is not None
 
