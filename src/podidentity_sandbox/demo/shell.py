@@ -32,7 +32,7 @@ class Shell:
         if process.stdin is None or process.stdout is None:
             raise ValueError("a shell needs both its pipes")
         self._process, self._in, self._out = process, process.stdin, process.stdout
-        self._mark = f"end-of-step-{secrets.token_hex(8)}"
+        self._secret, self._count = secrets.token_hex(8), 0
 
     @classmethod
     async def open(cls, argv: Sequence[str], environment: Mapping[str, str]) -> Self:
@@ -49,6 +49,7 @@ class Shell:
 
     async def run(self, command: str, seconds: float = 30) -> Ran:
         """Run `command` and return what came back; raise ShellEnded or TimeoutError."""
+        previous, self._count = self._mark, self._count + 1
         end = f"printf '\\n%s %d\\n' {self._mark} $?\n"
         self._in.write(f"{command}\n{end}".encode())
         async with asyncio.timeout(seconds):
@@ -59,8 +60,14 @@ class Shell:
             except (asyncio.IncompleteReadError, ConnectionError) as cause:
                 partial = getattr(cause, "partial", b"").decode(errors="replace")
                 raise ShellEnded(f"the shell ended: {partial.strip()[-500:]}") from cause
-        output = said.decode(errors="replace").rpartition(f"\n{self._mark}")[0]
+        output = said.decode(errors="replace").removesuffix(f"\n{self._mark} ")
+        # A command before this one that took too long may have ended meanwhile.
+        output = output.partition(f"{previous} ")[2].partition("\n")[2] or output
         return Ran(output.strip("\n"), int(status))
+
+    @property
+    def _mark(self) -> str:
+        return f"end-of-step-{self._secret}-{self._count}"
 
     async def close(self) -> None:
         """End the shell and wait for it."""

@@ -1,0 +1,82 @@
+"""What a stranger may rely on in the tree; the layers themselves are checked by import-linter."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return tuple(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_a_source_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_a_module_says_first_why_it_exists(path: Path) -> None:
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    assert doc
+    assert "laceholder" not in doc
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    vague = re.compile(r"(^|/)(utils?|helpers?|common|misc|manager)(\.py|/|$)")
+    assert [shown(path) for path in tracked() if vague.search(shown(path))] == []
+
+
+# The composition roots: what a program is told from outside enters through these alone.
+MAY_READ_ENVIRONMENT = {
+    "src/podidentity/cli/main.py",
+    "src/podidentity/cli/connection.py",
+    "src/podidentity/cli/nmi.py",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_only_a_composition_root_of_the_product_reads_the_environment(path: Path) -> None:
+    if path.is_relative_to(ROOT / "src/podidentity") and shown(path) not in MAY_READ_ENVIRONMENT:
+        assert not re.search(r"\bos\.(environ|getenv)\b|\benviron\b", path.read_text())
+
+
+def test_every_dependency_has_its_line_of_reason() -> None:
+    listed = (ROOT / "ARCHITECTURE.md").read_text()
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    declared = re.findall(r'^    "([A-Za-z0-9-]+)(?:[><=].*)?",', pyproject, re.MULTILINE)
+    assert len(declared) > 15
+    assert [name for name in declared if f"`{name}`" not in listed] == []
+
+
+def test_every_pin_has_hashes() -> None:
+    for name in ("dev", "product"):
+        text = (ROOT / f"requirements/{name}.txt").read_text()
+        pins = re.findall(r"^[a-z0-9].*?(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert len(pins) > 5
+        assert [pin.splitlines()[0] for pin in pins if "--hash=sha256:" not in pin] == []
+
+
+def test_no_tracked_file_names_a_package_index_or_a_home_folder() -> None:
+    # Spelled in parts, so that this file does not find itself.
+    forbidden = re.compile(
+        "|".join(["pypi" + r"\.org", "pythonhosted", "/ro" + "ot/", "npm" + "js"])
+    )
+    texts = (p for p in tracked() if p.suffix not in {".png", ".svg", ".gz"})
+    assert [shown(path) for path in texts if forbidden.search(path.read_text())] == []
