@@ -110,6 +110,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._nursery.reap)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        if self._report_fd is not None:
+            # The kernel reports an error on a pipe whose reader is gone: nobody waits any more.
+            loop.add_reader(self._report_fd, self._abandoned)
         control = Control(self._nursery, self._environment, self._stop.set)
         server = await control.serve(Folder(self._plan.name, self._plan.path.parent).control)
         parts = self._nursery.parts.values()
@@ -130,19 +133,23 @@ class Supervisor:
     def _report_all_ready(self) -> None:
         if all(part.state is State.READY for part in self._nursery.parts.values()):
             self._report({"state": "ready"})
+        self._stop_reporting()
+
+    def _abandoned(self) -> None:
+        _log.warning("`up` is gone before all was ready: ending")
+        self._stop_reporting()
+        self._stop.set()
+
+    def _stop_reporting(self) -> None:
         if self._report_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._report_fd)
             os.close(self._report_fd)
             self._report_fd = None
 
     def _report(self, news: Mapping[str, object]) -> None:
-        """Tell `up`; when it is gone before all is ready, nobody wants this sandbox: end."""
-        if self._report_fd is None:
-            return
-        try:
-            os.write(self._report_fd, json.dumps(news).encode() + b"\n")
-        except BrokenPipeError:
-            _log.warning("`up` is gone: ending")
-            self._stop.set()
+        if self._report_fd is not None:
+            with suppress(BrokenPipeError):  # `_abandoned` is about to be told
+                os.write(self._report_fd, json.dumps(news).encode() + b"\n")
 
 
 def run(

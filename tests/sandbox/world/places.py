@@ -86,8 +86,9 @@ def traces(place: Place, name: str = "one") -> Traces:
     return Traces.of(status(place.folder(name)))
 
 
-def pid_of(place: Place, name: str) -> int:
-    return next(int(part["pid"]) for part in status(place.folder()).parts if part["name"] == name)
+def pid_of(place: Place, part: str, name: str = "one") -> int:
+    parts = status(place.folder(name)).parts
+    return next(int(each["pid"]) for each in parts if each["name"] == part)
 
 
 @contextmanager

@@ -136,9 +136,6 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
         with gone(place.folder().holder()):
             process.send_signal(number)
             process.wait()
-            if number == signal.SIGKILL:
-                # The supervisor learns of it with the next news that it has: a part ends.
-                kill(status(place.folder()).parts[0]["pid"])
     down(place.folder())
     assert left.seen() == []
 

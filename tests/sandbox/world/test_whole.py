@@ -16,7 +16,6 @@ import pytest
 from tests.sandbox.world.places import MODES, Place, gone, pid_of, traces
 
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world import folder
 from podidentity_sandbox.world.api import Api, Object, ready
 from podidentity_sandbox.world.launch import up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
@@ -46,13 +45,9 @@ TOKEN = (
 
 
 @pytest.fixture(params=MODES)
-def world(
-    request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Place, Plan]:
-    monkeypatch.setattr(folder, "base_folder", lambda: place.base)
-    monkeypatch.setenv("PODIDENTITY_SANDBOX", "one")
+def world(request: pytest.FixtureRequest, place: Place) -> tuple[Place, Plan]:
     place.mode = request.param
-    return place, up(dataclasses.replace(place.wish(), parts=REAL_PARTS))
+    return place, up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -61,14 +56,14 @@ def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedP
         "import sys\n"
         "from pathlib import Path\n"
         "from podidentity_sandbox.world import folder\n"
-        "folder.base_folder = lambda: Path(sys.argv.pop(1))\n"
-        "base = folder.base_folder()\n"
+        "base = Path(sys.argv.pop(1))\n"
         "folder.base_folder = lambda: base\n"
         "from podidentity_sandbox.cli import sandbox\n"
         "sandbox()\n"
     )
     return subprocess.run(
         [sys.executable, "-c", script, str(place.base), *words],
+        env={"PATH": os.environ["PATH"]},
         input=stdin,
         capture_output=True,
         text=True,
@@ -105,9 +100,31 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
     assert table[0].split()[:4] == ["NAMESPACE", "NAME", "READY", "STATUS"]
     assert table[1].split()[:4] == ["shop", "here", "1/1", "Running"]
 
-    left = traces(place)
-    assert down(place.folder()) is Found.RUNNING
+    left = traces(place, "default")
+    assert down(place.folder("default")) is Found.RUNNING
     assert left.seen() == []
+
+
+def test_objects_are_written_and_deleted_and_errors_are_in_kubectls_words(place: Place) -> None:
+    up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
+    made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}"
+    said = [
+        sandbox(place, "apply", "-f", "-", stdin=text).stdout.strip()
+        for text in (made, made, made.replace("v}", "w}"))
+    ]
+    assert said == ["configmap/a created", "configmap/a unchanged", "configmap/a configured"]
+    assert "k: w" in sandbox(place, "get", "cm", "a", "-o", "yaml").stdout
+    assert sandbox(place, "delete", "configmap/a").stdout == "configmap/a deleted\n"
+    failures = [
+        (("get", "configmap", "a"), 'configmaps "a" not found'),
+        (("get", "unicorns"), 'the server doesn\'t have a resource type "unicorns"'),
+        (("exec", "nobody", "--", "true"), 'pods "nobody" not found'),
+    ]
+    for words, reason in failures:
+        failed = sandbox(place, *words)
+        assert (failed.returncode, reason in failed.stderr) == (1, True), failed.stderr
+    unknown = sandbox(place, "apply", "-f", "-", stdin=made.replace("ConfigMap", "Unicorn"))
+    assert 'no matches for kind "Unicorn" in version "v1"' in unknown.stderr
 
 
 def test_pods_on_different_nodes_reach_each_other(world: tuple[Place, Plan]) -> None:
@@ -142,7 +159,7 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
     with ExitStack() as all_gone:
         for pid in processes_in(before):
             all_gone.enter_context(gone(pid))
-        os.kill(pid_of(place, node), signal.SIGKILL)
+        os.kill(pid_of(place, node, "default"), signal.SIGKILL)
     assert sandbox(place, "part", "start", node).stdout == f"{node} is ready\n"
     restarted = Api(plan).wait_for(
         "/api/v1/namespaces/shop/pods",
