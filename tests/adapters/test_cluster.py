@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+import pytest
+from tests.fakes import ADDRESS, NOW, FakeClock, binding, cluster, identity, pod
+
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Cluster
+from podidentity.core.resources import Malformed, Phase
+
+BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def test_a_pod_is_found_by_any_of_its_addresses(clock: FakeClock) -> None:
+    dual = pod(addresses=(ADDRESS, "fd00::2"))
+    known: Cluster = cluster(clock, dual)
+    assert list(known.pods_at(ADDRESS)) == [dual] == list(known.pods_at("fd00::2"))
+    assert not known.pods_at("10.244.0.3")
+
+
+def test_a_pod_that_has_ended_is_not_found_though_its_address_stays_in_its_status(
+    clock: FakeClock,
+) -> None:
+    known = cluster(clock, pod("old", phase=Phase.SUCCEEDED), pod("new"))
+    assert [each.ref.name for each in known.pods_at(ADDRESS)] == ["new"]
+
+
+def test_a_pod_whose_address_changes_is_found_by_the_new_one_only(clock: FakeClock) -> None:
+    known = cluster(clock, pod())
+    known.put_pod(pod(addresses=("10.244.0.9",)))
+    assert not known.pods_at(ADDRESS)
+    assert len(known.pods_at("10.244.0.9")) == 1
+
+
+def test_what_is_removed_is_found_no_more(clock: FakeClock) -> None:
+    known = cluster(clock, pod(), identity(), binding())
+    known.put_binding(BAD)
+    known.remove_pod(ObjectRef("shop", "orders-0"))
+    known.remove_identity(ObjectRef("shop", "orders"))
+    known.remove_binding(ObjectRef("shop", "orders-binding"))
+    known.remove_binding(BAD.ref)
+    known.remove_pod(ObjectRef("shop", "never-there"))
+    assert not known.pods_at(ADDRESS)
+    assert known.identity(ObjectRef("shop", "orders")) is None
+    assert not known.bindings("shop", "orders")
+    assert not known.malformed_bindings("shop")
+    assert not [*known.pods(), *known.all_identities(), *known.all_bindings()]
+
+
+def test_bindings_are_found_by_namespace_and_exact_selector(clock: FakeClock) -> None:
+    here, there = binding(), binding("b", ref=ObjectRef("other", "b"))
+    known = cluster(clock, here, there)
+    assert list(known.bindings("shop", "orders")) == [here]
+    assert not known.bindings("shop", "Orders")
+    assert known.namespaces_with("orders") == ["other", "shop"]
+
+
+def test_a_binding_that_becomes_malformed_selects_nobody(clock: FakeClock) -> None:
+    known = cluster(clock, binding())
+    bad = Malformed(ref=ObjectRef("shop", "orders-binding"), kind="AzureIdentityBinding", why="x")
+    known.put_binding(bad)
+    assert not known.bindings("shop", "orders")
+    assert list(known.malformed_bindings("shop")) == [bad]
+    assert known.namespaces_with("orders") == []
+    known.put_binding(binding())
+    assert list(known.bindings("shop", "orders")) == [binding()]
+    assert not known.malformed_bindings("shop")
+
+
+def test_a_binding_that_changes_its_selector_is_found_by_the_new_one_only(
+    clock: FakeClock,
+) -> None:
+    known = cluster(clock, binding())
+    known.put_binding(binding(selector="other"))
+    assert not known.bindings("shop", "orders")
+    assert len(known.bindings("shop", "other")) == 1
+
+
+def test_a_pod_of_the_first_list_changed_when_it_started(clock: FakeClock) -> None:
+    clock.advance(100)
+    old, young = pod("old", started=NOW - 3600), pod("young", started=NOW + 98)
+    known = cluster(clock, old, young, binding())
+    assert known.changed_at(old) == 100 - 3700
+    assert known.changed_at(young) == 98
+
+
+def test_a_pod_that_appears_later_has_just_changed(clock: FakeClock) -> None:
+    known = cluster(clock)
+    clock.advance(5)
+    known.put_pod(pod(started=NOW - 3600))
+    assert known.changed_at(pod()) == 5
+
+
+def test_a_change_of_the_label_counts_and_one_of_the_rest_does_not(clock: FakeClock) -> None:
+    known = cluster(clock, pod(started=NOW - 50))
+    clock.advance(5)
+    known.put_pod(pod(started=NOW - 50, addresses=("10.244.0.9",)))
+    assert known.changed_at(pod()) == -50
+    known.put_pod(pod(started=NOW - 50, labels={"aadpodidbinding": "new"}))
+    assert known.changed_at(pod()) == 5
+
+
+def test_a_pod_of_the_same_name_is_another_pod(clock: FakeClock) -> None:
+    known = cluster(clock, pod(started=NOW - 50))
+    clock.advance(5)
+    known.put_pod(pod(uid="another", started=NOW - 50))
+    assert known.changed_at(pod()) == 5
+
+
+def test_a_change_of_binding_or_identity_counts_for_the_pods_of_its_namespace(
+    clock: FakeClock,
+) -> None:
+    neighbour = pod("n", ref=ObjectRef("other", "n"))
+    known = cluster(clock, pod(started=NOW - 50), identity(), binding())
+    assert known.changed_at(pod()) == -50
+    assert known.changed_at(neighbour) == -inf
+    clock.advance(5)
+    known.put_identity(identity())
+    assert known.changed_at(pod()) == -50, "it is the same as before"
+    known.remove_identity(identity().ref)
+    assert known.changed_at(pod()) == 5
+    clock.advance(1)
+    known.put_binding(binding(weight=3))
+    assert known.changed_at(pod()) == 6
+    assert known.changed_at(neighbour) == -inf
+
+
+async def test_who_waits_is_woken_by_each_kind_of_change(clock: FakeClock) -> None:
+    known = WatchedCluster(clock)
+    changes = [
+        lambda: known.put_pod(pod()),
+        lambda: known.put_identity(identity()),
+        lambda: known.put_binding(binding()),
+        lambda: known.remove_pod(pod().ref),
+        known.mark_synced,
+    ]
+    for change in changes:
+        waiting = asyncio.ensure_future(known.changed())
+        change()
+        await waiting
+
+
+async def test_a_change_before_the_wait_begins_to_run_is_not_missed(clock: FakeClock) -> None:
+    known = cluster(clock)
+    waiting = known.changed()
+    known.put_pod(pod())
+    await waiting
+
+
+async def test_what_changes_nothing_wakes_nobody(clock: FakeClock) -> None:
+    known = cluster(clock, pod(), identity(), binding())
+    waiting = asyncio.ensure_future(known.changed())
+    known.put_pod(pod())
+    known.put_identity(identity())
+    known.put_binding(binding())
+    known.remove_binding(ObjectRef("shop", "never-there"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+def test_lists_for_people_are_in_order(clock: FakeClock) -> None:
+    known = cluster(clock, pod("b"), pod("a"), identity("z"), identity("y"), binding("d"))
+    known.put_binding(BAD)
+    assert [each.ref.name for each in known.pods()] == ["a", "b"]
+    assert [each.ref.name for each in known.all_identities()] == ["y", "z"]
+    assert [each.ref.name for each in known.all_bindings()] == ["bad", "d"]
+    assert known.pod_by_uid("uid-a") == pod("a")
+    assert known.pod_by_uid("nobody") is None

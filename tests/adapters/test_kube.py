@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.adapters.scripted import Conversation, answers, cuts, hangs, scripted
+
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import credentials as finding
+from podidentity.wire.kube import Event
+
+SECRET = "a-very-secret-token"
+
+
+def write(folder: Path, url: str, name: str = "config", **user: Any) -> str:
+    path = folder / name
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": user or {"token": SECRET}}],
+    }
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+@asynccontextmanager
+async def connected(folder: Path, url: str) -> AsyncIterator[Kube]:
+    kube = Kube.connect(write(folder, url), user_agent="test/1", trust_env=False)
+    try:
+        yield kube
+    finally:
+        await kube.close()
+
+
+async def test_requests_carry_who_asks_and_what_is_meant(tmp_path: Path) -> None:
+    async with scripted(answers(b"{}")) as server, connected(tmp_path, server.url) as kube:
+        await kube.get("/a", {"x": "1"})
+        await kube.create("/b", {"n": 1})
+        await kube.merge("/c", {"n": None})
+        await kube.delete("/d")
+    get, create, merge, delete = server.asked
+    assert [each.method for each in server.asked] == ["GET", "POST", "PATCH", "DELETE"]
+    assert (get.target, create.body, merge.body) == ("/a?x=1", b'{"n": 1}', b'{"n": null}')
+    assert "Content-Type: application/merge-patch+json" in merge.head
+    assert delete.path == "/d"
+    for each in server.asked:
+        assert f"Authorization: Bearer {SECRET}" in each.head
+        assert "User-Agent: test/1" in each.head
+
+
+async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
+    first = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [1, 2]}
+    second = {"metadata": {"resourceVersion": "9"}, "items": [3]}
+    async with (
+        scripted(answers(first), answers(second)) as server,
+        connected(tmp_path, server.url) as kube,
+    ):
+        page = await kube.list_all("/a", {"fieldSelector": "x=y"})
+    assert [bytes(item) for item in page.items] == [b"1", b"2", b"3"]
+    assert page.resource_version == "9"
+    assert "continue=more" in server.asked[1].query
+    assert all("fieldSelector=x%3Dy" in each.query for each in server.asked)
+
+
+async def test_a_watch_yields_events_however_they_are_cut(tmp_path: Path) -> None:
+    line = json.dumps({"type": "ADDED", "object": {"text": "one\u2028line"}}, ensure_ascii=False)
+
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        whole = (line + "\n").encode()
+        await conversation.chunk(whole[:10])
+        await conversation.chunk(whole[10:] + whole + b"\n")
+        await conversation.end()
+
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        events = await collect(kube, "5")
+    assert [event.type for event in events] == ["ADDED", "ADDED"]
+    query = server.asked[0].query
+    assert "watch=1" in query
+    assert "resourceVersion=5" in query
+    assert "allowWatchBookmarks=true" in query
+    assert "timeoutSeconds=300" in query
+
+
+async def collect(kube: Kube, version: str, seconds: float = 300) -> list[Event]:
+    watch = kube.watch("/a", resource_version=version, seconds=seconds)
+    async with aclosing(watch):
+        return [event async for event in watch]
+
+
+async def test_a_watch_says_when_it_has_begun(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.end()
+
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        watch = kube.watch("/a", resource_version="", opened=lambda: begun.append("yes"))
+        async with aclosing(watch):
+            async for _ in watch:
+                pass
+    assert begun == ["yes"]
+
+
+async def test_an_error_event_is_an_error(tmp_path: Path) -> None:
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.event("ERROR", code=410, reason="Expired", message="too old")
+
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError) as caught:
+            await collect(kube, "5")
+    assert caught.value.gone
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 500])
+async def test_a_refusal_keeps_status_reason_and_message(tmp_path: Path, status: int) -> None:
+    body = {"kind": "Status", "code": status, "reason": "Because", "message": "so"}
+    async with (
+        scripted(answers(body, status)) as server,
+        connected(tmp_path, server.url) as kube,
+    ):
+        with pytest.raises(KubeError) as caught:
+            await kube.get("/a")
+        with pytest.raises(KubeError):
+            await collect(kube, "5")
+    assert (caught.value.status, caught.value.reason) == (status, "Because")
+    assert "so" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        pytest.param(cuts, id="cut off"),
+        pytest.param(answers(b"not json"), id="not JSON"),
+        pytest.param(answers(b"x", more="Content-Length: 99\r\n"), id="not HTTP"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_unreachable(tmp_path: Path, turn: Any) -> None:
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError) as caught:
+            await kube.list("/a")
+    assert caught.value.unreachable
+    assert server.url in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+async def test_garbage_in_a_watch_ends_it_with_an_error(tmp_path: Path) -> None:
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.chunk(b'{"type":"ADDED"\n')
+
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError, match="not a watch event"):
+            await collect(kube, "5")
+
+
+async def test_a_watch_that_the_server_forgets_to_end_is_given_up(tmp_path: Path) -> None:
+    async with scripted(hangs) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError, match="ReadTimeout") as caught:
+            await collect(kube, "5", seconds=0.05)
+    assert caught.value.unreachable
+
+
+async def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
+    async with connected(tmp_path, "http://127.0.0.1:1") as kube:
+        with pytest.raises(KubeError, match=r"at http://127\.0\.0\.1:1 cannot be asked"):
+            await kube.get("/a")
+
+
+async def test_leaving_a_watch_closes_its_connection(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.event("ADDED")
+        try:
+            while True:
+                await conversation.event("BOOKMARK")
+                await asyncio.sleep(0)
+        except ConnectionError:
+            closed.set()
+
+    async with scripted(turn) as server, connected(tmp_path, server.url) as kube:
+        watch = kube.watch("/a", resource_version="")
+        async with aclosing(watch):
+            await anext(watch)
+        await closed.wait()
+
+
+# Configuration.
+
+
+def failure(kubeconfig: str | None, context: str | None = None) -> str:
+    with pytest.raises(KubeError) as caught:
+        Kube.connect(kubeconfig, context=context, user_agent="t")
+    assert caught.value.unreachable
+    return str(caught.value)
+
+
+def test_a_missing_kubeconfig_is_named_with_the_next_step(tmp_path: Path) -> None:
+    text = failure(str(tmp_path / "none"))
+    assert f"Configuration file {tmp_path}/none not found" in text
+    assert text.endswith("Give --kubeconfig or set KUBECONFIG.")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "clusters: 3", "\0", "clusters: []\ncontexts: []"]
+)
+def test_a_file_that_is_no_kubeconfig_is_named_and_not_quoted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"{text}\nusers: [{{name: u, user: {{token: {SECRET}}}}}]")
+    told = failure(str(path))
+    assert str(path) in told
+    assert SECRET not in told
+
+
+def test_an_unknown_context_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "http://x")
+    assert "Context 'there' not found" in failure(path, "there")
+
+
+def test_of_several_files_the_first_with_the_context_is_used(tmp_path: Path) -> None:
+    second = write(tmp_path, "http://second:1", "second")
+    third = write(tmp_path, "http://third:1", "third")
+    kube = Kube.connect(f"{tmp_path}/none:{second}:{third}", context="here", user_agent="t")
+    assert kube.server == "http://second:1"
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "https://x", **{"client-certificate": "none.crt", "client-key": "k"})
+    assert "credentials of context 'here' cannot be used" in failure(path)
+
+
+def test_in_a_pod_the_service_account_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "namespace").write_text("kube-system")
+    (tmp_path / "ca.crt").write_text(CERTIFICATE)
+    monkeypatch.setattr(finding, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    found = finding.credentials(None, None, trust_env=False)
+    assert found.server == "https://10.0.0.1:443"
+    assert SECRET not in repr(found)
+
+
+def test_a_pod_without_the_variables_of_a_pod_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "namespace").write_text("kube-system")
+    monkeypatch.setattr(finding, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert "KUBERNETES_SERVICE_HOST" in failure(None)
+
+
+def test_without_any_configuration_the_default_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "SERVICE_ACCOUNT", tmp_path / "none")
+    monkeypatch.setattr(finding, "DEFAULT_KUBECONFIG", tmp_path / "kube" / "config")
+    assert f"{tmp_path}/kube/config not found" in failure(None)
+
+
+def make_certificate() -> str:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+CERTIFICATE = make_certificate()
