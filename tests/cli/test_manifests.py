@@ -227,3 +227,11 @@ def test_nmi_may_read_what_it_decides_by_and_nothing_else() -> None:
         "drop": ["ALL"],
         "add": ["NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH"],
     }
+
+
+def test_nmis_volumes_are_each_there_once_and_mounted() -> None:
+    pod = manifests.nmi()[-1]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = [each["name"] for each in pod["volumes"]]
+    assert len(set(volumes)) == len(volumes)
+    assert [each["name"] for each in container["volumeMounts"]] == volumes
