@@ -47,7 +47,8 @@ class Api:
             answer = await self._serve(request, info)
         except StatusError as error:
             answer = json_answer(encode(error.body()), error.code)
-            log.info("%s %s: %d %s", request.method, info.path, error.code, error.message)
+            if (request.method, error.code) != ("GET", 404):
+                log.info("%s %s: %d %s", request.method, info.path, error.code, error.message)
         if not answer.prepared:
             answer.headers["Audit-Id"] = str(uuid.uuid4())
         return answer

@@ -18,6 +18,7 @@ from podidentity_sandbox.cluster.controllers.garbage import Garbage
 from podidentity_sandbox.cluster.controllers.loop import Loop
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
+from podidentity_sandbox.cluster.journal import Journal
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.node_rules import node_of
@@ -48,10 +49,14 @@ class Cluster:
         key: rsa.RSAPrivateKey,
         *,
         authority: str = "",
+        journal: Journal | None = None,
         now: Callable[[], datetime] = clock,
         history: int = HISTORY,
     ) -> None:
-        """`authority` is the PEM of the certificate authority that pods are to trust."""
+        """`authority` is the PEM of the certificate authority that pods are to trust.
+
+        Without a `journal` the cluster is new, and gone with its process.
+        """
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
@@ -77,12 +82,15 @@ class Cluster:
             (AUTHORIZATION, "localsubjectaccessreviews", ""): reviews.subject,
             (AUTHORIZATION, "selfsubjectaccessreviews", ""): reviews.oneself,
         }
+        if journal is not None:
+            journal.restore(self.storage)
         self._bootstrap()
 
     def _bootstrap(self) -> None:
         """Make what is there from the start."""
         for key, body in bootstrap.objects():
-            self.resources.create(self.registry.by_key(key), "", body)
+            if self.storage.get(key, "", body["metadata"]["name"]) is None:
+                self.resources.create(self.registry.by_key(key), "", body)
         self.loop.settle()
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from podidentity_sandbox.cluster.app import Api
 from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.journal import Journal
 from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
 
@@ -48,10 +49,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(folder=known.folder, listen=known.listen, ready=known.ready)
 
 
-def make_cluster(folder: Path) -> Cluster:
+def make_cluster(folder: Path, journal: Journal | None = None) -> Cluster:
     """Return the cluster of the sandbox in `folder`."""
     plan = Plan.load(folder)
-    return Cluster(plan, load_key(folder / "sa.key"), authority=plan.ca_certificate.read_text())
+    authority = plan.ca_certificate.read_text()
+    return Cluster(plan, load_key(folder / "sa.key"), authority=authority, journal=journal)
 
 
 async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]) -> web.AppRunner:
@@ -72,7 +74,8 @@ async def run(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    cluster = make_cluster(options.folder)
+    journal = Journal(options.folder / "cluster.journal")
+    cluster = make_cluster(options.folder, journal)
     sockets = [socket.socket(fileno=number) for number in options.listen]
     runner = await serve(cluster, options.folder, sockets)
     controllers = asyncio.create_task(cluster.loop.run())
@@ -87,6 +90,7 @@ async def run(options: Options) -> None:
         await runner.cleanup()
         with contextlib.suppress(asyncio.CancelledError):
             await controllers
+        journal.close()
 
 
 def main() -> None:

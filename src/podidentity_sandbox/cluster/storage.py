@@ -115,6 +115,8 @@ class Storage:
         self.revision = 1
         self.observers: list[Callable[[Change], None]] = []
         """Called at each write, in its order: for the controllers' queue."""
+        self.uids: set[str] = set()
+        """Those of all objects that are there."""
         self._history = history
         self._shelves: dict[str, Shelf] = {}
 
@@ -166,6 +168,7 @@ class Storage:
 
     def put(self, key: str, obj: Obj) -> Record:
         """Store `obj`, new or changed, under its own name; it must not be changed afterwards."""
+        shelf = self.shelf(key)
         revision = self.revision + 1
         obj["metadata"]["resourceVersion"] = str(revision)
         record = Record(obj, encode(obj), revision)
@@ -173,11 +176,18 @@ class Storage:
             raise StatusError(500, "", "etcdserver: request is too large")
         self.revision = revision
         at = record.namespace, record.name
-        shelf = self.shelf(key)
         previous = shelf.records.get(at)
         shelf.records[at] = record
+        self.uids.add(record.uid)
         self._log(shelf, Change("MODIFIED" if previous else "ADDED", key, record, previous))
         return record
+
+    def restore(self, key: str, record: Record) -> None:
+        """Put back what an earlier server held; to the observers it is new, to watches not."""
+        self.shelf(key).records[record.namespace, record.name] = record
+        self.uids.add(record.uid)
+        for observer in self.observers:
+            observer(Change("ADDED", key, record, None))
 
     def remove(self, key: str, record: Record) -> Record:
         """Take an object away; returns its last state, at the revision of its end."""
@@ -187,6 +197,7 @@ class Storage:
         last = Record(obj, encode(obj), self.revision)
         shelf = self.shelf(key)
         del shelf.records[record.namespace, record.name]
+        self.uids.discard(record.uid)
         self._log(shelf, Change("DELETED", key, last, record))
         return last
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from podidentity_sandbox.cluster import status
@@ -76,7 +76,7 @@ def check(storage: Storage, request: WatchRequest) -> None:
         raise status.too_new(revision, storage.revision)
 
 
-async def stream(storage: Storage, request: WatchRequest) -> AsyncIterator[bytes]:
+async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a watch until its time is over, its type gone or its place forgotten."""
     kind, selection = request.kind, request.selection
     shelf = storage.shelf(kind.key)

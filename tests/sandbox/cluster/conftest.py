@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -143,8 +144,29 @@ def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
     }
 
 
+async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+    """Yield the events of a watch."""
+    async for line in response.aiter_lines():
+        yield json.loads(line)
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    client: httpx2.AsyncClient, path: str, **params: Any
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """A watch whose events are taken with anext."""
+    async with client.stream("GET", path, params={"watch": "true", **params}) as response:
+        assert response.status_code == 200
+        yield lines(response)
+
+
+def seen(event: dict[str, Any]) -> tuple[str, str]:
+    """What happened to which object."""
+    return event["type"], event["object"]["metadata"].get("name", "")
+
+
 @pytest.fixture
-def crd() -> Iterator[dict[str, Any]]:
+def crd() -> dict[str, Any]:
     """A small definition: widgets.example.com, with a typed spec and a status subresource."""
     properties = {
         "spec": {
@@ -157,7 +179,7 @@ def crd() -> Iterator[dict[str, Any]]:
         },
         "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
     }
-    yield {
+    return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": "widgets.example.com"},

@@ -1,4 +1,7 @@
-"""lightkube, written by others against real clusters, judges this server."""
+"""lightkube, written by others against real clusters, judges this server.
+
+Its models allow None nearly everywhere, so the client is Any here.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,11 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
 from lightkube.types import PatchType
-
 from tests.sandbox.cluster.conftest import ADMIN, Served
 
 
 @pytest.fixture
-async def kube(served: Served) -> AsyncIterator[AsyncClient]:
+async def kube(served: Served) -> AsyncIterator[Any]:
     config = KubeConfig.from_dict(
         {
             "current-context": "c",
@@ -43,12 +45,12 @@ async def kube(served: Served) -> AsyncIterator[AsyncClient]:
     await client.close()
 
 
-def pod(name: str) -> Pod:
+def pod(name: str) -> Any:
     spec = PodSpec(containers=[Container(name="c", image="busybox")])
     return Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=spec)
 
 
-async def test_objects_are_created_replaced_patched_and_deleted(kube: AsyncClient) -> None:
+async def test_objects_are_created_replaced_patched_and_deleted(kube: Any) -> None:
     made = await kube.create(
         ConfigMap(metadata=ObjectMeta(name="x", namespace="default"), data={"a": "1"})
     )
@@ -68,7 +70,7 @@ async def test_objects_are_created_replaced_patched_and_deleted(kube: AsyncClien
     assert missing.value.status.message == 'configmaps "x" not found'
 
 
-async def test_a_watch_sees_what_happens_after_the_list(kube: AsyncClient) -> None:
+async def test_a_watch_sees_what_happens_after_the_list(kube: Any) -> None:
     await kube.create(pod("one"))
     listed = kube.list(Pod, namespace="default")
     assert [each.metadata.name async for each in listed] == ["one"]
@@ -84,15 +86,13 @@ async def test_a_watch_sees_what_happens_after_the_list(kube: AsyncClient) -> No
     assert seen[-1] == ("DELETED", "one")
 
 
-async def test_a_custom_resource_lives_like_any_other(
-    kube: AsyncClient, crd: dict[str, Any]
-) -> None:
+async def test_a_custom_resource_lives_like_any_other(kube: Any, crd: dict[str, Any]) -> None:
     await kube.create(CustomResourceDefinition.from_dict(crd))
     await asyncio.wait_for(
         kube.wait(CustomResourceDefinition, "widgets.example.com", for_conditions=["Established"]),
         5,
     )
-    widget = create_namespaced_resource("example.com", "v1", "Widget", "widgets")
+    widget: Any = create_namespaced_resource("example.com", "v1", "Widget", "widgets")
     made = await kube.create(
         widget(metadata={"name": "w", "namespace": "default"}, spec={"size": 3, "other": 1})
     )
@@ -104,7 +104,7 @@ async def test_a_custom_resource_lives_like_any_other(
     assert again.metadata.generation == 1
 
 
-async def test_a_namespace_goes_with_all_that_is_in_it(kube: AsyncClient) -> None:
+async def test_a_namespace_goes_with_all_that_is_in_it(kube: Any) -> None:
     await kube.create(Namespace(metadata=ObjectMeta(name="short")))
     await kube.create(ConfigMap(metadata=ObjectMeta(name="x", namespace="short"), data={}))
     listed = kube.list(Namespace)

@@ -18,15 +18,14 @@ Place = tuple[str, str, str]
 
 
 class Garbage:
-    """Knows who is alive and who depends on whom."""
+    """Knows who depends on whom."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._alive: set[str] = set()
         self._dependents: dict[str, set[Place]] = {}
 
     def react(self, change: Change) -> None:
-        """Keep the books, and collect what a change leaves behind."""
+        """Keep the book, and collect what a change leaves behind."""
         record = change.record
         self._book(change)
         if change.event == "DELETED":
@@ -41,12 +40,9 @@ class Garbage:
             self._end(change.key, record)
 
     def _book(self, change: Change) -> None:
+        """Note who depends on whom."""
         record = change.record
         place = change.key, record.namespace, record.name
-        if change.event == "DELETED":
-            self._alive.discard(record.uid)
-        else:
-            self._alive.add(record.uid)
         for owner in (change.previous or record).metadata.get("ownerReferences", []):
             self._dependents.get(owner["uid"], set()).discard(place)
         if change.event != "DELETED":
@@ -70,7 +66,7 @@ class Garbage:
             return
         kind, record = found
         owners = record.metadata.get("ownerReferences", [])
-        living = [owner for owner in owners if owner["uid"] in self._alive]
+        living = [owner for owner in owners if owner["uid"] in self._resources.storage.uids]
         if owners and not living:
             self._resources.delete(kind, record, Deletion(propagation="Background"))
         elif len(living) < len(owners):

@@ -1,0 +1,177 @@
+"""What structural schemas prune, fill in and refuse.
+
+The first message was recorded from a real server; the others follow its sources:
+https://github.com/kubernetes/kube-openapi/blob/master/pkg/validation/errors/schema.go
+https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/field/errors.go
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.cluster.schema import default, prune, validate
+
+TEXT = {"type": "string"}
+WHOLE = {"type": "integer"}
+
+
+def of(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            WHOLE,
+            "no",
+            'spec.x: Invalid value: "string": spec.x in body must be of type integer: "string"',
+        ),
+        (
+            TEXT,
+            7,
+            'spec.x: Invalid value: "integer": spec.x in body must be of type string: "integer"',
+        ),
+        (
+            TEXT,
+            None,
+            'spec.x: Invalid value: "null": spec.x in body must be of type string: "null"',
+        ),
+        (
+            {"type": "object", "additionalProperties": TEXT},
+            {"a": 1},
+            'spec.x.a: Invalid value: "integer": '
+            'spec.x.a in body must be of type string: "integer"',
+        ),
+        (
+            {"type": "array", "items": TEXT},
+            ["a", True],
+            'spec.x[1]: Invalid value: "boolean": '
+            'spec.x[1] in body must be of type string: "boolean"',
+        ),
+        (
+            {**WHOLE, "format": "int32"},
+            2**31,
+            "spec.x: Invalid value: 2147483648: "
+            "Checked value must be of type integer with format int32 in spec.x",
+        ),
+        (
+            {**TEXT, "enum": ["pod", "identity"]},
+            "x",
+            'spec.x: Unsupported value: "x": supported values: "pod", "identity"',
+        ),
+        (
+            {**TEXT, "pattern": "^a"},
+            "b",
+            "spec.x: Invalid value: \"b\": spec.x in body should match '^a'",
+        ),
+        ({**TEXT, "maxLength": 2}, "abc", "spec.x: Too long: may not be more than 2 bytes"),
+        (
+            {**WHOLE, "minimum": 1},
+            0,
+            "spec.x: Invalid value: 0: spec.x in body should be greater than or equal to 1",
+        ),
+        (
+            {**WHOLE, "maximum": 1},
+            2,
+            "spec.x: Invalid value: 2: spec.x in body should be less than or equal to 1",
+        ),
+        (
+            {"type": "array", "maxItems": 1, "items": TEXT},
+            ["a", "b"],
+            "spec.x: Too many: 2: must have at most 1 items",
+        ),
+        ({"type": "object", "required": ["name"]}, {}, "spec.x.name: Required value"),
+        (
+            {**TEXT, "format": "date-time"},
+            "today",
+            'spec.x: Invalid value: "today": spec.x in body must be of type date-time: "today"',
+        ),
+    ],
+)
+def test_a_value_that_breaks_the_schema_is_told_in_the_real_words(
+    field: Any, value: Any, message: str
+) -> None:
+    faults = validate(of(x=field), {"spec": {"x": value}})
+    assert [str(fault) for fault in faults] == [message]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ({**TEXT, "nullable": True}, None),
+        ({"x-kubernetes-int-or-string": True}, "50%"),
+        ({"x-kubernetes-int-or-string": True}, 3),
+        (WHOLE, 3.0),
+        ({"type": "number"}, 3),
+        ({**WHOLE, "format": "int32"}, -(2**31)),
+        ({**TEXT, "format": "date-time"}, "2026-11-25T09:10:17.123456Z"),
+        ({"anyOf": [TEXT, WHOLE], "x-kubernetes-preserve-unknown-fields": True}, 1),
+    ],
+)
+def test_a_value_that_the_schema_allows_has_no_fault(field: Any, value: Any) -> None:
+    assert validate(of(x=field), {"spec": {"x": value}}) == []
+
+
+@pytest.mark.parametrize(("word", "value"), [("anyOf", True), ("oneOf", 5), ("allOf", 50)])
+def test_combined_schemas_count_how_many_hold(word: str, value: Any) -> None:
+    field = {word: [{**WHOLE, "minimum": 1}, {**WHOLE, "maximum": 10}]}
+    assert len(validate(of(x=field), {"spec": {"x": value}})) == 1
+
+
+def test_pruning_keeps_what_is_named_and_says_what_it_took() -> None:
+    embedded = {"type": "object", "x-kubernetes-embedded-resource": True, "properties": {}}
+    schema = of(
+        known=TEXT,
+        map={"type": "object", "additionalProperties": TEXT},
+        free={"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        list={"type": "array", "items": {"type": "object", "properties": {"a": TEXT}}},
+        inner=embedded,
+    )
+    value: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "X",
+        "metadata": {"name": "x"},
+        "other": 1,
+        "spec": {
+            "known": "k",
+            "unknown": 1,
+            "map": {"any": "thing"},
+            "free": {"deep": {"er": 1}},
+            "list": [{"a": "1", "b": 2}],
+            "inner": {"kind": "Y", "metadata": {"name": "y"}, "spec": {}},
+        },
+    }
+    removed = prune(schema, value)
+    assert sorted(removed) == ["other", "spec.inner.spec", "spec.list[0].b", "spec.unknown"]
+    assert value == {
+        "apiVersion": "v1",
+        "kind": "X",
+        "metadata": {"name": "x"},
+        "spec": {
+            "known": "k",
+            "map": {"any": "thing"},
+            "free": {"deep": {"er": 1}},
+            "list": [{"a": "1"}],
+            "inner": {"kind": "Y", "metadata": {"name": "y"}},
+        },
+    }
+
+
+def test_defaults_fill_what_is_absent_or_null_and_nothing_else() -> None:
+    field = {
+        "type": "object",
+        "properties": {
+            "size": {**WHOLE, "default": 3},
+            "none": {**TEXT, "nullable": True, "default": "x"},
+            "list": {"type": "array", "items": {"properties": {"a": {**TEXT, "default": "d"}}}},
+        },
+    }
+    value: dict[str, Any] = {"spec": {"x": {"none": None, "list": [{}, {"a": "own"}]}}}
+    default(of(x=field), value)
+    assert value["spec"]["x"] == {"size": 3, "none": None, "list": [{"a": "d"}, {"a": "own"}]}
+    null: dict[str, Any] = {"spec": {"x": {"size": None}}}
+    default(of(x=field), null)
+    assert null["spec"]["x"]["size"] == 3
