@@ -19,7 +19,9 @@ _SYN, _ACK, _PSH, _SYN_ACK = 0x02, 0x10, 0x08, 0x12
 
 def checksum(data: bytes) -> int:
     """Return the internet checksum (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2)))
+    total: int = sum(
+        struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2))
+    )
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

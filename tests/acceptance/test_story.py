@@ -1,0 +1,52 @@
+"""The whole story, told by real programs in a sandbox of its own: as root, and without it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from typing import Any
+
+import pytest
+
+WAYS = {"root": [], "rootless": ["--rootless"]}
+# What the walk-through asks of this slice, by the numbers of its steps.
+COVERED = {"2", "3", "5", "8", "9", "10", "11", "12", "13", "14", "18", "19", "20", "21", "22"}
+
+
+@cache
+def told(way: str) -> list[dict[str, Any]]:
+    command = ["podidentity", "sandbox", "demo", "--json", "--name", f"story-{way}", *WAYS[way]]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
+    assert done.stdout, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_step_of_the_story_shows_what_it_must(way: str) -> None:
+    wrong = [(step["number"], step["name"], step["detail"]) for step in told(way) if not step["ok"]]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_story_has_every_step_of_the_walk_through_and_the_forged_addresses(way: str) -> None:
+    numbers = {step["number"] for step in told(way)}
+    assert numbers >= COVERED | {"forged"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_story_prints_no_token(way: str) -> None:
+    assert "eyJhb" not in json.dumps(told(way))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_of_the_sandbox_is_left(way: str) -> None:
+    assert told(way)
+    done = subprocess.run(
+        ["podidentity", "sandbox", "status", "--name", f"story-{way}"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "running" in done.stderr
