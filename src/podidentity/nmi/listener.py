@@ -61,6 +61,10 @@ class Listener:
         if not self._open:
             self._empty.set()
 
+    async def empty(self) -> None:
+        """Return when no connection is open."""
+        await self._empty.wait()
+
     async def close(self, seconds: float = 1.0) -> None:
         """Accept no more, let requests under way finish for so many seconds, cut the rest."""
         if self._server is not None:
@@ -69,8 +73,8 @@ class Listener:
             connection.finish()
         try:
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
+                await self.empty()
         except TimeoutError:
             for connection in list(self._open):
                 connection.abort()
-            await self._empty.wait()
+            await self.empty()

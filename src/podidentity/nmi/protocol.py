@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        self._head += len(name) + len(value)
+        self._head += len(name) + len(value) + len(": \r\n")
         values = self._request.headers.setdefault(name.decode("latin-1").lower(), [])
         values.append(value.decode("latin-1").strip())
 

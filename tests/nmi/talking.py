@@ -1,0 +1,90 @@
+"""Raw bytes to a listener, and what comes back, over a real socket on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity.nmi.http import Handler, Limits
+from podidentity.nmi.listener import Listener
+
+
+@dataclass
+class Reply:
+    """An answer, taken apart."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+class Talk:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def hear(self) -> Reply:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = []
+        for line in head[1:]:
+            if line:
+                name, _, value = line.partition(": ")
+                headers.append((name, value))
+        reply = Reply(int(head[0].split(" ")[1]), headers, b"")
+        assert head[0].startswith("HTTP/1.1 ")
+        (length,) = reply.header("Content-Length")
+        reply.body = await self.reader.readexactly(int(length))
+        return reply
+
+    async def ask(self, request: bytes) -> Reply:
+        await self.say(request)
+        return await self.hear()
+
+    async def closed(self) -> bytes:
+        """Return what else comes until the other side closes."""
+        try:
+            return await self.reader.read()
+        except ConnectionResetError:
+            return b""
+
+    async def leave(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening(handler: Handler, **limits: Any) -> AsyncIterator[Listener]:
+    """Serve a handler on loopback."""
+    listener = await Listener.start(handler, "127.0.0.1", 0, Limits(**limits))
+    try:
+        yield listener
+    finally:
+        await listener.close(0.0)
+
+
+@asynccontextmanager
+async def talking(listener: Listener) -> AsyncIterator[Talk]:
+    """Connect to a listener."""
+    talk = Talk(*await asyncio.open_connection("127.0.0.1", listener.port))
+    try:
+        yield talk
+    finally:
+        await talk.leave()

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from tests.nmi.talking import Talk, listening, talking
+
+from podidentity.nmi.http import Request, Response
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Echo:
+    """Answers with what it was asked, when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.ended: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.begun = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append(request)
+        self.begun.set()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        self.ended.append(request.target)
+        return Response(200, f"{request.method} {request.target}".encode(), "text/plain")
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+async def test_an_answer_has_status_type_and_one_length_and_tells_nothing_of_the_server(
+    echo: Echo,
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        reply = await talk.ask(GET)
+    assert (reply.status, reply.body) == (200, b"GET /a")
+    assert reply.headers == [("Content-Type", "text/plain"), ("Content-Length", "6")]
+
+
+async def test_a_connection_is_kept_and_knows_its_caller(echo: Echo) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        for _ in range(3):
+            await talk.ask(GET)
+        name = talk.writer.get_extra_info("sockname")
+    callers = [request.caller for request in echo.asked]
+    assert (callers[0].address, callers[0].port) == name
+    assert callers[0] is callers[1] is callers[2]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", id="close"),
+        pytest.param(b"GET /a HTTP/1.0\r\n\r\n", id="1.0"),
+        pytest.param(b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", id="1.0 kept"),
+        pytest.param(b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n", id="HEAD"),
+    ],
+)
+async def test_a_connection_that_shall_not_be_kept_is_closed_after_the_answer(
+    echo: Echo, request_: bytes
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        reply = await talk.ask(request_)
+        assert reply.header("Connection") == ["close"]
+        assert await talk.closed() == b""
+
+
+async def test_headers_are_known_by_lower_case_names_with_all_their_values(echo: Echo) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.ask(
+            b"GET /a?b=%20&c HTTP/1.1\r\nHost: x\r\nMETADATA: True \r\nA: 1\r\na: 2\r\n\r\n"
+        )
+    assert echo.asked[0].target == "/a?b=%20&c"
+    assert echo.asked[0].headers == {"host": ["x"], "metadata": ["True"], "a": ["1", "2"]}
+
+
+async def test_pieces_of_a_request_make_a_request(echo: Echo) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        for piece in (GET[:5], GET[5:12], GET[12:-1]):
+            await talk.say(piece)
+        assert (await talk.ask(GET[-1:])).body == b"GET /a"
+
+
+async def test_requests_sent_ahead_are_answered_in_their_order(echo: Echo) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        ahead = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(20))
+        await talk.say(ahead + GET[:9])
+        replies = [(await talk.hear()).body.decode() for _ in range(20)]
+        assert (await talk.ask(GET[9:])).body == b"GET /a"
+    assert replies == [f"GET /{n}" for n in range(20)]
+
+
+async def test_too_many_requests_ahead_of_their_answers_end_the_connection(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo, ahead=4) as listener, talking(listener) as talk:
+        await talk.say(GET * 20)
+        assert await talk.closed() == b""
+    assert len(echo.asked) <= 1
+
+
+async def test_an_offer_of_another_protocol_is_passed_over(echo: Echo) -> None:
+    offer = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        assert (await talk.ask(offer)).body == b"GET /a"
+        assert (await talk.ask(GET)).body == b"GET /a"
+        await talk.say(offer + GET)
+        assert [(await talk.hear()).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_body_is_read_and_thrown_away(echo: Echo) -> None:
+    post = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+    async with listening(echo) as listener, talking(listener) as talk:
+        assert (await talk.ask(post)).body == b"POST /a"
+        assert (await talk.ask(GET)).body == b"GET /a"
+
+
+async def refused(talk: Talk, status: int) -> None:
+    reply = await talk.hear()
+    assert reply.status == status
+    assert reply.header("Connection") == ["close"]
+    assert set(reply.json) == {"error", "error_description"}
+    assert await talk.closed() == b""
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_and_the_connection_closed(
+    echo: Echo, rubbish: bytes
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(rubbish)
+        await refused(talk, 400)
+    assert echo.asked == []
+
+
+@pytest.mark.parametrize(
+    "megabyte",
+    [
+        pytest.param(b"GET /" + b"a" * (1 << 20), id="target"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20), id="one header"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"X: aaaaaaa\r\n" * 100_000, id="many headers"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"X: aaaaaaa\r\n" * 2_000 + b"\r\n", id="whole"),
+    ],
+)
+async def test_a_head_of_a_megabyte_is_refused_with_the_reason(echo: Echo, megabyte: bytes) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        sending = asyncio.ensure_future(talk.say(megabyte))
+        await refused(talk, 431)
+        await asyncio.gather(sending, return_exceptions=True)
+    assert echo.asked == []
+
+
+async def test_a_large_body_is_refused_with_the_reason(echo: Echo) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        sending = asyncio.ensure_future(talk.say(head + b"x" * 1_000_000))
+        await refused(talk, 413)
+        await asyncio.gather(sending, return_exceptions=True)
+    assert echo.asked == []
+
+
+async def test_a_half_sent_request_is_refused_when_its_time_is_over(echo: Echo) -> None:
+    async with listening(echo, head_seconds=0.03) as listener, talking(listener) as talk:
+        await talk.say(GET[:10])
+        await refused(talk, 408)
+
+
+async def test_a_second_request_has_its_time_too(echo: Echo) -> None:
+    limits: dict[str, Any] = {"head_seconds": 0.03, "idle_seconds": 60}
+    async with listening(echo, **limits) as listener, talking(listener) as talk:
+        await talk.ask(GET)
+        await talk.say(GET[:10])
+        await refused(talk, 408)
+    async with listening(echo, **limits) as listener, talking(listener) as talk:
+        await talk.ask(GET + GET[:10])
+        await refused(talk, 408)
+
+
+async def test_who_connects_and_says_nothing_is_closed_without_a_word(echo: Echo) -> None:
+    async with listening(echo, head_seconds=0.03) as listener, talking(listener) as talk:
+        assert await talk.closed() == b""
+
+
+async def test_a_kept_connection_is_closed_when_it_was_idle_too_long(echo: Echo) -> None:
+    async with listening(echo, idle_seconds=0.03) as listener, talking(listener) as talk:
+        await talk.ask(GET)
+        assert await talk.closed() == b""
+
+
+async def test_a_slow_answer_is_waited_for_longer_than_a_request(echo: Echo) -> None:
+    echo.open.clear()
+    limits: dict[str, Any] = {"head_seconds": 0.03, "idle_seconds": 0.03}
+    async with listening(echo, **limits) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        async with listening(Echo(), head_seconds=0.06) as other, talking(other) as clock:
+            await clock.closed()
+        echo.open.set()
+        assert (await talk.hear()).status == 200
+
+
+async def test_a_client_that_leaves_ends_the_work_for_it(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        await talk.leave()
+        await echo.cancelled.wait()
+    assert echo.ended == []
+
+
+async def test_a_client_that_resets_ends_the_work_for_it(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        own = talk.writer.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        talk.writer.transport.abort()
+        await echo.cancelled.wait()
+
+
+async def test_a_client_that_takes_no_answers_is_cut_off() -> None:
+    asked = asyncio.Semaphore(0)
+
+    async def huge(request: Request) -> Response:
+        del request
+        asked.release()
+        return Response(200, b"x" * 30_000_000)
+
+    async with listening(huge, idle_seconds=0.05) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port)) as deaf:
+            deaf.sendall(GET * 2)
+            await asked.acquire()
+            await listener.empty()
+    assert asked.locked(), "the second request was never begun"
+
+
+async def test_more_connections_than_allowed_are_refused_and_the_others_served(
+    echo: Echo,
+) -> None:
+    async with (
+        listening(echo, connections=1) as listener,
+        talking(listener) as first,
+    ):
+        await first.ask(GET)
+        async with talking(listener) as second:
+            await refused(second, 503)
+        assert (await first.ask(GET)).status == 200
+        await first.leave()
+        await listener.empty()
+        async with talking(listener) as third:
+            assert (await third.ask(GET)).status == 200
+
+
+async def test_a_defect_costs_one_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(request: Request) -> Response:
+        raise RuntimeError(f"defect at {request.target}")
+
+    async with listening(broken) as listener, talking(listener) as talk:
+        reply = await talk.ask(GET)
+        assert (reply.status, reply.json["error"]) == (500, "server_error")
+        assert b"defect" not in reply.body
+        assert (await talk.ask(GET)).status == 500
+    assert "defect at /a" in caplog.text
+
+
+async def test_closing_lets_the_request_under_way_finish(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as busy, talking(listener) as idle:
+        await busy.say(GET)
+        await echo.begun.wait()
+        closing = asyncio.ensure_future(listener.close(5.0))
+        assert await idle.closed() == b""
+        echo.open.set()
+        assert (await busy.hear()).header("Connection") == ["close"]
+        await closing
+        assert not listener.serving
+
+
+async def test_closing_cuts_what_does_not_finish(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        await listener.close(0.01)
+        assert await talk.closed() == b""
+    assert echo.cancelled.is_set()
