@@ -1,0 +1,165 @@
+"""CustomResourceDefinitions, and the product's own.
+
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from tests.sandbox.cluster.conftest import Served
+
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
+OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+async def define(api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]) -> None:
+    answer = await api.post(DEFINITIONS, json=crd)
+    assert answer.status_code == 201, answer.text
+    served.cluster.loop.settle()
+
+
+async def test_a_definition_is_established_and_its_type_discovered(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    await define(api, served, crd)
+    found = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+    conditions = {c["type"]: c["status"] for c in found["status"]["conditions"]}
+    assert conditions == {"NamesAccepted": "True", "Established": "True"}
+    assert found["status"]["acceptedNames"]["listKind"] == "WidgetList"
+    assert found["status"]["storedVersions"] == ["v1"]
+    listed = (await api.get("/apis/example.com/v1")).json()
+    assert [entry["name"] for entry in listed["resources"]] == ["widgets", "widgets/status"]
+    groups = (await api.get("/apis")).json()["groups"]
+    assert "example.com" in {group["name"] for group in groups}
+
+
+async def test_items_of_a_custom_list_name_their_kind(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    await define(api, served, crd)
+    await api.post(WIDGETS, json={"metadata": {"name": "w"}})
+    listed = (await api.get(WIDGETS)).json()
+    assert listed["kind"] == "WidgetList"
+    assert listed["items"][0]["kind"] == "Widget"
+
+
+async def test_a_changed_schema_holds_for_the_next_write(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    await define(api, served, crd)
+    current = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+    schema = current["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["required"] = ["size"]
+    await api.put(f"{DEFINITIONS}/widgets.example.com", json=current)
+    served.cluster.loop.settle()
+    answer = await api.post(WIDGETS, json={"metadata": {"name": "w"}, "spec": {}})
+    assert answer.json()["message"] == (
+        'Widget.example.com "w" is invalid: spec.size: Required value'
+    )
+
+
+async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finalizers(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    await define(api, served, crd)
+    held = {"metadata": {"name": "w", "finalizers": ["example.com/hold"]}}
+    await api.post(WIDGETS, json=held)
+    await api.delete(f"{DEFINITIONS}/widgets.example.com")
+    served.cluster.loop.settle()
+    assert (await api.get(f"{DEFINITIONS}/widgets.example.com")).status_code == 200
+    free = {"metadata": {"finalizers": None}}
+    await api.patch(f"{WIDGETS}/w", json=free, headers=MERGE)
+    served.cluster.loop.settle()
+    assert (await api.get(f"{DEFINITIONS}/widgets.example.com")).status_code == 404
+    assert (await api.get(WIDGETS)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"metadata": {"name": "other.example.com"}},
+            'metadata.name: Invalid value: "other.example.com": '
+            'must be spec.names.plural+"."+spec.group',
+        ),
+        ({"scope": "Everywhere"}, 'spec.scope: Unsupported value: "Everywhere"'),
+        ({"versions": []}, "must have exactly one version marked as storage version"),
+        (
+            {"versions": [{"name": "v1", "served": True, "storage": True}]},
+            "schemas are required",
+        ),
+        (
+            {
+                "group": "x.k8s.io",
+            },
+            'protected groups must have approval annotation "api-approved.kubernetes.io"',
+        ),
+    ],
+)
+async def test_a_definition_that_cannot_be_served_is_invalid(
+    api: httpx2.AsyncClient, crd: dict[str, Any], change: dict[str, Any], says: str
+) -> None:
+    crd["metadata"] |= change.pop("metadata", {})
+    crd["spec"] |= change
+    answer = await api.post(DEFINITIONS, json=crd)
+    assert answer.status_code == 422
+    assert says in answer.json()["message"]
+
+
+async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
+    api: httpx2.AsyncClient, crd: dict[str, Any]
+) -> None:
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["x-kubernetes-validations"] = [{"rule": "self.size > 0"}]
+    answer = await api.post(DEFINITIONS, json=crd)
+    assert answer.status_code == 422
+    assert "evaluates no CEL rules" in answer.json()["message"]
+
+
+@pytest.fixture
+async def ours(api: httpx2.AsyncClient, served: Served) -> httpx2.AsyncClient:
+    text = resources.files("podidentity.manifests").joinpath("crds.yaml").read_text()
+    for definition in yaml.safe_load(text)["items"]:
+        await define(api, served, definition)
+    return api
+
+
+async def test_old_manifests_of_the_four_kinds_are_taken_as_they_are(
+    ours: httpx2.AsyncClient,
+) -> None:
+    spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
+    made = await ours.post(
+        f"{OURS}/azureidentities", json={"metadata": {"name": "demo"}, "spec": spec}
+    )
+    assert made.json()["spec"] == spec
+    assert made.json()["metadata"]["generation"] == 1
+    reference = {**made.json(), "metadata": {"name": "demo", "resourceVersion": "7"}}
+    assigned = {
+        "metadata": {"name": "a"},
+        "spec": {"azureIdentityRef": reference, "pod": "p", "nodename": "n", "replicas": None},
+        "status": {"status": "Assigned", "availableReplicas": 1},
+    }
+    answer = await ours.post(f"{OURS}/azureassignedidentities", json=assigned)
+    assert answer.status_code == 201, answer.text
+    # no status subresource: the status is written with the object
+    assert answer.json()["status"]["status"] == "Assigned"
+    assert answer.json()["spec"]["azureIdentityRef"]["metadata"]["name"] == "demo"
+    assert answer.json()["spec"]["replicas"] is None
+
+
+async def test_a_type_that_is_text_is_refused_in_the_recorded_words(
+    ours: httpx2.AsyncClient,
+) -> None:
+    body = {"metadata": {"name": "demo9"}, "spec": {"type": "x"}}
+    answer = await ours.post(f"{OURS}/azureidentities", json=body)
+    assert answer.json()["message"] == (
+        'AzureIdentity.aadpodidentity.k8s.io "demo9" is invalid: spec.type: Invalid value: '
+        '"string": spec.type in body must be of type integer: "string"'
+    )

@@ -1,0 +1,139 @@
+"""The server as the sandbox runs it: a process with listening sockets handed down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
+
+from podidentity_sandbox.plan import Plan
+
+
+class Server:
+    """The server's process, and how to reach it."""
+
+    def __init__(self, folder: Path, *listeners: socket.socket) -> None:
+        ready, done = os.pipe()
+        descriptors = [str(listener.fileno()) for listener in listeners]
+        command = [sys.executable, "-m", "podidentity_sandbox.cluster", "--folder", str(folder)]
+        for descriptor in descriptors:
+            command += ["--listen-fd", descriptor]
+        self.process = subprocess.Popen(
+            [*command, "--ready-fd", str(done)],
+            pass_fds=[done, *(each.fileno() for each in listeners)],
+            stderr=subprocess.PIPE,
+        )
+        os.close(done)
+        with os.fdopen(ready) as end:
+            assert end.read() == "ready\n"
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.wait()
+
+    def wait(self) -> int:
+        self.process.communicate(timeout=10)
+        return self.process.returncode
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    certificate(tmp_path)
+    Plan(
+        name="test",
+        folder=str(tmp_path),
+        rootless=False,
+        tenant_id="t",
+        subscription_id="s",
+        operator_id="o",
+        operator_secret="o",
+        admin_token=ADMIN,
+        nodes=(node_plan(0),),
+    ).save()
+    return tmp_path
+
+
+@pytest.fixture
+def sockets() -> Iterator[list[socket.socket]]:
+    made = [listener(), listener()]
+    yield made
+    for each in made:
+        each.close()
+
+
+def client(home: Path, sock: socket.socket) -> httpx2.Client:
+    return httpx2.Client(
+        base_url=f"https://127.0.0.1:{sock.getsockname()[1]}",
+        headers={"Authorization": f"Bearer {ADMIN}"},
+        verify=ssl.create_default_context(cafile=str(home / "ca.crt")),
+        trust_env=False,
+    )
+
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def test_it_serves_on_every_socket_and_ends_quickly_with_watches_open(
+    home: Path, sockets: list[socket.socket]
+) -> None:
+    server = Server(home, *sockets)
+    try:
+        for sock in sockets:
+            with client(home, sock) as api:
+                assert api.get("/readyz").text == "ok"
+        with (
+            client(home, sockets[0]) as api,
+            api.stream("GET", MAPS, params={"watch": "true"}) as watch,
+        ):
+            events = watch.iter_lines()
+            assert "kube-root-ca.crt" in next(events)
+            server.process.send_signal(signal.SIGTERM)
+            assert list(events) == []
+        assert server.wait() == 0
+    finally:
+        server.end(signal.SIGKILL)
+
+
+def test_its_key_and_what_it_holds_outlive_a_kill(
+    home: Path, sockets: list[socket.socket], crd: dict[str, Any]
+) -> None:
+    account = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    widgets = "/apis/example.com/v1/namespaces/default/widgets"
+    first = Server(home, *sockets)
+    try:
+        with client(home, sockets[0]) as api:
+            token = api.post(account, json={"spec": {}}).json()["status"]["token"]
+            api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+            made = api.post(widgets, json={"metadata": {"name": "w"}, "spec": {"size": 1}})
+            api.post(MAPS, json={"metadata": {"name": "gone"}})
+            api.delete(f"{MAPS}/gone")
+            version = api.get(MAPS).json()["metadata"]["resourceVersion"]
+    finally:
+        first.end(signal.SIGKILL)
+    second = Server(home, *sockets)
+    try:
+        with client(home, sockets[0]) as api:
+            assert api.get(f"{widgets}/w").json() == made.json()
+            assert api.get(f"{MAPS}/gone").status_code == 404
+            now = api.get(MAPS).json()["metadata"]["resourceVersion"]
+            assert int(now) >= int(version)
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert api.get("/apis", headers=bearer).status_code == 200
+            old = {"watch": "true", "resourceVersion": "3"}
+            with api.stream("GET", MAPS, params=old) as watch:
+                assert '"code":410' in next(watch.iter_lines())
+    finally:
+        second.end()
+    for secret in ("sa.key", "cluster.journal"):
+        assert (home / secret).stat().st_mode & 0o077 == 0
