@@ -121,6 +121,8 @@ class Backstop:
         for answer in self._ask(kind, flags, rule.encode()):
             if answer.errno not in {0, harmless}:
                 why = os.strerror(answer.errno)
+                if answer.errno == errno.EPERM:
+                    why += "; give the process CAP_NET_ADMIN in the node's network namespace"
                 raise OSError(answer.errno, f"cannot change the rules of routing: {why}")
 
     def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[netlink.Message]:

@@ -1,0 +1,146 @@
+"""A stand-in for NMI, as a program: the kernel package's guard and attestor, and a tiny listener.
+
+It answers each request with who the kernel says the caller is, and takes commands on its standard
+input, one a line: `install`, `repairs N` (wait for so many),
+`deafen` (close the listener), `remove`, `problems`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.topology import PODS, serve
+
+from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import Pod
+from podidentity.kernel.attestation import KernelAttestor
+from podidentity.kernel.cgroups import PodCgroups
+from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.interception import Interception
+from podidentity.kernel.rules import Redirect
+
+UID = "00000000-0000-4000-8000-0000000000{}"
+"""Uid of each pod, by the last two digits of its address."""
+
+
+class WallClock:
+    """Implements `core.ports.Clock` by the machine's clock."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def pod(name: str) -> Pod:
+    """Return the pod of that name as the API server would know it."""
+    address = PODS[name]
+    return Pod(ref=ObjectRef("demo", name), uid=uid(name), addresses=(address,))
+
+
+def uid(name: str) -> str:
+    """Return the uid of the pod of that name."""
+    return UID.format(PODS[name][-2:])
+
+
+class Watched(Interception):
+    """Tells when it has repaired something."""
+
+    def __init__(self) -> None:
+        super().__init__(Redirect(), WallClock())
+        self._loop = asyncio.get_running_loop()
+        self._repaired = asyncio.Event()
+
+    def check(self) -> bool:
+        done = super().check()
+        self._loop.call_soon_threadsafe(self._repaired.set)
+        return done
+
+    async def repaired(self, times: int) -> int:
+        """Return how often, once it is so often."""
+        while self.repairs < times:
+            self._repaired.clear()
+            await self._repaired.wait()
+        return self.repairs
+
+
+class Node:
+    """The kernel package as NMI holds it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        redirect = Redirect()
+        self.interception = Watched()
+        root = settings.get("cgroup_root")
+        self.attestor = KernelAttestor(
+            netns_dir=Path("/run/netns"),
+            cgroups=PodCgroups.under(Path(root)) if root else None,
+            listener=Endpoint(redirect.target, redirect.listen_port),
+        )
+        self._pods = [pod(name) for name in PODS]
+        self.server: asyncio.Server | None = None
+
+    def answer(self, peer: tuple[str, int], path: str) -> dict[str, object]:
+        """Answer a request: without attestation, `peer` would be all that is known."""
+        candidates = [each for each in self._pods if peer[0] in each.addresses]
+        began = time.perf_counter()
+        proof = self.attestor.prove(*peer, candidates)
+        return {
+            "who": "agent",
+            "peer": peer[0],
+            "path": path,
+            "verdict": proof.verdict,
+            "uid": proof.pod_uid,
+            "detail": proof.detail,
+            "us": (time.perf_counter() - began) * 1e6,
+        }
+
+    async def obey(self, command: str, *arguments: str) -> object:
+        """Do what a line of the standard input says."""
+        match command:
+            case "install":
+                self.interception.install()
+            case "repairs":
+                return await self.interception.repaired(int(arguments[0]))
+            case "remove":
+                return self.interception.remove()
+            case "problems":
+                return self.interception.problems()
+            case "deafen" if self.server is not None:
+                self.server.close()
+        return None
+
+
+async def main(settings: dict[str, Any]) -> None:
+    node = Node(settings)
+    node.interception.install()
+    if settings.get("listen", True):
+        listening = socket.create_server(("127.0.0.1", 2579), backlog=1024)
+        node.server = await serve(listening, node.answer)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(node.attestor.follow())]
+        if settings.get("guard", True):
+            tasks.append(group.create_task(node.interception.guard()))
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        commands = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(commands)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+        while line := await commands.readline():
+            sys.stdout.write(json.dumps(await node.obey(*line.decode().split())) + "\n")
+            sys.stdout.flush()
+        for task in tasks:
+            task.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

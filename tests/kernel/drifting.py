@@ -1,0 +1,171 @@
+"""Scenarios: others change our rules, under a constant stream of new connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.kernel.topology import PODS, Agent, Imds, ask, command
+
+REMOVALS = (["nft", "flush", "ruleset"], ["nft", "delete", "table", "ip", "podid"])
+_WORKERS = 12
+
+
+@dataclass
+class Stream:
+    """New connections from all pods, one after the other by each of a few workers."""
+
+    answered: Counter[str] = field(default_factory=Counter)
+    """How many were answered by `agent`, `imds` or `nobody`."""
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def total(self) -> int:
+        return self.answered.total()
+
+    @contextlib.asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(self._work(list(PODS)[n % len(PODS)])) for n in range(_WORKERS)
+            ]
+            yield
+            for worker in workers:
+                worker.cancel()
+
+    async def more(self, connections: int) -> None:
+        """Return when so many more have been answered."""
+        target = self.total + connections
+        while self.total < target:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _work(self, pod: str) -> None:
+        for number in itertools.count():
+            answer = await ask(pod, f"/{pod}/{number}")
+            self.answered[answer["who"]] += 1
+            self._progress.set()
+
+
+async def drift(*, removals: int, between: int) -> dict[str, Any]:
+    """Another process takes the rules away, time and again, `between` connections apart."""
+    imds, stream = Imds(), Stream()
+    loop = asyncio.get_running_loop()
+    repairs = 0
+    async with imds.serving(), Agent.running() as agent, stream.flowing():
+        await stream.more(between)
+        began = loop.time()
+        for number in range(removals):
+            await command(*REMOVALS[number % len(REMOVALS)])
+            repairs = await agent.tell(f"repairs {number + 1}")
+            await stream.more(between)
+        took = loop.time() - began
+        problems = await agent.tell("problems")
+        leaked, total = len(imds.seen), stream.total
+    return {
+        "connections": total,
+        "answered": stream.answered,
+        "leaked": leaked,
+        "repairs": repairs,
+        "problems": problems,
+        "seconds": took,
+    }
+
+
+async def unguarded(*, connections: int) -> int:
+    """Return how many of so many connections leak where nobody guards: that leaks are seen."""
+    imds, stream = Imds(), Stream()
+    async with imds.serving(), Agent.running(guard=False), stream.flowing():
+        await command("nft", "flush ruleset")
+        await command("ip", "rule", "del", "pref", "4")
+        await stream.more(connections)
+    return len(imds.seen)
+
+
+async def replaces(*, times: int, between: int) -> dict[str, Any]:
+    """The agent replaces its own rules, time and again."""
+    imds, stream = Imds(), Stream()
+    async with imds.serving(), Agent.running() as agent, stream.flowing():
+        for _ in range(times):
+            await agent.tell("install")
+            await stream.more(between)
+        repairs = await agent.tell("repairs 0")
+    return {"answered": stream.answered, "leaked": len(imds.seen), "repairs": repairs}
+
+
+EDITS = {
+    "a rule before ours": ["nft", "insert rule ip podid intercept accept"],
+    "a table asleep": ["nft", "add table ip podid { flags dormant; }"],
+    "a chain emptied": ["nft", "flush chain ip podid guard_pre"],
+    "a chain added": ["nft", "add chain ip podid more"],
+    "everything flushed": ["nft", "flush ruleset"],
+    "the closed door opened": ["ip", "rule", "del", "pref", "4"],
+    "the node's own way barred": ["ip", "rule", "del", "pref", "3"],
+}
+
+
+async def edits() -> dict[str, Any]:
+    """Another process changes something of ours; and something that is not ours."""
+    found: dict[str, Any] = {}
+    async with Agent.running() as agent:
+        for number, (what, edit) in enumerate(EDITS.items(), 1):
+            await command(*edit)
+            repairs = await agent.tell(f"repairs {number}")
+            problems = await agent.tell("problems")
+            found[what] = {"repairs": repairs - number, "problems": problems}
+        await command("nft", "add table ip other")
+        # The sysctl sends no notice; it is looked after with the next repair.
+        await command("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=0")
+        found["problems before"] = await agent.tell("problems")
+        await command("nft", "delete table ip podid")
+        found["repairs"] = await agent.tell(f"repairs {len(EDITS) + 1}") - len(EDITS)
+        found["problems after"] = await agent.tell("problems")
+        found["tables"] = await command("nft", "list tables")
+    return found
+
+
+async def rivals() -> dict[str, Any]:
+    """Two agents guard one node, as in a rolling update, and the table is deleted."""
+    async with Agent.running() as one, Agent.running(listen=False) as other:
+        await command("nft", "delete table ip podid")
+        # Each answers after what it was told of before; a quarrel would go on all the time.
+        for _ in range(200):
+            repairs = [await one.tell("repairs 0"), await other.tell("repairs 0")]
+        return {"repairs": sum(repairs), "problems": await one.tell("problems")}
+
+
+_STORM = """
+from podidentity.kernel.nftables import Nftables
+nft = Nftables()
+for _ in range(300):
+    nft.run("flush ruleset")
+"""
+
+
+async def storm() -> dict[str, Any]:
+    """Another process flushes all rules in a loop, as fast as it can."""
+    imds, stream, loop = Imds(), Stream(), asyncio.get_running_loop()
+    pauses = []
+    async with imds.serving(), Agent.running() as agent, stream.flowing():
+        storming = asyncio.create_task(command(sys.executable, "-c", _STORM))
+        while not storming.done():
+            began = loop.time()
+            await agent.tell("repairs 0")
+            pauses.append(loop.time() - began)
+        await storming
+        repairs = await agent.tell("repairs 1")
+        await command("nft", "list table ip podid")
+        problems = await agent.tell("problems")
+    return {
+        "answers": len(pauses),
+        "longest pause": max(pauses),
+        "repairs": repairs,
+        "problems": problems,
+        "leaked": len(imds.seen),
+    }

@@ -1,0 +1,38 @@
+"""Says what the kernel package can do with the capabilities that this program was started with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from podidentity.kernel.attestation import KernelAttestor
+from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.fence import Fence, FenceError
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sysctl import PROC_SYS_NET
+
+
+def install() -> str:
+    """Return why the rules cannot be installed; "" where they can."""
+    try:
+        fence = Fence(Redirect(), PROC_SYS_NET)
+        fence.install()
+        fence.close()
+    except FenceError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    attestor = KernelAttestor.open(
+        netns_dir=Path("/run/netns"),
+        cgroup_root=Path("/sys/fs/cgroup"),
+        listener=Endpoint("127.0.0.1", 2579),
+    )
+    found = {
+        "install": install(),
+        "networks": list(attestor.problems()),
+        "by cgroup": attestor.by_cgroup,
+    }
+    sys.stdout.write(json.dumps(found))

@@ -1,0 +1,175 @@
+"""Scenarios: what the kernel says of connections in every state, and of namespaces that change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.agent import pod
+from tests.kernel.topology import IMDS, PODS, command, inside
+
+from podidentity.kernel.attestation import KernelAttestor
+from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.fence import Fence
+from podidentity.kernel.podnets import PodNetworks
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sysctl import PROC_SYS_NET
+
+NETNS = Path("/run/netns")
+_LISTENER = ("127.0.0.1", 2579)
+
+
+async def states() -> dict[str, Any]:
+    """A connection of p1, in each state; and connections that there are not."""
+    Fence(Redirect(), PROC_SYS_NET).install()
+    candidates = [pod("p1")]
+    found: dict[str, Any] = {}
+    with socket.create_server(_LISTENER) as listening, _attestor() as attestor:
+
+        def prove(what: str, address: str, port: int) -> None:
+            proof = attestor.prove(address, port, candidates)
+            found[what] = [proof.verdict, proof.detail]
+
+        for what, family, device in (
+            ("ordinary", socket.AF_INET, b""),
+            ("IPv6 socket", socket.AF_INET6, b""),
+            ("bound to an interface", socket.AF_INET, b"eth0"),
+        ):
+            with _connected(listening, family, device) as (_, peer):
+                prove(what, *peer)
+        with _connected(listening) as (client, peer):
+            client.shutdown(socket.SHUT_WR)
+            prove("half-closed", *peer)
+        with _connected(listening) as (client, peer):
+            client.close()
+            prove("closed", *peer)
+        with _connected(listening) as (client, peer):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            prove("reset", *peer)
+        with inside("p1", lambda: socket.create_server(("0.0.0.0", 5000))):  # noqa: S104
+            prove("only a listener", PODS["p1"], 5000)
+        prove("an address of no pod", "10.244.0.99", 5000)
+        prove("IPv6", "fd00::1", 5000)
+        prove("no address", "not an address", 5000)
+    return found
+
+
+async def cost(*, connections: int) -> list[float]:
+    """Return the microseconds of each proof of so many new connections, as many pods around."""
+    Fence(Redirect(), PROC_SYS_NET).install()
+    await _more_pods(107)
+    took = []
+    with socket.create_server(_LISTENER) as listening, _attestor() as attestor:
+        for _ in range(connections):
+            with _connected(listening) as (_, peer):
+                began = time.perf_counter()
+                attestor.prove(*peer, [pod("p1")])
+                took.append((time.perf_counter() - began) * 1e6)
+    return took
+
+
+async def _more_pods(number: int) -> None:
+    for index in range(number):
+        name, address = f"more-{index}", f"10.244.1.{index + 1}/32"
+        await command("ip", "netns", "add", name)
+        await command("ip", "-n", name, "addr", "add", address, "dev", "lo")
+
+
+async def changes() -> dict[str, Any]:
+    """Namespaces and their addresses come, change and go, under our eyes."""
+    networks = PodNetworks(NETNS)
+    found: dict[str, Any] = {}
+
+    def note(what: str, address: str = PODS["p1"]) -> None:
+        refreshed = networks.refresh()
+        holders = sorted(each.name for each in networks.holders(address))
+        found[what] = [refreshed, len(networks), holders]
+
+    note("start")
+    note("nothing new")
+    await command("ip", "addr", "add", "10.244.0.77/32", "dev", "eth0", netns="p1")
+    note("an address more", "10.244.0.77")
+    await command("ip", "addr", "del", "10.244.0.77/32", "dev", "eth0", netns="p1")
+    note("an address less", "10.244.0.77")
+    (NETNS / "late").touch()
+    note("a file without a namespace")
+    await command("ip", "netns", "attach", "second", str(os.getpid()))
+    note("our own namespace, under a name", "10.240.0.4")
+    await command("mount", "--bind", str(NETNS / "p2"), str(NETNS / "late"))
+    note("a second name", PODS["p2"])
+    await command("ip", "netns", "del", "p1")
+    note("a namespace less")
+    await command("ip", "netns", "add", "p1")
+    await command("ip", "-n", "p1", "addr", "add", PODS["p1"], "dev", "lo")
+    note("another of the same name")
+    many = "".join(f"addr add 10.9.{n // 250}.{n % 250 + 1}/32 dev lo\n" for n in range(300))
+    await command("sh", "-c", f"ip -n p3 -batch - <<END\n{many}END")
+    note("a crowd of addresses", PODS["p3"])
+    networks.close()
+    return found
+
+
+class Followed(PodNetworks):
+    """Tells when it has been brought up to date."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.refreshed = asyncio.Event()
+
+    def refresh(self) -> bool:
+        changed = super().refresh()
+        self.refreshed.set()
+        return changed
+
+
+async def absent() -> dict[str, Any]:
+    """The folder is not there at first; and at last a namespace goes while nobody asks."""
+    folder = Path("/run/later")
+    networks = Followed(folder)
+    found: dict[str, Any] = {"before": [networks.refresh(), networks.failure]}
+    await command("mkdir", str(folder))
+    await command("touch", str(folder / "p3"))
+    await command("mount", "--bind", str(NETNS / "p3"), str(folder / "p3"))
+    found["after"] = [networks.refresh(), networks.failure, len(networks)]
+    following = asyncio.create_task(networks.follow())
+    await command("umount", str(folder / "p3"))
+    networks.refreshed.clear()
+    await command("rm", str(folder / "p3"))
+    await networks.refreshed.wait()
+    found["let go"] = len(networks)
+    following.cancel()
+    networks.close()
+    return found
+
+
+@contextlib.contextmanager
+def _attestor() -> Iterator[KernelAttestor]:
+    attestor = KernelAttestor(netns_dir=NETNS, cgroups=None, listener=Endpoint(*_LISTENER))
+    try:
+        yield attestor
+    finally:
+        attestor.close()
+
+
+@contextlib.contextmanager
+def _connected(
+    listening: socket.socket, family: int = socket.AF_INET, device: bytes = b""
+) -> Iterator[tuple[socket.socket, tuple[str, int]]]:
+    """Connect p1 to IMDS; yield its socket, and the address and port that the listener sees."""
+    client = inside("p1", lambda: socket.socket(family))
+    with client:
+        if device:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        prefix = "::ffff:" if family == socket.AF_INET6 else ""
+        client.connect((prefix + IMDS[0], IMDS[1]))
+        accepted, peer = listening.accept()
+        with accepted:
+            yield client, peer

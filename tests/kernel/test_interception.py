@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from tests.kernel.topology import run
+
+pytestmark = pytest.mark.net
+
+KINDS = [(True, 1), (True, 0), *([(False, 1)] if os.geteuid() == 0 else [])]
+
+AS_NFT_SAYS = """\
+table ip podid {
+	chain guard_pre {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+	}
+
+	chain intercept {
+		type nat hook prerouting priority dstnat - 10; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 127.0.0.1:2579
+	}
+
+	chain guard_imds {
+		type filter hook prerouting priority dstnat + 10; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset
+	}
+}
+"""
+AS_IP_RULE_SAYS = [
+    "0: from all lookup local",
+    "3: from all iif lo goto 5",
+    "4: from all to 169.254.169.254 ipproto tcp dport 80 blackhole",
+    "5: from all nop",
+    "32766: from all lookup main",
+    "32767: from all lookup default",
+]
+
+
+@pytest.fixture(
+    scope="module", params=KINDS, ids=lambda kind: f"rootless-{kind[0]}-bridge-{kind[1]}"
+)
+def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """One life of the rules: before, with the agent, without it, removed."""
+    rootless, bridge_netfilter = request.param
+    found: dict[str, Any] = run(
+        "interception", rootless=rootless, bridge_netfilter=bridge_netfilter
+    )
+    return found
+
+
+def test_without_the_rules_a_pod_reaches_the_real_imds(seen: dict[str, Any]) -> None:
+    assert seen["before"]["who"] == seen["kept before"]["who"] == seen["removed"]["who"] == "imds"
+
+
+def test_with_the_rules_every_pod_reaches_the_agent_and_is_known_by_its_address(
+    seen: dict[str, Any],
+) -> None:
+    answers = [(each["who"], each["peer"], each["verdict"]) for each in seen["pods"]]
+    addresses = ["10.244.0.11", "10.244.0.12", "10.244.0.13"]
+    assert answers == [("agent", address, "proven") for address in addresses]
+
+
+def test_a_connection_older_than_the_rules_is_reset(seen: dict[str, Any]) -> None:
+    assert seen["kept after"] == {"who": "nobody", "why": "ConnectionResetError"}
+
+
+@pytest.mark.parametrize("how", ["deaf", "killed"])
+def test_pods_are_refused_while_nobody_listens(seen: dict[str, Any], how: str) -> None:
+    assert seen[how] == {"who": "nobody", "why": "ConnectionRefusedError"}
+
+
+def test_a_successor_takes_over_rules_that_it_finds(seen: dict[str, Any]) -> None:
+    assert seen["again"]["who"] == "agent"
+
+
+def test_with_all_rules_flushed_and_nobody_to_repair_them_nothing_gets_through(
+    seen: dict[str, Any],
+) -> None:
+    assert seen["flushed"] == {"who": "nobody", "why": "TimeoutError"}
+
+
+@pytest.mark.parametrize("when", ["node", "node, flushed"])
+def test_the_node_itself_reaches_the_real_imds_at_all_times(
+    seen: dict[str, Any], when: str
+) -> None:
+    assert seen[when]["who"] == "imds"
+
+
+def test_nothing_reached_the_real_imds_but_what_was_to(seen: dict[str, Any]) -> None:
+    expected = ["/before", "/kept-before", "/node", "/node-flushed", "/removed"]
+    assert seen["reached imds"] == expected
+
+
+def test_the_rules_are_these(seen: dict[str, Any]) -> None:
+    assert seen["nft"] == AS_NFT_SAYS
+    listed = [" ".join(line.split()) for line in seen["ip rule"].splitlines()]
+    assert listed == AS_IP_RULE_SAYS
+
+
+def test_removal_leaves_nothing_of_ours_and_says_what_it_cannot_know(seen: dict[str, Any]) -> None:
+    tables, routing = seen["remains"]
+    assert tables == ""
+    assert "169.254.169.254" not in routing
+    assert len(routing.splitlines()) == 3
+    assert seen["left"] == [
+        "net.ipv4.conf.all.route_localnet is still 1: clear it unless kube-proxy needs it"
+    ]
+
+
+def test_a_pod_reaches_the_nodes_loopback_only_without_the_guard(*, rootless: bool) -> None:
+    seen = run("loopback", rootless=rootless)
+    assert seen["unguarded"] == "connected"
+    assert seen["guarded"] == "dropped"
+    assert seen["agent"]["who"] == "agent"
+
+
+def test_a_read_only_proc_sys_is_named_with_the_next_step(*, rootless: bool) -> None:
+    message = run("read_only", rootless=rootless)
+    assert "Read-only file system" in message
+    assert "mount the node's /proc/sys/net there, writable" in message
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "install", "networks"),
+    [
+        (["net_admin", "sys_admin"], "", ""),
+        (["net_admin"], "", "give the process CAP_SYS_ADMIN"),
+        (["sys_admin"], "give the process CAP_NET_ADMIN", ""),
+    ],
+    ids=["both", "no SYS_ADMIN", "no NET_ADMIN"],
+)
+def test_two_capabilities_are_enough_and_a_missing_one_is_named(
+    capabilities: list[str], install: str, networks: str
+) -> None:
+    seen = run("privileges", rootless=True, capabilities=capabilities)
+    assert install in seen["install"]
+    assert bool(install) == bool(seen["install"])
+    assert networks in "".join(seen["networks"])
+    assert bool(networks) == bool(seen["networks"])
