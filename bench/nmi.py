@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from podidentity_sandbox.node.client import execute
-
 from bench.bars import Bar, show, wants_json
 from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 

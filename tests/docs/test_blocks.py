@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
 
 COMMANDS = [
