@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.docs.blocks import DOCUMENTS, ROOT, blocks_of, promised
 
 from podidentity_sandbox.demo.shell import Shell
+from tests.docs.blocks import DOCUMENTS, ROOT, blocks_of, promised
 
 RUNNABLE = [path for path in DOCUMENTS if any(block.mark == "run" for block in blocks_of(path))]
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
-from tests.core.worlds import World, binding, identity, pod, pods, worlds
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import Match, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Malformed, Phase, Pod
+from tests.core.worlds import World, binding, identity, pod, pods, worlds
 
 
 @given(worlds(), pods())

@@ -3,6 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
+
+from podidentity.core.matching import Entitlement, match
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Pod
+from podidentity.core.selection import Ambiguity, select
+from podidentity.core.tokens import TokenRequest
 from tests.core.worlds import (
     NUMBERS,
     World,
@@ -15,12 +21,6 @@ from tests.core.worlds import (
     resource_id,
     worlds,
 )
-
-from podidentity.core.matching import Entitlement, match
-from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Pod
-from podidentity.core.selection import Ambiguity, select
-from podidentity.core.tokens import TokenRequest
 
 VAULT = "https://vault.azure.net"
 TWO = World(
