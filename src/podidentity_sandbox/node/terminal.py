@@ -55,7 +55,7 @@ def _raw() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(_STDIN)
-    tty.setraw(_STDIN)
+    tty.setraw(_STDIN, termios.TCSADRAIN)  # keeps what was typed ahead
     try:
         yield
     finally:

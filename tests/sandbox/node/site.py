@@ -126,8 +126,8 @@ class Site:
         """Return what a shell script prints in the node's own namespaces."""
         found = status(self.folder)
         assert found is not None
-        pid = next(part["pid"] for part in found.parts if part["part"] == self.node.name)
-        enter = ["nsenter", "--target", str(pid), "--mount", "--net"]
+        pid = next(part["pid"] for part in found.parts if part["name"] == self.node.name)
+        enter = ["nsenter", "--target", str(pid), "--mount", "--net", "--pid"]
         if self.plan.rootless:
             enter += ["--user", "--preserve-credentials"]
         ran = subprocess.run(
