@@ -88,6 +88,7 @@ class FakeTokenSource:
         self.failures: list[TokenUnavailable] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.begun = asyncio.Event()
         self.life = life
         self.now: Callable[[], float] = lambda: NOW
 
@@ -96,6 +97,7 @@ class FakeTokenSource:
     ) -> tuple[AccessToken, Origin]:
         self.asked.append((identity, resource, bypass_cache))
         number = len(self.asked)
+        self.begun.set()
         await self.open.wait()
         if self.failures:
             raise self.failures.pop(0)

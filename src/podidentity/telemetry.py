@@ -7,6 +7,7 @@ and a test looks for one in everything that is written.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -63,7 +64,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        text = msgspec.json.encode(line, enc_hook=str).decode()
+        # Beyond ASCII there are more ends of lines (U+2028) than JSON escapes.
+        return text if text.isascii() else json.dumps(line, default=str)
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:

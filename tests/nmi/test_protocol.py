@@ -5,9 +5,9 @@ import socket
 from typing import Any
 
 import pytest
-from tests.nmi.talking import Talk, listening, talking
 
 from podidentity.nmi.http import Request, Response
+from tests.nmi.talking import Talk, listening, talking
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -6,19 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.fakes import (
-    ADDRESS,
-    NOW,
-    OTHER_CLIENT,
-    VAULT,
-    FakeAttestor,
-    FakeClock,
-    FakeTokenSource,
-    binding,
-    cluster,
-    identity,
-    pod,
-)
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.errors import (
@@ -38,6 +25,19 @@ from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.service import Caller, Outcome, Policy, TokenService
 from podidentity.wire.imds_client import NotYetAttached
+from tests.fakes import (
+    ADDRESS,
+    NOW,
+    OTHER_CLIENT,
+    VAULT,
+    FakeAttestor,
+    FakeClock,
+    FakeTokenSource,
+    binding,
+    cluster,
+    identity,
+    pod,
+)
 
 REQUEST = TokenRequest(resource=VAULT)
 OLD = NOW - 3600

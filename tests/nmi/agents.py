@@ -1,0 +1,85 @@
+"""NMI's routes on loopback, with fakes behind them: the pod is whoever connects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from podidentity.core.errors import TokenSourceDown
+from podidentity.nmi.listener import Listener
+from podidentity.nmi.routes import RoutePolicy, Routes
+from podidentity.nmi.service import Policy, TokenService
+from podidentity.wire.metadata import AllowList
+from tests.fakes import (
+    FakeAttestor,
+    FakeClock,
+    FakeTokenSource,
+    binding,
+    cluster,
+    identity,
+    pod,
+)
+from tests.nmi.talking import Reply, listening, talking
+
+
+@dataclass
+class Passed:
+    """An answer of the real service."""
+
+    status: int = 200
+    content_type: str = "application/json"
+    body: bytes = b'{"compute":{"vmId":"v","userData":"c2VjcmV0"}}'
+
+
+@dataclass
+class FakeMetadata:
+    """The real service, for what is passed on."""
+
+    passed: Passed = field(default_factory=Passed)
+    down: bool = False
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def metadata(self, target: str, accept: str) -> Passed:
+        self.asked.append((target, accept))
+        if self.down:
+            raise TokenSourceDown("IMDS did not answer within 10 s")
+        return self.passed
+
+
+class Agent:
+    """An agent whose one pod, `shop/orders-0`, has the address of the test."""
+
+    def __init__(self, *objects: Any, **policy: Any) -> None:
+        self.clock = FakeClock()
+        found = objects or (pod(addresses=("127.0.0.1",)), identity(), binding())
+        self.cluster = cluster(self.clock, *found)
+        self.tokens = FakeTokenSource()
+        self.attestor = FakeAttestor()
+        self.metadata = FakeMetadata()
+        service = TokenService(
+            cluster=self.cluster,
+            tokens=self.tokens,
+            attestor=self.attestor,
+            clock=self.clock,
+            policy=Policy(hold=0),
+        )
+        route_policy = RoutePolicy(**({"allow": AllowList()} | policy))
+        self.routes = Routes(service, self.metadata, self.clock, route_policy)
+        self.listener: Listener
+
+    async def ask(self, request: str) -> Reply:
+        """Send a request as text, its lines without their ends."""
+        lines = [line.strip() for line in request.splitlines() if line.strip()]
+        async with talking(self.listener) as talk:
+            return await talk.ask("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+
+@asynccontextmanager
+async def agent(*objects: Any, **policy: Any) -> AsyncIterator[Agent]:
+    """Run an agent."""
+    found = Agent(*objects, **policy)
+    async with listening(found.routes) as listener:
+        found.listener = listener
+        yield found

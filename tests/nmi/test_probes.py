@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from podidentity.nmi.http import Request
+from podidentity.nmi.probes import Probes
+from podidentity.nmi.service import Caller
+from tests.fakes import FakeClock
+from tests.nmi.talking import listening, talking
+
+
+def request(target: str) -> Request:
+    return Request(Caller("10.0.0.1", 1), method="GET", target=target)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+async def test_healthz_is_that_of_the_archived_project(clock: FakeClock) -> None:
+    async with listening(Probes({}, clock)) as listener, talking(listener) as talk:
+        reply = await talk.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (reply.status, reply.body) == (200, b"Active")
+
+
+async def test_readyz_is_true_while_nothing_is_wrong(clock: FakeClock) -> None:
+    probes = Probes({"rules": lambda: (), "watches": list}, clock)
+    response = await probes(request("/readyz?verbose"))
+    assert response.status == 200
+    assert response.body == b'{"ready":true,"checks":{"rules":"ok","watches":"ok"}}'
+
+
+async def test_readyz_says_all_that_is_wrong(clock: FakeClock) -> None:
+    probes = Probes({"rules": lambda: ("gone", "odd"), "watches": lambda: ()}, clock)
+    response = await probes(request("/readyz"))
+    assert response.status == 503
+    assert response.body == b'{"ready":false,"checks":{"rules":["gone","odd"],"watches":"ok"}}'
+
+
+async def test_readyz_looks_again_each_second_and_not_more_often(clock: FakeClock) -> None:
+    looks = 0
+
+    def look() -> Sequence[str]:
+        nonlocal looks
+        looks += 1
+        return ("down",) if looks == 1 else ()
+
+    probes = Probes({"rules": look}, clock)
+    assert [(await probes(request("/readyz"))).status for _ in range(5)] == [503] * 5
+    clock.advance(1.1)
+    assert (await probes(request("/readyz"))).status == 200
+    assert looks == 2
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/debug/pprof/", "/readyz/x"])
+async def test_nothing_else_is_served_there(clock: FakeClock, path: str) -> None:
+    assert (await Probes({}, clock)(request(path))).status == 404

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Verdict
+from podidentity.wire.metadata import AllowList
+from tests.fakes import VAULT, binding, identity, pod
+from tests.nmi.agents import Passed, agent
+from tests.nmi.talking import talking
+
+HEADERS = "HTTP/1.1\nHost: x\nMetadata: true"
+TOKEN = f"GET /metadata/identity/oauth2/token?resource={VAULT} {HEADERS}"
+HERE = ("127.0.0.1",)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return the fields of all request lines, with the message."""
+    return [
+        {"message": record.getMessage(), "level": record.levelname, **record.fields}  # type: ignore[attr-defined]
+        for record in caplog.records
+        if record.name == "podidentity.request"
+    ]
+
+
+async def test_a_token_leaves_one_line_that_says_who_got_what_and_from_where(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with agent() as nmi:
+        await nmi.ask(TOKEN)
+    (line,) = lines(caplog)
+    milliseconds = line.pop("ms")
+    assert 0 < milliseconds < 1000
+    assert {name: str(value) for name, value in line.items()} == {
+        "message": "token given",
+        "level": "INFO",
+        "status": "200",
+        "address": "127.0.0.1",
+        "pod": "orders-0",
+        "namespace": "shop",
+        "identity": "orders",
+        "client_id": "11111111-2222-3333-4444-555555555555",
+        "resource": VAULT,
+        "source": "imds",
+    }
+
+
+async def test_a_refusal_leaves_one_line_with_its_reason_for_the_operator(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    elsewhere = binding(ref=ObjectRef("bank", "b"))
+    async with agent(pod(addresses=HERE), identity(), elsewhere) as nmi:
+        reply = await nmi.ask(TOKEN)
+    (line,) = lines(caplog)
+    assert (line["status"], line["reason"], line["level"]) == (404, "OtherNamespace", "WARNING")
+    assert (line["pod"], line["namespace"]) == ("orders-0", "shop")
+    assert "bank" in line["message"], "the operator must know"
+    assert "bank" not in reply.body.decode(), "the pod must not"
+
+
+async def test_a_forged_connection_gets_403_and_leaves_what_the_kernel_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with agent() as nmi:
+        nmi.attestor.verdict = Verdict.FORGED
+        reply = await nmi.ask(TOKEN)
+        assert nmi.tokens.asked == []
+    assert (reply.status, reply.json["error"]) == (403, "access_denied")
+    assert "cni-1234" not in reply.body.decode()
+    (line,) = lines(caplog)
+    assert (line["reason"], line["proof"]) == ("UnprovenCaller", "in cni-1234")
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "error"),
+    [
+        (TokenRefused("IMDS: no", status=401, error="unknown_source"), 401, "unknown_source"),
+        (TokenThrottled("IMDS: slow", retry_after=7), 429, "too_many_requests"),
+        (TokenSourceDown("IMDS hangs"), 503, "service_unavailable"),
+    ],
+    ids=repr,
+)
+async def test_what_imds_says_reaches_the_pod_in_imds_form(
+    failure: Any, status: int, error: str
+) -> None:
+    async with agent() as nmi:
+        nmi.tokens.failures = [failure]
+        reply = await nmi.ask(TOKEN)
+    assert (reply.status, reply.json["error"]) == (status, error)
+    assert reply.json["error_description"] == str(failure)
+    assert reply.header("Retry-After") == (["7"] if status == 429 else [])
+
+
+async def test_a_pod_without_a_label_gets_400_as_from_imds() -> None:
+    async with agent(pod(labels={}, addresses=HERE)) as nmi:
+        reply = await nmi.ask(TOKEN)
+    assert reply.status == 400
+    assert reply.json == {"error": "invalid_request", "error_description": "Identity not found"}
+
+
+async def test_the_old_switch_answers_503_with_retry_after() -> None:
+    async with agent(pod(addresses=HERE), retry_after_header=True) as nmi:
+        reply = await nmi.ask(TOKEN)
+    assert (reply.status, reply.header("Retry-After")) == (503, ["20"])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
+@pytest.mark.parametrize("path", ["identity/oauth2/token?resource=a", "instance", "versions"])
+async def test_only_get_is_allowed(method: str, path: str) -> None:
+    async with agent() as nmi:
+        reply = await nmi.ask(f"{method} /metadata/{path} {HEADERS}")
+        assert (nmi.tokens.asked, nmi.metadata.asked) == ([], [])
+    assert (reply.status, reply.header("Allow")) == (405, ["GET"])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/metadata/identity/oauth2%2ftoken", 400),
+        ("/metadata/identity\\oauth2\\token", 400),
+        ("/metadata/instance/../identity/oauth2/token", 400),
+        ("/metadata/identity/x", 404),
+        ("/", 404),
+        ("/metadata/attested/document", 403),
+        ("/metadata/instance/compute/userData", 403),
+    ],
+)
+@pytest.mark.parametrize("headers", [HEADERS, "HTTP/1.1\nHost: x"])
+async def test_paths_that_are_not_served_are_said_before_the_header_is_looked_at(
+    path: str, status: int, headers: str
+) -> None:
+    async with agent() as nmi:
+        reply = await nmi.ask(f"GET {path}?resource=a {headers}")
+        assert (nmi.tokens.asked, nmi.metadata.asked) == ([], [])
+    assert reply.status == status
+    assert set(reply.json) == {"error", "error_description"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/metadata/identity/oauth2/token?resource=a", "/metadata/instance"]
+)
+async def test_a_request_through_a_proxy_is_refused(path: str) -> None:
+    async with agent() as nmi:
+        reply = await nmi.ask(f"GET {path} {HEADERS}\nX-Forwarded-For: 10.0.0.1")
+        assert (nmi.tokens.asked, nmi.metadata.asked) == ([], [])
+    assert (reply.status, reply.json["error"]) == (400, "invalid_request")
+    assert "X-Forwarded-For" in reply.json["error_description"]
+
+
+async def test_the_header_may_be_waived_and_the_proxy_check_not() -> None:
+    bare = TOKEN.replace("\nMetadata: true", "")
+    async with agent(header_required=False) as nmi:
+        assert (await nmi.ask(bare)).status == 200
+        assert (await nmi.ask(f"{bare}\nX-Forwarded-For: a")).status == 400
+
+
+async def test_allowed_metadata_is_passed_on_with_nothing_of_the_request_but_what_is_named() -> (
+    None
+):
+    async with agent() as nmi:
+        nmi.metadata.passed = Passed(404, "text/plain", b"gone")
+        reply = await nmi.ask(
+            f"GET //Metadata/versions?a=%20b {HEADERS}\nAccept: text/plain\nX-Nonce: 1\nCookie: c"
+        )
+    assert nmi.metadata.asked == [("/metadata/versions?a=%20b", "text/plain")]
+    assert (reply.status, reply.body) == (404, b"gone")
+    assert reply.headers == [("Content-Type", "text/plain"), ("Content-Length", "4")]
+
+
+async def test_user_data_is_taken_out_unless_it_is_allowed_by_name() -> None:
+    async with agent() as nmi:
+        reply = await nmi.ask(f"GET /metadata/instance?api-version=1 {HEADERS}")
+    assert reply.json == {"compute": {"vmId": "v"}}
+    allow = AllowList(["/metadata/instance", "/metadata/instance/compute/userData"])
+    async with agent(allow=allow) as nmi:
+        reply = await nmi.ask(f"GET /metadata/instance?api-version=1 {HEADERS}")
+    assert reply.json["compute"]["userData"] == "c2VjcmV0"
+
+
+async def test_an_imds_that_is_down_is_503_for_metadata_too() -> None:
+    async with agent() as nmi:
+        nmi.metadata.down = True
+        reply = await nmi.ask(f"GET /metadata/versions {HEADERS}")
+    assert (reply.status, reply.json["error"]) == (503, "service_unavailable")
+
+
+async def test_a_client_that_leaves_leaves_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    left = asyncio.Event()
+
+    def written(record: logging.LogRecord) -> bool:
+        left.set()
+        return bool(record)
+
+    caplog.handler.addFilter(written)
+    async with agent() as nmi:
+        nmi.tokens.open.clear()
+        async with talking(nmi.listener) as talk:
+            await talk.say(TOKEN.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+            await nmi.tokens.begun.wait()
+        await left.wait()
+    caplog.handler.removeFilter(written)
+    (line,) = lines(caplog)
+    assert (line["status"], line["message"]) == (499, "the client left before its answer")
+
+
+async def test_no_line_of_any_answer_holds_a_token(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with agent() as nmi:
+        assert (await nmi.ask(TOKEN)).json["access_token"] == "token-1"
+        await nmi.ask(TOKEN.replace("?", "?bypass_cache=true&"))
+    written = json.dumps(lines(caplog), default=str) + caplog.text
+    assert "token given" in written
+    assert "token-1" not in written
+    assert "token-2" not in written

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.resources import Malformed
+from podidentity.nmi.watches import Watches
+from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
+from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity
+
+PODS = "/api/v1/pods"
+IDENTITIES = "/apis/aadpodidentity.k8s.io/v1/azureidentities"
+BINDINGS = "/apis/aadpodidentity.k8s.io/v1/azureidentitybindings"
+
+
+def meta(name: str) -> dict[str, str]:
+    return {"namespace": "shop", "name": name}
+
+
+POD = {
+    "metadata": meta("orders-0") | {"uid": "u", "labels": {"aadpodidbinding": "orders"}},
+    "spec": {"nodeName": "n1"},
+    "status": {"podIP": ADDRESS, "phase": "Running"},
+}
+IDENTITY = {"metadata": meta("orders"), "spec": {"clientID": CLIENT}}
+BINDING = {
+    "metadata": meta("orders-binding"),
+    "spec": {"azureIdentity": "orders", "selector": "orders"},
+}
+
+
+class FakeServer:
+    """Lists what it holds, and watches what the test says."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[Any]] = {PODS: [POD], IDENTITIES: [IDENTITY], BINDINGS: [BINDING]}
+        self.events: dict[str, asyncio.Queue[dict[str, Any]]] = {
+            path: asyncio.Queue() for path in self.held
+        }
+        self.params: dict[str, Mapping[str, str]] = {}
+        self.refused: set[str] = set()
+        self.refusals = 0
+        self.refused_twice = asyncio.Event()
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        self.params[path] = params or {}
+        if path in self.refused:
+            self.refusals += 1
+            if self.refusals > 1:
+                self.refused_twice.set()
+            raise KubeError("no rights", status=403)
+        body = {"metadata": {"resourceVersion": "1"}, "items": self.held[path]}
+        return parse_list(json.dumps(body).encode())
+
+    async def watch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        opened: Callable[[], None],
+    ) -> AsyncGenerator[Event, None]:
+        del params, resource_version
+        opened()
+        while True:
+            yield parse_event(json.dumps(await self.events[path].get()).encode())
+
+    def say(self, path: str, kind: str, content: dict[str, Any]) -> None:
+        self.events[path].put_nowait({"type": kind, "object": content})
+
+
+class Setting:
+    def __init__(self) -> None:
+        clock = ImpatientClock()
+        self.server = FakeServer()
+        self.cluster = WatchedCluster(clock)
+        self.watches = Watches(self.server, self.cluster, "n1", clock)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self.cluster.changed()
+
+
+@asynccontextmanager
+async def watched(*refused: str) -> AsyncIterator[Setting]:
+    setting = Setting()
+    setting.server.refused = set(refused)
+    running = asyncio.create_task(setting.watches.run())
+    try:
+        yield setting
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_cluster_is_synced_when_all_three_lists_have_been_read() -> None:
+    async with watched() as setting:
+        assert len(setting.watches.problems()) == 3
+        await setting.until(lambda: setting.cluster.synced)
+        assert setting.watches.problems() == []
+        (pod,) = setting.cluster.pods_at(ADDRESS)
+        assert pod.selector == "orders"
+        assert setting.cluster.identity(identity().ref) == identity(resource_id=None)
+        assert list(setting.cluster.bindings("shop", "orders")) == [binding()]
+
+
+async def test_only_pods_of_this_node_are_watched() -> None:
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        assert setting.server.params[PODS] == {"fieldSelector": "spec.nodeName=n1"}
+
+
+async def test_what_happens_reaches_the_cluster() -> None:
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        setting.server.say(BINDINGS, "DELETED", BINDING)
+        await setting.until(lambda: not setting.cluster.bindings("shop", "orders"))
+        setting.server.say(PODS, "DELETED", POD)
+        await setting.until(lambda: not setting.cluster.pods_at(ADDRESS))
+
+
+async def test_a_list_that_is_refused_is_said_and_holds_the_sync_back() -> None:
+    async with watched(BINDINGS) as setting:
+        await setting.until(lambda: bool(setting.cluster.identity(identity().ref)))
+        await setting.server.refused_twice.wait()
+        assert setting.watches.problems() == ["AzureIdentityBindings not read yet: no rights"]
+        assert not setting.cluster.synced
+        setting.server.refused.clear()
+        await setting.until(lambda: setting.cluster.synced)
+
+
+async def test_an_object_that_cannot_be_used_is_said_once_and_touches_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    bad = {"metadata": meta("bad"), "spec": {"clientID": "x"}}
+    worse = {"metadata": meta("worse"), "spec": {"azureIdentity": "orders"}}
+    async with watched() as setting:
+        setting.server.held[IDENTITIES].append(bad)
+        setting.server.held[BINDINGS].append(worse)
+        await setting.until(lambda: setting.cluster.synced)
+        setting.server.say(IDENTITIES, "MODIFIED", bad)
+        setting.server.say(BINDINGS, "MODIFIED", worse)
+        setting.server.say(PODS, "DELETED", POD)
+        await setting.until(lambda: not setting.cluster.pods_at(ADDRESS))
+        assert isinstance(setting.cluster.identity(identity("bad").ref), Malformed)
+        assert setting.cluster.identity(identity().ref) == identity(resource_id=None)
+        assert list(setting.cluster.bindings("shop", "orders")) == [binding()]
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert said == [
+        "AzureIdentity shop/bad cannot be used: spec.clientID must be a GUID, not 'x'",
+        "AzureIdentityBinding shop/worse cannot be used: spec.selector is missing",
+    ]
