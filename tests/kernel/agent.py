@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.topology import PODS, serve
-
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Pod
 from podidentity.kernel.attestation import KernelAttestor
@@ -24,6 +22,7 @@ from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
+from tests.kernel.topology import PODS, serve
 
 UID = "00000000-0000-4000-8000-0000000000{}"
 """Uid of each pod, by the last two digits of its address."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
-from podidentity.kernel.fence import Fence, FenceError
+from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
 
@@ -19,7 +19,7 @@ def install() -> str:
         fence = Fence(Redirect(), PROC_SYS_NET)
         fence.install()
         fence.close()
-    except FenceError as error:
+    except InterceptionError as error:
         return str(error)
     return ""
 

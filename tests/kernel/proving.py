@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.agent import pod
-from tests.kernel.topology import IMDS, PODS, command, inside
-
 from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.fence import Fence
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
+from tests.kernel.agent import pod
+from tests.kernel.topology import IMDS, PODS, command, inside
 
 NETNS = Path("/run/netns")
 _LISTENER = ("127.0.0.1", 2579)

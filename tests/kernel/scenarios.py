@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.kernel import drifting, proving, spoofing
-from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
-
-from podidentity.kernel.fence import Fence, FenceError
+from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
+from tests.kernel import drifting, proving, spoofing
+from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
 _BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -103,7 +102,7 @@ async def read_only() -> str:
     await command("mount", "-o", "remount,bind,ro", "/proc/sys")
     try:
         Fence(Redirect(), PROC_SYS_NET).install()
-    except FenceError as error:
+    except InterceptionError as error:
         return str(error)
     return ""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.kernel.agent import uid
 from tests.kernel.conftest import KINDS
 from tests.kernel.topology import PODS, pod_cgroups, run

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.kernel.drifting import EDITS
 from tests.kernel.topology import run
 

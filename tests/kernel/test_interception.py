@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+
 from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net

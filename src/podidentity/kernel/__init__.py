@@ -3,19 +3,23 @@
 It stands behind two small ports of `core.ports` (Interception, Attestor), because a later version
 runs it in a process of its own. It speaks to the kernel only, through netlink and libnftables.
 
-    interception  installs, watches and repairs the rules
-      rules       the rules, as data
+    interception  keeps the fence as it must be, whoever changes it
+      fence       all that it is made of, to install, check and repair
+      rules       table `ip podid`, as data
       nftables    libnftables, in process
-      drift       the kernel's notices of changed rules
+      backstop    rules of routing, for the time while that table is gone
       sysctl      route_localnet
+      drift       the kernel's notices of a changed table
     attestation   proves whose socket is at the other end of a connection
       verdicts    from evidence to verdict
       podnets     the pods' network namespaces, and who holds which address
       namespaces  entering one and coming back
-      diag        questions about a socket and about addresses
+      inquiry     conversations with a namespace, about connections and addresses
+      diag        their questions and answers, as bytes
       cgroups     from a cgroup id to its pod
+      inotify     notices of namespaces that come and go
     netlink       messages and attributes, as bytes
 
 Capabilities needed: CAP_NET_ADMIN (rules, sysctl, notices of rules), CAP_SYS_ADMIN (to enter the
-pods' network namespaces) and CAP_DAC_READ_SEARCH (to turn a cgroup id into its path).
+pods' network namespaces) and, for proofs by cgroup, CAP_DAC_READ_SEARCH (from its id to its path).
 """

@@ -17,7 +17,7 @@ from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import RouteLocalnet, SysctlError
 
 
-class FenceError(Exception):
+class InterceptionError(Exception):
     """The kernel, or libnftables, refused; the message names the cause and the next step."""
 
 
@@ -27,14 +27,14 @@ _CAUSES = (NftablesError, SysctlError, OSError)
 class Fence:
     """The rules of the network namespace that this process is in; threads take turns.
 
-    Every method raises FenceError, the constructor too (libnftables missing).
+    Every method raises InterceptionError, the constructor too (libnftables missing).
     """
 
     def __init__(self, redirect: Redirect, proc_sys_net: Path) -> None:
         try:
             self._nft = Nftables()
         except NftablesError as error:
-            raise FenceError(str(error)) from error
+            raise InterceptionError(str(error)) from error
         self._turn = threading.Lock()
         self._redirect = redirect
         self._replacement = rules.replacement(redirect)
@@ -53,7 +53,7 @@ class Fence:
                 self._nft.run(self._replacement)
                 self._repair_sysctl()
         except _CAUSES as error:
-            raise FenceError(f"cannot intercept pods' IMDS traffic: {error}") from error
+            raise InterceptionError(f"cannot intercept pods' IMDS traffic: {error}") from error
 
     def remove(self) -> bool:
         """Take exactly our rules away, and the sysctl if this object set it; return if it is off.
@@ -66,7 +66,7 @@ class Fence:
                 self._nft.run(rules.deletion())
                 self._backstop.remove()
         except _CAUSES as error:
-            raise FenceError(f"cannot remove the rules: {error}") from error
+            raise InterceptionError(f"cannot remove the rules: {error}") from error
         return off or not self._redirect.needs_localnet
 
     def repair(self) -> list[str]:
@@ -75,7 +75,7 @@ class Fence:
             with self._turn:
                 return [*self._repair_routing(), *self._repair_table(), *self._repair_sysctl()]
         except _CAUSES as error:
-            raise FenceError(str(error)) from error
+            raise InterceptionError(str(error)) from error
 
     def problems(self) -> list[str]:
         """Return what is not as wanted; changes nothing and waits for nobody."""
@@ -83,7 +83,7 @@ class Fence:
             with self._turn:
                 return list(self._found_wrong())
         except _CAUSES as error:
-            raise FenceError(f"the interception cannot be checked: {error}") from error
+            raise InterceptionError(f"the interception cannot be checked: {error}") from error
 
     def close(self) -> None:
         """Free what talks to the kernel; the rules stay."""

@@ -15,13 +15,11 @@ from socket import socket
 
 from podidentity.core.ports import Clock
 from podidentity.kernel import backstop, drift, rules
-from podidentity.kernel.fence import Fence, FenceError
+from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
-
-InterceptionError = FenceError
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class Interception:
         """Return what keeps pods' IMDS traffic from being intercepted; () where all is well."""
         try:
             return tuple(self._seen.problems())
-        except FenceError as error:
+        except InterceptionError as error:
             return (str(error),)
 
     def check(self) -> bool:
@@ -80,7 +78,7 @@ class Interception:
         """
         try:
             repaired = self._fence.repair()
-        except FenceError as error:
+        except InterceptionError as error:
             if str(error) != self.failure:
                 _log.error("cannot repair the interception, will try again: %s", error)
             self.failure = str(error)

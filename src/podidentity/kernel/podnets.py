@@ -11,6 +11,7 @@ namespace with more addresses than any pod has is given up.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from podidentity.kernel.diag import Endpoint, TcpSocket
 from podidentity.kernel.inotify import FolderWatch
 from podidentity.kernel.inquiry import AddressInquiry, Crowded, SocketInquiry
 from podidentity.kernel.namespaces import NamespaceKey, entered, key_of, network_namespace
+
+_log = logging.getLogger(__name__)
 
 
 class PodNetwork:
@@ -62,14 +65,19 @@ class PodNetworks:
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
-        self._crowded: dict[NamespaceKey, str] = {}
+        self._crowded: set[NamespaceKey] = set()
         self._untried: set[str] = set()
         """Files where no namespace is mounted yet, or that could not be opened."""
-        self.failure = ""
-        """What keeps namespaces from being read, with the next step; "" where nothing does."""
+        self._failures: dict[str, str] = {}
+        """By file; under "" the folder's own."""
 
     def __len__(self) -> int:
         return len(self._networks)
+
+    @property
+    def failure(self) -> str:
+        """What keeps namespaces from being read, with the next step; "" where nothing does."""
+        return next(iter(self._failures.values()), "")
 
     def holders(self, address: str) -> Iterator[PodNetwork]:
         """Yield the namespaces that hold an IPv4 address, as of the last refresh."""
@@ -116,61 +124,64 @@ class PodNetworks:
             files = {each.name: key_of(each.stat()) for each in self._folder.iterdir()}
         except OSError as error:
             self._unread = True
-            self.failure = (
+            self._failures[""] = (
                 f"cannot read {self._folder} ({error.strerror}): mount the node's folder of "
                 "network namespaces there, with propagation HostToContainer"
             )
             return False
-        self._unread, self.failure = False, ""
-        gone = self._networks.keys() - set(files.values())
+        self._unread = False
+        self._failures.clear()
+        self._untried.clear()
+        there = set(files.values())
+        gone = self._networks.keys() - there
         for key in gone:
             self._drop(key)
-        for key in self._crowded.keys() - set(files.values()):
-            del self._crowded[key]
-        known = self._networks.keys() | self._crowded.keys()
-        self._untried.clear()
-        new = [name for name, key in files.items() if key not in known]
-        return self._open_all(new) or bool(gone)
+        self._crowded &= there
+        known = self._networks.keys() | self._crowded
+        opened = self._open_all([name for name, key in files.items() if key not in known])
+        return opened or bool(gone)
 
     def _open_all(self, names: list[str]) -> bool:
-        """Open those that can be; return whether one could."""
+        """Open those that can be; return whether one could. The others are tried again later."""
         before = len(self._networks)
         for name in names:
+            self._untried.discard(name)
+            self._failures.pop(name, None)
             try:
-                opened = self._open(name)
+                self._open(name)
             except OSError as error:
-                self.failure = f"cannot open {self._folder / name}: {error.strerror}"
-                opened = False
-            if opened:
-                self._untried.discard(name)
-            else:
                 self._untried.add(name)
+                self._failures[name] = f"cannot open {self._folder / name}: {error.strerror}"
         return len(self._networks) > before
 
-    def _open(self, name: str) -> bool:
-        """Open one; return False where no namespace is mounted yet."""
+    def _open(self, name: str) -> None:
+        """Open one, unless it is open under a second name; raise OSError."""
         with network_namespace(self._folder / name) as fd:
             if fd is None:
-                return False
+                self._untried.add(name)
+                return
             key = key_of(os.fstat(fd))
             if key in self._networks or key in self._crowded:
-                return True  # the same namespace under a second name
+                return
             with entered(fd):
                 network = PodNetwork(name)
         self._networks[key] = network
         self._by_notices[network.notices] = key
         self._poll.register(network.notices, select.EPOLLIN)
         self._reread(key)
-        return True
 
     def _reread(self, key: NamespaceKey) -> None:
+        network = self._networks[key]
         try:
-            self._networks[key].reread()
+            network.reread()
         except Crowded as error:
-            self._crowded[key] = f"{self._networks[key].name} {error}"
+            _log.warning("%s %s: its pod cannot be proven", network.name, error)
+            self._crowded.add(key)
             self._drop(key)
         except OSError as error:
-            self.failure = f"cannot read the addresses in {self._networks[key].name}: {error}"
+            self._untried.add(network.name)
+            self._failures[network.name] = f"cannot read the addresses in {network.name}: {error}"
+            self._drop(key)
 
     def _drop(self, key: NamespaceKey) -> None:
         network = self._networks.pop(key)
