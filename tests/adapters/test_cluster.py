@@ -4,12 +4,12 @@ import asyncio
 from math import inf
 
 import pytest
-from tests.fakes import ADDRESS, NOW, FakeClock, binding, cluster, identity, pod
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Cluster
 from podidentity.core.resources import Malformed, Phase
+from tests.fakes import ADDRESS, NOW, FakeClock, binding, cluster, identity, pod
 
 BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
-from tests.fakes import CLIENT, NOW, VAULT, FakeClock, identity, jwt
 
 from podidentity.adapters.imds import AT_ONCE, Imds
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.ports import Origin
+from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
+from tests.fakes import CLIENT, NOW, VAULT, FakeClock, identity, jwt
 
 TOKEN = {
     "access_token": jwt(appid=CLIENT),

@@ -9,6 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from podidentity.adapters.kube import Kube
+from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
+from podidentity.core.ids import ObjectRef
 from tests.adapters.scripted import (
     Conversation,
     Script,
@@ -19,10 +23,6 @@ from tests.adapters.scripted import (
     scripted,
 )
 from tests.fakes import FakeClock, ImpatientClock
-
-from podidentity.adapters.kube import Kube
-from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
-from podidentity.core.ids import ObjectRef
 
 
 class Told:

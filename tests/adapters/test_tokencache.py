@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.fakes import OTHER_CLIENT, VAULT, FakeClock, FakeTokenSource, identity
 
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled, TokenUnavailable
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Origin
+from tests.fakes import OTHER_CLIENT, VAULT, FakeClock, FakeTokenSource, identity
 
 HOUR = 3600
 

@@ -1,4 +1,4 @@
-"""The rows of the decision: whose request it is, what it gets, and how long it waits."""
+"""What a proved pod gets, and how long it waits for it: the later rows of the decision."""
 
 from __future__ import annotations
 
@@ -7,214 +7,27 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.errors import (
-    NotReady,
-    PodIdentityError,
     Refused,
     TokenRefused,
     TokenSourceDown,
     UnknownCaller,
-    UnprovenCaller,
 )
 from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.ports import Origin, Verdict
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import IdentityType, Malformed
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.service import Caller, Outcome, Policy, TokenService
 from podidentity.wire.imds_client import NotYetAttached
 from tests.fakes import (
-    ADDRESS,
     NOW,
     OTHER_CLIENT,
     VAULT,
-    FakeAttestor,
-    FakeClock,
-    FakeTokenSource,
     binding,
-    cluster,
     identity,
     pod,
 )
-
-REQUEST = TokenRequest(resource=VAULT)
-OLD = NOW - 3600
-
-
-class World:
-    """A service with fakes behind all its ports."""
-
-    def __init__(self, *objects: Any, **policy: Any) -> None:
-        self.clock = FakeClock()
-        self.cluster = cluster(self.clock, *objects)
-        self.tokens = FakeTokenSource()
-        self.attestor = FakeAttestor()
-        self.policy = Policy(**policy)
-        self.caller = Caller(ADDRESS, 40_000)
-
-    def service(self, *, attested: bool = True) -> TokenService:
-        return TokenService(
-            cluster=self.cluster,
-            tokens=self.tokens,
-            attestor=self.attestor if attested else None,
-            clock=self.clock,
-            policy=self.policy,
-        )
-
-    async def ask(self, request: TokenRequest = REQUEST, *, attested: bool = True) -> Outcome:
-        return await self.service(attested=attested).answer(self.caller, request)
-
-    async def asking(self, request: TokenRequest = REQUEST) -> asyncio.Task[Outcome]:
-        """Return a request that waits for something."""
-        task = asyncio.create_task(self.ask(request))
-        await self.clock.somebody_sleeps()
-        return task
-
-
-def reason(outcome: Outcome) -> Reason:
-    assert isinstance(outcome.error, Refused), outcome.error
-    return outcome.error.refusal.reason
-
-
-async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
-    world = World(pod(), identity(), binding())
-    outcome = await world.ask()
-    assert outcome.error is None
-    assert outcome.token is not None
-    assert (outcome.pod, outcome.identity, outcome.origin) == (pod(), identity(), Origin.IMDS)
-    assert world.tokens.asked == [(identity(), VAULT, False)]
-
-
-# Whose request is it?
-
-
-@pytest.mark.parametrize(
-    ("verdict", "uid", "error"),
-    [
-        (Verdict.PROVEN, "uid-orders-0", None),
-        (Verdict.PROVEN, "", None),
-        (Verdict.PROVEN, "uid-of-another", UnprovenCaller),
-        (Verdict.FORGED, "", UnprovenCaller),
-        (Verdict.FORGED, "uid-orders-0", UnprovenCaller),
-        (Verdict.GONE, "", UnprovenCaller),
-        (Verdict.UNKNOWN, "", NotReady),
-    ],
-)
-async def test_only_a_connection_that_the_kernel_proves_gets_a_token(
-    verdict: Verdict, uid: str, error: type[PodIdentityError] | None
-) -> None:
-    world = World(pod(), identity(), binding())
-    world.attestor.verdict, world.attestor.uid = verdict, uid
-    outcome = await world.ask()
-    assert (type(outcome.error) if outcome.error else None) is error
-    assert bool(world.tokens.asked) is (error is None)
-    assert outcome.detail == "in cni-1234"
-
-
-async def test_the_kernel_is_asked_about_the_connection_and_the_pods_that_have_its_address() -> (
-    None
-):
-    world = World(pod(), identity(), binding())
-    await world.ask()
-    assert world.attestor.asked == [(ADDRESS, 40_000, [pod()])]
-
-
-async def test_a_connection_is_proved_once_however_many_requests_it_carries() -> None:
-    world = World(pod(), identity(), binding())
-    await world.ask()
-    await world.ask()
-    assert len(world.attestor.asked) == 1
-
-
-async def test_a_connection_of_a_pod_that_ended_is_proved_anew_for_the_next_with_its_address() -> (
-    None
-):
-    world = World(pod(), identity(), binding())
-    await world.ask()
-    world.cluster.remove_pod(pod().ref)
-    world.cluster.put_pod(pod("thief", labels={}))
-    world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
-
-
-async def test_of_two_pods_with_one_address_the_socket_decides() -> None:
-    other = pod("b", labels={})
-    world = World(pod("a"), other, identity(), binding())
-    world.attestor.uid = "uid-b"
-    assert (await world.ask()).pod == other
-    world = World(pod("a"), other, identity(), binding())
-    world.attestor.uid = "uid-a"
-    assert (await world.ask()).token is not None
-
-
-@pytest.mark.parametrize("attested", [True, False])
-async def test_two_pods_with_one_address_that_nothing_tells_apart_get_nothing(
-    attested: bool,
-) -> None:
-    world = World(pod("a"), pod("b"), identity(), binding())
-    world.attestor.uid = ""
-    assert isinstance((await world.ask(attested=attested)).error, UnprovenCaller)
-
-
-async def test_a_pods_annotation_lowers_the_demand_for_that_pod_alone() -> None:
-    lowered = pod(attestation="address")
-    world = World(lowered, identity(), binding())
-    world.attestor.verdict = Verdict.FORGED
-    assert (await world.ask()).token is not None
-    world = World(pod(attestation="ADDRESS"), identity(), binding())
-    world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
-    world = World(lowered, pod("strict"), identity(), binding())
-    world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
-
-
-async def test_without_an_attestor_the_address_is_believed() -> None:
-    world = World(pod(), identity(), binding())
-    assert (await world.ask(attested=False)).token is not None
-    assert world.attestor.asked == []
-
-
-async def test_an_unknown_address_waits_for_the_watch() -> None:
-    world = World(identity(), binding())
-    asking = await world.asking()
-    assert world.clock.slept == [2.0]
-    world.clock.advance(1.9)
-    world.cluster.put_pod(pod())
-    assert (await asking).token is not None
-
-
-async def test_an_unknown_address_is_refused_after_two_seconds() -> None:
-    world = World(identity(), binding())
-    asking = await world.asking()
-    world.clock.advance(2)
-    outcome = await asking
-    assert isinstance(outcome.error, UnknownCaller)
-    assert world.attestor.asked == []
-
-
-async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() -> None:
-    world = World()
-    asking = await world.asking()
-    for _ in range(4):
-        world.clock.advance(0.5)
-        world.cluster.put_identity(identity(resource_id=None, object_id=None))
-        world.cluster.remove_identity(identity().ref)
-        await asyncio.sleep(0)
-    assert isinstance((await asking).error, UnknownCaller)
-
-
-async def test_before_the_cluster_has_been_read_nobody_is_refused_for_good() -> None:
-    world = World()
-    world.cluster = WatchedCluster(world.clock)
-    asking = await world.asking()
-    world.clock.advance(2)
-    assert isinstance((await asking).error, NotReady)
-
-
-# What does it get?
+from tests.nmi.worlds import OLD, World, reason
 
 
 @pytest.mark.parametrize(
