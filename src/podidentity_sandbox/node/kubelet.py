@@ -36,8 +36,8 @@ class Kubelet:
         """Set when the node is registered and its pods are known."""
 
     def find(self, namespace: str, name: str) -> Pod:
-        """Return the pod of that name; raise KeyError."""
-        for pod in self._pods.values():
+        """Return the pod of that name, the latest if one before it is still ending, or KeyError."""
+        for pod in reversed(self._pods.values()):
             if (pod.spec.namespace, pod.spec.name) == (namespace, name):
                 return pod
         raise KeyError(name)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sandbox.node.site import Site
 
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.launch import Wish, up
 from podidentity_sandbox.world.teardown import down
+from tests.sandbox.node.site import Site
 
 # Without root there is but one way; root can go both.
 MODES = ["rootless", "root"] if os.geteuid() == 0 else ["rootless"]

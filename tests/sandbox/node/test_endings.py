@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.sandbox.node.objects import pod, script
-from tests.sandbox.node.site import PODS, Site, terminated
 
 from podidentity_sandbox.node.client import ExecFailed
 from podidentity_sandbox.world.api import ready
+from tests.sandbox.node.objects import pod, script
+from tests.sandbox.node.site import PODS, Site, terminated
 
 pytestmark = pytest.mark.net
 
@@ -113,7 +113,8 @@ def test_a_kubelet_that_was_killed_starts_its_pods_anew(site: Site) -> None:
         "again",
         lambda seen: ready(seen) and seen["status"]["containerStatuses"][0]["containerID"] != old,
     )
-    assert site.log(found) == "started\nstarted\n"
+    while site.log(found) != "started\nstarted\n":
+        pass
     assert site.on_node("ps ax -o args | grep -c '^[s]leep 996'") == "1"
     assert site.on_node("ls /run/netns | wc -l") == "1"
 

@@ -12,10 +12,10 @@ import termios
 from pathlib import Path
 
 import pytest
-from tests.sandbox.node.objects import container, pod
-from tests.sandbox.node.site import Site, terminated
 
 from podidentity_sandbox.node.client import ExecFailed
+from tests.sandbox.node.objects import container, pod, script
+from tests.sandbox.node.site import Site, terminated
 
 pytestmark = pytest.mark.net
 
@@ -169,3 +169,11 @@ def test_an_interrupt_typed_at_the_terminal_reaches_the_program(site: Site) -> N
     terminal.until(b"waiting")
     terminal.type(b"\x03")
     assert terminal.close() == 128 + signal.SIGINT
+
+
+def test_a_new_pod_is_meant_while_an_old_one_of_its_name_still_ends(site: Site) -> None:
+    deaf = script("trap '' TERM; echo deaf >/who; while :; do sleep 0.05; done")
+    site.run(pod("pod", deaf))
+    site.delete("pod", grace=0)  # its object goes at once, its programs have a second more
+    site.run(pod("pod"))
+    assert site.says("pod", "cat /who 2>/dev/null || echo new") == "new"

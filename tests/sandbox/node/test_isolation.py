@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tests.sandbox.node.objects import container, pod
 from tests.sandbox.node.site import Site
 

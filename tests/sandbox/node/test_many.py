@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.sandbox.node.objects import pod
-from tests.sandbox.node.site import PATIENCE, PODS, Site
 
 from podidentity_sandbox.world.api import ready
+from tests.sandbox.node.objects import pod
+from tests.sandbox.node.site import PATIENCE, PODS, Site
 
 pytestmark = pytest.mark.net
 

@@ -6,6 +6,7 @@ import ipaddress
 import json
 
 import pytest
+
 from tests.sandbox.node.objects import container, pod, script
 from tests.sandbox.node.site import Site, restarted, terminated, waits_for
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.sandbox.node.objects import container, pod
 
 from podidentity_sandbox.node.spec import grace_of, parse_pod
+from tests.sandbox.node.objects import container, pod
 
 
 def test_command_and_arguments_make_the_program() -> None:

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.sandbox.node.objects import container, pod
 
 from podidentity_sandbox.node.spec import parse_pod
 from podidentity_sandbox.node.status import (
@@ -15,6 +14,7 @@ from podidentity_sandbox.node.status import (
     restart_delay,
     restarts_after,
 )
+from tests.sandbox.node.objects import container, pod
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
