@@ -1,1 +1,10 @@
-"""Placeholder."""
+"""Node Managed Identity, the agent of a node, from its decision outwards.
+
+service     whose request it is, what it gets, how long it waits
+answers     the one table from error to HTTP status
+routes      from request to answer and log line
+http, protocol, listener   HTTP/1.1 within limits
+watches     the cluster in memory, kept up to date
+probes      what the kubelet asks
+main        the whole, assembled
+"""
