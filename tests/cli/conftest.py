@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.cli.world import World, running
 
 from podidentity.cli import main
 from podidentity.manifests import crds
+from tests.cli.world import World, running
 
 
 @pytest.fixture(scope="session")

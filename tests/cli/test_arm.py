@@ -5,6 +5,10 @@ from collections.abc import Callable
 
 import httpx2
 import pytest
+
+from podidentity.core.hosts import Host
+from podidentity.core.ids import ResourceId
+from podidentity.wire.arm import ArmError
 from tests.cli.scripted import (
     CLIENT,
     IDENTITY,
@@ -15,10 +19,6 @@ from tests.cli.scripted import (
     answer,
     pass_on,
 )
-
-from podidentity.core.hosts import Host
-from podidentity.core.ids import ResourceId
-from podidentity.wire.arm import ArmError
 
 HOST = Host.of_node(f"azure://{SCALE_SET}/virtualMachines/0")
 WANTED = ResourceId.parse(IDENTITY)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.cli.scripted import CLIENT, IDENTITY
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
@@ -18,6 +17,7 @@ from podidentity.core.resources import (
     Phase,
     Pod,
 )
+from tests.cli.scripted import CLIENT, IDENTITY
 
 POD = Pod(
     ref=ObjectRef("shop", "orders-0"),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.cli.conftest import Ran
-from tests.cli.scripted import CLIENT, IDENTITY, ScriptedArm, answer, pass_on
-from tests.cli.world import CUSTOM, World
 
 from podidentity.cli import azure_access
 from podidentity.cli.record import ANNOTATION
 from podidentity.core.resources import BINDING_LABEL
+from tests.cli.conftest import Ran
+from tests.cli.scripted import CLIENT, IDENTITY, ScriptedArm, answer, pass_on
+from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cli.conftest import CRDS, Ran
-from tests.cli.world import World
 
 from podidentity import manifests
+from tests.cli.conftest import CRDS, Ran
+from tests.cli.world import World
 
 Run = Callable[..., Ran]
 PODS = "/api/v1/namespaces/kube-system/pods"

@@ -4,9 +4,9 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.cli.world import CUSTOM, World
 
 from podidentity import manifests
+from tests.cli.world import CUSTOM, World
 
 KINDS = {
     "AzureIdentity": "azureidentities",

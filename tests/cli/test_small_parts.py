@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 import pytest
-from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET, SUBSCRIPTION
 
 from podidentity.cli import output, record
 from podidentity.cli.azure_access import next_step
@@ -14,6 +13,7 @@ from podidentity.cli.rollout import ready, rollout, trouble
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError
+from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET, SUBSCRIPTION
 
 MACHINE = f"{SUBSCRIPTION}/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachines/vm"
 WANTED = ResourceId.parse(IDENTITY)

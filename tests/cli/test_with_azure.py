@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
-from tests.cli.conftest import Ran
-from tests.cli.world import CUSTOM, World
 
 from podidentity_sandbox.azure.client import AzureOperator
+from tests.cli.conftest import Ran
+from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
 T = TypeVar("T")

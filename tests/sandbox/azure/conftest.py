@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.sandbox.azure.direct import Direct
-from tests.sandbox.azure.plans import Clock, certify, make_plan
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.main import Listeners, azure
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.plan import Plan
+from tests.sandbox.azure.direct import Direct
+from tests.sandbox.azure.plans import Clock, certify, make_plan
 
 
 def listeners() -> Listeners:

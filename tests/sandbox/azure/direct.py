@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.sandbox.azure.plans import Clock, make_plan
-
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
 from podidentity_sandbox.azure.entra import Entra
@@ -19,6 +17,7 @@ from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tokens import Issuer
+from tests.sandbox.azure.plans import Clock, make_plan
 
 
 class Direct:
@@ -86,6 +85,6 @@ class Direct:
     def attach(self, *identities: UserAssignedIdentity) -> None:
         """Attach identities to the nodes, at once."""
         self.world.arm_delay = 0
-        named = {identity.id: {} for identity in identities}
+        named: dict[str, object] = {identity.id: {} for identity in identities}
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": named}}
         self.made("PATCH", self.plan.scale_set_id, body)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.sandbox.azure.direct import Direct
-
 from podidentity_sandbox.azure.messages import Reply, Request
+from tests.sandbox.azure.direct import Direct
 
 TOKEN = "/metadata/identity/oauth2/token"
 ASK = "api-version=2018-02-01&resource=https://vault.azure.net"

@@ -7,12 +7,12 @@ import uuid
 from typing import Any
 
 import pytest
-from tests.sandbox.azure.conftest import Azure
-from tests.sandbox.azure.direct import Direct
 
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.state import Group, ScaleSet
 from podidentity_sandbox.azure.tokens import Issuer
+from tests.sandbox.azure.conftest import Azure
+from tests.sandbox.azure.direct import Direct
 
 IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 ARM = "https://management.azure.com"
@@ -39,7 +39,12 @@ def test_without_a_valid_token_for_arm_the_answer_is_401_with_a_challenge(
     direct: Direct, because: str, code: str, words: str
 ) -> None:
     stranger = Issuer(direct.plan.tenant_id)
-    facts = {"app_id": "a", "object_id": "b", "now": direct.clock.now, "lifetime": 60}
+    facts: dict[str, Any] = {
+        "app_id": "a",
+        "object_id": "b",
+        "now": direct.clock.now,
+        "lifetime": 60,
+    }
     headers = {
         "no header": {},
         "not bearer": {"authorization": "Basic eDp5"},

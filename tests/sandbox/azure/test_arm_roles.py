@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from tests.sandbox.azure.direct import Direct
 
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.state import UserAssignedIdentity
+from tests.sandbox.azure.direct import Direct
 
 AUTHORIZATION = "providers/Microsoft.Authorization"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tests.sandbox.azure.direct import Direct
 
 KIND = "providers/Microsoft.KeyVault/vaults"

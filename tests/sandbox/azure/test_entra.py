@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
-from tests.sandbox.azure.direct import Direct
 
 from podidentity_sandbox.azure.messages import Reply, Request
+from tests.sandbox.azure.direct import Direct
 
 VAULT = "https://vault.azure.net"
 

@@ -6,9 +6,9 @@ import asyncio
 
 import aiohttp
 import pytest
-from tests.sandbox.azure.conftest import Azure
 
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
+from tests.sandbox.azure.conftest import Azure
 
 QUERY = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import jwt
 import pytest
-from tests.sandbox.azure.direct import Direct
-from tests.sandbox.azure.imds_requests import ASK, METADATA, TOKEN, ask
 
 from podidentity_sandbox.azure.imds.faults import Fault, Mode
 from podidentity_sandbox.azure.imds.service import LEAKED_CREDENTIAL
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.state import ScaleSet
+from tests.sandbox.azure.direct import Direct
+from tests.sandbox.azure.imds_requests import ASK, METADATA, TOKEN, ask
 
 
 async def token(direct: Direct, query: str = "", **more: Any) -> Any:

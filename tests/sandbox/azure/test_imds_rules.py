@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+
 from tests.sandbox.azure.direct import Direct
 from tests.sandbox.azure.imds_requests import ASK, METADATA, TOKEN, ask
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jwt
 import pytest
-from tests.sandbox.azure.direct import Direct
 
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import UserAssignedIdentity, Vault
 from podidentity_sandbox.azure.tokens import Issuer
+from tests.sandbox.azure.direct import Direct
 
 VAULT = "https://vault.azure.net"
 PATH = "/secrets/demo"
@@ -90,8 +90,12 @@ def test_a_token_that_is_worth_nothing_gets_401_and_the_challenge(
     good = as_reader(direct, reader)
     claims = jwt.decode(good, options={"verify_signature": False})
     other = Issuer(direct.plan.tenant_id)
-    who = {"app_id": reader.client_id, "object_id": reader.principal_id, "audience": VAULT}
-    when = {"now": int(direct.clock.now), "lifetime": 60}
+    who: dict[str, Any] = {
+        "app_id": reader.client_id,
+        "object_id": reader.principal_id,
+        "audience": VAULT,
+    }
+    when: dict[str, Any] = {"now": int(direct.clock.now), "lifetime": 60}
     head, _, signature = good.split(".")
     kid = jwt.get_unverified_header(good)["kid"]
     other_body = direct.token(VAULT).split(".")[1]

@@ -8,9 +8,8 @@ import os
 import sys
 from typing import Any
 
-from tests.sandbox.azure.conftest import Azure
-
 from podidentity_sandbox.azure.client import AzureOperator
+from tests.sandbox.azure.conftest import Azure
 
 READ_SECRET = """
 import json, sys

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tests.sandbox.azure.conftest import listeners
 from tests.sandbox.azure.plans import certify, make_plan
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import aiohttp
-from tests.sandbox.azure.conftest import Azure
 
 from podidentity_sandbox.azure.client import AzureOperator
+from tests.sandbox.azure.conftest import Azure
 
 
 async def test_an_attached_identity_reads_the_secret_that_the_vault_grants_it(

@@ -9,10 +9,10 @@ import dns.asyncquery
 import dns.message
 import dns.rcode
 import pytest
-from tests.sandbox.azure.conftest import Azure
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.dns import answer
+from tests.sandbox.azure.conftest import Azure
 
 
 async def resolve(cloud: Azure, name: str, kind: str = "A") -> tuple[str, list[str]]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sandbox.world.places import MODES, Place
 
 from podidentity_sandbox.world.teardown import down, names
+from tests.sandbox.world.places import MODES, Place
 
 
 @pytest.fixture

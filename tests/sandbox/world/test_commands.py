@@ -10,12 +10,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from tests.sandbox.world.places import PARTS, Place
 
 from podidentity_sandbox.cli import sandbox
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import folder, launch
 from podidentity_sandbox.world.api import Api
+from tests.sandbox.world.places import PARTS, Place
 
 Run = Callable[..., Result]
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from tests.sandbox.world.places import Place, pid_of, traces
 
 from podidentity_sandbox.plan import AZURE_ADDRESS, IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
@@ -17,6 +16,7 @@ from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.teardown import down
+from tests.sandbox.world.places import Place, pid_of, traces
 
 pytestmark = pytest.mark.net
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.sandbox.world.places import Place
 
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.folder import Folder
+from tests.sandbox.world.places import Place
 
 
 @pytest.mark.parametrize("name", ["a", "default", "two-2", "0", "a" * 20])

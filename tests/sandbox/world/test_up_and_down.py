@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.sandbox.world.places import MODES, STANDIN, Place, gone, traces
 
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import running_plan, status
 from podidentity_sandbox.world.teardown import Found, down
+from tests.sandbox.world.places import MODES, STANDIN, Place, gone, traces
 
 pytestmark = pytest.mark.net
 

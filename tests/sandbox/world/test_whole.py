@@ -13,13 +13,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from tests.sandbox.world.places import MODES, Place, gone, pid_of, traces
 
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api, Object, ready
 from podidentity_sandbox.world.launch import up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from podidentity_sandbox.world.teardown import Found, down
+from tests.sandbox.world.places import MODES, Place, gone, pid_of, traces
 
 pytestmark = pytest.mark.net
 
