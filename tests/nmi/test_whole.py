@@ -33,9 +33,18 @@ echo "tables at the end: $(nft list tables)"
 """
 
 
-def run(folder: Path, *flags: str) -> dict[str, str]:
+ROOTLESS = ["--user", "--map-root-user"]
+
+
+@pytest.fixture(params=[[], ROOTLESS] if os.geteuid() == 0 else [ROOTLESS], ids=str)
+def user(request: pytest.FixtureRequest) -> list[str]:
+    """As root, and as root of a user namespace only."""
+    options: list[str] = request.param
+    return options
+
+
+def run(folder: Path, user: list[str], *flags: str) -> dict[str, str]:
     """Run the agent with these flags; return what was seen of it, by its name."""
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     # The agent's own folder of programs comes first; nothing else of the environment goes in.
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     shown = subprocess.run(
@@ -59,18 +68,20 @@ def write_kubeconfig(folder: Path) -> None:
     (folder / "kubeconfig").write_text(json.dumps(config))
 
 
-def test_the_guard_stands_even_where_the_agent_cannot_begin(tmp_path: Path) -> None:
-    seen = run(tmp_path)
+def test_the_guard_stands_even_where_the_agent_cannot_begin(
+    tmp_path: Path, user: list[str]
+) -> None:
+    seen = run(tmp_path, user)
     assert seen["began"].startswith("error: No Kubernetes cluster is configured")
     assert seen["exit"] == "1"
     assert seen["tables at the end"] == "table ip podid"
 
 
 def test_while_the_api_server_is_away_the_agent_stands_guard_and_says_what_it_lacks(
-    tmp_path: Path,
+    tmp_path: Path, user: list[str]
 ) -> None:
     write_kubeconfig(tmp_path)
-    seen = run(tmp_path)
+    seen = run(tmp_path, user)
     assert seen["tables"] == "table ip podid"
     ready = json.loads(seen["ready"])
     assert not ready["ready"]
@@ -79,14 +90,14 @@ def test_while_the_api_server_is_away_the_agent_stands_guard_and_says_what_it_la
     assert "http://127.0.0.1:1 cannot be asked" in ready["checks"]["watches"][0]
 
 
-def test_told_to_stop_it_ends_in_order_and_the_guard_stays(tmp_path: Path) -> None:
+def test_told_to_stop_it_ends_in_order_and_the_guard_stays(tmp_path: Path, user: list[str]) -> None:
     write_kubeconfig(tmp_path)
-    seen = run(tmp_path)
+    seen = run(tmp_path, user)
     assert (seen["exit"], seen["tables at the end"]) == ("0", "table ip podid")
 
 
-def test_the_guard_goes_where_that_was_chosen(tmp_path: Path) -> None:
+def test_the_guard_goes_where_that_was_chosen(tmp_path: Path, user: list[str]) -> None:
     write_kubeconfig(tmp_path)
-    seen = run(tmp_path, "--on-exit=remove")
+    seen = run(tmp_path, user, "--on-exit=remove")
     assert (seen["exit"], seen["tables"]) == ("0", "table ip podid")
     assert seen["tables at the end"] == ""
