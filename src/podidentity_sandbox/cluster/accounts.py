@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import objects, status
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 from podidentity_sandbox.cluster.tokens import Bound, TokenIssuer
@@ -65,9 +65,9 @@ def check_node_request(storage: Storage, node: str, namespace: str, body: Obj) -
     raise status.forbidden("serviceaccounts", "", "", cause)
 
 
-def _faults(seconds: Json) -> list[Cause]:
+def _faults(seconds: int) -> list[Cause]:
     where = "spec.expirationSeconds"
-    if not isinstance(seconds, int) or seconds < LEAST_SECONDS:
+    if seconds < LEAST_SECONDS:
         detail = "may not specify a duration less than 10 minutes"
         return [status.invalid(where, seconds, detail)]
     if seconds > 2**32:

@@ -9,15 +9,35 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from podidentity_sandbox.cluster import patch, status
-from podidentity_sandbox.cluster.jsontypes import Json
+from podidentity_sandbox.cluster import patch, shapes, status
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.resources import Deletion, Write
+from podidentity_sandbox.cluster.reviews import ATTRIBUTES
+from podidentity_sandbox.cluster.shapes import compiled
 
 BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request's body, as in the real server."""
 JSON = "application/json"
 YAML = "application/yaml"
 READ = (JSON, YAML)
+
+
+_QUESTION = compiled(
+    {
+        "spec": {
+            "audiences": [str],
+            "expirationSeconds": int,
+            "boundObjectRef": {"kind": str, "apiVersion": str, "name": str, "uid": str},
+            "token": str,
+            "user": str,
+            "uid": str,
+            "groups": [str],
+            "resourceAttributes": dict.fromkeys(ATTRIBUTES, str),
+            "nonResourceAttributes": {"path": str, "verb": str},
+        }
+    }
+)
+"""What the questions that are answered here may ask, all in one."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,6 +69,16 @@ async def read(request: web.Request) -> Json:
     return parse(
         request.content_type if "Content-Type" in request.headers else JSON, await raw(request)
     )
+
+
+def question(body: Json) -> Obj:
+    """Return the body of a question, such as a TokenRequest; raise 400."""
+    clean = shapes.without_nulls(body)
+    misfit = shapes.misfit(_QUESTION, clean)
+    if misfit:
+        raise status.bad_request(f"the question cannot be read: {misfit}")
+    asked: Obj = clean
+    return asked
 
 
 async def raw(request: web.Request) -> bytes:

@@ -25,7 +25,12 @@ from podidentity_sandbox.cluster.node_rules import node_of
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
-from podidentity_sandbox.cluster.reviews import AUTHENTICATION, AUTHORIZATION, TYPES, Reviews
+from podidentity_sandbox.cluster.reviews import (
+    AUTHENTICATION,
+    AUTHORIZATION,
+    TYPES,
+    Reviews,
+)
 from podidentity_sandbox.cluster.storage import HISTORY, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer
 from podidentity_sandbox.cluster.users import User
@@ -75,7 +80,7 @@ class Cluster:
                 Garbage(self.resources),
             ),
         )
-        self.actions: dict[tuple[str, str, str], Action] = {
+        self._actions: dict[tuple[str, str, str], Action] = {
             ("", "serviceaccounts", "token"): self._token,
             (AUTHENTICATION, "tokenreviews", ""): reviews.token,
             (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
@@ -85,6 +90,12 @@ class Cluster:
         if journal is not None:
             journal.restore(self.storage)
         self._bootstrap()
+
+    def action(self, info: RequestInfo) -> Action | None:
+        """Return what answers a request without storing anything, None if nothing does."""
+        if info.verb != "create":
+            return None
+        return self._actions.get((info.group, info.resource, info.subresource))
 
     def _bootstrap(self) -> None:
         """Make what is there from the start."""

@@ -97,7 +97,7 @@ class NodeRules:
 
     def _lease(self, node: str, info: RequestInfo) -> Decision:
         if info.namespace != "kube-node-lease":
-            return Decision(False, f"can only access leases in the {'kube-node-lease'} namespace")
+            return Decision(False, "can only access leases in the kube-node-lease namespace")
         mine = info.verb == "create" or info.single == node
         reason = "can only access node lease with the same name as the requesting node"
         return _ALLOWED if mine else Decision(allowed=False, reason=reason)

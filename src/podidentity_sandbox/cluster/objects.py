@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import names, shapes, status
+from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 
-_TYPES: dict[str, type] = {
+_FIELDS = {
     "name": str,
     "generateName": str,
     "namespace": str,
-    "selfLink": str,
     "uid": str,
     "resourceVersion": str,
     "generation": int,
     "creationTimestamp": str,
     "deletionTimestamp": str,
     "deletionGracePeriodSeconds": int,
-    "labels": dict,
-    "annotations": dict,
-    "ownerReferences": list,
-    "finalizers": list,
-    "managedFields": list,
+    "labels": {"*": str},
+    "annotations": {"*": str},
+    "ownerReferences": [
+        {
+            "apiVersion": str,
+            "kind": str,
+            "name": str,
+            "uid": str,
+            "controller": bool,
+            "blockOwnerDeletion": bool,
+        }
+    ],
+    "finalizers": [str],
 }
-_GO = {str: "string", int: "int64", dict: "map[string]string", list: "[]"}
-_JSON = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
+_SHAPE = shapes.compiled({"metadata": _FIELDS})
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
 OF_SERVER = (
@@ -48,11 +54,6 @@ def stamp(now: datetime) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def parse_stamp(text: str) -> datetime:
-    """Return the time of a Kubernetes stamp."""
-    return datetime.fromisoformat(text)
-
-
 def check_shape(kind: ResourceType, obj: object) -> Obj:
     """Return `obj` as an object of this type with metadata; raise 400 as the real decoder does."""
     if not isinstance(obj, dict):
@@ -67,46 +68,26 @@ def check_shape(kind: ResourceType, obj: object) -> Obj:
     if obj["kind"] != kind.kind:
         raise undecodable(kind, f"the object is of kind {obj['kind']!r}")
     metadata = obj.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise _unmarshal(kind, metadata, "metadata", "v1.ObjectMeta")
+    if isinstance(metadata, dict):
+        metadata = _known(metadata)
+    misfit = shapes.misfit(_SHAPE, {"metadata": metadata})
+    if misfit:
+        raise undecodable(kind, misfit)
     rest = {k: v for k, v in obj.items() if k not in ("kind", "apiVersion", "metadata")}
-    clean = dict(_clean_metadata(kind, metadata))
-    return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": clean, **rest}
+    return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata, **rest}
 
 
-def _clean_metadata(kind: ResourceType, metadata: Obj) -> Iterator[tuple[str, Any]]:
-    """Yield the known fields; null is as good as absent, an unknown one is dropped."""
-    for field, value in metadata.items():
-        wanted = _TYPES.get(field)
-        if wanted is None or value is None or field in ("selfLink", "managedFields"):
-            continue
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise _unmarshal(kind, value, f"metadata.{field}", _GO[wanted])
-        for text in _texts(field, value):
-            if not isinstance(text, str):
-                raise _unmarshal(kind, text, f"metadata.{field}", "string")
-        if value not in ({}, [], ""):
-            yield field, value
-
-
-def _texts(field: str, value: Json) -> Iterable[Json]:
-    """Return what must be text in a metadata field that is a map or a list."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if field == "finalizers" else ()
+def _known(metadata: Obj) -> Obj:
+    """Return the known fields that say something; an unknown one is dropped."""
+    known = {key: value for key, value in metadata.items() if key in _FIELDS}
+    clean = shapes.without_nulls(known)
+    return {key: value for key, value in clean.items() if value not in ({}, [], "")}
 
 
 def undecodable(kind: ResourceType, why: str) -> status.StatusError:
     """Return the refusal of a body that does not decode as this type."""
     return status.bad_request(
         f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
-    )
-
-
-def _unmarshal(kind: ResourceType, value: object, field: str, go: str) -> status.StatusError:
-    found = _JSON.get(type(value), "null")
-    return undecodable(
-        kind, f"json: cannot unmarshal {found} into Go struct field .{field} of type {go}"
     )
 
 

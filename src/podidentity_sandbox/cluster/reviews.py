@@ -14,6 +14,8 @@ from podidentity_sandbox.cluster.users import Authorizer, User
 
 AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"
+ATTRIBUTES = ("verb", "group", "version", "resource", "namespace", "name", "subresource")
+"""The fields of resourceAttributes, as RequestInfo has them too."""
 
 
 def _type(group: str, kind: str) -> ResourceType:
@@ -46,8 +48,7 @@ def asked(spec: Obj) -> RequestInfo:
         )
     if path:
         return RequestInfo(path=path.get("path", ""), verb=path.get("verb", ""))
-    fields = ("verb", "group", "version", "resource", "namespace", "name", "subresource")
-    return RequestInfo(path="", **{field: resource.get(field) or "" for field in fields})
+    return RequestInfo(path="", **{field: resource.get(field) or "" for field in ATTRIBUTES})
 
 
 class Reviews:

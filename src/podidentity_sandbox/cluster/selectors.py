@@ -42,11 +42,6 @@ class Selection:
             (_text(field_of(obj, path)) == value) == equal for path, equal, value in self.fields
         )
 
-    @property
-    def all(self) -> bool:
-        """Whether nothing but the namespace limits it."""
-        return not self.labels and not self.fields
-
 
 def _text(value: object) -> str:
     if value is None:
@@ -127,8 +122,8 @@ def matches_labels(selector: Obj, labels: Mapping[str, str]) -> bool:
 
 def satisfies(rule: Obj, values: Mapping[str, str]) -> bool:
     """Whether `values` satisfy one {key, operator, values} rule; an unknown operator never."""
-    key, wanted = rule["key"], rule.get("values") or []
-    match rule["operator"]:
+    key, wanted = rule.get("key", ""), rule.get("values") or []
+    match rule.get("operator"):
         case "In":
             return key in values and values[key] in wanted
         case "NotIn":

@@ -13,10 +13,11 @@ from podidentity_sandbox.cluster.jsontypes import Json
 from podidentity_sandbox.cluster.schema import Schema
 
 Shape = Any
-"""`str`, `int`, `bool`, `[shape]`, `{"field": shape}`, or `{"*": shape}` for a map."""
+"""`str`, `int`, `float`, `bool`, INT_OR_STRING, `[shape]`, `{"field": shape}`, `{"*": shape}`."""
+INT_OR_STRING = "int-or-string"
 
-_NAMES = {str: "string", int: "integer", bool: "boolean"}
-_GO = {"string": "string", "integer": "int64", "boolean": "bool"}
+_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_GO = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool"}
 _JSON = {"integer": "number", "boolean": "bool"}
 
 
@@ -24,6 +25,8 @@ def compiled(shape: Shape) -> Schema:
     """Return the schema that checks a shape."""
     if isinstance(shape, list):
         return {"type": "array", "items": compiled(shape[0])}
+    if shape == INT_OR_STRING:
+        return {"type": "string", "x-kubernetes-int-or-string": True}
     if not isinstance(shape, dict):
         return {"type": _NAMES[shape]}
     if "*" in shape:
@@ -43,7 +46,7 @@ def without_nulls(value: Json) -> Json:
 
 def misfit(shape: Schema, value: Json) -> str:
     """Return the Go decoder's words for the first field of the wrong type; "" if all fit."""
-    for fault in schema.validate(shape, value):
+    for fault in schema.validate(shape, value, root=False):
         wanted = _type_at(shape, fault.field)
         found = fault.message.rsplit('"', 2)[-2]
         return (
@@ -54,7 +57,7 @@ def misfit(shape: Schema, value: Json) -> str:
 
 
 def _type_at(shape: Schema, path: str) -> str:
-    for step in path.replace("[", ".[").split("."):
+    for step in filter(None, path.replace("[", ".[").split(".")):
         if step.startswith("["):
             shape = shape["items"]
         else:

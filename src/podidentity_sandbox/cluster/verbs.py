@@ -77,11 +77,9 @@ class Verbs:
         if kind is None:
             raise status.no_such_resource()
         call = Call(request, info, kind, user)
-        action = self._cluster.actions.get((kind.group, kind.plural, info.subresource))
-        if action is not None and info.verb == "create":
-            body = await bodies.read(request)
-            if not isinstance(body, dict):
-                raise status.bad_request("the body is no object")
+        action = self._cluster.action(info)
+        if action is not None:
+            body = bodies.question(await bodies.read(request))
             return json_answer(encode(action(user, info, body)), 201)
         self._check(call)
         return await self._handlers[info.verb](call)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
+from tests.sandbox.cluster.settled import Settled
 
 ADMIN = "admin-token"
 
@@ -165,8 +166,7 @@ def seen(event: dict[str, Any]) -> tuple[str, str]:
     return event["type"], event["object"]["metadata"].get("name", "")
 
 
-@pytest.fixture
-def crd() -> dict[str, Any]:
+def definition() -> dict[str, Any]:
     """A small definition: widgets.example.com, with a typed spec and a status subresource."""
     properties = {
         "spec": {
@@ -198,3 +198,13 @@ def crd() -> dict[str, Any]:
             ],
         },
     }
+
+
+@pytest.fixture
+def crd() -> dict[str, Any]:
+    return definition()
+
+
+@pytest.fixture
+def world(folder: Path) -> Settled:
+    return Settled(folder)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+
 from tests.sandbox.cluster.conftest import Served
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
 
 from podidentity_sandbox.plan import Plan
+from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
 
 
 class Server:

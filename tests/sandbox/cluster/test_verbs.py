@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
+
 from tests.sandbox.cluster.conftest import Served, pod
 
 PODS = "/api/v1/namespaces/default/pods"

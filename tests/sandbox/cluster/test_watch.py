@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import httpx2
-from tests.sandbox.cluster.conftest import Served, pod, seen, watching
 
 from podidentity_sandbox.cluster import watch
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.storage import Storage
+from tests.sandbox.cluster.conftest import Served, pod, seen, watching
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"

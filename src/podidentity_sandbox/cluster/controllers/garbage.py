@@ -100,12 +100,13 @@ class Garbage:
     def _finish_owners(self, dependent: Record) -> None:
         """Look again at the owners that wait for the end of a dependent."""
         for owner in dependent.metadata.get("ownerReferences", []):
-            for kind in self._resources.registry:
-                if (kind.api_version, kind.kind) == (owner["apiVersion"], owner["kind"]):
-                    namespace = dependent.namespace if kind.namespaced else ""
-                    found = self._resources.storage.get(kind.key, namespace, owner["name"])
-                    if found is not None and found.uid == owner["uid"] and found.deleted:
-                        self._end(kind.key, found)
+            kind = self._resources.registry.by_kind(owner["apiVersion"], owner["kind"])
+            if kind is None:
+                continue
+            namespace = dependent.namespace if kind.namespaced else ""
+            found = self._resources.storage.get(kind.key, namespace, owner["name"])
+            if found is not None and found.uid == owner["uid"] and found.deleted:
+                self._end(kind.key, found)
 
     def _release(self, key: str, owner: Record, finalizer: str) -> None:
         found = self._find((key, owner.namespace, owner.name))

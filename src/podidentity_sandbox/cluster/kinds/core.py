@@ -12,6 +12,14 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 NAME_LABEL = "kubernetes.io/metadata.name"
+EVENT_SHAPE = {
+    "involvedObject": {"kind": str, "namespace": str, "name": str, "uid": str, "apiVersion": str},
+    "source": {"component": str, "host": str},
+    "reason": str,
+    "message": str,
+    "type": str,
+    "count": int,
+}
 SELECTABLE_OF_EVENTS = {
     f"involvedObject.{field}": f"involvedObject.{field}"
     for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import names, status
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import structural
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
-from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "apiextensions.k8s.io"
@@ -114,24 +114,7 @@ def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:
         if not schema:
             yield status.required(place, "schemas are required")
         else:
-            yield from _schema_faults(schema, place)
-
-
-def _schema_faults(schema: Schema, where: str) -> Iterator[Cause]:
-    """Yield where a schema is not structural, or asks for what is not evaluated here."""
-    free = schema.get("x-kubernetes-int-or-string") or schema.get(
-        "x-kubernetes-preserve-unknown-fields"
-    )
-    if not schema.get("type") and not free:
-        yield status.required(f"{where}.type", "must not be empty for specified object fields")
-    if schema.get("x-kubernetes-validations"):
-        detail = "this sandbox evaluates no CEL rules, and would let through what they refuse"
-        yield status.forbidden_field(f"{where}.x-kubernetes-validations", detail)
-    for name, child in schema.get("properties", {}).items():
-        yield from _schema_faults(child, f"{where}.properties[{name}]")
-    for field in ("items", "additionalProperties"):
-        if isinstance(schema.get(field), dict):
-            yield from _schema_faults(schema[field], f"{where}.{field}")
+            yield from structural.faults(schema, place)
 
 
 def stored_version(definition: Obj) -> Obj:

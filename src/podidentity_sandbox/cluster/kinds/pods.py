@@ -20,7 +20,18 @@ CONTAINER = {
     "command": [str],
     "args": [str],
     "workingDir": str,
-    "env": [{"name": str, "value": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}],
+    "env": [
+        {
+            "name": str,
+            "value": str,
+            "valueFrom": {
+                "fieldRef": {"fieldPath": str},
+                "secretKeyRef": {"name": str, "key": str},
+                "configMapKeyRef": {"name": str, "key": str},
+            },
+        }
+    ],
+    "envFrom": [{"secretRef": {"name": str}, "configMapRef": {"name": str}}],
     "ports": [{"containerPort": int, "hostPort": int, "name": str, "protocol": str}],
     "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool, "mountPropagation": str}],
     "securityContext": {
@@ -33,10 +44,20 @@ CONTAINER = {
     "readinessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
     "livenessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
 }
+VOLUME = {
+    "name": str,
+    "hostPath": {"path": str, "type": str},
+    "secret": {"secretName": str},
+    "configMap": {"name": str},
+    "csi": {"driver": str, "nodePublishSecretRef": {"name": str}},
+    "projected": {"sources": [{"secret": {"name": str}, "configMap": {"name": str}}]},
+}
+RULES = [{"key": str, "operator": str, "values": [str]}]
+TERM = {"matchExpressions": RULES, "matchFields": RULES}
 SPEC = {
     "containers": [CONTAINER],
     "initContainers": [CONTAINER],
-    "volumes": [{"name": str, "hostPath": {"path": str, "type": str}}],
+    "volumes": [VOLUME],
     "nodeName": str,
     "nodeSelector": {"*": str},
     "serviceAccountName": str,
@@ -47,7 +68,11 @@ SPEC = {
     "dnsPolicy": str,
     "tolerations": [{"key": str, "operator": str, "value": str, "effect": str}],
     "securityContext": {"runAsUser": int},
-    "affinity": {"nodeAffinity": {}},
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [TERM]}
+        }
+    },
 }
 SHAPE = {
     "spec": SPEC,

@@ -37,7 +37,12 @@ BUILT_IN = (
         selectable={"spec.unschedulable": "spec.unschedulable"},
         shape=compiled(
             {
-                "spec": {"podCIDR": str, "providerID": str, "unschedulable": bool},
+                "spec": {
+                    "podCIDR": str,
+                    "providerID": str,
+                    "unschedulable": bool,
+                    "taints": [{"key": str, "value": str, "effect": str}],
+                },
                 "status": {"conditions": [{"type": str, "status": str}], "addresses": [{}]},
             }
         ),
@@ -67,7 +72,7 @@ BUILT_IN = (
         short_names=("ev",),
         selectable=core.SELECTABLE_OF_EVENTS,
         strategy=core.EventStrategy(),
-        shape=compiled({"involvedObject": _TEXTS, "reason": str, "message": str, "count": int}),
+        shape=compiled(core.EVENT_SHAPE),
     ),
     ResourceType(
         group="",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,10 @@ from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds import pods
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.selectors import matches_labels
+from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
-SELECTOR = {
-    "matchLabels": {"*": str},
-    "matchExpressions": [{"key": str, "operator": str, "values": [str]}],
-}
+SELECTOR = {"matchLabels": {"*": str}, "matchExpressions": pods.RULES}
 TEMPLATE = {
     "metadata": {"labels": {"*": str}, "annotations": {"*": str}},
     "spec": pods.SPEC,
@@ -24,10 +23,16 @@ SHAPE: dict[str, Any] = {
     "spec": {
         "selector": SELECTOR,
         "template": TEMPLATE,
-        "updateStrategy": {"type": str, "rollingUpdate": {}},
+        "updateStrategy": {"type": str, "rollingUpdate": {"maxUnavailable": INT_OR_STRING}},
         "minReadySeconds": int,
     },
 }
+
+
+_PERCENT = (
+    "a valid percent string must be a numeric string followed by an ending '%' "
+    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+)
 
 
 class DaemonSetStrategy(Strategy):
@@ -61,7 +66,17 @@ class DaemonSetStrategy(Strategy):
         if policy != "Always":
             where = "spec.template.spec.restartPolicy"
             faults.append(status.unsupported(where, policy, ["Always"]))
-        return faults
+        return [*faults, *_update_faults(spec["updateStrategy"])]
+
+
+def _update_faults(update: Obj) -> Sequence[Cause]:
+    kinds, where = ("RollingUpdate", "OnDelete"), "spec.updateStrategy"
+    if update["type"] not in kinds:
+        return [status.unsupported(f"{where}.type", update["type"], kinds)]
+    limit = update.get("rollingUpdate", {}).get("maxUnavailable", 1)
+    if isinstance(limit, str) and not re.fullmatch("[0-9]{1,9}%", limit, re.ASCII):
+        return [status.invalid(f"{where}.rollingUpdate.maxUnavailable", limit, _PERCENT)]
+    return []
 
 
 def _selector_faults(selector: Obj | None, template: Obj) -> list[Cause]:

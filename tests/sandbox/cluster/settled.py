@@ -1,0 +1,59 @@
+"""A cluster without HTTP whose controllers are done with each step before the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.main import make_cluster
+from podidentity_sandbox.cluster.patch import merge
+from podidentity_sandbox.cluster.resources import Deletion
+from podidentity_sandbox.cluster.storage import Record
+
+
+class Settled:
+    """A cluster without HTTP, settled after each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster: Cluster = make_cluster(folder)
+
+    def create(self, key: str, body: Obj, namespace: str = "default") -> Record:
+        kind = self.cluster.registry.by_key(key)
+        made = self.cluster.resources.create(kind, namespace if kind.namespaced else "", body)
+        self.cluster.loop.settle()
+        return made
+
+    def get(self, key: str, name: str, namespace: str = "default") -> Record | None:
+        place = namespace if self.cluster.registry.by_key(key).namespaced else ""
+        return self.cluster.storage.get(key, place, name)
+
+    def patch(self, key: str, name: str, patch: Obj, subresource: str = "") -> None:
+        record = self.get(key, name)
+        assert record is not None
+        kind = self.cluster.registry.by_key(key)
+        body = merge(record.thaw(), patch)
+        self.cluster.resources.update(kind, record, body, subresource=subresource)
+        self.cluster.loop.settle()
+
+    def delete(self, key: str, name: str, namespace: str = "default", **how: Any) -> None:
+        record = self.get(key, name, namespace)
+        assert record is not None
+        kind = self.cluster.registry.by_key(key)
+        self.cluster.resources.delete(kind, record, Deletion(**how))
+        self.cluster.loop.settle()
+
+    def node(self, name: str, *, ready: bool = True, **metadata: Any) -> None:
+        state = {"conditions": [{"type": "Ready", "status": str(ready)}]}
+        self.create("nodes", {"metadata": {"name": name, **metadata}, "status": state})
+
+    def pods(self) -> dict[str, str]:
+        """Return the nodes of all living pods, by name."""
+        living = [p for p in self.cluster.storage.all("pods") if not p.deleted]
+        return {p.name: p.object["spec"].get("nodeName", "") for p in living}
+
+    def run(self, name: str) -> None:
+        """Say that a pod runs, as its kubelet does."""
+        ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        self.patch("pods", name, {"status": ready}, "status")
