@@ -13,18 +13,19 @@ from pathlib import Path
 import aiohttp
 
 import podidentity_sandbox
-from podidentity_sandbox.node.api import Api
+from podidentity_sandbox.node.api import Api, ApiError
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.events import Events
 from podidentity_sandbox.node.execution import ExecServer
 from podidentity_sandbox.node.kubelet import Kubelet
-from podidentity_sandbox.node.network import PodNetwork
-from podidentity_sandbox.node.processes import Launcher
+from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
+from podidentity_sandbox.node.processes import Launcher, LauncherDied
 from podidentity_sandbox.node.rootfs import prepare_stage
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.plan import Plan
 
+_log = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -92,7 +93,17 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    sys.exit(_serve(given.folder, given.node, given.ready_fd))
+
+
+def _serve(folder: Path, name: str, ready_fd: int) -> int:
+    code = 0
     try:
-        asyncio.run(compose(given.folder, given.node, given.ready_fd))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        logging.getLogger(__name__).info("told to end: the node has ended")
+        asyncio.run(compose(folder, name, ready_fd))
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        _log.info("told to end: the node has ended")
+    except* (ApiError, LauncherDied, NetworkFailed) as failed:
+        for error in failed.exceptions:
+            _log.error("the node cannot go on: %s", error)
+        code = 1
+    return code

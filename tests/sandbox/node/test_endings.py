@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.node.client import ExecFailed
+from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import ready
 from tests.sandbox.node.objects import pod, script
 from tests.sandbox.node.site import PODS, Site, terminated
@@ -126,3 +127,22 @@ def test_a_restart_of_the_api_server_touches_no_program(site: Site) -> None:
     site.run(pod("new"))
     after = site.get("calm")
     assert after["status"]["containerStatuses"] == before["status"]["containerStatuses"]
+
+
+def test_a_node_that_can_start_nothing_any_more_ends_and_says_so(site: Site) -> None:
+    site.run(pod("lost", script("exec sleep 994")))
+    site.on_node("pkill -KILL -f 'node.launche[r]'")  # the sandbox's own: in its pid namespace
+    while not _starts(site):
+        pass
+    site.run(pod("new"))
+    assert site.on_node("ps ax -o args | grep -c '^[s]leep 994' || true") in {"0", "1"}
+    log = (site.plan.logs / f"{site.node.name}.log").read_text()
+    assert "the node cannot go on: the process that starts this node's containers" in log
+
+
+def _starts(site: Site) -> bool:
+    try:
+        site.part("start", site.node.name)
+    except SandboxError:  # it has not ended yet
+        return False
+    return True
