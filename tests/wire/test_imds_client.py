@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, jwt
 
 from podidentity.core.errors import (
     TokenRefused,
@@ -17,6 +16,7 @@ from podidentity.core.errors import (
 from podidentity.core.ids import ClientId
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.imds_client import NotYetAttached, parse_answer, render_request
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, jwt
 
 ID = ClientId.parse(CLIENT)
 GOOD: dict[str, Any] = {

@@ -5,12 +5,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT
 
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.ids import ClientId, ObjectId, ResourceId
 from podidentity.core.tokens import AccessToken, TokenRequest
 from podidentity.wire.imds_server import parse_request, render_answer, render_error
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT
 
 ENCODED_ID = RESOURCE_ID.replace("/", "%2F")
 

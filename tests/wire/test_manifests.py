@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import CLIENT, RESOURCE_ID
 
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
@@ -23,6 +22,7 @@ from podidentity.wire.manifests import (
     render_binding,
     render_identity,
 )
+from tests.fakes import CLIENT, RESOURCE_ID
 
 META = {"namespace": "shop", "name": "orders"}
 JSON = st.recursive(
