@@ -153,7 +153,7 @@ def _environment(plan: Plan) -> dict[str, str]:
 def part(name: str, order: str, part: str) -> None:
     """Take a part away and bring it back: cluster, azure or a node.
 
-    A paused part lets callers wait and loses nothing. A killed cluster forgets its objects; a
+    A paused part lets callers wait and loses nothing. A killed cluster keeps its objects; a
     killed node's pods end, and it starts as a machine that was switched on.
     """
     plan = options.plan_of(name)

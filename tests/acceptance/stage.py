@@ -1,0 +1,107 @@
+"""A sandbox with pod identity enabled and one bound pod, for what the story does not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.node.client import ExecResult, execute
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+
+ASK = (
+    "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
+    " 'http://169.254.169.254/metadata/identity/oauth2/token"
+    "?api-version=2018-02-01&resource={resource}'"
+)
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: default, labels: {aadpodidbinding: bound}}
+spec: {containers: [{name: main, image: idle}]}
+"""
+
+
+class Stage:
+    """One sandbox of one node."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def run(self, *command: str, given: str = "") -> str:
+        """Run one of our commands as the sandbox's operator; return what it printed."""
+        done = subprocess.run(
+            ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
+            input=given,
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PODIDENTITY_SANDBOX": self.plan.name},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    async def bind(self) -> None:
+        """Enable pod identity, add an identity, start a pod that may use it."""
+        made = await prepare(self.plan)
+        self.run("podidentity", "enable")
+        add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
+        self.run(*add, "--identity-resource-id", made.identity_id)
+
+    def start_pod(self) -> None:
+        """Start the pod and wait until it is ready."""
+        self.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=POD)
+
+    async def shell(self, command: str, seconds: float = 60) -> ExecResult:
+        """Run a shell command in the pod."""
+        return await execute(self.plan, "default", "app", ["sh", "-c", command], timeout=seconds)
+
+    async def ask(
+        self, *, nonce: str = "n", resource: str = "https://vault.azure.net", seconds: int = 15
+    ) -> tuple[int, dict[str, Any], float]:
+        """Ask for a token in the pod; return status, body and seconds taken."""
+        began = time.monotonic()
+        command = ASK.format(seconds=seconds, nonce=nonce, resource=resource)
+        said = (await self.shell(command)).stdout.decode()
+        body, _, status = said.rpartition("\n")
+        return int(status), json.loads(body or "{}"), time.monotonic() - began
+
+    def nmi(self) -> int:
+        """Return NMI's process id on this machine."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+                cgroup = (entry / "cgroup").read_text()
+            except OSError:
+                continue  # it has ended meanwhile
+            if b"nmi" in argv and f"podidentity-sandbox-{self.plan.name}/" in cgroup:
+                return int(entry.name)
+        raise AssertionError("NMI does not run")
+
+    async def nmi_ready(self) -> None:
+        """Return when the DaemonSet is complete; it is watched."""
+        await asyncio.to_thread(self.run, "podidentity", "enable")
+
+
+@asynccontextmanager
+async def stage(name: str) -> AsyncIterator[Stage]:
+    """Bring a sandbox of one node up, and take it down afterwards."""
+    with _sandbox(name) as plan:
+        yield Stage(plan)
+
+
+@contextmanager
+def _sandbox(name: str) -> Iterator[Plan]:
+    plan = bring_up(name, nodes=1)
+    try:
+        yield plan
+    finally:
+        bring_down(name)
