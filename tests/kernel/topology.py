@@ -126,8 +126,11 @@ class Imds:
     async def serving(self) -> AsyncIterator[None]:
         """Serve in the Azure namespace."""
         listening = inside(AZURE_NETNS, lambda: socket.create_server(IMDS, backlog=512))
-        async with await serve(listening, self._answer):
+        server = await serve(listening, self._answer)
+        try:
             yield
+        finally:
+            server.close()  # connections may stay: whoever keeps one open is not waited for
 
     def _answer(self, _peer: tuple[str, int], path: str) -> dict[str, object]:
         self.seen.append(path)

@@ -62,6 +62,7 @@ class PodNetworks:
         self._folder = folder
         self._watch = FolderWatch(folder)
         self._unread = True
+        self._device = 0
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
@@ -93,7 +94,7 @@ class PodNetworks:
         if self._watch.changed() or self._unread:
             changed = self._scan()
         elif self._untried:
-            changed = self._open_all(sorted(self._untried))
+            changed = self._open_all([each for each in self._untried if self._is_mounted(each)])
         for fd, _ in self._poll.poll(0):
             self._reread(self._by_notices[fd])
             changed = True
@@ -121,6 +122,7 @@ class PodNetworks:
         try:
             # Watched before it is read, so that what comes in between is noticed.
             self._watch.renew()
+            self._device = self._folder.stat().st_dev
             files = {each.name: key_of(each.stat()) for each in self._folder.iterdir()}
         except OSError as error:
             self._unread = True
@@ -131,18 +133,26 @@ class PodNetworks:
             return False
         self._unread = False
         self._failures.clear()
-        self._untried.clear()
         there = set(files.values())
         gone = self._networks.keys() - there
         for key in gone:
             self._drop(key)
         self._crowded &= there
         known = self._networks.keys() | self._crowded
-        opened = self._open_all([name for name, key in files.items() if key not in known])
+        self._untried = {name for name, key in files.items() if key not in known}
+        opened = self._open_all([each for each in self._untried if self._is_mounted(each)])
         return opened or bool(gone)
 
+    def _is_mounted(self, name: str) -> bool:
+        """Whether something is mounted there: a file that a crash has left is not looked into."""
+        try:
+            status = os.stat(f"{self._folder}/{name}")  # noqa: PTH116 - at each doubtful connection
+        except OSError:
+            return False
+        return status.st_dev != self._device
+
     def _open_all(self, names: list[str]) -> bool:
-        """Open those that can be; return whether one could. The others are tried again later."""
+        """Open those that can be; return whether one could. The others stay to be tried."""
         before = len(self._networks)
         for name in names:
             self._untried.discard(name)
