@@ -47,6 +47,9 @@ class NmiSettings:
     """Where the container runtime mounts the pods' network namespaces."""
     cgroup_root: str = "/sys/fs/cgroup"
     """Where the host's cgroup v2 is mounted."""
+    proc_sys_net: str = "/proc/sys/net"
+    """Where the node's own is mounted, writable: a container's is read-only, and nothing can be
+    mounted over it (https://github.com/opencontainers/runc/issues/2826)."""
     on_exit: Literal["keep", "remove"] = "keep"
     """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
     every identity of the node."""

@@ -4,7 +4,7 @@ import pytest
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli.chain import Explanation, Fact, Node, State, follow, served
+from podidentity.cli.chain import Explanation, Fact, Node, State, follow
 from podidentity.cli.explain import as_data, shown
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import match
@@ -61,7 +61,7 @@ def explained(
         ],
     )
     matched = match(pod, cluster)
-    usable, _ = served(matched)
+    usable = matched.entitlements
     node = Node(attached={each.identity.ref: attached for each in usable}, nmi=nmi)
     return follow(matched, node)
 

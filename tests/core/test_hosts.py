@@ -26,6 +26,19 @@ def test_two_nodes_of_one_scale_set_are_one_host_whatever_the_case() -> None:
     assert len({Host.of_node(node) for node in nodes}) == 1
 
 
+def test_a_host_is_the_same_by_its_own_id_and_by_its_nodes() -> None:
+    assert Host.parse(SET.lower()) == Host.of_node(f"azure://{SET}/virtualMachines/3")
+    assert Host.parse(MACHINE) == Host.of_node(f"azure://{MACHINE}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", f"azure://{MACHINE}", f"{SET}/virtualMachines/0", SET.replace("Compute", "x")]
+)
+def test_what_is_no_id_of_a_host_is_refused_with_a_reason(text: str) -> None:
+    with pytest.raises(NotAnAzureNode, match="names no machine"):
+        Host.parse(text)
+
+
 @pytest.mark.parametrize(
     "provider_id",
     [

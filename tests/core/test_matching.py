@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import Match, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import AzureIdentity, Malformed, Phase, Pod
+from podidentity.core.resources import AzureIdentity, IdentityType, Malformed, Phase, Pod
 from tests.core.worlds import World, binding, identity, pod, pods, worlds
 
 
@@ -30,6 +32,7 @@ def test_every_bound_and_usable_identity_is_among_what_the_pod_may_use(
         each.ref
         for each in world.identities
         if isinstance(each, AzureIdentity)
+        and each.type is IdentityType.USER_ASSIGNED
         and each.ref.namespace == asker.ref.namespace
         and not asker.host_network
         and asker.phase is not Phase.SUCCEEDED
@@ -85,7 +88,7 @@ def test_the_random_worlds_are_not_empty(wanted: int) -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    [r for r in Reason if r not in {Reason.NOT_AMONG, Reason.AMBIGUOUS, Reason.UNSERVED_TYPE}],
+    [r for r in Reason if r not in {Reason.NOT_AMONG, Reason.AMBIGUOUS}],
 )
 def test_every_reason_of_matching_occurs_in_the_random_worlds(reason: Reason) -> None:
     def refuses(pair: tuple[World, Pod]) -> bool:
@@ -196,6 +199,17 @@ REFUSALS: list[tuple[str, World, Pod, Reason, str, str]] = [
         "blue/b cannot be used: spec.selector is empty.",
     ),
     (
+        "the identity is of a type that is not served",
+        World(
+            [binding("blue", "b", "alpha", "app")],
+            [replace(identity("blue", "alpha"), type=IdentityType.FEDERATED)],
+        ),
+        pod(),
+        Reason.UNSERVED_TYPE,
+        "AzureIdentity blue/alpha has type 3, which this release does not serve.",
+        "AzureIdentity blue/alpha has type 3, which this release does not serve.",
+    ),
+    (
         "the node's network",
         BOUND,
         pod(host_network=True),
@@ -230,7 +244,7 @@ def test_each_refusal_says_why_to_the_operator_and_no_more_than_allowed_to_the_p
 
 
 def test_the_table_of_refusals_has_every_reason_that_matching_gives() -> None:
-    given_elsewhere = {Reason.NOT_AMONG, Reason.AMBIGUOUS, Reason.UNSERVED_TYPE}
+    given_elsewhere = {Reason.NOT_AMONG, Reason.AMBIGUOUS}
     assert {row[3] for row in REFUSALS} == set(Reason) - given_elsewhere
 
 

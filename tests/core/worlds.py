@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
@@ -98,9 +98,12 @@ def worlds(draw: st.DrawFn) -> World:
     world = World()
     for namespace in NAMESPACES:
         for name in NAMES:
-            kind = draw(st.sampled_from(["good", "good", "good", "bad", "none"]))
-            if kind == "good":
-                world.identities.append(identity(namespace, name, draw(st.sampled_from(NUMBERS))))
+            kind = draw(st.sampled_from(["good", "good", "good", "unserved", "bad", "none"]))
+            if kind in {"good", "unserved"}:
+                made = identity(namespace, name, draw(st.sampled_from(NUMBERS)))
+                served = kind == "good"
+                kind_of = IdentityType.USER_ASSIGNED if served else IdentityType.FEDERATED
+                world.identities.append(replace(made, type=kind_of))
             elif kind == "bad":
                 world.identities.append(
                     Malformed(ref=ObjectRef(namespace, name), kind="AzureIdentity", why="it is bad")

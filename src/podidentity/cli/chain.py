@@ -6,17 +6,14 @@ pod's node, which nobody but an operator sees: is the identity on its machine, i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import Entitlement, Match
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import BINDING_LABEL, IdentityType
-
-SERVED = frozenset({IdentityType.USER_ASSIGNED})
-"""The types of identity that NMI serves."""
+from podidentity.core.resources import BINDING_LABEL
 
 
 class State(StrEnum):
@@ -88,16 +85,9 @@ _LINK_OF = {
 }
 
 
-def served(match: Match) -> tuple[list[Entitlement], list[Refusal]]:
-    """Return what NMI can serve of `match`, and the refusals of all the rest."""
-    usable = [each for each in match.entitlements if each.identity.type in SERVED]
-    others = [each for each in match.entitlements if each.identity.type not in SERVED]
-    return usable, [*match.refusals, *map(_unserved, others)]
-
-
 def follow(match: Match, node: Node) -> Explanation:
     """Return the chain of `match.pod`."""
-    usable, refusals = served(match)
+    usable, refusals = match.entitlements, match.refusals
     links = [_pod(match, refusals)]
     links += [
         Link("binding", State.HOLDS, f"{each.ref}, selector {each.selector!r}")
@@ -115,12 +105,12 @@ def follow(match: Match, node: Node) -> Explanation:
     return Explanation(
         pod=match.pod.ref,
         links=tuple(links),
-        entitlements=tuple(usable),
+        entitlements=usable,
         refusal=None if usable else refusals[0],
     )
 
 
-def _pod(match: Match, refusals: list[Refusal]) -> Link:
+def _pod(match: Match, refusals: Sequence[Refusal]) -> Link:
     for each in refusals:
         if _LINK_OF.get(each.reason) == "pod":
             return Link("pod", State.BROKEN, each.message)
@@ -139,13 +129,3 @@ def _identity(entitlement: Entitlement) -> str:
 def _machine(entitlement: Entitlement, node: Node) -> Link:
     fact = node.attached[entitlement.identity.ref]
     return Link("machine", fact.state, f"{entitlement.identity.ref.name}: {fact.text}")
-
-
-def _unserved(entitlement: Entitlement) -> Refusal:
-    ref, kind = entitlement.identity.ref, entitlement.identity.type
-    return Refusal(
-        reason=Reason.UNSERVED_TYPE,
-        message=f"AzureIdentity {ref} has type {int(kind)}, which this release does not serve.",
-        next_step="Use a user-assigned managed identity (type 0).",
-        about=ref,
-    )

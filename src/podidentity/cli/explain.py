@@ -14,7 +14,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli import record
-from podidentity.cli.chain import Explanation, follow, served
+from podidentity.cli.chain import Explanation, follow
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.node_facts import node_of
@@ -101,12 +101,11 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
         bindings=map(parse_binding, (await _bindings(kube, ref.namespace)).items),
     )
     matched = match(found, cluster)
-    usable, _ = served(matched)
     records = {
         ObjectRef(ref.namespace, each["metadata"]["name"]): record.read(each)
         for each in (json.loads(bytes(item)) for item in identities.items)
     }
-    return follow(matched, await node_of(kube, found, usable, records, ask))
+    return follow(matched, await node_of(kube, found, matched.entitlements, records, ask))
 
 
 async def _bindings(kube: Kube, namespace: str) -> Page:

@@ -181,6 +181,12 @@ def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Where the host's cgroup v2 is mounted.",
 )
 @click.option(
+    "--proc-sys-net",
+    default="/proc/sys/net",
+    show_default=True,
+    help="Where the host's /proc/sys/net is mounted, writable.",
+)
+@click.option(
     "--on-exit",
     type=click.Choice(["keep", "remove"]),
     default="keep",

@@ -46,9 +46,7 @@ def of_same(identities: Iterable[Object], wanted: ResourceId) -> list[Object]:
 
 
 def _host(resource_id: object) -> Host | None:
-    # A host is known by its nodes' provider IDs: those of a scale set name an instance of it.
-    scale_set = "/virtualmachinescalesets/" in str(resource_id).lower()
     try:
-        return Host.of_node(f"azure://{resource_id}{'/virtualMachines/0' if scale_set else ''}")
+        return Host.parse(str(resource_id))
     except NotAnAzureNode:
         return None

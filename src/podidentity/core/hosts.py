@@ -13,11 +13,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Self
 
-_PROVIDER_ID = re.compile(
-    r"azure://(?P<host>/subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.compute/"
+_HOST = (
+    r"(?P<host>/subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.compute/"
     r"(?P<kind>virtualmachinescalesets|virtualmachines)/(?P<name>[^/]+))"
-    r"(?P<instance>/virtualmachines/[^/]+)?",
-    re.IGNORECASE | re.ASCII,
+)
+_RESOURCE_ID = re.compile(_HOST, re.IGNORECASE | re.ASCII)
+_PROVIDER_ID = re.compile(
+    rf"azure://{_HOST}(?P<instance>/virtualmachines/[^/]+)?", re.IGNORECASE | re.ASCII
 )
 
 
@@ -41,9 +43,22 @@ class Host:
         found = _PROVIDER_ID.fullmatch(provider_id)
         if found is None:
             raise NotAnAzureNode(f"provider ID {provider_id[:200]!r} names no Azure machine")
-        is_scale_set = found["kind"].lower() == "virtualmachinescalesets"
-        if bool(found["instance"]) != is_scale_set:
+        host = cls._of(found)
+        if bool(found["instance"]) != host.is_scale_set:
             raise NotAnAzureNode(f"provider ID {provider_id[:200]!r} names no one instance")
+        return host
+
+    @classmethod
+    def parse(cls, resource_id: str) -> Self:
+        """Return the host with this ARM id; raise NotAnAzureNode."""
+        found = _RESOURCE_ID.fullmatch(resource_id)
+        if found is None:
+            raise NotAnAzureNode(f"{resource_id[:200]!r} names no machine and no scale set")
+        return cls._of(found)
+
+    @classmethod
+    def _of(cls, found: re.Match[str]) -> Self:
+        is_scale_set = found["kind"].lower() == "virtualmachinescalesets"
         return cls(found["host"].lower(), found["host"], found["name"], is_scale_set)
 
     def __str__(self) -> str:

@@ -21,9 +21,13 @@ from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
     AzureIdentityBinding,
+    IdentityType,
     Malformed,
     Pod,
 )
+
+SERVED = frozenset({IdentityType.USER_ASSIGNED})
+"""The types of identity that this release serves."""
 
 
 class Directory(Protocol):
@@ -72,7 +76,7 @@ def match(pod: Pod, directory: Directory) -> Match:
     refusals: list[Refusal] = []
     for binding in bindings:
         found = directory.identity(ObjectRef(binding.ref.namespace, binding.identity))
-        if isinstance(found, AzureIdentity):
+        if isinstance(found, AzureIdentity) and found.type in SERVED:
             # Two bindings of one identity: the first, and so the heavier, stands.
             entitled.setdefault(found.ref, Entitlement(identity=found, binding=binding))
         else:
@@ -151,7 +155,15 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     )
 
 
-def _no_identity(binding: AzureIdentityBinding, found: Malformed | None) -> Refusal:
+def _no_identity(binding: AzureIdentityBinding, found: AzureIdentity | Malformed | None) -> Refusal:
+    if isinstance(found, AzureIdentity):
+        return Refusal(
+            reason=Reason.UNSERVED_TYPE,
+            message=f"AzureIdentity {found.ref} has type {int(found.type)}, which this release "
+            "does not serve.",
+            next_step="Use a user-assigned managed identity (type 0).",
+            about=found.ref,
+        )
     if found is not None:
         return Refusal(
             reason=Reason.MALFORMED_IDENTITY,

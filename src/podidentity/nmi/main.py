@@ -109,7 +109,8 @@ def _routes(
 
 
 def _intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Interception:
-    interception = Interception(_redirect(settings), clock)
+    sysctls = Path(settings.proc_sys_net)
+    interception = Interception(_redirect(settings), clock, proc_sys_net=sysctls)
     stack.callback(interception.close)
     interception.install()
     if settings.on_exit == "remove":

@@ -21,8 +21,8 @@ from podidentity.core.errors import (
 )
 from podidentity.core.matching import Entitlement, match
 from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Proof, TokenSource, Verdict
-from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import AzureIdentity, IdentityType, Pod
+from podidentity.core.refusals import Reason
+from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.selection import Ambiguity, select
 from podidentity.core.tokens import AccessToken, TokenRequest
 from podidentity.wire.imds_client import NotYetAttached
@@ -156,7 +156,7 @@ class TokenService:
         """Return what the pod may use, waiting for it where it may still come; raise Refused."""
         while True:
             pod = outcome.pod = self._as_it_is_now(pod)
-            found = _served(select(match(pod, self._cluster), request, self._policy.ambiguity))
+            found = select(match(pod, self._cluster), request, self._policy.ambiguity)
             if isinstance(found, Entitlement):
                 return found.identity
             left = self._hold_left(pod)
@@ -208,16 +208,3 @@ def _only(candidates: list[Pod]) -> Pod:
     if len(candidates) > 1:
         raise UnprovenCaller("several pods have the address, and nothing tells them apart")
     return candidates[0]
-
-
-def _served(found: Entitlement | Refusal) -> Entitlement | Refusal:
-    """Return `found`, or why this agent cannot serve an identity of its type."""
-    if isinstance(found, Refusal) or found.identity.type is IdentityType.USER_ASSIGNED:
-        return found
-    ref, kind = found.identity.ref, found.identity.type
-    return Refusal(
-        reason=Reason.UNSERVED_TYPE,
-        message=f"AzureIdentity {ref} has type {int(kind)}, which this release does not serve.",
-        next_step="Use a user-assigned managed identity (type 0).",
-        about=ref,
-    )

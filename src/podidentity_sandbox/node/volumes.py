@@ -84,6 +84,10 @@ class PodVolumes:
         if self._spec.mounts_token and not own_token:
             binds.append(Bind(source=str(self._folder / "token"), target=TOKEN_PATH))
         for mount in container.mounts:
+            if Path(mount.path).is_relative_to("/proc"):
+                # https://github.com/opencontainers/runc/issues/2826
+                inside = f'"{mount.path}" cannot be mounted because it is inside /proc'
+                raise ContainerRefused("RunContainerError", inside)
             try:
                 source = self._source(mount.volume)
             except VolumeRefused as error:

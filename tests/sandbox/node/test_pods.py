@@ -104,6 +104,14 @@ def test_a_volume_that_is_not_served_is_said_and_keeps_the_pod_from_starting(sit
     assert waiting["status"]["phase"] == "Pending"
 
 
+def test_nothing_is_mounted_inside_the_proc_of_a_container(site: Site) -> None:
+    mount = {"name": "v", "mountPath": "/proc/sys/net"}
+    host = {"name": "v", "hostPath": {"path": "/proc/sys/net"}}
+    site.create(pod("meddler", {**container("true"), "volumeMounts": [mount]}, volumes=[host]))
+    said = site.event("meddler", "Failed")
+    assert '"/proc/sys/net" cannot be mounted because it is inside /proc' in said
+
+
 def test_pods_reach_each_other_under_their_own_addresses(site: Site) -> None:
     serve = container("python3", "-u", "-m", "http.server", "80")
     probed = {**serve, "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1}}
