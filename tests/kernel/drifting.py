@@ -130,6 +130,18 @@ async def edits() -> dict[str, Any]:
     return found
 
 
+async def unrepaired() -> dict[str, list[str]]:
+    """Return what is said to be wrong after each edit, where nobody repairs it."""
+    found = {}
+    async with Agent.running(guard=False) as agent:
+        for what, edit in EDITS.items():
+            found[f"before {what}"] = await agent.tell("problems")
+            await command(*edit)
+            found[what] = await agent.tell("problems")
+            await agent.tell("install")
+    return found
+
+
 async def rivals() -> dict[str, Any]:
     """Two agents guard one node, as in a rolling update, and the table is deleted."""
     async with Agent.running() as one, Agent.running(listen=False) as other:

@@ -22,6 +22,7 @@ from tests.kernel.agent import pod
 from tests.kernel.topology import IMDS, PODS, command, inside
 
 NETNS = Path("/run/netns")
+_SHARED = "10.244.0.77"
 _LISTENER = ("127.0.0.1", 2579)
 
 
@@ -55,6 +56,11 @@ async def states() -> dict[str, Any]:
             prove("reset", *peer)
         with inside("p1", lambda: socket.create_server(("0.0.0.0", 5000))):  # noqa: S104
             prove("only a listener", PODS["p1"], 5000)
+        await command("ip", "addr", "add", f"{_SHARED}/24", "dev", "eth0", netns="p1")
+        with _connected(listening, source=_SHARED) as (_, peer):
+            prove("its second address", *peer)
+            await command("ip", "addr", "add", f"{_SHARED}/32", "dev", "lo", netns="p2")
+            prove("which another has taken since", *peer)
         prove("an address of no pod", "10.244.0.99", 5000)
         prove("IPv6", "fd00::1", 5000)
         prove("no address", "not an address", 5000)
@@ -160,13 +166,18 @@ def _attestor() -> Iterator[KernelAttestor]:
 
 @contextlib.contextmanager
 def _connected(
-    listening: socket.socket, family: int = socket.AF_INET, device: bytes = b""
+    listening: socket.socket,
+    family: int = socket.AF_INET,
+    device: bytes = b"",
+    source: str = "",
 ) -> Iterator[tuple[socket.socket, tuple[str, int]]]:
     """Connect p1 to IMDS; yield its socket, and the address and port that the listener sees."""
     client = inside("p1", lambda: socket.socket(family))
     with client:
         if device:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        if source:
+            client.bind((source, 0))
         prefix = "::ffff:" if family == socket.AF_INET6 else ""
         client.connect((prefix + IMDS[0], IMDS[1]))
         accepted, peer = listening.accept()

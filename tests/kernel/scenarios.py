@@ -116,6 +116,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unguarded": drifting.unguarded,
     "replaces": drifting.replaces,
     "edits": drifting.edits,
+    "unrepaired": drifting.unrepaired,
     "rivals": drifting.rivals,
     "storm": drifting.storm,
     "spoofing": spoofing.spoofing,

@@ -41,6 +41,17 @@ def test_whatever_another_process_changes_of_ours_is_put_right_and_nothing_else_
     assert sorted(seen["tables"].split("\n")) == ["", "table ip other", "table ip podid"]
 
 
+def test_what_is_wrong_is_told_until_it_is_put_right() -> None:
+    seen = run("unrepaired", rootless=True)
+    for what, (program, *_) in EDITS.items():
+        said = {
+            "nft": "table ip podid is not as it was installed",
+            "ip": "the rules of routing that close the way to the real IMDS are gone",
+        }
+        assert seen[f"before {what}"] == [], what
+        assert seen[what] == [said[program]], what
+
+
 def test_two_agents_on_one_node_do_not_quarrel() -> None:
     seen = run("rivals", rootless=True)
     assert 1 <= seen["repairs"] <= 2
