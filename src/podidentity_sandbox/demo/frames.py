@@ -51,27 +51,29 @@ class Wire:
                     return body[8:14]
         raise TimeoutError(f"{target} does not answer ARP")
 
-    def converse(self, to: tuple[str, int], gateway: str, request: bytes, seconds: float) -> bytes:
+    def converse(
+        self, to: tuple[str, int], gateway: str, request: bytes, seconds: float, *, port: int = 0
+    ) -> bytes:
         """Connect to `to` by way of `gateway`, send `request`, return the first data of the answer.
 
         Tries again until it works, since the victim's own packets undo the theft; raises
-        TimeoutError.
+        TimeoutError. `port` 0: any.
         """
         deadline = time.monotonic() + seconds
         via = self.resolve(gateway, deadline)
-        port = random.randrange(20000, 60000)  # noqa: S311 - no secret
+        local = port or random.randrange(20000, 60000)  # noqa: S311 - no secret
         while time.monotonic() < deadline:
             first = random.randrange(1 << 31)  # noqa: S311 - no secret
             self.request_arp(gateway)
-            self._send_tcp(via, to, port, (first, 0), _SYN)
-            for sequence, flags, data in self._segments(to[0], port, 0.5):
+            self._send_tcp(via, to, local, (first, 0), _SYN)
+            for sequence, flags, data in self._segments(to[0], local, 0.5):
                 if flags & _SYN_ACK == _SYN_ACK:
                     numbers = (first + 1, sequence + 1)
-                    self._send_tcp(via, to, port, numbers, _ACK)
-                    self._send_tcp(via, to, port, numbers, _ACK | _PSH, data=request)
+                    self._send_tcp(via, to, local, numbers, _ACK)
+                    self._send_tcp(via, to, local, numbers, _ACK | _PSH, data=request)
                 elif data:
                     return data
-            port += 1
+            local += not port  # another conversation, unless it must be this one
         raise TimeoutError("no conversation came about")
 
     def _send_tcp(
