@@ -61,7 +61,8 @@ def _set_bridge_netfilter(value: int) -> None:
 async def loopback() -> dict[str, Any]:
     """A pod with NET_ADMIN tries the node's loopback, with the guard and without."""
     await command("ip", "addr", "del", "127.0.0.1/8", "dev", "lo", netns="p1")
-    await command("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1", netns="p1")
+    setting = "/proc/sys/net/ipv4/conf/all/route_localnet"
+    await command("sh", "-c", f"echo 1 >{setting}", netns="p1")
     await command("ip", "route", "add", "127.0.0.1", "via", GATEWAY, netns="p1")
     found: dict[str, Any] = {}
     with socket.create_server(("127.0.0.1", 9999)):
