@@ -115,6 +115,31 @@ class Vault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageAccount:
+    """A storage account; what is in it belongs to the blob service."""
+
+    id: str
+    name: str
+    """Lower-case letters and digits, unique in all of Azure."""
+    location: str
+    tags: Mapping[str, str]
+    kind: str
+    """Such as StorageV2."""
+    sku: str
+    """Such as Standard_LRS."""
+    access_tier: str | None
+    https_only: bool
+    public_access: bool
+    """Whether containers may be opened to anonymous readers."""
+    shared_key_access: bool
+    """Whether the keys let in at all."""
+    keys: tuple[str, str] = field(repr=False)
+    """key1 and key2, base64 of 64 bytes each."""
+    created: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleAssignment:
     """A role given to a principal at a scope."""
 
@@ -182,6 +207,10 @@ class World:
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""
         return next((v for v in self.all(Vault) if v.name.lower() == name.lower()), None)
+
+    def account(self, name: str) -> StorageAccount | None:
+        """Return the storage account of that name: names are unique in all of Azure."""
+        return next((a for a in self.all(StorageAccount) if a.name == name.lower()), None)
 
     def new_principal(self, name: str) -> Principal:
         """Make the service principal of a new managed identity."""
