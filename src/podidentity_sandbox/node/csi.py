@@ -1,0 +1,130 @@
+"""CSI volumes: what the kubelet asks a driver for, over the driver's own Unix socket.
+
+The Container Storage Interface is gRPC; here it is one line of JSON each way, with the fields and
+the error codes of its NodePublishVolume and NodeUnpublishVolume. A driver is registered while it
+listens on `/run/kubelet/plugins/DRIVER/csi.sock` of the node: its pod mounts the hostPath
+`/run/kubelet`, which is the node's own and may be written.
+
+    → {"op": "publish", "volume": "store", "target": "/run/kubelet/pods/UID/volumes/…/mount",
+       "readOnly": true, "attributes": {"secretProviderClass": "…", …}, "secrets": {}}
+    → {"op": "unpublish", "volume": "store", "target": "…"}
+    ← {}                                               it is done
+    ← {"error": {"code": "Unknown", "message": "…"}}   it is not; a later publish may succeed
+
+A connection carries one call. The driver must bear a repeated call, as CSI demands. The folder
+`target` is there, empty, before the first publish; the driver writes files into it (it mounts
+nothing) and may replace them as long as it is published. `attributes` are the volume's own
+`volumeAttributes`, and where the CSIDriver object says `podInfoOnMount`, the pod's:
+`csi.storage.k8s.io/` + `pod.name`, `pod.namespace`, `pod.uid`, `serviceAccount.name`, `ephemeral`;
+where it has `tokenRequests`, `serviceAccount.tokens`: a JSON text, by audience.
+
+https://kubernetes-csi.github.io/docs/pod-info.html
+https://kubernetes-csi.github.io/docs/token-requests.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.node.refusals import VolumeRefused
+
+PLUGINS = Path("/run/kubelet/plugins")
+_PREFIX = "csi.storage.k8s.io/"
+_SECONDS = 120.0
+"""How long a driver may take: csiTimeout of kubernetes pkg/volume/csi/csi_plugin.go."""
+_LONGEST_ANSWER = 1024 * 1024
+
+
+def socket_of(driver: str) -> Path:
+    """Return where the driver of that name listens."""
+    return PLUGINS / driver / "csi.sock"
+
+
+def attributes_of(
+    volume: Mapping[str, Any], driver: Mapping[str, Any], pod: Mapping[str, Any], tokens: str = ""
+) -> dict[str, str]:
+    """Return the attributes of a pod's `csi` volume as its driver gets them.
+
+    Args:
+        volume: the `csi` part of the pod's volume.
+        driver: the CSIDriver object.
+        pod: the Pod object.
+        tokens: the JSON text of the tokens that the driver has requested, "" for none.
+    """
+    result = dict(volume.get("volumeAttributes") or {})
+    metadata = pod["metadata"]
+    if driver["spec"].get("podInfoOnMount"):
+        result |= {
+            f"{_PREFIX}pod.name": metadata["name"],
+            f"{_PREFIX}pod.namespace": metadata["namespace"],
+            f"{_PREFIX}pod.uid": metadata["uid"],
+            f"{_PREFIX}serviceAccount.name": pod["spec"].get("serviceAccountName") or "default",
+            f"{_PREFIX}ephemeral": "true",
+        }
+    if tokens:
+        result[f"{_PREFIX}serviceAccount.tokens"] = tokens
+    return result
+
+
+def check_driver(name: str, driver: Mapping[str, Any] | None) -> None:
+    """Raise VolumeRefused unless the CSIDriver object lets a pod's spec hold its volumes."""
+    # Words of pkg/volume/csi/csi_plugin.go, supportsVolumeLifecycleMode.
+    reason = "no CSIDriver object"
+    if driver is not None:
+        modes = driver["spec"].get("volumeLifecycleModes") or ["Persistent"]
+        if "Ephemeral" in modes:
+            return
+        listed = " ".join(f'"{mode}"' for mode in modes)
+        reason = f"only supports [{listed}]"
+    raise VolumeRefused(
+        f"kubernetes.io/csi: mounter.SetUpAt failed to check volume lifecycle mode: "
+        f'volume mode "Ephemeral" not supported by driver {name} ({reason})'
+    )
+
+
+async def call(driver: str, request: Mapping[str, Any]) -> None:
+    """Ask the driver, and return when it has done it; raise VolumeRefused in its words."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            raw = await _exchange(socket_of(driver), request)
+    except TimeoutError:
+        raise VolumeRefused(
+            "rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+        ) from None
+    except OSError:
+        # Words of pkg/volume/csi/csi_client.go, newCsiDriverClient.
+        raise VolumeRefused(
+            "kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name "
+            f"{driver} not found in the list of registered CSI drivers"
+        ) from None
+    _judge(raw)
+
+
+async def _exchange(path: Path, request: Mapping[str, Any]) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_ANSWER)
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        await writer.drain()
+        return await reader.readline()
+    except (ConnectionResetError, BrokenPipeError, ValueError):  # it went away, or babbles
+        return b""
+    finally:
+        writer.close()
+
+
+def _judge(raw: bytes) -> None:
+    """Raise VolumeRefused for an answer that is not that all is well."""
+    try:
+        answer = json.loads(raw)
+        error = answer.get("error")
+        code, message = (error["code"], error["message"]) if error else ("", "")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        # As gRPC words a server that closes in mid-air.
+        code, message = "Unavailable", "error reading from server: EOF"
+    if code:
+        # Text of a gRPC status as Go's client prints it.
+        raise VolumeRefused(f"rpc error: code = {code} desc = {message}")
