@@ -149,6 +149,8 @@ class RoleAssignment:
     role_id: str
     """GUID of the role definition."""
     principal_id: str
+    since: float = 0.0
+    """Seconds since 1970 from which on it holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +173,8 @@ class World:
         self.operations: dict[str, Operation] = {}
         self.arm_delay = 0.2
         """Seconds from an accepted change of a scale set until its machines have it."""
+        self.role_delay = 0.0
+        """Seconds from the making of a role assignment until it holds."""
         self._resources: dict[str, Resource] = {}
 
     @property

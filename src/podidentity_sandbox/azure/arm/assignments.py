@@ -112,6 +112,7 @@ def _asked(call: Call) -> RoleAssignment:
         scope=call.params["scope"],
         role_id=role.id,
         principal_id=principal,
+        since=call.now + call.world.role_delay,
     )
 
 
@@ -154,7 +155,7 @@ def _definition(call: Call, role: Role) -> dict[str, Any]:
     permissions = {
         "actions": list(role.actions),
         "notActions": list(role.not_actions),
-        "dataActions": [],
+        "dataActions": list(role.data_actions),
         "notDataActions": [],
     }
     return {

@@ -5,11 +5,11 @@ The envelope and codes: https://learn.microsoft.com/azure/azure-resource-manager
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.azure.arm.roles import role_of
+from podidentity_sandbox.azure.arm.roles import Role, role_of
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
 from podidentity_sandbox.azure.state import Group, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
@@ -94,13 +94,17 @@ Handler = Callable[[Call], Reply]
 
 def allows(world: World, object_id: str, action: str, scope: str) -> bool:
     """Return whether a role assignment at `scope` or above grants the principal `action`."""
-    inside = f"{scope.lower()}/"
+    return any(role.allows(action) for role in roles_at(world, object_id, scope))
+
+
+def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
+    """Return the roles that the principal has at `scope` or above, as far as they hold by now."""
+    inside, now = f"{scope.lower()}/", world.clock()
     for assignment in world.all(RoleAssignment):
         role = role_of(assignment.role_id)
         above = inside.startswith(f"{assignment.scope.lower()}/")
-        if assignment.principal_id == object_id and above and role and role.allows(action):
-            return True
-    return False
+        if role and above and assignment.principal_id == object_id and assignment.since <= now:
+            yield role
 
 
 def location_of(body: Mapping[str, Any]) -> str:

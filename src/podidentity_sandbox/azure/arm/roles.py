@@ -18,12 +18,21 @@ class Role:
     name: str
     actions: tuple[str, ...]
     not_actions: tuple[str, ...] = ()
+    data_actions: tuple[str, ...] = ()
+    """What it grants of the data itself, which no action does."""
 
     def allows(self, action: str) -> bool:
         """Return whether the role grants `action`, such as Microsoft.KeyVault/vaults/read."""
         return _any(self.actions, action) and not _any(self.not_actions, action)
 
+    def allows_data(self, action: str) -> bool:
+        """Return whether the role grants an action on data, such as reading a blob."""
+        return _any(self.data_actions, action)
 
+
+_BLOB_SERVICE = "Microsoft.Storage/storageAccounts/blobServices"
+_CONTAINERS = f"{_BLOB_SERVICE}/containers"
+_DELEGATION = f"{_BLOB_SERVICE}/generateUserDelegationKey/action"
 OWNER = Role(id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635", name="Owner", actions=("*",))
 ROLES = (
     OWNER,
@@ -57,6 +66,35 @@ ROLES = (
             "Microsoft.Compute/virtualMachineScaleSets/*",
             "Microsoft.Resources/subscriptions/resourceGroups/read",
         ),
+    ),
+    Role(
+        id="2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",
+        name="Storage Blob Data Reader",
+        actions=(f"{_CONTAINERS}/read", _DELEGATION),
+        data_actions=(f"{_CONTAINERS}/blobs/read",),
+    ),
+    Role(
+        id="ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+        name="Storage Blob Data Contributor",
+        actions=(
+            f"{_CONTAINERS}/delete",
+            f"{_CONTAINERS}/read",
+            f"{_CONTAINERS}/write",
+            _DELEGATION,
+        ),
+        data_actions=(
+            f"{_CONTAINERS}/blobs/delete",
+            f"{_CONTAINERS}/blobs/read",
+            f"{_CONTAINERS}/blobs/write",
+            f"{_CONTAINERS}/blobs/move/action",
+            f"{_CONTAINERS}/blobs/add/action",
+        ),
+    ),
+    Role(
+        id="b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
+        name="Storage Blob Data Owner",
+        actions=(f"{_CONTAINERS}/*", _DELEGATION),
+        data_actions=(f"{_CONTAINERS}/blobs/*",),
     ),
 )
 
