@@ -1,0 +1,138 @@
+"""Real kubectl commands with the outcome that a real cluster gives them, written by hand.
+
+A chapter is a file in `data/`: commands that are run one after the other, by each kubectl that
+`kubectls` names, against a cluster of their own. No program writes these files, and an expectation
+stands in them before the server has met it.
+
+    about: a sentence
+    stage: cluster            # or `world`: a sandbox with a node on which pods run
+    files:                    # what lies in the folder in which the commands run
+      pod.yaml: |
+        …
+    cases:
+      - id: get-pods          # once in all chapters
+        run: kubectl get pods # as typed: a line for bash
+        exit: 0               # 0 where it is not said
+        out: |                # stdout and stderr, empty where they are not said
+          NAME   READY   STATUS    RESTARTS   AGE
+          a      0/1     Pending   0          [[age]]
+        err: |
+          …
+        source: recorded      # where the expectation is from: `recorded`, or a URL, or both
+        but:                  # where one version says something else, and why
+          "1.32": {out: …, why: …}
+
+`recorded` is an answer taken down from a real kube-apiserver of v1.37 (with etcd, no kubelet),
+asked by kubectl v1.37.1. What varies from run to run is written `[[name]]`, see VARYING. Two spaces
+or more inside a line stand for any such gap: columns move with the age of an object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+DATA = Path(__file__).parent / "data"
+VARYING = {
+    "age": r"(?:\d+[smhdy])+",
+    "any": r"[^\n]*",
+    "date": r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}",
+    "hash": r"[a-z0-9]{5,10}",
+    "ip": r"\d+\.\d+\.\d+\.\d+",
+    "lines": r"(?s:.*)",
+    "number": r"\d+",
+    "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+    "token": r"[\w-]+\.[\w-]+\.[\w-]+",
+    "uid": r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "word": r"\S+",
+}
+_PLACE = re.compile(r"\[\[(\w+)\]\]|(?<=\S)( {2,})(?=\S)")
+
+
+def matches(expected: str, found: str) -> bool:
+    """Whether an output is as expected; see the page's head."""
+    pattern, end = [], 0
+    for place in _PLACE.finditer(expected):
+        pattern.append(re.escape(expected[end : place.start()]))
+        pattern.append(VARYING[place[1]] if place[1] else " {2,}")
+        end = place.end()
+    return re.fullmatch("".join([*pattern, re.escape(expected[end:])]), found) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command did, or is to do."""
+
+    exit: int = 0
+    out: str = ""
+    err: str = ""
+
+    def agrees(self, found: Outcome) -> bool:
+        """Whether `found` is what is expected here."""
+        return (
+            self.exit == found.exit
+            and matches(self.out, found.out)
+            and matches(self.err, found.err)
+        )
+
+    def __str__(self) -> str:
+        return f"exit {self.exit}\n--- out\n{self.out}--- err\n{self.err}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One command, its outcome with each version, and where that is from."""
+
+    id: str
+    run: str
+    source: str
+    expected: Outcome
+    but: Mapping[str, Outcome]
+    reasons: Mapping[str, str]
+    """Why a version differs."""
+
+    @classmethod
+    def read(cls, raw: dict[str, Any]) -> Self:
+        """Read a case; raise KeyError or TypeError for one that is not whole."""
+        raw = dict(raw)
+        head = {key: raw.pop(key) for key in ("id", "run", "source")}
+        but = {version: dict(other) for version, other in raw.pop("but", {}).items()}
+        reasons = {version: other.pop("why") for version, other in but.items()}
+        return cls(
+            **head,
+            expected=Outcome(**raw),
+            but={version: Outcome(**{**raw, **other}) for version, other in but.items()},
+            reasons=reasons,
+        )
+
+    def outcome(self, version: str) -> Outcome:
+        """Return what this version of kubectl is to do."""
+        return self.but.get(version, self.expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """Commands that follow each other on one stage."""
+
+    name: str
+    about: str
+    cases: tuple[Case, ...]
+    stage: str = "cluster"
+    files: Mapping[str, str]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a chapter."""
+        raw = yaml.safe_load(path.read_text())
+        cases = tuple(Case.read(case) for case in raw.pop("cases"))
+        return cls(name=path.stem, cases=cases, files=raw.pop("files", {}), **raw)
+
+
+def chapters() -> list[Chapter]:
+    """Return all chapters, in the order of their names."""
+    return [Chapter.load(path) for path in sorted(DATA.glob("*.yaml"))]
