@@ -1,0 +1,103 @@
+"""The arguments of the commands, and what is refused before Azure is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from knack.util import CLIError
+
+
+def load_arguments(loader: Any, command: str) -> None:
+    """Describe the arguments of `command` to az."""
+    from azure.cli.command_modules.acs._params import load_arguments as of_core
+
+    of_core(loader, command)  # `aks update` keeps all of az's own
+    _update(loader)
+    _pod_identity(loader)
+    _exceptions(loader)
+
+
+def _update(loader: Any) -> None:
+    with loader.argument_context("aks update") as context:
+        for name in (
+            "enable_pod_identity",
+            "disable_pod_identity",
+            "enable_pod_identity_with_kubenet",
+        ):
+            context.argument(name, action="store_true")
+
+
+def _pod_identity(loader: Any) -> None:
+    with loader.argument_context("aks pod-identity") as context:
+        context.argument("cluster_name", help="The cluster name.")
+        context.argument("aks_custom_headers", help="Comma-separated key-value pairs of headers.")
+    with loader.argument_context("aks pod-identity add") as context:
+        _named(context, "identity", required=False)
+        context.argument("identity_resource_id", help="Resource id of the identity to use.")
+        context.argument("binding_selector", help="Optional binding selector to use.")
+    with loader.argument_context("aks pod-identity delete") as context:
+        _named(context, "identity", required=True)
+
+
+def _exceptions(loader: Any) -> None:
+    for verb, required in (("add", False), ("update", True), ("delete", True)):
+        with loader.argument_context(f"aks pod-identity exception {verb}") as context:
+            _named(context, "exc", required=required)
+    for verb in ("add", "update"):
+        with loader.argument_context(f"aks pod-identity exception {verb}") as context:
+            context.argument(
+                "pod_labels",
+                nargs="*",
+                required=True,
+                help="Space-separated labels: key=value [key=value ...].",
+                validator=check_labels,
+            )
+
+
+def _named(context: Any, prefix: str, *, required: bool) -> None:
+    # Not argparse's `required`: the words of the refusal are aks-preview's.
+    context.argument(
+        f"{prefix}_name",
+        options_list=["--name", "-n"],
+        default=None,
+        required=False,
+        help="Name." if required else "Name. Generated if not specified.",
+        validator=check_name if required else fill_name,
+    )
+    context.argument(
+        f"{prefix}_namespace",
+        options_list=["--namespace"],
+        default=None,
+        required=False,
+        help="Kubernetes namespace.",
+        validator=check_namespace,
+    )
+
+
+def fill_name(given: Any) -> None:
+    """Leave the name to the service, where none is given."""
+    for argument in ("identity_name", "exc_name"):
+        if hasattr(given, argument) and not getattr(given, argument):
+            setattr(given, argument, "")
+
+
+def check_name(given: Any) -> None:
+    """Refuse a command that does not say which."""
+    if not (getattr(given, "identity_name", None) or getattr(given, "exc_name", None)):
+        raise CLIError("--name is required")
+
+
+def check_namespace(given: Any) -> None:
+    """Refuse a command that does not say where."""
+    if not (getattr(given, "identity_namespace", None) or getattr(given, "exc_namespace", None)):
+        raise CLIError("--namespace is required")
+
+
+def check_labels(given: Any) -> None:
+    """Replace `key=value` words by a map; refuse what is no label of Kubernetes."""
+    from azure.cli.command_modules.acs._validators import validate_label
+
+    labels: dict[str, str] = {}
+    for word in given.pod_labels or []:
+        labels.update(validate_label(word))
+    given.pod_labels = labels
