@@ -6,6 +6,13 @@ from typing import Any
 
 from knack.util import CLIError
 
+SWITCHES = {
+    "enable_pod_identity": "Enable pod identity addon.",
+    "disable_pod_identity": "Disable pod identity addon; its identities are forgotten.",
+    "enable_pod_identity_with_kubenet": "Enable pod identity addon for cluster using Kubenet"
+    " network plugin: without further policies its pods can forge their addresses.",
+}
+
 
 def load_arguments(loader: Any, command: str) -> None:
     """Describe the arguments of `command` to az."""
@@ -19,12 +26,8 @@ def load_arguments(loader: Any, command: str) -> None:
 
 def _update(loader: Any) -> None:
     with loader.argument_context("aks update") as context:
-        for name in (
-            "enable_pod_identity",
-            "disable_pod_identity",
-            "enable_pod_identity_with_kubenet",
-        ):
-            context.argument(name, action="store_true")
+        for name, text in SWITCHES.items():
+            context.argument(name, action="store_true", help=text)
 
 
 def _pod_identity(loader: Any) -> None:

@@ -14,6 +14,9 @@ import azext_podidentity.help  # noqa: F401  # az finds the texts by this import
 class PodIdentityCommandsLoader(AzCommandsLoader):  # type: ignore[misc]  # az ships no types
     """Tells az what this extension adds."""
 
+    # az notes in its index from which module a command is, and looks for the package there.
+    __module__ = "azext_podidentity"
+
     def __init__(self, cli_ctx: Any = None) -> None:
         """Take part in the az of `cli_ctx`."""
         super().__init__(
