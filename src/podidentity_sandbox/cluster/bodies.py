@@ -11,6 +11,8 @@ from aiohttp import web
 
 from podidentity_sandbox.cluster import patch, shapes, status
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.protobuf.decoding import PROTOBUF, decode
+from podidentity_sandbox.cluster.protobuf.wire import Malformed
 from podidentity_sandbox.cluster.resources import Deletion, Write
 from podidentity_sandbox.cluster.reviews import ATTRIBUTES
 from podidentity_sandbox.cluster.shapes import compiled
@@ -19,7 +21,7 @@ BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request's body, as in the real server."""
 JSON = "application/json"
 YAML = "application/yaml"
-READ = (JSON, YAML)
+READ = (JSON, YAML, PROTOBUF)
 
 
 _QUESTION = compiled(
@@ -51,15 +53,19 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse(content_type: str, raw: bytes) -> Json:
-    """Return a body of JSON or YAML; raise 400 where it cannot be read, 415 for other types."""
+    """Return a body of one of READ; raise 400 where it cannot be read, 415 for other types."""
     if content_type not in READ:
         raise status.unsupported_media_type(READ)
     try:
+        if content_type == PROTOBUF:
+            return decode(raw)
         if content_type == JSON:
             return msgspec.json.decode(raw)
         return yaml.load(raw, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (Malformed, OverflowError) as error:
+        raise status.bad_request(str(error)) from error
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        form = "json" if content_type == JSON else "yaml"
+        form = "yaml" if content_type == YAML else "json"
         message = f"couldn't get version/kind; {form} parse error: {error}"
         raise status.bad_request(message) from error
 
