@@ -75,6 +75,8 @@ class Plan:
     """On the host's loopback: an HTTP CONNECT proxy for Azure's names."""
     cgroup_root: str = ""
     """Folder in cgroup v2 where the nodes make their pods' cgroups; "" where there is none."""
+    azure_cli: str = ""
+    """Folder of the Azure CLI that scripts/setup-az made, for shells and pods; "" without it."""
     subscription_name: str = "My Azure Subscription"
     location: str = "westeurope"
     cluster_group: str = "aks-west-experimental"
@@ -101,6 +103,11 @@ class Plan:
     def ca_bundle(self) -> Path:
         """The machine's authorities and the sandbox's, PEM."""
         return self.path / "bundle.pem"
+
+    @property
+    def az_folder(self) -> Path:
+        """What az keeps for the operator: the sign-in, its settings."""
+        return self.path / "az"
 
     @property
     def logs(self) -> Path:

@@ -12,7 +12,8 @@ from podidentity_sandbox.world import SandboxError
 _COMMANDS = {
     "up": "podidentity_sandbox.cli.worlds:up",
     "status": "podidentity_sandbox.cli.worlds:status",
-    "env": "podidentity_sandbox.cli.worlds:env",
+    "shell": "podidentity_sandbox.cli.shells:shell",
+    "env": "podidentity_sandbox.cli.shells:env",
     "apply": "podidentity_sandbox.cli.objects:apply",
     "get": "podidentity_sandbox.cli.objects:get",
     "delete": "podidentity_sandbox.cli.objects:delete",

@@ -10,10 +10,9 @@ import click
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import running_plan
+from podidentity_sandbox.world.workplace import NAME_VARIABLE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-NAME_VARIABLE = "PODIDENTITY_SANDBOX"
 
 name: Decorator = click.option(
     "--name",

@@ -1,9 +1,8 @@
-"""Commands on the sandbox as a whole: up, down, status, env, part."""
+"""Commands on the sandbox as a whole: up, down, status, part."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import time
 
 import click
@@ -37,7 +36,7 @@ def up(name: str, *, nodes: int, rootless: bool, as_json: bool) -> None:
         return
     option = "" if name == "default" else f" --name {name}"
     following = (
-        (f'eval "$(podidentity sandbox env{option})"', "KUBECONFIG, Azure's names, credentials"),
+        (f"podidentity sandbox shell{option}", "a shell for kubectl, az and podidentity"),
         ("podidentity enable", "pod identity on every node"),
         (f"podidentity sandbox down{option}", "take all of it away"),
     )
@@ -107,43 +106,6 @@ def _told(found: Status) -> list[str]:
         "",
         *(f"{row[0]:<36} {row[1]:<12} {row[2]:>8} {row[3]:>8}" for row in rows),
     ]
-
-
-@click.command(epilog='Example: eval "$(podidentity sandbox env)"')
-@options.name
-@click.option("--shell", type=click.Choice(["sh", "json"]), default="sh", show_default=True)
-def env(name: str, shell: str) -> None:
-    """Print the environment in which a shell, az and kubectl find the sandbox."""
-    variables = _environment(options.plan_of(name))
-    if shell == "json":
-        click.echo(json.dumps(variables, indent=2))
-        return
-    for key, value in variables.items():
-        click.echo(f"export {key}={shlex.quote(value)}")
-
-
-def _environment(plan: Plan) -> dict[str, str]:
-    proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"
-    direct = "127.0.0.1,localhost,169.254.169.254"
-    bundle = str(plan.ca_bundle)
-    return {
-        options.NAME_VARIABLE: plan.name,
-        "KUBECONFIG": str(plan.kubeconfig),
-        # Programs differ in which of the two spellings they read.
-        "HTTPS_PROXY": proxy,
-        "https_proxy": proxy,
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-        "SSL_CERT_FILE": bundle,
-        "REQUESTS_CA_BUNDLE": bundle,
-        "CURL_CA_BUNDLE": bundle,
-        "NODE_EXTRA_CA_CERTS": bundle,
-        "AZURE_TENANT_ID": plan.tenant_id,
-        "AZURE_CLIENT_ID": plan.operator_id,
-        "AZURE_CLIENT_SECRET": plan.operator_secret,
-        "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
-        "AZURE_CONFIG_DIR": str(plan.path / "az"),
-    }
 
 
 @click.command(epilog="Example: podidentity sandbox part pause cluster")

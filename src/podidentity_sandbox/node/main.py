@@ -57,11 +57,13 @@ async def compose(folder: Path, name: str, ready_fd: int) -> None:
     )
     launcher = await Launcher.open()
     source = Path(podidentity_sandbox.__file__).parents[1]
+    az = (plan.azure_cli,) if plan.azure_cli else ()
+    az_tools = (f"{folder}/tools" for folder in az)
     services = Services(
         plan=plan,
         node=node,
-        search_path=f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
-        kept=tuple(dict.fromkeys((sys.prefix, sys.base_prefix, str(source)))),
+        search_path=":".join((str(Path(sys.executable).parent), *az_tools, _SYSTEM_PATH)),
+        kept=tuple(dict.fromkeys((sys.prefix, sys.base_prefix, str(source), *az))),
         api=api,
         launcher=launcher,
         network=PodNetwork(node),

@@ -26,6 +26,7 @@ def draw_plan(
     apiserver_port: int,
     azure_proxy_port: int,
     cgroup_root: str,
+    azure_cli: str = "",
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
     plan = Plan(
@@ -41,6 +42,7 @@ def draw_plan(
         apiserver_port=apiserver_port,
         azure_proxy_port=azure_proxy_port,
         cgroup_root=cgroup_root,
+        azure_cli=azure_cli,
     )
     return replace(plan, nodes=tuple(_node(plan, index) for index in range(nodes)))
 

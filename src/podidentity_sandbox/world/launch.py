@@ -27,6 +27,7 @@ from podidentity_sandbox.world.folder import Claim, Folder
 from podidentity_sandbox.world.network import listen_tcp
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from podidentity_sandbox.world.teardown import end
+from podidentity_sandbox.world.workplace import find_azure_cli
 
 _PATIENCE = 60.0
 """Seconds for all parts to serve and all nodes to be Ready; a slow machine needs ten."""
@@ -94,6 +95,7 @@ def _start(
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
         cgroup_root="" if wish.rootless else cgroups.make(wish.folder.name),
+        azure_cli=find_azure_cli(),
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()

@@ -26,6 +26,7 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(folder, "base_folder", lambda: place.base)
     monkeypatch.setattr("podidentity_sandbox.cli.worlds.base_folder", lambda: place.base)
     monkeypatch.setattr(launch, "REAL_PARTS", PARTS)
+    monkeypatch.setattr(launch, "find_azure_cli", lambda: "")
     monkeypatch.delenv("PODIDENTITY_SANDBOX", raising=False)
 
     def invoke(*words: str, **settings: Any) -> Result:
@@ -57,7 +58,7 @@ def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:
     assert result.exit_code == 0, result.output
     assert "cluster is ready" in result.stderr
     assert "rootless: no cgroups, so callers are proved by network namespace alone" in result.stdout
-    assert 'eval "$(podidentity sandbox env)"' in result.stdout
+    assert "podidentity sandbox shell" in result.stdout
 
 
 def test_up_of_a_running_one_fails_and_names_the_way_out(run: Run) -> None:
@@ -110,6 +111,7 @@ def test_down_all_ends_every_one(run: Run, place: Place) -> None:
     [
         ("status",),
         ("env",),
+        ("shell",),
         ("get", "pods"),
         ("exec", "a", "--", "true"),
         ("logs", "a"),
@@ -137,8 +139,9 @@ def test_a_shell_understands_env_whatever_is_in_it(
 ) -> None:
     run("up", "--rootless", "--nodes", "1")
     monkeypatch.setattr(
-        "podidentity_sandbox.cli.worlds._environment", lambda _: {"ODD": "a 'b' \"c\" $d\n`e`"}
+        "podidentity_sandbox.cli.shells.environment", lambda *_: {"ODD": "a 'b' \"c\" $d\n`e`"}
     )
+    monkeypatch.setattr("podidentity_sandbox.cli.shells.sign_in", lambda *_: None)
     script = run("env").stdout + '\nprintf %s "$ODD"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "a 'b' \"c\" $d\n`e`"

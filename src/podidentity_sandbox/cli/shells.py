@@ -1,0 +1,81 @@
+"""Commands that lead a person's programs to the sandbox: a shell of its own, or the one at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from podidentity_sandbox.cli import options
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.workplace import environment, sign_in
+
+
+@click.command(epilog='Example: eval "$(podidentity sandbox env)"')
+@options.name
+@click.option("--shell", type=click.Choice(["sh", "json"]), default="sh", show_default=True)
+def env(name: str, shell: str) -> None:
+    """Print the environment in which a shell, az and kubectl find the sandbox.
+
+    The first time that az is there it is signed in as the sandbox's operator; the sign-in lies in
+    the sandbox's folder, and your own az and kubectl are left alone.
+    """
+    variables = _prepared(options.plan_of(name))
+    if shell == "json":
+        click.echo(json.dumps(variables, indent=2))
+    else:
+        click.echo(_exports(variables))
+
+
+@click.command(epilog="Example: podidentity sandbox shell")
+@options.name
+@click.argument("command", nargs=-1)
+def shell(name: str, command: tuple[str, ...]) -> None:
+    """Open a shell in which az and kubectl find the sandbox; leave it with `exit`.
+
+    With a COMMAND, run that instead. The sandbox stays up either way.
+    """
+    plan = options.plan_of(name)
+    variables = _prepared(plan)
+    argv = list(command) or ["bash", "--rcfile", str(_write_start_file(plan, variables))]
+    surroundings = {**os.environ, **variables}
+    program = shutil.which(argv[0], path=variables["PATH"])
+    if program is None:
+        raise SandboxError(f"{argv[0]}: no such program")
+    os.execve(program, argv, surroundings)  # noqa: S606 - what the person asked for
+
+
+def _prepared(plan: Plan) -> dict[str, str]:
+    """Return the variables, with az signed in; a failure of that is told and is no failure here."""
+    variables = environment(plan, ":".join(os.get_exec_path()))
+    try:
+        sign_in(plan, {**os.environ, **variables})
+    except SandboxError as error:
+        click.echo(f"warning: {error}", err=True)
+    return variables
+
+
+def _exports(variables: Mapping[str, str]) -> str:
+    return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
+
+
+def start_file(name: str, variables: Mapping[str, str]) -> str:
+    """Return what bash reads first: the person's own file, then ours, whatever that one did."""
+    return (
+        "[ ! -f ~/.bashrc ] || . ~/.bashrc\n"
+        f"{_exports(variables)}\n"
+        f'PS1="(sandbox {name}) ${{PS1:-\\$ }}"\n'
+    )
+
+
+def _write_start_file(plan: Plan, variables: Mapping[str, str]) -> Path:
+    path = plan.path / "bashrc"
+    path.touch(mode=0o600)
+    path.write_text(start_file(plan.name, variables))
+    return path
