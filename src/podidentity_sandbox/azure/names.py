@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from podidentity_sandbox.azure import keyvault
+from podidentity_sandbox.azure.blob import service as blob
 from podidentity_sandbox.azure.state import World
 
 SIGN_IN = ("login.microsoftonline.com", "sts.windows.net")
@@ -17,12 +18,13 @@ class Place(Enum):
     ENTRA = auto()
     ARM = auto()
     VAULT = auto()
+    BLOB = auto()
 
 
 def place_of(world: World, host: str) -> Place | None:
     """Return what serves the host name; None where Azure has no such name.
 
-    As in Azure, a vault's name exists while the vault does.
+    As in Azure, the name of a vault or a storage account exists while it does.
     """
     name = host.lower().removesuffix(".")
     if name in SIGN_IN:
@@ -31,4 +33,6 @@ def place_of(world: World, host: str) -> Place | None:
         return Place.ARM
     if name.endswith(keyvault.SUFFIX) and world.vault(name.removesuffix(keyvault.SUFFIX)):
         return Place.VAULT
+    if name.endswith(blob.SUFFIX) and world.account(name.removesuffix(blob.SUFFIX)):
+        return Place.BLOB
     return None

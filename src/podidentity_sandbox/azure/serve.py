@@ -15,6 +15,9 @@ from podidentity_sandbox.azure.messages import Reply, Request
 
 log = logging.getLogger(__name__)
 
+BODY_LIMIT = 64 * 2**20
+"""Bytes: what Azure's SDKs send at most in one request, unless they are told otherwise."""
+
 Service = Callable[[Request], Awaitable[Reply]]
 
 
@@ -45,9 +48,18 @@ async def _read(raw: web.BaseRequest) -> Request:
         host=raw.headers.get("Host", "").rpartition(":")[0].lower()
         or raw.headers.get("Host", "").lower(),
         headers={name.lower(): value for name, value in raw.headers.items()},
-        body=await raw.read(),
+        body=await _body(raw),
         source=raw.remote or "",
     )
+
+
+async def _body(raw: web.BaseRequest) -> bytes:
+    body = bytearray()
+    async for chunk in raw.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise web.HTTPRequestEntityTooLarge(BODY_LIMIT)
+    return bytes(body)
 
 
 def _response(reply: Reply) -> web.Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
 from typing import Any
 
@@ -30,11 +31,17 @@ RESOURCES = (
     "api://AzureADTokenExchange",
 )
 """What the tenant has service principals for, without the slash that may follow."""
+_ACCOUNT = re.compile(r"https://[a-z0-9]{3,24}\.blob\.core\.windows\.net")
 
 
 def is_resource(name: str) -> bool:
-    """Return whether the tenant knows the resource; one slash at its end is part of its name."""
-    return name.removesuffix("/") in RESOURCES
+    """Return whether the tenant knows the resource; one slash at its end is part of its name.
+
+    A storage account's own name is one too:
+    https://learn.microsoft.com/azure/storage/blobs/authorize-access-azure-active-directory#microsoft-authentication-library-msal
+    """
+    resource = name.removesuffix("/")
+    return resource in RESOURCES or _ACCOUNT.fullmatch(resource) is not None
 
 
 class Issuer:

@@ -19,6 +19,7 @@ NAMES = (
     "sts.windows.net",
     "management.azure.com",
     "*.vault.azure.net",
+    "*.blob.core.windows.net",
 )
 
 
