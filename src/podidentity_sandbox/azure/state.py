@@ -160,6 +160,11 @@ class Operation:
     id: str
     started_at: float
     due_at: float
+    """Infinite while nobody knows."""
+    subject: str = ""
+    """Id of the resource that it changes."""
+    error: tuple[str, str] | None = None
+    """Code and message, where it failed."""
 
 
 class World:

@@ -46,8 +46,8 @@ class Call:
 
     @property
     def id(self) -> str:
-        """The path, which is the id of what it addresses."""
-        return self.request.path.rstrip("/")
+        """Id of the resource that the path addresses, or whose action it is."""
+        return self.params.get("resource", self.request.path.rstrip("/"))
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object that was sent; raise ArmError."""

@@ -1,17 +1,13 @@
-"""Subscriptions, resource groups, and the answers to long-running operations."""
+"""Subscriptions and resource groups."""
 
 from __future__ import annotations
 
-import math
-import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of, tags_of
+from podidentity_sandbox.azure.arm.operations import accepted_at, start
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import Group, Operation, RoleAssignment
-
-ARM = "https://management.azure.com"
+from podidentity_sandbox.azure.state import Group, RoleAssignment
 
 
 def list_subscriptions(call: Call) -> Reply:
@@ -66,59 +62,8 @@ def put_group(call: Call) -> Reply:
 def delete_group(call: Call) -> Reply:
     """Delete a resource group with all that is in it."""
     call.world.remove(call.group().id)
-    operation = start_operation(call, delay=0)
-    where = f"{ARM}{call.world.subscription}/operationresults/{operation.id}{_version(call)}"
-    return Reply.json(None, status=202, headers={"Location": where, "Retry-After": "1"})
-
-
-def start_operation(call: Call, *, delay: float) -> Operation:
-    """Begin a long-running operation that succeeds `delay` seconds from now."""
-    operation = Operation(id=str(uuid.uuid4()), started_at=call.now, due_at=call.now + delay)
-    call.world.operations[operation.id] = operation
-    return operation
-
-
-def accepted(call: Call, body: object, *, location: str, delay: float) -> Reply:
-    """Return the 202 of compute: where to ask, and in how many seconds."""
-    operation = start_operation(call, delay=delay)
-    where = (
-        f"{ARM}{call.world.subscription}/providers/Microsoft.Compute/locations/{location}"
-        f"/operations/{operation.id}{_version(call)}"
-    )
-    after = str(max(1, math.ceil(delay)))
-    headers = {"Azure-AsyncOperation": where, "Retry-After": after}
-    return Reply.json(body, status=202, headers=headers)
-
-
-def get_operation(call: Call) -> Reply:
-    """Say how an operation stands."""
-    operation = _operation(call)
-    answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
-    if call.now < operation.due_at:
-        return Reply.json({**answer, "status": "InProgress"}, headers={"Retry-After": "1"})
-    return Reply.json({**answer, "endTime": _iso(operation.due_at), "status": "Succeeded"})
-
-
-def get_operation_result(call: Call) -> Reply:
-    """Say by the status whether an operation is done."""
-    _operation(call)
-    return Reply.json(None)
-
-
-def _operation(call: Call) -> Operation:
-    operation = call.world.operations.get(call.params["name"].lower())
-    if operation is None:
-        message = f"The operation '{call.params['name']}' could not be found."
-        raise ArmError(404, "NotFound", message)
-    return operation
-
-
-def _version(call: Call) -> str:
-    return f"?api-version={call.request.parameter('api-version')}"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    where = f"{call.world.subscription}/operationresults"
+    return accepted_at(call, start(call, delay=0), where)
 
 
 def _subscription(call: Call) -> dict[str, Any]:

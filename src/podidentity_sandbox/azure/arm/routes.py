@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from podidentity_sandbox.azure.arm import assignments, groups, identities, scalesets, vaults
+from podidentity_sandbox.azure.arm import (
+    assignments,
+    groups,
+    identities,
+    operations,
+    scalesets,
+    storage,
+    vaults,
+)
 from podidentity_sandbox.azure.arm.call import Handler
 
 
@@ -41,6 +49,11 @@ def _of_kind(method: str, kind: str, action: str, handler: Handler) -> Route:
     return _route(method, path, f"{kind}/{action}", handler)
 
 
+def _on_one(kind: str, action: str, handler: Handler) -> Route:
+    path = f"(?P<resource>{_GROUP}/providers/{re.escape(kind)}{_NAME})/{action}"
+    return _route("POST", path, f"{kind}/{action}/action", handler)
+
+
 def _lists(kind: str, handler: Handler) -> tuple[Route, Route]:
     in_group = f"{_GROUP}/providers/{re.escape(kind)}"
     in_all = f"{_SUBSCRIPTION}/providers/{re.escape(kind)}"
@@ -69,6 +82,25 @@ ROUTES = (
     _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
     _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
     *_lists(vaults.KIND, vaults.list_vaults),
+    _of_kind("GET", storage.KIND, "read", storage.get_account),
+    _of_kind("PUT", storage.KIND, "write", storage.put_account),
+    _of_kind("PATCH", storage.KIND, "write", storage.patch_account),
+    _of_kind("DELETE", storage.KIND, "delete", storage.delete_account),
+    *_lists(storage.KIND, storage.list_accounts),
+    _on_one(storage.KIND, "listKeys", storage.list_keys),
+    _on_one(storage.KIND, "regenerateKey", storage.regenerate_key),
+    _route(
+        "POST",
+        rf"{_SUBSCRIPTION}/providers/microsoft\.storage/checknameavailability",
+        "Microsoft.Storage/checknameavailability/read",
+        storage.check_name,
+    ),
+    _route(
+        "GET",
+        rf"{_SUBSCRIPTION}/providers/microsoft\.storage/locations/[^/]+/asyncoperations{_NAME}",
+        "",
+        storage.get_result,
+    ),
     _route(
         "GET",
         f"{_AUTHORIZATION}/roledefinitions",
@@ -90,7 +122,7 @@ ROUTES = (
         "GET",
         rf"{_SUBSCRIPTION}/providers/microsoft\.compute/locations/[^/]+/operations{_NAME}",
         "",
-        groups.get_operation,
+        operations.get_operation,
     ),
-    _route("GET", f"{_SUBSCRIPTION}/operationresults{_NAME}", "", groups.get_operation_result),
+    _route("GET", f"{_SUBSCRIPTION}/operationresults{_NAME}", "", operations.get_empty_result),
 )

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmError, Call, allows
-from podidentity_sandbox.azure.arm.groups import accepted
 from podidentity_sandbox.azure.arm.identity_block import added, patched, rendered
+from podidentity_sandbox.azure.arm.operations import accepted
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Principal, ScaleSet, UserAssignedIdentity
 

@@ -1,0 +1,99 @@
+"""Long-running operations: how one is begun, where it is asked after, and how it ends.
+
+ARM has two ways to say where: `Azure-AsyncOperation` leads to a document with a status, `Location`
+to 202 until the result is there.
+https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import Operation
+
+ARM = "https://management.azure.com"
+
+
+def start(call: Call, *, delay: float, subject: str = "") -> Operation:
+    """Begin an operation on the resource of id `subject`, done `delay` seconds from now."""
+    operation = Operation(
+        id=str(uuid.uuid4()), started_at=call.now, due_at=call.now + delay, subject=subject
+    )
+    call.world.operations[operation.id] = operation
+    return operation
+
+
+def status_headers(call: Call, operation: Operation, where: str) -> dict[str, str]:
+    """Return the headers that lead to the status of `operation`, below the path `where`."""
+    url = f"{ARM}{where}/{operation.id}{_version(call)}"
+    return {"Azure-AsyncOperation": url, "Retry-After": _after(call, operation)}
+
+
+def accepted(call: Call, body: object, *, location: str, delay: float) -> Reply:
+    """Return the 202 of compute: where to ask, and in how many seconds."""
+    operation = start(call, delay=delay)
+    base = f"{call.world.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
+    return Reply.json(body, status=202, headers=status_headers(call, operation, base))
+
+
+def accepted_at(call: Call, operation: Operation, where: str) -> Reply:
+    """Return a 202 whose Location gives the result, below the path `where`, once it is there."""
+    url = f"{ARM}{where}/{operation.id}{_version(call)}"
+    headers = {"Location": url, "Retry-After": _after(call, operation)}
+    return Reply(status=202, headers=headers)
+
+
+def get_operation(call: Call) -> Reply:
+    """Say how an operation stands."""
+    operation = find(call)
+    answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
+    if call.now < operation.due_at:
+        return Reply.json({**answer, "status": "InProgress"}, headers={"Retry-After": "1"})
+    answer["endTime"] = _iso(operation.due_at)
+    if operation.error:
+        code, message = operation.error
+        error = {"code": code, "message": message}
+        return Reply.json({**answer, "status": "Failed", "error": error})
+    return Reply.json({**answer, "status": "Succeeded"})
+
+
+def get_result(call: Call, render: Callable[[Operation], object]) -> Reply:
+    """Return what an operation made, or 202 while it is under way."""
+    operation = find(call)
+    if call.now < operation.due_at:
+        where = f"{ARM}{call.id}{_version(call)}"
+        return Reply(status=202, headers={"Location": where, "Retry-After": "1"})
+    return Reply.json(render(operation))
+
+
+def get_empty_result(call: Call) -> Reply:
+    """Say by the status whether an operation that makes nothing is done."""
+    return get_result(call, lambda _: None)
+
+
+def find(call: Call) -> Operation:
+    """Return the operation of the path; raise ArmError."""
+    operation = call.world.operations.get(call.params["name"].lower())
+    if operation is None:
+        message = f"The operation '{call.params['name']}' could not be found."
+        raise ArmError(404, "NotFound", message)
+    return operation
+
+
+def _after(call: Call, operation: Operation) -> str:
+    left = operation.due_at - call.now
+    return str(max(1, math.ceil(left))) if math.isfinite(left) else "1"
+
+
+def _version(call: Call) -> str:
+    return f"?api-version={call.request.parameter('api-version')}"
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
