@@ -52,6 +52,11 @@ class NodePlan:
         """File name, in the sandbox's folder, of the Unix socket of its kubelet."""
         return f"node-{self.index}.sock"
 
+    @property
+    def api_socket(self) -> str:
+        """File name, in the sandbox's folder, of the socket of its kubelet's HTTP API."""
+        return f"api-{self.index}.sock"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

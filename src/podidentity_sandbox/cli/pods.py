@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import click
 
@@ -80,9 +81,16 @@ def logs(
         raise click.UsageError("name a pod, or a part with --part")
     plan = options.plan_of(name)
     if part is not None:
-        log = _part_log(plan, part)
-    else:
-        log = _pod_log(plan, _pod(plan, namespace, str(pod)), container)
+        _show_part(_part_log(plan, part), follow=follow, tail=tail)
+        return
+    word = str(pod).removeprefix("pod/")
+    query = {"container": container, "tailLines": tail, "follow": "true" if follow else None}
+    given = urlencode({key: value for key, value in query.items() if value is not None})
+    for chunk in Api(plan).stream(f"/api/v1/namespaces/{namespace}/pods/{word}/log?{given}"):
+        click.echo(chunk, nl=False)
+
+
+def _show_part(log: Path, *, follow: bool, tail: int | None) -> None:
     lines = "+1" if tail is None else str(tail)
     # tail(1) is told of new lines by the kernel; reading the file here would mean polling.
     command = ["tail", "-n", lines, *(["-f"] if follow else []), str(log)]
@@ -100,16 +108,6 @@ def _node_of(pod: Object) -> str:
     if not node:
         raise SandboxError(f"pod {pod['metadata']['name']} is on no node yet")
     return str(node)
-
-
-def _pod_log(plan: Plan, pod: Object, container: str | None) -> Path:
-    meta = pod["metadata"]
-    folder = f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
-    name = container or pod["spec"]["containers"][0]["name"]
-    log = plan.path / "nodes" / _node_of(pod) / folder / f"{name}.log"
-    if not log.is_file():
-        raise SandboxError(f"container {name!r} of pod {meta['name']} has not started yet")
-    return log
 
 
 def _part_log(plan: Plan, part: str) -> Path:

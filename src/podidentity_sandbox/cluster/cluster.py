@@ -62,6 +62,7 @@ class Cluster:
 
         Without a `journal` the cluster is new, and gone with its process.
         """
+        self.plan = plan
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)

@@ -60,8 +60,12 @@ async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]
     """Serve the cluster on listening sockets; the caller cleans the returned runner up."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "apiserver.crt", folder / "apiserver.key")
+    # A caller who follows a log and goes away is noticed by nothing else.
     runner = web.AppRunner(
-        Api(cluster).application(), access_log=None, shutdown_timeout=STOP_SECONDS
+        Api(cluster).application(),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=STOP_SECONDS,
     )
     await runner.setup()
     for listener in sockets:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, listing, patch, selectors, status, watch
+from podidentity_sandbox.cluster import bodies, listing, patch, podstreams, selectors, status, watch
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
+from podidentity_sandbox.cluster.podstreams import PodStreams
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import SUBRESOURCES, Write
 from podidentity_sandbox.cluster.storage import Record, encode
@@ -60,6 +61,7 @@ class Verbs:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._streams = PodStreams(cluster.plan)
         self._handlers: dict[str, Handler] = {
             "get": self._get,
             "list": self._list,
@@ -81,6 +83,8 @@ class Verbs:
         if action is not None:
             body = bodies.question(await bodies.read(request))
             return json_answer(encode(action(user, info, body)), 201)
+        if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
+            return await self._streams.serve(request, info, self._record(call))
         self._check(call)
         return await self._handlers[info.verb](call)
 

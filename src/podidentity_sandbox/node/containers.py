@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Never
 
 from podidentity_sandbox.node import probes
+from podidentity_sandbox.node.console import Console
+from podidentity_sandbox.node.logs import RunLog
 from podidentity_sandbox.node.orders import (
     Surroundings,
     order_beside,
@@ -22,6 +22,7 @@ from podidentity_sandbox.node.orders import (
 from podidentity_sandbox.node.processes import Process, StartFailed
 from podidentity_sandbox.node.programs import Order, Program
 from podidentity_sandbox.node.refusals import ContainerRefused
+from podidentity_sandbox.node.runs import Run, log_of
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
 from podidentity_sandbox.node.status import (
@@ -49,13 +50,22 @@ class Container:
         self._process: Process | None = None
         self._starting: asyncio.Task[Process] | None = None
         self._program: Program | None = None
+        self._runs: list[Run] = []
 
     @property
-    def log(self) -> Path:
-        """The file of what it writes to its standard output and error."""
-        pod = self._pod
-        folder = self._services.plan.path / "nodes" / self._services.node.name
-        return folder / f"{pod.namespace}_{pod.name}_{pod.uid}" / f"{self.spec.name}.log"
+    def running(self) -> Process | None:
+        """The process of its program, if there is one."""
+        process = self._process
+        return process if process is not None and not process.ended.done() else None
+
+    @property
+    def console(self) -> Console:
+        """The standard streams of its program, which is running."""
+        return self._runs[-1].console
+
+    def log_of(self, *, previous: bool) -> RunLog:
+        """Return the log of its present or latest run, or of the one before; raise LogRefused."""
+        return log_of(self.spec.name, self._pod.name, self.state, self._runs, previous=previous)
 
     async def keep_running(self, around: Surroundings, policy: str) -> int:
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
@@ -79,13 +89,15 @@ class Container:
             return
         self._tell("Killing", f"Stopping container {self.spec.name}")
         await self._end(self._process, grace, hurry)
-        self.state.end(await self._process.wait(), self._services.clock.now())
+        code = await self._process.wait()
+        await self._runs[-1].heard()
+        self.state.end(code, self._services.clock.now())
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed."""
-        if self._process is None or self._program is None or self._process.ended.done():
+        if self.running is None or self._program is None:
             raise StartFailed(f"container {self.spec.name} is not running")
-        order = order_beside(self._program, self._process.pid, argv, terminal=terminal)
+        order = order_beside(self._program, self.running.pid, argv, terminal=terminal)
         return await asyncio.shield(asyncio.create_task(self._services.launcher.start(order, fds)))
 
     async def _run(self, around: Surroundings) -> int:
@@ -105,6 +117,7 @@ class Container:
         self._changed()
         self._tell("Started", f"Started container {self.spec.name}")
         code = await self._watch(process, around)
+        await self._runs[-1].heard()
         self.state.end(code, clock.now())
         self._changed()
         return code
@@ -119,14 +132,13 @@ class Container:
         return self._process
 
     async def _launch(self, order: Order) -> Process:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        try:
-            return await self._services.launcher.start(order, [null, log, log])
-        finally:
-            os.close(null)
-            os.close(log)
+        pod = self._pod
+        folder = self._services.plan.path / "nodes" / self._services.node.name
+        folder = folder / f"{pod.namespace}_{pod.name}_{pod.uid}" / self.spec.name
+        log = RunLog(folder, self.state.restarts, self._services.clock)
+        run = Run(Console(stdin=self.spec.stdin, tty=self.spec.tty), log)
+        self._runs = [*self._runs[-1:], run]
+        return await run.start(order, self._services.launcher)
 
     def _start_failed(self, why: str, identity: str) -> int:
         self.state.identity = identity

@@ -22,6 +22,7 @@ from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
 from podidentity_sandbox.node.processes import Launcher, LauncherDied
 from podidentity_sandbox.node.rootfs import prepare_stage
+from podidentity_sandbox.node.server import KubeletServer
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.plan import Plan
 
@@ -35,10 +36,12 @@ async def run(services: Services, ready_fd: int) -> None:
     await services.network.open()
     kubelet = Kubelet(services)
     executions = ExecServer(services.plan.path / services.node.socket, kubelet)
+    server = KubeletServer(services.plan.path / services.node.api_socket, kubelet, services.clock)
     async with asyncio.TaskGroup() as group:
         group.create_task(services.launcher.listen())
         group.create_task(services.events.run())
         group.create_task(executions.run())
+        group.create_task(server.run())
         group.create_task(kubelet.run())
         await kubelet.ready.wait()
         os.write(ready_fd, b"ready\n")

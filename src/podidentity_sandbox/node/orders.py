@@ -37,6 +37,8 @@ def order_for(container: ContainerSpec, around: Surroundings, services: Services
     may = rights(around.pod.security, container.security)
     plan = services.plan
     environment = _environment(container, around, services)
+    if container.tty:
+        environment.setdefault("TERM", "xterm")
     program = Program(
         argv=tuple(expand(word, environment) for word in container.command) or _IDLE,
         environment=tuple(environment.items()),
@@ -47,6 +49,7 @@ def order_for(container: ContainerSpec, around: Surroundings, services: Services
         capabilities=may.capabilities,
         no_new_privileges=may.no_new_privileges,
         cgroup=services.cgroups.container(around.pod.uid, container.name),
+        terminal=container.tty,
         reaped=not container.command,
     )
     return Order(program=program, room=_room(container, around, services, may))

@@ -50,6 +50,9 @@ class ContainerSpec:
     environment: tuple[Mapping[str, Any], ...]
     mounts: tuple[Mount, ...]
     security: Mapping[str, Any]
+    stdin: bool
+    stdin_once: bool
+    tty: bool
     readiness: Probe | None
     liveness: Probe | None
 
@@ -127,6 +130,9 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
         environment=tuple(raw.get("env") or ()),
         mounts=tuple(map(_mount, raw.get("volumeMounts") or ())),
         security=raw.get("securityContext") or {},
+        stdin=bool(raw.get("stdin")),
+        stdin_once=bool(raw.get("stdinOnce")),
+        tty=bool(raw.get("tty")),
         readiness=_probe(raw.get("readinessProbe"), ports),
         liveness=_probe(raw.get("livenessProbe"), ports),
     )

@@ -66,6 +66,12 @@ class Api:
             except TimeoutError:
                 return
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Yield what the answer holds as it comes, until its end; raise ApiError."""
+        with _closing(self._send("GET", path, None, "", None)) as response:
+            while chunk := response.read1(65536):
+                yield chunk
+
     def wait_for(
         self,
         path: str,
@@ -93,7 +99,7 @@ class Api:
         return waiting
 
     def _send(
-        self, method: str, path: str, body: Object | None, content_type: str, seconds: float
+        self, method: str, path: str, body: Object | None, content_type: str, seconds: float | None
     ) -> http.client.HTTPResponse:
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self._port, timeout=seconds, context=self._tls

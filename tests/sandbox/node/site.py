@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podidentity_sandbox.node.client import ExecResult, execute
+from podidentity_sandbox.node.logs import entries
 from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.world.api import Api, ApiError, ready
 from podidentity_sandbox.world.control import ask
@@ -83,10 +84,14 @@ class Site:
         return result.stdout.decode().strip()
 
     def log(self, pod: Object, container: str = "main") -> str:
-        """Return what a container has written."""
+        """Return what a container has written in its latest two runs."""
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        folder = self.plan.path / "nodes" / self.node.name / f"default_{name}_{uid}"
-        return (folder / f"{container}.log").read_text()
+        folder = self.plan.path / "nodes" / self.node.name / f"default_{name}_{uid}" / container
+        found = b""
+        for path in sorted(folder.glob("*.log")):
+            with path.open("rb") as file:
+                found += b"".join(entry.text for entry in entries(file))
+        return found.decode()
 
     def events(self, name: str) -> list[tuple[str, str]]:
         """Return reason and message of the pod's events, in the order of their creation."""

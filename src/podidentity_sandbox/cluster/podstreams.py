@@ -1,0 +1,208 @@
+"""A pod's log, exec and attach: asked of the kubelet of its node, and passed on as it comes.
+
+What is refused, and how, is the real server's:
+https://github.com/kubernetes/kubernetes/blob/master/pkg/registry/core/pod/strategy.go
+exec and attach are served by WebSocket, as clients since 1.31 speak it, and not by SPDY.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.plan import Plan
+
+VERBS = {"log": ["get"], "exec": ["create", "get"], "attach": ["create", "get"]}
+SUBRESOURCES = tuple(VERBS)
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+_ERROR_CHANNEL = b"\x03"
+_LOG_OPTIONS = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime",
+                "limitBytes")  # fmt: skip
+_NUMBERS = {"tailLines": 0, "sinceSeconds": 1, "limitBytes": 1}
+"""Options that are numbers, and the least that each may be."""
+_STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+"""Options of exec and attach, and what the kubelet calls them."""
+
+
+class PodStreams:
+    """Serves what only a pod's kubelet knows."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def serve(
+        self, request: web.Request, info: RequestInfo, pod: Record
+    ) -> web.StreamResponse:
+        """Answer a request on one of SUBRESOURCES; raise 400, 405, 422 or 500."""
+        what = info.subresource
+        if info.verb not in VERBS[what]:
+            raise status.method_not_supported("pods", "", info.verb)
+        container = _container(pod, request.query.get("container", ""))
+        node = pod.object["spec"].get("nodeName")
+        if what == "log":
+            options = _log_options(pod, request.query)
+            if not node:
+                return web.Response(status=204)
+            return await self._log(request, node, _path("containerLogs", pod, container, options))
+        if not node:
+            raise status.bad_request(f"pod {pod.name} does not have a host assigned")
+        options = _stream_options(request)
+        if what == "exec" and not any(name == "command" for name, _ in options):
+            raise status.bad_request("you must specify at least one command for the container")
+        return await self._stream(request, node, _path(what, pod, container, options))
+
+    async def _log(self, request: web.Request, node: str, path: str) -> web.StreamResponse:
+        async with self._session(node) as session:
+            try:
+                async with session.get(f"http://kubelet{path}") as found:
+                    if found.status != 200:
+                        raise _told(found.status, await found.text())
+                    answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
+                    await answer.prepare(request)
+                    async for data in found.content.iter_any():
+                        await answer.write(data)
+                    await answer.write_eof()
+                    return answer
+            except aiohttp.ClientConnectorError:
+                self._away(node, f'Get "{self._url(node, path)}"')
+            except (aiohttp.ClientError, ConnectionError):
+                return answer
+
+    async def _stream(self, request: web.Request, node: str, path: str) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise status.bad_request("Upgrade request required")
+        ours = web.WebSocketResponse(protocols=PROTOCOLS)
+        await ours.prepare(request)
+        async with self._session(node) as session:
+            try:
+                async with session.ws_connect(
+                    f"http://kubelet{path}", protocols=PROTOCOLS[:1]
+                ) as theirs:
+                    await _exchange(ours, theirs)
+            except aiohttp.ClientError as error:
+                why = f"error dialing backend: {error}"
+                await ours.send_bytes(_ERROR_CHANNEL + json.dumps(_internal(why)).encode())
+        await ours.close()
+        return ours
+
+    def _session(self, node: str) -> aiohttp.ClientSession:
+        socket = self._socket(node)
+        return aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(socket)),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    def _socket(self, node: str) -> Path:
+        try:
+            return self._plan.path / self._plan.node(node).api_socket
+        except KeyError:
+            raise status.bad_request(f'nodes "{node}" not found') from None
+
+    def _url(self, node: str, path: str) -> str:
+        return f"https://{self._plan.node(node).address}:10250{path}"
+
+    def _away(self, node: str, what: str) -> NoReturn:
+        where = f"{self._plan.node(node).address}:10250"
+        message = f"{what}: dial tcp {where}: connect: connection refused"
+        raise StatusError(500, "", message)
+
+
+async def _exchange(ours: web.WebSocketResponse, theirs: aiohttp.ClientWebSocketResponse) -> None:
+    """Pass messages on in both directions until one side hangs up."""
+
+    async def up() -> None:
+        async for message in ours:
+            if message.type is WSMsgType.BINARY:
+                await theirs.send_bytes(message.data)
+
+    async def down() -> None:
+        async for message in theirs:
+            if message.type is WSMsgType.BINARY:
+                await ours.send_bytes(message.data)
+
+    tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _container(pod: Record, wanted: str) -> str:
+    """Return the container that is meant; raise 400."""
+    spec = pod.object["spec"]
+    names = [c["name"] for field in ("initContainers", "containers") for c in spec.get(field, [])]
+    if wanted:
+        if wanted not in names:
+            raise status.bad_request(f"container {wanted} is not valid for pod {pod.name}")
+        return wanted
+    regular = [c["name"] for c in spec["containers"]]
+    if len(regular) > 1:
+        raise status.bad_request(
+            f"a container name must be specified for pod {pod.name}, "
+            f"choose one of: [{' '.join(regular)}]"
+        )
+    return str(regular[0])
+
+
+def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what is asked of the log; raise 400 or 422."""
+    given = [(name, query[name]) for name in _LOG_OPTIONS if query.get(name)]
+    faults = []
+    for name, value in given:
+        least = _NUMBERS.get(name)
+        if least is None:
+            continue
+        if not value.removeprefix("-").isdigit():
+            raise status.bad_request(f'strconv.ParseInt: parsing "{value}": invalid syntax')
+        if int(value) < least:
+            detail = f"must be greater than{' or equal to' if not least else ''} 0"
+            faults.append(status.invalid(name, int(value), detail))
+    if faults:
+        raise status.invalid_object("PodLogOptions", "", pod.name, faults)
+    return given
+
+
+def _stream_options(request: web.Request) -> list[tuple[str, str]]:
+    """Return what is asked of a program's streams, as the kubelet calls it; raise 400."""
+    query = request.query
+    asked = {name for name in _STREAMS if query.get(name) in ("1", "true")}
+    if not asked & {"stdin", "stdout", "stderr"}:
+        raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
+    if {"tty", "stderr"} <= asked:
+        raise status.bad_request("tty and stderr cannot both be true")
+    options = [(_STREAMS[name], "1") for name in _STREAMS if name in asked]
+    return options + [("command", word) for word in query.getall("command", [])]
+
+
+def _path(what: str, pod: Record, container: str, options: list[tuple[str, str]]) -> str:
+    return f"/{what}/{pod.namespace}/{pod.name}/{container}?{urlencode(options)}"
+
+
+def _told(code: int, text: str) -> StatusError:
+    """Return the kubelet's refusal as the server passes it on."""
+    if code == 400:
+        return status.bad_request(text)
+    return StatusError(code, "NotFound" if code == 404 else "", text)
+
+
+def _internal(message: str) -> Obj:
+    return StatusError(
+        500,
+        "InternalError",
+        f"Internal error occurred: {message}",
+        details={"causes": [{"message": message}]},
+    ).body()

@@ -1,0 +1,182 @@
+"""The kubelet's own API, for the API server: logs, exec and attach of the pods on this node.
+
+HTTP over a Unix socket in the sandbox's folder, which only the sandbox can open; the paths are
+those of a kubelet's port 10250.
+https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/server/server.go
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from podidentity_sandbox.node import logs, streams
+from podidentity_sandbox.node.clock import Clock
+from podidentity_sandbox.node.console import STDERR, STDOUT, Console
+from podidentity_sandbox.node.containers import Container
+from podidentity_sandbox.node.kubelet import Kubelet
+from podidentity_sandbox.node.processes import Process, StartFailed
+from podidentity_sandbox.node.runs import LogRefused
+from podidentity_sandbox.node.streams import Session
+
+_RUNTIME = (
+    'error executing command in container: failed to exec in container: failed to start exec "{}": '
+    "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown"
+)
+"""Words of kubelet, containerd and runc, one around the other."""
+_STOP_SECONDS = 0.1
+
+
+class KubeletServer:
+    """Serves the API of one kubelet."""
+
+    def __init__(self, path: Path, kubelet: Kubelet, clock: Clock) -> None:
+        self._path = path
+        self._kubelet = kubelet
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        app = web.Application()
+        place = "{namespace}/{pod}/{container}"
+        app.router.add_get(f"/containerLogs/{place}", self._logs)
+        app.router.add_get(f"/exec/{place}", self._exec)
+        app.router.add_get(f"/attach/{place}", self._attach)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
+        )
+        await runner.setup()
+        self._path.unlink(missing_ok=True)
+        try:
+            await web.UnixSite(runner, str(self._path)).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    def _container(self, request: web.Request) -> Container:
+        where = request.match_info
+        try:
+            pod = self._kubelet.find(where["namespace"], where["pod"])
+        except KeyError:
+            raise web.HTTPNotFound(text=f'pod "{where["pod"]}" does not exist') from None
+        try:
+            return pod.container(where["container"])
+        except KeyError:
+            text = f'container "{where["container"]}" not found in pod "{where["pod"]}"'
+            raise web.HTTPNotFound(text=text) from None
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        container = self._container(request)
+        try:
+            log = container.log_of(previous=_true(query, "previous"))
+        except LogRefused as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await answer.prepare(request)
+        async for text in logs.read(log.path, log, _options(query, self._clock.now())):
+            await answer.write(text)
+        await answer.write_eof()
+        return answer
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        container, query = self._container(request), request.query
+        socket, session = await _upgrade(request)
+        argv, tty = tuple(query.getall("command", [])), _true(query, "tty")
+        if container.running is None:
+            await session.end(_not_found(container))
+            return socket
+        console = Console(stdin=_true(query, "input"), tty=tty)
+        try:
+            process = await container.execute(argv, console.child, terminal=tty)
+        except StartFailed as error:
+            console.close()
+            await session.end(streams.internal_error(_RUNTIME.format(secrets.token_hex(32), error)))
+            return socket
+        console.started()
+        await _converse(session, console, process)
+        await session.end(streams.outcome(argv, await process.wait()))
+        return socket
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        container = self._container(request)
+        socket, session = await _upgrade(request)
+        process = container.running
+        if process is None:
+            await session.end(_not_found(container))
+            return socket
+        console, wants_input = container.console, _true(request.query, "input")
+        with console.attached() as heard:
+            listening = asyncio.create_task(session.listen(console, process.ended))
+            telling = asyncio.create_task(_tell(session, heard))
+            await asyncio.wait({listening, telling}, return_when=asyncio.FIRST_COMPLETED)
+            await _cancel(listening, telling)
+        if wants_input and container.spec.stdin_once:
+            console.close_input()
+        await session.end(streams.SUCCESS)
+        return socket
+
+
+async def _upgrade(request: web.Request) -> tuple[web.WebSocketResponse, Session]:
+    socket = web.WebSocketResponse(protocols=streams.PROTOCOLS)
+    await socket.prepare(request)
+    wanted = {STDOUT: _true(request.query, "output"), STDERR: _true(request.query, "error")}
+    return socket, Session(socket, wanted)
+
+
+async def _converse(session: Session, console: Console, process: Process) -> None:
+    """Carry what both sides say until the program has ended; it ends with its caller."""
+    ending = asyncio.create_task(process.wait())
+    running = asyncio.create_task(console.run(process.ended, session.write))
+    listening = asyncio.create_task(session.listen(console, process.ended))
+    try:
+        await asyncio.wait({ending, listening}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not ending.done():
+            await process.signal(signal.SIGKILL, group=True)
+        await asyncio.gather(ending, running)
+        await _cancel(listening)
+
+
+async def _tell(session: Session, heard: Any) -> None:  # noqa: ANN401
+    async for stream, data in heard:
+        await session.write(stream, data)
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _not_found(container: Container) -> dict[str, Any]:
+    return streams.internal_error(
+        f'unable to upgrade connection: container not found ("{container.spec.name}")'
+    )
+
+
+def _true(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name) in {"1", "true"}
+
+
+def _options(query: Mapping[str, str], now: datetime) -> logs.LogOptions:
+    """Return what is asked for; the API server has checked it."""
+    since = None
+    if "sinceSeconds" in query:
+        since = now - timedelta(seconds=int(query["sinceSeconds"]))
+    elif "sinceTime" in query:
+        since = datetime.fromisoformat(query["sinceTime"])
+    return logs.LogOptions(
+        follow=_true(query, "follow"),
+        timestamps=_true(query, "timestamps"),
+        tail=int(query["tailLines"]) if "tailLines" in query else None,
+        since=since,
+        limit=int(query["limitBytes"]) if "limitBytes" in query else None,
+    )
