@@ -101,7 +101,7 @@ def test_without_az_there_is_nothing_to_sign_in(plan: Plan) -> None:
 def test_a_shell_at_a_terminal_shows_where_it_is_whatever_the_person_has_set(
     tmp_path: Path,
 ) -> None:
-    """bash reads the start file as `sandbox shell` writes it, after the person's own."""
+    """Bash reads the start file as `sandbox shell` writes it, after the person's own."""
     (tmp_path / ".bashrc").write_text("export KUBECONFIG=/mine PS1='mine> '\n")
     (tmp_path / "start").write_text(start_file("one", {"KUBECONFIG": "/the sandbox's"}))
     ours, theirs = pty.openpty()
