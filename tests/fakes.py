@@ -119,12 +119,18 @@ class FakeAttestor:
         self.verdict = Verdict.PROVEN
         self.uid: str | None = None
         """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
+        self.root = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
 
     def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
         uid = candidates[0].uid if self.uid is None else self.uid
         return Proof(verdict=self.verdict, pod_uid=uid, detail="in cni-1234")
+
+    def prove_local(self, address: str, port: int) -> Proof:
+        self.asked.append((address, port, []))
+        verdict, uid = self.verdict, self.uid or ""
+        return Proof(verdict=verdict, pod_uid=uid, root=self.root, detail="user 0")
 
 
 def pod(name: str = "orders-0", **changes: Any) -> Pod:

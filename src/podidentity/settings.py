@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from podidentity.core.delegation import PROVIDERS
+from podidentity.core.ids import ObjectRef
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NmiSettings:
@@ -43,6 +46,11 @@ class NmiSettings:
 
     attestation: Literal["kernel", "address"] = "kernel"
     """What proves a caller: the kernel's word on its socket, or only its address."""
+    host_token: Literal["pod", "root"] = "pod"  # noqa: S105 - a choice
+    """Who may ask for tokens of other pods at `/host/token`: pods of `host_token_callers`, or
+    also root of the node."""
+    host_token_callers: tuple[ObjectRef, ...] = PROVIDERS
+    """Service accounts: those of the Secrets Store CSI driver's Azure provider."""
     netns_dir: str = "/run/netns"
     """Where the container runtime mounts the pods' network namespaces."""
     cgroup_root: str = "/sys/fs/cgroup"

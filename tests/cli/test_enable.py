@@ -98,6 +98,9 @@ def test_enable_may_be_repeated(cluster: World, podidentity: Run) -> None:
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     (container,) = after["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "other:1"
+    podidentity("enable", "--no-wait", "--nmi-arg=--hold=0", "--nmi-arg", "--host-token=root")
+    (container,) = cluster.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == ["--hold=0", "--host-token=root"]
 
 
 def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(

@@ -12,6 +12,9 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, IdentityType, Malformed, Phase, Pod
 from tests.core.worlds import World, binding, identity, pod, pods, worlds
 
+ELSEWHERE = {Reason.NOT_AMONG, Reason.AMBIGUOUS, Reason.NOT_A_PROVIDER, Reason.NO_CSI_VOLUME}
+"""Given by selection, and by delegation."""
+
 
 @given(worlds(), pods())
 def test_what_a_pod_may_use_is_bound_in_its_own_namespace_by_its_exact_label(
@@ -88,7 +91,7 @@ def test_the_random_worlds_are_not_empty(wanted: int) -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    [r for r in Reason if r not in {Reason.NOT_AMONG, Reason.AMBIGUOUS}],
+    [reason for reason in Reason if reason not in ELSEWHERE],
 )
 def test_every_reason_of_matching_occurs_in_the_random_worlds(reason: Reason) -> None:
     def refuses(pair: tuple[World, Pod]) -> bool:
@@ -244,8 +247,7 @@ def test_each_refusal_says_why_to_the_operator_and_no_more_than_allowed_to_the_p
 
 
 def test_the_table_of_refusals_has_every_reason_that_matching_gives() -> None:
-    given_elsewhere = {Reason.NOT_AMONG, Reason.AMBIGUOUS}
-    assert {row[3] for row in REFUSALS} == set(Reason) - given_elsewhere
+    assert {row[3] for row in REFUSALS} == set(Reason) - ELSEWHERE
 
 
 def test_the_selector_is_the_bindings_and_the_label_the_pods() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel import drifting, proving, spoofing
+from tests.kernel import drifting, local, proving, spoofing
 from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
@@ -125,6 +125,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "cost": proving.cost,
     "changes": proving.changes,
     "absent": proving.absent,
+    "local": local.local,
 }
 
 

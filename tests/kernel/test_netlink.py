@@ -37,13 +37,13 @@ def test_the_question_for_addresses_is_these_bytes() -> None:
 
 
 def socket_answer(state: int, inode: int, cgroup: bytes = b"") -> netlink.Message:
-    body = struct.pack("=BBBB48sIIIII", 2, state, 0, 0, bytes(48), 0, 0, 0, 0, inode)
+    body = struct.pack("=BBBB48sIIIII", 2, state, 0, 0, bytes(48), 0, 0, 0, 1000, inode)
     return netlink.Message(20, 0, 7, body + cgroup)
 
 
-def test_a_socket_is_described_by_state_inode_and_cgroup() -> None:
+def test_a_socket_is_described_by_state_inode_cgroup_and_user() -> None:
     cgroup = netlink.attribute(4, b"x") + netlink.attribute(21, (3559).to_bytes(8, "little"))
-    assert diag.socket_answer(socket_answer(1, 61808, cgroup)) == TcpSocket(1, 61808, 3559)
+    assert diag.socket_answer(socket_answer(1, 61808, cgroup)) == TcpSocket(1, 61808, 3559, 1000)
 
 
 def test_a_kernel_that_knows_no_cgroup_of_a_socket_says_so() -> None:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from podidentity.core.delegation import Delegation
 from podidentity.core.errors import TokenSourceDown
+from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.listener import Listener
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
@@ -66,7 +68,14 @@ class Agent:
             policy=Policy(hold=0),
         )
         route_policy = RoutePolicy(**({"allow": AllowList()} | policy))
-        self.routes = Routes(service, self.metadata, self.clock, route_policy)
+        host = HostTokenService(
+            service,
+            cluster=self.cluster,
+            attestor=self.attestor,
+            clock=self.clock,
+            delegation=Delegation(),
+        )
+        self.routes = Routes(service, host, self.metadata, self.clock, route_policy)
         self.listener: Listener
 
     async def ask(self, request: str) -> Reply:

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity.cli import nmi as command
+from podidentity.cli import old_flags
+from podidentity.core.ids import ObjectRef
 from podidentity.settings import NmiSettings
 
 MANAGED = ["--node=n1", "--operation-mode=managed"]
@@ -69,6 +71,8 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--ambiguous=reject", {"ambiguous": "reject"}),
         ("--kubeconfig=/k", {"kubeconfig": "/k"}),
         ("--metadata-allow=/metadata/attested", {"metadata_allow": ("/metadata/attested",)}),
+        ("--host-token=root", {"host_token": "root"}),
+        ("--host-token-callers=a/b", {"host_token_callers": (ObjectRef("a", "b"),)}),
         ("--nmi-port=1234", {"listen_port": 1234}),
         ("-v4", {"verbose": True}),
         ("--forceNamespaced=false", {}),
@@ -97,6 +101,8 @@ def test_the_environment_is_read_where_the_archived_project_did(
         (["--node=n1", "--operation-mode=odd"], "must be managed, not 'odd'"),
         (["--operation-mode=managed"], "--node is needed"),
         ([*MANAGED, "--attestation=none"], "'none' is not one of"),
+        ([*MANAGED, "--host-token=all"], "'all' is not one of"),
+        ([*MANAGED, "--host-token-callers=provider"], "is not NAMESPACE/NAME"),
         ([*MANAGED, "--hold=-1"], "--hold"),
         ([*MANAGED, "--nmi-port=x"], "--nmi-port"),
         ([*MANAGED, "-v=x"], "is no number"),
@@ -114,7 +120,7 @@ def test_wrong_usage_is_said_and_exits_with_2(
 
 def test_a_flag_without_effect_says_so_in_its_help() -> None:
     text = " ".join(run("--help").output.split())
-    for flag in (*command._OLD_BOOLEANS, *command._OLD_VALUES, *command._KLOG):
+    for flag in (*old_flags.BOOLEANS, *old_flags.VALUES, *old_flags.KLOG):
         at = text.index(f"--{flag} ")
         assert "o effect" in text[at : at + 160], flag
 

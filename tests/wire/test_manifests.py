@@ -13,12 +13,10 @@ from podidentity.core.resources import (
     AzureIdentityBinding,
     IdentityType,
     Malformed,
-    Phase,
 )
 from podidentity.wire.manifests import (
     parse_binding,
     parse_identity,
-    parse_pod,
     render_binding,
     render_identity,
 )
@@ -136,7 +134,7 @@ def test_whatever_a_binding_holds_it_is_a_value_or_malformed(spec: Any) -> None:
     [b"", b"[]", b"{}", b'{"metadata":3}', b"\xff", b'{"metadata":{},"spec":' + b"[" * 10_000],
 )
 def test_what_has_no_name_is_a_value_error(text: bytes) -> None:
-    for parse in (parse_identity, parse_binding, parse_pod):
+    for parse in (parse_identity, parse_binding):
         with pytest.raises(ValueError, match="not a"):
             parse(text)
 
@@ -159,57 +157,3 @@ def test_a_rendered_identity_is_what_the_archived_project_reads() -> None:
         "metadata": META,
         "spec": {"type": 0, "resourceID": RESOURCE_ID, "clientID": CLIENT},
     }
-
-
-def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
-    found = parse_pod(
-        json.dumps(
-            {
-                "metadata": {
-                    "namespace": "shop",
-                    "name": "orders-0",
-                    "uid": "u1",
-                    "labels": {"aadpodidbinding": "app"},
-                    "annotations": {
-                        "aadpodidentity.k8s.io/attestation": "address",
-                        "kubernetes.io/config.hash": "abc",
-                    },
-                    "creationTimestamp": "2026-11-25T12:00:00Z",
-                },
-                "spec": {
-                    "nodeName": "n1",
-                    "serviceAccountName": "orders",
-                    "hostNetwork": True,
-                    "containers": [{"name": "c"}],
-                },
-                "status": {
-                    "phase": "Running",
-                    "podIP": "10.0.0.1",
-                    "podIPs": [{"ip": "10.0.0.1"}, {"ip": "FD00::0:1"}, {"ip": "rubbish"}],
-                    "startTime": "2026-11-25T12:00:05Z",
-                },
-            }
-        ).encode()
-    )
-    assert found.ref == ObjectRef("shop", "orders-0")
-    assert found.addresses == ("10.0.0.1", "fd00::1")
-    assert (found.uid, found.node, found.service_account) == ("u1", "n1", "orders")
-    assert (found.selector, found.attestation, found.config_hash) == ("app", "address", "abc")
-    assert (found.phase, found.host_network) == (Phase.RUNNING, True)
-    assert found.started == 1795608005.0
-
-
-@pytest.mark.parametrize(
-    ("status", "addresses", "phase"),
-    [
-        ({}, (), Phase.PENDING),
-        ({"podIP": "10.0.0.1", "phase": "Failed"}, ("10.0.0.1",), Phase.FAILED),
-        ({"podIP": "", "podIPs": None, "phase": "Odd"}, (), Phase.UNKNOWN),
-    ],
-)
-def test_a_pod_may_lack_almost_everything(
-    status: Any, addresses: tuple[str, ...], phase: Phase
-) -> None:
-    found = parse_pod(json.dumps({"metadata": META, "status": status}).encode())
-    assert (found.addresses, found.phase) == (addresses, phase)
-    assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)

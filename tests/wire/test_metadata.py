@@ -37,7 +37,10 @@ def test_the_token_path_is_ours_in_the_spellings_that_clients_use(path: str) -> 
         "/metadata/identity/INFO",
         "/",
         "/latest/meta-data",
-        "/host/token",
+        "/host",
+        "/host/tokens",
+        "/Host/token",
+        "/host/token/x",
         "/healthz",
     ],
 )

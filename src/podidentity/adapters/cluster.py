@@ -67,6 +67,14 @@ class WatchedCluster:
         found = self._by_address.get(address)
         return [pod for pod in found.values() if not pod.ended] if found else ()
 
+    def pod(self, ref: ObjectRef) -> Pod | None:
+        """Return the pod of that name."""
+        return self._pods.get(ref)
+
+    def pod_by_uid(self, uid: str) -> Pod | None:
+        """Return the pod with this uid; a scan, for what is rare."""
+        return next((pod for pod in self._pods.values() if pod.uid == uid), None)
+
     def changed_at(self, pod: Pod) -> float:
         """Return when what decides about `pod` last changed."""
         return max(
@@ -103,10 +111,6 @@ class WatchedCluster:
     def pods(self) -> Sequence[Pod]:
         """Return all pods, in order of namespace and name."""
         return [self._pods[ref] for ref in sorted(self._pods)]
-
-    def pod_by_uid(self, uid: str) -> Pod | None:
-        """Return the pod with this uid; a scan, for messages and not for requests."""
-        return next((pod for pod in self._pods.values() if pod.uid == uid), None)
 
     def all_identities(self) -> Sequence[AzureIdentity | Malformed]:
         """Return all identities, in order of namespace and name."""

@@ -21,27 +21,37 @@ from podidentity.manifests import IMAGE, crds, nmi
     epilog=examples(
         "podidentity enable",
         "podidentity enable --context staging --image registry.example.com/podidentity:0.1.0",
+        "podidentity enable --nmi-arg=--host-token=root",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
 @click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
+@click.option("--nmi-arg", multiple=True, metavar="FLAG", help="A flag of NMI; may be repeated.")
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option("--timeout", type=Duration(), default="120s", show_default=True, help="Wait so long.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
 @output_option("yaml", "json", default="yaml")
 @cluster_options
 def enable(
-    *, target: Target, image: str, wait: bool, timeout: float, dry_run: bool, output: str
+    *,
+    target: Target,
+    image: str,
+    nmi_arg: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+    output: str,
 ) -> None:
     """Enable pod identity in a cluster: custom resources, and NMI on every node.
 
     It may be run again at any time: it brings what is missing or old up to date. From the moment
     NMI runs on a node, pods there get tokens of the identities they are bound to and no others.
     """
+    manifests = nmi(image=image, extra_args=nmi_arg)
     if dry_run:
-        click.echo(documents([*crds(), *nmi(image=image)], output))
+        click.echo(documents([*crds(), *manifests], output))
         return
-    on_cluster(target, lambda kube: _enable(kube, nmi(image=image), wait, timeout))
+    on_cluster(target, lambda kube: _enable(kube, manifests, wait, timeout))
 
 
 async def _enable(kube: Kube, manifests: list[Object], wait: bool, seconds: float) -> None:

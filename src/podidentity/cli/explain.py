@@ -25,7 +25,8 @@ from podidentity.cli.wording import examples
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS, Page
-from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod
+from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.pods import parse_pod
 
 
 @click.group(epilog=examples("podidentity explain pod shop/orders-0"))

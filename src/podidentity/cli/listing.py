@@ -16,7 +16,8 @@ from podidentity.cli.parameters import Name
 from podidentity.cli.wording import examples
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
-from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod, render_identity
+from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
+from podidentity.wire.pods import parse_pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

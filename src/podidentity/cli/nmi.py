@@ -9,96 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from podidentity.cli.failures import Failed
+from podidentity.cli.old_flags import Verbosity, boolean, old_flags
+from podidentity.cli.parameters import PodRef
 from podidentity.cli.wording import examples
 from podidentity.settings import NmiSettings
 
-_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-_SOON = "No effect in this release."
-_NONE = "Accepted for old manifests; no effect."
-# klog's, with whether they are booleans.
-_KLOG = {
-    "logtostderr": True,
-    "alsologtostderr": True,
-    "skip_headers": True,
-    "skip_log_headers": True,
-    "add_dir_header": True,
-    "one_output": True,
-    "log_dir": False,
-    "log_file": False,
-    "log_file_max_size": False,
-    "log_backtrace_at": False,
-    "stderrthreshold": False,
-    "vmodule": False,
-}
-_OLD_BOOLEANS = {
-    "enableProfile": _SOON,
-    "enableScaleFeatures": _NONE,
-    "allow-network-plugin-kubenet": f"{_NONE} Kubenet is supported: callers are proved.",
-    "enable-conntrack-deletion": f"{_NONE} Older connections are reset by the rules.",
-}
-_OLD_VALUES = {
-    "MICNamespace": _SOON,
-    "retry-attempts-for-created": f"{_SOON} (standard mode)",
-    "retry-attempts-for-assigned": f"{_SOON} (standard mode)",
-    "find-identity-retry-interval": f"{_NONE} Nothing is polled.",
-    "ipt-update-interval-sec": f"{_NONE} Changed rules are seen and repaired at once.",
-    "kubelet-config": f"{_NONE} Kubenet is supported: callers are proved.",
-    "prometheus-port": _SOON,
-    "host-ip": _NONE,
-}
 _OPERATION_MODES = ("standard", "managed")
-
-
-class _Verbosity(click.ParamType[int]):
-    """klog's `-v=4`, `-v 4`, `--v=4`."""
-
-    name = "integer"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        try:
-            return int(str(value).lstrip("="))
-        except ValueError:
-            self.fail(f"{value!r} is no number", param, ctx)
-
-
-def _boolean(
-    *names: str,
-    default: bool = False,
-    text: str,
-    envvar: str | None = None,
-    expose_value: bool = True,
-) -> _Decorator:
-    """Return an option that may stand bare, as a pflag boolean."""
-    return click.option(
-        *names,
-        is_flag=False,
-        flag_value="true",
-        type=bool,
-        default=default,
-        help=text,
-        envvar=envvar,
-        expose_value=expose_value,
-    )
-
-
-def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Accept what has no effect."""
-    booleans = _OLD_BOOLEANS | {name: _NONE for name, bare in _KLOG.items() if bare}
-    values = _OLD_VALUES | {name: _NONE for name, bare in _KLOG.items() if not bare}
-    for name, text in booleans.items():
-        command = _boolean(f"--{name}", text=text, expose_value=False)(command)
-    for name, text in values.items():
-        command = click.option(f"--{name}", help=text, expose_value=False)(command)
-    return command
 
 
 @click.command(
@@ -113,7 +34,7 @@ def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     help="managed: identities are attached to the node's machines already. standard, where a "
     "controller attaches them, comes in a later release.",
 )
-@_boolean(
+@boolean(
     "--forceNamespaced",
     "force_namespaced",
     envvar="FORCENAMESPACED",
@@ -131,11 +52,11 @@ def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Port of /healthz and /readyz, on all addresses.",
 )
-@_boolean(
+@boolean(
     "--metadata-header-required", default=True, text="Refuse requests without 'Metadata: true'."
 )
-@_boolean("--block-instance-metadata", text="Refuse /metadata/instance.")
-@_boolean(
+@boolean("--block-instance-metadata", text="Refuse /metadata/instance.")
+@boolean(
     "--set-retry-after-header",
     "retry_after_header",
     text="Where nothing is bound, answer 503 with Retry-After, not 404.",
@@ -167,6 +88,22 @@ def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     default="kernel",
     show_default=True,
     help="What proves a caller. address: any pod can take another's tokens by its address.",
+)
+@click.option(
+    "--host-token",
+    type=click.Choice(["pod", "root"]),
+    default="pod",
+    show_default=True,
+    help="Who may ask for tokens of other pods at /host/token: pods of --host-token-callers; root: "
+    "also root of the node, for nodes whose pods have no cgroups.",
+)
+@click.option(
+    "--host-token-callers",
+    multiple=True,
+    type=PodRef(),
+    metavar="NAMESPACE/NAME",
+    help="Service account of a Secrets Store CSI provider; may be repeated. Default: the Azure "
+    "provider's in kube-system.",
 )
 @click.option(
     "--netns-dir",
@@ -202,9 +139,9 @@ def _old_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Lines for people or for machines.",
 )
-@click.option("-v", "--v", "verbosity", type=_Verbosity(), default=0, help="4 or more: log more.")
+@click.option("-v", "--v", "verbosity", type=Verbosity(), default=0, help="4 or more: log more.")
 @click.option("--custom-user-agent", default="", help="Added to the User-Agent.")
-@_old_flags
+@old_flags
 @click.version_option(None, "--version", package_name="podidentity")
 def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401, ARG001 - parsed by click; always namespaced
     """Run the node agent: the metadata service of this node's pods.
@@ -228,9 +165,8 @@ def _settings(operation_mode: str, given: dict[str, Any], *, verbose: bool) -> N
         )
     if not given["node"]:
         raise click.UsageError("--node is needed: the name of the node that this runs on.")
-    allowed = given.pop("metadata_allow")
-    if allowed:
-        given["metadata_allow"] = tuple(allowed)
+    # Not given, they have the defaults of the settings.
+    given = {name: value for name, value in given.items() if value != ()}
     return NmiSettings(**given, verbose=verbose)
 
 

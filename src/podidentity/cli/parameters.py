@@ -97,7 +97,7 @@ class Name(click.ParamType[str]):
 
 
 class PodRef(click.ParamType[ObjectRef]):
-    """`NAMESPACE/NAME`."""
+    """`NAMESPACE/NAME` of a pod, or of another object."""
 
     name = "namespace/name"
 

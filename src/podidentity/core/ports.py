@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import Directory
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken
@@ -38,6 +39,12 @@ class Cluster(Directory, Protocol):
 
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods of this node whose status has the address and that have not ended."""
+
+    def pod(self, ref: ObjectRef) -> Pod | None:
+        """Return the pod of that name, ended or not, with an address or without."""
+
+    def pod_by_uid(self, uid: str) -> Pod | None:
+        """Return the pod with that uid; a scan of the node's pods, for what is rare."""
 
     def changed_at(self, pod: Pod) -> float:
         """Return when what decides about `pod` last changed, in `Clock.monotonic` seconds.
@@ -90,6 +97,8 @@ class Proof:
     verdict: Verdict
     pod_uid: str = ""
     """The pod that owns the socket's cgroup; "" where the node has no cgroup v2 of pods."""
+    root: bool = False
+    """Whether the process that made the socket was root's; said of local connections only."""
     detail: str = ""
     """For the log: which namespace, which cgroup, or what is missing."""
 
@@ -102,6 +111,12 @@ class Attestor(Protocol):
 
         `candidates` are the pods whose status has the address. Costs tens of microseconds, blocks
         for nothing else.
+        """
+
+    def prove_local(self, address: str, port: int) -> Proof:
+        """Ask the kernel whose the connection from the node's own `address`:`port` to us is.
+
+        Its `pod_uid` is "" for a process of no pod, and where pods have no cgroups.
         """
 
 

@@ -27,6 +27,8 @@ class Reason(StrEnum):
     POD_ENDED = "PodEnded"
     NOT_AMONG = "NotAmongThePodsIdentities"
     AMBIGUOUS = "SeveralIdentities"
+    NOT_A_PROVIDER = "NotAProvider"
+    NO_CSI_VOLUME = "NoCsiVolume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

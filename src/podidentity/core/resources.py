@@ -89,6 +89,8 @@ class Pod:
     """`status.startTime`, else the creation time, in seconds since 1970."""
     attestation: str = ""
     """Value of the attestation annotation; "" where there is none."""
+    csi_drivers: frozenset[str] = frozenset()
+    """Drivers of the CSI volumes in its spec."""
     config_hash: str = ""
     """`kubernetes.io/config.hash` of a static pod: its cgroup is named by it, not by its uid."""
 

@@ -31,6 +31,7 @@ from podidentity.kernel.verdicts import Sighting, judge
 
 _log = logging.getLogger(__name__)
 
+_ROOT = 0
 IMDS = Endpoint("169.254.169.254", 80)
 
 
@@ -90,6 +91,25 @@ class KernelAttestor:
             proof = judge(self._sightings(claimed), candidates)
         return proof or self._not_found(claimed)
 
+    def prove_local(self, address: str, port: int) -> Proof:
+        """Ask the kernel whose the connection from `address`:`port` of the node itself is.
+
+        The node's own namespace is this process's: nobody else's socket can be found there.
+        """
+        claimed = Endpoint(address, port)
+        try:
+            found = self._own.find(claimed, self._listener)
+            if found is None or not found.is_open:
+                return self._not_open(found, claimed)
+            pod = self._pod(found) or ""
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                return Proof(verdict=Verdict.GONE, detail="its cgroup is removed")
+            return Proof(verdict=Verdict.UNKNOWN, detail=str(error.strerror))
+        detail = f"pod {pod}" if pod else f"a process of user {found.user}"
+        root = found.user == _ROOT
+        return Proof(verdict=Verdict.PROVEN, pod_uid=pod, root=root, detail=detail)
+
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven; () where all is well."""
         self._networks.refresh()
@@ -124,6 +144,12 @@ class KernelAttestor:
         if self._cgroups is None or found is None or not found.is_open:
             return None
         return self._cgroups.pod(found.cgroup)
+
+    def _not_open(self, found: TcpSocket | None, claimed: Endpoint) -> Proof:
+        ours = self._own.find(self._listener, claimed)
+        if found is None and ours is not None and ours.is_of_connection:
+            return Proof(verdict=Verdict.FORGED, detail="no socket of this connection on the node")
+        return Proof(verdict=Verdict.GONE, detail="closed by the client")
 
     def _not_found(self, claimed: Endpoint) -> Proof:
         """Return the verdict on a connection whose client end is in no namespace of a pod."""

@@ -51,6 +51,8 @@ class TcpSocket(NamedTuple):
     """0 where no process holds it any more."""
     cgroup: int
     """Id of the cgroup of whoever made it; 0 where the kernel does not say (before 5.7)."""
+    user: int = -1
+    """The uid that made it, as this user namespace numbers it; -1 where it was not asked."""
 
     @property
     def is_of_connection(self) -> bool:
@@ -94,9 +96,9 @@ def socket_answer(message: netlink.Message) -> TcpSocket:
     """Return the socket that an answer describes; raise netlink.Malformed for anything else."""
     if message.kind != _SOCK_DIAG_BY_FAMILY or len(message.payload) < _ANSWER.size:
         raise netlink.Malformed(f"message {message.kind} describes no socket")
-    _family, state, *_, inode = _ANSWER.unpack_from(message.payload)
+    _family, state, *_, user, inode = _ANSWER.unpack_from(message.payload)
     cgroup = netlink.attributes(message.payload, _ANSWER.size).get(_CGROUP_ID)
-    return TcpSocket(state, inode, _U64.unpack(cgroup)[0] if cgroup else 0)
+    return TcpSocket(state, inode, _U64.unpack(cgroup)[0] if cgroup else 0, user)
 
 
 def addresses_question(sequence: int) -> bytes:

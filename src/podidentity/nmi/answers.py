@@ -67,6 +67,8 @@ REFUSALS: dict[Reason, _Row] = {
     Reason.POD_ENDED: _DENIED,
     Reason.NOT_AMONG: _DENIED,
     Reason.AMBIGUOUS: _INVALID,
+    Reason.NOT_A_PROVIDER: _DENIED,
+    Reason.NO_CSI_VOLUME: _DENIED,
 }
 
 RETRY_AFTER = 20
@@ -88,3 +90,16 @@ def answer(error: PodIdentityError, *, retry_after_header: bool = False) -> Answ
     status, word = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
     wait = error.retry_after if isinstance(error, TokenThrottled) else 0
     return Answer(status, word, str(error), wait)
+
+
+def host_answer(error: PodIdentityError) -> Answer:
+    """Return what the CSI driver's provider is told.
+
+    It shows status and body to people, and asks again whatever they are: a pod without a label
+    has no identity (404), as it always was, where a client of IMDS is told what IMDS would say.
+    """
+    told = answer(error)
+    if isinstance(error, Refused) and error.refusal.reason is Reason.NO_LABEL:
+        status, word = _ABSENT
+        return told._replace(status=status, error=word)
+    return told

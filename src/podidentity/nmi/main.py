@@ -12,7 +12,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.delegation import Delegation
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.selection import Ambiguity
 from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
+from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.listener import Listener
 from podidentity.nmi.probes import Check, Probes
 from podidentity.nmi.routes import RoutePolicy, Routes
@@ -98,14 +100,27 @@ def _routes(
     stack.push_async_callback(imds.close)
     tokens = TokenCache(imds, clock)
     stack.push_async_callback(tokens.close)
-    service = TokenService(
+    policy = Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous))
+
+    def service(policy: Policy) -> TokenService:
+        return TokenService(
+            cluster=cluster, tokens=tokens, attestor=attestor, clock=clock, policy=policy
+        )
+
+    host = HostTokenService(
+        # The provider cannot name one of several identities.
+        service(replace(policy, ambiguity=Ambiguity.WEIGHT)),
         cluster=cluster,
-        tokens=tokens,
         attestor=attestor,
         clock=clock,
-        policy=Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous)),
+        delegation=_delegation(settings),
     )
-    return Routes(service, imds, clock, _route_policy(settings))
+    return Routes(service(policy), host, imds, clock, _route_policy(settings))
+
+
+def _delegation(settings: NmiSettings) -> Delegation:
+    root = settings.host_token == "root"  # noqa: S105 - a choice
+    return Delegation(callers=settings.host_token_callers, root=root)
 
 
 def _intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Interception:

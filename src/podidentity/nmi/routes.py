@@ -14,12 +14,15 @@ from time import perf_counter
 from typing import Protocol
 
 from podidentity.core.errors import InvalidRequest, PodIdentityError, Refused
+from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.answers import Answer, answer
+from podidentity.nmi.answers import Answer, answer, host_answer
+from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.http import Request, Response
 from podidentity.nmi.service import Outcome, TokenService
 from podidentity.telemetry import fields
+from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds_server import parse_request, render_answer, render_error
 from podidentity.wire.metadata import AllowList, Route, Target, classify, without_user_data
 
@@ -76,9 +79,15 @@ class Routes:
     """The handler of NMI's listener."""
 
     def __init__(
-        self, service: TokenService, metadata: MetadataSource, clock: Clock, policy: RoutePolicy
+        self,
+        service: TokenService,
+        host: HostTokenService,
+        metadata: MetadataSource,
+        clock: Clock,
+        policy: RoutePolicy,
     ) -> None:
         self._service = service
+        self._host = host
         self._metadata = metadata
         self._clock = clock
         self._policy = policy
@@ -92,9 +101,11 @@ class Routes:
         if request.method != "GET":
             return self._plain(request, begun, _NOT_GET)
         try:
-            self._check_headers(request)
+            self._check_headers(request, target.route)
             if target.route is Route.FORWARD:
                 return await self._forward(request, target, begun)
+            if target.route is Route.HOST_TOKEN:
+                return await self._host_token(request, target, begun)
             return await self._token(request, target, begun)
         except PodIdentityError as error:
             return self._plain(request, begun, answer(error), type(error).__name__)
@@ -102,11 +113,13 @@ class Routes:
             _line(request, begun, CLIENT_LEFT, "the client left before its answer")
             raise
 
-    def _check_headers(self, request: Request) -> None:
+    def _check_headers(self, request: Request, route: Route) -> None:
         if "x-forwarded-for" in request.headers:
             raise InvalidRequest(_FORWARDED)
         values = request.headers.get("metadata", [])
-        if self._policy.header_required and [value.lower() for value in values] != ["true"]:
+        # The CSI driver's provider sends none; that its own names are needed protects as well.
+        required = self._policy.header_required and route is not Route.HOST_TOKEN
+        if required and [value.lower() for value in values] != ["true"]:
             raise InvalidRequest(_NO_HEADER)
 
     async def _token(self, request: Request, target: Target, begun: float) -> Response:
@@ -119,6 +132,21 @@ class Routes:
         assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
         told = answer(outcome.error, retry_after_header=self._policy.retry_after_header)
         _outcome_line(request, begun, told.status, asked, outcome)
+        return _response(told)
+
+    async def _host_token(self, request: Request, target: Target, begun: float) -> Response:
+        named = parse_pod_name(request.headers)
+        asked = parse_request(target.query)
+        outcome = await self._host.answer(request.caller, named, asked)
+        if outcome.token is not None and outcome.identity is not None:
+            client_id = outcome.identity.client_id or outcome.token.client_id
+            now = self._clock.time()
+            body = render_host_answer(outcome.token, str(client_id), asked.resource, now)
+            _outcome_line(request, begun, HTTPStatus.OK, asked, outcome)
+            return Response(HTTPStatus.OK, body)
+        assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
+        told = host_answer(outcome.error)
+        _outcome_line(request, begun, told.status, asked, outcome, named=named)
         return _response(told)
 
     async def _forward(self, request: Request, target: Target, begun: float) -> Response:
@@ -149,9 +177,17 @@ def _response(told: Answer) -> Response:
 
 
 def _outcome_line(
-    request: Request, begun: float, status: int, asked: TokenRequest, outcome: Outcome
+    request: Request,
+    begun: float,
+    status: int,
+    asked: TokenRequest,
+    outcome: Outcome,
+    *,
+    named: ObjectRef | None = None,
 ) -> None:
-    error, pod, identity = outcome.error, outcome.pod, outcome.identity
+    """Write the line of a token request; `named` is the pod that another asked for."""
+    error, identity = outcome.error, outcome.identity
+    pod = outcome.pod.ref if outcome.pod else named
     # The operator reads more than the pod: objects of other namespaces, and what to do next.
     refusal = error.refusal if isinstance(error, Refused) else None
     message = str(refusal or error or "token given")
@@ -160,15 +196,15 @@ def _outcome_line(
         begun,
         status,
         message,
-        pod=pod.ref.name if pod else None,
-        namespace=pod.ref.namespace if pod else None,
+        pod=pod.name if pod else None,
+        namespace=pod.namespace if pod else None,
         identity=identity.ref.name if identity else None,
         client_id=identity.client_id if identity else None,
         resource=asked.resource,
         asked=asked.asked,
         source=outcome.origin,
         reason=refusal.reason if refusal else type(error).__name__ if error else None,
-        proof=outcome.detail if error else None,
+        proof=outcome.detail if error or outcome.delegated else None,
     )
 
 

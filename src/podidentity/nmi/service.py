@@ -9,7 +9,6 @@ may not have told us of the pod yet, and a binding or identity may have been mad
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from podidentity.core.errors import (
@@ -25,6 +24,7 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.selection import Ambiguity, select
 from podidentity.core.tokens import AccessToken, TokenRequest
+from podidentity.nmi.waiting import awaited, change_within
 from podidentity.wire.imds_client import NotYetAttached
 
 STRANGER_WAIT = 2.0
@@ -66,6 +66,8 @@ class Outcome:
     origin: Origin | None = None
     detail: str = ""
     """For the operator's eyes: what the kernel said."""
+    delegated: bool = False
+    """Whether another asked in the pod's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class TokenService:
         outcome = Outcome()
         try:
             outcome.pod = pod = await self._pod(caller, outcome)
-            await self._token(outcome, pod, request)
+            await self.serve(outcome, pod, request)
         except PodIdentityError as error:
             outcome.error = error
         return outcome
@@ -122,13 +124,12 @@ class TokenService:
         return pod
 
     async def _candidates(self, address: str) -> list[Pod]:
-        deadline = self._clock.monotonic() + STRANGER_WAIT
-        while not (found := list(self._cluster.pods_at(address))):
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                raise self._stranger(address)
-            await self._change_within(left)
-        return found
+        found = await awaited(
+            lambda: self._cluster.pods_at(address), self._cluster, self._clock, STRANGER_WAIT
+        )
+        if not found:
+            raise self._stranger(address)
+        return list(found)
 
     def _stranger(self, address: str) -> PodIdentityError:
         if not self._cluster.synced:
@@ -137,7 +138,8 @@ class TokenService:
 
     # What does it get?
 
-    async def _token(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> None:
+    async def serve(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> None:
+        """Put the token that answers a request of `pod` into `outcome`; raise PodIdentityError."""
         while True:
             identity = outcome.identity = await self._identity(outcome, pod, request)
             try:
@@ -148,7 +150,7 @@ class TokenService:
                 left = self._hold_left(pod)
                 if left <= 0:
                     raise
-                await self._change_within(min(RETRY_PAUSE, left))
+                await change_within(self._cluster, self._clock, min(RETRY_PAUSE, left))
             else:
                 return
 
@@ -162,40 +164,32 @@ class TokenService:
             left = self._hold_left(pod)
             if found.reason not in _MAY_COME or left <= 0:
                 raise Refused(found)
-            await self._change_within(left)
+            await change_within(self._cluster, self._clock, left)
 
     def _as_it_is_now(self, pod: Pod) -> Pod:
         """Return the pod as last watched: while a request waited, its label may have changed."""
-        for address in pod.addresses:
-            for now in self._cluster.pods_at(address):
-                if now.uid == pod.uid:
-                    return now
-        raise UnknownCaller("the pod has ended")
+        now = self._cluster.pod(pod.ref)
+        if now is None or now.uid != pod.uid or now.ended:
+            raise UnknownCaller("the pod has ended")
+        return now
 
     def _hold_left(self, pod: Pod) -> float:
         return self._cluster.changed_at(pod) + self._policy.hold - self._clock.monotonic()
 
-    async def _change_within(self, seconds: float) -> None:
-        """Return at the next change of the cluster, or after so many seconds."""
-        waits = {
-            asyncio.ensure_future(self._cluster.changed()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
-
-def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
-    outcome.detail = proof.detail
+def must_be_proven(proof: Proof) -> None:
+    """Raise NotReady or UnprovenCaller unless the kernel has said whose a connection is."""
     if proof.verdict is Verdict.UNKNOWN:
         raise NotReady("the connection cannot be proved to be the pod's for a moment")
     if proof.verdict is Verdict.GONE:
         raise UnprovenCaller("the client has closed the connection")
     if proof.verdict is not Verdict.PROVEN:
         raise UnprovenCaller("the connection is not that of the pod whose address it has")
+
+
+def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
+    outcome.detail = proof.detail
+    must_be_proven(proof)
     if not proof.pod_uid:
         return _only(candidates)
     for pod in candidates:

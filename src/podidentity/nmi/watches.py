@@ -13,7 +13,8 @@ from podidentity.adapters.reflector import Reflector, Server, Source
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
-from podidentity.wire.manifests import parse_binding, parse_identity, parse_pod
+from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.pods import parse_pod
 
 _log = logging.getLogger("podidentity.watch")
 

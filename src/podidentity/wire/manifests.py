@@ -10,29 +10,23 @@ project. Up to its release 1.5 some names were spelt with a capital; those are s
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 
 from podidentity.core.ids import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
-    ATTESTATION_ANNOTATION,
     AzureIdentity,
     AzureIdentityBinding,
     IdentityType,
     Malformed,
-    Phase,
-    Pod,
 )
 
 API_VERSION = "aadpodidentity.k8s.io/v1"
 IDENTITY_KIND = "AzureIdentity"
 BINDING_KIND = "AzureIdentityBinding"
 
-_CONFIG_HASH = "kubernetes.io/config.hash"
 _Raw = bytes | msgspec.Raw
 _T = TypeVar("_T")
 
@@ -46,64 +40,13 @@ class _Meta(msgspec.Struct):
     namespace: str = ""
 
 
-class _PodMeta(_Meta, rename="camel"):
-    uid: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    creation_timestamp: datetime | None = None
-
-
-class _PodSpec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-    service_account_name: str = ""
-    host_network: bool = False
-
-
-class _PodStatus(msgspec.Struct, rename="camel"):
-    phase: str = ""
-    pod_ip: str = msgspec.field(name="podIP", default="")
-    pod_ips: list[dict[str, str]] | None = msgspec.field(name="podIPs", default=None)
-    start_time: datetime | None = None
-
-
-class _Pod(msgspec.Struct):
-    metadata: _PodMeta
-    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
-    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
-
-
 class _Custom(msgspec.Struct):
     metadata: _Meta
     spec: Any = None
 
 
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_POD = msgspec.json.Decoder(_Pod)
 _CUSTOM = msgspec.json.Decoder(_Custom)
-
-
-def parse_pod(raw: _Raw) -> Pod:
-    """Return the pod in `raw`; raise ValueError for what no API server stores."""
-    try:
-        pod = _POD.decode(raw)
-    except _BROKEN as error:
-        raise ValueError(f"not a pod: {error}") from error
-    meta, status = pod.metadata, pod.status
-    annotations = meta.annotations or {}
-    begun = status.start_time or meta.creation_timestamp
-    return Pod(
-        ref=ObjectRef(meta.namespace, meta.name),
-        uid=meta.uid,
-        node=pod.spec.node_name,
-        service_account=pod.spec.service_account_name or "default",
-        labels=meta.labels or {},
-        addresses=_addresses(status),
-        host_network=pod.spec.host_network,
-        phase=_phase(status.phase),
-        started=begun.timestamp() if begun else 0.0,
-        attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
-        config_hash=annotations.get(_CONFIG_HASH, ""),
-    )
 
 
 def parse_identity(raw: _Raw) -> AzureIdentity | Malformed:
@@ -228,22 +171,3 @@ def _text(spec: dict[str, Any], name: str) -> str:
 
 def _wrong(name: str, must: str, value: object) -> _Unusable:
     return _Unusable(f"spec.{name} must be {must}, not {repr(value)[:80]}")
-
-
-def _addresses(status: _PodStatus) -> tuple[str, ...]:
-    texts = [entry.get("ip", "") for entry in status.pod_ips or []] or [status.pod_ip]
-    return tuple(dict.fromkeys(address for text in texts if (address := _canonical(text))))
-
-
-def _canonical(text: str) -> str:
-    try:
-        return ipaddress.ip_address(text).compressed
-    except ValueError:
-        return ""
-
-
-def _phase(text: str) -> Phase:
-    try:
-        return Phase(text or Phase.PENDING)
-    except ValueError:
-        return Phase.UNKNOWN

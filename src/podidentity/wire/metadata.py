@@ -24,6 +24,7 @@ USER_DATA = ("userdata", "customdata")
 
 _INFO = "/metadata/identity/info"
 _TOKEN = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
+_HOST_TOKEN = "/host/token"  # noqa: S105 - a path
 # No `%`, `\`, `;` or other character that some parser reads as something else.
 _PLAIN = re.compile(r"/[A-Za-z0-9_.~:/-]*", re.ASCII)
 _QUERY = re.compile(r"[!-~]*", re.ASCII)
@@ -35,6 +36,8 @@ class Route(Enum):
 
     TOKEN = auto()
     """Answered here."""
+    HOST_TOKEN = auto()
+    """A token of a pod, for the Secrets Store CSI driver on the pod's node."""
     FORWARD = auto()
     """Asked from the real service; `Target.path` is what to ask for."""
     BLOCKED = auto()
@@ -110,6 +113,8 @@ def without_user_data(body: bytes) -> bytes:
 def _route(path: str, allow: AllowList) -> Route:
     if path in {_TOKEN, f"{_TOKEN}/"}:
         return Route.TOKEN
+    if path in {_HOST_TOKEN, f"{_HOST_TOKEN}/"}:
+        return Route.HOST_TOKEN
     if path == _INFO:
         return Route.FORWARD
     segments = _segments(path)

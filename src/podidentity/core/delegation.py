@@ -1,0 +1,75 @@
+"""Who may ask for a token in another pod's name, and for which pods.
+
+The Azure provider of the Secrets Store CSI driver reads a pod's secrets from a vault before the
+pod runs, with the pod's identity. It asks from the node's own network and says whose token it
+wants: whoever may do that has the identities of every pod of the node. So the rule names service
+accounts, and pods that mount the driver's volumes; nobody else asks, and no other pod is named.
+
+https://azure.github.io/secrets-store-csi-driver-provider-azure/docs/configurations/identity-access-modes/pod-identity-mode/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podidentity.core.ids import ObjectRef
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Pod
+
+CSI_DRIVER = "secrets-store.csi.k8s.io"
+
+PROVIDERS = (
+    ObjectRef("kube-system", "csi-secrets-store-provider-azure"),
+    ObjectRef("kube-system", "aks-secrets-store-provider-azure"),
+)
+"""Service accounts of the provider: of its own chart, and of the AKS add-on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """What an operator allows."""
+
+    callers: tuple[ObjectRef, ...] = PROVIDERS
+    """Service accounts whose pods may ask."""
+    root: bool = False
+    """Whether root of the node may ask: all of its processes, where pods have no cgroups."""
+
+    def refuses(self, pod: Pod | None, *, root: bool) -> Refusal | None:
+        """Return why a caller of the node's own network may not ask, if so.
+
+        Args:
+            pod: whose process it is; None where it is no known pod's.
+            root: whether the process was root's.
+        """
+        if pod is None:
+            return None if root and self.root else _NOBODY
+        if ObjectRef(pod.ref.namespace, pod.service_account) in self.callers and not pod.ended:
+            return None
+        return Refusal(
+            reason=Reason.NOT_A_PROVIDER,
+            message=f"Pod {pod.ref} with service account {pod.service_account} may not ask for "
+            "the tokens of other pods.",
+            next_step="If it is a provider of the Secrets Store CSI driver, name its service "
+            "account: --host-token-callers=NAMESPACE/NAME.",
+            about=pod.ref,
+        )
+
+
+_NOBODY = Refusal(
+    reason=Reason.NOT_A_PROVIDER,
+    message="The caller is not known to be a pod that may ask for the tokens of other pods.",
+    next_step="Where pods have no cgroups that tell them apart, --host-token=root lets every root "
+    "process of the node ask.",
+)
+
+
+def not_to_be_named(pod: Pod) -> Refusal | None:
+    """Return why no token of `pod` is given to another, if so."""
+    if CSI_DRIVER in pod.csi_drivers:
+        return None
+    return Refusal(
+        reason=Reason.NO_CSI_VOLUME,
+        message=f"Pod {pod.ref} mounts no volume of {CSI_DRIVER}.",
+        next_step="Nothing is to be done: only what such a volume needs is fetched for a pod.",
+        about=pod.ref,
+    )

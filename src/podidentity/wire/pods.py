@@ -1,0 +1,103 @@
+"""Pods, from JSON to what the rules and the proof need to know of them.
+
+Structs name only the fields that we read, so that a pod of 10 kB costs microseconds.
+
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import datetime
+
+import msgspec
+
+from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ATTESTATION_ANNOTATION, Phase, Pod
+
+_CONFIG_HASH = "kubernetes.io/config.hash"
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    creation_timestamp: datetime | None = None
+
+
+class _Csi(msgspec.Struct):
+    driver: str = ""
+
+
+class _Volume(msgspec.Struct):
+    csi: _Csi | None = None
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+    service_account_name: str = ""
+    host_network: bool = False
+    volumes: list[_Volume] | None = None
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    phase: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
+    pod_ips: list[dict[str, str]] | None = msgspec.field(name="podIPs", default=None)
+    start_time: datetime | None = None
+
+
+class _Pod(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_POD = msgspec.json.Decoder(_Pod)
+
+
+def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
+    """Return the pod in `raw`; raise ValueError for what no API server stores."""
+    try:
+        pod = _POD.decode(raw)
+    except _BROKEN as error:
+        raise ValueError(f"not a pod: {error}") from error
+    meta, status = pod.metadata, pod.status
+    annotations = meta.annotations or {}
+    begun = status.start_time or meta.creation_timestamp
+    return Pod(
+        ref=ObjectRef(meta.namespace, meta.name),
+        uid=meta.uid,
+        node=pod.spec.node_name,
+        service_account=pod.spec.service_account_name or "default",
+        labels=meta.labels or {},
+        addresses=_addresses(status),
+        host_network=pod.spec.host_network,
+        phase=_phase(status.phase),
+        started=begun.timestamp() if begun else 0.0,
+        attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
+        csi_drivers=frozenset(v.csi.driver for v in pod.spec.volumes or () if v.csi),
+        config_hash=annotations.get(_CONFIG_HASH, ""),
+    )
+
+
+def _addresses(status: _Status) -> tuple[str, ...]:
+    texts = [entry.get("ip", "") for entry in status.pod_ips or []] or [status.pod_ip]
+    return tuple(dict.fromkeys(address for text in texts if (address := _canonical(text))))
+
+
+def _canonical(text: str) -> str:
+    try:
+        return ipaddress.ip_address(text).compressed
+    except ValueError:
+        return ""
+
+
+def _phase(text: str) -> Phase:
+    try:
+        return Phase(text or Phase.PENDING)
+    except ValueError:
+        return Phase.UNKNOWN

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import Phase
+from podidentity.wire.pods import parse_pod
+
+META = {"namespace": "shop", "name": "orders"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{}", b'{"metadata":3}', b"\xff", b'{"metadata":{},"spec":' + b"[" * 10_000],
+)
+def test_what_no_api_server_stores_is_a_value_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not a pod"):
+        parse_pod(text)
+
+
+def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
+    found = parse_pod(
+        json.dumps(
+            {
+                "metadata": {
+                    "namespace": "shop",
+                    "name": "orders-0",
+                    "uid": "u1",
+                    "labels": {"aadpodidbinding": "app"},
+                    "annotations": {
+                        "aadpodidentity.k8s.io/attestation": "address",
+                        "kubernetes.io/config.hash": "abc",
+                    },
+                    "creationTimestamp": "2026-11-25T12:00:00Z",
+                },
+                "spec": {
+                    "nodeName": "n1",
+                    "serviceAccountName": "orders",
+                    "hostNetwork": True,
+                    "containers": [{"name": "c"}],
+                    "volumes": [
+                        {"name": "a", "emptyDir": {}},
+                        {"name": "b", "csi": {"driver": "secrets-store.csi.k8s.io"}},
+                        {"name": "c", "csi": {"driver": "secrets-store.csi.k8s.io"}},
+                    ],
+                },
+                "status": {
+                    "phase": "Running",
+                    "podIP": "10.0.0.1",
+                    "podIPs": [{"ip": "10.0.0.1"}, {"ip": "FD00::0:1"}, {"ip": "rubbish"}],
+                    "startTime": "2026-11-25T12:00:05Z",
+                },
+            }
+        ).encode()
+    )
+    assert found.ref == ObjectRef("shop", "orders-0")
+    assert found.addresses == ("10.0.0.1", "fd00::1")
+    assert (found.uid, found.node, found.service_account) == ("u1", "n1", "orders")
+    assert (found.selector, found.attestation, found.config_hash) == ("app", "address", "abc")
+    assert (found.phase, found.host_network) == (Phase.RUNNING, True)
+    assert found.started == 1795608005.0
+    assert found.csi_drivers == {"secrets-store.csi.k8s.io"}
+
+
+@pytest.mark.parametrize(
+    ("status", "addresses", "phase"),
+    [
+        ({}, (), Phase.PENDING),
+        ({"podIP": "10.0.0.1", "phase": "Failed"}, ("10.0.0.1",), Phase.FAILED),
+        ({"podIP": "", "podIPs": None, "phase": "Odd"}, (), Phase.UNKNOWN),
+    ],
+)
+def test_a_pod_may_lack_almost_everything(
+    status: Any, addresses: tuple[str, ...], phase: Phase
+) -> None:
+    found = parse_pod(json.dumps({"metadata": META, "status": status}).encode())
+    assert (found.addresses, found.phase) == (addresses, phase)
+    assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)
+    assert found.csi_drivers == set()
