@@ -32,3 +32,17 @@ async def test_a_shell_that_ends_says_what_it_said_last() -> None:
     with pytest.raises(ShellEnded, match="farewell"):
         await shell.run("echo farewell; exit 3")
     await shell.close()
+
+
+async def test_a_shell_at_a_terminal_has_one_and_shows_neither_echo_nor_prompt() -> None:
+    shell = await Shell.open_at_terminal(["sh"], {**os.environ, "PS1": "$ ", "TERM": "xterm"})
+    assert (await shell.run("[ -t 0 ] && [ -t 1 ] && tty | grep -c /dev/pts")).output == "1"
+    assert (await shell.run("export A=1; stty size")).output == "40 160"
+    ran = await shell.run("echo $A\nprintf 'no newline'; false")
+    assert (ran.output, ran.exit) == ("1\nno newline", 1)
+    await shell.close()
+
+
+async def test_a_program_at_a_terminal_that_ends_says_what_it_said_last() -> None:
+    with pytest.raises(ShellEnded, match="not found"):
+        await Shell.open_at_terminal(["sh", "-c", "echo pod not found; exit 1"], os.environ)
