@@ -7,7 +7,7 @@ import uuid
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, discovery, status, tokens
+from podidentity_sandbox.cluster import bodies, discovery, presentation, status, tokens
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
@@ -91,10 +91,8 @@ class Api:
 
 def _negotiate(request: web.Request) -> None:
     """Refuse a client that does not take JSON; of several wishes one that we can meet is enough."""
-    wishes = [wish.split(";")[0].strip() for wish in request.headers.get("Accept", "").split(",")]
-    if any(wish in ("", "*/*", "application/*", bodies.JSON) for wish in wishes):
-        return
-    raise status.not_acceptable([bodies.JSON])
+    if not any(True for _ in presentation.wishes(request.headers.get("Accept", ""))):
+        raise status.not_acceptable(presentation.SERVED)
 
 
 def _no_such_page() -> web.Response:

@@ -43,15 +43,19 @@ class Page:
     token: str = ""
     remaining: int = 0
 
-    def raw(self, kind: ResourceType) -> bytes:
-        """Return the list as JSON."""
+    def metadata(self) -> Obj:
+        """Return the list's metadata."""
         metadata: Obj = {"resourceVersion": str(self.revision)}
         if self.token:
             metadata |= {"continue": self.token, "remainingItemCount": self.remaining}
+        return metadata
+
+    def raw(self, kind: ResourceType) -> bytes:
+        """Return the list as JSON."""
         head = {
             "kind": kind.list_kind or f"{kind.kind}List",
             "apiVersion": kind.api_version,
-            "metadata": metadata,
+            "metadata": self.metadata(),
         }
         items = b",".join(item(kind, record) for record in self.records)
         return encode(head)[:-1] + b',"items":[' + items + b"]}"

@@ -75,6 +75,8 @@ class ResourceType:
     """Only of custom resources: prunes, defaults and validates."""
     shape: Schema | None = None
     """Only of built-in kinds: the JSON types of the fields that are read here."""
+    columns: Sequence[Obj] = ()
+    """Only of custom resources: additionalPrinterColumns of its definition."""
 
     @property
     def key(self) -> str:

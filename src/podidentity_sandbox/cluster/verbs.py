@@ -8,11 +8,21 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, listing, patch, podstreams, selectors, status, watch
-from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster import (
+    bodies,
+    listing,
+    patch,
+    podstreams,
+    presentation,
+    selectors,
+    status,
+    watch,
+)
+from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.podstreams import PodStreams
+from podidentity_sandbox.cluster.presentation import Presentation
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import SUBRESOURCES, Write
 from podidentity_sandbox.cluster.storage import Record, encode
@@ -34,6 +44,11 @@ class Call:
     def query(self) -> Mapping[str, str]:
         """The query's parameters."""
         return self.request.query
+
+    @property
+    def presentation(self) -> Presentation:
+        """How the client wants to see objects."""
+        return presentation.choose(self.request.headers.get("Accept", ""), self.query, clock)
 
     @property
     def namespace(self) -> str:
@@ -109,7 +124,7 @@ class Verbs:
         return selectors.select(call.kind, call.namespace, info.label_selector, info.field_selector)
 
     async def _get(self, call: Call) -> Answer:
-        return json_answer(self._record(call).raw)
+        return json_answer(call.presentation.one(call.kind, self._record(call)))
 
     async def _list(self, call: Call) -> Answer:
         paging = listing.Paging(
@@ -119,7 +134,7 @@ class Verbs:
             match=call.query.get("resourceVersionMatch", ""),
         )
         page = listing.page(self._cluster.storage, call.kind, self._selection(call), paging)
-        return json_answer(page.raw(call.kind))
+        return json_answer(call.presentation.page(call.kind, page))
 
     async def _watch(self, call: Call) -> Answer:
         wanted = watch.WatchRequest(
@@ -129,6 +144,7 @@ class Verbs:
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
             seconds=bodies.number(call.query, "timeoutSeconds", watch.DEFAULT_SECONDS),
+            shown=call.presentation.events(call.kind),
         )
         watch.check(self._cluster.storage, wanted)
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -146,7 +162,8 @@ class Verbs:
         body = await bodies.read(call.request)
         write = bodies.write_options(call.query)
         record = self._cluster.resources.create(call.kind, call.namespace, body, write)
-        return json_answer(record.raw, 201, write.warnings)
+        shown = call.presentation.one(call.kind, record)
+        return json_answer(shown, 201, write.warnings)
 
     async def _update(self, call: Call) -> Answer:
         body = await bodies.read(call.request)
@@ -164,13 +181,13 @@ class Verbs:
         changed = self._cluster.resources.update(
             call.kind, record, body, write, subresource=call.info.subresource
         )
-        return json_answer(changed.raw, 200, write.warnings)
+        return json_answer(call.presentation.one(call.kind, changed), 200, write.warnings)
 
     async def _delete(self, call: Call) -> Answer:
         deletion = await bodies.deletion(call.request)
         record, gone = self._cluster.resources.delete(call.kind, self._record(call), deletion)
         if not gone:
-            return json_answer(record.raw)
+            return json_answer(call.presentation.one(call.kind, record))
         kind = call.kind
         done: Obj = status.success(record.name, kind.group, kind.plural, record.uid)
         return json_answer(encode(done))

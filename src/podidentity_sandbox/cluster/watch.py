@@ -17,7 +17,7 @@ from podidentity_sandbox.cluster.listing import parse_revision
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.selectors import Selection
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Storage, encode
+from podidentity_sandbox.cluster.storage import Change, Record, Storage, encode
 
 BOOKMARK_SECONDS = 60.0
 DEFAULT_SECONDS = 1800
@@ -37,6 +37,8 @@ class WatchRequest:
     initial_events: bool = False
     """sendInitialEvents: what is there, then a bookmark that says so."""
     seconds: int = DEFAULT_SECONDS
+    shown: Callable[[Record], bytes] = lambda record: record.raw
+    """How the objects of the events are shown."""
 
 
 def line(event: str, raw: bytes) -> bytes:
@@ -44,29 +46,31 @@ def line(event: str, raw: bytes) -> bytes:
     return b'{"type":"' + event.encode() + b'","object":' + raw + b"}\n"
 
 
-def bookmark(kind: ResourceType, revision: int, *, initial_end: bool = False) -> bytes:
+def bookmark(request: WatchRequest, revision: int, *, initial_end: bool = False) -> bytes:
     """Return a BOOKMARK: an object with nothing but the revision that the watch has reached."""
+    kind = request.kind
     metadata: dict[str, object] = {"resourceVersion": str(revision)}
     if initial_end:
         metadata["annotations"] = INITIAL_END
     head = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
-    return line("BOOKMARK", encode(head))
+    return line("BOOKMARK", request.shown(Record(head, encode(head), revision)))
 
 
-def shown(change: Change, matches: Callable[[dict[str, object]], bool]) -> bytes:
+def event(change: Change, request: WatchRequest) -> bytes:
     """Return the event that a change is for a watcher with this selection; b"" for none."""
+    matches = request.selection.matches
     before = change.previous is not None and matches(change.previous.object)
     after = change.event != "DELETED" and matches(change.record.object)
     if after:
-        return line("MODIFIED" if before else "ADDED", change.record.raw)
+        return line("MODIFIED" if before else "ADDED", request.shown(change.record))
     if not before or change.previous is None:
         return b""
     if change.event == "DELETED":
-        return line("DELETED", change.record.raw)
+        return line("DELETED", request.shown(change.record))
     # It left the selection: its last state inside it, at the revision of the change.
     last = change.previous.thaw()
     last["metadata"]["resourceVersion"] = str(change.record.revision)
-    return line("DELETED", encode(last))
+    return line("DELETED", request.shown(Record(last, encode(last), change.record.revision)))
 
 
 def check(storage: Storage, request: WatchRequest) -> None:
@@ -86,9 +90,11 @@ async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[byte
     if not position or request.initial_events:
         records = storage.all(kind.key, selection.namespace)
         position = storage.revision
-        yield b"".join(line("ADDED", r.raw) for r in records if selection.matches(r.object))
+        yield b"".join(
+            line("ADDED", request.shown(r)) for r in records if selection.matches(r.object)
+        )
         if request.initial_events and request.bookmarks:
-            yield bookmark(kind, position, initial_end=True)
+            yield bookmark(request, position, initial_end=True)
     while not shelf.closed and loop.time() < deadline:
         moved = shelf.moved
         try:
@@ -97,13 +103,13 @@ async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[byte
             yield line("ERROR", encode(error.body()))
             return
         position = storage.revision
-        lines = b"".join(shown(change, selection.matches) for change in changes)
+        lines = b"".join(event(change, request) for change in changes)
         if lines:
             yield lines
             continue
         quiet = not await _moves(moved, min(BOOKMARK_SECONDS, deadline - loop.time()))
         if quiet and request.bookmarks:
-            yield bookmark(kind, position)
+            yield bookmark(request, position)
 
 
 async def _moves(moved: asyncio.Event, seconds: float) -> bool:

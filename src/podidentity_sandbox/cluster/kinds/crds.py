@@ -13,7 +13,9 @@ from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds import structural
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.status import Cause
+from podidentity_sandbox.cluster.tables import jsonpath
 
+COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 GROUP = "apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer that keeps a definition until its objects are gone."""
@@ -41,7 +43,16 @@ SHAPE = {
                 "storage": bool,
                 "schema": {"openAPIV3Schema": {}},
                 "subresources": {"status": {}},
-                "additionalPrinterColumns": [{"name": str, "type": str, "jsonPath": str}],
+                "additionalPrinterColumns": [
+                    {
+                        "name": str,
+                        "type": str,
+                        "format": str,
+                        "description": str,
+                        "priority": int,
+                        "jsonPath": str,
+                    }
+                ],
             }
         ],
     }
@@ -109,12 +120,30 @@ def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:
         where = f"spec.versions[{index}]"
         for fault in names.label_faults(version.get("name", "")):
             yield status.invalid(f"{where}.name", version.get("name", ""), fault)
+        for number, column in enumerate(version.get("additionalPrinterColumns", [])):
+            yield from _column_faults(column, f"{where}.additionalPrinterColumns[{number}]")
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         place = f"{where}.schema.openAPIV3Schema"
         if not schema:
             yield status.required(place, "schemas are required")
         else:
             yield from structural.faults(schema, place)
+
+
+def _column_faults(column: Obj, where: str) -> Iterator[Cause]:
+    """Yield the faults of a printer column."""
+    if not column.get("name"):
+        yield status.required(f"{where}.name")
+    kinds = f"must be one of {','.join(sorted(COLUMN_TYPES))}"
+    if not column.get("type"):
+        yield status.required(f"{where}.type", kinds)
+    elif column["type"] not in COLUMN_TYPES:
+        yield status.invalid(f"{where}.type", column["type"], kinds)
+    path = column.get("jsonPath")
+    if not path:
+        yield status.required(f"{where}.jsonPath")
+    elif not jsonpath.readable(path):
+        yield status.invalid(f"{where}.jsonPath", path, "only simple paths are read here")
 
 
 def stored_version(definition: Obj) -> Obj:
@@ -141,4 +170,5 @@ def type_of(definition: Obj) -> ResourceType:
         generation=True,
         unconditional_update=False,
         schema=version["schema"]["openAPIV3Schema"],
+        columns=tuple(version.get("additionalPrinterColumns", ())),
     )

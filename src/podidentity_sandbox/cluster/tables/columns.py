@@ -1,0 +1,112 @@
+"""What a column is, and the cells that many kinds have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.storage import field_of
+from podidentity_sandbox.cluster.tables.ages import since
+
+Cell = Callable[[Obj, datetime], Json]
+"""What stands in a column for an object, now."""
+NONE = "<none>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column, as a TableColumnDefinition."""
+
+    name: str
+    cell: Cell
+    type: str = "string"
+    format: str = ""
+    description: str = ""
+    wide: bool = False
+    """Shown with `-o wide` only."""
+
+    def definition(self) -> dict[str, Any]:
+        """Return what the client is told of the column."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "format": self.format,
+            "description": self.description,
+            "priority": int(self.wide),
+        }
+
+
+def text(name: str, path: str, *, wide: bool = False, absent: str = "") -> Column:
+    """Return a column of one field's text."""
+    return Column(name=name, wide=wide, cell=lambda obj, _: field_of(obj, path) or absent)
+
+
+def count(name: str, path: str) -> Column:
+    """Return a column of one field's number; 0 where the field is not there."""
+    return Column(name=name, type="integer", cell=lambda obj, _: field_of(obj, path) or 0)
+
+
+def joined(labels: Json) -> str:
+    """Return `a=b,c=d`, or <none>, as labels.FormatLabels does."""
+    if not isinstance(labels, Mapping) or not labels:
+        return NONE
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
+
+
+def selector(found: Json) -> str:
+    """Return a label selector as text, as metav1.FormatLabelSelector does."""
+    if not isinstance(found, Mapping):
+        return NONE
+    labels = found.get("matchLabels") or {}
+    parts = {key: f"{key}={value}" for key, value in labels.items()}
+    for rule in found.get("matchExpressions") or ():
+        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
+        match rule.get("operator"):
+            case "In":
+                parts[key] = f"{key} in ({values})"
+            case "NotIn":
+                parts[key] = f"{key} notin ({values})"
+            case "Exists":
+                parts[key] = key
+            case "DoesNotExist":
+                parts[key] = f"!{key}"
+    return ",".join(parts[key] for key in sorted(parts)) or NONE
+
+
+NAME = Column(
+    name="Name",
+    format="name",
+    cell=lambda obj, _: field_of(obj, "metadata.name") or "",
+    description=(
+        "Name must be unique within a namespace. Is required when creating resources, although "
+        "some resources may allow a client to request the generation of an appropriate name "
+        "automatically. Name is primarily intended for creation idempotence and configuration "
+        "definition. Cannot be updated. More info: "
+        "https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"
+    ),
+)
+CREATED = (
+    "CreationTimestamp is a timestamp representing the server time when this object was created. "
+    "It is not guaranteed to be set in happens-before order across separate operations. Clients "
+    "may not set this value. It is represented in RFC3339 form and is in UTC."
+)
+AGE = Column(
+    name="Age",
+    cell=lambda obj, now: since(field_of(obj, "metadata.creationTimestamp"), now),
+    description=(
+        f"{CREATED}\n\nPopulated by the system. Read-only. Null for lists. More info: "
+        "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+        "#metadata"
+    ),
+)
+CREATED_AT = Column(
+    name="Created At",
+    type="date",
+    cell=lambda obj, _: field_of(obj, "metadata.creationTimestamp") or "",
+    description=AGE.description,
+)
+DEFAULT = (NAME, CREATED_AT)
+"""Columns of a kind that has none of its own: roles and definitions."""
