@@ -88,20 +88,8 @@ class ScaleSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecretVersion:
-    """One version of a secret."""
-
-    version: str
-    value: str = field(repr=False)
-    created: int
-    """Seconds since 1970."""
-    content_type: str | None = None
-    tags: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Vault:
-    """A Key Vault with its secrets."""
+    """A Key Vault; its secrets are resources below it."""
 
     id: str
     name: str
@@ -110,9 +98,6 @@ class Vault:
     sku: Mapping[str, Any]
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
-    secrets: Mapping[str, tuple[SecretVersion, ...]] = field(default_factory=dict, repr=False)
-    """By names in lower case, the newest version last."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAccount:

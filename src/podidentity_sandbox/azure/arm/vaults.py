@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of, tags_of
@@ -51,7 +50,6 @@ def put_vault(call: Call) -> Reply:
         tags=tags_of(body),
         sku=properties["sku"],
         policies=_policies(call, properties, new=old is None),
-        secrets=old.secrets if old else MappingProxyType({}),
     )
     call.world.put(new)
     return Reply.json(_json(call, new), status=200 if old else 201)

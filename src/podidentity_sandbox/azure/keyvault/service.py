@@ -1,0 +1,100 @@
+"""The front of Key Vault: token, version, operation, access policy, in that order.
+
+The AKV codes and words are those that the real service was seen to send; which code a broken
+signature gets is not documented, so AKV10046 here stands for every signature that the published
+keys do not explain.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from podidentity_sandbox.azure.keyvault.errors import VaultError, bad_parameter
+from podidentity_sandbox.azure.keyvault.operations import operation_of
+from podidentity_sandbox.azure.keyvault.secrets import Call
+from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.state import Vault, World
+from podidentity_sandbox.azure.tokens import Issuer
+from podidentity_sandbox.azure.verification import Caller, Fault, TokenRefused, Verifier
+
+RESOURCE = "https://vault.azure.net"
+SUFFIX = ".vault.azure.net"
+
+
+class KeyVault:
+    """All vaults' data plane: the Host header names the vault."""
+
+    def __init__(self, world: World, issuer: Issuer) -> None:
+        self._world = world
+        self._verifier = Verifier(
+            keys=issuer.jwks, issuer=issuer.issuer, audiences=(RESOURCE, f"{RESOURCE}/")
+        )
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one request to NAME.vault.azure.net; the vault must exist."""
+        try:
+            reply = self._answer(request)
+        except VaultError as error:
+            reply = Reply.json({"error": error.error}, status=error.status, headers=error.headers)
+        place = {
+            "x-ms-keyvault-region": self._world.plan.location,
+            "x-ms-keyvault-service-version": "1.9.0.0",
+            "x-ms-request-id": str(uuid.uuid4()),
+            "Cache-Control": "no-cache",
+        }
+        return replace(reply, headers={**place, **reply.headers})
+
+    def _answer(self, request: Request) -> Reply:
+        vault = self._world.vault(request.host.removesuffix(SUFFIX))
+        if vault is None:
+            raise VaultError(404, "VaultNotFound", "There is no vault of this name.")
+        caller = self._authenticated(request)
+        if not request.parameter("api-version"):
+            raise bad_parameter("api-version must be specified")
+        operation, name, version = operation_of(request)
+        _check_policy(vault, caller, operation.permission)
+        call = Call(world=self._world, vault=vault, request=request, name=name, version=version)
+        return operation.do(call)
+
+    def _authenticated(self, request: Request) -> Caller:
+        if not request.bearer:
+            message = "AKV10000: Request is missing a Bearer or PoP token."
+            raise self._challenge(message)
+        try:
+            return self._verifier.verify(request.bearer, self._world.clock())
+        except TokenRefused as error:
+            raise self._challenge(self._words(error)) from error
+
+    def _challenge(self, message: str) -> VaultError:
+        authorization = f"https://login.microsoftonline.com/{self._world.plan.tenant_id}"
+        header = f'Bearer authorization="{authorization}", resource="{RESOURCE}"'
+        return VaultError(401, "Unauthorized", message, headers={"WWW-Authenticate": header})
+
+    def _words(self, error: TokenRefused) -> str:
+        if error.fault is Fault.AUDIENCE:
+            return f"AKV10022: Invalid audience. Expected {RESOURCE}, found: {error.detail}."
+        if error.fault is Fault.ISSUER:
+            expected = self._verifier.issuer
+            return f"AKV10032: Invalid issuer. Expected one of {expected}, found {error.detail}."
+        if error.fault in (Fault.UNKNOWN_KEY, Fault.SIGNATURE):
+            return "AKV10046: Unable to resolve the key used for signature validation."
+        if error.fault is Fault.EXPIRED:
+            return "[TokenExpired] Error validating token: 'S2S12086'."
+        return "[AggregatedAuthenticationFailure] Error validating token: 'S2S17001'."
+
+
+def _check_policy(vault: Vault, caller: Caller, permission: str) -> None:
+    for policy in vault.policies:
+        granted = {str(name).lower() for name in policy["permissions"].get("secrets", [])}
+        if policy["objectId"].lower() == caller.object_id and granted & {permission, "all"}:
+            return
+    who = f"appid={caller.app_id};oid={caller.object_id};iss={caller.issuer}"
+    raise VaultError(
+        403,
+        "Forbidden",
+        f"The user, group or application '{who}' does not have secrets {permission} permission on"
+        f" key vault '{vault.name};location={vault.location}'. For help resolving this issue,"
+        " please see https://go.microsoft.com/fwlink/?linkid=2125287",
+        inner="AccessDenied",
+    )
