@@ -5,6 +5,7 @@ from __future__ import annotations
 from podidentity_sandbox.azure.arm.service import Arm
 from podidentity_sandbox.azure.blob.service import BlobService
 from podidentity_sandbox.azure.entra import Entra
+from podidentity_sandbox.azure.graph import Graph
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.names import Place, place_of
@@ -20,6 +21,7 @@ class Front:
         self._services = {
             Place.ENTRA: Entra(world, issuer).handle,
             Place.ARM: Arm(world, issuer).handle,
+            Place.GRAPH: Graph(world, issuer).handle,
             Place.VAULT: KeyVault(world, issuer).handle,
             Place.BLOB: BlobService(world, issuer).handle,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from podidentity_sandbox.azure import keyvault
+from podidentity_sandbox.azure import graph, keyvault
 from podidentity_sandbox.azure.blob import service as blob
 from podidentity_sandbox.azure.state import World
 
@@ -17,6 +17,7 @@ class Place(Enum):
 
     ENTRA = auto()
     ARM = auto()
+    GRAPH = auto()
     VAULT = auto()
     BLOB = auto()
 
@@ -31,6 +32,8 @@ def place_of(world: World, host: str) -> Place | None:
         return Place.ENTRA
     if name in MANAGEMENT:
         return Place.ARM
+    if name == graph.HOST:
+        return Place.GRAPH
     if name.endswith(keyvault.SUFFIX) and world.vault(name.removesuffix(keyvault.SUFFIX)):
         return Place.VAULT
     if name.endswith(blob.SUFFIX) and world.account(name.removesuffix(blob.SUFFIX)):

@@ -42,6 +42,7 @@ def _seed_operator(world: World) -> None:
         app_id=plan.operator_id,
         name="operator",
         secret=plan.operator_secret,
+        reads_directory=True,
     )
     world.principals[operator.object_id] = operator
     name = stable_guid(plan.name, "operator is owner")

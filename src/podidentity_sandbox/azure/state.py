@@ -35,6 +35,8 @@ class Principal:
     name: str
     secret: str = field(default="", repr=False)
     """"" where it cannot sign in with one."""
+    reads_directory: bool = False
+    """Whether Graph shows it other principals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,18 @@ class Vault:
     sku: Mapping[str, Any]
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedVault:
+    """A vault that was deleted and not purged: its name is taken, and it can come back."""
+
+    id: str
+    name: str
+    vault: Vault
+    secrets: tuple[Resource, ...]
+    deleted: float
+    """Seconds since 1970."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAccount:
@@ -165,6 +179,10 @@ class World:
         """Seconds from an accepted change of a scale set until its machines have it."""
         self.role_delay = 0.0
         """Seconds from the making of a role assignment until it holds."""
+        self.identity_cache = 0.0
+        """Seconds for which IMDS on a node goes on with the identities that it saw last."""
+        self.features: dict[str, float] = {}
+        """When each preview feature, as `NAMESPACE/NAME` in lower case, is registered."""
         self._resources: dict[str, Resource] = {}
 
     @property

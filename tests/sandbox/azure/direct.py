@@ -11,6 +11,7 @@ from typing import Any
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
 from podidentity_sandbox.azure.entra import Entra
+from podidentity_sandbox.azure.graph import Graph
 from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Request
@@ -31,6 +32,7 @@ class Direct:
         self.issuer = Issuer(self.plan.tenant_id)
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)
+        self.graph = Graph(self.world, self.issuer)
         self.entra = Entra(self.world, self.issuer)
         self.vaults = KeyVault(self.world, self.issuer)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from podidentity_sandbox.azure.arm.roles import Role, role_of
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
-from podidentity_sandbox.azure.state import Group, RoleAssignment, World
+from podidentity_sandbox.azure.state import Group, R, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
 
 
@@ -76,6 +76,22 @@ class Call:
             " https://aka.ms/ARMResourceNotFoundFix",
         )
 
+    def listed(self, resource: type[R], kind: str) -> list[R]:
+        """Return the resources of the path's group or subscription that the caller may read.
+
+        Who has a role at some resource only is shown just that; who has none at all is refused.
+        """
+        below = self.group().id if "group" in self.params else self.world.subscription
+        mine, read = self.caller.object_id, f"{kind}/read"
+        if not any(
+            assignment.principal_id == mine
+            and (_inside(assignment.scope, below) or _inside(below, assignment.scope))
+            for assignment in self.world.all(RoleAssignment)
+        ):
+            self.require(read, below)
+        found = self.world.all(resource, below)
+        return [one for one in found if allows(self.world, mine, read, one.id)]
+
     def require(self, action: str, scope: str) -> None:
         """Raise ArmError unless the caller may do `action` at `scope`."""
         if allows(self.world, self.caller.object_id, action, scope):
@@ -105,6 +121,10 @@ def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
         above = inside.startswith(f"{assignment.scope.lower()}/")
         if role and above and assignment.principal_id == object_id and assignment.since <= now:
             yield role
+
+
+def _inside(scope: str, other: str) -> bool:
+    return f"{scope.lower()}/".startswith(f"{other.lower()}/")
 
 
 def location_of(body: Mapping[str, Any]) -> str:

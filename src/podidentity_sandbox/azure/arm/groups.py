@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of, tags_of
+from podidentity_sandbox.azure.arm.deleted_vaults import soft_delete
 from podidentity_sandbox.azure.arm.operations import accepted_at, start
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import Group, RoleAssignment
+from podidentity_sandbox.azure.state import Group, RoleAssignment, Vault
+
+KIND = "Microsoft.Resources/subscriptions/resourceGroups"
 
 
 def list_subscriptions(call: Call) -> Reply:
@@ -28,12 +31,21 @@ def get_subscription(call: Call) -> Reply:
 
 def list_groups(call: Call) -> Reply:
     """List the resource groups."""
-    return Reply.json({"value": [_group(group) for group in call.world.all(Group)]})
+    return Reply.json({"value": [_group(group) for group in call.listed(Group, KIND)]})
 
 
 def get_group(call: Call) -> Reply:
     """Return a resource group."""
     return Reply.json(_group(call.group()))
+
+
+def head_group(call: Call) -> Reply:
+    """Say by the status whether a resource group exists."""
+    try:
+        call.group()
+    except ArmError as error:
+        return Reply(status=error.status)
+    return Reply(status=204)
 
 
 def put_group(call: Call) -> Reply:
@@ -60,8 +72,11 @@ def put_group(call: Call) -> Reply:
 
 
 def delete_group(call: Call) -> Reply:
-    """Delete a resource group with all that is in it."""
-    call.world.remove(call.group().id)
+    """Delete a resource group with all that is in it; vaults can be brought back."""
+    group = call.group()
+    for vault in call.world.all(Vault, group.id):
+        soft_delete(call, vault)
+    call.world.remove(group.id)
     where = f"{call.world.subscription}/operationresults"
     return accepted_at(call, start(call, delay=0), where)
 

@@ -24,8 +24,7 @@ def get_identity(call: Call) -> Reply:
 
 def list_identities(call: Call) -> Reply:
     """List the identities of a resource group, or of the subscription."""
-    below = call.group().id if "group" in call.params else call.world.subscription
-    found = call.world.all(UserAssignedIdentity, below)
+    found = call.listed(UserAssignedIdentity, KIND)
     return Reply.json({"value": [_json(call, identity) for identity in found]})
 
 

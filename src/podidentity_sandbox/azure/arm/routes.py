@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from podidentity_sandbox.azure.arm import (
     assignments,
+    deleted_vaults,
+    features,
     groups,
     identities,
+    inventory,
     operations,
     scalesets,
     storage,
@@ -57,20 +60,68 @@ def _on_one(kind: str, action: str, handler: Handler) -> Route:
 def _lists(kind: str, handler: Handler) -> tuple[Route, Route]:
     in_group = f"{_GROUP}/providers/{re.escape(kind)}"
     in_all = f"{_SUBSCRIPTION}/providers/{re.escape(kind)}"
-    read = f"{kind}/read"
-    return _route("GET", in_group, read, handler), _route("GET", in_all, read, handler)
+    # Each handler shows what its caller may read: the list itself needs no permission.
+    return _route("GET", in_group, "", handler), _route("GET", in_all, "", handler)
 
 
-_GROUP_KIND = "Microsoft.Resources/subscriptions/resourceGroups"
 _ROLES = "Microsoft.Authorization/roleAssignments"
+
+
+def _features() -> tuple[Route, ...]:
+    namespace = "/(?P<namespace>[^/]+)"
+    every = rf"{_SUBSCRIPTION}/providers/microsoft\.features"
+    of_one = f"{every}/providers{namespace}/features"
+    kind = "Microsoft.Features/providers/features"
+    return (
+        _route(
+            "GET", f"{every}/features", "Microsoft.Features/features/read", features.list_features
+        ),
+        _route("GET", of_one, f"{kind}/read", features.list_features),
+        _route("GET", f"{of_one}{_NAME}", f"{kind}/read", features.get_feature),
+        _route("POST", f"{of_one}{_NAME}/register", f"{kind}/register/action", features.register),
+        _route(
+            "POST", f"{of_one}{_NAME}/unregister", f"{kind}/unregister/action", features.unregister
+        ),
+        _route("GET", f"{_SUBSCRIPTION}/providers", "", features.list_providers),
+        _route("GET", f"{_SUBSCRIPTION}/providers{namespace}", "", features.get_provider),
+        _route(
+            "POST",
+            f"{_SUBSCRIPTION}/providers{namespace}/register",
+            "Microsoft.Resources/subscriptions/providers/register/action",
+            features.get_provider,
+        ),
+    )
+
+
+def _deleted_vaults() -> tuple[Route, ...]:
+    provider = rf"{_SUBSCRIPTION}/providers/microsoft\.keyvault"
+    one = f"{provider}/locations/[^/]+/deletedvaults{_NAME}"
+    kind = "Microsoft.KeyVault/locations/deletedVaults"
+    results = f"{provider}/locations/[^/]+/operationresults{_NAME}"
+    return (
+        _route(
+            "GET",
+            f"{provider}/deletedvaults",
+            "Microsoft.KeyVault/deletedVaults/read",
+            deleted_vaults.list_deleted,
+        ),
+        _route("GET", one, f"{kind}/read", deleted_vaults.get_deleted),
+        _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", deleted_vaults.purge),
+        _route("GET", results, "", operations.get_empty_result),
+    )
+
 
 ROUTES = (
     _route("GET", "/subscriptions", "", groups.list_subscriptions),
     _route("GET", _SUBSCRIPTION, "Microsoft.Resources/subscriptions/read", groups.get_subscription),
-    _route("GET", _GROUPS, f"{_GROUP_KIND}/read", groups.list_groups),
-    _route("GET", _GROUP, f"{_GROUP_KIND}/read", groups.get_group),
-    _route("PUT", _GROUP, f"{_GROUP_KIND}/write", groups.put_group),
-    _route("DELETE", _GROUP, f"{_GROUP_KIND}/delete", groups.delete_group),
+    _route("GET", _GROUPS, "", groups.list_groups),
+    _route("GET", _GROUP, f"{groups.KIND}/read", groups.get_group),
+    _route("HEAD", _GROUP, f"{groups.KIND}/read", groups.head_group),
+    _route("PUT", _GROUP, f"{groups.KIND}/write", groups.put_group),
+    _route("DELETE", _GROUP, f"{groups.KIND}/delete", groups.delete_group),
+    _route("GET", f"{_GROUP}/resources", "", inventory.list_resources),
+    _route("GET", f"{_SUBSCRIPTION}/resources", "", inventory.list_resources),
+    *_features(),
     _of_kind("GET", identities.KIND, "read", identities.get_identity),
     _of_kind("PUT", identities.KIND, "write", identities.put_identity),
     _of_kind("DELETE", identities.KIND, "delete", identities.delete_identity),
@@ -82,6 +133,7 @@ ROUTES = (
     _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
     _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
     *_lists(vaults.KIND, vaults.list_vaults),
+    *_deleted_vaults(),
     _of_kind("GET", storage.KIND, "read", storage.get_account),
     _of_kind("PUT", storage.KIND, "write", storage.put_account),
     _of_kind("PATCH", storage.KIND, "write", storage.patch_account),

@@ -27,8 +27,7 @@ def get_scale_set(call: Call) -> Reply:
 
 def list_scale_sets(call: Call) -> Reply:
     """List the scale sets of a resource group, or of the subscription."""
-    below = call.group().id if "group" in call.params else call.world.subscription
-    return Reply.json({"value": [_json(call, found) for found in call.world.all(ScaleSet, below)]})
+    return Reply.json({"value": [_json(call, found) for found in call.listed(ScaleSet, KIND)]})
 
 
 def patch_scale_set(call: Call) -> Reply:

@@ -31,8 +31,7 @@ def get_account(call: Call) -> Reply:
 
 def list_accounts(call: Call) -> Reply:
     """List the accounts of a resource group, or of the subscription."""
-    below = call.group().id if "group" in call.params else call.world.subscription
-    found = call.world.all(StorageAccount, below)
+    found = call.listed(StorageAccount, KIND)
     return Reply.json({"value": [_json(account) for account in found]})
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from podidentity_sandbox.azure.arm import deleted_vaults
 from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of, tags_of
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Vault
@@ -32,13 +33,14 @@ def get_vault(call: Call) -> Reply:
 
 def list_vaults(call: Call) -> Reply:
     """List the vaults of a resource group, or of the subscription."""
-    below = call.group().id if "group" in call.params else call.world.subscription
-    return Reply.json({"value": [_json(call, vault) for vault in call.world.all(Vault, below)]})
+    return Reply.json({"value": [_json(call, vault) for vault in call.listed(Vault, KIND)]})
 
 
 def put_vault(call: Call) -> Reply:
     """Make a vault, or replace all of one but its secrets."""
     group, body, name = call.group(), call.body(), call.params["name"]
+    if (body.get("properties") or {}).get("createMode") == "recover":
+        return Reply.json(_json(call, deleted_vaults.recovered(call)))
     properties = _properties(call, body)
     old = call.world.find(Vault, call.id)
     if old is None:
@@ -56,11 +58,12 @@ def put_vault(call: Call) -> Reply:
 
 
 def delete_vault(call: Call) -> Reply:
-    """Delete a vault for good: the sandbox keeps no deleted vaults."""
+    """Delete a vault; it can be brought back until it is purged."""
     call.group()
-    if call.world.find(Vault, call.id) is None:
+    vault = call.world.find(Vault, call.id)
+    if vault is None:
         return Reply(status=204)
-    call.world.remove(call.id)
+    deleted_vaults.soft_delete(call, vault)
     return Reply(status=200)
 
 
@@ -83,7 +86,7 @@ def _free(call: Call, name: str) -> None:
             " contain consecutive hyphens. Follow this link for more information:"
             " https://go.microsoft.com/fwlink/?linkid=2147742",
         )
-    if call.world.vault(name):
+    if call.world.vault(name) or deleted_vaults.named(call, name):
         raise ArmError(
             409,
             "VaultAlreadyExists",
