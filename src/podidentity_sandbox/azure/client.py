@@ -154,6 +154,14 @@ class AzureOperator:
         """Set how long a change of a scale set takes."""
         await self._order("PUT", "/arm/delay", {"seconds": seconds})
 
+    async def role_delay(self, seconds: float) -> None:
+        """Set how long a role assignment takes until it holds: minutes in Azure."""
+        await self._order("PUT", "/roles/delay", {"seconds": seconds})
+
+    async def identity_cache(self, seconds: float) -> None:
+        """Set for how long a node's IMDS goes on with the identities that it saw last."""
+        await self._order("PUT", "/imds/cache", {"seconds": seconds})
+
     async def _order(self, method: str, path: str, body: object = None) -> None:
         async with self._control.request(method, path, json=body) as response:
             if response.status != 204:

@@ -6,6 +6,8 @@ Plain HTTP on a Unix socket in the sandbox's folder, which only its owner can op
     DELETE /imds/requests   forget them
     PUT    /imds/fault      {"mode": "none|slow|hang|reset|rubbish|500|429|410", "seconds": 0}
     PUT    /arm/delay       {"seconds": 0.2}   from a scale set's change until its machines have it
+    PUT    /roles/delay     {"seconds": 0}     from a role's assignment until it holds
+    PUT    /imds/cache      {"seconds": 0}     a node's IMDS keeps to the identities that it saw
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from podidentity_sandbox.azure.state import World
 
 SOCKET = "azure.sock"
 """File name in the sandbox's folder."""
+_DELAYS = {"/arm/delay": "arm_delay", "/roles/delay": "role_delay", "/imds/cache": "identity_cache"}
+"""What is set, by the world's name for it."""
 
 
 class Control:
@@ -36,7 +40,7 @@ class Control:
             case "DELETE", "/imds/requests":
                 self._imds.journal.clear()
                 return Reply(status=204)
-            case "PUT", "/imds/fault" | "/arm/delay":
+            case "PUT", path if path == "/imds/fault" or path in _DELAYS:
                 return self._set(request)
         return Reply.json({"error": f"no {request.method} {request.path} here"}, status=404)
 
@@ -44,8 +48,8 @@ class Control:
         try:
             body = request.json_object()
             seconds = _seconds(body)
-            if request.path == "/arm/delay":
-                self._world.arm_delay = seconds
+            if request.path in _DELAYS:
+                setattr(self._world, _DELAYS[request.path], seconds)
             else:
                 self._imds.fault = Fault(mode=Mode(body.get("mode", "none")), seconds=seconds)
         except (BadBody, ValueError) as error:

@@ -181,6 +181,8 @@ class World:
         """Seconds from the making of a role assignment until it holds."""
         self.identity_cache = 0.0
         """Seconds for which IMDS on a node goes on with the identities that it saw last."""
+        self.identity_cache = 0.0
+        """Seconds for which IMDS on a node goes on with the identities that it saw last."""
         self.features: dict[str, float] = {}
         """When each preview feature, as `NAMESPACE/NAME` in lower case, is registered."""
         self._resources: dict[str, Resource] = {}

@@ -1,4 +1,4 @@
-"""Tokens of the identities that ARM attached to a node, and the cache that IMDS keeps of them."""
+"""Tokens of the identities that ARM attached to a node, and the caches that IMDS keeps of both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from podidentity_sandbox.azure.entra_errors import unknown_resource
 from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
 from podidentity_sandbox.azure.messages import Reply, Request
-from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity, World
+from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW, Issuer, is_resource
 from podidentity_sandbox.plan import NodePlan
 
@@ -25,6 +25,16 @@ class Cached:
     expires_on: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The identities of a node as IMDS saw them last."""
+
+    at: float
+    """Seconds since 1970."""
+    block: IdentityBlock
+    alive: tuple[UserAssignedIdentity, ...]
+
+
 class Tokens:
     """Answers /metadata/identity/oauth2/token."""
 
@@ -33,6 +43,8 @@ class Tokens:
         self._issuer = issuer
         self._cache: dict[tuple[str, str, str], Cached] = {}
         """By node, object id and resource."""
+        self._seen: dict[str, Seen] = {}
+        """By node."""
 
     def answer(self, request: Request, node: NodePlan) -> Reply:
         """Return a token for what the request asks; raise ImdsError."""
@@ -41,8 +53,8 @@ class Tokens:
         scale_set = self._world.find(ScaleSet, self._world.plan.scale_set_id)
         if scale_set is None:
             raise ImdsError(400, "invalid_request", "Identity not found")
-        alive = self._world.all(UserAssignedIdentity)
-        chosen = choose(ask, scale_set.in_force(now), alive=alive, machine=scale_set.id)
+        seen = self._identities(node, scale_set, now)
+        chosen = choose(ask, seen.block, alive=seen.alive, machine=scale_set.id)
         if not is_resource(ask.resource):
             refusal = unknown_resource(ask.resource, self._world.plan.tenant_id)
             raise ImdsError(refusal.status, refusal.error, str(refusal))
@@ -51,6 +63,14 @@ class Tokens:
         if cached is None or ask.bypass_cache or cached.expires_on - now < RENEWED_BELOW:
             cached = self._cache[key] = self._minted(chosen, ask.resource, now)
         return _success(cached, chosen, ask.resource, now)
+
+    def _identities(self, node: NodePlan, scale_set: ScaleSet, now: float) -> Seen:
+        seen = self._seen.get(node.name)
+        if seen is None or now >= seen.at + self._world.identity_cache:
+            alive = tuple(self._world.all(UserAssignedIdentity))
+            seen = Seen(at=now, block=scale_set.in_force(now), alive=alive)
+            self._seen[node.name] = seen
+        return seen
 
     def _minted(self, chosen: Chosen, resource: str, now: float) -> Cached:
         token = self._issuer.mint(
