@@ -9,29 +9,44 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.demo import chapters
+from podidentity_sandbox.cli.shells import prepared
+from podidentity_sandbox.demo import chapters, script, walkthrough
 from podidentity_sandbox.demo.prepare import prepare as prepare_azure
 from podidentity_sandbox.demo.shell import Shell
-from podidentity_sandbox.demo.story import Stage, Told, tell
+from podidentity_sandbox.demo.story import Stage, Step, Told, tell
 from podidentity_sandbox.demo.tellers import OnScreen, Silent, Teller, summary
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from podidentity_sandbox.world.workplace import NAME_VARIABLE
+
+Story = Sequence[tuple[str, Sequence[Step]]]
+
+_NEEDED = {
+    "az": "run ./scripts/setup-az",
+    "kubectl": "run ./scripts/setup, or install Debian's package kubectl",
+    "curl": "install Debian's package curl",
+    "jq": "install Debian's package jq",
+}
 
 
-async def _story(plan: Plan, teller: Teller) -> list[Told]:
-    environment = {**os.environ, "PODIDENTITY_SANDBOX": plan.name}
+async def _tell(
+    plan: Plan, environment: Mapping[str, str], story: Story, teller: Teller
+) -> list[Told]:
     shell = ["bash", "--noprofile", "--norc"]
     stage = Stage(plan=plan, environment=environment, operator=await Shell.open(shell, environment))
     try:
         told: list[Told] = []
-        for title, steps in chapters.all_of(plan):
+        for title, steps in story:
             teller.chapter(title)
             for step in steps:
                 teller.begin(step)
@@ -44,6 +59,18 @@ async def _story(plan: Plan, teller: Teller) -> list[Told]:
                 await opened.close()
 
 
+def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
+    """Return the operator's environment and the walk-through; raise SandboxError for what lacks."""
+    folder = script.find_walkthrough()
+    story = walkthrough.steps_of(script.read(folder))
+    environment = {**os.environ, **prepared(plan)}
+    lacking = [name for name in _NEEDED if shutil.which(name, path=environment["PATH"]) is None]
+    if lacking:
+        raise SandboxError("\n".join(f"{name} is not here: {_NEEDED[name]}" for name in lacking))
+    os.chdir(folder.parents[1])  # its commands start where a person's do
+    return environment, story
+
+
 @click.command(
     epilog="Example: podidentity sandbox demo --keep",
     help=__doc__,
@@ -52,14 +79,20 @@ async def _story(plan: Plan, teller: Teller) -> list[Told]:
 @click.option("--rootless", is_flag=True, help="Use user namespaces even as root.")
 @click.option("--keep", is_flag=True, help="Leave the sandbox up, and say how to look around.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
-def demo(name: str, *, rootless: bool, keep: bool, as_json: bool) -> None:
+@click.option("--az", "with_az", is_flag=True, help="With the real az and kubectl, all 23 steps.")
+def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool) -> None:
     """Tell the whole story."""
     began = time.monotonic()
     teller: Teller = Silent() if as_json else OnScreen()
     progress = (lambda _line: None) if as_json else click.echo
     plan = bring_up(name, nodes=2, rootless=rootless, progress=progress)
     try:
-        told = asyncio.run(_story(plan, teller))
+        if with_az:
+            environment, story = _with_az(plan)
+        else:
+            environment = {**os.environ, NAME_VARIABLE: plan.name}
+            story = chapters.all_of(plan)
+        told = asyncio.run(_tell(plan, environment, story, teller))
     finally:
         if not keep:
             bring_down(name)

@@ -26,7 +26,7 @@ def env(name: str, shell: str) -> None:
     The first time that az is there it is signed in as the sandbox's operator; the sign-in lies in
     the sandbox's folder, and your own az and kubectl are left alone.
     """
-    variables = _prepared(options.plan_of(name))
+    variables = prepared(options.plan_of(name))
     if shell == "json":
         click.echo(json.dumps(variables, indent=2))
     else:
@@ -42,7 +42,7 @@ def shell(name: str, command: tuple[str, ...]) -> None:
     With a COMMAND, run that instead. The sandbox stays up either way.
     """
     plan = options.plan_of(name)
-    variables = _prepared(plan)
+    variables = prepared(plan)
     argv = list(command) or ["bash", "--rcfile", str(_write_start_file(plan, variables))]
     surroundings = {**os.environ, **variables}
     program = shutil.which(argv[0], path=variables["PATH"])
@@ -51,7 +51,7 @@ def shell(name: str, command: tuple[str, ...]) -> None:
     os.execve(program, argv, surroundings)  # noqa: S606 - what the person asked for
 
 
-def _prepared(plan: Plan) -> dict[str, str]:
+def prepared(plan: Plan) -> dict[str, str]:
     """Return the variables, with az signed in; a failure of that is told and is no failure here."""
     variables = environment(plan, ":".join(os.get_exec_path()))
     try:

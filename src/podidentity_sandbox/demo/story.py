@@ -51,6 +51,8 @@ class Step:
     """Whether it is typed into the shell inside the pod."""
     opens_pod: bool = False
     """Whether it opens that shell."""
+    at_terminal: bool = False
+    """Whether it does so at a terminal, as `-it` wants."""
     seconds: float = 30
 
 
@@ -84,14 +86,15 @@ async def tell(stage: Stage, step: Step) -> Told:
         command=step.command,
         output=_TOKEN.sub("eyJ… (a token, not shown)", ran.output),
         ok=ok,
-        detail=detail,
+        detail=" ".join(detail.split()),
         seconds=round(time.monotonic() - began, 3),
     )
 
 
 async def _run(stage: Stage, step: Step) -> Ran:
     if step.opens_pod:
-        stage.pod = await Shell.open(["bash", "-c", f"exec {step.command}"], stage.environment)
+        open_shell = Shell.open_at_terminal if step.at_terminal else Shell.open
+        stage.pod = await open_shell(["bash", "-c", f"exec {step.command}"], stage.environment)
         return await stage.pod.run(":", step.seconds)
     if step.in_pod:
         return await inside(stage).run(step.command, step.seconds)

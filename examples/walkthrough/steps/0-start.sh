@@ -1,0 +1,5 @@
+# The names of the story
+
+## 0 In a shell of the sandbox
+cd examples/walkthrough && . ./env.sh &&
+  az account show --query name -o tsv

@@ -1,0 +1,21 @@
+# Who gets nothing, and how to learn why
+
+## 20a The same label in another namespace
+kubectl apply -f manifests/elsewhere.yaml &&
+  kubectl wait --for=condition=Ready pod/elsewhere --timeout=60s
+
+## 20b It is refused
+kubectl exec elsewhere -- curl -s -m 15 'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net' -H Metadata:true -w '\n%{http_code}\n'
+
+## 20c NMI's log says why
+for pod in "${PODS[@]}"; do kubectl logs "$pod" -n kube-system | grep pod=elsewhere; done
+
+## 20d podidentity explains it
+podidentity explain pod default/elsewhere
+
+## 21a A vault that grants nothing
+az keyvault create --name demo-of-somebody-else-kv --resource-group $GROUP_NAME --location $LOCATION --enable-rbac-authorization false --output none &&
+  az keyvault secret set --vault-name demo-of-somebody-else-kv --name $SECRET_NAME --value $SECRET_VALUE --query name -o tsv
+
+## 21b in the pod: The token is no master key
+curl -s 'https://demo-of-somebody-else-kv.vault.azure.net/secrets/aad-pod-identity-demo-secret?api-version=2016-10-01' -H "Authorization: Bearer ${token}" -w '\n%{http_code}\n'
