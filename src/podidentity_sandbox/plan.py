@@ -74,6 +74,8 @@ class Plan:
     admin_token: str = field(repr=False)
     """Bearer token of the cluster's administrator (group system:masters)."""
     nodes: tuple[NodePlan, ...]
+    aks_token: str = field(default="", repr=False)
+    """Bearer token by which AKS acts in its cluster (user aksService); "" where there is none."""
     apiserver_port: int = 0
     """On the host's loopback; chosen by the kernel at `up`."""
     azure_proxy_port: int = 0

@@ -22,6 +22,9 @@ from podidentity_sandbox.plan import Plan
 def plan_users(plan: Plan) -> dict[bytes, User]:
     """Return the users of the plan's own tokens, by a digest of the token."""
     users = {_digest(plan.admin_token): User("admin", (MASTERS, AUTHENTICATED))}
+    if plan.aks_token:
+        # The name that AKS's own changes have in the audit log of a cluster.
+        users[_digest(plan.aks_token)] = User("aksService", (MASTERS, AUTHENTICATED))
     for node in plan.nodes:
         users[_digest(node.token)] = User(NODE_PREFIX + node.name, (NODES, AUTHENTICATED))
     return users

@@ -39,6 +39,7 @@ def draw_plan(
         operator_secret=secrets.token_urlsafe(30),
         admin_token=secrets.token_urlsafe(30),
         nodes=(),
+        aks_token=secrets.token_urlsafe(30),
         apiserver_port=apiserver_port,
         azure_proxy_port=azure_proxy_port,
         cgroup_root=cgroup_root,
