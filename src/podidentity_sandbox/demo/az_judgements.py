@@ -97,7 +97,7 @@ async def container_made(_stage: Stage, ran: Ran) -> str:
 async def made_before(_stage: Stage, ran: Ran) -> str:
     """Everything may be said again, but a vault is made once; the container was there."""
     exited(ran)
-    wanted = ("Succeeded", "already exists", SECRET_VALUE, f"{POD_IDENTITY}-identity", "False")
+    wanted = ("Succeeded", "already exists", SECRET_VALUE, f"{POD_IDENTITY}-identity", "false")
     lacking = [word for word in wanted if word not in ran.output]
     must(not lacking, f"did not say {', '.join(lacking)}: {ran.output[:300]}")
     must(ran.output.count("Succeeded") == 2, "group and account are not both there as before")

@@ -18,6 +18,7 @@ from podidentity_sandbox.world import SandboxError
 NAME_VARIABLE = "PODIDENTITY_SANDBOX"
 
 # No questions and no calls home: https://learn.microsoft.com/cli/azure/azure-cli-configuration.
+# A role holds here at once, so our extension need not wait half a minute for it, as in Azure.
 _AZ_CONFIG = """\
 [core]
 collect_telemetry = no
@@ -26,6 +27,8 @@ survey_message = no
 use_dynamic_install = no
 [auto-upgrade]
 enable = no
+[podidentity]
+role_wait = 0
 """
 
 
