@@ -21,6 +21,7 @@ _COMMANDS = {
     "logs": "podidentity_sandbox.cli.pods:logs",
     "part": "podidentity_sandbox.cli.worlds:part",
     "delay": "podidentity_sandbox.cli.delays:delay",
+    "csi": "podidentity_sandbox.cli.csi:csi",
     "demo": "podidentity_sandbox.cli.demo:demo",
     "prepare": "podidentity_sandbox.cli.demo:prepare",
     "down": "podidentity_sandbox.cli.worlds:down",

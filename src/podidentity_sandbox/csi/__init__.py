@@ -1,0 +1,18 @@
+"""The Secrets Store CSI driver and its Azure provider: a stand-in that asks NMI as they do.
+
+It runs as a pod of kube-system under the provider's own service account, in the node's network.
+A pod that mounts its volume has secrets as files, read with the pod's identity before the pod runs.
+
+parameters   what a SecretProviderClass asks for, refused in the provider's words
+nmi          the request for a token, byte for byte, and the answer as Go reads it
+vault        Key Vault's answer, or its error as Go prints it
+provider     the three together: a volume's files
+files        files that appear all at once
+driver       volumes published, rotated, let go
+cluster      the API server: classes and events
+server       the socket that the kubelet calls
+main         the whole, assembled
+
+https://secrets-store-csi-driver.sigs.k8s.io
+https://azure.github.io/secrets-store-csi-driver-provider-azure
+"""

@@ -1,0 +1,129 @@
+"""The driver: volumes published for pods, rotated as long as they are, and let go.
+
+Words and order: pkg/secrets-store/nodeserver.go and pkg/rotation/reconciler.go of
+https://github.com/kubernetes-sigs/secrets-store-csi-driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.csi import files
+from podidentity_sandbox.csi.cluster import Cluster, PodRef
+from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE
+from podidentity_sandbox.csi.provider import Provider
+
+_log = logging.getLogger(__name__)
+_POD_UID = "csi.storage.k8s.io/pod.uid"
+_ACCOUNT = "csi.storage.k8s.io/serviceAccount.name"
+_AZURE = "azure"
+
+
+@dataclass(slots=True)
+class Volume:
+    """A volume that is mounted."""
+
+    attributes: Mapping[str, str]
+    versions: Mapping[str, str]
+    """Of each file, as the vault names them."""
+
+    @property
+    def pod(self) -> PodRef:
+        """Whose it is."""
+        return PodRef(
+            *(self.attributes.get(key, "") for key in (POD_NAMESPACE, POD_NAME, _POD_UID))
+        )
+
+
+class Driver:
+    """The driver of one node."""
+
+    def __init__(self, cluster: Cluster, provider: Provider) -> None:
+        self._cluster = cluster
+        self._provider = provider
+        self._volumes: dict[str, Volume] = {}
+
+    async def publish(self, request: Mapping[str, Any]) -> None:
+        """Fill the folder of a volume; raise MountFailed."""
+        target, attributes = request.get("target"), request.get("attributes")
+        if not target:
+            raise MountFailed("Target path missing in request", "InvalidArgument")
+        if not attributes:
+            raise MountFailed("Volume attributes missing in request", "InvalidArgument")
+        if target in self._volumes:
+            return
+        _log.info("publishing %s", target)
+        parameters = await self._parameters(attributes)
+        if not request.get("readOnly"):
+            raise MountFailed("Readonly is not true in request", "InvalidArgument")
+        where = f"{attributes.get(POD_NAMESPACE, '')}/{attributes.get(POD_NAME, '')}"
+        try:
+            versions = await self._mount(Path(target), parameters)
+        except MountFailed as error:
+            raise MountFailed(
+                f"failed to mount secrets store objects for pod {where}, err: {error}"
+            ) from error
+        self._volumes[target] = Volume(attributes, versions)
+
+    async def unpublish(self, request: Mapping[str, Any]) -> None:
+        """Empty the folder of a volume."""
+        target = str(request["target"])
+        _log.info("unpublishing %s", target)
+        self._volumes.pop(target, None)
+        await asyncio.to_thread(files.clear, Path(target))
+
+    async def rotate(self) -> None:
+        """Read every volume again, and write those of which a secret has changed."""
+        for target, volume in list(self._volumes.items()):
+            await self._rotate(target, volume)
+
+    async def _rotate(self, target: str, volume: Volume) -> None:
+        attributes = volume.attributes
+        namespace, name = attributes.get(POD_NAMESPACE, ""), attributes["secretProviderClass"]
+        try:
+            parameters = await self._parameters(attributes)
+            before, found = volume.versions, await self._provider.files(parameters)
+            if target not in self._volumes:
+                return  # let go meanwhile
+            volume.versions = {file.path: file.version for file in found}
+            if volume.versions == before:
+                return
+            await asyncio.to_thread(files.write, Path(target), found)
+        except MountFailed as error:
+            _log.warning("%s: cannot rotate: %s", target, error)
+            message = f"provider mount err: {error}"
+            await self._cluster.tell(volume.pod, "Warning", "MountRotationFailed", message)
+            return
+        except OSError:
+            _log.exception("%s: cannot write", target)
+            return
+        message = f"successfully rotated mounted contents for spc {namespace}/{name}"
+        await self._cluster.tell(volume.pod, "Normal", "MountRotationComplete", message)
+
+    async def _parameters(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        name = attributes.get("secretProviderClass", "")
+        if not name:
+            raise MountFailed("secretProviderClass is not set")
+        namespace = attributes.get(POD_NAMESPACE, "")
+        found = await self._cluster.secret_provider_class(namespace, name)
+        spec = found.get("spec") or {}
+        provider = spec.get("provider") or ""
+        if not provider:
+            raise MountFailed(f"provider not set in {namespace}/{name}")
+        if provider != _AZURE:
+            raise MountFailed(f'error connecting to provider "{provider}": provider not found')
+        pod = {
+            key: attributes.get(key, "") for key in (POD_NAME, POD_NAMESPACE, _POD_UID, _ACCOUNT)
+        }
+        return {**(spec.get("parameters") or {}), **pod}
+
+    async def _mount(self, target: Path, parameters: Mapping[str, str]) -> dict[str, str]:
+        found = await self._provider.files(parameters)
+        await asyncio.to_thread(files.write, target, found)
+        return {file.path: file.version for file in found}

@@ -1,0 +1,247 @@
+"""The driver with a vault and a cluster in memory: what a pod finds, sees change, is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.csi.cluster import PodRef
+from podidentity_sandbox.csi.driver import Driver
+from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.provider import Provider
+from podidentity_sandbox.csi.server import Server
+from podidentity_sandbox.csi.vault import read_secret
+from tests.sandbox.csi.test_parameters import ONE, objects, parameters
+
+PREFIX = "rpc error: code = Unknown desc = failed to mount objects, error: "
+ATTRIBUTES = {
+    "secretProviderClass": "store",
+    "csi.storage.k8s.io/pod.name": "orders-0",
+    "csi.storage.k8s.io/pod.namespace": "shop",
+    "csi.storage.k8s.io/pod.uid": "u1",
+    "csi.storage.k8s.io/serviceAccount.name": "default",
+}
+
+
+class World:
+    """NMI, a vault and an API server that answer from dictionaries."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, tuple[str, str]] = {"s": ("hunter2", "v1")}
+        self.classes: dict[str, dict[str, Any]] = {
+            "store": {"spec": {"provider": "azure", "parameters": parameters()}}
+        }
+        self.refusal = ""
+        self.events: list[tuple[PodRef, str, str, str]] = []
+        self.asked: list[tuple[str, str, str]] = []
+
+    async def token(self, namespace: str, name: str, resource: str) -> str:
+        self.asked.append((namespace, name, resource))
+        if self.refusal:
+            raise MountFailed(self.refusal)
+        return "token"
+
+    async def secret(self, vault: str, name: str, version: str, token: str) -> tuple[str, str]:
+        assert (vault, version, token) == ("demo-kv.vault.azure.net", "", "token")
+        return self.secrets[name]
+
+    async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:
+        if name not in self.classes:
+            raise MountFailed(f"failed to get secretproviderclass {namespace}/{name}, error: no")
+        return self.classes[name]
+
+    async def tell(self, pod: PodRef, kind: str, reason: str, message: str) -> None:
+        self.events.append((pod, kind, reason, message))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def driver(world: World) -> Driver:
+    return Driver(world, Provider(world, world))
+
+
+def call(folder: Path, **changes: Any) -> Mapping[str, Any]:
+    return {"target": str(folder), "attributes": ATTRIBUTES, "readOnly": True} | changes
+
+
+def names(folder: Path) -> set[str]:
+    """Return what a pod sees of its volume, and what else is left there."""
+    return {entry.name for entry in folder.iterdir()}
+
+
+async def test_a_secret_is_a_file_read_with_the_pods_own_identity(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    await driver.publish(call(tmp_path))
+    assert (tmp_path / "s").read_text() == "hunter2"
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o644
+    assert world.asked == [("shop", "orders-0", "https://vault.azure.net")]
+
+
+async def test_a_volume_with_many_secrets_asks_for_one_token(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    world.secrets |= {"b": ("aGk=", "v1"), "h": ("6869", "v1")}
+    given = objects(
+        ONE | {"objectAlias": "db/password", "filePermission": "0400"},
+        {"objectName": "b", "objectType": "secret", "objectEncoding": "base64"},
+        {"objectName": "h", "objectType": "secret", "objectEncoding": "hex"},
+    )
+    world.classes["store"]["spec"]["parameters"] = parameters(objects=given)
+    await driver.publish(call(tmp_path))
+    assert len(world.asked) == 1
+    assert [(tmp_path / name).read_text() for name in ("db/password", "b", "h")] == [
+        "hunter2",
+        "hi",
+        "hi",
+    ]
+    assert (tmp_path / "db/password").stat().st_mode & 0o777 == 0o400
+
+
+async def test_a_repeated_call_does_nothing_again(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    await driver.publish(call(tmp_path))
+    await driver.publish(call(tmp_path))
+    assert len(world.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"attributes": {}}, ("InvalidArgument", "Volume attributes missing in request")),
+        ({"target": ""}, ("InvalidArgument", "Target path missing in request")),
+        ({"readOnly": False}, ("InvalidArgument", "Readonly is not true in request")),
+        ({"attributes": {"a": "b"}}, ("Unknown", "secretProviderClass is not set")),
+        (
+            {"attributes": ATTRIBUTES | {"secretProviderClass": "none"}},
+            ("Unknown", "failed to get secretproviderclass shop/none, error: no"),
+        ),
+        (
+            {"attributes": ATTRIBUTES | {"secretProviderClass": "blank"}},
+            ("Unknown", "provider not set in shop/blank"),
+        ),
+        (
+            {"attributes": ATTRIBUTES | {"secretProviderClass": "vault"}},
+            ("Unknown", 'error connecting to provider "vault": provider not found'),
+        ),
+    ],
+)
+async def test_a_call_that_cannot_be_served_gets_the_drivers_words(
+    world: World, driver: Driver, tmp_path: Path, changes: Any, told: tuple[str, str]
+) -> None:
+    world.classes |= {"blank": {"spec": {}}, "vault": {"spec": {"provider": "vault"}}}
+    with pytest.raises(MountFailed) as failed:
+        await driver.publish(call(tmp_path, **changes))
+    assert (failed.value.code, str(failed.value)) == told
+    assert names(tmp_path) == set()
+
+
+async def test_what_nmi_says_reaches_the_pods_event_whole(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    world.refusal = "nmi response failed with status code: 404, response body: no"
+    with pytest.raises(MountFailed) as failed:
+        await driver.publish(call(tmp_path))
+    assert str(failed.value) == (
+        "failed to mount secrets store objects for pod shop/orders-0, err: " + PREFIX + "failed to "
+        "get objectType:secret, objectName:s, objectVersion:: " + world.refusal
+    )
+
+
+async def test_a_new_version_replaces_the_file_and_tells_the_pod(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    await driver.publish(call(tmp_path))
+    await driver.rotate()
+    assert world.events == []
+    world.secrets["s"] = ("changed", "v2")
+    await driver.rotate()
+    assert (tmp_path / "s").read_text() == "changed"
+    ((pod, *event),) = world.events
+    assert pod == PodRef("shop", "orders-0", "u1")
+    assert event == [
+        "Normal",
+        "MountRotationComplete",
+        "successfully rotated mounted contents for spc shop/store",
+    ]
+
+
+async def test_a_rotation_that_fails_leaves_the_file_and_tells_the_pod(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    await driver.publish(call(tmp_path))
+    world.refusal = "nmi response failed with status code: 503, response body: later"
+    await driver.rotate()
+    assert (tmp_path / "s").read_text() == "hunter2"
+    ((_, kind, reason, message),) = world.events
+    assert (kind, reason) == ("Warning", "MountRotationFailed")
+    assert message.startswith("provider mount err: " + PREFIX)
+    assert message.endswith(world.refusal)
+
+
+async def test_a_secret_that_the_class_no_longer_names_goes(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    world.secrets["other"] = ("x", "v1")
+    await driver.publish(call(tmp_path))
+    other = objects({"objectName": "other", "objectType": "secret"})
+    world.classes["store"]["spec"]["parameters"] = parameters(objects=other)
+    await driver.rotate()
+    assert {name for name in names(tmp_path) if not name.startswith("..")} == {"other"}
+
+
+async def test_a_volume_that_is_let_go_is_empty_and_rotates_no_more(
+    world: World, driver: Driver, tmp_path: Path
+) -> None:
+    await driver.publish(call(tmp_path))
+    await driver.unpublish(call(tmp_path))
+    await driver.unpublish(call(tmp_path))
+    assert names(tmp_path) == set()
+    world.secrets["s"] = ("changed", "v2")
+    await driver.rotate()
+    assert (names(tmp_path), world.events) == (set(), [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"", "InvalidArgument"),
+        (b"[]\n", "InvalidArgument"),
+        (b'{"op":"stage"}\n', "Unimplemented"),
+        (b'{"op":"publish"}\n', "InvalidArgument"),
+    ],
+)
+async def test_what_is_no_call_gets_an_error_and_ends_nothing(
+    driver: Driver, raw: bytes, code: str
+) -> None:
+    answer = await Server(driver).answer(raw)
+    assert answer["error"]["code"] == code
+
+
+async def test_a_call_travels_as_a_line_of_json(driver: Driver, tmp_path: Path) -> None:
+    line = json.dumps({"op": "publish", **call(tmp_path)}).encode()
+    assert await Server(driver).answer(line) == {}
+    assert (tmp_path / "s").read_text() == "hunter2"
+
+
+def test_a_vaults_refusal_is_printed_as_by_azures_go_sdk() -> None:
+    body = b'{"error":{"code":"Forbidden","message":"no","innererror":{"code":"AccessDenied"}}}'
+    with pytest.raises(MountFailed) as failed:
+        read_secret("https://kv.vault.azure.net/secrets/s/", 403, body)
+    line = "-" * 80
+    assert str(failed.value).splitlines()[:5] == [
+        "GET https://kv.vault.azure.net/secrets/s/",
+        line,
+        "RESPONSE 403: 403 Forbidden",
+        "ERROR CODE: Forbidden",
+        line,
+    ]

@@ -1,0 +1,87 @@
+"""The request and what can be read of its answer, as the provider's own Go code was measured.
+
+Source: pkg/auth/auth.go of https://github.com/Azure/secrets-store-csi-driver-provider-azure v1.8.2,
+compiled with Go 1.24; texts of encoding/json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.nmi import read_token, request
+
+TOKEN = {
+    "access_token": "t",
+    "refresh_token": "",
+    "expires_in": "3599",
+    "expires_on": "1795603599",
+    "not_before": "1795600000",
+    "resource": "https://vault.azure.net",
+    "token_type": "Bearer",
+}
+NUMBER = "json: invalid number literal, trying to unmarshal {} into Number"
+ABSENT = "nmi did not return expected values in response: token and clientid"
+
+
+def body(client: Any = "c", **changes: Any) -> bytes:
+    token = {key: value for key, value in (TOKEN | changes).items() if value is not ...}
+    return json.dumps({"token": token, "clientid": client}).encode()
+
+
+def test_the_request_has_the_bytes_of_the_go_client() -> None:
+    assert request("shop", "orders-0", "https://vault.azure.net") == (
+        b"GET /host/token/?resource=https://vault.azure.net HTTP/1.1\r\n"
+        b"Host: localhost:2579\r\n"
+        b"User-Agent: Go-http-client/1.1\r\n"
+        b"Podname: orders-0\r\n"
+        b"Podns: shop\r\n"
+        b"Accept-Encoding: gzip\r\n"
+        b"\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        body(),
+        body(expires_in=3599, expires_on=1795603599, not_before=0),
+        body(expires_on=...),
+        body(expires_in="1e3", not_before="-1"),
+        b'{"Token":{"Access_Token":"t"},"ClientID":"c"}',
+    ],
+)
+def test_what_the_go_types_hold_is_a_token(answer: bytes) -> None:
+    assert read_token(200, answer) == "t"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "why"),
+    [
+        (200, body(expires_in=""), NUMBER.format(r'"\"\""')),
+        (200, body(not_before=""), NUMBER.format(r'"\"\""')),
+        (200, body(expires_on=""), NUMBER.format(r'"\"\""')),
+        (200, body(expires_on="2026-11-25"), NUMBER.format(r'"\"2026-11-25\""')),
+        (200, json.dumps(TOKEN).encode(), ABSENT),
+        (200, body(client=""), ABSENT),
+        (200, body(client=None), ABSENT),
+        (200, body(access_token=...), ABSENT),
+        (200, body(access_token=3), "json: cannot unmarshal number into Go struct field"),
+        (200, b"[]", "json: cannot unmarshal array into Go value"),
+        (200, b"", "unexpected end of JSON input"),
+        (200, b"<html>", "invalid character '<' looking for beginning of value"),
+        (404, b"no", "nmi response failed with status code: 404, response body: no"),
+        (
+            403,
+            b'{"error":"access_denied"}',
+            'nmi response failed with status code: 403, response body: {"error":"access_denied"}',
+        ),
+    ],
+)
+def test_anything_else_fails_the_mount_in_gos_words(status: int, answer: bytes, why: str) -> None:
+    with pytest.raises(MountFailed) as failed:
+        read_token(status, answer)
+    assert str(failed.value).startswith(why)

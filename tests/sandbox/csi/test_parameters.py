@@ -1,0 +1,160 @@
+"""What a SecretProviderClass may say, and the provider's words for what it may not.
+
+Source: pkg/provider/provider.go, validate.go, types/parameters.go of
+https://github.com/Azure/secrets-store-csi-driver-provider-azure v1.8.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, VaultObject, parse
+
+ONE = {"objectName": "s", "objectType": "secret"}
+OBJECT = "failed to get objectType:secret, objectName:s, objectVersion:: "
+MODES = (
+    "only one identity mode can be enabled at a time: "
+    "usePodIdentity, useVMManagedIdentity, or useAzureTokenProxy"
+)
+NO_BOOLEAN = "failed to parse usePodIdentity flag, error: strconv.ParseBool: parsing "
+
+
+def objects(*given: dict[str, Any]) -> str:
+    return yaml.safe_dump({"array": [yaml.safe_dump(one) for one in given]})
+
+
+def parameters(**changes: Any) -> dict[str, str]:
+    given = {
+        "usePodIdentity": "true",
+        "keyvaultName": "demo-kv",
+        "tenantID": "t",
+        "objects": objects(ONE),
+        POD_NAMESPACE: "shop",
+        POD_NAME: "orders-0",
+    }
+    changed = {key.replace("__", "/"): value for key, value in changes.items()}
+    return {key: value for key, value in (given | changed).items() if value is not None}
+
+
+def test_a_class_becomes_what_a_volume_needs() -> None:
+    wanted = parse(parameters())
+    assert (wanted.vault, wanted.resource) == ("demo-kv.vault.azure.net", "https://vault.azure.net")
+    assert (wanted.pod_namespace, wanted.pod_name) == ("shop", "orders-0")
+    assert wanted.objects == (VaultObject(name="s", type="secret"),)
+    assert wanted.objects[0].file == "s"
+
+
+def test_objects_are_read_as_people_write_them() -> None:
+    text = """
+    array:
+      - |
+        objectName: s
+        objectType: secret
+        objectAlias: db/password
+        objectVersion: " v1 "
+        objectEncoding: Base64
+        filePermission: "0400"
+      - |
+        objectName: other
+        objectType: secret
+    """
+    first, second = parse(parameters(objects=text)).objects
+    assert (first.file, first.version, first.encoding, first.mode) == (
+        "db/password",
+        "v1",
+        "base64",
+        0o400,
+    )
+    assert (second.file, second.mode) == ("other", 0o644)
+
+
+@pytest.mark.parametrize("value", ["true", "True", " true ", "1", "t", "TRUE", "T"])
+def test_a_boolean_is_what_go_takes_for_true(value: str) -> None:
+    assert parse(parameters(usePodIdentity=value)).objects
+
+
+def test_the_old_spelling_of_the_tenant_is_read() -> None:
+    assert parse(parameters(tenantID=None, tenantId="t")).objects
+
+
+def test_no_objects_need_no_vault_and_no_pod() -> None:
+    empty = parameters(objects="array: []", keyvaultName="x")
+    assert parse(empty).objects == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"usePodIdentity": "tru"}, NO_BOOLEAN + '"tru": invalid syntax'),
+        ({"usePodIdentity": "yes"}, NO_BOOLEAN + '"yes": invalid syntax'),
+        ({"useVMManagedIdentity": "true"}, MODES),
+        ({"useAzureTokenProxy": "true"}, MODES),
+        ({"keyvaultName": None}, "keyvaultName is not set"),
+        ({"keyvaultName": " "}, "keyvaultName is not set"),
+        ({"tenantID": None}, "tenantId is not set"),
+        (
+            {"cloudName": "AzureCloud"},
+            "cloudName AzureCloud is not valid, error: autorest/azure: There is no cloud "
+            'environment matching the name "AZURECLOUD"',
+        ),
+        (
+            {"usePodIdentity": "false"},
+            "failed to create auth config, error: failed to get credentials, "
+            "nodePublishSecretRef secret is not set",
+        ),
+        ({"objects": None}, "objects is not set"),
+        ({"objects": "- a"}, "failed to yaml unmarshal objects, error: "),
+        ({"objects": "array: ['- a']"}, "unmarshal failed for keyVaultObjects at index 0, error: "),
+        (
+            {"keyvaultName": "kv"},
+            'failed to get vault: Invalid vault name: "kv", must be between 3 and 24 chars',
+        ),
+        (
+            {"keyvaultName": "my.vault"},
+            'failed to get vault: Invalid vault name: "my.vault", must match [-a-zA-Z0-9]{3,24}',
+        ),
+        (
+            {POD_NAME: ""},
+            "failed to get keyvault client: pod information is not available. "
+            "deploy a CSIDriver object to set podInfoOnMount: true",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_the_providers_words(
+    changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(MountFailed) as failed:
+        parse(parameters(**changes))
+    assert str(failed.value).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"objectFormat": "der"}, "invalid objectFormat: der, should be PEM or PFX"),
+        ({"objectEncoding": "rot13"}, "invalid objectEncoding: rot13, should be hex, base64 or"),
+        ({"objectAlias": "/etc/passwd"}, "file name must be a relative path"),
+        ({"objectAlias": "../../etc/passwd"}, "file name must not contain '..'"),
+        ({"objectAlias": "a..b"}, "file name must not contain '..'"),
+        ({"filePermission": "rw"}, "file permission must be a valid octal number: strconv.ParseI"),
+    ],
+)
+def test_a_wrong_object_is_refused_by_its_name(changes: dict[str, str], why: str) -> None:
+    with pytest.raises(MountFailed) as failed:
+        parse(parameters(objects=objects(ONE | changes)))
+    assert str(failed.value).startswith(OBJECT + why)
+
+
+def test_an_encoding_is_for_secrets() -> None:
+    key = {"objectName": "k", "objectType": "key", "objectEncoding": "hex"}
+    with pytest.raises(MountFailed, match="objectEncoding only supported for objectType: secret"):
+        parse(parameters(objects=objects(key)))
+
+
+def test_an_object_without_a_name_has_no_file() -> None:
+    with pytest.raises(MountFailed, match="file name must not be empty"):
+        parse(parameters(objects=objects({"objectType": "secret"})))
