@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
+import aiohttp
 import click
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
 
 _Setting = Callable[[AzureOperator, float], Awaitable[None]]
 _SETTINGS = MappingProxyType(
@@ -32,7 +34,11 @@ def delay(name: str, what: str, seconds: float) -> None:
     `scale-sets`: a change until the machines have it. `roles`: an assignment until it holds.
     `identities`: how long a node's IMDS goes on with those that it saw last.
     """
-    asyncio.run(_set(options.plan_of(name), _SETTINGS[what], seconds))
+    try:
+        asyncio.run(_set(options.plan_of(name), _SETTINGS[what], seconds))
+    except aiohttp.ClientError as error:
+        start = "podidentity sandbox part start azure"
+        raise SandboxError(f"the sandbox's Azure does not answer: try {start}") from error
     click.echo(f"{what}: {seconds:g} s")
 
 
