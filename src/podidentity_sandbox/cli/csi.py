@@ -10,15 +10,14 @@ from podidentity_sandbox.cli import options
 from podidentity_sandbox.csi.manifests import NAME, NAMESPACE, manifests
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.api import Api, Object
+from podidentity_sandbox.world.api import MERGE_PATCH, Api, ApiError, Object
 from podidentity_sandbox.world.applying import Applier
 
+_DAEMON_SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 _SECONDS = 60
-_WITHOUT_CGROUPS = (
-    "Without cgroups NMI cannot tell this pod from others of the node's network. To let every "
-    "root process of the node ask for pods' tokens:\n"
-    "  podidentity enable --nmi-arg=--host-token=root"
-)
+_NMI = "nmi"
+_FLAG = "--host-token=root"
+_WHY = f"without cgroups, NMI knows its callers on the node only by their user: {_FLAG}"
 
 
 @click.command(epilog="Example: podidentity sandbox csi --rotation-poll-interval 10s")
@@ -34,7 +33,8 @@ def csi(name: str, *, rotation: str) -> None:
     """Install the Secrets Store CSI driver with the Azure Key Vault provider.
 
     Pods may then mount secrets as files, with a SecretProviderClass that says usePodIdentity. It
-    may be run again, and returns when it runs on every node.
+    may be run again, and returns when it runs on every node. In a sandbox without root it lets
+    NMI, which must be there, serve every root process of a node.
     """
     if not re.fullmatch(r"[1-9][0-9]*(ms|s|m|h)", rotation):
         raise click.BadParameter(f'time: invalid duration "{rotation}"')
@@ -43,13 +43,30 @@ def csi(name: str, *, rotation: str) -> None:
     applier = Applier(api, NAMESPACE)
     for manifest in manifests(rotation=rotation):
         click.echo(applier.apply(manifest))
-    _wait(api, plan)
+    _wait(api, plan, NAME)
     if plan.rootless:
-        click.echo(_WITHOUT_CGROUPS, err=True)
+        _let_root_ask(api, plan)
 
 
-def _wait(api: Api, plan: Plan) -> None:
-    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+def _let_root_ask(api: Api, plan: Plan) -> None:
+    try:
+        nmi = api.request("GET", f"{_DAEMON_SETS}/{_NMI}")
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        click.echo(f"{_WHY}\n  podidentity enable --nmi-arg={_FLAG}", err=True)
+        return
+    containers = nmi["spec"]["template"]["spec"]["containers"]
+    if _FLAG not in containers[0]["args"]:
+        containers[0]["args"].append(_FLAG)
+        patch = {"spec": {"template": {"spec": {"containers": containers}}}}
+        api.request("PATCH", f"{_DAEMON_SETS}/{_NMI}", patch, content_type=MERGE_PATCH)
+        click.echo(f"daemonset.apps/{_NMI} configured ({_WHY})")
+        _wait(api, plan, _NMI)
+
+
+def _wait(api: Api, plan: Plan, name: str) -> None:
+    """Return when the DaemonSet is as it should be on every node; raise SandboxError."""
     wanted = len(plan.nodes)
 
     def complete(found: Object) -> bool:
@@ -58,8 +75,8 @@ def _wait(api: Api, plan: Plan) -> None:
         is_new: bool = status.get("observedGeneration") == found["metadata"]["generation"]
         return is_new and seen == [wanted, wanted]
 
-    if api.wait_for(path, [NAME], complete, _SECONDS):
+    if api.wait_for(_DAEMON_SETS, [name], complete, _SECONDS):
         raise SandboxError(
-            f"the driver is not ready on every node after {_SECONDS} s; see "
+            f"DaemonSet {name} is not ready on every node after {_SECONDS} s; see "
             f"`podidentity sandbox get pods -n {NAMESPACE}`"
         )

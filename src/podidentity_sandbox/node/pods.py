@@ -175,7 +175,7 @@ class Pod:
             if attachment is not None:
                 await self._services.network.detach(attachment)
             self._services.cgroups.remove(self.spec.uid)
-            self._volumes.close()
+            await self._volumes.close()
         except (NetworkFailed, OSError) as error:
             # Its programs have ended, which is what a termination promises.
             _log.error("%s: something of it remains: %s", self.spec.label, error)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.node.api import ApiError
+from podidentity_sandbox.node.csivolumes import CsiVolumes
 from podidentity_sandbox.node.programs import Bind
 from podidentity_sandbox.node.refusals import ContainerRefused, VolumeRefused
 from podidentity_sandbox.node.services import Services
@@ -39,6 +40,7 @@ class PodVolumes:
         self._spec = spec
         self._services = services
         self._folder = PODS / spec.uid
+        self._csi = CsiVolumes(spec, services, self._folder)
 
     async def open(self, address: str) -> None:
         """Make them; raise VolumeRefused, or ApiError where there is no token to be had."""
@@ -52,6 +54,7 @@ class PodVolumes:
         _write(self._folder / "resolv.conf", f"nameserver {DNS_ADDRESS}\n{search}\n")
         for name in self._spec.volumes:
             self._source(name)
+        await self._csi.publish()
         if self._spec.mounts_token:
             _write(self._folder / "token" / "ca.crt", plan.ca_certificate.read_text())
             _write(self._folder / "token" / "namespace", self._spec.namespace)
@@ -97,14 +100,15 @@ class PodVolumes:
                 Bind(
                     source=str(Path(source, mount.sub_path)),
                     target=mount.path,
-                    read_only=mount.read_only or not ours,
+                    read_only=mount.read_only or not ours or self._read_only(mount.volume),
                     follow=mount.follow,
                 )
             )
         return tuple(binds)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Remove them."""
+        await self._csi.unpublish()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _source(self, name: str) -> str:
@@ -118,11 +122,16 @@ class PodVolumes:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
             return str(folder)
+        if "csi" in volume:
+            return str(self._csi.path(name))
         kind = next((key for key in volume if key != "name"), "of no kind")
         raise VolumeRefused(
             f'MountVolume.SetUp failed for volume "{name}" : '
             f"the sandbox does not serve {kind} volumes yet"
         )
+
+    def _read_only(self, name: str) -> bool:
+        return bool(self._spec.volumes[name].get("csi", {}).get("readOnly"))
 
     async def _fetch_token(self) -> None:
         spec, api = self._spec, self._services.api

@@ -1,0 +1,169 @@
+"""Secrets as files: the CSI driver asks NMI for a pod's token, and nobody else gets one so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import SECRET, SECRET_VALUE, VAULT
+from podidentity_sandbox.node.client import execute
+from podidentity_sandbox.world.api import Api, Object
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance.stage import Stage
+
+FILE = f"/mnt/secrets/{SECRET}"
+CLASS = """
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {{name: store, namespace: default}}
+spec:
+  provider: azure
+  parameters:
+    usePodIdentity: "true"
+    keyvaultName: {vault}
+    tenantID: {tenant}
+    objects: |
+      array:
+      - |
+        objectName: {secret}
+        objectType: secret
+"""
+MOUNTING = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default, labels: {{aadpodidbinding: {label}}}}}
+spec:
+  containers:
+  - name: main
+    image: idle
+    volumeMounts: [{{name: store, mountPath: /mnt/secrets, readOnly: true}}]
+  volumes:
+  - name: store
+    csi:
+      driver: secrets-store.csi.k8s.io
+      readOnly: true
+      volumeAttributes: {{secretProviderClass: store}}
+"""
+STRANGER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: kube-system}
+spec:
+  hostNetwork: true
+  containers: [{name: main, image: idle}]
+"""
+ASK = (
+    "curl -s -m 15 -w '\\n%{{http_code}}' -H 'podns: default' -H 'podname: {pod}'"
+    " 'http://localhost:2579/host/token/?resource=https://vault.azure.net'"
+)
+
+
+class Driven(Stage):
+    """A sandbox with the driver in it."""
+
+    @property
+    def api(self) -> Api:
+        return Api(self.plan)
+
+    def apply(self, manifest: str, *options: str) -> str:
+        return self.run("podidentity", "sandbox", "apply", *options, "-f", "-", given=manifest)
+
+    async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
+        ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=30)
+        return ran.stdout.decode()
+
+    async def event(self, pod: str, reason: str) -> str:
+        """Return the message of the first event of that reason on a pod, as soon as it is there."""
+        return await asyncio.to_thread(self._event, pod, reason)
+
+    def _event(self, pod: str, reason: str) -> str:
+        path = "/api/v1/namespaces/default/events"
+        found = self.api.request("GET", path)
+        for event in found["items"]:
+            if is_of(event, pod, reason):
+                return str(event["message"])
+        for _, event in self.api.watch(path, found["metadata"]["resourceVersion"], 60):
+            if is_of(event, pod, reason):
+                return str(event["message"])
+        raise AssertionError(f"no event {reason} on pod {pod}")
+
+    async def host_token(self, pod: str, asker: str, namespace: str) -> tuple[int, dict[str, Any]]:
+        """Ask for a pod's token as the provider does; return status and body."""
+        said = await self.inside(asker, ASK.format(pod=pod), namespace)
+        body, _, status = said.rpartition("\n")
+        return int(status), json.loads(body)
+
+
+def is_of(event: Object, pod: str, reason: str) -> bool:
+    return bool(event["involvedObject"]["name"] == pod and event["reason"] == reason)
+
+
+@pytest.fixture(scope="module")
+def driven() -> Iterator[Driven]:
+    found = Driven(bring_up("csi-tests", nodes=1))
+    try:
+        asyncio.run(found.bind())
+        found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
+        found.apply(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
+        found.apply(MOUNTING.format(name="mounts", label="bound"), "--wait")
+        found.apply(STRANGER, "--wait", "-n", "kube-system")
+        yield found
+    finally:
+        bring_down("csi-tests")
+
+
+async def test_a_secret_is_a_file_in_the_pod_that_the_pod_cannot_change(driven: Driven) -> None:
+    assert await driven.inside("mounts", f"cat {FILE}") == SECRET_VALUE
+    assert await driven.inside("mounts", f"echo x > {FILE} || echo refused") == "refused\n"
+
+
+async def test_a_new_version_in_the_vault_is_in_the_file(driven: Driven) -> None:
+    async with AzureOperator(driven.plan) as azure:
+        await azure.put_secret(VAULT, SECRET, "rotated")
+        assert await driven.event("mounts", "MountRotationComplete") == (
+            "successfully rotated mounted contents for spc default/store"
+        )
+        assert await driven.inside("mounts", f"cat {FILE}") == "rotated"
+        await azure.put_secret(VAULT, SECRET, SECRET_VALUE)
+
+
+async def test_a_pod_that_is_not_bound_is_told_so_by_an_event(driven: Driven) -> None:
+    driven.apply(MOUNTING.format(name="unbound", label="nothing"))
+    message = await driven.event("unbound", "FailedMount")
+    assert message.startswith(
+        'MountVolume.SetUp failed for volume "store" : rpc error: code = Unknown desc = failed to '
+        "mount secrets store objects for pod default/unbound, err: rpc error: code = Unknown desc "
+        f"= failed to mount objects, error: failed to get objectType:secret, objectName:{SECRET}, "
+        "objectVersion:: nmi response failed with status code: 404, response body: "
+    )
+    assert "has the selector 'nothing'" in message
+
+
+async def test_a_stranger_in_the_nodes_network_gets_no_pods_token(driven: Driven) -> None:
+    status, body = await driven.host_token("mounts", "stranger", "kube-system")
+    assert (status, body["error"]) == (403, "access_denied")
+    assert "kube-system/stranger" in body["error_description"]
+
+
+async def test_a_pod_gets_none_by_its_own_network(driven: Driven) -> None:
+    by_imds = ASK.format(pod="mounts").replace("localhost:2579", "169.254.169.254")
+    said = await driven.inside("mounts", by_imds)
+    assert said.endswith("\n403")
+    assert await driven.inside("mounts", ASK.format(pod="mounts")) == "\n000"
+
+
+async def test_the_provider_gets_no_token_of_a_pod_without_such_a_volume(driven: Driven) -> None:
+    driven.start_pod()
+    pods = driven.api.request("GET", "/api/v1/namespaces/kube-system/pods")["items"]
+    (provider,) = [
+        pod["metadata"]["name"] for pod in pods if pod["metadata"]["name"].startswith("csi-")
+    ]
+    assert (await driven.host_token("mounts", provider, "kube-system"))[0] == 200
+    status, body = await driven.host_token("app", provider, "kube-system")
+    assert status == 403
+    assert "mounts no volume of secrets-store.csi.k8s.io" in body["error_description"]
