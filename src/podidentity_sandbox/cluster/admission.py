@@ -41,7 +41,7 @@ class Admissions:
             raise status.forbidden(
                 kind.plural,
                 kind.group,
-                obj["metadata"].get("name", ""),
+                _shown(obj),
                 f"unable to create new content in namespace {name} because it is being terminated",
                 [cause],
             )
@@ -52,7 +52,13 @@ class Admissions:
             raise status.forbidden(
                 kind.plural,
                 kind.group,
-                pod["metadata"].get("name", ""),
+                _shown(pod),
                 f"error looking up service account {namespace}/{account}: "
                 f'serviceaccount "{account}" not found',
             )
+
+
+def _shown(obj: Obj) -> str:
+    """Return the name in a refusal: these plugins are asked before a name is generated."""
+    metadata = obj["metadata"]
+    return str(metadata.get("generateName") or metadata.get("name", ""))

@@ -11,14 +11,34 @@ from collections.abc import Iterator
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.users import AUTHENTICATED, MASTERS
+from podidentity_sandbox.plan import APISERVER_ADDRESS
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _DOCUMENTS = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version"]
 _HEALTH = ["/healthz", "/livez", "/readyz", "/version"]
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
-_VIEWED = ["configmaps", "events", "pods", "pods/status", "serviceaccounts"]
-_EDITED = ["configmaps", "events", "pods", "secrets", "serviceaccounts"]
+_VIEWED = [
+    "configmaps",
+    "events",
+    "pods",
+    "pods/log",
+    "pods/status",
+    "serviceaccounts",
+    "services",
+]
+_EDITED = [
+    "configmaps",
+    "events",
+    "pods",
+    "pods/attach",
+    "pods/exec",
+    "secrets",
+    "serviceaccounts",
+    "services",
+]
+_SETS = ["daemonsets", "deployments", "replicasets"]
+_SCALED = ["deployments/scale", "replicasets/scale"]
 
 
 def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Obj:
@@ -31,13 +51,13 @@ def _paths(paths: list[str], verbs: list[str]) -> Obj:
 
 _VIEW = [
     _rule([""], _VIEWED, _READ),
-    _rule(["apps"], ["daemonsets", "daemonsets/status"], _READ),
+    _rule(["apps"], [*_SETS, *_SCALED, *(f"{name}/status" for name in _SETS)], _READ),
 ]
 _EDIT = [
     *_VIEW,
     _rule([""], _EDITED, _READ + _WRITE),
     _rule([""], ["serviceaccounts/token"], ["create"]),
-    _rule(["apps"], ["daemonsets"], _WRITE),
+    _rule(["apps"], [*_SETS, *_SCALED], _WRITE),
     _rule(["coordination.k8s.io"], ["leases"], _READ + _WRITE),
 ]
 ROLES: dict[str, list[Obj]] = {
@@ -52,6 +72,7 @@ ROLES: dict[str, list[Obj]] = {
     "system:discovery": [_paths([*_DOCUMENTS, *_HEALTH], ["get"])],
     "system:basic-user": [
         _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews"], ["create"]),
+        _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
     ],
     "system:auth-delegator": [
         _rule(["authentication.k8s.io"], ["tokenreviews"], ["create"]),
@@ -69,10 +90,24 @@ BINDINGS = {
 }
 
 
+def _kubernetes() -> Obj:
+    """Return the Service of the API server itself: at the address where pods reach it."""
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]
+    return {
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {"clusterIP": APISERVER_ADDRESS, "ports": ports},
+    }
+
+
 def objects() -> Iterator[tuple[str, Obj]]:
     """Yield the storage key and the body of each object, in the order of their creation."""
     for name in NAMESPACES:
         yield "namespaces", {"metadata": {"name": name}}
+    yield "services", _kubernetes()
     for name, rules in ROLES.items():
         yield f"clusterroles.{GROUP}", {"metadata": {"name": name}, "rules": rules}
     for name, group in BINDINGS.items():

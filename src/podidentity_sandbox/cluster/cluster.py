@@ -14,12 +14,15 @@ from podidentity_sandbox.cluster.authentication import Authenticator, plan_users
 from podidentity_sandbox.cluster.authorization import Authorization
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
+from podidentity_sandbox.cluster.controllers.deployments import Deployments
 from podidentity_sandbox.cluster.controllers.garbage import Garbage
-from podidentity_sandbox.cluster.controllers.loop import Loop
+from podidentity_sandbox.cluster.controllers.loop import Loop, later
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
+from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
 from podidentity_sandbox.cluster.journal import Journal
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.node_rules import node_of
 from podidentity_sandbox.cluster.paths import RequestInfo
@@ -67,6 +70,7 @@ class Cluster:
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
         self.resources.admissions.append(Admissions(self.storage).check)
+        self.resources.admissions.append(ServiceAddresses(self.storage).allocate)
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
         self.authorizer = Authorization(self.storage)
@@ -76,6 +80,8 @@ class Cluster:
             (
                 Definitions(self.resources),
                 Namespaces(self.resources, authority),
+                Deployments(self.resources, later),
+                ReplicaSets(self.resources),
                 DaemonSets(self.resources),
                 Scheduler(self.resources),
                 Garbage(self.resources),
@@ -84,6 +90,7 @@ class Cluster:
         self._actions: dict[tuple[str, str, str], Action] = {
             ("", "serviceaccounts", "token"): self._token,
             (AUTHENTICATION, "tokenreviews", ""): reviews.token,
+            (AUTHENTICATION, "selfsubjectreviews", ""): reviews.who,
             (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
             (AUTHORIZATION, "localsubjectaccessreviews", ""): reviews.subject,
             (AUTHORIZATION, "selfsubjectaccessreviews", ""): reviews.oneself,
@@ -101,8 +108,9 @@ class Cluster:
     def _bootstrap(self) -> None:
         """Make what is there from the start."""
         for key, body in bootstrap.objects():
-            if self.storage.get(key, "", body["metadata"]["name"]) is None:
-                self.resources.create(self.registry.by_key(key), "", body)
+            namespace = body["metadata"].get("namespace", "")
+            if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
+                self.resources.create(self.registry.by_key(key), namespace, body)
         self.loop.settle()
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:

@@ -15,6 +15,13 @@ _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 
+_SERVICE = "[a-z]([-a-z0-9]*[a-z0-9])?"
+_SERVICE_FAULT = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+    "alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', "
+    f"regex used for validation is '{_SERVICE}')"
+)
+
 _SUBDOMAIN_FAULT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
     "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
@@ -54,6 +61,11 @@ def label_faults(name: str) -> list[str]:
     return _limited(name, 63, _LABEL, _LABEL_FAULT)
 
 
+def service_faults(name: str) -> list[str]:
+    """Return what is wrong with a DNS-1035 label, the rule of services."""
+    return _limited(name, 63, _SERVICE, _SERVICE_FAULT)
+
+
 def path_faults(name: str) -> list[str]:
     """Return what is wrong with a path segment, the rule of RBAC names."""
     if name in (".", ".."):
@@ -65,6 +77,7 @@ RULES: dict[str, Callable[[str], list[str]]] = {
     "subdomain": subdomain_faults,
     "label": label_faults,
     "path": path_faults,
+    "service": service_faults,
 }
 
 

@@ -33,6 +33,23 @@ def fits(pod: Obj, node: Obj) -> bool:
     )
 
 
+def obstacle(pod: Obj, node: Obj) -> str:
+    """Return why a pod may not be placed on a node, as the scheduler says it; "" if it may.
+
+    Words of the plugins of pkg/scheduler/framework/plugins, in the order in which they are asked.
+    """
+    spec = pod["spec"]
+    for taint in taints(node):
+        if taint["key"] == UNSCHEDULABLE and not tolerated(spec, taint):
+            return "node(s) were unschedulable"
+    for taint in taints(node):
+        if not tolerated(spec, taint):
+            return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+    if not selected(spec, node):
+        return "node(s) didn't match Pod's node affinity/selector"
+    return ""
+
+
 def selected(spec: Obj, node: Obj) -> bool:
     """Whether a pod's spec wants a node: nodeSelector and required node affinity."""
     labels = node["metadata"].get("labels", {})

@@ -32,6 +32,7 @@ def _type(group: str, kind: str) -> ResourceType:
 
 TYPES = (
     _type(AUTHENTICATION, "TokenReview"),
+    _type(AUTHENTICATION, "SelfSubjectReview"),
     _type(AUTHORIZATION, "SubjectAccessReview"),
     _type(AUTHORIZATION, "SelfSubjectAccessReview"),
     _type(AUTHORIZATION, "LocalSubjectAccessReview"),
@@ -90,8 +91,15 @@ class Reviews:
         answer = {**body, "spec": {key: spec[key] for key in spec if key != "token"}}
         if user is None:
             return {**answer, "status": {"error": "the token is not valid"}}
-        found: Obj = {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
-        if user.extra:
-            found["extra"] = dict(user.extra)
-        state = {"authenticated": True, "user": found, "audiences": list(audiences)}
+        state = {"authenticated": True, "user": _who(user), "audiences": list(audiences)}
         return {**answer, "status": state}
+
+    def who(self, user: User, _: RequestInfo, body: Obj) -> Obj:
+        """Answer who asks."""
+        found = {key: value for key, value in _who(user).items() if value}
+        return {**body, "status": {"userInfo": found}}
+
+
+def _who(user: User) -> Obj:
+    found: Obj = {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
+    return {**found, "extra": dict(user.extra)} if user.extra else found

@@ -11,10 +11,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from podidentity_sandbox.cluster.controllers.ownership import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.placement import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.resources import Resources
+from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
 
 KEY = "daemonsets.apps"
@@ -32,6 +35,7 @@ class DaemonSets:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        self._events = Recorder(resources, "daemonset-controller")
 
     def react(self, change: Change) -> None:
         """Bring the sets that a change concerns to what they should be."""
@@ -45,6 +49,10 @@ class DaemonSets:
         elif change.key == "nodes":
             for record in storage.all(KEY):
                 self._sync(record)
+        elif change.key == "serviceaccounts" and change.event == "ADDED":
+            # What a set could not make for want of its account, it can now.
+            for record in storage.all(KEY, change.record.namespace):
+                self._sync(record)
 
     def _sync(self, owner: Record | None) -> None:
         if owner is None or owner.deleted:
@@ -54,27 +62,32 @@ class DaemonSets:
         pods = self._pods(owner)
         current = revision(owner)
         for pod in _surplus(pods, wanted):
-            self._delete(pod)
+            self._delete(owner, pod)
         placed = {place(pod.object) for pod in pods}
         for node in wanted:
             if node not in placed:
-                kind = self._resources.registry.by_key("pods")
-                self._resources.create(kind, owner.namespace, self._pod(owner, node))
+                self._make(owner, node)
         if owner.object["spec"]["updateStrategy"]["type"] == "RollingUpdate":
             for pod in _outdated(self._pods(owner), wanted, current, _budget(owner, len(wanted))):
-                self._delete(pod)
+                self._delete(owner, pod)
         self._tell(owner, wanted, current)
 
-    def _delete(self, pod: Record) -> None:
+    def _make(self, owner: Record, node: str) -> None:
+        kind = self._resources.registry.by_key("pods")
+        try:
+            pod = self._resources.create(kind, owner.namespace, self._pod(owner, node))
+        except StatusError as error:
+            self._events.warn(owner, "FailedCreate", f"Error creating: {error}")
+            raise
+        self._events.tell(owner, "SuccessfulCreate", f"Created pod: {pod.name}")
+
+    def _delete(self, owner: Record, pod: Record) -> None:
         if not pod.deleted:
             self._resources.delete(self._resources.registry.by_key("pods"), pod)
+            self._events.tell(owner, "SuccessfulDelete", f"Deleted pod: {pod.name}")
 
-    def _pods(self, owner: Record) -> list[Record]:
-        return [
-            pod
-            for pod in self._resources.storage.all("pods", owner.namespace)
-            if (controller_of(pod.object) or {}).get("uid") == owner.uid
-        ]
+    def _pods(self, owner: Record) -> Sequence[Record]:
+        return owned(self._resources.storage, "pods", owner)
 
     def _pod(self, owner: Record, node: str) -> Obj:
         """Return the pod of a set for a node."""
@@ -90,16 +103,7 @@ class DaemonSets:
                 "namespace": owner.namespace,
                 "annotations": metadata.get("annotations", {}),
                 "labels": {**metadata.get("labels", {}), HASH_LABEL: revision(owner)},
-                "ownerReferences": [
-                    {
-                        "apiVersion": "apps/v1",
-                        "kind": "DaemonSet",
-                        "name": owner.name,
-                        "uid": owner.uid,
-                        "controller": True,
-                        "blockOwnerDeletion": True,
-                    }
-                ],
+                "ownerReferences": [reference_to(owner)],
             },
             "spec": spec,
         }
@@ -134,12 +138,6 @@ def revision(owner: Record) -> str:
 def label_of(pod: Record) -> str:
     """Return the template that a pod was made from."""
     return str(pod.metadata.get("labels", {}).get(HASH_LABEL, ""))
-
-
-def controller_of(obj: Obj) -> Obj | None:
-    """Return the owner reference of an object's controller."""
-    owners: list[Obj] = obj["metadata"].get("ownerReferences", [])
-    return next((owner for owner in owners if owner.get("controller")), None)
 
 
 def place(pod: Obj) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from podidentity_sandbox.cluster.status import StatusError
@@ -18,6 +19,12 @@ class Controller(Protocol):
 
     def react(self, change: Change) -> None:
         """Do what follows from a change; of types that do not concern it, nothing."""
+
+
+def later(seconds: float, what: Callable[[], None]) -> None:
+    """Do something after so many seconds; never in a cluster that is only stepped through."""
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop().call_later(seconds, what)
 
 
 class Loop:

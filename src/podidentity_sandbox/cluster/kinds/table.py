@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import access, core, crds, pods, workloads
+from podidentity_sandbox.cluster.kinds import (
+    access,
+    core,
+    crds,
+    csi,
+    deployments,
+    pods,
+    services,
+    workloads,
+)
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
-_ANYTHING = compiled({})
 _TEXTS = {"*": str}
 
 BUILT_IN = (
@@ -107,6 +115,50 @@ BUILT_IN = (
         shape=compiled({"automountServiceAccountToken": bool}),
     ),
     ResourceType(
+        group="",
+        version="v1",
+        plural="services",
+        singular="service",
+        kind="Service",
+        namespaced=True,
+        short_names=("svc",),
+        categories=("all",),
+        subresources=("status",),
+        selectable={"spec.clusterIP": "spec.clusterIP", "spec.type": "spec.type"},
+        name_rule="service",
+        strategy=services.ServiceStrategy(),
+        shape=compiled(services.SHAPE),
+    ),
+    ResourceType(
+        group="apps",
+        version="v1",
+        plural="deployments",
+        singular="deployment",
+        kind="Deployment",
+        namespaced=True,
+        short_names=("deploy",),
+        categories=("all",),
+        subresources=("scale", "status"),
+        generation=True,
+        strategy=deployments.DeploymentStrategy(),
+        shape=compiled(deployments.SHAPE),
+    ),
+    ResourceType(
+        group="apps",
+        version="v1",
+        plural="replicasets",
+        singular="replicaset",
+        kind="ReplicaSet",
+        namespaced=True,
+        short_names=("rs",),
+        categories=("all",),
+        subresources=("scale", "status"),
+        generation=True,
+        selectable={"status.replicas": "status.replicas"},
+        strategy=deployments.ReplicaSetStrategy(),
+        shape=compiled(deployments.SET_SHAPE),
+    ),
+    ResourceType(
         group="apps",
         version="v1",
         plural="daemonsets",
@@ -137,7 +189,9 @@ BUILT_IN = (
         singular="csidriver",
         kind="CSIDriver",
         namespaced=False,
-        shape=_ANYTHING,
+        generation=False,
+        strategy=csi.DriverStrategy(),
+        shape=compiled(csi.SHAPE),
     ),
     *(
         ResourceType(

@@ -29,7 +29,7 @@ SHAPE: dict[str, Any] = {
 }
 
 
-_PERCENT = (
+PERCENT = (
     "a valid percent string must be a numeric string followed by an ending '%' "
     "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
 )
@@ -75,7 +75,7 @@ def _update_faults(update: Obj) -> Sequence[Cause]:
         return [status.unsupported(f"{where}.type", update["type"], kinds)]
     limit = update.get("rollingUpdate", {}).get("maxUnavailable", 1)
     if isinstance(limit, str) and not re.fullmatch("[0-9]{1,9}%", limit, re.ASCII):
-        return [status.invalid(f"{where}.rollingUpdate.maxUnavailable", limit, _PERCENT)]
+        return [status.invalid(f"{where}.rollingUpdate.maxUnavailable", limit, PERCENT)]
     return []
 
 

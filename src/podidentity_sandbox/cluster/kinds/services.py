@@ -1,0 +1,144 @@
+"""Services: records only. They get an address as on a cluster, and nothing listens on it.
+
+https://kubernetes.io/docs/concepts/services-networking/service/
+Faults are those of ValidateService in pkg/apis/core/validation/validation.go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.registry import ResourceType, Strategy
+from podidentity_sandbox.cluster.shapes import INT_OR_STRING
+from podidentity_sandbox.cluster.status import Cause
+from podidentity_sandbox.cluster.storage import Storage
+
+SHAPE = {
+    "spec": {
+        "type": str,
+        "selector": {"*": str},
+        "clusterIP": str,
+        "clusterIPs": [str],
+        "externalName": str,
+        "sessionAffinity": str,
+        "ports": [
+            {
+                "name": str,
+                "port": int,
+                "protocol": str,
+                "targetPort": INT_OR_STRING,
+                "nodePort": int,
+            }
+        ],
+    },
+}
+ADDRESSES = ipaddress.ip_network("10.0.0.0/16")
+"""AKS's default service CIDR."""
+_NODE_PORTS = range(30000, 32768)
+_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_OPEN = ("NodePort", "LoadBalancer")
+
+
+class ServiceStrategy(Strategy):
+    """Its address is the server's, and stays."""
+
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults."""
+        spec = new.setdefault("spec", {})
+        kind = spec.setdefault("type", "ClusterIP")
+        spec.setdefault("sessionAffinity", "None")
+        for port in spec.get("ports", []):
+            port.setdefault("protocol", "TCP")
+            port.setdefault("targetPort", port.get("port"))
+        if kind != "ExternalName":
+            spec.setdefault("internalTrafficPolicy", "Cluster")
+            spec.setdefault("ipFamilies", ["IPv4"])
+            spec.setdefault("ipFamilyPolicy", "SingleStack")
+        if kind in _OPEN:
+            spec.setdefault("externalTrafficPolicy", "Cluster")
+        if kind == "LoadBalancer":
+            spec.setdefault("allocateLoadBalancerNodePorts", True)
+
+    def prepare_create(self, new: Obj) -> None:
+        """Give it a status: no load balancer ever comes."""
+        self.default(new)
+        new["status"] = {"loadBalancer": {}}
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Fill in the defaults; what is not said of the addresses stays."""
+        spec, before = new.setdefault("spec", {}), old["spec"]
+        self.default(new)
+        for field in ("clusterIP", "clusterIPs"):
+            if not spec.get(field) and field in before:
+                spec[field] = before[field]
+        known = {p["port"]: p["nodePort"] for p in before.get("ports", []) if "nodePort" in p}
+        for port in spec.get("ports", []) if spec["type"] in _OPEN else ():
+            if port.get("port") in known:
+                port.setdefault("nodePort", known[port["port"]])
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check type, ports and address."""
+        spec = new["spec"]
+        faults = list(_port_faults(spec))
+        if spec["type"] not in _TYPES:
+            faults.append(status.unsupported("spec.type", spec["type"], _TYPES))
+        if spec["type"] == "ExternalName" and not spec.get("externalName"):
+            faults.append(status.required("spec.externalName"))
+        if old is not None and old["spec"].get("clusterIP") not in (None, spec.get("clusterIP")):
+            address = [spec.get("clusterIP")]
+            detail = "may not change once set"
+            faults.append(status.invalid("spec.clusterIPs[0]", address, detail))
+        return faults
+
+
+def _port_faults(spec: Obj) -> Iterator[Cause]:
+    ports = spec.get("ports", [])
+    if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
+        yield status.required("spec.ports")
+    seen: set[tuple[int, str]] = set()
+    for index, port in enumerate(ports):
+        where, number = f"spec.ports[{index}]", port.get("port", 0)
+        if len(ports) > 1 and not port.get("name"):
+            yield status.required(f"{where}.name")
+        if not 1 <= number <= 65535:
+            yield status.invalid(f"{where}.port", number, "must be between 1 and 65535, inclusive")
+        if port["protocol"] not in ("TCP", "UDP", "SCTP"):
+            kinds = ("SCTP", "TCP", "UDP")
+            yield status.unsupported(f"{where}.protocol", port["protocol"], kinds)
+        if (number, port["protocol"]) in seen:
+            shown = f'{{"port":{number},"protocol":"{port["protocol"]}"}}'
+            yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {shown}")
+        seen.add((number, port["protocol"]))
+
+
+class ServiceAddresses:
+    """Gives each new Service an address that no other has, and ports of the nodes."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def allocate(self, kind: ResourceType, obj: Obj) -> None:
+        """Fill in what a new Service lacks; raise 422 for an address that is taken or no one."""
+        if kind.key != "services" or obj["spec"]["type"] == "ExternalName":
+            return
+        spec = obj["spec"]
+        others = [service.object["spec"] for service in self._storage.all("services")]
+        taken = {other.get("clusterIP") for other in others}
+        if not spec.get("clusterIP"):
+            hosts = (str(host) for host in ADDRESSES.hosts())
+            spec["clusterIP"] = next(host for host in hosts if host not in taken)
+        elif spec["clusterIP"] != "None" and spec["clusterIP"] in taken:
+            detail = (
+                "failed to allocate IP " + spec["clusterIP"] + ": provided IP is already allocated"
+            )
+            fault = status.invalid("spec.clusterIPs", [spec["clusterIP"]], detail)
+            raise status.invalid_object("Service", "", obj["metadata"]["name"], [fault])
+        spec["clusterIPs"] = [spec["clusterIP"]]
+        if spec["type"] in _OPEN:
+            used = {port.get("nodePort") for other in others for port in other.get("ports", [])}
+            free = iter(number for number in _NODE_PORTS if number not in used)
+            for port in spec.get("ports", []):
+                port.setdefault("nodePort", next(free))
