@@ -36,7 +36,8 @@ def draw_plan(
         tenant_id=stable_guid(name, "tenant"),
         subscription_id=stable_guid(name, "subscription"),
         operator_id=stable_guid(name, "operator"),
-        operator_secret=secrets.token_urlsafe(30),
+        # It is typed after --password: one that starts with a hyphen would be an option.
+        operator_secret=secrets.token_hex(20),
         admin_token=secrets.token_urlsafe(30),
         nodes=(),
         aks_token=secrets.token_urlsafe(30),

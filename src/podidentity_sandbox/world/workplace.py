@@ -6,6 +6,7 @@ folder, and goes with it.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -75,14 +76,13 @@ def _search_path(plan: Plan, path: str) -> str:
 
 
 def sign_in(plan: Plan, variables: Mapping[str, str]) -> None:
-    """Sign az in as the operator, the first time that it is there; raise SandboxError.
+    """Sign az in as the operator unless somebody is signed in; raise SandboxError.
 
     az does it itself, with the service principal's secret on its standard input: a command line is
     for all to read.
     """
     az = shutil.which("az", path=variables["PATH"])
-    profile = plan.az_folder / "azureProfile.json"
-    if az is None or profile.exists():
+    if az is None or _is_signed_in(plan):
         return
     plan.az_folder.mkdir(mode=0o700, exist_ok=True)
     (plan.az_folder / "config").write_text(_AZ_CONFIG)
@@ -98,5 +98,12 @@ def sign_in(plan: Plan, variables: Mapping[str, str]) -> None:
         check=False,
     )
     if done.returncode:
-        profile.unlink(missing_ok=True)
         raise SandboxError(f"az could not sign in as the operator: {done.stderr.strip()}")
+
+
+def _is_signed_in(plan: Plan) -> bool:
+    """Whether az knows a subscription; it writes an empty profile before anybody signs in."""
+    profile = plan.az_folder / "azureProfile.json"
+    if not profile.exists():
+        return False
+    return bool(json.loads(profile.read_text(encoding="utf-8-sig")).get("subscriptions"))

@@ -18,12 +18,13 @@ from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.blueprint import draw_plan
 from podidentity_sandbox.world.workplace import environment, sign_in
 
-FAKE_AZ = """\
+FAKE_AZ = r"""\
 #!/bin/sh
 echo "$@" >>"$AZURE_CONFIG_DIR/asked"
 cat >"$AZURE_CONFIG_DIR/read"
 echo '{}' >"$AZURE_CONFIG_DIR/azureProfile.json"
 [ -z "$REFUSED" ] || { echo "ERROR: AADSTS7000215: Invalid client secret" >&2; exit 1; }
+printf '\357\273\277{"subscriptions": [{"id": "one"}]}' >"$AZURE_CONFIG_DIR/azureProfile.json"
 """
 
 
