@@ -18,8 +18,7 @@ from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.blueprint import draw_plan
 from podidentity_sandbox.world.workplace import environment, sign_in
 
-FAKE_AZ = r"""\
-#!/bin/sh
+FAKE_AZ = r"""#!/bin/sh
 echo "$@" >>"$AZURE_CONFIG_DIR/asked"
 cat >"$AZURE_CONFIG_DIR/read"
 echo '{}' >"$AZURE_CONFIG_DIR/azureProfile.json"
