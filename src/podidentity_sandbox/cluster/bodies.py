@@ -9,11 +9,12 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from podidentity_sandbox.cluster import patch, shapes, status
+from podidentity_sandbox.cluster import doubles, shapes, status, writeoptions
+from podidentity_sandbox.cluster.doubles import Loader
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.protobuf.decoding import PROTOBUF, decode
 from podidentity_sandbox.cluster.protobuf.wire import Malformed
-from podidentity_sandbox.cluster.resources import Deletion, Write
+from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.reviews import ATTRIBUTES
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -42,16 +43,6 @@ _QUESTION = compiled(
 """What the questions that are answered here may ask, all in one."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: what looks like a date stays text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def parse(content_type: str, raw: bytes) -> Json:
     """Return a body of one of READ; raise 400 where it cannot be read, 415 for other types."""
     if content_type not in READ:
@@ -61,7 +52,7 @@ def parse(content_type: str, raw: bytes) -> Json:
             return decode(raw)
         if content_type == JSON:
             return msgspec.json.decode(raw)
-        return yaml.load(raw, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(raw, Loader=Loader)  # noqa: S506 - a subclass of SafeLoader
     except (Malformed, OverflowError) as error:
         raise status.bad_request(str(error)) from error
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -72,9 +63,19 @@ def parse(content_type: str, raw: bytes) -> Json:
 
 async def read(request: web.Request) -> Json:
     """Return the decoded body of a create or update."""
-    return parse(
-        request.content_type if "Content-Type" in request.headers else JSON, await raw(request)
-    )
+    return parse(content_type(request), await raw(request))
+
+
+def content_type(request: web.Request) -> str:
+    """Return the type of a body; JSON where a client says none."""
+    return request.content_type if "Content-Type" in request.headers else JSON
+
+
+def doubled(content_type: str, raw: bytes) -> list[str]:
+    """Return a sentence for each field that a body, which could be read, says twice."""
+    if content_type == PROTOBUF:
+        return []
+    return doubles.in_yaml(raw) if content_type == YAML else doubles.in_json(raw)
 
 
 def question(body: Json) -> Obj:
@@ -95,13 +96,6 @@ async def raw(request: web.Request) -> bytes:
         raise status.too_large(BODY_LIMIT) from error
 
 
-async def read_patch(request: web.Request) -> Json:
-    """Return the decoded body of a patch; raise 415 for a patch type that is not applied here."""
-    if request.content_type not in patch.TYPES:
-        raise status.unsupported_media_type(patch.TYPES)
-    return parse(JSON, await raw(request))
-
-
 def number(query: Mapping[str, str], name: str, default: int = 0) -> int:
     """Return a number of the query; raise 400."""
     text = query.get(name, "")
@@ -110,20 +104,6 @@ def number(query: Mapping[str, str], name: str, default: int = 0) -> int:
     if not text.isascii() or not text.isdigit():
         raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)
-
-
-def write_options(query: Mapping[str, str]) -> Write:
-    """Return how a write is meant."""
-    return Write(
-        dry_run=_dry_run(query.get("dryRun", "")),
-        validation=query.get("fieldValidation") or "Warn",
-    )
-
-
-def _dry_run(text: str) -> bool:
-    if text not in ("", "All"):
-        raise status.bad_request(f'invalid dryRun "{text}": supported values: "All"')
-    return text == "All"
 
 
 async def deletion(request: web.Request) -> Deletion:
@@ -141,5 +121,5 @@ async def deletion(request: web.Request) -> Deletion:
         propagation=options.get("propagationPolicy") or query.get("propagationPolicy", ""),
         uid=demanded.get("uid") or "",
         revision=demanded.get("resourceVersion") or "",
-        dry_run=_dry_run(dry_run[0]),
+        dry_run=writeoptions.dry_run(dry_run[0], "DeleteOptions"),
     )

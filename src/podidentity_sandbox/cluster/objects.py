@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from podidentity_sandbox.cluster import names, shapes, status
@@ -35,6 +36,7 @@ _FIELDS = {
         }
     ],
     "finalizers": [str],
+    "managedFields": [{}],
 }
 _SHAPE = shapes.compiled({"metadata": _FIELDS})
 ANNOTATIONS_LIMIT = 256 * 1024
@@ -54,10 +56,15 @@ def stamp(now: datetime) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def check_shape(kind: ResourceType, obj: object) -> Obj:
+Undecodable = Callable[[str], status.StatusError]
+"""Makes the refusal of what does not decode, out of the decoder's words."""
+
+
+def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = None) -> Obj:
     """Return `obj` as an object of this type with metadata; raise 400 as the real decoder does."""
+    refuse = refuse or partial(undecodable, kind)
     if not isinstance(obj, dict):
-        raise undecodable(kind, "json: cannot unmarshal the body into a Go struct")
+        raise refuse("json: cannot unmarshal the body into a Go struct")
     obj.setdefault("apiVersion", kind.api_version)
     obj.setdefault("kind", kind.kind)
     if obj["apiVersion"] != kind.api_version:
@@ -66,13 +73,13 @@ def check_shape(kind: ResourceType, obj: object) -> Obj:
             f"the expected API version ({kind.api_version})"
         )
     if obj["kind"] != kind.kind:
-        raise undecodable(kind, f"the object is of kind {obj['kind']!r}")
+        raise refuse(f"the object is of kind {obj['kind']!r}")
     metadata = obj.get("metadata") or {}
     if isinstance(metadata, dict):
         metadata = _known(metadata)
     misfit = shapes.misfit(_SHAPE, {"metadata": metadata})
     if misfit:
-        raise undecodable(kind, misfit)
+        raise refuse(misfit)
     rest = {k: v for k, v in obj.items() if k not in ("kind", "apiVersion", "metadata")}
     return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata, **rest}
 
@@ -81,7 +88,11 @@ def _known(metadata: Obj) -> Obj:
     """Return the known fields that say something; an unknown one is dropped."""
     known = {key: value for key, value in metadata.items() if key in _FIELDS}
     clean = shapes.without_nulls(known)
-    return {key: value for key, value in clean.items() if value not in ({}, [], "")}
+    return {
+        key: value
+        for key, value in clean.items()
+        if value not in ({}, [], "") or key == "managedFields"  # [] forgets the managers
+    }
 
 
 def undecodable(kind: ResourceType, why: str) -> status.StatusError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.storage import Address, Record
 
 
 def place(kind: ResourceType, metadata: Obj, namespace: str) -> None:
@@ -19,13 +19,17 @@ def place(kind: ResourceType, metadata: Obj, namespace: str) -> None:
         )
 
 
+def _named(name: str, wanted: str) -> None:
+    if name != wanted:
+        raise status.bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({wanted})"
+        )
+
+
 def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
     """Refuse a new state that is of another object, or of an older state of this one."""
     name = metadata.setdefault("name", record.name)
-    if name != record.name:
-        raise status.bad_request(
-            f"the name of the object ({name}) does not match the name on the URL ({record.name})"
-        )
+    _named(name, record.name)
     place(kind, metadata, record.namespace)
     uid = metadata.get("uid", record.uid)
     if uid != record.uid:
@@ -37,6 +41,16 @@ def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
         raise status.invalid_object(kind.kind, kind.group, record.name, [fault])
     if revision is not None and revision != str(record.revision):
         raise kind.error(status.conflict, record.name)
+
+
+def addressed(kind: ResourceType, config: Obj, address: Address) -> Obj:
+    """Return an applied configuration with the name and namespace of its request; raise 400."""
+    namespace, name = address
+    given = config.get("metadata")
+    metadata = {"name": name, **(given if isinstance(given, dict) else {})}
+    _named(metadata["name"], name)
+    place(kind, metadata, namespace)
+    return {**config, "metadata": metadata}
 
 
 def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> None:

@@ -19,8 +19,11 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 class Strategy:
     """What one kind adds to the generic verbs. The hooks may change the first object only."""
 
+    def default(self, new: Obj) -> None:
+        """Fill in what the decoder of the real server fills in: it counts as the client's."""
+
     def prepare_create(self, new: Obj) -> None:
-        """Fill in defaults and drop what a client may not set, before validation."""
+        """Fill in what the server decides, and drop what a client may not set."""
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Do the same for an object that is there; status is already the old one."""

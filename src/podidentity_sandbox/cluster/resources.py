@@ -7,24 +7,16 @@ here; the controllers use the same verbs as the clients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from podidentity_sandbox.cluster import names, objects, preconditions, schema, shapes, status
+from podidentity_sandbox.cluster import decoding, names, objects, preconditions, schema, status
+from podidentity_sandbox.cluster.apply import tracking
+from podidentity_sandbox.cluster.decoding import Write
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.storage import Record, Storage, encode
-
-
-@dataclass(slots=True, kw_only=True)
-class Write:
-    """How a write is meant, and what the client is to be warned of."""
-
-    dry_run: bool = False
-    validation: str = "Warn"
-    """fieldValidation: Ignore, Warn or Strict."""
-    warnings: list[str] = field(default_factory=list)
+from podidentity_sandbox.cluster.storage import Address, Record, Storage, encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +60,7 @@ class Resources:
     ) -> Record:
         """Store a new object; raise 400, 403, 409 or 422."""
         write = write or Write()
-        obj = objects.check_shape(kind, body)
+        obj = decoding.decode(kind, body, write)
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
             raise status.bad_request("resourceVersion should not be set on objects to be created")
@@ -78,7 +70,7 @@ class Resources:
         if kind.has_status and not kind.status_at_creation:
             obj.pop("status", None)
         objects.begin(metadata, self.now(), generation=kind.generation)
-        obj = _decode(kind, obj, write)
+        self._track(kind, None, obj, write)
         kind.strategy.prepare_create(obj)
         for admit in self.admissions:
             admit(kind, obj)
@@ -104,15 +96,16 @@ class Resources:
         """
         write = write or Write()
         old = record.object
-        new = objects.check_shape(kind, body)
+        new = decoding.decode(kind, body, write)
         preconditions.same_object(kind, record, new["metadata"])
-        new = _decode(kind, new, write)
         if subresource:
             new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
         else:
             if kind.has_status:
                 new = _with_part(new, old, "status")
             objects.carry(new["metadata"], old["metadata"])
+        self._track(kind, old, new, write, subresource)
+        if not subresource:
             kind.strategy.prepare_update(new, old)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if kind.generation and _spec(new) != _spec(old):
@@ -122,6 +115,43 @@ class Resources:
         _refuse(kind, new, _object_faults(kind, new, old))
         return self.settle(kind, record, new, write)
 
+    def apply(
+        self,
+        kind: ResourceType,
+        address: Address,
+        config: Obj,
+        write: Write,
+        *,
+        subresource: str = "",
+        force: bool = False,
+    ) -> Record:
+        """Apply a configuration to the object at an address, which it makes if it is not there.
+
+        Raises 400, 403, 404, 409, 422, or 500 for fields that the type does not know.
+        """
+        record = self.storage.get(kind.key, *address)
+        if record is None and subresource:
+            raise kind.error(status.not_found, address[1])
+        writer = tracking.writer(kind, write.manager, tracking.APPLY, self.now(), subresource)
+        live = record.thaw() if record is not None else None
+        config = preconditions.addressed(kind, config, address)
+        new = tracking.applied(writer, kind, live, config, force=force)
+        write.tracked = True
+        if record is None:
+            return self.create(kind, address[0], new, write)
+        return self.update(kind, record, new, write, subresource=subresource)
+
+    def _track(
+        self, kind: ResourceType, old: Obj | None, new: Obj, write: Write, subresource: str = ""
+    ) -> None:
+        """Keep book in `new` of who owns its fields."""
+        if write.manager and not write.tracked:
+            now = self.now()
+            writer = tracking.writer(kind, write.manager, tracking.UPDATE, now, subresource)
+            tracking.update(writer, kind, old, new)
+        elif old is not None and not write.tracked:
+            tracking.keep(old, new)
+
     def settle(
         self, kind: ResourceType, record: Record, new: Obj, write: Write | None = None
     ) -> Record:
@@ -130,7 +160,7 @@ class Resources:
         The controllers, which are part of the server, write by this what no client may.
         """
         write = write or Write()
-        if new == record.object:
+        if new == record.object or (write.manager and tracking.settled(new, record.object)):
             return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
@@ -178,25 +208,6 @@ class Resources:
         if write.dry_run:
             return Record(obj, encode(obj), 0)
         return self.storage.put(kind.key, obj)
-
-
-def _decode(kind: ResourceType, obj: Obj, write: Write) -> Obj:
-    """Return the object as its type reads it: fields known or refused, defaults filled in."""
-    if kind.shape is not None:
-        head = {field: obj.pop(field) for field in ("kind", "apiVersion", "metadata")}
-        obj = {**head, **shapes.without_nulls(obj)}
-        misfit = shapes.misfit(kind.shape, obj)
-        if misfit:
-            raise objects.undecodable(kind, misfit)
-    if kind.schema is None:
-        return obj
-    unknown = [f'unknown field "{path}"' for path in sorted(schema.prune(kind.schema, obj))]
-    if unknown and write.validation == "Strict":
-        raise objects.undecodable(kind, f"strict decoding error: {', '.join(unknown)}")
-    if write.validation == "Warn":
-        write.warnings += unknown
-    schema.default(kind.schema, obj)
-    return obj
 
 
 def _with_part(obj: Obj, other: Obj, part: str) -> Obj:

@@ -8,7 +8,7 @@ from typing import Any
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.main import make_cluster
-from podidentity_sandbox.cluster.patch import merge
+from podidentity_sandbox.cluster.patching.rfc import merge
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.storage import Record
 

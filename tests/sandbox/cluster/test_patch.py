@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.patch import JSON_PATCH, MERGE_PATCH, apply, merge
+from podidentity_sandbox.cluster.patching.rfc import JSON_PATCH, MERGE_PATCH, apply, merge
 from podidentity_sandbox.cluster.status import StatusError
 
 

@@ -1,0 +1,250 @@
+"""Who owns which field: metadata.managedFields, and what a write makes of it.
+
+The rules are those of
+https://github.com/kubernetes/apimachinery/tree/master/pkg/util/managedfields/internal and of
+https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/merge/update.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from podidentity_sandbox.cluster.apply import fieldsets, merging, typed
+from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, Path
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster.status import Cause, StatusError
+
+APPLY, UPDATE = "Apply", "Update"
+BEFORE = "before-first-apply"
+LIMIT = 10
+"""Managers that update; the oldest above that become one, ANCIENT."""
+ANCIENT = "ancient-changes"
+_NOBODYS = frozenset(
+    {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+    | {
+        ("f:metadata", f"f:{name}")
+        for name in (
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "clusterName",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        )
+    }
+)
+"""Fields that nobody ever owns."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Manager:
+    """Who writes, and by which way."""
+
+    name: str
+    operation: str
+    version: str
+    """apiVersion that it wrote; "" for appliers, who are the same in each."""
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        text = f'"{self.name}"'
+        if self.subresource:
+            text += f' with subresource "{self.subresource}"'
+        return f"{text} using {self.version}" if self.operation == UPDATE else text
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a manager owns, and since when."""
+
+    fields: FieldSet
+    version: str
+    time: str = ""
+
+
+Managed = dict[Manager, Share]
+
+
+def decode(entries: Json) -> Managed:
+    """Return managedFields as managers; {} where they are missing or make no sense."""
+    found: Managed = {}
+    try:
+        for entry in entries or ():
+            operation, version = entry["operation"], entry["apiVersion"]
+            if operation not in (APPLY, UPDATE) or entry["fieldsType"] != "FieldsV1":
+                return {}
+            told = version if operation == UPDATE else ""
+            manager = Manager(
+                entry.get("manager", ""), operation, told, entry.get("subresource", "")
+            )
+            fields = fieldsets.decode(entry.get("fieldsV1", {}))
+            found[manager] = Share(fields, version, entry.get("time") or "")
+    except (KeyError, TypeError, AttributeError, fieldsets.NoFields):
+        return {}
+    return found
+
+
+def encode(managed: Managed) -> list[Obj]:
+    """Return managedFields: those who apply first, then by time and name."""
+    found = []
+    for manager, share in sorted(managed.items(), key=_rank):
+        entry: Obj = {"manager": manager.name, "operation": manager.operation}
+        entry["apiVersion"] = share.version
+        if share.time:
+            entry["time"] = share.time
+        entry |= {"fieldsType": "FieldsV1", "fieldsV1": fieldsets.encode(share.fields)}
+        if manager.subresource:
+            entry["subresource"] = manager.subresource
+        found.append(entry)
+    return found
+
+
+def _rank(item: tuple[Manager, Share]) -> tuple[str, str, str, str, str]:
+    manager, share = item
+    return manager.operation, share.time, manager.name, share.version, manager.subresource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """One write: by whom, of which version of which type, when."""
+
+    manager: Manager
+    version: str
+    schema: Schema
+    now: str
+    ignored: Sequence[Path] = ()
+    """Fields that this way of writing never changes: status on the main resource."""
+
+
+def after_update(writer: Writer, managed: Managed, live: Json, new: Json) -> Managed:
+    """Return who owns what after `new` replaced `live`, which is MISSING at creation."""
+    if not managed and "uid" in live.get("metadata", {}):
+        return {}  # nobody applied or tracked it so far
+    difference = _difference(writer, live, new)
+    taken = frozenset(difference.written) - _NOBODYS
+    gone = difference.written | difference.removed
+    left = {
+        manager: replace(share, fields=share.fields - gone)
+        for manager, share in managed.items()
+        if share.version == writer.version
+    }
+    if taken:
+        before = left.get(writer.manager, Share(EMPTY, writer.version)).fields
+        left[writer.manager] = Share(before | taken, writer.version, writer.now)
+    return _capped(_held(left))
+
+
+def _difference(writer: Writer, live: Json, new: Json) -> typed.Comparison:
+    found = typed.compare(writer.schema, live, new)
+    return typed.Comparison(
+        *(
+            set(fieldsets.outside(frozenset(paths), writer.ignored))
+            for paths in (found.added, found.modified, found.removed)
+        )
+    )
+
+
+def _held(managed: Managed) -> Managed:
+    return {manager: share for manager, share in managed.items() if share.fields}
+
+
+def _capped(managed: Managed) -> Managed:
+    """Return the managers with the oldest of those that update put together above the limit."""
+    updaters = [manager for manager in managed if manager.operation == UPDATE]
+    if len(updaters) <= LIMIT:
+        return managed
+    updaters.sort(key=lambda manager: (managed[manager].time, manager))
+    oldest = updaters[: len(updaters) - LIMIT + 1]
+    bucket = Manager(ANCIENT, UPDATE, oldest[-1].version)
+    fields = frozenset().union(*(managed[manager].fields for manager in oldest))
+    last = managed[oldest[-1]]
+    kept = {manager: share for manager, share in managed.items() if manager not in oldest}
+    return {**kept, bucket: Share(fields, last.version, last.time)}
+
+
+class Conflicts(Exception):
+    """Fields that others own, and that an applied configuration would change."""
+
+    def __init__(self, found: Mapping[Manager, FieldSet]) -> None:
+        super().__init__("Apply failed with conflicts")
+        self.found = {manager: fieldsets.in_order(found[manager]) for manager in sorted(found)}
+
+    def fields(self) -> FieldSet:
+        """Return all of them."""
+        return frozenset(path for paths in self.found.values() for path in paths)
+
+    def status(self) -> StatusError:
+        """Return the refusal, as the real server words it."""
+        pairs = [(str(m), fieldsets.shown(p)) for m, paths in self.found.items() for p in paths]
+        causes = [Cause(path, "FieldManagerConflict", f"conflict with {m}") for m, path in pairs]
+        if len(pairs) == 1:
+            manager, path = pairs[0]
+            message = f"Apply failed with 1 conflict: conflict with {manager}: {path}"
+        else:
+            lines = []
+            for m, paths in self.found.items():
+                lines += [f"conflicts with {m}:", *(f"- {fieldsets.shown(p)}" for p in paths)]
+            message = f"Apply failed with {len(pairs)} conflicts: " + "\n".join(lines)
+        told = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]
+        return StatusError(409, "Conflict", message, details={"causes": told})
+
+
+def after_apply(
+    writer: Writer, managed: Managed, live: Obj, config: Obj, *, force: bool
+) -> tuple[Obj, Managed]:
+    """Return the object and its managers after a configuration was applied; raise Conflicts."""
+    if not managed and "uid" in live.get("metadata", {}):
+        managed = _untracked(writer, live)
+    managed = {m: share for m, share in managed.items() if share.version == writer.version}
+    last = managed.get(writer.manager, Share(EMPTY, writer.version))
+    owned = fieldsets.outside(typed.field_set(writer.schema, config), writer.ignored)
+    claims = {**managed, writer.manager: Share(owned, writer.version, last.time)}
+    new = merging.merged(writer.schema, live, config)
+    new = _pruned(writer.schema, new, claims, last.fields)
+    others = {m: share for m, share in claims.items() if m != writer.manager}
+    difference = _difference(writer, live, new)
+    conflicts = {m: s.fields & difference.written for m, s in others.items()}
+    conflicts = {manager: fields for manager, fields in conflicts.items() if fields}
+    if conflicts and not force:
+        raise Conflicts(conflicts)
+    gone = difference.written | difference.removed
+    after = {m: replace(share, fields=share.fields - gone) for m, share in others.items()}
+    changed = new != live or owned - _NOBODYS != last.fields
+    time = writer.now if changed or not last.time else last.time
+    after[writer.manager] = Share(owned - _NOBODYS, writer.version, time)
+    return new, _held(after)
+
+
+def _untracked(writer: Writer, live: Obj) -> Managed:
+    """Return what is there as owned by somebody before the first who applies."""
+    manager = Manager(BEFORE, UPDATE, writer.version)
+    return after_update(replace(writer, manager=manager, ignored=()), {}, {}, live)
+
+
+def _pruned(schema: Schema, new: Obj, claims: Managed, last: FieldSet) -> Obj:
+    """Return the object without what the manager applied last time, but now nobody owns."""
+    if not last:
+        return new
+    whole = typed.with_named_fields(schema, typed.field_set(schema, new))
+    mine = typed.with_named_fields(schema, last)
+    cut = _field_set(schema, merging.without(schema, new, mine))
+    owned = typed.with_named_fields(schema, _all(claims.values()))
+    kept = merging.without(schema, new, whole - cut - owned)
+    gone = whole - _field_set(schema, kept)
+    left = merging.without(schema, new, gone & mine)
+    return left if isinstance(left, dict) else {}
+
+
+def _all(shares: Iterable[Share]) -> FieldSet:
+    return frozenset().union(*(share.fields for share in shares))
+
+
+def _field_set(schema: Schema, value: Json) -> FieldSet:
+    if value is typed.MISSING:
+        return EMPTY
+    return typed.with_named_fields(schema, typed.field_set(schema, value))

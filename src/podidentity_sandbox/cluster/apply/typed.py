@@ -1,0 +1,249 @@
+"""How an object falls into fields that can be owned: by its type's schema, or else by its form.
+
+Structs and maps fall into their fields, lists into their items where the type names a key or calls
+them a set; everything else is one leaf. The rules are those of
+https://github.com/kubernetes-sigs/structured-merge-diff/tree/master/typed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from podidentity_sandbox.cluster.apply.fieldsets import (
+    FieldSet,
+    Path,
+    field_step,
+    key_step,
+    shown_step,
+    value_step,
+)
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.schema import Schema
+
+MISSING: Any = object()
+"""Stands for no value: null is one."""
+
+
+class NoKey(Exception):
+    """An item that nothing tells apart from the others of its list."""
+
+
+def child(schema: Schema, key: str) -> Schema:
+    """Return the schema of a field; {}, which says nothing, where there is none."""
+    found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+    return found if isinstance(found, dict) else {}
+
+
+def granular(schema: Schema, value: Json) -> bool:
+    """Whether a value falls into fields or items of their own, rather than being one leaf."""
+    if isinstance(value, dict):
+        return schema.get("x-kubernetes-map-type") != "atomic"
+    return isinstance(value, list) and schema.get("x-kubernetes-list-type") in ("map", "set")
+
+
+def step_of(schema: Schema, item: Json) -> str:
+    """Return the step to an item of a granular list; raise NoKey where it has no key."""
+    if schema["x-kubernetes-list-type"] == "set":
+        if isinstance(item, dict | list) or item is None:
+            raise NoKey("associative list without keys has an element that's a map type")
+        return value_step(item)
+    if not isinstance(item, dict):
+        raise NoKey("associative list with keys may not have non-map elements")
+    key = {}
+    for name in schema["x-kubernetes-list-map-keys"]:
+        value = item.get(name, child(schema.get("items", {}), name).get("default"))
+        if value is None:
+            raise NoKey(
+                f'associative list with keys has an element that omits key field "{name}" '
+                "(and doesn't have default value)"
+            )
+        key[name] = value
+    return key_step(key)
+
+
+def parts(schema: Schema, value: Json) -> Iterator[tuple[str, Schema, Json]]:
+    """Yield step, schema and value of each part of a granular value; keyless items are left out."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield field_step(name), child(schema, name), item
+        return
+    for item in value:
+        try:
+            yield step_of(schema, item), schema.get("items", {}), item
+        except NoKey:
+            continue
+
+
+def field_set(schema: Schema, value: Json, path: Path = ()) -> FieldSet:
+    """Return the fields that whoever applies `value` owns."""
+    if not granular(schema, value):
+        return frozenset([path])
+    found: set[Path] = set()
+    named = schema.get("properties", {})
+    for step, inner, item in parts(schema, value):
+        place = (*path, step)
+        found |= field_set(inner, item, place)
+        listed = isinstance(value, list) or step[2:] not in named
+        if listed or item is None or item == {}:
+            found.add(place)
+    return frozenset(found)
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What became of the fields of an object. No field is in two of the sets."""
+
+    added: set[Path] = field(default_factory=set)
+    modified: set[Path] = field(default_factory=set)
+    removed: set[Path] = field(default_factory=set)
+
+    @property
+    def written(self) -> FieldSet:
+        """What a write owns after it."""
+        return frozenset(self.added | self.modified)
+
+
+def compare(schema: Schema, old: Json, new: Json) -> Comparison:
+    """Return how `new` differs from `old`."""
+    found = Comparison()
+    _compare(schema, old, new, (), found)
+    for paths in (found.added, found.modified, found.removed):
+        paths.discard(())
+    return found
+
+
+def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison) -> None:
+    one_sided = old is MISSING or new is MISSING
+    fall = granular(schema, new if old is MISSING or old is None else old)
+    alike = one_sided or old is None or new is None or type(old) is type(new)
+    if not fall or not alike or not (_content(old) or _content(new)):
+        if old is MISSING:
+            found.added.add(path)
+        elif new is MISSING:
+            found.removed.add(path)
+        elif old != new:
+            found.modified.add(path)
+        return
+    before, after = _indexed(schema, old), _indexed(schema, new)
+    for step in {**before, **after}:
+        _compare_items(before.get(step), after.get(step), (*path, step), found)
+    if old is MISSING:
+        found.added.add(path)
+    elif new is MISSING:
+        found.removed.add(path)
+
+
+_Items = list[tuple[Schema, Json]]
+
+
+def _compare_items(
+    before: _Items | None, after: _Items | None, path: Path, found: Comparison
+) -> None:
+    """Compare what stands at one step; items of the same key are one leaf together."""
+    schema = (before or after or [({}, None)])[0][0]
+    if any(items is not None and len(items) > 1 for items in (before, after)):
+        old = [item for _, item in before] if before else MISSING
+        new = [item for _, item in after] if after else MISSING
+        _compare({}, old, new, path, found)
+        return
+    _compare(
+        schema, before[0][1] if before else MISSING, after[0][1] if after else MISSING, path, found
+    )
+
+
+def _content(value: Json) -> bool:
+    return isinstance(value, dict | list) and bool(value)
+
+
+def _indexed(schema: Schema, value: Json) -> dict[str, _Items]:
+    found: dict[str, _Items] = {}
+    if _content(value):
+        for step, inner, item in parts(schema, value):
+            found.setdefault(step, []).append((inner, item))
+    return found
+
+
+def with_named_fields(schema: Schema, fields: FieldSet) -> FieldSet:
+    """Return the set with the structs' fields that lead to its members, but no keys of maps."""
+    found = set(fields)
+    for path in fields:
+        at = schema
+        for depth, step in enumerate(path[:-1], 1):
+            if step.startswith("f:"):
+                if step[2:] in at.get("properties", {}):
+                    found.add(path[:depth])
+                at = child(at, step[2:])
+            else:
+                at = at.get("items", {})
+    return frozenset(found)
+
+
+def faults(schema: Schema, value: Json, path: str = "") -> Sequence[tuple[str, str]]:
+    """Return what keeps a configuration from being applied: (path, words) pairs."""
+    return tuple(_faults(schema, value, path))
+
+
+_SCALARS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "string": (str, "string"),
+    "integer": ((int, float), "numeric (int or float)"),
+    "number": ((int, float), "numeric (int or float)"),
+    "boolean": (bool, "boolean"),
+}
+_GO = {str: "string", bool: "bool", int: "int64", float: "float64"}
+
+
+def _faults(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, str]]:
+    kind = schema.get("type")
+    if value is None or kind is None:
+        return
+    if kind in ("object", "array"):
+        if not isinstance(value, dict if kind == "object" else list):
+            yield path, f"expected {'map' if kind == 'object' else 'list'}, got {_shown(value)}"
+        elif isinstance(value, dict):
+            yield from _map_faults(schema, value, path)
+        else:
+            yield from _list_faults(schema, value, path)
+        return
+    wanted, word = _SCALARS[kind]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "boolean"):
+        yield path, f"expected {word}, got {_shown(value, kind)}"
+
+
+def _shown(value: Json, kind: str = "") -> str:
+    """Return a value as the message for that kind prints it: its type, its struct or itself."""
+    if kind in ("integer", "number"):
+        return _GO.get(type(value), "map[string]interface {}")
+    if kind == "string":
+        return f"&value.valueUnstructured{{Value:{value}}}"
+    return str(value)
+
+
+def _map_faults(schema: Schema, value: Obj, path: str) -> Iterator[tuple[str, str]]:
+    named = schema.get("properties", {})
+    keeps = schema.get("x-kubernetes-preserve-unknown-fields")
+    opened = not named or schema.get("additionalProperties") or keeps
+    for name, item in value.items():
+        place = f"{path}.{name}"
+        if not opened and name not in named:
+            yield place, "field not declared in schema"
+            return
+        yield from _faults(child(schema, name), item, place)
+
+
+def _list_faults(schema: Schema, value: list[Any], path: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        place = f"{path}[{index}]"
+        if granular(schema, value):
+            try:
+                step = step_of(schema, item)
+            except NoKey as error:
+                yield path, f"element {index}: {error}"
+                return
+            place = path + shown_step(step)
+            if step in seen:
+                yield path, f"duplicate entries for key {shown_step(step)}"
+            seen.add(step)
+        yield from _faults(schema.get("items", {}), item, place)

@@ -1,0 +1,1 @@
+"""The patches that change an object: JSON patch, JSON merge patch and strategic merge patch."""

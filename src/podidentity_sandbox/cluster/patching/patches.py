@@ -1,0 +1,90 @@
+"""From the body of a PATCH to the object that it makes, with what a strict server finds in it.
+
+The steps, and the refusals, are those of
+https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import yaml
+
+from podidentity_sandbox.cluster import doubles, status
+from podidentity_sandbox.cluster.fields import fields_of
+from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.patching import rfc, strategic
+from podidentity_sandbox.cluster.patching.gofmt import go_value
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.status import StatusError
+
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """A patch, decoded."""
+
+    content_type: str
+    document: Json
+    doubled: Sequence[str] = ()
+    """Fields that it says twice, as sentences."""
+
+
+def types(kind: ResourceType) -> tuple[str, ...]:
+    """Return the content types that patch an object of this type."""
+    return (*rfc.TYPES, APPLY) if kind.custom else (*rfc.TYPES, STRATEGIC, APPLY)
+
+
+def read(content_type: str, raw: bytes, kind: ResourceType) -> Patch:
+    """Return the patch of a body; raise 415 for another type, 400 for what cannot be read."""
+    if content_type not in types(kind):
+        raise status.unsupported_media_type(types(kind))
+    if content_type == APPLY:
+        return _configuration(raw)
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise status.bad_request(f"error decoding patch: {error}") from error
+    return Patch(content_type=content_type, document=document, doubled=doubles.in_json(raw))
+
+
+def _configuration(raw: bytes) -> Patch:
+    try:
+        document = yaml.load(raw, Loader=doubles.Loader)  # noqa: S506 - a subclass of SafeLoader
+        doubled = doubles.in_yaml(raw)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise status.bad_request(f"error decoding YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise status.bad_request("error decoding YAML: the configuration is no object")
+    return Patch(content_type=APPLY, document=document, doubled=doubled)
+
+
+def patched(patch: Patch, kind: ResourceType, obj: Obj) -> tuple[Json, str]:
+    """Return `obj`, which is changed, with a patch applied, and the text that errors show it by."""
+    if patch.content_type != STRATEGIC:
+        new = rfc.apply(patch.content_type, obj, patch.document)
+        return new, json.dumps(new, separators=(",", ":"), sort_keys=True)
+    if not isinstance(patch.document, dict):
+        raise status.bad_request("error decoding patch: a strategic merge patch is a JSON object")
+    shown = go_value(patch.document)
+    try:
+        return strategic.merge(obj, patch.document, fields_of(kind)), shown
+    except strategic.Unfit as error:
+        raise _unfit(str(error)) from error
+
+
+def _unfit(text: str) -> StatusError:
+    """Return the refusal of a strategic merge patch: 400 for a bad form, 500 for bad content."""
+    if text in (strategic.BAD_RETAIN, strategic.BAD_ORDER, strategic.BAD_PRIMITIVE):
+        return status.bad_request(text)
+    return StatusError(500, "", text)
+
+
+def undecodable(shown: str, why: str) -> StatusError:
+    """Return the refusal of what a patch made, where it does not decode as its type."""
+    return status.invalid_object("", "", "", [status.invalid("patch", shown, why)])

@@ -1,0 +1,66 @@
+"""What the query of a write says: CreateOptions, UpdateOptions and PatchOptions.
+
+Checked as in
+https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/validation/validation.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.decoding import Write
+from podidentity_sandbox.cluster.status import Cause
+
+MANAGER_LIMIT = 128
+"""Bytes of a field manager's name."""
+VALIDATIONS = ("Ignore", "Warn", "Strict")
+GROUP = "meta.k8s.io"
+
+
+def write_options(query: Mapping[str, str], agent: str, kind: str, *, apply: bool = False) -> Write:
+    """Return how a write is meant; `agent` is its User-Agent, `kind` CreateOptions or another.
+
+    Raises 422 for what makes no sense.
+    """
+    manager = query.get("fieldManager", "")
+    validation = query.get("fieldValidation", "")
+    faults = [*_manager_faults(manager, needed=apply)]
+    if validation and validation not in VALIDATIONS:
+        faults.append(status.unsupported("fieldValidation", validation, ["", *sorted(VALIDATIONS)]))
+    if "force" in query and not apply:
+        detail = "may not be specified for non-apply patch"
+        faults.append(status.forbidden_field("force", detail))
+    if faults:
+        raise status.invalid_object(kind, GROUP, "", faults)
+    return Write(
+        dry_run=dry_run(query.get("dryRun", ""), kind),
+        validation=validation or "Warn",
+        manager=manager or _of_agent(agent),
+    )
+
+
+def _manager_faults(name: str, *, needed: bool) -> Sequence[Cause]:
+    if needed and not name:
+        return [status.required("fieldManager", "is required for apply patch")]
+    if len(name.encode()) > MANAGER_LIMIT:
+        return [status.too_long("fieldManager", MANAGER_LIMIT)]
+    return [
+        status.invalid("fieldManager", name, "should only contain printable characters")
+        for odd in [not name.isprintable()]
+        if odd
+    ]
+
+
+def _of_agent(agent: str) -> str:
+    """Return the manager that a User-Agent stands for: what is before its first slash."""
+    name = "".join(filter(str.isprintable, agent.partition("/")[0]))
+    return name.encode()[:MANAGER_LIMIT].decode(errors="ignore") or "unknown"
+
+
+def dry_run(text: str, kind: str) -> bool:
+    """Return whether nothing is to be stored; raise 422."""
+    if text not in ("", "All"):
+        fault = status.unsupported("dryRun", text, ["All"])
+        raise status.invalid_object(kind, GROUP, "", [fault])
+    return text == "All"
