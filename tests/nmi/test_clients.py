@@ -110,6 +110,17 @@ async def test_a_clients_request_gets_the_eight_strings(name: str) -> None:
     assert reply.body == json.dumps(reply.json, separators=(",", ":")).encode()
 
 
+@pytest.mark.parametrize("known", [None, CLIENT])
+async def test_an_object_id_is_only_ever_answered_with_its_own_identity(known: str | None) -> None:
+    object_id = ObjectId.parse(known) if known else None
+    async with agent(OBJECTS[0], identity(object_id=object_id), binding()) as nmi:
+        request = f"GET {PATH}?resource={VAULT}&object_id={OBJECT} HTTP/1.1"
+        reply = await nmi.ask(f"{request}\nHost: 169.254.169.254\nMetadata: true")
+        assert nmi.tokens.asked == []
+    assert (reply.status, reply.json["error"]) == (403, "access_denied")
+    assert f"It may use: orders ({CLIENT})" in reply.json["error_description"]
+
+
 @pytest.mark.parametrize("name", PROBES)
 async def test_a_probe_gets_400_at_once_and_waits_for_nothing(name: str) -> None:
     unknown = pod(addresses=("10.0.0.1",))

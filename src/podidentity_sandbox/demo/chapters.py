@@ -157,6 +157,38 @@ def inside() -> list[Step]:
     ]
 
 
+def mounted(plan: Plan) -> list[Step]:
+    """The secret as a file: the CSI driver reads the vault with the pod's identity."""
+    return [
+        _step("17", "The driver and its Azure provider", judge.succeeded, seconds=60)(
+            "podidentity sandbox csi"
+        ),
+        _step("17", "What to read from which vault, and a pod that mounts it", judge.created)(
+            "podidentity sandbox apply --wait -f - <<EOF\n"
+            "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\n"
+            f"metadata: {{name: demo, namespace: {NAMESPACE}}}\n"
+            "spec:\n  provider: azure\n  parameters:\n"
+            f'    usePodIdentity: "true"\n    keyvaultName: {VAULT}\n'
+            "    tenantID: $AZURE_TENANT_ID\n    objects: |\n      array:\n      - |\n"
+            f"        objectName: {SECRET}\n        objectType: secret\n"
+            "---\n"
+            "apiVersion: v1\nkind: Pod\n"
+            f"metadata: {{name: with-secret, namespace: {NAMESPACE},"
+            f" labels: {{aadpodidbinding: {POD_IDENTITY}}}}}\n"
+            f"spec:\n  nodeName: {plan.nodes[0].name}\n"
+            "  containers:\n  - name: main\n    image: andriktr/utils:1.0.4\n"
+            "    volumeMounts: [{name: store, mountPath: /mnt/secrets-store, readOnly: true}]\n"
+            "  volumes:\n  - name: store\n    csi:\n"
+            "      driver: secrets-store.csi.k8s.io\n      readOnly: true\n"
+            "      volumeAttributes: {secretProviderClass: demo}\nEOF"
+        ),
+        _step("17", "The secret is a file in the pod", judge.secret)(
+            f"podidentity sandbox exec -n {NAMESPACE} with-secret --"
+            f" cat /mnt/secrets-store/{SECRET}"
+        ),
+    ]
+
+
 def closed(plan: Plan) -> list[Step]:
     """Who gets nothing, and how to learn why."""
     node = plan.nodes[0].name
@@ -202,6 +234,7 @@ def all_of(plan: Plan) -> list[tuple[str, list[Step]]]:
         ("Pod identity is enabled", enable()),
         ("A namespace is given an identity", bind(plan)),
         ("Inside the pod: a token, and the secret", inside()),
+        ("The secret as a file", mounted(plan)),
         ("Who gets nothing, and why", closed(plan)),
         ("NMI goes away, and comes back", stopped()),
     ]
