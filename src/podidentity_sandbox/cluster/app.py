@@ -7,7 +7,7 @@ import uuid
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, discovery, presentation, status, tokens
+from podidentity_sandbox.cluster import bodies, discovery, documents, presentation, status, tokens
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
@@ -60,13 +60,14 @@ class Api:
         if user is None:
             raise status.unauthorized()
         self._authorize(user, info)
-        _negotiate(request)
         if info.resource:
+            _negotiate(request)
             if (info.group, info.version) not in self._cluster.registry.group_versions():
                 return _no_such_page()
             return await self._verbs.serve(request, info, user)
-        document = discovery.document(self._cluster.registry, info.path)
-        return json_answer(encode(document)) if document is not None else _no_such_page()
+        accept = request.headers.get("Accept", "")
+        document = documents.answer(self._cluster.registry, info.path, accept)
+        return document if document is not None else _no_such_page()
 
     def _authorize(self, user: User, info: RequestInfo) -> None:
         decision = self._cluster.authorizer.decide(user, info)

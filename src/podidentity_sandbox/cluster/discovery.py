@@ -12,17 +12,24 @@ from podidentity_sandbox.cluster.registry import Registry, ResourceType
 
 VERSION = {
     "major": "1",
-    "minor": "37",
-    "gitVersion": "v1.37.1",
+    "minor": "32",
+    "gitVersion": "v1.32.3",
     "gitCommit": "",
     "gitTreeState": "clean",
-    "buildDate": "2026-10-14T00:00:00Z",
+    "buildDate": "2025-03-11T19:52:21Z",
     "goVersion": "",
     "compiler": "",
     "platform": "linux/amd64",
 }
-_SUBRESOURCE_VERBS = {"token": ["create"], "finalize": ["update"]}
-_SUBRESOURCE_KINDS = {"token": ("TokenRequest", "authentication.k8s.io", "v1")}
+_SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
+    "attach": ("PodAttachOptions", "", "", ["create", "get"]),
+    "exec": ("PodExecOptions", "", "", ["create", "get"]),
+    "finalize": ("Namespace", "", "", ["update"]),
+    "log": ("Pod", "", "", ["get"]),
+    "scale": ("Scale", "autoscaling", "v1", ["get", "patch", "update"]),
+    "token": ("TokenRequest", "authentication.k8s.io", "v1", ["create"]),
+}
+"""Kind, group, version and verbs; of all others the kind of the type itself, read and written."""
 
 
 def document(registry: Registry, path: str) -> Obj | None:
@@ -82,13 +89,18 @@ def _entries(kind: ResourceType) -> list[dict[str, Any]]:
     return [main, *(_subresource(kind, name) for name in kind.subresources)]
 
 
+def subresource_of(kind: ResourceType, name: str) -> tuple[str, str, str, list[str]]:
+    """Return kind, group, version and verbs of a subresource; no group where it is the type's."""
+    return _SUBRESOURCES.get(name, (kind.kind, "", "", ["get", "patch", "update"]))
+
+
 def _subresource(kind: ResourceType, name: str) -> dict[str, Any]:
-    answer, group, version = _SUBRESOURCE_KINDS.get(name, (kind.kind, "", ""))
+    answer, group, version, verbs = subresource_of(kind, name)
     entry = {
         "name": f"{kind.plural}/{name}",
         "singularName": "",
         "namespaced": kind.namespaced,
         "kind": answer,
-        "verbs": _SUBRESOURCE_VERBS.get(name, ["get", "patch", "update"]),
+        "verbs": verbs,
     }
     return {**entry, "group": group, "version": version} if group else entry

@@ -6,7 +6,7 @@ stands in them before the server has met it.
 
     about: a sentence
     stage: cluster            # or `world`: a sandbox with a node on which pods run
-    files:                    # what lies in the folder in which the commands run
+    files:                    # what lies beside our crds.yaml where the commands run
       pod.yaml: |
         …
     cases:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 from podidentity_sandbox.cluster.main import make_cluster, serve
@@ -34,6 +35,7 @@ class Performance:
         programs = folder / ".bin"
         programs.mkdir()
         (programs / "kubectl").symlink_to(find(version))
+        shutil.copy(str(resources.files("podidentity.manifests") / "crds.yaml"), folder)
         for name, text in chapter.files.items():
             (folder / name).write_text(text)
         self._environment = {

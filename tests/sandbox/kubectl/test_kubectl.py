@@ -55,7 +55,8 @@ def test_a_command_does_and_says_what_it_does_on_a_real_cluster(
 ) -> None:
     found = theatre.play(chapter, version).outcome(case)
     expected = case.outcome(version)
-    assert expected.agrees(found), f"$ {case.run}\n{found}=== expected\n{expected}"
+    if not expected.agrees(found):
+        pytest.fail(f"$ {case.run}\n{found}=== expected\n{expected}", pytrace=False)
 
 
 def test_every_expectation_has_a_name_of_its_own_and_a_source() -> None:
