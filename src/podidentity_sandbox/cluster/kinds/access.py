@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import status
@@ -43,18 +44,13 @@ class RoleStrategy(Strategy):
 class BindingStrategy(Strategy):
     """What a binding grants never changes, only to whom."""
 
-    def prepare_create(self, new: Obj) -> None:
+    def default(self, new: Obj) -> None:
         """Fill in the API groups."""
         if "roleRef" in new:
             new["roleRef"].setdefault("apiGroup", GROUP)
         for subject in new.get("subjects", []):
             account = subject.get("kind") == "ServiceAccount"
             subject.setdefault("apiGroup", "" if account else GROUP)
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.prepare_create(new)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check roleRef and subjects."""
@@ -68,7 +64,8 @@ class BindingStrategy(Strategy):
         for index, subject in enumerate(new.get("subjects", [])):
             faults += _subject_faults(subject, f"subjects[{index}]")
         if old is not None and reference != old["roleRef"]:
-            faults.append(status.invalid("roleRef", reference, "cannot change roleRef"))
+            message = f"Invalid value: {_as_struct(reference)}: cannot change roleRef"
+            faults.append(Cause("roleRef", "FieldValueInvalid", message))
         return faults
 
 
@@ -82,3 +79,9 @@ def _subject_faults(subject: Obj, where: str) -> list[Cause]:
     if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
         faults.append(status.required(f"{where}.namespace"))
     return faults
+
+
+def _as_struct(reference: Obj) -> str:
+    """Return a roleRef as the real server shows it: Go's syntax of its struct."""
+    group, kind, name = (json.dumps(reference.get(key, "")) for key in ("apiGroup", "kind", "name"))
+    return f"rbac.RoleRef{{APIGroup:{group}, Kind:{kind}, Name:{name}}}"

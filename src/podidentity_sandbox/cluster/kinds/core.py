@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import payloads
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
@@ -29,15 +29,19 @@ SELECTABLE_OF_EVENTS = {
 class NamespaceStrategy(Strategy):
     """A deleted namespace is Terminating until its content is gone: spec.finalizers holds it."""
 
+    def default(self, new: Obj) -> None:
+        """Label it with its name."""
+        if name := new["metadata"].get("name"):
+            new["metadata"].setdefault("labels", {})[NAME_LABEL] = name
+
     def prepare_create(self, new: Obj) -> None:
         """Make it Active, held by the namespace controller."""
-        new["metadata"].setdefault("labels", {})[NAME_LABEL] = new["metadata"].get("name", "")
+        self.default(new)
         new["spec"] = {"finalizers": ["kubernetes"]}
         new["status"] = {"phase": "Active"}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Keep what only /finalize changes, and the label of its name."""
-        new["metadata"].setdefault("labels", {})[NAME_LABEL] = old["metadata"]["name"]
+        """Keep what only /finalize changes."""
         new["spec"] = old["spec"]
 
     def prepare_deletion(self, new: Obj) -> None:
@@ -52,33 +56,23 @@ class NamespaceStrategy(Strategy):
 class SecretStrategy(Strategy):
     """stringData is written, data is read."""
 
-    def prepare_create(self, new: Obj) -> None:
+    def default(self, new: Obj) -> None:
         """Fold stringData into data; raise 400 for data that is not base64."""
         data = new.get("data", {})
-        for value in data.values():
-            try:
-                base64.b64decode(value, validate=True)
-            except binascii.Error as error:
-                raise status.bad_request(
-                    'Secret in version "v1" cannot be handled as a Secret: '
-                    "illegal base64 data in a value of .data"
-                ) from error
+        payloads.check_base64("Secret", data.values())
         for key, text in new.pop("stringData", {}).items():
             data[key] = base64.b64encode(text.encode()).decode()
         if data:
             new["data"] = data
         new.setdefault("type", "Opaque")
 
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same; the type stays where none is named."""
-        new.setdefault("type", old["type"])
-        self.prepare_create(new)
-
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
-        """The type never changes, and nothing of an immutable secret."""
+        """Check keys and size. The type never changes, and nothing of an immutable secret."""
+        faults = [*payloads.key_faults(new, "data")]
+        if payloads.binary_size(new, "data") > payloads.LIMIT:
+            faults.append(status.too_long("data", payloads.LIMIT))
         if old is None:
-            return ()
-        faults = []
+            return faults
         if new["type"] != old["type"]:
             faults.append(status.invalid("type", new["type"], "field is immutable"))
         if old.get("immutable") and (new.get("data"), new.get("immutable")) != (

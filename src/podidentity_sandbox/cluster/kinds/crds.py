@@ -62,7 +62,7 @@ SHAPE = {
 class DefinitionStrategy(Strategy):
     """A definition names itself, and has a schema for each version."""
 
-    def prepare_create(self, new: Obj) -> None:
+    def default(self, new: Obj) -> None:
         """Fill in the names that follow from the kind."""
         spec = new.setdefault("spec", {})
         spec.setdefault("conversion", {"strategy": "None"})
@@ -70,11 +70,6 @@ class DefinitionStrategy(Strategy):
         kind = known.get("kind", "")
         known.setdefault("singular", kind.lower())
         known.setdefault("listKind", f"{kind}List")
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.prepare_create(new)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check names, scope and versions."""

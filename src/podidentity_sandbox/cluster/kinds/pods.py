@@ -111,23 +111,26 @@ _UPDATE_FORBIDDEN = (
 class PodStrategy(Strategy):
     """Pods live on for their grace period once they are on a node: the kubelet ends them."""
 
-    def prepare_create(self, new: Obj) -> None:
-        """Fill in what a real server fills in."""
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults; an account has two names, an old one and a new one."""
         spec = new.setdefault("spec", {})
         default_spec(spec)
-        account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-        spec["serviceAccountName"] = spec["serviceAccount"] = account
+        if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+            spec["serviceAccountName"] = spec["serviceAccount"] = account
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in what admission fills in, and begin its status."""
+        spec = new["spec"]
+        if "serviceAccountName" not in spec:
+            spec["serviceAccountName"] = spec["serviceAccount"] = "default"
         tolerations = spec.setdefault("tolerations", [])
         for key in _TOLERATED:
             if not any(_tolerates(t, key) for t in tolerations):
                 toleration = {"key": key, "operator": "Exists", "effect": "NoExecute"}
                 tolerations.append({**toleration, "tolerationSeconds": 300})
+        spec.setdefault("priority", 0)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
         new["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Fill in the defaults of what may change."""
-        del old
-        default_spec(new.setdefault("spec", {}))
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check the spec; once made, nearly nothing of it may change."""
@@ -157,11 +160,14 @@ def default_spec(spec: Obj) -> None:
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
+    spec.setdefault("enableServiceLinks", True)
     for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
         tag = str(container.get("image", "")).rpartition(":")[2]
         container.setdefault("resources", {})
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
+        for port in container.get("ports", []):
+            port.setdefault("protocol", "TCP")
         moving = tag == "latest" or ":" not in str(container.get("image", ""))
         container.setdefault("imagePullPolicy", "Always" if moving else "IfNotPresent")
 

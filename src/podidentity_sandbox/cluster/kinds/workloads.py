@@ -38,7 +38,7 @@ PERCENT = (
 class DaemonSetStrategy(Strategy):
     """Its selector never changes, and its template must match it."""
 
-    def prepare_create(self, new: Obj) -> None:
+    def default(self, new: Obj) -> None:
         """Fill in the defaults of the set and of its template."""
         spec = new.setdefault("spec", {})
         spec.setdefault("revisionHistoryLimit", 10)
@@ -48,11 +48,6 @@ class DaemonSetStrategy(Strategy):
             rolling.setdefault("maxUnavailable", 1)
             rolling.setdefault("maxSurge", 0)
         pods.default_spec(spec.setdefault("template", {}).setdefault("spec", {}))
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.prepare_create(new)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check selector and template."""
