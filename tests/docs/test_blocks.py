@@ -10,6 +10,7 @@ from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
 COMMANDS = [
     block for path in DOCUMENTS for block in blocks_of(path) if block.language in {"sh", "bash"}
 ]
+RUN = {"run", "setup", "run=az", "run=az-in-pod"}
 
 
 def shown(block: Block) -> str:
@@ -20,14 +21,15 @@ def shown(block: Block) -> str:
 def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(block: Block) -> None:
     """`run`: by tests/acceptance/test_documents.py; `setup`: by .ci/run; else a real thing.
 
+    `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
     """
-    assert block.mark in {"run", "setup", "bench", "needs=azure", "needs=cluster"}
+    assert block.mark in {*RUN, "bench", "needs=azure", "needs=cluster"}
 
 
 def test_most_commands_are_run() -> None:
-    run = [block for block in COMMANDS if block.mark in {"run", "setup"}]
-    assert len(run) >= 12
+    run = [block for block in COMMANDS if block.mark in RUN]
+    assert len(run) >= 60
     assert len(run) > len(COMMANDS) / 2
 
 

@@ -62,6 +62,7 @@ class Told:
 
     number: str
     name: str
+    in_pod: bool
     command: str
     output: str
     ok: bool
@@ -83,6 +84,7 @@ async def tell(stage: Stage, step: Step) -> Told:
     return Told(
         number=step.number,
         name=step.name,
+        in_pod=step.in_pod,
         command=step.command,
         output=_TOKEN.sub("eyJ… (a token, not shown)", ran.output),
         ok=ok,

@@ -87,9 +87,10 @@ def summary(told: Iterable[Told], seconds: float, plan: Plan, *, keep: bool) -> 
     if keep:
         click.echo(
             "The sandbox is up. Look around:\n"
-            '  eval "$(podidentity sandbox env)"\n'
+            f"  podidentity sandbox shell --name {plan.name}\n"
             "  podidentity sandbox status\n"
             "  podidentity explain pod default/elsewhere\n"
             "  podidentity sandbox exec -n identity-demo -it identity-demo -- sh\n"
-            "  podidentity sandbox down"
+            "  exit\n"
+            f"  podidentity sandbox down --name {plan.name}"
         )
