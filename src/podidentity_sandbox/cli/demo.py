@@ -27,7 +27,7 @@ from podidentity_sandbox.demo.tellers import OnScreen, Silent, Teller, summary
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from podidentity_sandbox.world.workplace import NAME_VARIABLE
+from podidentity_sandbox.world.workplace import NAME_VARIABLE, find_azure_cli, search_path
 
 Story = Sequence[tuple[str, Sequence[Step]]]
 
@@ -59,16 +59,19 @@ async def _tell(
                 await opened.close()
 
 
-def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
-    """Return the operator's environment and the walk-through; raise SandboxError for what lacks."""
-    folder = script.find_walkthrough()
-    story = walkthrough.steps_of(script.read(folder))
-    environment = {**os.environ, **prepared(plan)}
-    lacking = [name for name in _NEEDED if shutil.which(name, path=environment["PATH"]) is None]
+def _must_have_programs() -> None:
+    """Raise SandboxError with a line for each program that the walk-through lacks."""
+    path = search_path(find_azure_cli(), ":".join(os.get_exec_path()))
+    lacking = [name for name in _NEEDED if shutil.which(name, path=path) is None]
     if lacking:
         raise SandboxError("\n".join(f"{name} is not here: {_NEEDED[name]}" for name in lacking))
+
+
+def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
+    """Return the environment of `sandbox shell`, and the walk-through."""
+    folder = script.find_walkthrough()
     os.chdir(folder.parents[1])  # its commands start where a person's do
-    return environment, story
+    return {**os.environ, **prepared(plan)}, walkthrough.steps_of(script.read(folder))
 
 
 @click.command(
@@ -85,6 +88,8 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     began = time.monotonic()
     teller: Teller = Silent() if as_json else OnScreen()
     progress = (lambda _line: None) if as_json else click.echo
+    if with_az:
+        _must_have_programs()
     plan = bring_up(name, nodes=2, rootless=rootless, progress=progress)
     try:
         if with_az:

@@ -65,13 +65,13 @@ def environment(plan: Plan, path: str) -> dict[str, str]:
         "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
         "AZURE_CONFIG_DIR": str(plan.az_folder),
         "AZURE_EXTENSION_DIR": str(Path(plan.azure_cli or plan.az_folder) / "extensions"),
-        "PATH": _search_path(plan, path),
+        "PATH": search_path(plan.azure_cli, path),
     }
 
 
-def _search_path(plan: Plan, path: str) -> str:
+def search_path(azure_cli: str, path: str) -> str:
     """Put az first, since it must be the one with the extension; what else we bring comes last."""
-    first = [str(Path(plan.azure_cli) / "tools")] if plan.azure_cli else []
+    first = [str(Path(azure_cli) / "tools")] if azure_cli else []
     return ":".join(dict.fromkeys([*first, *path.split(":"), str(Path(sys.executable).parent)]))
 
 

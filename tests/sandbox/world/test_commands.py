@@ -147,6 +147,17 @@ def test_a_shell_understands_env_whatever_is_in_it(
     assert done.stdout == "a 'b' \"c\" $d\n`e`"
 
 
+def test_the_walk_through_says_what_to_install_before_anything_is_made(
+    run: Run, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podidentity_sandbox.cli.demo.find_azure_cli", lambda: "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = run("demo", "--az")
+    assert result.exit_code == 1
+    assert "az is not here: run ./scripts/setup-az" in result.stderr
+    assert not place.base.joinpath("demo").exists()
+
+
 def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: Place) -> None:
     run("up", "--rootless", "--nodes", "1")
     plan = Plan.load(place.base / "default")
