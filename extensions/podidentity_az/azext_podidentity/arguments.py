@@ -77,30 +77,32 @@ def _named(context: Any, prefix: str, *, required: bool) -> None:
     )
 
 
-def fill_name(given: Any) -> None:
+def fill_name(namespace: Any) -> None:
     """Leave the name to the service, where none is given."""
     for argument in ("identity_name", "exc_name"):
-        if hasattr(given, argument) and not getattr(given, argument):
-            setattr(given, argument, "")
+        if hasattr(namespace, argument) and not getattr(namespace, argument):
+            setattr(namespace, argument, "")
 
 
-def check_name(given: Any) -> None:
+def check_name(namespace: Any) -> None:
     """Refuse a command that does not say which."""
-    if not (getattr(given, "identity_name", None) or getattr(given, "exc_name", None)):
+    if not (getattr(namespace, "identity_name", None) or getattr(namespace, "exc_name", None)):
         raise CLIError("--name is required")
 
 
-def check_namespace(given: Any) -> None:
+def check_namespace(namespace: Any) -> None:
     """Refuse a command that does not say where."""
-    if not (getattr(given, "identity_namespace", None) or getattr(given, "exc_namespace", None)):
+    if not (
+        getattr(namespace, "identity_namespace", None) or getattr(namespace, "exc_namespace", None)
+    ):
         raise CLIError("--namespace is required")
 
 
-def check_labels(given: Any) -> None:
+def check_labels(namespace: Any) -> None:
     """Replace `key=value` words by a map; refuse what is no label of Kubernetes."""
     from azure.cli.command_modules.acs._validators import validate_label
 
     labels: dict[str, str] = {}
-    for word in given.pod_labels or []:
+    for word in namespace.pod_labels or []:
         labels.update(validate_label(word))
-    given.pod_labels = labels
+    namespace.pod_labels = labels

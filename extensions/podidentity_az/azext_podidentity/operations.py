@@ -147,7 +147,7 @@ def _put(
 
 
 def _headers(text: str | None) -> dict[str, str]:
-    from azure.cli.command_modules.acs._helpers import extract_comma_separated_string
+    from azure.cli.command_modules.acs._validators import extract_comma_separated_string
 
     pairs = extract_comma_separated_string(
         text,

@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 from aiohttp import web
 
+from podidentity_sandbox.azure.aks.provider import Provider
 from podidentity_sandbox.azure.control import SOCKET, Control
 from podidentity_sandbox.azure.dns import Resolver
 from podidentity_sandbox.azure.front import Front
@@ -32,7 +33,7 @@ from podidentity_sandbox.azure.seed import seed
 from podidentity_sandbox.azure.serve import Service, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
 
 SHUTDOWN = 0.5
 """Seconds that requests under way have when it is told to end."""
@@ -60,9 +61,16 @@ class Listeners:
 
 @contextlib.asynccontextmanager
 async def azure(
-    plan: Plan, listeners: Listeners, *, clock: Callable[[], float] = time.time
+    plan: Plan,
+    listeners: Listeners,
+    *,
+    clock: Callable[[], float] = time.time,
+    apiserver: str = f"https://{APISERVER_ADDRESS}",
 ) -> AsyncIterator[World]:
-    """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970."""
+    """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970.
+
+    `apiserver` is the URL by which AKS reaches its cluster.
+    """
     world = World(plan, clock)
     seed(world)
     issuer = Issuer(plan.tenant_id)
@@ -81,6 +89,7 @@ async def azure(
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
         proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
         await _run(stack, proxy)
+        await _run(stack, Provider(world, apiserver))
         yield world
 
 
@@ -118,8 +127,8 @@ async def _serve_dns(
     stack.callback(transport.close)
 
 
-async def _run(stack: contextlib.AsyncExitStack, proxy: Proxy) -> None:
-    task = asyncio.get_running_loop().create_task(proxy.run())
+async def _run(stack: contextlib.AsyncExitStack, work: Proxy | Provider) -> None:
+    task = asyncio.get_running_loop().create_task(work.run())
 
     async def stop() -> None:
         task.cancel()

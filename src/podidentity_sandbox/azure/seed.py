@@ -5,7 +5,9 @@ Everything else is made by clients, through ARM.
 
 from __future__ import annotations
 
-from podidentity_sandbox.azure.arm.roles import OWNER
+from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.model import ManagedCluster
+from podidentity_sandbox.azure.arm.roles import CONTRIBUTOR, OWNER, Role
 from podidentity_sandbox.azure.state import (
     Group,
     IdentityBlock,
@@ -45,14 +47,37 @@ def _seed_operator(world: World) -> None:
         reads_directory=True,
     )
     world.principals[operator.object_id] = operator
-    name = stable_guid(plan.name, "operator is owner")
+    _grant(world, OWNER, operator, world.subscription)
+
+
+def _seed_cluster(world: World, kubelet: UserAssignedIdentity) -> None:
+    plan = world.plan
+    nodes = f"{world.subscription}/resourceGroups/{plan.node_group}"
+    principal = world.new_principal(plan.cluster_name)
+    world.put(
+        ManagedCluster(
+            id=f"{world.subscription}/resourceGroups/{plan.cluster_group}/providers/{CLUSTERS}"
+            f"/{plan.cluster_name}",
+            name=plan.cluster_name,
+            location=plan.location,
+            tags={},
+            principal=principal,
+            kubelet_id=kubelet.id,
+        )
+    )
+    # AKS makes its cluster's identity Contributor of the node group, and of nothing else.
+    _grant(world, CONTRIBUTOR, principal, nodes)
+
+
+def _grant(world: World, role: Role, principal: Principal, scope: str) -> None:
+    name = stable_guid(world.plan.name, f"{principal.name} is {role.name}")
     world.put(
         RoleAssignment(
-            id=f"{world.subscription}/providers/Microsoft.Authorization/roleAssignments/{name}",
+            id=f"{scope}/providers/Microsoft.Authorization/roleAssignments/{name}",
             name=name,
-            scope=world.subscription,
-            role_id=OWNER.id,
-            principal_id=operator.object_id,
+            scope=scope,
+            role_id=role.id,
+            principal_id=principal.object_id,
         )
     )
 
@@ -70,6 +95,7 @@ def _seed_nodes(world: World) -> None:
         principal_id=principal.object_id,
     )
     world.put(kubelet)
+    _seed_cluster(world, kubelet)
     block = IdentityBlock(user=(kubelet,))
     world.put(
         ScaleSet(

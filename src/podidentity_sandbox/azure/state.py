@@ -6,6 +6,7 @@ which they were written and are found without regard to it, as in ARM.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -101,6 +102,7 @@ class Vault:
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedVault:
     """A vault that was deleted and not purged: its name is taken, and it can come back."""
@@ -181,10 +183,10 @@ class World:
         """Seconds from the making of a role assignment until it holds."""
         self.identity_cache = 0.0
         """Seconds for which IMDS on a node goes on with the identities that it saw last."""
-        self.identity_cache = 0.0
-        """Seconds for which IMDS on a node goes on with the identities that it saw last."""
         self.features: dict[str, float] = {}
         """When each preview feature, as `NAMESPACE/NAME` in lower case, is registered."""
+        self.orders: asyncio.Queue[str] = asyncio.Queue()
+        """Operations that wait for AKS to carry them out."""
         self._resources: dict[str, Resource] = {}
 
     @property

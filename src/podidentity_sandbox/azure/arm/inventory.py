@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.model import ManagedCluster
 from podidentity_sandbox.azure.arm import identities, scalesets, storage, vaults
 from podidentity_sandbox.azure.arm.call import ArmError, Call
 from podidentity_sandbox.azure.messages import Reply
@@ -26,12 +28,15 @@ def list_resources(call: Call) -> Reply:
         *_of(call, ScaleSet, scalesets.KIND),
         *_of(call, Vault, vaults.KIND),
         *_of(call, StorageAccount, storage.KIND),
+        *_of(call, ManagedCluster, CLUSTERS),
     ]
     return Reply.json({"value": [one for one in found if _admits(wanted, one)]})
 
 
 def _of(
-    call: Call, resource: type[UserAssignedIdentity | ScaleSet | Vault | StorageAccount], kind: str
+    call: Call,
+    resource: type[UserAssignedIdentity | ScaleSet | Vault | StorageAccount | ManagedCluster],
+    kind: str,
 ) -> list[dict[str, Any]]:
     return [
         {"id": one.id, "name": one.name, "type": kind, "location": one.location}

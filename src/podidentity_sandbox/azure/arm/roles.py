@@ -34,18 +34,36 @@ _BLOB_SERVICE = "Microsoft.Storage/storageAccounts/blobServices"
 _CONTAINERS = f"{_BLOB_SERVICE}/containers"
 _DELEGATION = f"{_BLOB_SERVICE}/generateUserDelegationKey/action"
 OWNER = Role(id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635", name="Owner", actions=("*",))
+CONTRIBUTOR = Role(
+    id="b24988ac-6180-42a0-ab88-20f7382dd24c",
+    name="Contributor",
+    actions=("*",),
+    not_actions=(
+        "Microsoft.Authorization/*/Delete",
+        "Microsoft.Authorization/*/Write",
+        "Microsoft.Authorization/elevateAccess/Action",
+    ),
+)
+BLOB_CONTRIBUTOR = Role(
+    id="ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    name="Storage Blob Data Contributor",
+    actions=(
+        f"{_CONTAINERS}/delete",
+        f"{_CONTAINERS}/read",
+        f"{_CONTAINERS}/write",
+        _DELEGATION,
+    ),
+    data_actions=(
+        f"{_CONTAINERS}/blobs/delete",
+        f"{_CONTAINERS}/blobs/read",
+        f"{_CONTAINERS}/blobs/write",
+        f"{_CONTAINERS}/blobs/move/action",
+        f"{_CONTAINERS}/blobs/add/action",
+    ),
+)
 ROLES = (
     OWNER,
-    Role(
-        id="b24988ac-6180-42a0-ab88-20f7382dd24c",
-        name="Contributor",
-        actions=("*",),
-        not_actions=(
-            "Microsoft.Authorization/*/Delete",
-            "Microsoft.Authorization/*/Write",
-            "Microsoft.Authorization/elevateAccess/Action",
-        ),
-    ),
+    CONTRIBUTOR,
     Role(id="acdd72a7-3385-48ef-bd42-f606fba81ae7", name="Reader", actions=("*/read",)),
     Role(
         id="f1a07417-d97a-45cb-824c-7a7467783830",
@@ -73,23 +91,7 @@ ROLES = (
         actions=(f"{_CONTAINERS}/read", _DELEGATION),
         data_actions=(f"{_CONTAINERS}/blobs/read",),
     ),
-    Role(
-        id="ba92f5b4-2d11-453d-a403-e96b0029c9fe",
-        name="Storage Blob Data Contributor",
-        actions=(
-            f"{_CONTAINERS}/delete",
-            f"{_CONTAINERS}/read",
-            f"{_CONTAINERS}/write",
-            _DELEGATION,
-        ),
-        data_actions=(
-            f"{_CONTAINERS}/blobs/delete",
-            f"{_CONTAINERS}/blobs/read",
-            f"{_CONTAINERS}/blobs/write",
-            f"{_CONTAINERS}/blobs/move/action",
-            f"{_CONTAINERS}/blobs/add/action",
-        ),
-    ),
+    BLOB_CONTRIBUTOR,
     Role(
         id="b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
         name="Storage Blob Data Owner",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from podidentity_sandbox.azure.aks import clusters
+from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
     deleted_vaults,
@@ -111,6 +113,26 @@ def _deleted_vaults() -> tuple[Route, ...]:
     )
 
 
+def _clusters() -> tuple[Route, ...]:
+    pools = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
+    provider = rf"{_SUBSCRIPTION}/providers/microsoft\.containerservice"
+    return (
+        _of_kind("GET", CLUSTERS, "read", clusters.get_cluster),
+        _of_kind("PUT", CLUSTERS, "write", clusters.put_cluster),
+        *_lists(CLUSTERS, clusters.list_clusters),
+        _on_one(CLUSTERS, "listClusterUserCredential", clusters.user_credential),
+        _on_one(CLUSTERS, "listClusterAdminCredential", clusters.admin_credential),
+        _route("GET", pools, f"{CLUSTERS}/agentPools/read", clusters.list_pools),
+        _route("GET", f"{pools}/(?P<pool>[^/]+)", f"{CLUSTERS}/agentPools/read", clusters.get_pool),
+        _route(
+            "GET",
+            f"{provider}/locations/[^/]+/operations{_NAME}",
+            "",
+            operations.get_operation,
+        ),
+    )
+
+
 ROUTES = (
     _route("GET", "/subscriptions", "", groups.list_subscriptions),
     _route("GET", _SUBSCRIPTION, "Microsoft.Resources/subscriptions/read", groups.get_subscription),
@@ -122,6 +144,7 @@ ROUTES = (
     _route("GET", f"{_GROUP}/resources", "", inventory.list_resources),
     _route("GET", f"{_SUBSCRIPTION}/resources", "", inventory.list_resources),
     *_features(),
+    *_clusters(),
     _of_kind("GET", identities.KIND, "read", identities.get_identity),
     _of_kind("PUT", identities.KIND, "write", identities.put_identity),
     _of_kind("DELETE", identities.KIND, "delete", identities.delete_identity),

@@ -13,7 +13,8 @@ from podidentity_sandbox.azure.arm.call import ArmError, Call, allows
 from podidentity_sandbox.azure.arm.identity_block import added, patched, rendered
 from podidentity_sandbox.azure.arm.operations import accepted
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import Principal, ScaleSet, UserAssignedIdentity
+from podidentity_sandbox.azure.state import Principal, ScaleSet, UserAssignedIdentity, World
+from podidentity_sandbox.azure.verification import Caller
 
 KIND = "Microsoft.Compute/virtualMachineScaleSets"
 WRITE = f"{KIND}/write"
@@ -45,46 +46,53 @@ def patch_scale_set(call: Call) -> Reply:
         )
     if "identity" not in body:
         return Reply.json(_json(call, scale_set))
-    _may_assign(call, added(body["identity"]))
-    changed = _changed(call, scale_set, body["identity"])
-    call.world.put(changed)
+    changed = with_identity(call.world, call.caller, scale_set, body["identity"])
+    put(call.world, changed)
     delay = call.world.arm_delay
     if not delay:
         return Reply.json(_json(call, changed))
     return accepted(call, _json(call, changed), location=changed.location, delay=delay)
 
 
-def _changed(call: Call, scale_set: ScaleSet, identity: object) -> ScaleSet:
+def with_identity(world: World, caller: Caller, scale_set: ScaleSet, identity: object) -> ScaleSet:
+    """Return the scale set after `caller` patched its `identity`; raise ArmError."""
+    _may_assign(world, caller, scale_set, added(identity))
     system = Principal(object_id=str(uuid.uuid4()), app_id=str(uuid.uuid4()), name=scale_set.name)
     block = patched(
         scale_set.identity,
         identity,
         scale_set=scale_set.id,
-        find=lambda name: call.world.find(UserAssignedIdentity, name),
+        find=lambda name: world.find(UserAssignedIdentity, name),
         system=system,
     )
-    if block.system:
-        call.world.principals[block.system.object_id] = block.system
-    elif scale_set.identity.system:
-        call.world.principals.pop(scale_set.identity.system.object_id, None)
     return replace(
         scale_set,
         identity=block,
         before=scale_set.identity,
-        settled_at=call.now + call.world.arm_delay,
+        settled_at=world.clock() + world.arm_delay,
     )
 
 
-def _may_assign(call: Call, identities: list[str]) -> None:
-    caller = call.caller
-    closed = [name for name in identities if not allows(call.world, caller.object_id, ASSIGN, name)]
+def put(world: World, scale_set: ScaleSet) -> None:
+    """Store a changed scale set; its system's identity comes and goes with it."""
+    old = world.find(ScaleSet, scale_set.id)
+    if old and old.identity.system:
+        world.principals.pop(old.identity.system.object_id, None)
+    if scale_set.identity.system:
+        world.principals[scale_set.identity.system.object_id] = scale_set.identity.system
+    world.put(scale_set)
+
+
+def _may_assign(world: World, caller: Caller, scale_set: ScaleSet, identities: list[str]) -> None:
+    closed = [name for name in identities if not allows(world, caller.object_id, ASSIGN, name)]
     if closed:
         raise ArmError(
             403,
             "LinkedAuthorizationFailed",
             f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
-            f" perform action '{WRITE}' on scope '{call.id}'; however, it does not have permission"
-            f" to perform action '{ASSIGN}' on the linked scope(s) '{','.join(closed)}' or the"
+            f" perform action '{WRITE}' on scope '{scale_set.id}'; however, it does not have"
+            f" permission to perform action '{ASSIGN}' on the linked scope(s)"
+            f" '{','.join(closed)}' or the"
             " linked scope(s) are invalid.",
         )
 

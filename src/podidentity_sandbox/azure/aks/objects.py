@@ -1,0 +1,68 @@
+"""What the add-on puts into a cluster: a pure translation of the profile.
+
+As AKS's documentation has it: the exception `aks-addon-exception` for add-ons' own pods in
+kube-system, and for each pod identity an AzureIdentity with a binding, whose selector is its name
+unless another was asked for. https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from podidentity_sandbox.azure.aks.model import AddOn, PodException, PodIdentity
+
+Manifest = dict[str, Any]
+
+MANAGED = {"kubernetes.azure.com/managedby": "aks"}
+"""AKS marks what is its own, and takes away only that."""
+SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED.items())
+GROUP = "aadpodidentity.k8s.io/v1"
+KINDS = ("AzureIdentityBinding", "AzureIdentity", "AzurePodIdentityException")
+"""In the order in which they are taken away: first what entitles pods."""
+ADD_ON_EXCEPTION = PodException(namespace="kube-system", name="aks-addon-exception", labels=MANAGED)
+
+
+def wanted(add_on: AddOn) -> list[Manifest]:
+    """Return the custom resources of the add-on as it is now."""
+    if not add_on.enabled:
+        return []
+    exceptions = (ADD_ON_EXCEPTION, *add_on.exceptions)
+    assigned = [one for one in add_on.identities if one.state == "Assigned"]
+    return [
+        *(_exception(one) for one in exceptions),
+        *(manifest for one in assigned for manifest in _identity(one)),
+    ]
+
+
+def key(manifest: Manifest) -> tuple[str, str, str]:
+    """Return kind, namespace and name."""
+    return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+
+def marked(manifest: Manifest) -> Manifest:
+    """Return a manifest with AKS's mark."""
+    labels = {**manifest["metadata"].get("labels", {}), **MANAGED}
+    return {**manifest, "metadata": {**manifest["metadata"], "labels": labels}}
+
+
+def namespace(name: str) -> Manifest:
+    """Return a namespace."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _identity(one: PodIdentity) -> Iterator[Manifest]:
+    spec = {"type": 0, "resourceID": one.resource_id, "clientID": one.client_id}
+    yield _custom("AzureIdentity", one.namespace, one.name, spec)
+    binding = {"azureIdentity": one.name, "selector": one.selector or one.name}
+    yield _custom("AzureIdentityBinding", one.namespace, f"{one.name}-binding", binding)
+
+
+def _exception(one: PodException) -> Manifest:
+    spec = {"podLabels": dict(one.labels)}
+    return _custom("AzurePodIdentityException", one.namespace, one.name, spec)
+
+
+def _custom(kind: str, where: str, name: str, spec: Manifest) -> Manifest:
+    metadata = {"name": name, "namespace": where}
+    return marked({"apiVersion": GROUP, "kind": kind, "metadata": metadata, "spec": spec})

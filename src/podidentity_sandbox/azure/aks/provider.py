@@ -1,0 +1,157 @@
+"""AKS at work: carries out one order after the other, in Azure and in the cluster.
+
+First the machines have an identity, then the cluster's objects entitle pods to it; the other way
+round when it goes. Custom resources that people made stay when the add-on is disabled, and so do
+the definitions: without them, everybody's objects would be gone. The rules of the nodes stay, too,
+as with `podidentity disable`: nothing opens by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from podidentity.manifests import crds, nmi
+from podidentity_sandbox.azure.aks import objects
+from podidentity_sandbox.azure.aks.kubernetes import ClusterError, Kubernetes, Object
+from podidentity_sandbox.azure.aks.machines import Machines, Sleep
+from podidentity_sandbox.azure.aks.model import AddOn, ManagedCluster, PodIdentity
+from podidentity_sandbox.azure.arm.call import ArmError
+from podidentity_sandbox.azure.state import World
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 120.0
+"""Seconds for the add-on to be at work on every node, or gone."""
+_PODS = "/api/v1/namespaces/kube-system/pods"
+_DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_OURS = {"labelSelector": "app.kubernetes.io/name=podidentity"}
+_NMI = {"labelSelector": "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"}
+
+
+class Provider:
+    """The resource provider behind managed clusters."""
+
+    def __init__(self, world: World, apiserver: str, *, sleep: Sleep = asyncio.sleep) -> None:
+        """Work on the cluster at the URL `apiserver`."""
+        self._world = world
+        self._apiserver = apiserver
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Carry out orders until cancelled."""
+        while True:
+            await self.carry_out(await self._world.orders.get())
+
+    async def carry_out(self, name: str) -> None:
+        """Carry out the order of that operation, and say how it ended."""
+        operation = self._world.operations[name]
+        cluster = self._world.find(ManagedCluster, operation.subject)
+        if cluster is None:
+            return
+        error: tuple[str, str] | None = None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                cluster = await self._reconciled(cluster)
+        except (ClusterError, ArmError) as failure:
+            error = "InternalOperationError", f"Pod identity add-on: {failure}."
+        except TimeoutError:
+            message = f"The pod identity add-on is not at work after {PATIENCE:.0f} s."
+            error = "OperationTimeout", message
+        log.info("aks: %s", error[1] if error else "the cluster is as it was asked for")
+        self._world.put(replace(cluster, state="Failed" if error else "Succeeded"))
+        done = replace(operation, due_at=self._world.clock(), error=error)
+        self._world.operations[name] = done
+
+    async def _reconciled(self, cluster: ManagedCluster) -> ManagedCluster:
+        add_on = cluster.add_on
+        if add_on is None:
+            return cluster
+        async with Kubernetes(self._world.plan, self._apiserver) as api:
+            if add_on.enabled:
+                await _install(api)
+            await _prune(api, add_on)
+            assigned = await self._assigned(cluster, add_on)
+            await _entitle(api, assigned.add_on or add_on)
+            if not add_on.enabled:
+                await _uninstall(api)
+        return assigned
+
+    async def _assigned(self, cluster: ManagedCluster, add_on: AddOn) -> ManagedCluster:
+        """Return the cluster once its machines have what the add-on wants, and no more."""
+        machines = Machines(self._world, cluster, self._sleep)
+        staying = [one for one in add_on.identities if one.state != "Deleting"]
+        kept = {one.resource_id.lower() for one in staying}
+        await machines.detach(cluster.attached - kept)
+        foreign = {each for each in kept - cluster.attached if machines.has(each)}
+        outcome = await machines.attach(kept)
+        ours = {each for each, error in outcome.items() if error is None} - foreign
+        identities = tuple(_after(one, outcome[one.resource_id.lower()]) for one in staying)
+        return replace(
+            cluster,
+            add_on=replace(add_on, identities=identities),
+            attached=frozenset(ours),
+        )
+
+
+def _after(one: PodIdentity, error: ArmError | None) -> PodIdentity:
+    if error is None:
+        return replace(one, state="Assigned", error=None)
+    log.info("aks: pod identity %s/%s failed: %s", one.namespace, one.name, error)
+    return replace(one, state="Failed", error=(error.code, str(error)))
+
+
+async def _install(api: Kubernetes) -> None:
+    for definition in crds():
+        await api.apply(definition)
+    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found.values())))
+    for manifest in nmi():
+        await api.apply(objects.marked(manifest))
+    await api.until(_DAEMON_SETS, _NMI, _rolled_out)
+
+
+async def _uninstall(api: Kubernetes) -> None:
+    for manifest in reversed(nmi()):
+        await api.delete(manifest)
+    await api.until(_PODS, _NMI, lambda found: not found)
+
+
+async def _prune(api: Kubernetes, add_on: AddOn) -> None:
+    """Take away what AKS made and nobody wants any more."""
+    staying = tuple(
+        replace(one, state="Assigned") for one in add_on.identities if one.state != "Deleting"
+    )
+    wanted = set(map(objects.key, objects.wanted(replace(add_on, identities=staying))))
+    for kind in objects.KINDS:
+        for found in await api.all(objects.GROUP, kind, objects.SELECTOR):
+            if objects.key(found) not in wanted:
+                await api.delete(found)
+
+
+async def _entitle(api: Kubernetes, add_on: AddOn) -> None:
+    manifests = objects.wanted(add_on)
+    # Nobody is told to make the namespace before `az aks pod-identity add` in AKS's instructions.
+    for name in {manifest["metadata"]["namespace"] for manifest in manifests}:
+        await api.create(objects.namespace(name))
+    for manifest in manifests:
+        await api.apply(manifest)
+
+
+def _established(definition: Object) -> bool:
+    conditions = definition.get("status", {}).get("conditions", [])
+    return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
+
+
+def _rolled_out(found: Mapping[str, Object]) -> bool:
+    return bool(found) and all(map(_at_work, found.values()))
+
+
+def _at_work(daemon_set: Object) -> bool:
+    status = daemon_set.get("status", {})
+    desired = status.get("desiredNumberScheduled", 0)
+    counts = (status.get("updatedNumberScheduled", 0), status.get("numberReady", 0))
+    newest = status.get("observedGeneration", 0) >= daemon_set["metadata"]["generation"]
+    return bool(newest) and min(counts) >= desired
