@@ -167,11 +167,16 @@ async def test_what_is_too_large_is_refused(api: httpx2.AsyncClient) -> None:
     huge = await api.post(MAPS, content=b" " * (3 * 1024 * 1024 + 1))
     message = "Request entity too large: limit is 3145728"
     assert (huge.status_code, huge.json()["message"]) == (413, message)
-    large = {"metadata": {"name": "a"}, "data": {"x": "y" * 1_600_000}}
+    large = {"metadata": {"name": "a"}, "data": {"x": "y" * 1_200_000}}
     assert (await api.post(MAPS, json=large)).json()["message"] == (
-        "etcdserver: request is too large"
+        'ConfigMap "a" is invalid: []: Too long: may not be more than 1048576 bytes'
     )
-    assert (await api.get(f"{MAPS}/a")).status_code == 404
+    spec = {"containers": [{"name": "c", "image": "i", "args": ["x" * 1_600_000]}]}
+    larger = {"metadata": {"name": "a"}, "spec": spec}
+    pods = MAPS.replace("configmaps", "pods")
+    answer = await api.post(pods, json=larger)
+    assert answer.json()["message"] == "etcdserver: request is too large"
+    assert (await api.get(f"{pods}/a")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from podidentity_sandbox.cluster.kinds import (
     crds,
     csi,
     deployments,
+    payloads,
     pods,
     services,
     workloads,
@@ -101,6 +102,7 @@ BUILT_IN = (
         kind="ConfigMap",
         namespaced=True,
         short_names=("cm",),
+        strategy=payloads.ConfigMapStrategy(),
         shape=compiled({"data": _TEXTS, "binaryData": _TEXTS, "immutable": bool}),
     ),
     ResourceType(
