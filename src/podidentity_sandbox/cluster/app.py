@@ -8,13 +8,14 @@ import uuid
 from aiohttp import web
 
 from podidentity_sandbox.cluster import bodies, discovery, documents, presentation, status, tokens
+from podidentity_sandbox.cluster.calls import json_answer
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import encode
 from podidentity_sandbox.cluster.users import User, refusal
-from podidentity_sandbox.cluster.verbs import Verbs, json_answer
+from podidentity_sandbox.cluster.verbs import Verbs
 
 log = logging.getLogger(__name__)
 
