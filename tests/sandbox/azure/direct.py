@@ -68,10 +68,10 @@ class Direct:
         assert status < 300, answer
         return answer
 
-    def identity(self, name: str) -> UserAssignedIdentity:
-        """Make a user-assigned identity in the node group."""
+    def identity(self, name: str, group: str = "") -> UserAssignedIdentity:
+        """Make a user-assigned identity, in the node group by default."""
         kind = "Microsoft.ManagedIdentity/userAssignedIdentities"
-        path = f"resourceGroups/{self.plan.node_group}/providers/{kind}/{name}"
+        path = f"resourceGroups/{group or self.plan.node_group}/providers/{kind}/{name}"
         made = self.made("PUT", path, {"location": "westeurope"})
         found = self.world.find(UserAssignedIdentity, made["id"])
         assert found is not None

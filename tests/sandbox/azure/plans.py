@@ -56,6 +56,7 @@ def make_plan(folder: Path) -> Plan:
         operator_id=stable_guid("test", "operator"),
         operator_secret="operator-secret",
         admin_token="admin-token",
+        aks_token="aks-token",
         nodes=(),
     )
     first, second = node(0, "127.0.0.0/24"), node(1, "127.0.1.0/24")

@@ -17,7 +17,7 @@ from podidentity_sandbox.azure.aks.model import KIND, ManagedCluster
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
 from podidentity_sandbox.plan import Plan
 
-KUBERNETES = "1.37.1"
+KUBERNETES = "1.32.3"
 POOL = "nodepool1"
 _CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
 

@@ -14,8 +14,6 @@ import aiohttp
 from podidentity_sandbox.plan import Plan
 
 Object = dict[str, Any]
-_PLAIN = "application/json"
-_MERGE = "application/merge-patch+json"
 
 
 class ClusterError(Exception):
@@ -53,11 +51,14 @@ class Kubernetes:
         """Create an object, or change it to what `manifest` says."""
         path = await self._path(manifest)
         try:
-            await self._call("PATCH", path, manifest, kind=_MERGE)
+            have = await self._call("GET", path)
         except ClusterError as error:
             if error.status != 404:
                 raise
             await self._call("POST", path.rpartition("/")[0], manifest)
+            return
+        metadata = {**have["metadata"], **manifest["metadata"]}
+        await self._call("PUT", path, {**manifest, "metadata": metadata})
 
     async def create(self, manifest: Object) -> None:
         """Create an object; one that is there stays as it is."""
@@ -137,11 +138,10 @@ class Kubernetes:
         path: str,
         body: Object | None = None,
         *,
-        kind: str = _PLAIN,
         query: Mapping[str, str] | None = None,
     ) -> Object:
         sent = json.dumps(body).encode() if body is not None else None
-        headers = {"Content-Type": kind} if body is not None else {}
+        headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             async with self._session.request(
                 method, path, data=sent, headers=headers, params=query, ssl=self._trust
