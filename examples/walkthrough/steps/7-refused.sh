@@ -8,7 +8,7 @@ kubectl apply -f manifests/elsewhere.yaml &&
 kubectl exec elsewhere -- curl -s -m 15 'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net' -H Metadata:true -w '\n%{http_code}\n'
 
 ## 20c NMI's log says why
-for pod in "${PODS[@]}"; do kubectl logs "$pod" -n kube-system | grep pod=elsewhere; done
+kubectl logs -n kube-system -l app.kubernetes.io/component=nmi --tail=-1 | grep pod=elsewhere
 
 ## 20d podidentity explains it
 podidentity explain pod default/elsewhere
