@@ -95,7 +95,8 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
         if with_az:
             environment, story = _with_az(plan)
         else:
-            environment = {**os.environ, NAME_VARIABLE: plan.name}
+            path = search_path(os.environ.get("PATH", ""))
+            environment = {**os.environ, "PATH": path, NAME_VARIABLE: plan.name}
             story = chapters.all_of(plan)
         told = asyncio.run(_tell(plan, environment, story, teller))
     finally:
