@@ -95,7 +95,7 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
         if with_az:
             environment, story = _with_az(plan)
         else:
-            path = search_path(os.environ.get("PATH", ""))
+            path = search_path("", ":".join(os.get_exec_path()))
             environment = {**os.environ, "PATH": path, NAME_VARIABLE: plan.name}
             story = chapters.all_of(plan)
         told = asyncio.run(_tell(plan, environment, story, teller))
