@@ -7,6 +7,7 @@ Vault as any client does, with the operator's own token, and to the control sock
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,18 @@ from typing import Any, Self, TypeAlias
 
 import aiohttp
 
+from podidentity_sandbox.azure.arm.roles import BLOB_CONTRIBUTOR
 from podidentity_sandbox.azure.control import SOCKET
 from podidentity_sandbox.azure.seed import operator_object_id
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Plan, stable_guid
 
 ARM = "https://management.azure.com"
 LOGIN = "https://login.microsoftonline.com"
 VAULT = "https://vault.azure.net"
 ARM_VERSION = "2024-11-01"
+STORAGE = "https://storage.azure.com"
+_SKU = {"name": "Standard_LRS"}
+_BLOB_VERSION = {"x-ms-version": "2021-12-02"}
 
 
 Json: TypeAlias = Any
@@ -76,11 +81,14 @@ class AzureOperator:
         """Call ARM and wait for the end of what it starts; return the body. Raises AzureError."""
         url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={version}"
         answer = await self._call(method, url, body, resource=f"{ARM}/")
+        while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:
+            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
+            answer = await self._call("GET", answer.headers["Location"], resource=f"{ARM}/")
         await self.wait(answer)
         return answer.body
 
     async def wait(self, answer: Answer) -> None:
-        """Return when the long-running operation of `answer`, if any, has succeeded."""
+        """Return when the operation that `answer` names by Azure-AsyncOperation has succeeded."""
         where = answer.headers.get("Azure-AsyncOperation")
         while where:
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
@@ -128,6 +136,30 @@ class AzureOperator:
         body = {"location": self._plan.location, "properties": properties}
         return str((await self.arm("PUT", path, body))["properties"]["vaultUri"])
 
+    async def create_account(self, group: str, name: str, writers: Sequence[str] = ()) -> str:
+        """Make a storage account, or find it; return its id.
+
+        The principals of the object ids in `writers`, and the operator, may do everything with its
+        blobs.
+        """
+        account = (
+            f"{self.subscription}/resourceGroups/{group}"
+            f"/providers/Microsoft.Storage/storageAccounts/{name}"
+        )
+        body = {"location": self._plan.location, "kind": "StorageV2", "sku": _SKU}
+        await self.arm("PUT", account, body, version="2025-08-01")
+        for who in (operator_object_id(self._plan), *writers):
+            assignment = stable_guid(account, who)
+            path = f"{account}/providers/Microsoft.Authorization/roleAssignments/{assignment}"
+            role = {"roleDefinitionId": BLOB_CONTRIBUTOR.id, "principalId": who}
+            await self.arm("PUT", path, {"properties": role}, version="2022-04-01")
+        return account
+
+    async def create_container(self, account: str, name: str) -> None:
+        """Make a container of a storage account."""
+        url = f"https://{account}.blob.core.windows.net/{name}?restype=container"
+        await self._call("PUT", url, resource=STORAGE)
+
     async def put_secret(self, vault: str, name: str, value: str) -> None:
         """Set a secret of a vault."""
         url = f"https://{vault}.vault.azure.net/secrets/{name}?api-version=7.4"
@@ -170,7 +202,8 @@ class AzureOperator:
     async def _call(self, method: str, url: str, body: object = None, *, resource: str) -> Answer:
         if resource not in self._tokens:
             self._tokens[resource] = await self._token(resource)
-        headers = {"Authorization": f"Bearer {self._tokens[resource]}"}
+        version = _BLOB_VERSION if resource == STORAGE else {}
+        headers = {"Authorization": f"Bearer {self._tokens[resource]}", **version}
         return await self._request(method, url, headers=headers, json=body)
 
     async def _token(self, resource: str) -> str:
@@ -189,7 +222,9 @@ class AzureOperator:
         async with self._session.request(
             method, url, proxy=self._proxy, ssl=self._trust, **more
         ) as response:
-            body = await response.json() if await response.read() else None
+            xml = response.content_type == "application/xml"
+            text = await response.text()
+            body = text if xml else json.loads(text) if text else None
             if response.status >= 400:
                 raise _refusal(response.status, body)
             return Answer(status=response.status, headers=response.headers, body=body)
@@ -199,5 +234,7 @@ def _refusal(status: int, body: Json) -> AzureError:
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         return AzureError(status, str(error.get("code")), str(error.get("message")))
+    if isinstance(body, str):
+        return AzureError(status, "Blob", body)
     description = body.get("error_description", "") if isinstance(body, dict) else ""
     return AzureError(status, str(error), description)
