@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import tempfile
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +24,25 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @cache
-def told() -> list[dict[str, Any]]:
+def run() -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the steps as they went, and what lies in the person's home folder afterwards."""
     command = ["podidentity", "sandbox", "demo", "--az", "--json", "--name", "walkthrough"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env={**os.environ, "HOME": home},
+        )
+        left = [str(path.relative_to(home)) for path in Path(home).rglob("*")]
     assert done.stdout, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()], left
+
+
+def told() -> list[dict[str, Any]]:
+    return run()[0]
 
 
 def test_every_step_with_the_real_az_and_kubectl_shows_what_it_must() -> None:
@@ -61,6 +78,10 @@ def test_the_tutorial_shows_what_came_back() -> None:
 
 def test_no_token_is_printed() -> None:
     assert "eyJhb" not in json.dumps(told())
+
+
+def test_nothing_that_a_person_keeps_for_az_or_kubectl_is_touched() -> None:
+    assert run()[1] == []
 
 
 def test_nothing_of_its_sandbox_is_left() -> None:
