@@ -195,10 +195,13 @@ _COMBINED: dict[str, tuple[Callable[[int, int], bool], str]] = {
     "anyOf": (lambda good, _: good > 0, "must validate at least one schema (anyOf)"),
     "oneOf": (lambda good, _: good == 1, "must validate one and only one schema (oneOf)"),
 }
+_COMBINING = frozenset({*_COMBINED, "not"})
 
 
 def _combined(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
     """Yield the faults of allOf, anyOf, oneOf and not."""
+    if _COMBINING.isdisjoint(schema):
+        return
     for word, (holds, rule) in _COMBINED.items():
         schemas = schema.get(word, [])
         good = sum(not validate(each, value, path, root=False) for each in schemas)
