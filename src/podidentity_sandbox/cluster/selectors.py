@@ -6,21 +6,14 @@ and https://kubernetes.io/docs/concepts/overview/working-with-objects/field-sele
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from podidentity_sandbox.cluster import names, status
+from podidentity_sandbox.cluster import labelselectors, status
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.labelselectors import Test
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import field_of
-
-Test = Callable[[Mapping[str, str]], bool]
-"""A condition on an object's labels."""
-
-_SETTED = re.compile(r"^\s*(?P<key>\S+)\s+(?P<word>in|notin)\s*\((?P<values>[^()]*)\)\s*$")
-_EQUAL = re.compile(r"^\s*(?P<key>[^\s=!<>]+)\s*(?P<sign>==|=|!=)\s*(?P<value>[^\s=!<>]*)\s*$")
-_EXISTS = re.compile(r"^\s*(?P<no>!?)\s*(?P<key>[^\s=!<>(),]+)\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +48,16 @@ def select(kind: ResourceType, namespace: str, labels: str, fields: str) -> Sele
     """Return the selection of a request; raise 400 for a selector that cannot be read."""
     return Selection(
         namespace if kind.namespaced else "",
-        tuple(_label_test(part) for part in _parts(labels)),
+        _label_tests(labels),
         tuple(_field_test(kind, part) for part in fields.split(",") if part.strip()),
     )
 
 
-def _parts(text: str) -> list[str]:
-    """Split at commas that are not in brackets."""
-    return [part for part in re.split(r",(?![^(]*\))", text) if part.strip()] if text else []
-
-
-def _label_test(part: str) -> Test:
-    if match := _SETTED.match(part):
-        values = frozenset(value.strip() for value in match["values"].split(","))
-        key = _checked(part, match["key"], *values)
-        if match["word"] == "in":
-            return lambda labels: key in labels and labels[key] in values
-        return lambda labels: key not in labels or labels[key] not in values
-    if match := _EQUAL.match(part):
-        key, value = _checked(part, match["key"], match["value"]), match["value"]
-        if match["sign"] == "!=":
-            return lambda labels: labels.get(key) != value
-        return lambda labels: labels.get(key) == value
-    if match := _EXISTS.match(part):
-        key = _checked(part, match["key"])
-        if match["no"]:
-            return lambda labels: key not in labels
-        return lambda labels: key in labels
-    raise status.bad_request(f"unable to parse requirement: found '{part.strip()}'")
-
-
-def _checked(part: str, key: str, *values: str) -> str:
-    faults = names.qualified_faults(key) + [f for v in values for f in names.value_faults(v)]
-    if faults:
-        raise status.bad_request(f"unable to parse requirement: {part.strip()}: {faults[0]}")
-    return key
+def _label_tests(text: str) -> tuple[Test, ...]:
+    try:
+        return labelselectors.parse(text)
+    except labelselectors.Unreadable as error:
+        raise status.bad_request(str(error)) from error
 
 
 def _field_test(kind: ResourceType, part: str) -> tuple[str, bool, str]:

@@ -10,8 +10,9 @@ from podidentity_sandbox.cluster.status import StatusError
 
 PODS = next(kind for kind in BUILT_IN if kind.key == "pods")
 EVENTS = next(kind for kind in BUILT_IN if kind.key == "events")
+LABELS = {"app": "web", "tier": "front", "size": "4"}
 POD: dict[str, Any] = {
-    "metadata": {"name": "a", "namespace": "shop", "labels": {"app": "web", "tier": "front"}},
+    "metadata": {"name": "a", "namespace": "shop", "labels": LABELS},
     "spec": {"nodeName": "node-1", "hostNetwork": True},
     "status": {"phase": "Running"},
 }
@@ -42,6 +43,14 @@ POD: dict[str, Any] = {
         ("app=web,tier=back", False),
         ("app in (web,api),tier", True),
         ("app=", False),
+        ("missing in (x,)", False),
+        ("app in (,web)", True),
+        ("missing notin ()", True),
+        ("app in (in,web)", True),
+        ("size>3,size<5", True),
+        ("size>4", False),
+        ("app>1", False),
+        (" app = web , ! missing ", True),
     ],
 )
 def test_a_label_selector_chooses_by_its_grammar(selector: str, matches: bool) -> None:
@@ -94,6 +103,41 @@ def test_a_selector_that_cannot_be_read_is_a_bad_request(
     with pytest.raises(StatusError, match=says) as refusal:
         select(PODS, "", labels, fields)
     assert refusal.value.code == 400
+
+
+# The words are those of https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/labels/selector.go
+@pytest.mark.parametrize(
+    ("selector", "says"),
+    [
+        ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+        ("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'"),
+        ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+        ("a in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+        ("a in (b,!)", "unable to parse requirement: found '!', expected: ',', or identifier"),
+        ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        ("a==!", "unable to parse requirement: found '!', expected: identifier"),
+        ("!,a", "unable to parse requirement: found ',', expected: identifier"),
+        ("a=b c", "found 'c', expected: ',' or 'end of string'"),
+        ("a,", "found '', expected: identifier after ','"),
+        ("=a", "found '=', expected: !, identifier, or 'end of string'"),
+        (
+            "a>b",
+            'unable to parse requirement: values[0]: Invalid value: "b": '
+            "for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
+        (
+            "a=b_",
+            'unable to parse requirement: values[0][a]: Invalid value: "b_": a valid label must be '
+            "an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start"
+            " and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', "
+            "regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        ),
+    ],
+)
+def test_a_label_selector_that_cannot_be_read_says_what_it_wants(selector: str, says: str) -> None:
+    with pytest.raises(StatusError) as refusal:
+        select(PODS, "", selector, "")
+    assert (refusal.value.code, refusal.value.message) == (400, says)
 
 
 def test_a_label_selector_object_holds_when_all_of_it_does() -> None:
