@@ -7,6 +7,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 from __future__ import annotations
 
 from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.apiaccess import mount_token
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
@@ -48,7 +49,8 @@ class Admissions:
 
     def _account(self, kind: ResourceType, pod: Obj) -> None:
         namespace, account = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
-        if self._storage.get("serviceaccounts", namespace, account) is None:
+        found = self._storage.get("serviceaccounts", namespace, account)
+        if found is None:
             raise status.forbidden(
                 kind.plural,
                 kind.group,
@@ -56,6 +58,7 @@ class Admissions:
                 f"error looking up service account {namespace}/{account}: "
                 f'serviceaccount "{account}" not found',
             )
+        mount_token(pod, found.object)
 
 
 def _shown(obj: Obj) -> str:

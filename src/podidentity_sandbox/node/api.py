@@ -33,6 +33,7 @@ class ApiError(Exception):
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
+        self.message = message
         self.reason = reason
 
     @property
@@ -60,7 +61,8 @@ class Api:
         return cls(
             aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {node.token}", "User-Agent": "kubelet/sandbox"},
-                connector=aiohttp.TCPConnector(ssl=trust, limit=32),
+                # A watch keeps its connection.
+                connector=aiohttp.TCPConnector(ssl=trust, limit=0),
                 read_bufsize=_LONGEST_LINE,
             ),
             f"https://{APISERVER_ADDRESS}",

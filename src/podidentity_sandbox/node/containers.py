@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Never
+from typing import Any
 
 from podidentity_sandbox.node import probes
 from podidentity_sandbox.node.console import Console
@@ -32,6 +32,8 @@ from podidentity_sandbox.node.status import (
     restarts_after,
 )
 
+_REFUSED_SECONDS = 10.0
+"""Seconds after which a container that cannot be made is tried again."""
 _START_ERROR = 128
 """containerd's exit code of a container whose program could not be started."""
 
@@ -103,10 +105,7 @@ class Container:
     async def _run(self, around: Surroundings) -> int:
         """Run it once; return its exit code."""
         clock = self._services.clock
-        try:
-            order = order_for(self.spec, around, self._services)
-        except ContainerRefused as error:
-            await self._refused(error)
+        order = await self._order(around)
         identity = f"sandbox://{uuid.uuid4().hex}"
         try:
             process = await self._start(order)
@@ -150,13 +149,16 @@ class Container:
         self._warn("Failed", f"Error: {why}")
         return _START_ERROR
 
-    async def _refused(self, error: ContainerRefused) -> Never:
-        self.state.wait(error.reason, str(error))
-        self._changed()
-        self._warn("Failed", f"Error: {error}")
-        # Neither the spec nor what the sandbox serves will change: until the pod is deleted.
-        await asyncio.Event().wait()
-        raise AssertionError
+    async def _order(self, around: Surroundings) -> Order:
+        """Return the order that starts it; ask again while it is refused, as a kubelet does."""
+        while True:
+            try:
+                return await order_for(self.spec, around, self._services)
+            except ContainerRefused as error:
+                self.state.wait(error.reason, str(error))
+                self._changed()
+                self._warn("Failed", f"Error: {error}")
+            await self._services.clock.sleep(_REFUSED_SECONDS)
 
     async def _back_off(self, delay: float) -> None:
         if not delay:

@@ -5,11 +5,16 @@ https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-e
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from podidentity_sandbox.node import references
+from podidentity_sandbox.node.quantities import resource_field
+from podidentity_sandbox.node.references import Found
 from podidentity_sandbox.node.refusals import ContainerRefused
+from podidentity_sandbox.node.spec import ContainerSpec
 
 _REFERENCE = re.compile(r"\$(\$|\([^)]*\))?")
 
@@ -43,34 +48,59 @@ def pod_fields(pod: Mapping[str, Any], *, pod_address: str, host_address: str) -
         "status.hostIPs": host_address,
     }
     for kind in ("labels", "annotations"):
-        for key, value in (metadata.get(kind) or {}).items():
-            fields[f"metadata.{kind}['{key}']"] = value
+        entries = sorted((metadata.get(kind) or {}).items())
+        fields |= {f"metadata.{kind}['{key}']": value for key, value in entries}
+        lines = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in entries)
+        fields[f"metadata.{kind}"] = "\n".join(lines)
     return fields
 
 
 def variables(
-    entries: Iterable[Mapping[str, Any]], fields: Mapping[str, str], given: Mapping[str, str]
+    container: ContainerSpec,
+    fields: Mapping[str, str],
+    given: Mapping[str, str],
+    *,
+    namespace: str,
+    found: Found,
 ) -> dict[str, str]:
-    """Return `given` and the container's `env`, each able to refer to those before it.
+    """Return `given`, then the container's `envFrom` and `env`; each may refer to those before it.
 
-    Raises ContainerRefused for a source that this kubelet does not serve.
+    `found` is what it names of config maps and secrets. Raises ContainerRefused.
     """
     result = dict(given)
-    for entry in entries:
-        name, source = entry["name"], entry.get("valueFrom")
-        if source is None:
-            result[name] = expand(entry.get("value", ""), result)
-        elif "fieldRef" in source:
-            path = source["fieldRef"]["fieldPath"]
-            # A label or annotation that is not there is empty; any other path is an error.
-            if path not in fields and not path.startswith(("metadata.labels[", "metadata.annot")):
-                raise ContainerRefused(
-                    "CreateContainerConfigError", f"unsupported fieldPath: {path}"
-                )
-            result[name] = fields.get(path, "")
-        else:
-            raise ContainerRefused(
-                "CreateContainerConfigError",
-                f"env {name}: the sandbox does not serve {', '.join(source)} yet",
-            )
+    for source in container.environment_from:
+        result |= references.whole(source, found)
+    for entry in container.environment:
+        text: str | None = expand(entry.get("value") or "", result)
+        if origin := entry.get("valueFrom"):
+            text = _from(origin, container, fields, namespace, found)
+        if text is not None:
+            result[entry["name"]] = text
     return result
+
+
+def _from(
+    source: Mapping[str, Any],
+    container: ContainerSpec,
+    fields: Mapping[str, str],
+    namespace: str,
+    found: Found,
+) -> str | None:
+    kind, said = next(iter(source.items()))
+    match kind:
+        case "fieldRef":
+            return _field(said["fieldPath"], fields)
+        case "resourceFieldRef":
+            return resource_field(container.resources, said)
+        case "configMapKeyRef" | "secretKeyRef":
+            return references.value(kind.removesuffix("KeyRef"), said, namespace, found)
+        case _:
+            why = f"the sandbox does not serve {kind} as a source of variables"
+            raise ContainerRefused("CreateContainerConfigError", why)
+
+
+def _field(path: str, fields: Mapping[str, str]) -> str:
+    # A label or annotation that is not there is empty; any other path is an error.
+    if path not in fields and not path.startswith(("metadata.labels[", "metadata.annotations[")):
+        raise ContainerRefused("CreateContainerConfigError", f"unsupported fieldPath: {path}")
+    return fields.get(path, "")

@@ -161,7 +161,8 @@ def _become(order: Order, fds: list[int], target: int, failure: int) -> NoReturn
         _drop_rights(order.program)
         _execute(order.program)
     except OSError as error:
-        os.write(failure, (error.strerror or str(error)).encode())
+        where = f": {error.filename}" if error.filename else ""
+        os.write(failure, f"{error.strerror or error}{where}".encode())
     except BaseException as error:  # noqa: BLE001 - nothing may return into the launcher's loop
         os.write(failure, f"{type(error).__name__}: {error}".encode())
     os._exit(128)

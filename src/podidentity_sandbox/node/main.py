@@ -24,6 +24,7 @@ from podidentity_sandbox.node.processes import Launcher, LauncherDied
 from podidentity_sandbox.node.rootfs import prepare_stage
 from podidentity_sandbox.node.server import KubeletServer
 from podidentity_sandbox.node.services import Services
+from podidentity_sandbox.node.watched import WatchedObjects
 from podidentity_sandbox.plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ async def compose(folder: Path, name: str, ready_fd: int) -> None:
         network=PodNetwork(node),
         cgroups=PodCgroups(plan.cgroup_root, node.name),
         events=Events(api, node.name, clock),
+        watched=WatchedObjects(api, clock),
         clock=clock,
         probing=probing,
     )
@@ -83,6 +85,7 @@ async def compose(folder: Path, name: str, ready_fd: int) -> None:
         await run(services, ready_fd)
     finally:
         await launcher.close()
+        await services.watched.close()
         await probing.close()
         await api.close()
         services.cgroups.close()

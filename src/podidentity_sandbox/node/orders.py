@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from podidentity_sandbox.node.environment import expand, pod_fields, variables
 from podidentity_sandbox.node.programs import Order, Program, Room
+from podidentity_sandbox.node.references import Found, fetch
 from podidentity_sandbox.node.security import Rights, rights
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
@@ -32,11 +34,12 @@ class Surroundings:
     volumes: PodVolumes
 
 
-def order_for(container: ContainerSpec, around: Surroundings, services: Services) -> Order:
+async def order_for(container: ContainerSpec, around: Surroundings, services: Services) -> Order:
     """Return the order that starts a container; raise ContainerRefused."""
+    found = await fetch(container, around.pod.namespace, services.api)
     may = rights(around.pod.security, container.security)
     plan = services.plan
-    environment = _environment(container, around, services)
+    environment = _environment(container, around, services, found)
     if container.tty:
         environment.setdefault("TERM", "xterm")
     program = Program(
@@ -52,7 +55,7 @@ def order_for(container: ContainerSpec, around: Surroundings, services: Services
         terminal=container.tty,
         reaped=not container.command,
     )
-    return Order(program=program, room=_room(container, around, services, may))
+    return Order(program=program, room=_room(container, around, services, may, environment))
 
 
 def order_beside(started: Program, pid: int, argv: tuple[str, ...], *, terminal: bool) -> Order:
@@ -67,11 +70,17 @@ def runs_as_other_than_root(container: ContainerSpec, pod: PodSpec) -> bool:
     return rights(pod.security, container.security).uid != 0
 
 
-def _room(container: ContainerSpec, around: Surroundings, services: Services, may: Rights) -> Room:
+def _room(
+    container: ContainerSpec,
+    around: Surroundings,
+    services: Services,
+    may: Rights,
+    variables: Mapping[str, str],
+) -> Room:
     return Room(
         hostname=around.volumes.hostname,
         network=around.network,
-        binds=around.volumes.binds(container),
+        binds=around.volumes.binds(container, variables),
         hidden=(services.plan.folder,),
         kept=services.kept,
         read_only_root=may.read_only_root,
@@ -81,7 +90,7 @@ def _room(container: ContainerSpec, around: Surroundings, services: Services, ma
 
 
 def _environment(
-    container: ContainerSpec, around: Surroundings, services: Services
+    container: ContainerSpec, around: Surroundings, services: Services, found: Found
 ) -> dict[str, str]:
     given = {
         "PATH": services.search_path,
@@ -94,4 +103,4 @@ def _environment(
     fields = pod_fields(
         around.pod.raw, pod_address=around.address, host_address=services.node.address
     )
-    return variables(container.environment, fields, given)
+    return variables(container, fields, given, namespace=around.pod.namespace, found=found)

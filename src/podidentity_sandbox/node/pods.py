@@ -61,6 +61,7 @@ class Pod:
 
     def observe(self, raw: Mapping[str, Any]) -> None:
         """Take note of the object as it is now."""
+        self._volumes.observe(raw)
         if raw["metadata"].get("deletionTimestamp"):
             grace = grace_of(raw)
             if self._deleted.is_set() and grace < self._grace:
@@ -114,7 +115,7 @@ class Pod:
         around = await self._prepare()
         self._reports.due.set()
         async with asyncio.TaskGroup() as group:
-            fresh = group.create_task(self._volumes.keep_token_fresh())
+            fresh = group.create_task(self._volumes.keep_fresh())
             await self._run_all(around)
             fresh.cancel()
 

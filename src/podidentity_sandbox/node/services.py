@@ -12,6 +12,7 @@ from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.events import Events
 from podidentity_sandbox.node.network import PodNetwork
 from podidentity_sandbox.node.processes import Launcher
+from podidentity_sandbox.node.watched import WatchedObjects
 from podidentity_sandbox.plan import NodePlan, Plan
 
 
@@ -30,5 +31,6 @@ class Services:
     network: PodNetwork
     cgroups: PodCgroups
     events: Events
+    watched: WatchedObjects
     clock: Clock
     probing: aiohttp.ClientSession

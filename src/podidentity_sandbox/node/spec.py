@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a folder
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -33,6 +31,8 @@ class Mount:
     volume: str
     path: str
     sub_path: str
+    sub_path_expression: str
+    """May name variables of the container's environment."""
     read_only: bool
     follow: bool
     """mountPropagation HostToContainer."""
@@ -48,6 +48,8 @@ class ContainerSpec:
     """Command and arguments, not yet expanded; () for what an image would bring: it idles."""
     directory: str
     environment: tuple[Mapping[str, Any], ...]
+    environment_from: tuple[Mapping[str, Any], ...]
+    resources: Mapping[str, Any]
     mounts: tuple[Mount, ...]
     security: Mapping[str, Any]
     stdin: bool
@@ -65,7 +67,6 @@ class PodSpec:
     name: str
     uid: str
     service_account: str
-    mounts_token: bool
     host_network: bool
     restart_policy: str
     grace: float
@@ -91,7 +92,6 @@ def parse_pod(pod: Mapping[str, Any]) -> PodSpec:
         name=metadata["name"],
         uid=metadata["uid"],
         service_account=spec.get("serviceAccountName") or "default",
-        mounts_token=spec.get("automountServiceAccountToken") is not False,
         host_network=bool(spec.get("hostNetwork")),
         restart_policy=spec.get("restartPolicy") or "Always",
         grace=grace_of(pod),
@@ -128,6 +128,8 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
         command=command + tuple(raw.get("args") or ()) if command else (),
         directory=raw.get("workingDir") or "/",
         environment=tuple(raw.get("env") or ()),
+        environment_from=tuple(raw.get("envFrom") or ()),
+        resources={"resources": raw.get("resources") or {}},
         mounts=tuple(map(_mount, raw.get("volumeMounts") or ())),
         security=raw.get("securityContext") or {},
         stdin=bool(raw.get("stdin")),
@@ -143,6 +145,7 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
         volume=raw["name"],
         path=raw["mountPath"],
         sub_path=raw.get("subPath") or "",
+        sub_path_expression=raw.get("subPathExpr") or "",
         read_only=bool(raw.get("readOnly")),
         follow=raw.get("mountPropagation") in {"HostToContainer", "Bidirectional"},
     )

@@ -1,4 +1,4 @@
-"""A pod's volumes, and the files that every pod has: token, hosts, resolv.conf, authorities.
+"""A pod's volumes, and the files that every pod has: hosts, resolv.conf, authorities.
 
 What a pod may write of the node is what is the node's own: its /run, and the network settings of
 its namespace. All the rest behind a hostPath is the machine of the person who runs the sandbox,
@@ -7,17 +7,19 @@ so it is read-only whatever the spec says.
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiError
+from podidentity_sandbox.node.contentvolumes import ContentVolumes
 from podidentity_sandbox.node.csivolumes import CsiVolumes
+from podidentity_sandbox.node.environment import expand
 from podidentity_sandbox.node.programs import Bind
 from podidentity_sandbox.node.refusals import ContainerRefused, VolumeRefused
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import TOKEN_PATH, ContainerSpec, PodSpec
+from podidentity_sandbox.node.spec import ContainerSpec, Mount, PodSpec
 from podidentity_sandbox.plan import DNS_ADDRESS
 
 PODS = Path("/run/kubelet/pods")
@@ -28,8 +30,6 @@ _OTHER_AUTHORITIES = (
     "/etc/ssl/cert.pem",
 )
 _WRITABLE = ("/run", "/proc/sys/net")
-_TOKEN_SECONDS = 3607
-"""What a real kubelet asks for: an hour, told apart from one that a person asked for."""
 _SEARCH = "svc.cluster.local cluster.local"
 
 
@@ -41,10 +41,10 @@ class PodVolumes:
         self._services = services
         self._folder = PODS / spec.uid
         self._csi = CsiVolumes(spec, services, self._folder)
+        self._contents = ContentVolumes(spec, services, self._folder)
 
     async def open(self, address: str) -> None:
         """Make them; raise VolumeRefused, or ApiError where there is no token to be had."""
-        plan = self._services.plan
         hostname = self.hostname
         _write(
             self._folder / "hosts",
@@ -55,59 +55,64 @@ class PodVolumes:
         for name in self._spec.volumes:
             self._source(name)
         await self._csi.publish()
-        if self._spec.mounts_token:
-            _write(self._folder / "token" / "ca.crt", plan.ca_certificate.read_text())
-            _write(self._folder / "token" / "namespace", self._spec.namespace)
-            await self._fetch_token()
+        await self._contents.fill(address)
 
     @property
     def hostname(self) -> str:
         """The name that the pod's programs see of their machine."""
         return self._services.node.name if self._spec.host_network else self._spec.hostname
 
-    async def keep_token_fresh(self) -> None:
-        """Write a new token each time that four fifths of its life have passed."""
-        while self._spec.mounts_token:
-            await self._services.clock.sleep(_TOKEN_SECONDS * 0.8)
-            try:
-                await self._fetch_token()
-            except ApiError as error:
-                self._services.events.warn(self._spec, "FailedMount", f"token: {error}")
+    def observe(self, raw: Mapping[str, Any]) -> None:
+        """Take note of the pod's object as it is now."""
+        self._contents.observe(raw)
 
-    def binds(self, container: ContainerSpec) -> tuple[Bind, ...]:
-        """Return what the container sees of all this; raise ContainerRefused."""
+    async def keep_fresh(self) -> None:
+        """Keep the files up to date, for ever."""
+        await self._contents.keep_fresh()
+
+    def binds(self, container: ContainerSpec, variables: Mapping[str, str]) -> tuple[Bind, ...]:
+        """Return what the container sees of all this; raise ContainerRefused.
+
+        `variables` are those of its environment, which a subPathExpr may name.
+        """
         bundle = str(self._services.plan.ca_bundle)
         others = (path for path in _OTHER_AUTHORITIES if Path(path).exists())
-        binds = [
+        return (
             Bind(source=str(self._folder / "hosts"), target="/etc/hosts", read_only=False),
             Bind(source=str(self._folder / "resolv.conf"), target="/etc/resolv.conf"),
             *(Bind(source=bundle, target=path) for path in (AUTHORITIES, *others)),
-        ]
-        own_token = any(mount.path == TOKEN_PATH for mount in container.mounts)
-        if self._spec.mounts_token and not own_token:
-            binds.append(Bind(source=str(self._folder / "token"), target=TOKEN_PATH))
-        for mount in container.mounts:
-            if Path(mount.path).is_relative_to("/proc"):
-                # https://github.com/opencontainers/runc/issues/2826
-                inside = f'"{mount.path}" cannot be mounted because it is inside /proc'
-                raise ContainerRefused("RunContainerError", inside)
-            try:
-                source = self._source(mount.volume)
-            except VolumeRefused as error:
-                raise ContainerRefused("CreateContainerConfigError", str(error)) from error
-            ours = any(Path(source).is_relative_to(root) for root in _WRITABLE)
-            binds.append(
-                Bind(
-                    source=str(Path(source, mount.sub_path)),
-                    target=mount.path,
-                    read_only=mount.read_only or not ours or self._read_only(mount.volume),
-                    follow=mount.follow,
-                )
+            *(self._bind(container, mount, variables) for mount in container.mounts),
+        )
+
+    def _bind(self, container: ContainerSpec, mount: Mount, variables: Mapping[str, str]) -> Bind:
+        if Path(mount.path).is_relative_to("/proc"):
+            # https://github.com/opencontainers/runc/issues/2826
+            inside = f'"{mount.path}" cannot be mounted because it is inside /proc'
+            raise ContainerRefused("RunContainerError", inside)
+        try:
+            source = self._source(mount.volume)
+        except VolumeRefused as error:
+            raise ContainerRefused("CreateContainerConfigError", str(error)) from error
+        ours = any(Path(source).is_relative_to(root) for root in _WRITABLE)
+        sub_path = mount.sub_path or expand(mount.sub_path_expression, variables)
+        try:
+            inner = below(Path(source), sub_path, make=ours and not self._read_only(mount.volume))
+        except OSError as error:
+            why = (
+                f'failed to prepare subPath for volumeMount "{mount.volume}" '
+                f'of container "{container.name}"'
             )
-        return tuple(binds)
+            raise ContainerRefused("CreateContainerConfigError", why) from error
+        return Bind(
+            source=str(inner),
+            target=mount.path,
+            read_only=mount.read_only or not ours or self._read_only(mount.volume),
+            follow=mount.follow,
+        )
 
     async def close(self) -> None:
         """Remove them."""
+        await self._contents.close()
         await self._csi.unpublish()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -124,6 +129,8 @@ class PodVolumes:
             return str(folder)
         if "csi" in volume:
             return str(self._csi.path(name))
+        if (written := self._contents.path(name)) is not None:
+            return str(written)
         kind = next((key for key in volume if key != "name"), "of no kind")
         raise VolumeRefused(
             f'MountVolume.SetUp failed for volume "{name}" : '
@@ -131,19 +138,20 @@ class PodVolumes:
         )
 
     def _read_only(self, name: str) -> bool:
-        return bool(self._spec.volumes[name].get("csi", {}).get("readOnly"))
+        asked = self._spec.volumes[name].get("csi", {}).get("readOnly")
+        return bool(asked) or self._contents.path(name) is not None
 
-    async def _fetch_token(self) -> None:
-        spec, api = self._spec, self._services.api
-        path = f"/api/v1/namespaces/{spec.namespace}/serviceaccounts/{spec.service_account}/token"
-        bound = {"apiVersion": "v1", "kind": "Pod", "name": spec.name, "uid": spec.uid}
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": _TOKEN_SECONDS, "boundObjectRef": bound},
-        }
-        answer = await api.insist(lambda: api.request("POST", path, body))
-        _write(self._folder / "token" / "token", answer["status"]["token"])
+
+def below(folder: Path, sub_path: str, *, make: bool) -> Path:
+    """Return the place of a subPath; raise OSError where a link in it leads out of the volume."""
+    if not sub_path:
+        return folder
+    inner = (folder / sub_path).resolve()
+    if not inner.is_relative_to(folder.resolve()):
+        raise OSError(errno.EPERM, "it leads out of its volume")
+    if make and not inner.exists():
+        inner.mkdir(parents=True, mode=0o750)
+    return inner
 
 
 def _host_path(volume: Mapping[str, Any]) -> str:
@@ -165,11 +173,5 @@ def _host_path(volume: Mapping[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file at once: whoever reads sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.parent.name != "token":
-        path.write_text(text)
-        return
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    path.write_text(text)

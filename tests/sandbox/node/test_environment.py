@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.node.environment import expand, pod_fields, variables
+from podidentity_sandbox.node.references import Found
 from podidentity_sandbox.node.refusals import ContainerRefused
+from podidentity_sandbox.node.spec import parse_pod
 
-POD = {
+POD: dict[str, Any] = {
     "metadata": {
         "name": "web",
         "namespace": "shop",
@@ -16,6 +18,23 @@ POD = {
     },
     "spec": {"nodeName": "node-0", "serviceAccountName": "buyer"},
 }
+
+
+FOUND: Found = {
+    ("secret", "s"): {"USER": "root"},
+    ("configMap", "c"): {"A": "shared", "not=valid": "x"},
+    ("secret", "none"): None,
+    ("configMap", "none"): None,
+}
+
+
+def made(
+    entries: list[dict[str, Any]], fields: dict[str, str], given: dict[str, str], **more: Any
+) -> dict[str, str]:
+    """Return the environment of a container with these entries."""
+    raw = {"name": "main", "image": "none", "env": entries, **more}
+    (container,) = parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers
+    return variables(container, fields, given, namespace="shop", found=FOUND)
 
 
 # The first five are the cases of
@@ -59,7 +78,7 @@ def test_an_expanded_value_is_not_expanded_again() -> None:
 def test_a_field_of_the_pod_becomes_a_variable(path: str, expected: str) -> None:
     fields = pod_fields(POD, pod_address="10.244.0.2", host_address="10.240.0.4")
     entry = {"name": "X", "valueFrom": {"fieldRef": {"fieldPath": path}}}
-    assert variables([entry], fields, {})["X"] == expected
+    assert made([entry], fields, {})["X"] == expected
 
 
 def test_a_variable_refers_to_those_before_it_and_not_after() -> None:
@@ -68,7 +87,7 @@ def test_a_variable_refers_to_those_before_it_and_not_after() -> None:
         {"name": "SECOND", "value": "two"},
         {"name": "THIRD", "value": "$(SECOND)-$(GIVEN)"},
     ]
-    result = variables(entries, {}, {"GIVEN": "g"})
+    result = made(entries, {}, {"GIVEN": "g"})
     assert result == {"GIVEN": "g", "FIRST": "$(SECOND)", "SECOND": "two", "THIRD": "two-g"}
 
 
@@ -76,12 +95,54 @@ def test_a_variable_refers_to_those_before_it_and_not_after() -> None:
     ("source", "says"),
     [
         ({"fieldRef": {"fieldPath": "spec.colour"}}, "unsupported fieldPath: spec.colour"),
-        ({"secretKeyRef": {"name": "s", "key": "k"}}, "env X: .* secretKeyRef"),
+        ({"secretKeyRef": {"name": "none", "key": "k"}}, 'secret "none" not found'),
+        ({"configMapKeyRef": {"name": "none", "key": "k"}}, 'configmap "none" not found'),
+        ({"secretKeyRef": {"name": "s", "key": "k"}}, "couldn't find key k in Secret shop/s"),
+        ({"configMapKeyRef": {"name": "c", "key": "k"}}, "couldn't find key k in ConfigMap shop/c"),
     ],
 )
-def test_a_source_that_is_not_served_refuses_the_container(
+def test_a_source_that_is_not_there_refuses_the_container(
     source: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(ContainerRefused, match=says) as refused:
-        variables([{"name": "X", "valueFrom": source}], {}, {})
-    assert refused.value.reason == "CreateContainerConfigError"
+    with pytest.raises(ContainerRefused) as refused:
+        made([{"name": "X", "valueFrom": source}], {}, {})
+    assert (refused.value.reason, str(refused.value)) == ("CreateContainerConfigError", says)
+
+
+def test_an_optional_source_that_is_not_there_makes_no_variable() -> None:
+    for reference in ({"name": "none", "key": "k"}, {"name": "s", "key": "k"}):
+        source = {"secretKeyRef": {**reference, "optional": True}}
+        assert made([{"name": "X", "valueFrom": source}], {}, {}) == {}
+
+
+def test_env_wins_over_env_from_and_may_refer_to_it() -> None:
+    entries = [{"name": "A", "value": "own"}, {"name": "C", "value": "$(DB_USER)"}]
+    sources = [{"prefix": "DB_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]
+    result = made(entries, {}, {}, envFrom=sources)
+    assert result == {"DB_USER": "root", "A": "own", "C": "root"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "divisor", "expected"),
+    [
+        ("limits.cpu", None, "1"),
+        ("limits.cpu", "1m", "250"),
+        ("requests.cpu", "1m", "250"),
+        ("limits.memory", None, "134217728"),
+        ("limits.memory", "1Mi", "128"),
+        ("requests.memory", "1Ki", "65536"),
+    ],
+)
+def test_a_container_sees_its_resources(resource: str, divisor: str | None, expected: str) -> None:
+    source = {"resourceFieldRef": {"resource": resource, "divisor": divisor}}
+    resources = {
+        "limits": {"cpu": "250m", "memory": "128Mi"},
+        "requests": {"memory": "64Mi"},
+    }
+    entry = {"name": "X", "valueFrom": source}
+    assert made([entry], {}, {}, resources=resources)["X"] == expected
+
+
+def test_without_limits_a_container_sees_those_of_the_node() -> None:
+    source = {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Gi"}}
+    assert made([{"name": "X", "valueFrom": source}], {}, {})["X"] == "4"

@@ -1,0 +1,129 @@
+"""What the files of a volume of a pod hold: configMap, secret, downwardAPI and projected. Pure.
+
+Words of pkg/volume/configmap, secret and projected of Kubernetes.
+https://kubernetes.io/docs/concepts/storage/projected-volumes/
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity_sandbox.node.quantities import resource_field
+from podidentity_sandbox.node.refusals import VolumeRefused
+
+KINDS = ("configMap", "secret", "downwardAPI", "projected")
+_RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
+_MODE = 0o644
+
+Source = tuple[str, Mapping[str, Any]]
+"""One of configMap, secret, downwardAPI, serviceAccountToken; and what the spec says of it."""
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a volume."""
+
+    data: bytes
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What contents are made of, beside the spec."""
+
+    objects: Mapping[tuple[str, str], Object | None]
+    """By resource and name; None for one that is not there."""
+    fields: Mapping[str, str]
+    """What `fieldRef` can name."""
+    containers: Mapping[str, Mapping[str, Any]]
+    """The pod's containers, for `resourceFieldRef`."""
+    token: Callable[[str, int], bytes]
+    """The token for an audience, with a life of so many seconds."""
+
+
+def sources_of(volume: Mapping[str, Any]) -> list[Source]:
+    """Return the sources of a volume of one of KINDS, in a projected volume's form."""
+    if "projected" in volume:
+        listed = volume["projected"].get("sources") or ()
+        return [(kind, said) for source in listed for kind, said in source.items()]
+    kind = next(kind for kind in KINDS if kind in volume)
+    said = dict(volume[kind])
+    if kind == "secret":
+        said["name"] = said.get("secretName", "")
+    return [(kind, said)]
+
+
+def references(sources: Iterable[Source]) -> list[tuple[str, str]]:
+    """Return the objects that sources name, as (resource, name)."""
+    return [(_RESOURCES[kind], said["name"]) for kind, said in sources if kind in _RESOURCES]
+
+
+def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
+    """Return a volume's files by their path in it; raise VolumeRefused."""
+    kind = next(kind for kind in KINDS if kind in volume)
+    mode = volume[kind].get("defaultMode")
+    files: dict[str, File] = {}
+    for source, said in sources_of(volume):
+        for path, data, own in _files(source, said, material):
+            files[path] = File(data, own or mode or _MODE)
+    return files
+
+
+def _files(kind: str, said: Object, material: Material) -> Iterator[tuple[str, bytes, int | None]]:
+    if kind in _RESOURCES:
+        yield from _of_object(kind, said, material.objects[_RESOURCES[kind], said["name"]])
+    elif kind == "downwardAPI":
+        for item in said.get("items") or ():
+            yield item["path"], _of_pod(item, material).encode(), item.get("mode")
+    elif kind == "serviceAccountToken":
+        seconds = said.get("expirationSeconds") or 3600
+        yield said["path"], material.token(said.get("audience") or "", seconds), None
+    else:
+        raise VolumeRefused(f"the sandbox does not serve {kind} as a source of files")
+
+
+def _of_object(
+    kind: str, said: Object, found: Object | None
+) -> Iterator[tuple[str, bytes, int | None]]:
+    optional = bool(said.get("optional"))
+    if found is None:
+        if optional:
+            return
+        raise VolumeRefused(f'{kind.lower()} "{said["name"]}" not found')
+    data = decoded(kind, found)
+    items = said.get("items")
+    if not items:
+        yield from ((key, value, None) for key, value in data.items())
+        return
+    for item in items:
+        if item["key"] in data:
+            yield item["path"], data[item["key"]], item.get("mode")
+        elif not optional:
+            what = (
+                "configmap references non-existent config"
+                if kind == "configMap"
+                else ("references non-existent secret")
+            )
+            raise VolumeRefused(f"{what} key: {item['key']}")
+
+
+def decoded(kind: str, found: Object) -> dict[str, bytes]:
+    """Return the data of a config map or secret."""
+    if kind == "secret":
+        return {k: base64.b64decode(v) for k, v in (found.get("data") or {}).items()}
+    binary = {k: base64.b64decode(v) for k, v in (found.get("binaryData") or {}).items()}
+    return {k: v.encode() for k, v in (found.get("data") or {}).items()} | binary
+
+
+def _of_pod(item: Object, material: Material) -> str:
+    if "resourceFieldRef" in item:
+        reference = item["resourceFieldRef"]
+        return resource_field(material.containers[reference["containerName"]], reference)
+    path = item["fieldRef"]["fieldPath"]
+    if path not in material.fields and not path.startswith(("metadata.labels", "metadata.annot")):
+        raise VolumeRefused(f"unsupported fieldPath: {path}")
+    return material.fields.get(path, "")

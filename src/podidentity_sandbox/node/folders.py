@@ -1,0 +1,60 @@
+"""Folders whose files change all at once, as a kubelet writes the volumes of pods.
+
+    ..2026_11_25_09_10_17.123456/key    the files
+    ..data -> ..2026_11_25_09_10_17.123456
+    key -> ..data/key
+
+Who reads sees all old files or all new ones: one rename replaces `..data`.
+https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writer.go
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from podidentity_sandbox.node.contents import File
+
+_DATA = "..data"
+
+
+def write_all(folder: Path, files: Mapping[str, File], now: datetime, group: int | None) -> None:
+    """Make the folder hold these files and no others; they belong to `group`, if one is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    old = Path(folder, _DATA).readlink() if Path(folder, _DATA).is_symlink() else None
+    fresh = now.strftime("..%Y_%m_%d_%H_%M_%S.%f")
+    for path, file in files.items():
+        _write(folder / fresh / path, file, group)
+    (folder / fresh).mkdir(exist_ok=True)
+    link = folder / "..data_tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(fresh)
+    link.replace(folder / _DATA)
+    _link_visible(folder, {path.split("/")[0] for path in files})
+    if old is not None:
+        shutil.rmtree(folder / old, ignore_errors=True)
+
+
+def _write(path: Path, file: File, group: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.data)
+    path.chmod(file.mode)
+    if group is not None:
+        # Without root there is no other group to give it to.
+        with suppress(PermissionError, OSError):
+            os.chown(path, -1, group)
+            path.chmod(file.mode | 0o440)
+
+
+def _link_visible(folder: Path, names: set[str]) -> None:
+    for name in names:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"{_DATA}/{name}")
+    for entry in list(folder.iterdir()):
+        if not entry.name.startswith("..") and entry.name not in names:
+            entry.unlink()

@@ -1,0 +1,43 @@
+"""Amounts of CPU and memory, as `resourceFieldRef` shows a container its own.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+NODE = {"cpu": "2", "memory": "4Gi"}
+"""What a node of the sandbox has: the limit of a container that names none."""
+_UNITS = {
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
+    **{unit: Fraction(1000**power) for power, unit in enumerate(("k", "M", "G", "T"), 1)},
+    **{unit: Fraction(1024**power) for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti"), 1)},
+}
+
+
+def amount(text: str) -> Fraction:
+    """Return a quantity as a number."""
+    number = text.rstrip("numkKMGTi")
+    return Fraction(number) * _UNITS[text[len(number) :]]
+
+
+def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Return what a `resourceFieldRef` names of a container, in units of its divisor, rounded up.
+
+    A limit that is not set is the node's; a request that is not set is the limit, if that is.
+    """
+    which, _, resource = reference["resource"].partition(".")
+    given = container.get("resources") or {}
+    limit, request = ((given.get(kind) or {}).get(resource) for kind in ("limits", "requests"))
+    value = limit if which == "limits" else request or limit
+    if value is None:
+        value = NODE.get(resource, "0") if which == "limits" else "0"
+    divisor = amount(str(reference.get("divisor") or "1")) or Fraction(1)
+    return str(math.ceil(amount(str(value)) / divisor))
