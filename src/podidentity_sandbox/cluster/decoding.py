@@ -41,7 +41,7 @@ def decode(kind: ResourceType, body: object, write: Write) -> Obj:
     if kind.shape is not None:
         head = {name: obj.pop(name) for name in ("kind", "apiVersion", "metadata")}
         obj = {**head, **shapes.without_nulls(obj)}
-        if misfit := shapes.misfit(kind.shape, obj):
+        if misfit := shapes.misfit(kind.shape, obj, fields_of(kind)):
             raise refuse(misfit)
     found = [*write.strict, *unknown]
     if found and write.validation == "Strict":

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from podidentity_sandbox.cluster import names, shapes, status
+from podidentity_sandbox.cluster.fields import fields_of
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
@@ -77,7 +78,7 @@ def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = No
     metadata = obj.get("metadata") or {}
     if isinstance(metadata, dict):
         metadata = _known(metadata)
-    misfit = shapes.misfit(_SHAPE, {"metadata": metadata})
+    misfit = shapes.misfit(_SHAPE, {"metadata": metadata}, fields_of(kind))
     if misfit:
         raise refuse(misfit)
     rest = {k: v for k, v in obj.items() if k not in ("kind", "apiVersion", "metadata")}

@@ -33,6 +33,11 @@ class Strategy:
         del new, old
         return ()
 
+    def keeps(self, obj: Obj) -> str:
+        """Return why an object may not be deleted; "" if it may."""
+        del obj
+        return ""
+
     def grace_seconds(self, obj: Obj, asked: int | None) -> int:
         """Return how long the object lives on after its deletion was asked for."""
         del obj, asked

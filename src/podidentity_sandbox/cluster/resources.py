@@ -76,8 +76,9 @@ class Resources:
             admit(kind, obj)
         _refuse(kind, obj, objects.faults(kind, metadata))
         _refuse(kind, obj, _object_faults(kind, obj, None))
-        if self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"]):
-            raise kind.error(status.already_exists, metadata["name"])
+        there = self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"])
+        if there is not None:
+            raise status.already_exists(kind.plural, kind.group, there.name, dying=there.deleted)
         return self._store(kind, obj, write)
 
     def update(
@@ -171,12 +172,14 @@ class Resources:
     def delete(
         self, kind: ResourceType, record: Record, deletion: Deletion | None = None
     ) -> tuple[Record, bool]:
-        """Delete an object; returns its last state and whether it is gone.
+        """Delete an object; returns its last state and whether it is gone; raise 403 or 409.
 
         It lingers while a grace period runs, or finalizers or its strategy hold it.
         """
         deletion = deletion or Deletion()
         preconditions.demanded(kind, record, deletion.uid, deletion.revision)
+        if why := kind.strategy.keeps(record.object):
+            raise kind.error(status.forbidden, record.name, why)
         new = record.thaw()
         metadata = new["metadata"]
         grace = kind.strategy.grace_seconds(record.object, deletion.grace_seconds)

@@ -15,9 +15,11 @@ from podidentity_sandbox.cluster.schema import Schema
 Shape = Any
 """`str`, `int`, `float`, `bool`, INT_OR_STRING, `[shape]`, `{"field": shape}`, `{"*": shape}`."""
 INT_OR_STRING = "int-or-string"
+GO_TYPE = "x-go-type"
+"""Names the Go struct that an object is decoded into."""
 
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
-_GO = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool"}
+_GO = {"string": "string", "number": "float64", "boolean": "bool"}
 _JSON = {"integer": "number", "boolean": "bool"}
 
 
@@ -44,24 +46,42 @@ def without_nulls(value: Json) -> Json:
     return value
 
 
-def misfit(shape: Schema, value: Json) -> str:
-    """Return the Go decoder's words for the first field of the wrong type; "" if all fit."""
+def misfit(shape: Schema, value: Json, fields: Schema | None = None) -> str:
+    """Return the Go decoder's words for the first field of the wrong type; "" if all fit.
+
+    `fields` are those of the whole type, with the names of its structs.
+    """
     for fault in schema.validate(shape, value, root=False):
-        wanted = _type_at(shape, fault.field)
         found = fault.message.rsplit('"', 2)[-2]
+        struct, path, wanted = _place(fields or shape, fault.field)
         return (
             f"json: cannot unmarshal {_JSON.get(found, found)} into Go struct field "
-            f".{fault.field} of type {wanted}"
+            f"{struct}.{path} of type {wanted}"
         )
     return ""
 
 
-def _type_at(shape: Schema, path: str) -> str:
+def _place(fields: Schema, path: str) -> tuple[str, str, str]:
+    """Return struct, field and Go type of a place, which may be an item of a list or a map."""
+    struct, at, names = "", fields, []
     for step in filter(None, path.replace("[", ".[").split(".")):
         if step.startswith("["):
-            shape = shape["items"]
+            at = at.get("items", {})
+        elif step in at.get("properties", {}):
+            struct, at = at.get(GO_TYPE, ""), at["properties"][step]
+            names.append(step)
         else:
-            shape = shape.get("properties", {}).get(step) or shape["additionalProperties"]
-    if shape["type"] == "array":
-        return "[]" + _GO.get(shape["items"]["type"], "struct")
-    return _GO.get(shape["type"], "struct")
+            extra = at.get("additionalProperties")
+            at = extra if isinstance(extra, dict) else {"type": "string"}
+    return struct, ".".join(names), _go_type(at)
+
+
+def _go_type(fields: Schema) -> str:
+    kind = fields.get("type", "")
+    if kind == "array":
+        return "[]" + _go_type(fields.get("items", {}))
+    if kind == "object" and GO_TYPE in fields:
+        return f"v1.{fields[GO_TYPE]}"
+    if kind == "object" and "additionalProperties" in fields:
+        return "map[string]string"
+    return str(fields.get("format", "int64")) if kind == "integer" else _GO.get(kind, "struct")

@@ -131,9 +131,11 @@ def no_such_resource() -> StatusError:
     return StatusError(404, "NotFound", message, details={})
 
 
-def already_exists(resource: str, group: str, name: str) -> StatusError:
-    """The name is taken."""
+def already_exists(resource: str, group: str, name: str, *, dying: bool = False) -> StatusError:
+    """The name is taken, by an object that may be on its way out."""
     message = f'{qualified(resource, group)} "{name}" already exists'
+    if dying:
+        message = f"object is being deleted: {message}"
     return StatusError(409, "AlreadyExists", message, details=_details(name, group, resource))
 
 

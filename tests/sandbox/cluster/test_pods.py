@@ -57,7 +57,7 @@ async def test_a_variable_that_is_no_text_does_not_decode(api: httpx2.AsyncClien
     answer = await api.post(PODS, json=body)
     assert answer.json()["message"] == (
         'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into '
-        "Go struct field .spec.containers[0].env[0].value of type string"
+        "Go struct field EnvVar.spec.containers.env.value of type string"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster.controllers import ending
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Resources
@@ -44,20 +46,24 @@ class Namespaces:
 
     def _empty(self, namespace: Record) -> None:
         """Delete all content; when nothing is left, let the namespace go."""
-        left = False
+        left = {}
         for kind in self._resources.registry:
-            if kind.namespaced and self._clear(kind, namespace.name):
-                left = True
+            if kind.namespaced and (lingering := self._clear(kind, namespace.name)):
+                left[f"{kind.plural}.{kind.group}"] = lingering
         current = self._resources.storage.get("namespaces", "", namespace.name)
-        if left or current is None:
+        if current is None:
             return
         new = current.thaw()
-        new["spec"].pop("finalizers", None)
+        if left:
+            now = objects.stamp(self._resources.now())
+            new["status"]["conditions"] = ending.conditions(new["status"], left, now)
+        else:
+            new["spec"].pop("finalizers", None)
         self._resources.settle(self._resources.registry.by_key("namespaces"), current, new)
 
-    def _clear(self, kind: ResourceType, namespace: str) -> bool:
-        """Delete the objects of one type; returns whether some of them linger."""
+    def _clear(self, kind: ResourceType, namespace: str) -> list[Record]:
+        """Delete the objects of one type; returns those that linger."""
         for record in self._resources.storage.all(kind.key, namespace):
             if not record.deleted:
                 self._resources.delete(kind, record)
-        return bool(self._resources.storage.all(kind.key, namespace))
+        return self._resources.storage.all(kind.key, namespace)

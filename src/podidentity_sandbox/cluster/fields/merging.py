@@ -157,3 +157,22 @@ STRUCTS = frozenset(
     }
 )
 """Fields that a new, empty object has already: structs that are no pointers in Go."""
+
+NULL_LISTS = frozenset({"PodSpec.containers"})
+"""Lists that a new, empty object has as null, since Go writes them always (no `omitempty`)."""
+
+INT64 = frozenset(
+    {
+        "activeDeadlineSeconds",
+        "deletionGracePeriodSeconds",
+        "expirationSeconds",
+        "fsGroup",
+        "generation",
+        "observedGeneration",
+        "runAsGroup",
+        "runAsUser",
+        "terminationGracePeriodSeconds",
+        "tolerationSeconds",
+    }
+)
+"""Whole numbers of 64 bits, by the names of their fields; the others have 32."""

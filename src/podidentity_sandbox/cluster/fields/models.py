@@ -16,12 +16,13 @@ import msgspec
 from podidentity_sandbox.cluster.fields import merging
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster.shapes import GO_TYPE
 
 STRUCT = "x-go-struct"
 """Marks a field that a new object has already, see `merging.STRUCTS`."""
 _SCALARS: dict[str, Schema] = {
     "str": {"type": "string"},
-    "int": {"type": "integer", "format": "int64"},
+    "int": {"type": "integer", "format": "int32"},
     "float": {"type": "number"},
     "bool": {"type": "boolean"},
     "Time": {"type": "string", "format": "date-time"},
@@ -50,7 +51,11 @@ def metadata() -> Schema:
 def blank(fields: Schema) -> Obj:
     """Return an object of a built-in type before anything is said about it: its empty structs."""
     properties = fields.get("properties", {})
-    return {name: blank(field) for name, field in properties.items() if field.get(STRUCT)}
+    return {
+        name: blank(field) if field["type"] == "object" else None
+        for name, field in properties.items()
+        if field.get(STRUCT)
+    }
 
 
 @cache
@@ -67,7 +72,11 @@ def _of_class(module: ModuleType, name: str) -> Schema:
     if made is not None:
         return made
     properties: dict[str, Schema] = {}
-    new = _made[module.__name__, name] = {"type": "object", "properties": properties}
+    new = _made[module.__name__, name] = {
+        "type": "object",
+        "properties": properties,
+        GO_TYPE: name,
+    }
     if name in merging.ATOMIC:
         new["x-kubernetes-map-type"] = "atomic"
     model: Any = getattr(module, name)
@@ -105,7 +114,9 @@ def _annotated(path: str, found: Schema) -> Schema:
     if path in merging.PATCHED:
         strategy, key = merging.PATCHED[path]
         extra |= {"x-kubernetes-patch-strategy": strategy, "x-kubernetes-patch-merge-key": key}
-    if path in merging.STRUCTS:
+    if path.rpartition(".")[2] in merging.INT64:
+        extra["format"] = "int64"
+    if path in merging.STRUCTS or path in merging.NULL_LISTS:
         extra[STRUCT] = True
     if path in merging.DEFAULTS:
         extra["default"] = merging.DEFAULTS[path]

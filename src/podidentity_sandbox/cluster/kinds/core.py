@@ -12,6 +12,8 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 NAME_LABEL = "kubernetes.io/metadata.name"
+IMMORTAL = ("default", "kube-system", "kube-public")
+"""Namespaces that are never deleted, as the plugin NamespaceLifecycle has it."""
 EVENT_SHAPE = {
     "involvedObject": {"kind": str, "namespace": str, "name": str, "uid": str, "apiVersion": str},
     "source": {"component": str, "host": str},
@@ -43,6 +45,11 @@ class NamespaceStrategy(Strategy):
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Keep what only /finalize changes."""
         new["spec"] = old["spec"]
+
+    def keeps(self, obj: Obj) -> str:
+        """Keep what the system needs."""
+        immortal = obj["metadata"]["name"] in IMMORTAL
+        return "this namespace may not be deleted" if immortal else ""
 
     def prepare_deletion(self, new: Obj) -> None:
         """Begin the end."""

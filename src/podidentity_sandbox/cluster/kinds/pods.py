@@ -99,6 +99,13 @@ SELECTABLE = {
     )
 }
 ENDED = ("Succeeded", "Failed")
+_VOLUME_DEFAULTS: dict[str, Obj] = {
+    "hostPath": {"type": ""},
+    "secret": {"defaultMode": 0o644},
+    "configMap": {"defaultMode": 0o644},
+    "projected": {"defaultMode": 0o644},
+    "downwardAPI": {"defaultMode": 0o644},
+}
 _TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _UPDATE_FORBIDDEN = (
     "pod updates may not change fields other than `spec.containers[*].image`,"
@@ -123,14 +130,15 @@ class PodStrategy(Strategy):
         spec = new["spec"]
         if "serviceAccountName" not in spec:
             spec["serviceAccountName"] = spec["serviceAccount"] = "default"
-        tolerations = spec.setdefault("tolerations", [])
-        for key in _TOLERATED:
-            if not any(_tolerates(t, key) for t in tolerations):
-                toleration = {"key": key, "operator": "Exists", "effect": "NoExecute"}
-                tolerations.append({**toleration, "tolerationSeconds": 300})
+        _tolerate(spec)
         spec.setdefault("priority", 0)
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
         new["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Keep what admission demands."""
+        del old
+        _tolerate(new["spec"])
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check the spec; once made, nearly nothing of it may change."""
@@ -147,6 +155,15 @@ class PodStrategy(Strategy):
         return int(spec["terminationGracePeriodSeconds"] if asked is None else asked)
 
 
+def _tolerate(spec: Obj) -> None:
+    """Let a pod stay a while on a node that is not ready, as DefaultTolerationSeconds does."""
+    tolerations = spec.setdefault("tolerations", [])
+    for key in _TOLERATED:
+        if not any(_tolerates(t, key) for t in tolerations):
+            toleration = {"key": key, "operator": "Exists", "effect": "NoExecute"}
+            tolerations.append({**toleration, "tolerationSeconds": 300})
+
+
 def _tolerates(toleration: Obj, key: str) -> bool:
     everything = not toleration.get("key") and toleration.get("operator") == "Exists"
     fits = toleration.get("key") == key and toleration.get("effect", "NoExecute") == "NoExecute"
@@ -161,6 +178,10 @@ def default_spec(spec: Obj) -> None:
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("enableServiceLinks", True)
+    for volume in spec.get("volumes", []):
+        for source, defaults in _VOLUME_DEFAULTS.items():
+            if source in volume:
+                volume[source] = {**defaults, **volume[source]}
     for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
         tag = str(container.get("image", "")).rpartition(":")[2]
         container.setdefault("resources", {})
