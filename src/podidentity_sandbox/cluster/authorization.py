@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.node_rules import NodeRules, node_of
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.rbac import Rbac
 from podidentity_sandbox.cluster.storage import Storage
 from podidentity_sandbox.cluster.users import MASTERS, Decision, User
+
+EVERYTHING: tuple[Obj, ...] = (
+    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+    {"verbs": ["*"], "nonResourceURLs": ["*"]},
+)
 
 
 class Authorization:
@@ -24,3 +30,8 @@ class Authorization:
         if by_role.allowed or not node_of(user):
             return by_role
         return self._nodes.decide(user, info)
+
+    def rules(self, user: User, namespace: str) -> list[Obj]:
+        """Return the rules that let a user do what he may, in a namespace and cluster-wide."""
+        everything = EVERYTHING if MASTERS in user.groups else ()
+        return [*everything, *self._rbac.rules(user, namespace)]

@@ -32,6 +32,7 @@ _QUESTION = compiled(
             "expirationSeconds": int,
             "boundObjectRef": {"kind": str, "apiVersion": str, "name": str, "uid": str},
             "token": str,
+            "namespace": str,
             "user": str,
             "uid": str,
             "groups": [str],

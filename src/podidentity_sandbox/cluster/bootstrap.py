@@ -14,8 +14,12 @@ from podidentity_sandbox.cluster.users import AUTHENTICATED, MASTERS
 from podidentity_sandbox.plan import APISERVER_ADDRESS
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_DOCUMENTS = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version"]
-_HEALTH = ["/healthz", "/livez", "/readyz", "/version"]
+_DOCUMENTS = ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*"]
+_HEALTH = ["/healthz", "/livez", "/readyz", "/version", "/version/"]
+_KEYS = [
+    *("/.well-known/openid-configuration", "/.well-known/openid-configuration/"),
+    *("/openid/v1/jwks", "/openid/v1/jwks/"),
+]
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 _VIEWED = [
@@ -70,8 +74,13 @@ ROLES: dict[str, list[Obj]] = {
     "edit": _EDIT,
     "view": _VIEW,
     "system:discovery": [_paths([*_DOCUMENTS, *_HEALTH], ["get"])],
+    "system:public-info-viewer": [_paths(_HEALTH, ["get"])],
     "system:basic-user": [
-        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews"], ["create"]),
+        _rule(
+            ["authorization.k8s.io"],
+            ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+            ["create"],
+        ),
         _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
     ],
     "system:auth-delegator": [
@@ -79,14 +88,15 @@ ROLES: dict[str, list[Obj]] = {
         _rule(["authorization.k8s.io"], ["subjectaccessreviews"], ["create"]),
     ],
     "system:service-account-issuer-discovery": [
-        _paths(["/.well-known/openid-configuration", "/openid/v1/jwks"], ["get"]),
+        _paths(_KEYS, ["get"]),
     ],
 }
 BINDINGS = {
-    "cluster-admin": MASTERS,
-    "system:discovery": AUTHENTICATED,
-    "system:basic-user": AUTHENTICATED,
-    "system:service-account-issuer-discovery": "system:serviceaccounts",
+    "cluster-admin": (MASTERS,),
+    "system:discovery": (AUTHENTICATED,),
+    "system:public-info-viewer": (AUTHENTICATED, "system:unauthenticated"),
+    "system:basic-user": (AUTHENTICATED,),
+    "system:service-account-issuer-discovery": ("system:serviceaccounts",),
 }
 
 
@@ -110,12 +120,14 @@ def objects() -> Iterator[tuple[str, Obj]]:
     yield "services", _kubernetes()
     for name, rules in ROLES.items():
         yield f"clusterroles.{GROUP}", {"metadata": {"name": name}, "rules": rules}
-    for name, group in BINDINGS.items():
+    for name, groups in BINDINGS.items():
         yield (
             f"clusterrolebindings.{GROUP}",
             {
                 "metadata": {"name": name},
                 "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
-                "subjects": [{"kind": "Group", "apiGroup": GROUP, "name": group}],
+                "subjects": [
+                    {"kind": "Group", "apiGroup": GROUP, "name": group} for group in groups
+                ],
             },
         )

@@ -94,6 +94,7 @@ class Cluster:
             (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
             (AUTHORIZATION, "localsubjectaccessreviews", ""): reviews.subject,
             (AUTHORIZATION, "selfsubjectaccessreviews", ""): reviews.oneself,
+            (AUTHORIZATION, "selfsubjectrulesreviews", ""): reviews.rules,
         }
         if journal is not None:
             journal.restore(self.storage)

@@ -17,6 +17,9 @@ AUTHENTICATION = "authentication.k8s.io"
 ATTRIBUTES = ("verb", "group", "version", "resource", "namespace", "name", "subresource")
 """The fields of resourceAttributes, as RequestInfo has them too."""
 
+_RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
+_PATH_RULE = ("verbs", "nonResourceURLs")
+
 
 def _type(group: str, kind: str) -> ResourceType:
     return ResourceType(
@@ -35,6 +38,7 @@ TYPES = (
     _type(AUTHENTICATION, "SelfSubjectReview"),
     _type(AUTHORIZATION, "SubjectAccessReview"),
     _type(AUTHORIZATION, "SelfSubjectAccessReview"),
+    _type(AUTHORIZATION, "SelfSubjectRulesReview"),
     _type(AUTHORIZATION, "LocalSubjectAccessReview"),
 )
 
@@ -76,6 +80,23 @@ class Reviews:
         """Answer whether the asking user may do something."""
         return self._answer(body, user, asked(body.get("spec") or {}))
 
+    def rules(self, user: User, _: RequestInfo, body: Obj) -> Obj:
+        """Answer what the asking user may do in a namespace."""
+        namespace = (body.get("spec") or {}).get("namespace") or ""
+        if not namespace:
+            raise status.bad_request("no namespace on request")
+        found = self._authorizer.rules(user, namespace)
+        answer = {
+            "resourceRules": [
+                _named(rule, _RESOURCE_RULE) for rule in found if "resources" in rule
+            ],
+            "nonResourceRules": [
+                _named(rule, _PATH_RULE) for rule in found if "nonResourceURLs" in rule
+            ],
+            "incomplete": False,
+        }
+        return {**body, "status": answer}
+
     def _answer(self, body: Obj, user: User, question: RequestInfo) -> Obj:
         decision = self._authorizer.decide(user, question)
         answer: Obj = {"allowed": decision.allowed}
@@ -98,6 +119,10 @@ class Reviews:
         """Answer who asks."""
         found = {key: value for key, value in _who(user).items() if value}
         return {**body, "status": {"userInfo": found}}
+
+
+def _named(rule: Obj, fields: tuple[str, ...]) -> Obj:
+    return {field: rule[field] for field in fields if rule.get(field)}
 
 
 def _who(user: User) -> Obj:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo
 
 MASTERS = "system:masters"
@@ -38,6 +39,9 @@ class Authorizer(Protocol):
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return whether `user` may do this."""
+
+    def rules(self, user: User, namespace: str) -> list[Obj]:
+        """Return the rules that let a user do what he may."""
 
 
 def refusal(user: User, info: RequestInfo, reason: str) -> str:
