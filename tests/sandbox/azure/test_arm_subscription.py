@@ -141,3 +141,8 @@ def test_a_deleted_vault_is_recovered_where_it_was(direct: Direct) -> None:
     assert (status, answer["error"]["code"]) == (404, "DeletedVaultNotFound")
     assert direct.made("PUT", vault_path(group), body) == made
     assert direct.made("GET", f"{KEYVAULT}/deletedVaults")["value"] == []
+
+
+@pytest.mark.parametrize("kind", ["managedHSMs", "deletedManagedHSMs"])
+def test_there_is_no_managed_hsm(direct: Direct, kind: str) -> None:
+    assert direct.made("GET", f"{KEYVAULT}/{kind}")["value"] == []

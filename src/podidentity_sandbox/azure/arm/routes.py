@@ -107,6 +107,12 @@ def _deleted_vaults() -> tuple[Route, ...]:
             "Microsoft.KeyVault/deletedVaults/read",
             deleted_vaults.list_deleted,
         ),
+        _route(
+            "GET",
+            f"{provider}/(?:deleted)?managedhsms",
+            "Microsoft.KeyVault/managedHSMs/read",
+            deleted_vaults.list_no_hsms,
+        ),
         _route("GET", one, f"{kind}/read", deleted_vaults.get_deleted),
         _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", deleted_vaults.purge),
         _route("GET", results, "", operations.get_empty_result),

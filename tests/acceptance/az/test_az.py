@@ -1,0 +1,82 @@
+"""What the real az says and does against the sandbox is what it says and does against Azure.
+
+The expectations stand in `data/`, written by hand with their sources, in the form of the chapters
+for kubectl. All run in one sandbox, in their order; each command is a line for bash.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
+
+NAME = "az-commands"
+LIMIT = 120.0
+"""Seconds that one line may take."""
+ENVIRONMENT = f'eval "$(podidentity sandbox env --name {NAME})" && env -0'
+CHAPTERS = [Chapter.load(path) for path in sorted((Path(__file__).parent / "data").glob("*.yaml"))]
+CASES = [case for chapter in CHAPTERS for case in chapter.cases]
+SHORT = {
+    "C": "-g aks-west-experimental",
+    "V": "-g aks-nodes-west-experimental -n aks-nodepool1-12345678-vmss",
+}
+
+pytestmark = [pytest.mark.net, pytest.mark.timeout(600)]
+
+
+class Shell:
+    """A shell of the operator. Cases are run in their order, each once."""
+
+    def __init__(self, home: Path) -> None:
+        started = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
+        found = dict(pair.split("=", 1) for pair in started.stdout.decode().split("\0") if pair)
+        self._variables = {**found, **SHORT, "HOME": str(home)}
+        self._done: dict[str, Outcome] = {}
+
+    def outcome(self, wanted: Case) -> Outcome:
+        """Run the cases up to this one, those that were not run yet; return its outcome."""
+        for case in CASES:
+            if case.id not in self._done:
+                self._done[case.id] = self._run(case.run)
+            if case.id == wanted.id:
+                break
+        return self._done[wanted.id]
+
+    def _run(self, line: str) -> Outcome:
+        done = subprocess.run(
+            ["bash", "-c", line],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            env=self._variables,
+            stdin=subprocess.DEVNULL,
+        )
+        return Outcome(exit=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    assert Path(".venvs/az/tools/az").exists(), "run ./scripts/setup-az"
+    bring_up(NAME, nodes=1)
+    try:
+        yield Shell(tmp_path_factory.mktemp("home"))
+    finally:
+        bring_down(NAME)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_a_command_does_and_says_what_it_does_on_azure(shell: Shell, case: Case) -> None:
+    found = shell.outcome(case)
+    if not case.expected.agrees(found):
+        pytest.fail(f"$ {case.run}\n{found}=== expected\n{case.expected}", pytrace=False)
+
+
+def test_every_expectation_has_a_name_of_its_own_and_a_source() -> None:
+    assert len({case.id for case in CASES}) == len(CASES)
+    assert not [case.id for case in CASES if not case.source.startswith("https://")]
