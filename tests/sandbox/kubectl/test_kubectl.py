@@ -61,7 +61,7 @@ def test_a_command_does_and_says_what_it_does_on_a_real_cluster(
 
 def test_every_expectation_has_a_name_of_its_own_and_a_source() -> None:
     cases = [case for chapter in CHAPTERS for case in chapter.cases]
-    assert len({case.id for case in cases}) == len(cases)
+    assert len({case.id for case in cases}) == len(cases) >= 60
     assert not [c.id for c in cases if "recorded" not in c.source and "https://" not in c.source]
     assert not [c.id for c in cases if set(c.but) - set(VERSIONS)]
     assert not [c.id for c in cases if not all(c.reasons.values())]
