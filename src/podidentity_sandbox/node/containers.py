@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from podidentity_sandbox.node import probes
 from podidentity_sandbox.node.console import Console
+from podidentity_sandbox.node.health import Patient, watch_over
 from podidentity_sandbox.node.logs import RunLog
 from podidentity_sandbox.node.orders import (
     Surroundings,
@@ -32,6 +32,11 @@ from podidentity_sandbox.node.status import (
     restarts_after,
 )
 
+_RUNTIME = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
+    "runc create failed: unable to start container process: {}: unknown"
+)
+"""Words of containerd and runc around the reason."""
 _REFUSED_SECONDS = 10.0
 """Seconds after which a container that cannot be made is tried again."""
 _START_ERROR = 128
@@ -106,13 +111,18 @@ class Container:
         """Run it once; return its exit code."""
         clock = self._services.clock
         order = await self._order(around)
+        # There is no image to pull.
+        image = f'Container image "{self.spec.image}" already present on machine'
+        self._tell("Pulled", image)
         identity = f"sandbox://{uuid.uuid4().hex}"
+        self._tell("Created", f"Created container: {self.spec.name}")
         try:
             process = await self._start(order)
         except StartFailed as error:
-            return self._start_failed(f"failed to start container: {error}", identity)
+            return self._start_failed(_RUNTIME.format(error), identity)
         self.state.run(identity, clock.now())
-        self.state.ready = self.spec.readiness is None
+        self.state.started = self.spec.startup is None
+        self.state.ready = self.state.started and self.spec.readiness is None
         self._changed()
         self._tell("Started", f"Started container {self.spec.name}")
         code = await self._watch(process, around)
@@ -164,46 +174,32 @@ class Container:
         if not delay:
             return
         name, pod = self.spec.name, self._pod
-        where = f"{name} pod={pod.name}_{pod.namespace}({pod.uid})"
+        which = f"{pod.name}_{pod.namespace}({pod.uid})"
+        where = f"{name} pod={which}"
         message = f"back-off {delay:.0f}s restarting failed container={where}"
         self.state.wait("CrashLoopBackOff", message)
         self._changed()
-        self._warn("BackOff", f"Back-off restarting failed container {name} in pod {pod.name}")
+        self._warn("BackOff", f"Back-off restarting failed container {name} in pod {which}")
         await self._services.clock.sleep(delay)
 
     async def _watch(self, process: Process, around: Surroundings) -> int:
         """Wait for the program's end, probing it; return its exit code."""
-        address = around.address
-        watchers = [asyncio.create_task(coroutine) for coroutine in self._probes(process, address)]
+        patient = Patient(
+            spec=self.spec,
+            state=self.state,
+            address=around.address,
+            changed=self._changed,
+            warn=self._warn,
+            tell=self._tell,
+            end=partial(self._end, process, self._pod.grace, asyncio.Event()),
+            execute=partial(self.execute, terminal=False),
+        )
+        watcher = asyncio.create_task(watch_over(patient, self._services))
         try:
             return await process.wait()
         finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
-
-    def _probes(self, process: Process, address: str) -> list[Coroutine[Any, Any, None]]:
-        async def ready(well: bool, why: str) -> None:
-            if not well:
-                self._warn("Unhealthy", f"Readiness probe failed: {why}")
-            if self.state.ready != well:
-                self.state.ready = well
-                self._changed()
-
-        async def alive(well: bool, why: str) -> None:
-            if well:
-                return
-            name = self.spec.name
-            self._warn("Unhealthy", f"Liveness probe failed: {why}")
-            self._tell("Killing", f"Container {name} failed liveness probe, will be restarted")
-            await self._end(process, self._pod.grace, asyncio.Event())
-
-        session, clock = self._services.probing, self._services.clock
-        return [
-            probes.follow(probe, partial(probes.ask, session, probe, address), clock, report)
-            for probe, report in ((self.spec.readiness, ready), (self.spec.liveness, alive))
-            if probe is not None
-        ]
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
 
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         # What idles in place of an image has nothing to bring to an end.

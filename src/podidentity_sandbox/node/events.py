@@ -10,13 +10,15 @@ import logging
 import uuid
 from typing import Any
 
-from podidentity_sandbox.node.api import Api, ApiError, Unreachable
+from podidentity_sandbox.node.api import MERGE_PATCH, Api, ApiError, Unreachable
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.status import stamp
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 1000
+_MOST_KNOWN = 4096
+"""Events that are counted on; those that were not seen for longest are forgotten."""
 
 
 class Events:
@@ -27,6 +29,7 @@ class Events:
         self._node = node
         self._clock = clock
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
+        self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
 
     def warn(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
         """Report what went wrong."""
@@ -47,7 +50,10 @@ class Events:
             "uid": pod.uid,
         }
         if container:
-            about["fieldPath"] = f"spec.containers{{{container}}}"
+            first = any(container == one.name for one in pod.init_containers)
+            about["fieldPath"] = (
+                f"spec.{'initContainers' if first else 'containers'}{{{container}}}"
+            )
         event = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -64,6 +70,7 @@ class Events:
             "reportingInstance": self._node,
             "firstTimestamp": now,
             "lastTimestamp": now,
+            "eventTime": None,
             "count": 1,
         }
         if not self._waiting.full():
@@ -73,8 +80,26 @@ class Events:
         """Send what is reported, for ever."""
         while True:
             event = await self._waiting.get()
-            namespace = event["metadata"]["namespace"]
             try:
-                await self._api.request("POST", f"/api/v1/namespaces/{namespace}/events", event)
+                await self._send(event)
             except (ApiError, Unreachable) as error:
                 _log.info("an event was lost: %s", error)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        """Write an event, or count one that was written before."""
+        path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
+        about = event["involvedObject"]
+        same = about["uid"], about.get("fieldPath"), event["reason"], event["message"]
+        name, count = self._written.pop(same, ("", 0))
+        if count:
+            change = {"count": count + 1, "lastTimestamp": event["lastTimestamp"]}
+            try:
+                await self._api.request("PATCH", f"{path}/{name}", change, content_type=MERGE_PATCH)
+            except ApiError:  # it is gone: then this is the first again
+                count = 0
+        if not count:
+            await self._api.request("POST", path, event)
+            name = event["metadata"]["name"]
+        self._written[same] = name, count + 1
+        if len(self._written) > _MOST_KNOWN:
+            del self._written[next(iter(self._written))]

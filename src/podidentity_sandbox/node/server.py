@@ -87,23 +87,9 @@ class KubeletServer:
         return answer
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
-        container, query = self._container(request), request.query
-        socket, session = await _upgrade(request)
-        argv, tty = tuple(query.getall("command", [])), _true(query, "tty")
-        if container.running is None:
-            await session.end(_not_found(container))
-            return socket
-        console = Console(stdin=_true(query, "input"), tty=tty)
-        try:
-            process = await container.execute(argv, console.child, terminal=tty)
-        except StartFailed as error:
-            console.close()
-            await session.end(streams.internal_error(_RUNTIME.format(secrets.token_hex(32), error)))
-            return socket
-        console.started()
-        await _converse(session, console, process)
-        await session.end(streams.outcome(argv, await process.wait()))
-        return socket
+        container = self._container(request)
+        # A caller who goes away is noticed in there, where what he started is ended.
+        return await asyncio.shield(asyncio.create_task(_execute(request, container)))
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         container = self._container(request)
@@ -116,10 +102,12 @@ class KubeletServer:
         with console.attached() as heard:
             listening = asyncio.create_task(session.listen(console, process.ended))
             telling = asyncio.create_task(_tell(session, heard))
-            await asyncio.wait({listening, telling}, return_when=asyncio.FIRST_COMPLETED)
-            await _cancel(listening, telling)
-        if wants_input and container.spec.stdin_once:
-            console.close_input()
+            try:
+                await asyncio.wait({listening, telling}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _cancel(listening, telling)
+                if wants_input and container.spec.stdin_once:
+                    console.close_input()
         await session.end(streams.SUCCESS)
         return socket
 
@@ -131,18 +119,36 @@ async def _upgrade(request: web.Request) -> tuple[web.WebSocketResponse, Session
     return socket, Session(socket, wanted)
 
 
+async def _execute(request: web.Request, container: Container) -> web.StreamResponse:
+    query = request.query
+    socket, session = await _upgrade(request)
+    argv, tty = tuple(query.getall("command", [])), _true(query, "tty")
+    if container.running is None:
+        await session.end(_not_found(container))
+        return socket
+    console = Console(stdin=_true(query, "input"), tty=tty)
+    try:
+        process = await container.execute(argv, console.child, terminal=tty)
+    except StartFailed as error:
+        console.close()
+        await session.end(streams.internal_error(_RUNTIME.format(secrets.token_hex(32), error)))
+        return socket
+    console.started()
+    await _converse(session, console, process)
+    await session.end(streams.outcome(argv, await process.wait()))
+    return socket
+
+
 async def _converse(session: Session, console: Console, process: Process) -> None:
     """Carry what both sides say until the program has ended; it ends with its caller."""
     ending = asyncio.create_task(process.wait())
     running = asyncio.create_task(console.run(process.ended, session.write))
     listening = asyncio.create_task(session.listen(console, process.ended))
-    try:
-        await asyncio.wait({ending, listening}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        if not ending.done():
-            await process.signal(signal.SIGKILL, group=True)
-        await asyncio.gather(ending, running)
-        await _cancel(listening)
+    await asyncio.wait({ending, listening}, return_when=asyncio.FIRST_COMPLETED)
+    if not ending.done():
+        await process.signal(signal.SIGKILL, group=True)
+    await asyncio.gather(ending, running)
+    await _cancel(listening)
 
 
 async def _tell(session: Session, heard: Any) -> None:  # noqa: ANN401

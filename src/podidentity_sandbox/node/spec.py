@@ -8,8 +8,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """An httpGet probe. Times in seconds; defaults are the API's."""
+class HttpGet:
+    """A probe that asks for a page."""
 
     path: str
     port: int
@@ -17,6 +17,29 @@ class Probe:
     host: str
     """"" for the pod's address."""
     headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpSocket:
+    """A probe that connects."""
+
+    port: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """A probe that runs a program in the container."""
+
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A probe. Times in seconds; defaults are the API's."""
+
+    action: HttpGet | TcpSocket | Exec | None
+    """None: one that is not served, and fails."""
     initial_delay: float
     period: float
     timeout: float
@@ -55,6 +78,7 @@ class ContainerSpec:
     stdin: bool
     stdin_once: bool
     tty: bool
+    startup: Probe | None
     readiness: Probe | None
     liveness: Probe | None
 
@@ -120,12 +144,10 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
     ports = {
         port["name"]: port["containerPort"] for port in raw.get("ports") or () if "name" in port
     }
-    command = tuple(raw.get("command") or ())
-    # Arguments alone are for an image's entry point, and there is no image.
     return ContainerSpec(
         name=raw["name"],
         image=raw.get("image", ""),
-        command=command + tuple(raw.get("args") or ()) if command else (),
+        command=_command(raw),
         directory=raw.get("workingDir") or "/",
         environment=tuple(raw.get("env") or ()),
         environment_from=tuple(raw.get("envFrom") or ()),
@@ -135,6 +157,7 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
         stdin=bool(raw.get("stdin")),
         stdin_once=bool(raw.get("stdinOnce")),
         tty=bool(raw.get("tty")),
+        startup=_probe(raw.get("startupProbe"), ports),
         readiness=_probe(raw.get("readinessProbe"), ports),
         liveness=_probe(raw.get("livenessProbe"), ports),
     )
@@ -151,20 +174,45 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
     )
 
 
+def _command(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a container runs.
+
+    There is no image: arguments alone are run where they read as a command, for most images have no
+    entry point; where they begin with a flag they are for one, and the container idles.
+    """
+    command, arguments = tuple(raw.get("command") or ()), tuple(raw.get("args") or ())
+    if not command and arguments and arguments[0].startswith("-"):
+        return ()
+    return command + arguments
+
+
 def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | None:
-    if not raw or "httpGet" not in raw:
+    if not raw:
         return None
-    get = raw["httpGet"]
-    port = get["port"]
     return Probe(
-        path=get.get("path") or "/",
-        port=ports[port] if isinstance(port, str) and port in ports else int(port),
-        scheme=(get.get("scheme") or "HTTP").lower(),
-        host=get.get("host") or "",
-        headers=tuple((h["name"], h["value"]) for h in get.get("httpHeaders") or ()),
+        action=_action(raw, ports),
         initial_delay=float(raw.get("initialDelaySeconds") or 0),
         period=float(raw.get("periodSeconds") or 10),
         timeout=float(raw.get("timeoutSeconds") or 1),
         successes=int(raw.get("successThreshold") or 1),
         failures=int(raw.get("failureThreshold") or 3),
     )
+
+
+def _action(raw: Mapping[str, Any], ports: Mapping[str, int]) -> HttpGet | TcpSocket | Exec | None:
+    def number(port: int | str) -> int:
+        return ports[port] if isinstance(port, str) and port in ports else int(port)
+
+    if get := raw.get("httpGet"):
+        return HttpGet(
+            path=get.get("path") or "/",
+            port=number(get["port"]),
+            scheme=(get.get("scheme") or "HTTP").lower(),
+            host=get.get("host") or "",
+            headers=tuple((h["name"], h["value"]) for h in get.get("httpHeaders") or ()),
+        )
+    if tcp := raw.get("tcpSocket"):
+        return TcpSocket(port=number(tcp["port"]), host=tcp.get("host") or "")
+    if program := raw.get("exec"):
+        return Exec(tuple(program["command"]))
+    return None

@@ -28,6 +28,8 @@ class ContainerState:
     """How the run before this one ended."""
     restarts: int = 0
     ready: bool = False
+    started: bool = False
+    """Its startup probe has succeeded, or it has none."""
     identity: str = ""
     """`containerID` of its present or latest run."""
 
@@ -36,7 +38,7 @@ class ContainerState:
         self.last = self.terminated or self.last
         self.waiting = {"reason": reason, **({"message": message} if message else {})}
         self.running = self.terminated = None
-        self.ready = False
+        self.ready = self.started = False
 
     def run(self, identity: str, now: datetime) -> None:
         """Its program has started."""
@@ -49,7 +51,7 @@ class ContainerState:
         """Its program has ended, or could not be started."""
         started = (self.running or {}).get("startedAt", stamp(now))
         self.waiting = self.running = None
-        self.ready = False
+        self.ready = self.started = False
         self.terminated = {
             "exitCode": code,
             "reason": reason or ("Completed" if code == 0 else "Error"),
@@ -189,7 +191,7 @@ def _container_status(spec: ContainerSpec, state: ContainerState) -> dict[str, A
         "imageID": "",
         "containerID": state.identity,
         "ready": state.ready,
-        "started": state.running is not None,
+        "started": state.started,
         "restartCount": state.restarts,
         "state": present,
         "lastState": {"terminated": state.last} if state.last else {},

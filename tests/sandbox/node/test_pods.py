@@ -60,7 +60,9 @@ def test_a_command_that_is_not_there_is_told_as_a_kubelet_tells_it(site: Site) -
     assert status["lastState"]["terminated"]["exitCode"] == 128
     assert why in status["lastState"]["terminated"]["message"]
     assert why in site.event("lost", "Failed")
-    assert site.event("lost", "BackOff") == "Back-off restarting failed container main in pod lost"
+    uid = site.get("lost")["metadata"]["uid"]
+    said = f"Back-off restarting failed container main in pod lost_default({uid})"
+    assert site.event("lost", "BackOff") == said
 
 
 def test_a_program_that_ends_runs_again_at_once_and_then_after_a_while(site: Site) -> None:

@@ -26,11 +26,7 @@ class CountedClock(Clock):
 
 def probe(successes: int, failures: int) -> Probe:
     return Probe(
-        path="/",
-        port=80,
-        scheme="http",
-        host="",
-        headers=(),
+        action=None,
         initial_delay=3,
         period=7,
         timeout=1,
@@ -58,16 +54,16 @@ async def test_so_many_results_in_a_row_decide(
     waiting, seen, asked = results.split(), [], 0
     over = asyncio.Event()
 
-    async def once() -> str:
+    async def once() -> str | None:
         nonlocal asked
         if not waiting:
             over.set()
             await asyncio.Event().wait()
         asked += 1
-        return "" if waiting.pop(0) == "ok" else "refused"
+        return None if waiting.pop(0) == "ok" else ""
 
     async def report(well: bool, why: str) -> None:
-        assert bool(why) is not well
+        assert not why
         seen.append(f"{'+' if well else '-'}{asked}")
 
     clock = CountedClock()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.spec import grace_of, parse_pod
+from podidentity_sandbox.node.spec import HttpGet, grace_of, parse_pod
 from tests.sandbox.node.objects import container, pod
 
 
@@ -13,9 +13,10 @@ def test_command_and_arguments_make_the_program() -> None:
     assert spec.containers[0].command == ("podidentity", "nmi", "--v")
 
 
-def test_arguments_without_a_command_are_for_an_image_that_is_not_there() -> None:
-    spec = parse_pod(pod("p", container(args=["--serve"])))
-    assert spec.containers[0].command == ()
+def test_arguments_alone_are_the_command_unless_they_are_flags_for_an_image() -> None:
+    run, idle = container(args=["sleep", "1"]), container(args=["--serve"])
+    spec = parse_pod(pod("p", run, {**idle, "name": "other"}))
+    assert [one.command for one in spec.containers] == [("sleep", "1"), ()]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,9 @@ def test_a_probe_has_the_apis_defaults() -> None:
     probed = container("x", readinessProbe={"httpGet": {"port": 80}})
     probe = parse_pod(pod("p", probed)).containers[0].readiness
     assert probe is not None
-    assert (probe.path, probe.scheme, probe.period, probe.timeout) == ("/", "http", 10, 1)
+    assert isinstance(probe.action, HttpGet)
+    assert (probe.action.path, probe.action.scheme) == ("/", "http")
+    assert (probe.period, probe.timeout) == (10, 1)
     assert (probe.successes, probe.failures, probe.initial_delay) == (1, 3, 0)
 
 
@@ -48,7 +51,8 @@ def test_a_probe_may_name_a_port_of_its_container() -> None:
     )
     probe = parse_pod(pod("p", probed)).containers[0].liveness
     assert probe is not None
-    assert (probe.port, probe.path) == (8085, "/healthz")
+    assert isinstance(probe.action, HttpGet)
+    assert (probe.action.port, probe.action.path) == (8085, "/healthz")
 
 
 @pytest.mark.parametrize(
