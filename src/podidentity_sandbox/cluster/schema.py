@@ -58,20 +58,30 @@ def prune(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> 
 
 
 def default(schema: Schema, value: Json) -> None:
-    """Fill in the schema's defaults where `value` has nothing, or a null that is not allowed."""
+    """Fill in the schema's defaults where `value` has nothing, or a null that is not allowed.
+
+    A null that is not allowed, and for which there is no default, is as good as absent.
+    https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#defaulting-and-nullable
+    """
     if isinstance(value, list):
         for item in value:
             default(schema.get("items", {}), item)
-    if not isinstance(value, dict):
-        return
-    properties, extra = schema.get("properties", {}), schema.get("additionalProperties")
-    for key, child in properties.items():
+    elif isinstance(value, dict):
+        _default_fields(schema, value)
+
+
+def _default_fields(schema: Schema, value: dict[str, Any]) -> None:
+    for key, child in schema.get("properties", {}).items():
         absent = key not in value or (value[key] is None and not child.get("nullable"))
         if absent and "default" in child:
             value[key] = copy.deepcopy(child["default"])
-    for key, item in value.items():
-        child = properties.get(key, extra)
-        if isinstance(child, dict):
+    for key, item in list(value.items()):
+        child = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+        if not isinstance(child, dict):
+            continue
+        if item is None and not child.get("nullable"):
+            del value[key]
+        else:
             default(child, item)
 
 

@@ -7,15 +7,16 @@ https://github.com/kubernetes-sigs/structured-merge-diff/tree/master/fieldpath
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
 EMPTY: FieldSet = frozenset()
-_ORDER = {"f": 0, "k": 1, "v": 2, "i": 3}
+_ORDER = {".": 0, "f": 0, "k": 1, "v": 2, "i": 3}
 
 
 class NoFields(Exception):
@@ -38,18 +39,18 @@ def value_step(value: Json) -> str:
 
 
 def _text(value: Json) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return msgspec.json.encode(value).decode()
 
 
 def encode(fields: Iterable[Path]) -> Obj:
     """Return FieldsV1 of a set."""
     tree: Obj = {}
-    for path in sorted(fields, key=lambda path: [*map(_rank, path)]):
+    for path in fields:
         node = tree
         for step in path:
             node = node.setdefault(step, {})
         node["."] = {}
-    return {step: _tidy(child) for step, child in tree.items()}
+    return {step: _tidy(tree[step]) for step in sorted(tree, key=_rank)}
 
 
 def _rank(step: str) -> tuple[int, str]:
@@ -57,10 +58,11 @@ def _rank(step: str) -> tuple[int, str]:
 
 
 def _tidy(node: Obj) -> Obj:
-    """Return a node without the mark of a member where nothing stands below it."""
-    if set(node) == {"."}:
+    """Return a node in order, without the mark of a member where nothing stands below it."""
+    if len(node) == 1 and "." in node:
         return {}
-    return {step: child if step == "." else _tidy(child) for step, child in node.items()}
+    ordered = sorted(node, key=_rank)
+    return {step: {} if step == "." else _tidy(node[step]) for step in ordered}
 
 
 def decode(tree: Json, base: Path = ()) -> FieldSet:
@@ -88,10 +90,10 @@ def below(fields: FieldSet) -> dict[str, FieldSet]:
     return {step: frozenset(rest) for step, rest in found.items()}
 
 
-def outside(fields: FieldSet, prefixes: Iterable[Path]) -> FieldSet:
+def outside(fields: Iterable[Path], prefixes: Sequence[Path]) -> FieldSet:
     """Return the set without what lies at or below one of the prefixes."""
-    found = tuple(prefixes)
-    return frozenset(path for path in fields if not any(path[: len(p)] == p for p in found))
+    lengths = {len(prefix) for prefix in prefixes}
+    return frozenset(p for p in fields if not any(p[:length] in prefixes for length in lengths))
 
 
 def shown(path: Path) -> str:
@@ -105,7 +107,7 @@ def shown_step(step: str) -> str:
     if kind == "f":
         return f".{text}"
     if kind == "k":
-        key = json.loads(text)
+        key = msgspec.json.decode(text)
         return f"[{','.join(f'{name}={_text(value)}' for name, value in key.items())}]"
     return f"[={text}]" if kind == "v" else f"[{text}]"
 

@@ -126,7 +126,7 @@ def after_update(writer: Writer, managed: Managed, live: Json, new: Json) -> Man
     if not managed and "uid" in live.get("metadata", {}):
         return {}  # nobody applied or tracked it so far
     difference = _difference(writer, live, new)
-    taken = frozenset(difference.written) - _NOBODYS
+    taken = difference.written - _NOBODYS
     gone = difference.written | difference.removed
     left = {
         manager: replace(share, fields=share.fields - gone)
@@ -141,12 +141,11 @@ def after_update(writer: Writer, managed: Managed, live: Json, new: Json) -> Man
 
 def _difference(writer: Writer, live: Json, new: Json) -> typed.Comparison:
     found = typed.compare(writer.schema, live, new)
-    return typed.Comparison(
-        *(
-            set(fieldsets.outside(frozenset(paths), writer.ignored))
-            for paths in (found.added, found.modified, found.removed)
-        )
+    added, modified, removed = (
+        set(fieldsets.outside(paths, writer.ignored))
+        for paths in (found.added, found.modified, found.removed)
     )
+    return typed.Comparison(added, modified, removed)
 
 
 def _held(managed: Managed) -> Managed:
@@ -245,6 +244,4 @@ def _all(shares: Iterable[Share]) -> FieldSet:
 
 
 def _field_set(schema: Schema, value: Json) -> FieldSet:
-    if value is typed.MISSING:
-        return EMPTY
-    return typed.with_named_fields(schema, typed.field_set(schema, value))
+    return typed.with_named_fields(schema, typed.field_set(schema, value or {}))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.cluster.apply.fieldsets import FieldSet, below, field_step
+from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, below, field_step
 from podidentity_sandbox.cluster.apply.typed import MISSING, child, granular, step_of
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.jsontypes import Json
 from podidentity_sandbox.cluster.schema import Schema
 
 
@@ -75,23 +75,21 @@ class _Lists:
 
 
 def without(schema: Schema, value: Json, fields: FieldSet) -> Json:
-    """Return `value` without the fields of the set, MISSING where nothing is left of it."""
-    if not granular(schema, value) or not value:
-        return value if not isinstance(value, dict | list) or not fields else MISSING
+    """Return `value` without the fields of the set; null where nothing is left of it."""
+    if not isinstance(value, dict | list) or not fields:
+        return value
+    if not granular(schema, value):
+        return None
     tops, deeper = {path[0] for path in fields if len(path) == 1}, below(fields)
     if isinstance(value, dict):
-        kept: Obj = {}
-        for name, item in value.items():
-            step = field_step(name)
-            if step not in tops:
-                kept[name] = _less(child(schema, name), item, deeper.get(step))
-        left = {name: item for name, item in kept.items() if item is not MISSING}
-        return left or MISSING
-    items = [(step_of(schema, item), item) for item in value]
+        steps = ((name, field_step(name), item) for name, item in value.items())
+        return {
+            name: without(child(schema, name), item, deeper.get(step, EMPTY))
+            for name, step, item in steps
+            if step not in tops
+        } or None
     inner = schema.get("items", {})
-    rest = [_less(inner, item, deeper.get(step)) for step, item in items if step not in tops]
-    return [item for item in rest if item is not MISSING] or MISSING
-
-
-def _less(schema: Schema, value: Json, fields: FieldSet | None) -> Json:
-    return without(schema, value, fields) if fields else value
+    placed = ((step_of(schema, item), item) for item in value)
+    return [
+        without(inner, item, deeper.get(step, EMPTY)) for step, item in placed if step not in tops
+    ] or None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.apply import lastapplied, managers, typed
+from podidentity_sandbox.cluster.apply import checking, lastapplied, managers
 from podidentity_sandbox.cluster.apply.fieldsets import Path
 from podidentity_sandbox.cluster.apply.managers import APPLY, UPDATE, Conflicts, Manager, Writer
 from podidentity_sandbox.cluster.fields import fields_of, models
@@ -52,6 +53,7 @@ def update(write: Writer, kind: ResourceType, live: Obj | None, new: Obj) -> Non
         new["metadata"][FIELD] = managers.encode(after)
 
 
+@lru_cache(maxsize=64)
 def _empty(kind: ResourceType) -> Obj:
     """Return what an object is compared with that is not there yet."""
     return {} if kind.custom else models.blank(fields_of(kind))
@@ -80,7 +82,7 @@ def applied(
 
 def _check_types(write: Writer, kind: ResourceType, config: Obj) -> None:
     """Refuse what the type does not know: 500, since the real server has no better code for it."""
-    faults = typed.faults(write.schema, config)
+    faults = checking.faults(write.schema, config)
     if not faults:
         return
     lines = [f"{path}: {words}" for path, words in faults]

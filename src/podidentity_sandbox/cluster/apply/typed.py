@@ -7,7 +7,8 @@ https://github.com/kubernetes-sigs/structured-merge-diff/tree/master/typed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,9 @@ from podidentity_sandbox.cluster.apply.fieldsets import (
     Path,
     field_step,
     key_step,
-    shown_step,
     value_step,
 )
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.jsontypes import Json
 from podidentity_sandbox.cluster.schema import Schema
 
 MISSING: Any = object()
@@ -115,24 +115,36 @@ def compare(schema: Schema, old: Json, new: Json) -> Comparison:
 
 
 def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison) -> None:
-    one_sided = old is MISSING or new is MISSING
-    fall = granular(schema, new if old is MISSING or old is None else old)
-    alike = one_sided or old is None or new is None or type(old) is type(new)
+    if old is MISSING or new is MISSING:
+        _whole(schema, new if old is MISSING else old, path, _side(old, found))
+        return
+    fall = granular(schema, new if old is None else old)
+    alike = old is None or new is None or type(old) is type(new)
     if not fall or not alike or not (_content(old) or _content(new)):
-        if old is MISSING:
-            found.added.add(path)
-        elif new is MISSING:
-            found.removed.add(path)
-        elif old != new:
+        if old != new:
             found.modified.add(path)
         return
     before, after = _indexed(schema, old), _indexed(schema, new)
     for step in {**before, **after}:
         _compare_items(before.get(step), after.get(step), (*path, step), found)
-    if old is MISSING:
-        found.added.add(path)
-    elif new is MISSING:
-        found.removed.add(path)
+
+
+def _side(old: Json, found: Comparison) -> set[Path]:
+    return found.added if old is MISSING else found.removed
+
+
+def _whole(schema: Schema, value: Json, path: Path, found: set[Path]) -> None:
+    """Note a value that only one object has, and all that is in it."""
+    found.add(path)
+    if not value or not granular(schema, value):
+        return
+    places = list(parts(schema, value))
+    counts = Counter(step for step, _, _ in places) if isinstance(value, list) else {}
+    for step, inner, item in places:
+        if counts.get(step, 1) > 1:
+            found.add((*path, step))
+        else:
+            _whole(inner, item, (*path, step), found)
 
 
 _Items = list[tuple[Schema, Json]]
@@ -144,13 +156,11 @@ def _compare_items(
     """Compare what stands at one step; items of the same key are one leaf together."""
     schema = (before or after or [({}, None)])[0][0]
     if any(items is not None and len(items) > 1 for items in (before, after)):
-        old = [item for _, item in before] if before else MISSING
-        new = [item for _, item in after] if after else MISSING
-        _compare({}, old, new, path, found)
-        return
-    _compare(
-        schema, before[0][1] if before else MISSING, after[0][1] if after else MISSING, path, found
-    )
+        schema, old, new = {}, before or MISSING, after or MISSING
+    else:
+        old = before[0][1] if before else MISSING
+        new = after[0][1] if after else MISSING
+    _compare(schema, old, new, path, found)
 
 
 def _content(value: Json) -> bool:
@@ -178,72 +188,3 @@ def with_named_fields(schema: Schema, fields: FieldSet) -> FieldSet:
             else:
                 at = at.get("items", {})
     return frozenset(found)
-
-
-def faults(schema: Schema, value: Json, path: str = "") -> Sequence[tuple[str, str]]:
-    """Return what keeps a configuration from being applied: (path, words) pairs."""
-    return tuple(_faults(schema, value, path))
-
-
-_SCALARS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "string": (str, "string"),
-    "integer": ((int, float), "numeric (int or float)"),
-    "number": ((int, float), "numeric (int or float)"),
-    "boolean": (bool, "boolean"),
-}
-_GO = {str: "string", bool: "bool", int: "int64", float: "float64"}
-
-
-def _faults(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    kind = schema.get("type")
-    if value is None or kind is None:
-        return
-    if kind in ("object", "array"):
-        if not isinstance(value, dict if kind == "object" else list):
-            yield path, f"expected {'map' if kind == 'object' else 'list'}, got {_shown(value)}"
-        elif isinstance(value, dict):
-            yield from _map_faults(schema, value, path)
-        else:
-            yield from _list_faults(schema, value, path)
-        return
-    wanted, word = _SCALARS[kind]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "boolean"):
-        yield path, f"expected {word}, got {_shown(value, kind)}"
-
-
-def _shown(value: Json, kind: str = "") -> str:
-    """Return a value as the message for that kind prints it: its type, its struct or itself."""
-    if kind in ("integer", "number"):
-        return _GO.get(type(value), "map[string]interface {}")
-    if kind == "string":
-        return f"&value.valueUnstructured{{Value:{value}}}"
-    return str(value)
-
-
-def _map_faults(schema: Schema, value: Obj, path: str) -> Iterator[tuple[str, str]]:
-    named = schema.get("properties", {})
-    keeps = schema.get("x-kubernetes-preserve-unknown-fields")
-    opened = not named or schema.get("additionalProperties") or keeps
-    for name, item in value.items():
-        place = f"{path}.{name}"
-        if not opened and name not in named:
-            yield place, "field not declared in schema"
-            return
-        yield from _faults(child(schema, name), item, place)
-
-
-def _list_faults(schema: Schema, value: list[Any], path: str) -> Iterator[tuple[str, str]]:
-    seen: set[str] = set()
-    for index, item in enumerate(value):
-        place = f"{path}[{index}]"
-        if granular(schema, value):
-            try:
-                step = step_of(schema, item)
-            except NoKey as error:
-                yield path, f"element {index}: {error}"
-                return
-            place = path + shown_step(step)
-            if step in seen:
-                yield path, f"duplicate entries for key {shown_step(step)}"
-            seen.add(step)
-        yield from _faults(schema.get("items", {}), item, place)

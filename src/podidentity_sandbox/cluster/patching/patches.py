@@ -18,6 +18,7 @@ from podidentity_sandbox.cluster.fields import fields_of
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.patching import rfc, strategic
 from podidentity_sandbox.cluster.patching.gofmt import go_value
+from podidentity_sandbox.cluster.patching.ordering import Unfit
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import StatusError
 
@@ -74,7 +75,7 @@ def patched(patch: Patch, kind: ResourceType, obj: Obj) -> tuple[Json, str]:
     shown = go_value(patch.document)
     try:
         return strategic.merge(obj, patch.document, fields_of(kind)), shown
-    except strategic.Unfit as error:
+    except Unfit as error:
         raise _unfit(str(error)) from error
 
 

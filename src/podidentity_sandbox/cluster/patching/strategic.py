@@ -8,24 +8,27 @@ applied raises Unfit in its words. Originals and patches are changed in place.
 
 from __future__ import annotations
 
-from typing import Any
-
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.patching.gofmt import go_value
+from podidentity_sandbox.cluster.patching.ordering import (
+    DIRECTIVE,
+    Items,
+    Unfit,
+    arranged,
+    bad_type,
+    check_order,
+    key_of,
+    left,
+    marked,
+)
 from podidentity_sandbox.cluster.schema import Schema
 
-Items = list[Any]
-DIRECTIVE = "$patch"
 RETAIN = "$retainKeys"
 ORDER = "$setElementOrder/"
 DELETE = "$deleteFromPrimitiveList/"
 BAD_RETAIN = "invalid patch format of retainKeys"
 BAD_ORDER = "invalid patch format of setElementOrder list"
 BAD_PRIMITIVE = "invalid patch format of primitive list"
-
-
-class Unfit(Exception):
-    """A patch that cannot be applied, with the reason in the server's words."""
 
 
 def merge(original: Obj, patch: Obj, schema: Schema) -> Obj:
@@ -104,15 +107,11 @@ def _merges(field: Schema) -> bool:
 def without_directives(value: Json) -> Json:
     """Return new content without nulls and without what carries a directive."""
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if v is not None and not _marked(v)}
+        kept = {k: v for k, v in value.items() if v is not None and not marked(v)}
         return {key: without_directives(item) for key, item in kept.items()}
     if isinstance(value, list):
-        return [without_directives(item) for item in value if not _marked(item)]
+        return [without_directives(item) for item in value if not marked(item)]
     return value
-
-
-def _marked(value: Json) -> bool:
-    return isinstance(value, dict) and DIRECTIVE in value
 
 
 def merge_lists(original: Items, patch: Items, field: Schema) -> Items:
@@ -120,13 +119,12 @@ def merge_lists(original: Items, patch: Items, field: Schema) -> Items:
     if not original and not patch:
         return original
     key = _key(original, patch, field)
-    before = list(original)
     if not key:
         merged = list(dict.fromkeys([*original, *patch]))
     else:
         original, patch = _special(original, patch, key)
         merged = _merge_maps(original, patch, key, field.get("items", {}))
-    return _arranged(merged, patch, before, key)
+    return arranged(merged, patch, original, key)
 
 
 def _key(original: Items, patch: Items, field: Schema) -> str:
@@ -152,7 +150,7 @@ def _special(original: Items, patch: Items, key: str) -> tuple[Items, Items]:
         if DIRECTIVE not in item:
             plain.append(item)
         elif directive == "delete":
-            wanted = _value(item, key)
+            wanted = key_of(item, key)
             original = [each for each in original if each.get(key) != wanted]
         elif directive == "replace":
             replace = True
@@ -163,16 +161,10 @@ def _special(original: Items, patch: Items, key: str) -> tuple[Items, Items]:
     return (plain, []) if replace else (original, plain)
 
 
-def _value(item: Obj, key: str) -> Json:
-    if key not in item:
-        raise Unfit(f"map: {go_value(item)} does not contain declared merge key: {key}")
-    return item[key]
-
-
 def _merge_maps(original: Items, patch: Items, key: str, schema: Schema) -> Items:
     merged = list(original)
     for item in patch:
-        wanted = _value(item, key)
+        wanted = key_of(item, key)
         at = next((n for n, each in enumerate(merged) if each.get(key) == wanted), None)
         if at is None:
             merged.append(without_directives(item))
@@ -184,58 +176,28 @@ def _merge_maps(original: Items, patch: Items, key: str, schema: Schema) -> Item
 def _ordered(original: Obj, patch: Obj, directive: str, schema: Schema) -> None:
     """Merge the list that a `$setElementOrder/` names, and put it in that order."""
     order, name = patch.pop(directive), directive.removeprefix(ORDER)
-    present, change = original.get(name), patch.get(name)
-    if not isinstance(order, list) or any(
-        not isinstance(x, list | None) for x in (present, change)
-    ):
-        raise Unfit(BAD_ORDER)
-    if present is None and change is None:
+    present, change = _list(original, name), _list(patch, name)
+    if not isinstance(order, list):
+        raise bad_type("[]interface {}", order)
+    if name not in original and name not in patch:
         return
-    before, field = list(present or ()), _field(schema, name)
-    key = _key(order, [], field)
-    _check_order(change or [], order, key)
-    if present is None:
+    field = _field(schema, name)
+    key = str(field.get("x-kubernetes-patch-merge-key", ""))
+    check_order(change, order, key)
+    if name not in original:
         merged = without_directives(change)
-    elif change is None:
+    elif name not in patch:
         merged = present
     else:
         merged = merge_lists(present, change, field) if _merges(field) else change
+    if not present and not change:
+        raise Unfit("no elements in any of the given slices")
     patch.pop(name, None)
-    original[name] = _arranged(merged, order, before, key)
+    original[name] = arranged(merged, order, left(present, change, key), key)
 
 
-def _check_order(patch: Items, order: Items, key: str) -> None:
-    """Refuse a patch whose items the order does not name, or not in this order."""
-    if not patch or not order:
-        return
-    rest = iter([_place(item, key) for item in order])
-    for item in patch:
-        if not _marked(item) and _place(item, key) not in rest:
-            raise Unfit(
-                f"The order in patch list:\n{go_value(patch)}\n doesn't match "
-                f"$setElementOrder list:\n{go_value(order)}\n"
-            )
-
-
-def _place(item: Json, key: str) -> Json:
-    return _value(item, key) if key else item
-
-
-def _arranged(merged: Items, order: Items, before: Items, key: str) -> Items:
-    """Return the list in the patch's order; what only the server has stays where it was."""
-    wanted = [_place(item, key) for item in order]
-    live = [_place(item, key) for item in before]
-    named = [item for item in merged if _place(item, key) in wanted]
-    named.sort(key=lambda item: wanted.index(_place(item, key)))
-    others = [item for item in merged if _place(item, key) not in wanted]
-    others.sort(key=lambda item: _index(live, _place(item, key)))
-    arranged: Items = []
-    while named and others:
-        left = _index(live, _place(others[0], key))
-        first = -1 < left < _index(live, _place(named[0], key))
-        arranged.append((others if first else named).pop(0))
-    return [*arranged, *named, *others]
-
-
-def _index(places: Items, place: Json) -> int:
-    return places.index(place) if place in places else -1
+def _list(holder: Obj, name: str) -> Items:
+    found = holder.get(name, [])
+    if not isinstance(found, list):
+        raise bad_type("[]interface {}", found)
+    return found
