@@ -68,12 +68,12 @@ def test_the_plain_headers_stand_in_their_order() -> None:
     assert lines("PUT", "/", headers) == ["PUT", *map(str, range(1, 12)), "/myaccount/"]
 
 
-def test_headers_of_the_service_are_sorted_and_their_white_space_folded() -> None:
-    headers = {"x-ms-meta-b": "two   words", "x-ms-blob-type": "BlockBlob", **DATE}
+def test_headers_of_the_service_are_sorted_and_trimmed() -> None:
+    headers = {"x-ms-meta-b": " two  words ", "x-ms-blob-type": "BlockBlob", **DATE}
     assert lines("PUT", "/", headers)[12:16] == [
         "x-ms-blob-type:BlockBlob",
         "x-ms-date:Fri, 26 Jun 2015 23:39:12 GMT",
-        "x-ms-meta-b:two words",
+        "x-ms-meta-b:two  words",
         "x-ms-version:2015-02-21",
     ]
 

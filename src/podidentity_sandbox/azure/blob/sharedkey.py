@@ -63,8 +63,10 @@ def string_to_sign(request: Request, account: str) -> str:
 
 
 def _canonical_headers(request: Request) -> list[str]:
+    # The document would fold white space inside a value as well; Azure's own clients sign it as it
+    # is: https://github.com/Azure/azure-sdk-for-js/tree/main/sdk/storage/storage-common
     return [
-        f"{name}:{' '.join(value.split())}"
+        f"{name}:{value.strip()}"
         for name, value in sorted(request.headers.items())
         if name.startswith("x-ms-")
     ]
