@@ -11,6 +11,7 @@ from podidentity_sandbox.cluster import (
     bodies,
     listing,
     podstreams,
+    scale,
     status,
     watch,
 )
@@ -61,6 +62,8 @@ class Verbs:
             return json_answer(encode(action(user, info, body)), 201)
         if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
             return await self._streams.serve(request, info, self._record(call))
+        if info.subresource == "scale" and "scale" in kind.subresources:
+            return await scale.serve(call, self._cluster.resources)
         self._check(call)
         return await self._handlers[info.verb](call)
 
