@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,6 +15,11 @@ from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.users import User
 
 Answer = web.StreamResponse
+WARNINGS_LIMIT, WARNING_LIMIT = 4096, 256
+"""Characters of all warnings together; and of each, once they are more than that.
+
+https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/filters/warning.go
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,27 @@ class Call:
         return selectors.select(self.kind, self.namespace, info.label_selector, info.field_selector)
 
 
-def json_answer(raw: bytes, code: int = 200, warnings: list[str] | None = None) -> web.Response:
-    """Return JSON, with what the client is to be warned of in Warning headers."""
+def json_answer(raw: bytes, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """Return JSON, with what the client is to be warned of in Warning headers.
+
+    A warning is said once, and one with control characters, such as the end of a line, not at all:
+    https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/net/http.go (NewWarningHeader)
+    """
     answer = web.Response(body=raw, status=code, content_type="application/json")
-    for text in warnings or ():
+    for text in _sayable(warnings):
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
         answer.headers.add("Warning", f'299 - "{quoted}"')
     return answer
+
+
+def _sayable(warnings: Sequence[str]) -> Iterator[str]:
+    """Yield what fits into headers: shortened, and not all, where there is a lot to say."""
+    texts = [text for text in dict.fromkeys(warnings) if text.isprintable()]
+    short = sum(map(len, texts)) > WARNINGS_LIMIT
+    left = WARNINGS_LIMIT
+    for text in texts:
+        said = text[:WARNING_LIMIT] if short else text
+        left -= len(said)
+        if left < 0:
+            return
+        yield said

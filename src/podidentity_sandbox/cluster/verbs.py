@@ -103,6 +103,7 @@ class Verbs:
             revision=call.query.get("resourceVersion", ""),
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
+            match=call.query.get("resourceVersionMatch", ""),
             seconds=bodies.number(call.query, "timeoutSeconds", watch.DEFAULT_SECONDS),
             shown=call.presentation.events(call.kind),
         )

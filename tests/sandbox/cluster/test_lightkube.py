@@ -71,6 +71,28 @@ async def test_objects_are_created_replaced_patched_and_deleted(kube: Any) -> No
     assert missing.value.status.message == 'configmaps "x" not found'
 
 
+async def test_configurations_are_applied_on_the_servers_side(kube: Any) -> None:
+    def config(**data: str) -> Any:
+        return ConfigMap(
+            apiVersion="v1",
+            kind="ConfigMap",
+            metadata=ObjectMeta(name="x", namespace="default"),
+            data=data or None,
+        )
+
+    await kube.apply(config(a="1", b="2"), field_manager="one")
+    with pytest.raises(ApiError) as conflict:
+        await kube.apply(config(a="3"), field_manager="two")
+    assert conflict.value.status.message == (
+        'Apply failed with 1 conflict: conflict with "one": .data.a'
+    )
+    forced = await kube.apply(config(a="3"), field_manager="two", force=True)
+    assert forced.data == {"a": "3", "b": "2"}
+    left = await kube.apply(config(), field_manager="one")
+    assert left.data == {"a": "3"}
+    assert [entry.manager for entry in left.metadata.managedFields] == ["two"]
+
+
 async def test_a_watch_sees_what_happens_after_the_list(kube: Any) -> None:
     await kube.create(pod("one"))
     listed = kube.list(Pod, namespace="default")

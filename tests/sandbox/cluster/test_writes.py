@@ -1,0 +1,202 @@
+"""What clients send with a write, over TLS: options, apply, who owns, and what is said twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.sandbox.cluster.conftest import pod, watching
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+PODS = "/api/v1/namespaces/default/pods"
+APPLY = "application/apply-patch+yaml"
+
+
+def settings(**data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data}
+
+
+async def apply(
+    api: httpx2.AsyncClient, body: Any, path: str = f"{MAPS}/x", **query: str
+) -> httpx2.Response:
+    options = {"fieldManager": "m", **query}
+    return await api.patch(path, json=body, params=options, headers={"Content-Type": APPLY})
+
+
+def owners(obj: dict[str, Any]) -> list[tuple[str, str, str]]:
+    entries = obj["metadata"].get("managedFields", [])
+    return [(e["manager"], e["operation"], e.get("subresource", "")) for e in entries]
+
+
+async def test_what_is_applied_is_made_first_and_changed_later(api: httpx2.AsyncClient) -> None:
+    made = await apply(api, settings(a="1", b="2"))
+    assert made.status_code == 201
+    again = await apply(api, settings(a="1", b="2"))
+    assert (again.status_code, again.json()) == (200, made.json())
+    changed = (await apply(api, settings(a="3"))).json()
+    assert changed["data"] == {"a": "3"}
+    assert owners(changed) == [("m", "Apply", "")]
+
+
+async def test_applying_wants_to_know_who_applies(api: httpx2.AsyncClient) -> None:
+    refused = await apply(api, settings(), fieldManager="")
+    assert refused.status_code == 422
+    assert refused.json()["message"] == (
+        'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: '
+        "is required for apply patch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({**settings(), "metadata": {"name": "y"}}, 400, "does not match the name on the URL"),
+        ({**settings(), "apiVersion": "v2"}, 400, "Incorrect version specified in apply patch"),
+        (
+            {**settings(), "metadata": {"name": "x", "managedFields": []}},
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        ({**settings(), "date": {}}, 500, ".date: field not declared in schema"),
+        ([1], 400, "error decoding YAML"),
+    ],
+)
+async def test_a_configuration_that_makes_no_sense_is_refused(
+    api: httpx2.AsyncClient, body: Any, code: int, message: str
+) -> None:
+    refused = await apply(api, body)
+    assert refused.status_code == code
+    assert message in refused.json()["message"]
+
+
+async def test_a_key_said_twice_in_yaml_is_refused_where_that_is_asked_for(
+    api: httpx2.AsyncClient,
+) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: '1'\n  a: '2'\n"
+    refused = await api.patch(
+        f"{MAPS}/x",
+        content=text,
+        params={"fieldManager": "m", "fieldValidation": "Strict"},
+        headers={"Content-Type": APPLY},
+    )
+    assert refused.status_code == 400
+    assert 'line 6: key "a" already set in map' in refused.json()["message"]
+    warned = await api.patch(
+        f"{MAPS}/x", content=text, params={"fieldManager": "m"}, headers={"Content-Type": APPLY}
+    )
+    assert warned.json()["data"] == {"a": "2"}
+    assert "Warning" not in warned.headers  # its text has more than one line
+
+
+async def test_a_lot_of_warnings_is_cut_short(api: httpx2.AsyncClient) -> None:
+    body = {**settings(), **{f"{number:03}{'x' * 300}": 1 for number in range(40)}}
+    warned = await api.post(MAPS, json=body)
+    texts = warned.headers.get_list("Warning")
+    assert (len(texts), {len(text) for text in texts}) == (16, {256 + len('299 - ""') + 1})
+
+
+async def test_the_user_agent_names_who_writes_where_nothing_else_does(
+    api: httpx2.AsyncClient,
+) -> None:
+    made = await api.post(MAPS, json=settings(a="1"), headers={"User-Agent": "tool/1.0 (x)"})
+    assert owners(made.json()) == [("tool", "Update", "")]
+    assert made.json()["metadata"]["managedFields"][0]["fieldsV1"] == {
+        "f:data": {".": {}, "f:a": {}}
+    }
+
+
+async def test_whoever_writes_a_status_owns_it_by_that_way(api: httpx2.AsyncClient) -> None:
+    await api.post(PODS, json=pod(), params={"fieldManager": "maker"})
+    change = {"status": {"phase": "Running"}, "metadata": {"labels": {"no": "no"}}}
+    changed = await api.patch(
+        f"{PODS}/a/status",
+        json=change,
+        params={"fieldManager": "kubelet"},
+        headers={"Content-Type": "application/strategic-merge-patch+json"},
+    )
+    assert owners(changed.json()) == [("kubelet", "Update", "status"), ("maker", "Update", "")]
+    status = changed.json()["metadata"]["managedFields"][0]["fieldsV1"]
+    assert status == {"f:status": {"f:phase": {}}}
+
+
+async def test_managers_can_be_forgotten(api: httpx2.AsyncClient) -> None:
+    await apply(api, settings(a="1"))
+    forgotten = await api.patch(
+        f"{MAPS}/x",
+        json={"metadata": {"managedFields": []}},
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    assert owners(forgotten.json()) == []
+    assert forgotten.json()["data"] == {"a": "1"}
+
+
+async def test_a_dry_run_applies_nothing(api: httpx2.AsyncClient) -> None:
+    assert (await apply(api, settings(a="1"), dryRun="All")).status_code == 201
+    assert (await api.get(f"{MAPS}/x")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"force": "true"}, "force: Forbidden: may not be specified for non-apply patch"),
+        ({"fieldManager": "x" * 129}, "Too long: may not be more than 128 bytes"),
+        ({"fieldManager": "a\nb"}, "should only contain printable characters"),
+        ({"fieldValidation": "Some"}, 'Unsupported value: "Some"'),
+        ({"dryRun": "Some"}, 'dryRun: Unsupported value: "Some": supported values: "All"'),
+    ],
+)
+async def test_options_that_make_no_sense_are_refused(
+    api: httpx2.AsyncClient, query: dict[str, str], words: str
+) -> None:
+    await api.post(MAPS, json=settings())
+    merge = {"Content-Type": "application/merge-patch+json"}
+    refused = await api.patch(f"{MAPS}/x", json={}, params=query, headers=merge)
+    assert refused.status_code == 422
+    assert words in refused.json()["message"]
+    assert refused.json()["message"].startswith('PatchOptions.meta.k8s.io "" is invalid: ')
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (
+            {"sendInitialEvents": "true"},
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting "
+            "resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            {"resourceVersionMatch": "NotOlderThan"},
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless "
+            "sendInitialEvents is provided",
+        ),
+    ],
+)
+# https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/apis/meta/internalversion/validation/validation.go
+async def test_a_watch_that_begins_with_a_list_says_of_which_state(
+    api: httpx2.AsyncClient, query: dict[str, str], message: str
+) -> None:
+    refused = await api.get(MAPS, params={"watch": "true", **query})
+    assert refused.status_code == 422
+    assert refused.json()["message"] == f'ListOptions.meta.k8s.io "" is invalid: {message}'
+
+
+async def test_a_watch_that_begins_with_a_list_says_when_the_list_is_over(
+    api: httpx2.AsyncClient,
+) -> None:
+    await api.post(MAPS, json=settings(a="1"))
+    options = {
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+        "fieldSelector": "metadata.name=x",
+    }
+    async with watching(api, MAPS, **options) as events:
+        first, second = await anext(events), await anext(events)
+        await apply(api, settings(b="2"))
+        third = await anext(events)
+    assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "x")
+    assert second["type"] == "BOOKMARK"
+    assert second["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert (third["type"], third["object"]["data"]) == ("MODIFIED", {"a": "1", "b": "2"})
