@@ -27,8 +27,8 @@ class Write:
     """The field manager; "" where nobody keeps book: a write of the server itself."""
     strict: list[str] = field(default_factory=list)
     """What a strict decoder found wrong in the body: fields that it says twice."""
-    tracked: bool = False
-    """The new state says already who owns its fields."""
+    managed: list[Obj] | None = None
+    """managedFields of the new state, where it was applied and so they are known."""
     undecodable: objects.Undecodable | None = None
     """Makes the refusal of a body that does not decode; None for that of a create or update."""
 

@@ -101,6 +101,8 @@ class Resources:
         preconditions.same_object(kind, record, new["metadata"])
         if subresource:
             new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
+            if write.managed is not None:
+                new["metadata"][tracking.FIELD] = write.managed
         else:
             if kind.has_status:
                 new = _with_part(new, old, "status")
@@ -137,7 +139,7 @@ class Resources:
         live = record.thaw() if record is not None else None
         config = preconditions.addressed(kind, config, address)
         new = tracking.applied(writer, kind, live, config, force=force)
-        write.tracked = True
+        write.managed = new["metadata"][tracking.FIELD]
         if record is None:
             return self.create(kind, address[0], new, write)
         return self.update(kind, record, new, write, subresource=subresource)
@@ -146,11 +148,11 @@ class Resources:
         self, kind: ResourceType, old: Obj | None, new: Obj, write: Write, subresource: str = ""
     ) -> None:
         """Keep book in `new` of who owns its fields."""
-        if write.manager and not write.tracked:
+        if write.manager and write.managed is None:
             now = self.now()
             writer = tracking.writer(kind, write.manager, tracking.UPDATE, now, subresource)
             tracking.update(writer, kind, old, new)
-        elif old is not None and not write.tracked:
+        elif old is not None and write.managed is None:
             tracking.keep(old, new)
 
     def settle(

@@ -121,6 +121,19 @@ async def test_whoever_writes_a_status_owns_it_by_that_way(api: httpx2.AsyncClie
     assert status == {"f:status": {"f:phase": {}}}
 
 
+async def test_a_status_is_applied_by_its_own_way_only(api: httpx2.AsyncClient) -> None:
+    await api.post(PODS, json=pod(), params={"fieldManager": "maker"})
+    head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
+    said = {**head, "status": {"message": "well"}}
+    told = (await apply(api, said, f"{PODS}/a/status")).json()
+    assert told["status"]["message"] == "well"
+    assert owners(told) == [("m", "Apply", "status"), ("maker", "Update", "")]
+    unheard = (await apply(api, {**said, "status": {"message": "no"}}, f"{PODS}/a")).json()
+    assert unheard["status"]["message"] == "well"
+    nobody = await apply(api, {**said, "metadata": {"name": "b"}}, f"{PODS}/b/status")
+    assert nobody.status_code == 404
+
+
 async def test_managers_can_be_forgotten(api: httpx2.AsyncClient) -> None:
     await apply(api, settings(a="1"))
     forgotten = await api.patch(

@@ -113,4 +113,4 @@ def _timeless(obj: Obj) -> Json:
     return {**obj, "metadata": {**obj["metadata"], FIELD: entries}}
 
 
-__all__ = ["APPLY", "UPDATE", "applied", "keep", "settled", "update", "writer"]
+__all__ = ["APPLY", "FIELD", "UPDATE", "applied", "keep", "settled", "update", "writer"]

@@ -49,8 +49,10 @@ class BindingStrategy(Strategy):
         if "roleRef" in new:
             new["roleRef"].setdefault("apiGroup", GROUP)
         for subject in new.get("subjects", []):
-            account = subject.get("kind") == "ServiceAccount"
-            subject.setdefault("apiGroup", "" if account else GROUP)
+            if subject.get("kind") != "ServiceAccount":
+                subject.setdefault("apiGroup", GROUP)
+            elif not subject.get("apiGroup"):
+                subject.pop("apiGroup", None)  # the core group goes without saying
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check roleRef and subjects."""
