@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from typing import Any
 
 from podidentity_sandbox.node.api import MERGE_PATCH, Api, ApiError, Unreachable
@@ -29,6 +28,7 @@ class Events:
         self._node = node
         self._clock = clock
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
+        self._serial = 0
         self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
 
     def warn(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
@@ -41,7 +41,9 @@ class Events:
 
     def _report(self, kind: str, pod: PodSpec, reason: str, message: str, container: str) -> None:
         _log.info("%s: %s: %s", pod.label, reason, message)
-        now = stamp(self._clock.now())
+        moment = self._clock.now()
+        now = stamp(moment)
+        self._serial += 1
         about: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -58,7 +60,7 @@ class Events:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{pod.name[:200]}.{uuid.uuid4().hex[:16]}",
+                "name": f"{pod.name[:200]}.{int(moment.timestamp() * 1e9) + self._serial:x}",
                 "namespace": pod.namespace,
             },
             "involvedObject": about,

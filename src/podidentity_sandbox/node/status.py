@@ -133,7 +133,7 @@ def pod_status(
         "hostIPs": [{"ip": facts.host_address}],
         "podIP": facts.pod_address or None,
         "podIPs": addresses,
-        "qosClass": "BestEffort",
+        "qosClass": (spec.raw.get("status") or {}).get("qosClass", "BestEffort"),
         "startTime": stamp(facts.started),
         "initContainerStatuses": list(map(_container_status, spec.init_containers, inits)),
         "containerStatuses": list(map(_container_status, spec.containers, states)),
@@ -152,7 +152,7 @@ def _conditions(
     why_not = ended or "ContainersNotReady"
     detail = "" if ended else f"containers with unready status: [{' '.join(unready)}]"
     for kind, holds, reason, message in (
-        ("PodScheduled", True, "", ""),
+        ("PodReadyToStartContainers", bool(facts.pod_address) and not ended, "", ""),
         (
             "Initialized",
             facts.initialized,
@@ -160,8 +160,9 @@ def _conditions(
             "containers with incomplete status: "
             f"[{' '.join(c.name for c in facts.spec.init_containers)}]",
         ),
-        ("ContainersReady", not unready and not ended, why_not, detail),
         ("Ready", not unready and not ended, why_not, detail),
+        ("ContainersReady", not unready and not ended, why_not, detail),
+        ("PodScheduled", True, "", ""),
     ):
         status = "True" if holds else "False"
         old = before.get(kind, {})
@@ -171,7 +172,8 @@ def _conditions(
             "status": status,
             "lastProbeTime": None,
             "lastTransitionTime": old["lastTransitionTime"] if same else stamp(now),
-            **({} if holds else {"reason": reason, "message": message}),
+            **({"reason": reason} if reason and not holds else {}),
+            **({"message": message} if message and not holds else {}),
         }
 
 

@@ -231,8 +231,11 @@ def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Se
     template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
     world.create(KEY, deployment(template=template))
     assert not images(world)
+    assert condition(world, "ReplicaFailure") == ("True", "FailedCreate")
     world.create("serviceaccounts", {"metadata": {"name": "x"}})
     assert len(images(world)) == 3
+    with pytest.raises(AssertionError, match="no condition"):
+        condition(world, "ReplicaFailure")
 
 
 def test_without_progress_until_its_deadline_a_rollout_has_failed(

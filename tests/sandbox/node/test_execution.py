@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import struct
-import subprocess
 import sys
-import termios
-from pathlib import Path
 
 import pytest
 
 from podidentity_sandbox.node.client import ExecFailed
 from tests.sandbox.node.objects import container, pod, script
 from tests.sandbox.node.site import Site, terminated
+from tests.sandbox.node.terminals import Terminal
 
 pytestmark = pytest.mark.net
 
-# A terminal tells the change of its size to the session that it controls.
-_OF_ITS_OWN = ("setsid", "--ctty", "--wait")
 ATTACHED = """
 import sys
 from pathlib import Path
@@ -115,43 +109,14 @@ def test_a_program_that_is_not_there_says_so(site: Site) -> None:
         site.execute("pod", "no-such-program")
 
 
-class Terminal:
-    """A person's terminal, with `exec -it` in it."""
-
-    def __init__(self, site: Site, *command: str) -> None:
-        self.master, slave = os.openpty()
-        self.resize(rows=33, columns=77)
-        self.process = subprocess.Popen(
-            [*_OF_ITS_OWN, sys.executable, "-c", ATTACHED, site.plan.folder, *command],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=Path(__file__).parents[3],
-        )
-        os.close(slave)
-
-    def resize(self, *, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def until(self, text: bytes) -> bytes:
-        """Return what was shown, up to `text`."""
-        shown = b""
-        while text not in shown:
-            shown += os.read(self.master, 4096)
-        return shown
-
-    def type(self, text: bytes) -> None:
-        os.write(self.master, text)
-
-    def close(self) -> int:
-        code = self.process.wait(timeout=10)
-        os.close(self.master)
-        return code
+def attached(site: Site, *command: str) -> Terminal:
+    """Return a person's terminal, with `exec -it` in it."""
+    return Terminal(sys.executable, "-c", ATTACHED, site.plan.folder, *command)
 
 
 def test_a_terminal_has_the_callers_size_follows_it_and_gives_the_exit_code(site: Site) -> None:
     site.run(pod("pod"))
-    terminal = Terminal(site, "sh")
+    terminal = attached(site, "sh")
     terminal.type(b"stty size; echo first-$?\n")
     assert b"33 77" in terminal.until(b"first-0")
     terminal.resize(rows=20, columns=50)
@@ -165,7 +130,7 @@ def test_a_terminal_has_the_callers_size_follows_it_and_gives_the_exit_code(site
 
 def test_an_interrupt_typed_at_the_terminal_reaches_the_program(site: Site) -> None:
     site.run(pod("pod"))
-    terminal = Terminal(site, "sh", "-c", "echo waiting; exec sleep 999")
+    terminal = attached(site, "sh", "-c", "echo waiting; exec sleep 999")
     terminal.until(b"waiting")
     terminal.type(b"\x03")
     assert terminal.close() == 128 + signal.SIGINT

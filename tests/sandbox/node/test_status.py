@@ -113,8 +113,8 @@ def test_a_pod_is_ready_when_all_its_containers_are() -> None:
 
 def test_an_unready_container_is_named() -> None:
     status = pod_status(facts(), [], [running(), running(ready=False)], previous={}, now=NOW)
-    ready = status["conditions"][-1]
-    assert (ready["type"], ready["status"]) == ("Ready", "False")
+    (ready,) = (c for c in status["conditions"] if c["type"] == "Ready")
+    assert ready["status"] == "False"
     assert ready["reason"] == "ContainersNotReady"
     assert ready["message"] == "containers with unready status: [b]"
 

@@ -38,8 +38,10 @@ def status_of(
         moved = counts != {key: before.get(key) for key in counts}
         progressing, wait = _timed(owner, progressing, known.get("Progressing"), now, moved=moved)
         conditions.append(progressing)
+    conditions += _failure(new, sets)
     told = [_dated(each, known.get(each["type"]), now) for each in conditions]
-    told += [each for kind, each in known.items() if kind not in {c["type"] for c in told}]
+    if progressing is None and "Progressing" in known:
+        told.append(known["Progressing"])
     return {**counts, "conditions": told}, wait
 
 
@@ -85,6 +87,15 @@ def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: boo
         return _condition("Progressing", "True", "NewReplicaSetCreated", message)
     message = f'ReplicaSet "{new.name}" is progressing.'
     return _condition("Progressing", "True", "ReplicaSetUpdated", message)
+
+
+def _failure(new: Record | None, sets: Sequence[Record]) -> list[Obj]:
+    """Return the condition of a set that could not make its pods, the present set's first."""
+    for one in (*([new] if new is not None else []), *sets):
+        for each in one.object.get("status", {}).get("conditions", []):
+            if each["type"] == "ReplicaFailure":
+                return [_condition(each["type"], each["status"], each["reason"], each["message"])]
+    return []
 
 
 def _timed(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import names, status
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import qos
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import field_of
@@ -122,6 +123,7 @@ class PodStrategy(Strategy):
         """Fill in the defaults; an account has two names, an old one and a new one."""
         spec = new.setdefault("spec", {})
         default_spec(spec)
+        qos.default_requests(spec)
         if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
             spec["serviceAccountName"] = spec["serviceAccount"] = account
 
@@ -133,7 +135,7 @@ class PodStrategy(Strategy):
         _tolerate(spec)
         spec.setdefault("priority", 0)
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-        new["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+        new["status"] = {"phase": "Pending", "qosClass": qos.qos_class(spec)}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Keep what admission demands."""

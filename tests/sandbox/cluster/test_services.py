@@ -1,0 +1,98 @@
+"""Services get an address, and keep it; a CSIDriver its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.status import StatusError
+from tests.sandbox.cluster.settled import Settled
+
+DRIVERS = "csidrivers.storage.k8s.io"
+
+
+def service(name: str = "web", **spec: Any) -> Obj:
+    return {"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], **spec}}
+
+
+def spec_of(world: Settled, name: str = "web", key: str = "services") -> Obj:
+    found = world.get(key, name)
+    assert found is not None
+    spec: Obj = found.object["spec"]
+    return spec
+
+
+def test_each_service_has_an_address_that_no_other_has(world: Settled) -> None:
+    for name in ("a", "b", "c"):
+        world.create("services", service(name))
+    world.delete("services", "a")
+    world.create("services", service("d"))
+    addresses = [spec_of(world, name)["clusterIP"] for name in ("b", "c", "d")]
+    assert len(set(addresses)) == 3
+    assert all(address.startswith("10.0.") for address in addresses)
+
+
+def test_a_change_keeps_the_address_and_the_ports_of_the_nodes(world: Settled) -> None:
+    world.create("services", service(type="NodePort"))
+    before = spec_of(world)
+    change = {"spec": {"clusterIP": None, "clusterIPs": None, "ports": [{"port": 80}]}}
+    world.patch("services", "web", change)
+    after = spec_of(world)
+    assert after["clusterIP"] == before["clusterIP"]
+    assert after["ports"][0]["nodePort"] == before["ports"][0]["nodePort"] >= 30000
+
+
+def test_a_headless_and_an_external_service_have_none(world: Settled) -> None:
+    world.create("services", service("headless", clusterIP="None"))
+    world.create("services", service("away", type="ExternalName", externalName="example.com"))
+    assert spec_of(world, "headless")["clusterIPs"] == ["None"]
+    assert "clusterIP" not in spec_of(world, "away")
+
+
+def test_the_api_server_has_a_service_where_pods_reach_it(world: Settled) -> None:
+    assert spec_of(world, "kubernetes")["clusterIP"] == "203.0.113.6"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (service(ports=[]), "spec.ports: Required value"),
+        (service(type="Cluster"), 'spec.type: Unsupported value: "Cluster": supported values: '),
+        (
+            service(ports=[{"port": 0}]),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (service(ports=[{"port": 1}, {"port": 2}]), "spec.ports[0].name: Required value"),
+        (service("1web"), "a DNS-1035 label must consist of"),
+        (service(clusterIP="203.0.113.6"), "provided IP is already allocated"),
+    ],
+)
+def test_a_service_that_makes_no_sense_is_refused(world: Settled, body: Obj, message: str) -> None:
+    with pytest.raises(StatusError) as refused:
+        world.create("services", body)
+    assert refused.value.code == 422
+    assert message in str(refused.value)
+
+
+def test_an_address_never_changes(world: Settled) -> None:
+    world.create("services", service())
+    with pytest.raises(StatusError, match="may not change once set"):
+        world.patch("services", "web", {"spec": {"clusterIP": "10.0.9.9"}})
+
+
+def test_a_driver_has_the_defaults_of_the_api(world: Settled) -> None:
+    world.create(DRIVERS, {"metadata": {"name": "secrets-store.csi.k8s.io"}, "spec": {}})
+    spec = spec_of(world, "secrets-store.csi.k8s.io", DRIVERS)
+    assert spec["volumeLifecycleModes"] == ["Persistent"]
+    assert (spec["attachRequired"], spec["podInfoOnMount"]) == (True, False)
+
+
+def test_a_driver_has_only_modes_that_there_are_and_keeps_them(world: Settled) -> None:
+    modes = {"volumeLifecycleModes": ["Fleeting"]}
+    with pytest.raises(StatusError, match="volumeLifecycleModes: Unsupported value"):
+        world.create(DRIVERS, {"metadata": {"name": "d.io"}, "spec": modes})
+    world.create(DRIVERS, {"metadata": {"name": "d.io"}, "spec": {}})
+    with pytest.raises(StatusError, match="field is immutable"):
+        world.patch(DRIVERS, "d.io", {"spec": {"volumeLifecycleModes": ["Ephemeral"]}})
