@@ -155,7 +155,8 @@ def below(folder: Path, sub_path: str, *, make: bool) -> Path:
 
 
 def _host_path(volume: Mapping[str, Any]) -> str:
-    path, kind = Path(volume["path"]), volume.get("type") or ""
+    """Return the place itself, links followed: what may be written is judged by that."""
+    path, kind = Path(volume["path"]).resolve(), volume.get("type") or ""
     if not path.exists() and path.is_relative_to("/run") and kind in {"", "DirectoryOrCreate"}:
         path.mkdir(parents=True)
     wanted = {
@@ -168,7 +169,8 @@ def _host_path(volume: Mapping[str, Any]) -> str:
         "BlockDevice": path.is_block_device,
     }.get(kind, path.exists)
     if not wanted():
-        raise VolumeRefused(f"hostPath type check failed: {path} is not a {kind or 'path'} here")
+        given = volume["path"]
+        raise VolumeRefused(f"hostPath type check failed: {given} is not a {kind or 'path'} here")
     return str(path)
 
 

@@ -180,3 +180,17 @@ def test_namespaces_of_later_pods_appear_where_the_spec_asks_for_them(site: Site
 def test_a_pod_without_that_volume_sees_no_namespaces(site: Site) -> None:
     site.run(pod("plain"))
     assert site.says("plain", "ls -A /run/netns 2>/dev/null | wc -l") == "0"
+
+
+def test_a_link_that_a_pod_makes_on_the_node_opens_nothing_of_the_machine_for_writing(
+    site: Site, tmp_path: Path
+) -> None:
+    run = {"name": "run", "hostPath": {"path": "/run"}}
+    maker = container(volumeMounts=[{"name": "run", "mountPath": "/node"}])
+    site.run(pod("maker", maker, volumes=[run]))
+    site.says("maker", f"ln -s {tmp_path} /node/out")
+    out = {"name": "out", "hostPath": {"path": "/run/out"}}
+    user = container(volumeMounts=[{"name": "out", "mountPath": "/v"}])
+    site.run(pod("user", user, volumes=[out]))
+    assert "Read-only file system" in site.sh("user", "touch /v/x").stderr.decode()
+    site.says("maker", "rm /node/out")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import names, status
 from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.kinds import qos
+from podidentity_sandbox.cluster.kinds import mounts, qos
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import field_of
@@ -213,6 +213,7 @@ def spec_faults(spec: Obj, path: str) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield status.required(f"{path}.containers")
     volumes = {volume.get("name") for volume in spec.get("volumes", [])}
+    yield from mounts.volume_faults(spec.get("volumes", []), f"{path}.volumes")
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field, [])):
@@ -237,10 +238,6 @@ def _container_faults(container: Obj, where: str, volumes: set[str | None]) -> I
             yield status.invalid(f"{where}.name", name, fault)
     if not container.get("image"):
         yield status.required(f"{where}.image")
-    for index, mount in enumerate(container.get("volumeMounts", [])):
-        place = f"{where}.volumeMounts[{index}]"
-        if mount.get("name") not in volumes:
-            message = f'Not found: "{mount.get("name", "")}"'
-            yield Cause(f"{place}.name", "FieldValueNotFound", message)
-        if not mount.get("mountPath"):
-            yield status.required(f"{place}.mountPath")
+    yield from mounts.mount_faults(
+        container.get("volumeMounts", []), f"{where}.volumeMounts", volumes
+    )
