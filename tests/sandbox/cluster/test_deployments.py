@@ -5,13 +5,11 @@ https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
 from tests.sandbox.cluster.settled import Settled
 
@@ -209,88 +207,7 @@ def test_events_tell_of_sets_and_pods(running: Settled) -> None:
     assert set(events(running, "Scheduled")) == bound
 
 
-def test_an_event_that_comes_again_is_counted(world: Settled) -> None:
-    spec = deployment()["spec"]["template"]["spec"]
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
-    world.create(KEY, deployment(template=template))
-    world.patch(SETS, world.cluster.storage.all(SETS)[0].name, {"metadata": {"labels": {"n": "1"}}})
-    (event,) = [
-        e.object
-        for e in world.cluster.storage.all("events")
-        if e.object["reason"] == "FailedCreate"
-    ]
-    assert event["count"] > 1
-    assert (
-        'error looking up service account default/x: serviceaccount "x" not found'
-        in (event["message"])
-    )
-
-
-def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Settled) -> None:
-    spec = deployment()["spec"]["template"]["spec"]
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
-    world.create(KEY, deployment(template=template))
-    assert not images(world)
-    assert condition(world, "ReplicaFailure") == ("True", "FailedCreate")
-    world.create("serviceaccounts", {"metadata": {"name": "x"}})
-    assert len(images(world)) == 3
-    with pytest.raises(AssertionError, match="no condition"):
-        condition(world, "ReplicaFailure")
-
-
-def test_without_progress_until_its_deadline_a_rollout_has_failed(
-    running: Settled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running.patch(KEY, "web", {"spec": {"progressDeadlineSeconds": 60}})
-    change(running, "web:2")
-    assert condition(running, "Progressing")[1] == "ReplicaSetUpdated"
-    late = datetime.now(UTC) + timedelta(seconds=61)
-    monkeypatch.setattr(running.cluster.resources, "now", lambda: late)
-    running.patch(KEY, "web", {"metadata": {"labels": {"look": "again"}}})
-    assert condition(running, "Progressing") == ("False", "ProgressDeadlineExceeded")
-
-
 def test_deleting_a_deployment_takes_its_sets_and_pods_along(running: Settled) -> None:
     running.delete(KEY, "web")
     assert not running.cluster.storage.all(SETS)
     assert not images(running)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"selector": None}, "spec.selector: Required value"),
-        (
-            {"selector": {"matchLabels": {"app": "other"}}},
-            'spec.template.metadata.labels: Invalid value: {"app":"web"}: '
-            "`selector` does not match template `labels`",
-        ),
-        ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-        (
-            {"strategy": {"type": "Canary"}},
-            'spec.strategy.type: Unsupported value: "Canary": supported values: "Recreate", '
-            '"RollingUpdate"',
-        ),
-        (
-            {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
-            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is "
-            "'Recreate'",
-        ),
-        (
-            {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
-            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when "
-            "`maxSurge` is 0",
-        ),
-    ],
-)
-def test_a_deployment_that_makes_no_sense_is_refused(
-    world: Settled, spec: Obj, message: str
-) -> None:
-    with pytest.raises(StatusError) as refused:
-        world.create(KEY, deployment(**spec))
-    assert str(refused.value) == f'Deployment.apps "web" is invalid: {message}'
-
-
-def test_the_selector_never_changes(running: Settled) -> None:
-    with pytest.raises(StatusError, match="field is immutable"):
-        running.patch(KEY, "web", {"spec": {"selector": {"matchLabels": {"also": "x"}}}})
