@@ -16,6 +16,7 @@ from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.sandboxes import own
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
@@ -82,7 +83,7 @@ class Stage:
                 cgroup = (entry / "cgroup").read_text()
             except OSError:
                 continue  # it has ended meanwhile
-            if b"nmi" in argv and f"podidentity-sandbox-{self.plan.name}/" in cgroup:
+            if b"nmi" in argv and f"/{Path(self.plan.cgroup_root).name}/" in cgroup:
                 return int(entry.name)
         raise AssertionError("NMI does not run")
 
@@ -94,7 +95,7 @@ class Stage:
 @asynccontextmanager
 async def stage(name: str) -> AsyncIterator[Stage]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(name) as plan:
+    with _sandbox(own(name)) as plan:
         yield Stage(plan)
 
 

@@ -15,7 +15,9 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, Object
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.stage import Stage
+from tests.sandboxes import own
 
+NAME = own("csi-tests")
 FILE = f"/mnt/secrets/{SECRET}"
 CLASS = """
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -105,7 +107,7 @@ def is_of(event: Object, pod: str, reason: str) -> bool:
 
 @pytest.fixture(scope="module")
 def driven() -> Iterator[Driven]:
-    found = Driven(bring_up("csi-tests", nodes=1))
+    found = Driven(bring_up(NAME, nodes=1))
     try:
         asyncio.run(found.bind())
         found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
@@ -114,7 +116,7 @@ def driven() -> Iterator[Driven]:
         found.apply(STRANGER, "--wait", "-n", "kube-system")
         yield found
     finally:
-        bring_down("csi-tests")
+        bring_down(NAME)
 
 
 async def test_a_secret_is_a_file_in_the_pod_that_the_pod_cannot_change(driven: Driven) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.sandboxes import own
+
 WAYS = {"root": [], "rootless": ["--rootless"]}
+NAMES = {way: own(f"told-{way}") for way in WAYS}
 # What the walk-through asks of this slice, by the numbers of its steps.
 COVERED = {
     "2",
@@ -33,7 +36,7 @@ COVERED = {
 
 @cache
 def told(way: str) -> list[dict[str, Any]]:
-    command = ["podidentity", "sandbox", "demo", "--json", "--name", f"story-{way}", *WAYS[way]]
+    command = ["podidentity", "sandbox", "demo", "--json", "--name", NAMES[way], *WAYS[way]]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
     assert done.stdout, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -60,7 +63,7 @@ def test_the_story_prints_no_token(way: str) -> None:
 def test_nothing_of_the_sandbox_is_left(way: str) -> None:
     assert told(way)
     done = subprocess.run(
-        ["podidentity", "sandbox", "status", "--name", f"story-{way}"],
+        ["podidentity", "sandbox", "status", "--name", NAMES[way]],
         check=False,
         capture_output=True,
         text=True,

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import ROOT, blocks_of, promised
+from tests.sandboxes import own
 
+NAME = own("walkthrough")
 TUTORIAL = ROOT / "docs/tutorials/walkthrough.md"
 # What the demo does itself, before the first step and after the last.
 UP = 'export PATH="$PWD/.venv/bin:$PATH"\npodidentity sandbox up\npodidentity sandbox shell\n'
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 @cache
 def run() -> tuple[list[dict[str, Any]], list[str]]:
     """Return the steps as they went, and what lies in the person's home folder afterwards."""
-    command = ["podidentity", "sandbox", "demo", "--az", "--json", "--name", "walkthrough"]
+    command = ["podidentity", "sandbox", "demo", "--az", "--json", "--name", NAME]
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             command,
@@ -87,7 +89,7 @@ def test_nothing_that_a_person_keeps_for_az_or_kubectl_is_touched() -> None:
 def test_nothing_of_its_sandbox_is_left() -> None:
     assert told()
     done = subprocess.run(
-        ["podidentity", "sandbox", "status", "--name", "walkthrough"],
+        ["podidentity", "sandbox", "status", "--name", NAME],
         check=False,
         capture_output=True,
         text=True,

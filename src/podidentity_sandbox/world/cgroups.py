@@ -6,6 +6,7 @@ proved by network namespace alone.
 
 from __future__ import annotations
 
+import hashlib
 import select
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,18 +30,22 @@ def mount_point(mounts: str) -> Path | None:
     return None
 
 
-def root_of(name: str) -> Path | None:
-    """Return the folder of the sandbox `name`, made or not; None without cgroup v2."""
+def root_of(folder: Path) -> Path | None:
+    """Return the cgroup of the sandbox in `folder`, made or not; None without cgroup v2.
+
+    Named by the whole path: sandboxes of one name in two places must not end each other.
+    """
     mounted = mount_point(_MOUNTS.read_text())
-    return None if mounted is None else mounted / f"podidentity-sandbox-{name}"
+    place = hashlib.sha256(bytes(folder)).hexdigest()[:8]
+    return None if mounted is None else mounted / f"podidentity-sandbox-{folder.name}-{place}"
 
 
-def make(name: str) -> str:
+def make(folder: Path) -> str:
     """Make the folder and return its path; "" where there is no cgroup v2 to write to."""
-    root = root_of(name)
+    root = root_of(folder)
     if root is None:
         return ""
-    remove(name)
+    remove(folder)
     try:
         root.mkdir()
     except OSError:
@@ -48,15 +53,15 @@ def make(name: str) -> str:
     return str(root)
 
 
-def remove(name: str) -> None:
+def remove(folder: Path) -> None:
     """Remove the folder with all below it, and end what may still live in it."""
-    root = root_of(name)
+    root = root_of(folder)
     if root is None or not root.is_dir():
         return
     _end_processes(root)
-    for folder in _deepest_first(root):
+    for each in _deepest_first(root):
         with suppress(FileNotFoundError):
-            folder.rmdir()
+            each.rmdir()
 
 
 def _end_processes(root: Path) -> None:

@@ -62,12 +62,18 @@ class Folder:
 
         With `make` the folder is made where it is missing; else FileNotFoundError says so.
         """
-        for place in (self.base, self.path):
+        while True:
             if make:
-                with suppress(FileExistsError):
-                    place.mkdir(mode=0o700)
-            _check(place)
-        return self._lock()
+                _make(self.base)
+            try:
+                _check(self.base)
+                if make:
+                    _make(self.path)
+                _check(self.path)
+                return self._lock()
+            except FileNotFoundError:  # or the `down` of another sandbox, the last, removed `base`
+                if not make:
+                    raise
 
     def holder(self) -> int | None:
         """Return the process that holds the lock (its number on this machine), or None."""
@@ -126,6 +132,11 @@ class Claim:
         self.folder.path.rmdir()
         with suppress(OSError):
             self.folder.base.rmdir()
+
+
+def _make(path: Path) -> None:
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
 
 
 def _check(path: Path) -> None:

@@ -94,7 +94,7 @@ def _start(
         rootless=wish.rootless,
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
-        cgroup_root="" if wish.rootless else cgroups.make(wish.folder.name),
+        cgroup_root="" if wish.rootless else cgroups.make(wish.folder.path),
         azure_cli=find_azure_cli(),
     )
     plan.logs.mkdir(mode=0o700)

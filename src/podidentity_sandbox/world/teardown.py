@@ -42,7 +42,7 @@ def down(folder: Folder) -> Found:
             _end_running(folder)
             claim = folder.claim(make=False)
     except FileNotFoundError:
-        cgroups.remove(folder.name)
+        cgroups.remove(folder.path)
         return Found.NOTHING
     if claim is None:
         raise SandboxError(f"{folder.path} is still locked. Another `up` or `down` is at work")
@@ -64,7 +64,7 @@ def end(claim: Claim, daemon: subprocess.Popen[bytes] | None) -> None:
 
 def remove(claim: Claim) -> None:
     """Remove what a sandbox without processes left."""
-    cgroups.remove(claim.folder.name)
+    cgroups.remove(claim.folder.path)
     claim.remove()
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
+from tests.sandboxes import own
 
-NAME = "az-commands"
+NAME = own("az-commands")
 LIMIT = 120.0
 """Seconds that one line may take."""
 ENVIRONMENT = f'eval "$(podidentity sandbox env --name {NAME})" && env -0'

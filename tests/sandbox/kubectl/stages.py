@@ -20,6 +20,7 @@ from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
 from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
 from tests.sandbox.kubectl.kubectls import find
+from tests.sandboxes import own
 
 LIMIT = 60.0
 """Seconds that one command may take."""
@@ -84,7 +85,7 @@ def performance(chapter: Chapter, version: str) -> Iterator[Performance]:
 
 @contextlib.contextmanager
 def _world(_: Path, version: str) -> Iterator[Path]:
-    name = f"kubectl-{version.replace('.', '-')}"
+    name = own(f"kubectl-{version.replace('.', '-')}")
     try:
         yield bring_up(name, nodes=1).kubeconfig
     finally:

@@ -14,9 +14,10 @@ import pytest
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.kubectl.kubectls import VERSIONS, find
 from tests.sandbox.node.terminals import Terminal
+from tests.sandboxes import own
 
 pytestmark = pytest.mark.net
-NAME = "kubectl-terminal"
+NAME = own("kubectl-tty")
 
 
 class Person:

@@ -60,7 +60,7 @@ class Traces:
         return cls(
             found.plan.path,
             frozenset(inside - _namespaces(Path("/proc/self"))),
-            root_of(found.plan.name),
+            root_of(found.plan.path),
         )
 
     def seen(self) -> list[str]:

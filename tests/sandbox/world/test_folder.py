@@ -64,6 +64,24 @@ def test_a_folder_that_is_not_there_is_not_made_to_look_at_it(place: Place) -> N
     assert list(place.base.iterdir()) == []
 
 
+def test_a_base_that_the_end_of_the_last_sandbox_removes_meanwhile_is_made_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place.folder()
+    make, made = Path.mkdir, [place.base]
+
+    def remove_before(path: Path, mode: int = 0o777) -> None:
+        if path == folder.path and made:
+            made.pop().rmdir()
+        make(path, mode=mode)
+
+    monkeypatch.setattr(Path, "mkdir", remove_before)
+    claim = folder.claim(make=True)
+    assert claim is not None
+    assert not made
+    claim.release()
+
+
 def test_folders_are_closed_to_others(place: Place) -> None:
     claim = place.folder().claim(make=True)
     assert claim is not None
