@@ -70,7 +70,7 @@ def test_a_token_for_any_of_arms_names_is_good(direct: Direct, audience: str) ->
     [
         ("GET", "resourceGroups?x=1", 400, "MissingApiVersionParameter"),
         ("GET", "resourceGroups?api-version=1", 400, "InvalidApiVersionParameter"),
-        ("GET", f"/subscriptions/{uuid.uuid4()}/resourceGroups", 404, "SubscriptionNotFound"),
+        ("GET", f"/subscriptions/{uuid.UUID(int=1)}/resourceGroups", 404, "SubscriptionNotFound"),
         ("GET", "resourceGroups/nowhere", 404, "ResourceGroupNotFound"),
         ("GET", f"resourceGroups/nowhere/{IDENTITIES}/x", 404, "ResourceGroupNotFound"),
         ("GET", f"resourceGroups/aks-west-experimental/{IDENTITIES}/x", 404, "ResourceNotFound"),
