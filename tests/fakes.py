@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.errors import TokenUnavailable
+from podidentity.core.errors import NotReady, TokenUnavailable
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
+from podidentity.core.permission import Use
 from podidentity.core.ports import Clock, Origin, Proof, Verdict
 from podidentity.core.resources import (
     BINDING_LABEL,
+    AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
+    AzurePodIdentityException,
     IdentityType,
     Pod,
+    WorkloadIdentity,
 )
-from podidentity.core.tokens import AccessToken
+from podidentity.core.tokens import AccessToken, Grant
 
 NOW = 1_795_600_000.0
 CLIENT = "11111111-2222-3333-4444-555555555555"
@@ -81,10 +85,14 @@ class ImpatientClock(FakeClock):
 
 
 class FakeTokenSource:
-    """Gives `token-1`, `token-2`, …, or fails as told; remembers who asked for what."""
+    """Gives `token-1`, `token-2`, …, or fails as told; remembers who asked for what.
+
+    A TokenSource and a TokenIssuer.
+    """
 
     def __init__(self, *, life: int = 86_399) -> None:
         self.asked: list[tuple[AzureIdentity, str, bool]] = []
+        self.grants: list[Grant] = []
         self.failures: list[TokenUnavailable] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -92,9 +100,22 @@ class FakeTokenSource:
         self.life = life
         self.now: Callable[[], float] = lambda: NOW
 
+    def credential(self, grant: Grant) -> Hashable:
+        return (grant.identity.type, grant.identity.client_id)
+
+    async def ready(self, grant: Grant) -> Hashable:
+        return self.credential(grant)
+
     async def fetch(
-        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> tuple[AccessToken, Origin]:
+        return await self.issue(grant, resource, bypass_cache=bypass_cache), Origin.IMDS
+
+    async def issue(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False
+    ) -> AccessToken:
+        identity = grant.identity
+        self.grants.append(grant)
         self.asked.append((identity, resource, bypass_cache))
         number = len(self.asked)
         self.begun.set()
@@ -102,14 +123,32 @@ class FakeTokenSource:
         if self.failures:
             raise self.failures.pop(0)
         now = int(self.now())
-        token = AccessToken(
+        return AccessToken(
             value=f"token-{number}",
             client_id=identity.client_id,
             expires_on=now + self.life,
             not_before=now,
             resource=resource,
         )
-        return token, Origin.IMDS
+
+
+class FakePermissions:
+    """Permits what the test says; remembers what was asked."""
+
+    def __init__(self, *, allowed: bool = True) -> None:
+        self.allowed: dict[Use, bool] = {}
+        self.default = allowed
+        self.asked: list[Use] = []
+        self.failure: NotReady | None = None
+
+    def known(self, use: Use) -> bool | None:
+        return self.allowed.get(use)
+
+    async def ask(self, use: Use) -> bool:
+        self.asked.append(use)
+        if self.failure is not None:
+            raise self.failure
+        return self.allowed.setdefault(use, self.default)
 
 
 class FakeAttestor:
@@ -173,6 +212,9 @@ def cluster(clock: Clock, *objects: Any) -> WatchedCluster:
         pods=[each for each in objects if isinstance(each, Pod)],
         identities=[each for each in objects if isinstance(each, AzureIdentity)],
         bindings=[each for each in objects if isinstance(each, AzureIdentityBinding)],
+        exceptions=[each for each in objects if isinstance(each, AzurePodIdentityException)],
+        assigned=[each for each in objects if isinstance(each, AzureAssignedIdentity)],
+        accounts=[each for each in objects if isinstance(each, WorkloadIdentity)],
     )
 
 

@@ -42,11 +42,11 @@ def test_a_pod_whose_address_changes_is_found_by_the_new_one_only(clock: FakeClo
 
 def test_what_is_removed_is_found_no_more(clock: FakeClock) -> None:
     known = cluster(clock, pod(), identity(), binding())
-    known.put_binding(BAD)
+    known.put(BAD)
     known.remove_pod(ObjectRef("shop", "orders-0"))
-    known.remove_identity(ObjectRef("shop", "orders"))
-    known.remove_binding(ObjectRef("shop", "orders-binding"))
-    known.remove_binding(BAD.ref)
+    known.remove("AzureIdentity", ObjectRef("shop", "orders"))
+    known.remove("AzureIdentityBinding", ObjectRef("shop", "orders-binding"))
+    known.remove("AzureIdentityBinding", BAD.ref)
     known.remove_pod(ObjectRef("shop", "never-there"))
     assert not known.pods_at(ADDRESS)
     assert known.identity(ObjectRef("shop", "orders")) is None
@@ -66,11 +66,11 @@ def test_bindings_are_found_by_namespace_and_exact_selector(clock: FakeClock) ->
 def test_a_binding_that_becomes_malformed_selects_nobody(clock: FakeClock) -> None:
     known = cluster(clock, binding())
     bad = Malformed(ref=ObjectRef("shop", "orders-binding"), kind="AzureIdentityBinding", why="x")
-    known.put_binding(bad)
+    known.put(bad)
     assert not known.bindings("shop", "orders")
     assert list(known.malformed_bindings("shop")) == [bad]
     assert known.namespaces_with("orders") == []
-    known.put_binding(binding())
+    known.put(binding())
     assert list(known.bindings("shop", "orders")) == [binding()]
     assert not known.malformed_bindings("shop")
 
@@ -79,7 +79,7 @@ def test_a_binding_that_changes_its_selector_is_found_by_the_new_one_only(
     clock: FakeClock,
 ) -> None:
     known = cluster(clock, binding())
-    known.put_binding(binding(selector="other"))
+    known.put(binding(selector="other"))
     assert not known.bindings("shop", "orders")
     assert len(known.bindings("shop", "other")) == 1
 
@@ -123,12 +123,12 @@ def test_a_change_of_binding_or_identity_counts_for_the_pods_of_its_namespace(
     assert known.changed_at(pod()) == -50
     assert known.changed_at(neighbour) == -inf
     clock.advance(5)
-    known.put_identity(identity())
+    known.put(identity())
     assert known.changed_at(pod()) == -50, "it is the same as before"
-    known.remove_identity(identity().ref)
+    known.remove("AzureIdentity", identity().ref)
     assert known.changed_at(pod()) == 5
     clock.advance(1)
-    known.put_binding(binding(weight=3))
+    known.put(binding(weight=3))
     assert known.changed_at(pod()) == 6
     assert known.changed_at(neighbour) == -inf
 
@@ -137,8 +137,8 @@ async def test_who_waits_is_woken_by_each_kind_of_change(clock: FakeClock) -> No
     known = WatchedCluster(clock)
     changes = [
         lambda: known.put_pod(pod()),
-        lambda: known.put_identity(identity()),
-        lambda: known.put_binding(binding()),
+        lambda: known.put(identity()),
+        lambda: known.put(binding()),
         lambda: known.remove_pod(pod().ref),
         known.mark_synced,
     ]
@@ -159,9 +159,9 @@ async def test_what_changes_nothing_wakes_nobody(clock: FakeClock) -> None:
     known = cluster(clock, pod(), identity(), binding())
     waiting = asyncio.ensure_future(known.changed())
     known.put_pod(pod())
-    known.put_identity(identity())
-    known.put_binding(binding())
-    known.remove_binding(ObjectRef("shop", "never-there"))
+    known.put(identity())
+    known.put(binding())
+    known.remove("AzureIdentityBinding", ObjectRef("shop", "never-there"))
     await asyncio.sleep(0)
     assert not waiting.done()
     waiting.cancel()
@@ -169,7 +169,7 @@ async def test_what_changes_nothing_wakes_nobody(clock: FakeClock) -> None:
 
 def test_lists_for_people_are_in_order(clock: FakeClock) -> None:
     known = cluster(clock, pod("b"), pod("a"), identity("z"), identity("y"), binding("d"))
-    known.put_binding(BAD)
+    known.put(BAD)
     assert [each.ref.name for each in known.pods()] == ["a", "b"]
     assert [each.ref.name for each in known.all_identities()] == ["y", "z"]
     assert [each.ref.name for each in known.all_bindings()] == ["bad", "d"]

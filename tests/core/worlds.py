@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     BINDING_LABEL,
+    AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
+    AzurePodIdentityException,
     IdentityType,
     Malformed,
     Phase,
     Pod,
+    WorkloadIdentity,
 )
 
 NAMESPACES = ["blue", "green"]
@@ -74,6 +77,9 @@ class World:
     all_bindings: list[AzureIdentityBinding] = field(default_factory=list)
     identities: list[AzureIdentity | Malformed] = field(default_factory=list)
     bad_bindings: list[Malformed] = field(default_factory=list)
+    all_exceptions: list[AzurePodIdentityException] = field(default_factory=list)
+    records: list[AzureAssignedIdentity] = field(default_factory=list)
+    accounts: list[WorkloadIdentity | Malformed] = field(default_factory=list)
 
     def bindings(self, namespace: str, selector: str) -> list[AzureIdentityBinding]:
         return [
@@ -91,6 +97,15 @@ class World:
     def namespaces_with(self, selector: str) -> list[str]:
         found = {each.ref.namespace for each in self.all_bindings if each.selector == selector}
         return sorted(found)
+
+    def exceptions(self, namespace: str) -> list[AzurePodIdentityException]:
+        return [each for each in self.all_exceptions if each.ref.namespace == namespace]
+
+    def assigned(self, pod: ObjectRef) -> list[AzureAssignedIdentity]:
+        return [each for each in self.records if each.pod == pod]
+
+    def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
+        return next((each for each in self.accounts if each.ref == service_account), None)
 
 
 @st.composite

@@ -143,8 +143,8 @@ async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() ->
     asking = await world.asking()
     for _ in range(4):
         world.clock.advance(0.5)
-        world.cluster.put_identity(identity(resource_id=None, object_id=None))
-        world.cluster.remove_identity(identity().ref)
+        world.cluster.put(identity(resource_id=None, object_id=None))
+        world.cluster.remove("AzureIdentity", identity().ref)
         await asyncio.sleep(0)
     assert isinstance((await asking).error, UnknownCaller)
 

@@ -18,7 +18,7 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import IdentityType, Malformed
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.wire.imds_client import NotYetAttached
+from podidentity.wire.imds_client import NotYetKnown
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -78,7 +78,7 @@ async def test_a_young_pod_is_held_until_its_binding_comes() -> None:
     world = World(pod(started=NOW - 3), identity())
     asking = await world.asking()
     assert world.clock.slept == [5.0], "8 s after its start"
-    world.cluster.put_binding(binding())
+    world.cluster.put(binding())
     assert (await asking).token is not None
 
 
@@ -91,17 +91,17 @@ async def test_a_held_pod_is_refused_when_the_hold_is_over() -> None:
 
 async def test_a_change_in_its_namespace_holds_a_pod_from_then_on() -> None:
     world = World(pod(started=OLD), identity())
-    world.cluster.put_binding(binding(selector="another"))
+    world.cluster.put(binding(selector="another"))
     world.clock.advance(3)
     asking = await world.asking()
     assert world.clock.slept == [5.0]
-    world.cluster.put_binding(binding())
+    world.cluster.put(binding())
     assert (await asking).token is not None
 
 
 async def test_a_change_in_another_namespace_holds_nobody_here() -> None:
     world = World(pod(started=OLD), identity())
-    world.cluster.put_binding(binding(ref=ObjectRef("other", "b"), selector="x"))
+    world.cluster.put(binding(ref=ObjectRef("other", "b"), selector="x"))
     assert reason(await world.ask()) is Reason.NO_BINDING
     assert world.clock.slept == []
 
@@ -109,9 +109,9 @@ async def test_a_change_in_another_namespace_holds_nobody_here() -> None:
 async def test_an_identity_that_is_corrected_within_the_hold_serves_the_held_request() -> None:
     world = World(pod(started=OLD), binding())
     bad = Malformed(ref=identity().ref, kind="AzureIdentity", why="spec.clientID is missing")
-    world.cluster.put_identity(bad)
+    world.cluster.put(bad)
     asking = await world.asking()
-    world.cluster.put_identity(identity())
+    world.cluster.put(identity())
     assert (await asking).identity == identity()
 
 
@@ -172,7 +172,7 @@ async def test_bypass_cache_reaches_the_source() -> None:
 
 async def test_an_identity_attached_a_moment_ago_is_asked_for_again_within_the_hold() -> None:
     world = World(pod(), identity(), binding())
-    absent = NotYetAttached("Identity not found", status=400, error="invalid_request")
+    absent = NotYetKnown("Identity not found", status=400, error="invalid_request")
     world.tokens.failures = [absent, absent]
     asking = await world.asking()
     world.clock.advance(1)
@@ -187,9 +187,9 @@ async def test_an_identity_attached_a_moment_ago_is_asked_for_again_within_the_h
 
 async def test_an_identity_that_is_not_attached_is_refused_when_the_hold_is_over() -> None:
     world = World(pod(started=OLD), identity(), binding())
-    world.tokens.failures = [NotYetAttached("Identity not found", status=400, error="x")]
+    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")]
     outcome = await world.ask()
-    assert isinstance(outcome.error, NotYetAttached)
+    assert isinstance(outcome.error, NotYetKnown)
     assert len(world.tokens.asked) == 1
 
 

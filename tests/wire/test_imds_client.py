@@ -15,7 +15,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ids import ClientId
 from podidentity.core.tokens import AccessToken
-from podidentity.wire.imds_client import NotYetAttached, parse_answer, render_request
+from podidentity.wire.imds_client import NotYetKnown, parse_answer, render_request
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, jwt
 
 ID = ClientId.parse(CLIENT)
@@ -150,12 +150,12 @@ def test_a_refusal_of_imds_is_passed_on(
     with pytest.raises(TokenRefused) as caught:
         parse(status, json.dumps(body).encode())
     assert (caught.value.status, caught.value.error, str(caught.value)) == (status, error, told)
-    assert not isinstance(caught.value, NotYetAttached)
+    assert not isinstance(caught.value, NotYetKnown)
 
 
 def test_an_identity_that_imds_does_not_know_may_come_yet() -> None:
     body = {"error": "invalid_request", "error_description": "Identity not found"}
-    with pytest.raises(NotYetAttached):
+    with pytest.raises(NotYetKnown):
         parse(400, json.dumps(body).encode())
 
 

@@ -8,15 +8,15 @@ https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#rat
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Self
 
 import httpx2
 
 from podidentity.core.errors import TokenSourceDown
-from podidentity.core.ports import Clock, Origin
-from podidentity.core.resources import AzureIdentity
-from podidentity.core.tokens import AccessToken
+from podidentity.core.ports import Clock
+from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.imds_client import parse_answer, render_request
 
 AT_ONCE = 5
@@ -37,7 +37,7 @@ class Metadata:
 
 
 class Imds:
-    """One IMDS; a core.ports.TokenSource. Close it when done."""
+    """One IMDS; a core.ports.TokenIssuer. Close it when done."""
 
     def __init__(self, client: httpx2.AsyncClient, clock: Clock, *, seconds: float) -> None:
         self._client = client
@@ -63,23 +63,31 @@ class Imds:
         """Close all connections."""
         await self._client.aclose()
 
-    async def fetch(
-        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
-    ) -> tuple[AccessToken, Origin]:
-        """Return a token of `identity` for `resource`; raise a TokenUnavailable."""
-        if identity.client_id is None:
-            raise TokenSourceDown(f"AzureIdentity {identity.ref} has no client id to ask IMDS for")
-        target = render_request(identity.client_id, resource, bypass_cache=bypass_cache)
+    def credential(self, grant: Grant) -> Hashable:
+        """Return what decides which token it is: the id that IMDS is asked by."""
+        identity = grant.identity
+        named = identity.client_id or identity.resource_id or identity.object_id
+        # What the answer is checked against is part of it: another's wrong field spoils nothing.
+        return ("imds", named, identity.resource_id, identity.system_assigned)
+
+    async def ready(self, grant: Grant) -> Hashable:
+        """Return the same: there is nothing to read first."""
+        return self.credential(grant)
+
+    async def issue(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False
+    ) -> AccessToken:
+        """Return a token of the grant's identity for `resource`; raise a TokenUnavailable."""
+        target = render_request(grant.identity, resource, bypass_cache=bypass_cache)
         answer, headers = await self._get(target, accept="application/json")
-        token = parse_answer(
+        return parse_answer(
             answer.status,
             answer.body,
-            client_id=identity.client_id,
+            identity=grant.identity,
             resource=resource,
             now=self._clock.time(),
             retry_after=headers.get("Retry-After", ""),
         )
-        return token, Origin.IMDS
 
     async def metadata(self, target: str, accept: str) -> Metadata:
         """Return what IMDS answers for path and query `target`; raise TokenSourceDown."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from podidentity.core.entitlements import Entitlement, Match
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import Entitlement, Match
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import BINDING_LABEL
 

@@ -11,9 +11,9 @@ from podidentity.cli.azure_access import asking, host_name
 from podidentity.cli.chain import Fact, Node, State
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
+from podidentity.core.entitlements import Entitlement
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import Entitlement
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.wire.kube import NODES, PODS
 

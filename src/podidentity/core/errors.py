@@ -7,6 +7,7 @@
     ├── Refused               the rules say no; carries the Refusal
     ├── TokenUnavailable      entitled, but there is no token
     │   ├── TokenRefused      whoever issues tokens said no; asking again does not help
+    │   │   └── NotYetKnown   …or it has not heard of the identity yet, which may pass
     │   ├── TokenThrottled    too many requests; carries when to ask again
     │   └── TokenSourceDown   whoever issues tokens cannot be reached or makes no sense
     └── NotReady              this agent cannot decide yet
@@ -59,6 +60,10 @@ class TokenRefused(TokenUnavailable):
         super().__init__(message)
         self.status = status
         self.error = error
+
+
+class NotYetKnown(TokenRefused):
+    """Entra or IMDS knows no such identity, credential or attachment: wrong, or a moment old."""
 
 
 class TokenThrottled(TokenUnavailable):

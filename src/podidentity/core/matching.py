@@ -1,9 +1,10 @@
 """Which identities a pod may use, and for each that it may not, why.
 
-The chain is label → binding → identity, all three in the pod's own namespace:
+Three ways lead to an identity, and the first that applies is taken:
 
-* the pod's label `aadpodidbinding` and the binding's selector are equal, exactly and with case;
-* the binding names an AzureIdentity of its own namespace.
+* an AzurePodIdentityException of the pod's namespace: the pod is answered by the node's IMDS;
+* the label `aadpodidbinding`: label → binding → identity, all three in the pod's own namespace;
+* without that label, the pod's service account, annotated for azure-workload-identity.
 
 The result lists what the pod is entitled to, best first, beside the refusals, so that the same
 walk answers a request, fills a log line and prints `podidentity explain`.
@@ -11,76 +12,62 @@ walk answers a request, fills a log line and prints `podidentity explain`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
+from podidentity.core.entitlements import Basis, Directory, Entitlement, Match
+from podidentity.core.excepting import excepting, ignored
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
     AzureIdentityBinding,
+    AzurePodIdentityException,
+    Entra,
+    Federation,
     IdentityType,
     Malformed,
     Pod,
 )
-
-SERVED = frozenset({IdentityType.USER_ASSIGNED})
-"""The types of identity that this release serves."""
-
-
-class Directory(Protocol):
-    """The cluster's custom resources, as far as the rules look at them."""
-
-    def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector, in any order."""
-
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
-        """Return the bindings of a namespace that cannot be used."""
-
-    def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
-        """Return the identity of that name, or why it cannot be used, or None."""
-
-    def namespaces_with(self, selector: str) -> Sequence[str]:
-        """Return the namespaces that have a binding with this selector, sorted."""
+from podidentity.core.usability import (
+    STRICT,
+    Rules,
+    assignment,
+    malformed,
+    not_assigned,
+    unusable,
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entitlement:
-    """An identity that a pod may use, and the binding that says so."""
-
-    identity: AzureIdentity
-    binding: AzureIdentityBinding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """What a pod may use, best first: highest weight, then the identity's name."""
-
-    pod: Pod
-    bindings: tuple[AzureIdentityBinding, ...] = ()
-    """The bindings that select the pod, usable or not."""
-    entitlements: tuple[Entitlement, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    """Why the rest, or everything, was refused; the first one is the one to tell."""
-
-
-def match(pod: Pod, directory: Directory) -> Match:
-    """Return what `pod` may use; never empty on both sides."""
+def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
+    """Return what `pod` may use: an exception, entitlements or refusals, never none of them."""
     closed = _closed(pod)
     if closed is not None:
         return Match(pod=pod, refusals=(closed,))
-    bindings = tuple(sorted(directory.bindings(pod.ref.namespace, pod.selector), key=_order))
+    exceptions = directory.exceptions(pod.ref.namespace)
+    found = excepting(pod, exceptions, rules)
+    if found is not None:
+        return Match(pod=pod, exception=found)
+    if pod.selector:
+        return _by_label(pod, directory, rules)
+    return _by_service_account(pod, directory, rules, exceptions)
+
+
+def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
+    bindings = tuple(sorted(_bindings(pod, directory, rules), key=_order))
+    records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
     for binding in bindings:
         found = directory.identity(ObjectRef(binding.ref.namespace, binding.identity))
-        if isinstance(found, AzureIdentity) and found.type in SERVED:
+        refusal = unusable(binding, found, pod, rules)
+        if refusal is not None:
+            refusals.append(refusal)
+        elif isinstance(found, AzureIdentity) and found.ref not in entitled:
             # Two bindings of one identity: the first, and so the heavier, stands.
-            entitled.setdefault(found.ref, Entitlement(identity=found, binding=binding))
-        else:
-            refusals.append(_no_identity(binding, found))
+            record = assignment(records, pod, found.ref)
+            awaited = not_assigned(pod, found, record) if rules.standard else None
+            entitled[found.ref] = Entitlement(identity=found, binding=binding, awaited=awaited)
     if not bindings:
         refusals.append(_no_binding(pod, directory))
     return Match(
@@ -91,21 +78,46 @@ def match(pod: Pod, directory: Directory) -> Match:
     )
 
 
-def _order(binding: AzureIdentityBinding) -> tuple[int, str, str]:
-    return (-binding.weight, binding.identity, binding.ref.name)
+def _bindings(pod: Pod, directory: Directory, rules: Rules) -> Iterable[AzureIdentityBinding]:
+    if not rules.cross_namespace:
+        return directory.bindings(pod.ref.namespace, pod.selector)
+    return (
+        binding
+        for namespace in directory.namespaces_with(pod.selector)
+        for binding in directory.bindings(namespace, pod.selector)
+    )
+
+
+def _order(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+    return (-binding.weight, binding.identity, binding.ref)
+
+
+def _by_service_account(
+    pod: Pod, directory: Directory, rules: Rules, exceptions: Sequence[AzurePodIdentityException]
+) -> Match:
+    account = ObjectRef(pod.ref.namespace, pod.service_account)
+    found = directory.workload_identity(account)
+    if found is None:
+        idle = ignored(pod, exceptions, rules)
+        return Match(pod=pod, refusals=(idle or _no_label(pod),))
+    if isinstance(found, Malformed):
+        return Match(pod=pod, refusals=(malformed(found),))
+    tenant = found.tenant or rules.tenant
+    if tenant is None:
+        return Match(pod=pod, refusals=(_no_tenant(account),))
+    identity = AzureIdentity(
+        ref=account,
+        type=IdentityType.FEDERATED,
+        client_id=found.client_id,
+        entra=Entra(tenant=tenant, federation=Federation()),
+    )
+    return Match(
+        pod=pod, entitlements=(Entitlement(identity=identity, basis=Basis.SERVICE_ACCOUNT),)
+    )
 
 
 def _closed(pod: Pod) -> Refusal | None:
-    """Return why no binding is even looked at, if so."""
-    if not pod.selector:
-        return Refusal(
-            reason=Reason.NO_LABEL,
-            message=f"Pod {pod.ref} has no label {BINDING_LABEL}.",
-            next_step=f"Label it {BINDING_LABEL}=SELECTOR, SELECTOR being that of a binding in "
-            f"namespace {pod.ref.namespace}.",
-            about=pod.ref,
-            told="Identity not found",
-        )
+    """Return why nothing is even looked at, if so."""
     if pod.host_network:
         return Refusal(
             reason=Reason.HOST_NETWORK,
@@ -123,12 +135,34 @@ def _closed(pod: Pod) -> Refusal | None:
     return None
 
 
+def _no_label(pod: Pod) -> Refusal:
+    return Refusal(
+        reason=Reason.NO_LABEL,
+        message=f"Pod {pod.ref} has no label {BINDING_LABEL}, and its service account "
+        f"{pod.service_account} is not annotated with azure.workload.identity/client-id.",
+        next_step=f"Label it {BINDING_LABEL}=SELECTOR, SELECTOR being that of a binding in "
+        f"namespace {pod.ref.namespace}.",
+        about=pod.ref,
+        told="Identity not found",
+    )
+
+
+def _no_tenant(account: ObjectRef) -> Refusal:
+    return Refusal(
+        reason=Reason.NO_TENANT,
+        message=f"ServiceAccount {account} names a client id but no tenant, and NMI was told none.",
+        next_step="Annotate it with azure.workload.identity/tenant-id, or start NMI with "
+        "--tenant-id.",
+        about=account,
+    )
+
+
 def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
-    malformed = directory.malformed_bindings(namespace)
-    if malformed:
-        first = malformed[0]
+    malformed_ones = directory.malformed_bindings(namespace)
+    if malformed_ones:
+        first = malformed_ones[0]
         return Refusal(
             reason=Reason.MALFORMED_BINDING,
             message=f"{told} AzureIdentityBinding {first.ref} cannot be used: {first.why}.",
@@ -152,29 +186,4 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
         next_step=f"Create one (podidentity add --namespace {namespace} --binding-selector "
         f"{selector} …), or correct the pod's label {BINDING_LABEL}.",
         about=pod.ref,
-    )
-
-
-def _no_identity(binding: AzureIdentityBinding, found: AzureIdentity | Malformed | None) -> Refusal:
-    if isinstance(found, AzureIdentity):
-        return Refusal(
-            reason=Reason.UNSERVED_TYPE,
-            message=f"AzureIdentity {found.ref} has type {int(found.type)}, which this release "
-            "does not serve.",
-            next_step="Use a user-assigned managed identity (type 0).",
-            about=found.ref,
-        )
-    if found is not None:
-        return Refusal(
-            reason=Reason.MALFORMED_IDENTITY,
-            message=f"AzureIdentity {found.ref} cannot be used: {found.why}.",
-            next_step=f"Correct AzureIdentity {found.ref}.",
-            about=found.ref,
-        )
-    return Refusal(
-        reason=Reason.NO_IDENTITY,
-        message=f"AzureIdentityBinding {binding.ref} names AzureIdentity {binding.identity!r}, "
-        f"which does not exist in namespace {binding.ref.namespace}.",
-        next_step="Create that AzureIdentity, or correct the binding's spec.azureIdentity.",
-        about=binding.ref,
     )

@@ -6,15 +6,16 @@ how: an HTTP call, a netlink question or a dictionary are all the same to a serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from podidentity.core.entitlements import Directory
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import Directory
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.tokens import AccessToken
+from podidentity.core.permission import Use
+from podidentity.core.resources import Pod
+from podidentity.core.tokens import AccessToken, Grant
 
 
 class Clock(Protocol):
@@ -37,6 +38,10 @@ class Cluster(Directory, Protocol):
     def synced(self) -> bool:
         """Whether every list has been read once; before that nothing can be refused for good."""
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with each change: what was decided at an older one may be wrong."""
+
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods of this node whose status has the address and that have not ended."""
 
@@ -57,13 +62,45 @@ class Cluster(Directory, Protocol):
         """Return at the next change of a pod, a binding or an identity."""
 
 
+class Permissions(Protocol):
+    """What the cluster's RBAC says of service accounts and identities."""
+
+    def known(self, use: Use) -> bool | None:
+        """Return the decision if it is known and fresh, without asking anybody."""
+
+    async def ask(self, use: Use) -> bool:
+        """Return the decision, asking at most once however many wait; raise NotReady.
+
+        An older decision outlives the absence of whoever is asked.
+        """
+
+
+class TokenIssuer(Protocol):
+    """One kind of source of tokens: IMDS, or Entra."""
+
+    def credential(self, grant: Grant) -> Hashable | None:
+        """Return all that decides which token `grant` gets but the audience, credential included.
+
+        Equal values mean the same token. None where something must be read first: then `ready`.
+        No secret is in it or in its `repr`, only a keyed digest.
+        """
+
+    async def ready(self, grant: Grant) -> Hashable:
+        """Return `credential`, after reading what it takes; raise a TokenUnavailable."""
+
+    async def issue(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False
+    ) -> AccessToken:
+        """Return a new token for the audience `resource`; raise a TokenUnavailable."""
+
+
 class TokenSource(Protocol):
-    """Where tokens come from."""
+    """Where the services have tokens from."""
 
     async def fetch(
-        self, identity: AzureIdentity, resource: str, *, bypass_cache: bool = False
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> tuple[AccessToken, Origin]:
-        """Return a token of `identity` for `resource`, and where it came from.
+        """Return a token of `grant` for `resource`, and where it came from.
 
         Raises a TokenUnavailable.
         """
@@ -74,6 +111,7 @@ class Origin(StrEnum):
 
     CACHE = "cache"
     IMDS = "imds"
+    ENTRA = "entra"
     SHARED = "shared"
     """Another request's fetch, already under way."""
 

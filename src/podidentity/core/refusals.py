@@ -17,12 +17,17 @@ class Reason(StrEnum):
     """The kinds of refusal; values are stable, for logs and metrics."""
 
     NO_LABEL = "NoLabel"
+    EXCEPTION_IGNORED = "ExceptionIgnored"
     NO_BINDING = "NoBinding"
     OTHER_NAMESPACE = "OtherNamespace"
     NO_IDENTITY = "NoIdentity"
     MALFORMED_BINDING = "MalformedBinding"
     MALFORMED_IDENTITY = "MalformedIdentity"
-    UNSERVED_TYPE = "UnservedType"
+    UNKNOWN_AUTHORITY = "UnknownAuthority"
+    FOREIGN_SECRET = "ForeignSecret"  # noqa: S105 - a reason
+    NO_TENANT = "NoTenant"
+    NOT_ASSIGNED = "NotAssigned"
+    NOT_PERMITTED = "NotPermitted"
     HOST_NETWORK = "HostNetwork"
     POD_ENDED = "PodEnded"
     NOT_AMONG = "NotAmongThePodsIdentities"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 
 BINDING_LABEL = "aadpodidbinding"
@@ -29,15 +30,62 @@ class IdentityType(IntEnum):
     FEDERATED = 3
 
 
+SYSTEM_ASSIGNED = "system-assigned"
+"""`spec.resourceID` of the AzureIdentity that stands for the node's own identity."""
+
+
+class Subject(StrEnum):
+    """Whom the assertion of a federated identity names; values are those of the manifest."""
+
+    POD = "pod"
+    """The pod's own service account: Entra decides for each one."""
+    IDENTITY = "identity"
+    """A service account of the identity's own: one credential in Entra, however many pods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """How a type 3 identity gets its assertion."""
+
+    subject: Subject = Subject.POD
+    audience: str = ""
+    """What the assertion is made out to; "": what the cloud expects."""
+    via: ResourceId | None = None
+    """A managed identity whose token is the assertion: for an app of another tenant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entra:
+    """How Entra is asked for an identity of type 1, 2 or 3."""
+
+    tenant: Tenant
+    authority: Authority | None = None
+    """None: that of the agent's cloud."""
+    auxiliary_tenants: tuple[Tenant, ...] = ()
+    """Other tenants in which tokens may be asked for."""
+    secret: ObjectRef | None = None
+    """The Kubernetes secret of types 1 and 2."""
+    federation: Federation | None = None
+    """Of type 3."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureIdentity:
-    """An identity that a namespace asks to use; for type 0 at least one of the two ids is there."""
+    """An identity that a namespace asks to use.
+
+    Type 0 has a client id, or is system-assigned; the others have a client id and `entra`.
+    """
 
     ref: ObjectRef
     type: IdentityType
     client_id: ClientId | None = None
     resource_id: ResourceId | None = None
     object_id: ObjectId | None = None
+    system_assigned: bool = False
+    """The identity of the node's machine itself."""
+    namespaced: bool = False
+    """Bound to its namespace even where an operator lets identities cross namespaces."""
+    entra: Entra | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +98,49 @@ class AzureIdentityBinding:
     selector: str
     """Never empty."""
     weight: int = 0
+
+
+class Assignment(StrEnum):
+    """How far an identity is on its way to the pod's node; the words of `status.status`."""
+
+    CREATED = "Created"
+    ASSIGNED = "Assigned"
+    UNASSIGNED = "Unassigned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzureAssignedIdentity:
+    """The controller's word that an identity is on the pod's node, and nothing else.
+
+    The copies of identity and binding that the object carries are not read: whoever can write
+    one could put anything into them.
+    """
+
+    ref: ObjectRef
+    pod: ObjectRef
+    identity: ObjectRef
+    node: str
+    state: Assignment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzurePodIdentityException:
+    """Pods of its namespace with all these labels are answered by the node's own IMDS."""
+
+    ref: ObjectRef
+    pod_labels: Mapping[str, str] = field(hash=False)
+    identities: tuple[ClientId | ResourceId, ...] = ()
+    """What they may ask for; empty: anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadIdentity:
+    """What azure-workload-identity's annotations of a service account say."""
+
+    ref: ObjectRef
+    client_id: ClientId
+    tenant: Tenant | None = None
+    """None: the one that the agent was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,15 @@ with `Ambiguity.REJECT` several identities are refused, as IMDS itself does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
-from podidentity.core.matching import Entitlement, Match
+from podidentity.core.entitlements import Basis, Entitlement, Match
+from podidentity.core.errors import InvalidRequest
+from podidentity.core.excepting import identity_of_the_node
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import AzureIdentity
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.tokens import Grant, TokenRequest
 
 
 class Ambiguity(StrEnum):
@@ -24,18 +27,40 @@ class Ambiguity(StrEnum):
 
 def select(
     match: Match, request: TokenRequest, ambiguity: Ambiguity = Ambiguity.WEIGHT
-) -> Entitlement | Refusal:
-    """Return the entitlement that answers `request`, or why none does."""
+) -> tuple[Entitlement, ...] | Refusal:
+    """Return the entitlements that may answer `request`, best first, or why none does.
+
+    More than one only where the request names none: the first that is permitted answers.
+    """
+    if match.exception is not None:
+        found = identity_of_the_node(match.pod, match.exception, request)
+        if isinstance(found, Refusal):
+            return found
+        return (Entitlement(identity=found, basis=Basis.EXCEPTION),)
     if not match.entitlements:
         return match.refusals[0]
     if request.asked is None:
         if len(match.entitlements) > 1 and ambiguity is Ambiguity.REJECT:
             return _several(match)
-        return match.entitlements[0]
+        return match.entitlements
     for entitlement in match.entitlements:
         if _answers(entitlement.identity, request):
-            return entitlement
-    return _not_among(match, request)
+            return (entitlement,)
+    return not_among(match, request, match.entitlements)
+
+
+def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
+    """Return what the rules give `pod`; raise InvalidRequest for a tenant that is not its own."""
+    identity, tenant = entitlement.identity, request.tenant
+    entra = identity.entra
+    if tenant is None or entra is None or tenant == entra.tenant:
+        # IMDS issues tokens of its own tenant only, and ignores what else it is told.
+        return Grant(identity=identity, pod=pod)
+    if tenant not in entra.auxiliary_tenants:
+        raise InvalidRequest(
+            f"authority names the tenant {tenant}, which is none of {_name(identity)}"
+        )
+    return Grant(identity=identity, pod=pod, tenant=tenant)
 
 
 def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
@@ -52,15 +77,16 @@ def _name(identity: AzureIdentity) -> str:
     return f"{identity.ref.name} ({known})" if known else identity.ref.name
 
 
-def _usable(match: Match) -> str:
-    return ", ".join(_name(entitlement.identity) for entitlement in match.entitlements)
+def _usable(entitlements: Sequence[Entitlement]) -> str:
+    return ", ".join(_name(entitlement.identity) for entitlement in entitlements) or "none"
 
 
-def _not_among(match: Match, request: TokenRequest) -> Refusal:
+def not_among(match: Match, request: TokenRequest, usable: Sequence[Entitlement]) -> Refusal:
+    """Return the refusal of a request for an identity that is not one of `usable`."""
     return Refusal(
         reason=Reason.NOT_AMONG,
         message=f"Pod {match.pod.ref} may not use the identity {request.asked}. "
-        f"It may use: {_usable(match)}.",
+        f"It may use: {_usable(usable)}.",
         next_step="Ask for one of these, or bind the identity to the pod.",
         about=match.pod.ref,
     )
@@ -69,7 +95,8 @@ def _not_among(match: Match, request: TokenRequest) -> Refusal:
 def _several(match: Match) -> Refusal:
     return Refusal(
         reason=Reason.AMBIGUOUS,
-        message=f"Pod {match.pod.ref} may use several identities and named none: {_usable(match)}.",
+        message=f"Pod {match.pod.ref} may use several identities and named none: "
+        f"{_usable(match.entitlements)}.",
         next_step="Name one by client_id, object_id or msi_res_id.",
         about=match.pod.ref,
         told="Multiple user assigned identities exist, please specify the clientId / resourceId "

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from podidentity.core.authorities import Tenant
 from podidentity.core.ids import ClientId, ObjectId, ResourceId
+from podidentity.core.resources import AzureIdentity, Pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +22,24 @@ class TokenRequest:
     object_id: ObjectId | None = None
     resource_id: ResourceId | None = None
     bypass_cache: bool = False
+    tenant: Tenant | None = None
+    """One of the identity's auxiliary tenants, named by IMDS's parameter `authority`."""
 
     @property
     def asked(self) -> ClientId | ObjectId | ResourceId | None:
         """The id that was asked for, if any."""
         return self.client_id or self.object_id or self.resource_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What the rules gave: a token of `identity` may be fetched for `pod`."""
+
+    identity: AzureIdentity
+    pod: Pod
+    """Whose request it is; it is the subject of a federated identity's assertion."""
+    tenant: Tenant | None = None
+    """An auxiliary tenant; None: the identity's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

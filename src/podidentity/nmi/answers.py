@@ -57,12 +57,17 @@ passes on what the issuer said."""
 
 REFUSALS: dict[Reason, _Row] = {
     Reason.NO_LABEL: _INVALID,
+    Reason.EXCEPTION_IGNORED: _INVALID,
     Reason.NO_BINDING: _ABSENT,
     Reason.OTHER_NAMESPACE: _ABSENT,
     Reason.NO_IDENTITY: _ABSENT,
     Reason.MALFORMED_BINDING: _ABSENT,
     Reason.MALFORMED_IDENTITY: _ABSENT,
-    Reason.UNSERVED_TYPE: _DENIED,
+    Reason.UNKNOWN_AUTHORITY: _DENIED,
+    Reason.FOREIGN_SECRET: _DENIED,
+    Reason.NO_TENANT: _DENIED,
+    Reason.NOT_ASSIGNED: _ABSENT,
+    Reason.NOT_PERMITTED: _DENIED,
     Reason.HOST_NETWORK: _DENIED,
     Reason.POD_ENDED: _DENIED,
     Reason.NOT_AMONG: _DENIED,
@@ -99,7 +104,10 @@ def host_answer(error: PodIdentityError) -> Answer:
     has no identity (404), as it always was, where a client of IMDS is told what IMDS would say.
     """
     told = answer(error)
-    if isinstance(error, Refused) and error.refusal.reason is Reason.NO_LABEL:
+    if isinstance(error, Refused) and error.refusal.reason in {
+        Reason.NO_LABEL,
+        Reason.EXCEPTION_IGNORED,
+    }:
         status, word = _ABSENT
         return told._replace(status=status, error=word)
     return told

@@ -21,13 +21,9 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.service import (
-    STRANGER_WAIT,
-    Caller,
-    Outcome,
-    TokenService,
-    must_be_proven,
-)
+from podidentity.nmi.callers import STRANGER_WAIT, must_be_proven
+from podidentity.nmi.outcomes import Caller, Outcome
+from podidentity.nmi.service import TokenService
 from podidentity.nmi.waiting import awaited
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from podidentity.nmi.service import Caller
+from podidentity.nmi.outcomes import Caller
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 

@@ -24,17 +24,19 @@ from podidentity.adapters.kube import Kube
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.ports import Attestor, Clock
+from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.nmi.host import HostTokenService
+from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
 from podidentity.nmi.probes import Check, Probes
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
-from podidentity.nmi.watches import Watches
+from podidentity.nmi.watches import Scope, Watches
 from podidentity.settings import NmiSettings
 from podidentity.wire.metadata import AllowList
 
@@ -68,7 +70,7 @@ async def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) 
     stack.push_async_callback(listener.close, GRACE)
     kube = Kube.connect(settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False)
     stack.push_async_callback(kube.close)
-    watches = Watches(kube, cluster, settings.node, clock)
+    watches = Watches(kube, cluster, clock, scope=Scope(node=settings.node))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
@@ -98,13 +100,18 @@ def _routes(
         user_agent=_user_agent(settings),
     )
     stack.push_async_callback(imds.close)
-    tokens = TokenCache(imds, clock)
+    tokens = TokenCache(Issuers({IdentityType.USER_ASSIGNED: imds}), clock)
     stack.push_async_callback(tokens.close)
     policy = Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous))
 
     def service(policy: Policy) -> TokenService:
         return TokenService(
-            cluster=cluster, tokens=tokens, attestor=attestor, clock=clock, policy=policy
+            cluster=cluster,
+            tokens=tokens,
+            permissions=None,
+            attestor=attestor,
+            clock=clock,
+            policy=policy,
         )
 
     host = HostTokenService(

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import httptools
 
 from podidentity.nmi.http import Handler, Limits, Request, Response, render
-from podidentity.nmi.service import Caller
+from podidentity.nmi.outcomes import Caller
 from podidentity.wire.imds_server import render_error
 
 LINGER = 2.0

@@ -20,7 +20,8 @@ from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.answers import Answer, answer, host_answer
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.http import Request, Response
-from podidentity.nmi.service import Outcome, TokenService
+from podidentity.nmi.outcomes import Outcome
+from podidentity.nmi.service import TokenService
 from podidentity.telemetry import fields
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds_server import parse_request, render_answer, render_error

@@ -11,29 +11,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from podidentity.core.errors import (
-    NotReady,
-    PodIdentityError,
-    Refused,
-    UnknownCaller,
-    UnprovenCaller,
+from podidentity.core.entitlements import Entitlement
+from podidentity.core.errors import NotYetKnown, PodIdentityError, Refused, UnknownCaller
+from podidentity.core.matching import match
+from podidentity.core.permission import Authorization, not_permitted, use_of
+from podidentity.core.ports import (
+    Attestor,
+    Clock,
+    Cluster,
+    Permissions,
+    TokenSource,
 )
-from podidentity.core.matching import Entitlement, match
-from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Proof, TokenSource, Verdict
-from podidentity.core.refusals import Reason
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.selection import Ambiguity, select
-from podidentity.core.tokens import AccessToken, TokenRequest
-from podidentity.nmi.waiting import awaited, change_within
-from podidentity.wire.imds_client import NotYetAttached
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Assignment, Pod
+from podidentity.core.selection import Ambiguity, granted, select
+from podidentity.core.tokens import TokenRequest
+from podidentity.core.usability import STRICT, Rules
+from podidentity.nmi.callers import Callers
+from podidentity.nmi.outcomes import Caller, Outcome
+from podidentity.nmi.waiting import change_within
 
-STRANGER_WAIT = 2.0
-"""Seconds that an address of no known pod waits for the watch."""
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
 
-_BY_ADDRESS = "address"
-"""Value of a pod's attestation annotation that lowers the demand for it."""
 _MAY_COME = frozenset(
     {
         Reason.NO_BINDING,
@@ -45,29 +45,14 @@ _MAY_COME = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Caller:
-    """One connection: what it claims, and what was proved of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Seconds that a request waits for a controller in standard mode; the old flags' defaults."""
 
-    address: str
-    port: int
-    proven: str = ""
-    """Uid of the pod that the kernel named, once it has."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a request ended, for the answer and the log line; filled as far as it went."""
-
-    token: AccessToken | None = None
-    error: PodIdentityError | None = None
-    pod: Pod | None = None
-    identity: AzureIdentity | None = None
-    origin: Origin | None = None
-    detail: str = ""
-    """For the operator's eyes: what the kernel said."""
-    delegated: bool = False
-    """Whether another asked in the pod's name."""
+    unseen: float = 80.0
+    """While no record says that it has begun."""
+    begun: float = 100.0
+    """Once one does: a scale set takes 40 to 60 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +62,9 @@ class Policy:
     hold: float = 8.0
     """Seconds after a change within which a request waits for what may still come."""
     ambiguity: Ambiguity = Ambiguity.WEIGHT
+    authorization: Authorization = Authorization.RBAC
+    rules: Rules = STRICT
+    patience: Patience = Patience()
 
 
 class TokenService:
@@ -87,14 +75,16 @@ class TokenService:
         *,
         cluster: Cluster,
         tokens: TokenSource,
+        permissions: Permissions | None,
         attestor: Attestor | None,
         clock: Clock,
         policy: Policy,
     ) -> None:
-        """`attestor` None: an address is believed, whoever sends from it."""
+        """`permissions` None: nobody is asked, whoever is entitled is permitted."""
         self._cluster = cluster
         self._tokens = tokens
-        self._attestor = attestor
+        self._permissions = permissions
+        self._callers = Callers(cluster, attestor, clock)
         self._clock = clock
         self._policy = policy
 
@@ -102,51 +92,25 @@ class TokenService:
         """Return the token that answers `request`, or why there is none; raises nothing."""
         outcome = Outcome()
         try:
-            outcome.pod = pod = await self._pod(caller, outcome)
+            outcome.pod = pod = await self._callers.pod(caller, outcome)
             await self.serve(outcome, pod, request)
         except PodIdentityError as error:
             outcome.error = error
         return outcome
-
-    # Whose request is it?
-
-    async def _pod(self, caller: Caller, outcome: Outcome) -> Pod:
-        candidates = await self._candidates(caller.address)
-        for pod in candidates:
-            # A later request of a connection that was proved when it began.
-            if pod.uid == caller.proven:
-                return pod
-        attestor = self._attestor
-        if attestor is None or all(pod.attestation == _BY_ADDRESS for pod in candidates):
-            return _only(candidates)
-        pod = _proved(attestor.prove(caller.address, caller.port, candidates), candidates, outcome)
-        caller.proven = pod.uid
-        return pod
-
-    async def _candidates(self, address: str) -> list[Pod]:
-        found = await awaited(
-            lambda: self._cluster.pods_at(address), self._cluster, self._clock, STRANGER_WAIT
-        )
-        if not found:
-            raise self._stranger(address)
-        return list(found)
-
-    def _stranger(self, address: str) -> PodIdentityError:
-        if not self._cluster.synced:
-            return NotReady("the agent has not read the cluster's pods yet")
-        return UnknownCaller(f"no pod of this node has the address {address}")
 
     # What does it get?
 
     async def serve(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> None:
         """Put the token that answers a request of `pod` into `outcome`; raise PodIdentityError."""
         while True:
-            identity = outcome.identity = await self._identity(outcome, pod, request)
+            entitlement = await self._entitlement(outcome, pod, request)
+            outcome.identity, outcome.basis = entitlement.identity, entitlement.basis
+            grant = granted(entitlement, outcome.pod or pod, request)
             try:
                 outcome.token, outcome.origin = await self._tokens.fetch(
-                    identity, request.resource, bypass_cache=request.bypass_cache
+                    grant, request.resource, bypass_cache=request.bypass_cache
                 )
-            except NotYetAttached:
+            except NotYetKnown:
                 left = self._hold_left(pod)
                 if left <= 0:
                     raise
@@ -154,17 +118,53 @@ class TokenService:
             else:
                 return
 
-    async def _identity(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> AzureIdentity:
+    async def _entitlement(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> Entitlement:
         """Return what the pod may use, waiting for it where it may still come; raise Refused."""
+        begun = self._clock.monotonic()
         while True:
             pod = outcome.pod = self._as_it_is_now(pod)
-            found = select(match(pod, self._cluster), request, self._policy.ambiguity)
+            found = await self._permitted(outcome, pod, request)
             if isinstance(found, Entitlement):
-                return found.identity
-            left = self._hold_left(pod)
-            if found.reason not in _MAY_COME or left <= 0:
+                return found
+            left = self._wait_left(pod, found, begun)
+            if left <= 0:
                 raise Refused(found)
             await change_within(self._cluster, self._clock, left)
+
+    async def _permitted(
+        self, outcome: Outcome, pod: Pod, request: TokenRequest
+    ) -> Entitlement | Refusal:
+        matched = match(pod, self._cluster, self._policy.rules)
+        candidates = select(matched, request, self._policy.ambiguity)
+        if isinstance(candidates, Refusal):
+            return candidates
+        refusals = []
+        for entitlement in candidates:
+            outcome.identity = entitlement.identity
+            refusal = await self._objection(outcome, pod, entitlement)
+            if refusal is None:
+                return entitlement.awaited or entitlement
+            refusals.append(refusal)
+        return refusals[0]
+
+    async def _objection(
+        self, outcome: Outcome, pod: Pod, entitlement: Entitlement
+    ) -> Refusal | None:
+        """Return why the cluster's RBAC forbids the pod this identity, if it does."""
+        use = use_of(pod, entitlement)
+        permissions = self._permissions
+        if use is None or permissions is None:
+            return None
+        allowed = permissions.known(use)
+        if allowed is None:
+            allowed = await permissions.ask(use)
+        if allowed:
+            return None
+        refusal = not_permitted(pod, entitlement.identity, use)
+        if self._policy.authorization is Authorization.OBSERVE:
+            outcome.observed = refusal
+            return None
+        return refusal
 
     def _as_it_is_now(self, pod: Pod) -> Pod:
         """Return the pod as last watched: while a request waited, its label may have changed."""
@@ -173,32 +173,20 @@ class TokenService:
             raise UnknownCaller("the pod has ended")
         return now
 
+    def _wait_left(self, pod: Pod, refusal: Refusal, begun: float) -> float:
+        """Return how long what `refusal` misses may still come, in seconds."""
+        if refusal.reason is Reason.NOT_ASSIGNED:
+            return self._assignment_left(pod, begun)
+        return self._hold_left(pod) if refusal.reason in _MAY_COME else 0.0
+
+    def _assignment_left(self, pod: Pod, begun: float) -> float:
+        """The archived project's patience: less where the controller has not even begun."""
+        patience = self._policy.patience
+        started = any(
+            record.state is Assignment.CREATED for record in self._cluster.assigned(pod.ref)
+        )
+        limit = patience.begun if started else patience.unseen
+        return begun + limit - self._clock.monotonic()
+
     def _hold_left(self, pod: Pod) -> float:
         return self._cluster.changed_at(pod) + self._policy.hold - self._clock.monotonic()
-
-
-def must_be_proven(proof: Proof) -> None:
-    """Raise NotReady or UnprovenCaller unless the kernel has said whose a connection is."""
-    if proof.verdict is Verdict.UNKNOWN:
-        raise NotReady("the connection cannot be proved to be the pod's for a moment")
-    if proof.verdict is Verdict.GONE:
-        raise UnprovenCaller("the client has closed the connection")
-    if proof.verdict is not Verdict.PROVEN:
-        raise UnprovenCaller("the connection is not that of the pod whose address it has")
-
-
-def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
-    outcome.detail = proof.detail
-    must_be_proven(proof)
-    if not proof.pod_uid:
-        return _only(candidates)
-    for pod in candidates:
-        if pod.uid == proof.pod_uid:
-            return pod
-    raise UnprovenCaller("the connection belongs to another pod")
-
-
-def _only(candidates: list[Pod]) -> Pod:
-    if len(candidates) > 1:
-        raise UnprovenCaller("several pods have the address, and nothing tells them apart")
-    return candidates[0]

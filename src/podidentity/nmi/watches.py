@@ -1,54 +1,110 @@
-"""The three watches that fill the cluster in memory, and what they say of themselves."""
+"""The watches that fill the cluster in memory, and what they say of themselves."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.adapters.reflector import Reflector, Server, Source
+from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Malformed
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
-from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
+from podidentity.wire.manifests import (
+    ASSIGNED_KIND,
+    BINDING_KIND,
+    EXCEPTION_KIND,
+    IDENTITY_KIND,
+    SERVICE_ACCOUNT_KIND,
+    parse_assigned,
+    parse_binding,
+    parse_exception,
+    parse_identity,
+    parse_service_account,
+)
 from podidentity.wire.pods import parse_pod
 
 _log = logging.getLogger("podidentity.watch")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a node's agent watches beside the custom resources of all namespaces."""
+
+    node: str
+    records: bool = False
+    """The controller's AzureAssignedIdentities, in standard mode."""
+    labelled: bool = True
+    """Only those that carry the node's name as a label (`--enableScaleFeatures`)."""
+
+
+_Parsed = Custom | ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How objects of one kind become values."""
+
+    name: str
+    resource: Resource
+    parse: Callable[[msgspec.Raw], _Parsed]
+
+
+_KINDS = (
+    _Kind(name=IDENTITY_KIND, resource=AZURE_IDENTITIES, parse=parse_identity),
+    _Kind(name=BINDING_KIND, resource=AZURE_IDENTITY_BINDINGS, parse=parse_binding),
+    _Kind(name=EXCEPTION_KIND, resource=AZURE_POD_IDENTITY_EXCEPTIONS, parse=parse_exception),
+    _Kind(name=SERVICE_ACCOUNT_KIND, resource=SERVICE_ACCOUNTS, parse=parse_service_account),
+)
+_RECORDS = _Kind(name=ASSIGNED_KIND, resource=AZURE_ASSIGNED_IDENTITIES, parse=parse_assigned)
+
+
 class Watches:
     """Keeps `cluster` as the API server tells it."""
 
-    def __init__(self, server: Server, cluster: WatchedCluster, node: str, clock: Clock) -> None:
+    def __init__(
+        self, server: Server, cluster: WatchedCluster, clock: Clock, *, scope: Scope
+    ) -> None:
         self._cluster = cluster
-        sources = (
+        self._told: dict[tuple[str, ObjectRef], Malformed] = {}
+        sources = [
             Source(
-                what=f"pods of node {node}",
+                what=f"pods of node {scope.node}",
                 path=PODS.path(),
-                params={"fieldSelector": f"spec.nodeName={node}"},
+                params={"fieldSelector": f"spec.nodeName={scope.node}"},
                 put=lambda raw: cluster.put_pod(parse_pod(raw)),
                 remove=cluster.remove_pod,
                 listed=self._listed,
-            ),
-            Source(
-                what="AzureIdentities",
-                path=AZURE_IDENTITIES.path(),
-                put=self._put_identity,
-                remove=cluster.remove_identity,
-                listed=self._listed,
-            ),
-            Source(
-                what="AzureIdentityBindings",
-                path=AZURE_IDENTITY_BINDINGS.path(),
-                put=self._put_binding,
-                remove=cluster.remove_binding,
-                listed=self._listed,
-            ),
-        )
+            )
+        ]
+        sources += [self._source(kind) for kind in _KINDS]
+        if scope.records:
+            labelled = {"labelSelector": f"nodename={scope.node}"} if scope.labelled else {}
+            sources.append(self._source(_RECORDS, labelled))
         self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
+
+    def _source(self, kind: _Kind, params: Mapping[str, str] | None = None) -> Source:
+        return Source(
+            what=kind.resource.plural,
+            path=kind.resource.path(),
+            params=dict(params or {}),
+            put=lambda raw: self._put(kind, kind.parse(raw)),
+            remove=lambda ref: self._remove(kind.name, ref),
+            listed=self._listed,
+        )
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
@@ -69,18 +125,23 @@ class Watches:
             self._cluster.mark_synced()
             _log.info("the cluster has been read: requests can be decided")
 
-    def _put_identity(self, raw: msgspec.Raw) -> None:
-        identity = parse_identity(raw)
-        _warn(identity, [self._cluster.identity(identity.ref)])
-        self._cluster.put_identity(identity)
+    def _put(self, kind: _Kind, found: _Parsed) -> None:
+        if isinstance(found, ObjectRef):
+            # A service account without annotations: it may have had some.
+            self._remove(kind.name, found)
+            return
+        if isinstance(found, Malformed):
+            self._warn(found)
+        else:
+            self._told.pop((kind.name, found.ref), None)
+        self._cluster.put(found)
 
-    def _put_binding(self, raw: msgspec.Raw) -> None:
-        binding = parse_binding(raw)
-        _warn(binding, self._cluster.malformed_bindings(binding.ref.namespace))
-        self._cluster.put_binding(binding)
+    def _remove(self, kind: str, ref: ObjectRef) -> None:
+        self._told.pop((kind, ref), None)
+        self._cluster.remove(kind, ref)
 
-
-def _warn(found: object, known: Sequence[object]) -> None:
-    """Say once what cannot be used, and why."""
-    if isinstance(found, Malformed) and found not in known:
-        _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)
+    def _warn(self, found: Malformed) -> None:
+        """Say once what cannot be used, and why."""
+        if self._told.get((found.kind, found.ref)) != found:
+            self._told[found.kind, found.ref] = found
+            _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)

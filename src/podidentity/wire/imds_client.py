@@ -15,8 +15,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
+from podidentity.core.errors import (
+    NotYetKnown,
+    TokenRefused,
+    TokenSourceDown,
+    TokenThrottled,
+)
 from podidentity.core.ids import ClientId
+from podidentity.core.resources import AzureIdentity
 from podidentity.core.tokens import AccessToken
 
 TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
@@ -24,17 +30,17 @@ API_VERSION = "2018-02-01"
 DEFAULT_RETRY_AFTER = 1
 """Seconds, where a 429 names none."""
 
+_USER_ASSIGNED = "/userassignedidentities/"
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
-
-
-class NotYetAttached(TokenRefused):
-    """IMDS knows no such identity on this node: wrong, or attached a moment ago."""
 
 
 class _Claims(msgspec.Struct):
     # `appid` in tokens of version 1, `azp` in those of version 2.
     appid: str = ""
     azp: str = ""
+    oid: str = ""
+    # The ARM id of the identity; of a system-assigned one, that of its machine.
+    xms_mirid: str = ""
 
 
 _FIELDS = msgspec.json.Decoder(dict[str, Any])
@@ -42,19 +48,36 @@ _CLAIMS = msgspec.json.Decoder(_Claims)
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def render_request(client_id: ClientId, resource: str, *, bypass_cache: bool = False) -> str:
-    """Return path and query of a token request to IMDS."""
+def render_request(identity: AzureIdentity, resource: str, *, bypass_cache: bool = False) -> str:
+    """Return path and query of a token request to IMDS.
+
+    An identity without any id is what IMDS takes for the node's own.
+    """
     bypass = "&bypass_cache=true" if bypass_cache else ""
     return (
         f"{TOKEN_PATH}?api-version={API_VERSION}&resource={quote(resource, safe='')}"
-        f"&client_id={client_id}{bypass}"
+        f"{_selector(identity)}{bypass}"
     )
 
 
+def _selector(identity: AzureIdentity) -> str:
+    if identity.client_id is not None:
+        return f"&client_id={identity.client_id}"
+    if identity.resource_id is not None:
+        return f"&msi_res_id={quote(str(identity.resource_id), safe='')}"
+    return f"&object_id={identity.object_id}" if identity.object_id is not None else ""
+
+
 def parse_answer(
-    status: int, body: bytes, *, client_id: ClientId, resource: str, now: float, retry_after: str
+    status: int,
+    body: bytes,
+    *,
+    identity: AzureIdentity,
+    resource: str,
+    now: float,
+    retry_after: str,
 ) -> AccessToken:
-    """Return the token in IMDS's answer to a request for `client_id`.
+    """Return the token in IMDS's answer to a request for `identity`.
 
     `now` in seconds since 1970; `retry_after` is the header, "" where there is none. Raises a
     TokenUnavailable. A token that is not provably the asked identity's is handed to nobody.
@@ -68,14 +91,16 @@ def parse_answer(
     value = fields.get("access_token")
     if not isinstance(value, str) or not value:
         raise TokenSourceDown("IMDS answered without an access_token")
-    _check_owner(fields, value, client_id)
+    claims = _claims(value)
+    owner = _checked_owner(fields, claims)
+    _check_identity(identity, owner, claims)
     expires_on = _number(fields, "expires_on") or int(now) + _number(fields, "expires_in")
     life = expires_on - int(now)
     if life <= 0:
         raise TokenSourceDown("IMDS answered with a token that has no life left")
     return AccessToken(
         value=value,
-        client_id=client_id,
+        client_id=owner,
         expires_on=expires_on,
         not_before=_number(fields, "not_before") or int(now),
         resource=resource,
@@ -92,7 +117,7 @@ def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
         raise TokenThrottled(told, retry_after=max(1, seconds))
     if status in {400, 401, 403}:
         absent = "identity not found" in description.lower()
-        kind = NotYetAttached if absent else TokenRefused
+        kind = NotYetKnown if absent else TokenRefused
         raise kind(told, status=status, error=error or "invalid_request")
     raise TokenSourceDown(f"{told} (status {status})")
 
@@ -110,14 +135,43 @@ def _error(body: bytes) -> tuple[str, str]:
     return next(lines)[:64], next(lines)[:600]
 
 
-def _check_owner(fields: dict[str, Any], token: str, client_id: ClientId) -> None:
-    claims = _claims(token)
-    owners = {str(owner).lower() for owner in (fields.get("client_id"), _owner(claims)) if owner}
-    if not _owner(claims) or owners != {str(client_id)}:
+def _checked_owner(fields: dict[str, Any], claims: _Claims) -> ClientId:
+    """Return whose token it is; what IMDS says of it and what it says itself must agree."""
+    said = {str(owner).lower() for owner in (fields.get("client_id"), _owner(claims)) if owner}
+    try:
+        (only,) = said
+        return ClientId.parse(only if _owner(claims) else "")
+    except ValueError as error:  # no owner, several, or none that is a GUID
         raise TokenSourceDown(
-            f"IMDS answered a request for {client_id.redacted} with a token that is not provably "
-            "that identity's; it is not handed out"
+            "IMDS answered with a token that does not say whose it is; it is not handed out"
+        ) from error
+
+
+def _check_identity(identity: AzureIdentity, owner: ClientId, claims: _Claims) -> None:
+    """Raise unless the token is provably that of `identity`."""
+    asked = identity.client_id
+    if asked is not None and owner != asked:
+        raise TokenSourceDown(
+            f"IMDS answered a request for {asked.redacted} with a token that is not that "
+            "identity's; it is not handed out"
         )
+    machine = claims.xms_mirid.lower()
+    if identity.resource_id is not None and (machine or asked is None):
+        if machine != identity.resource_id.folded:
+            _mismatch(identity, "spec.resourceID is not that of the identity", "resourceID")
+    elif identity.object_id is not None and asked is None and claims.oid != str(identity.object_id):
+        _mismatch(identity, "the object id is not that of the identity", "objectID")
+    if identity.system_assigned and (not machine or _USER_ASSIGNED in machine):
+        _mismatch(identity, "the node has no identity of its own", "resourceID")
+
+
+def _mismatch(identity: AzureIdentity, what: str, field: str) -> NoReturn:
+    raise TokenRefused(
+        f"AzureIdentity {identity.ref.name}: {what} whose token IMDS gave; it is not handed out. "
+        f"Correct spec.{field}.",
+        status=403,
+        error="access_denied",
+    )
 
 
 def _owner(claims: _Claims) -> str:

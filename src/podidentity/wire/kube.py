@@ -82,8 +82,12 @@ class Resource:
 
 PODS = Resource("/api/v1", "pods")
 NODES = Resource("/api/v1", "nodes")
-AZURE_IDENTITIES = Resource("/apis/aadpodidentity.k8s.io/v1", "azureidentities")
-AZURE_IDENTITY_BINDINGS = Resource("/apis/aadpodidentity.k8s.io/v1", "azureidentitybindings")
+SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts")
+_CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
+AZURE_IDENTITIES = Resource(_CUSTOM, "azureidentities")
+AZURE_IDENTITY_BINDINGS = Resource(_CUSTOM, "azureidentitybindings")
+AZURE_POD_IDENTITY_EXCEPTIONS = Resource(_CUSTOM, "azurepodidentityexceptions")
+AZURE_ASSIGNED_IDENTITIES = Resource(_CUSTOM, "azureassignedidentities")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,40 @@ Reflectors fill it on the node; the commands fill it from plain lists.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Sequence
+from itertools import chain
 from math import inf
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from podidentity.adapters.cluster.shelf import Shelf
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
-from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed, Pod
+from podidentity.core.resources import (
+    AzureAssignedIdentity,
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    Malformed,
+    Pod,
+    WorkloadIdentity,
+)
 
-_T = TypeVar("_T")
+Custom = (
+    AzureIdentity
+    | AzureIdentityBinding
+    | AzurePodIdentityException
+    | AzureAssignedIdentity
+    | WorkloadIdentity
+    | Malformed
+)
+
+_KINDS: dict[type, str] = {
+    AzureIdentity: "AzureIdentity",
+    AzureIdentityBinding: "AzureIdentityBinding",
+    AzurePodIdentityException: "AzurePodIdentityException",
+    AzureAssignedIdentity: "AzureAssignedIdentity",
+    WorkloadIdentity: "ServiceAccount",
+}
 
 
 class WatchedCluster:
@@ -25,14 +49,22 @@ class WatchedCluster:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._synced = False
-        self._pods: dict[ObjectRef, Pod] = {}
+        self._revision = 0
         self._pod_changed: dict[ObjectRef, float] = {}
         self._namespace_changed: dict[str, float] = {}
-        self._by_address: dict[str, dict[ObjectRef, Pod]] = defaultdict(dict)
-        self._identities: dict[ObjectRef, AzureIdentity | Malformed] = {}
-        self._bindings: dict[ObjectRef, AzureIdentityBinding | Malformed] = {}
-        self._by_selector: dict[str, dict[ObjectRef, AzureIdentityBinding]] = defaultdict(dict)
-        self._malformed: dict[str, dict[ObjectRef, Malformed]] = defaultdict(dict)
+        self._pods: Shelf[Pod] = Shelf(lambda pod: pod.addresses)
+        self._identities: Shelf[AzureIdentity | Malformed] = Shelf()
+        self._bindings: Shelf[AzureIdentityBinding | Malformed] = Shelf(_binding_keys)
+        self._exceptions: Shelf[AzurePodIdentityException | Malformed] = Shelf(_namespace_if_good)
+        self._assigned: Shelf[AzureAssignedIdentity | Malformed] = Shelf(_pod_if_good)
+        self._accounts: Shelf[WorkloadIdentity | Malformed] = Shelf()
+        self._shelves: dict[str, Shelf[Any]] = {
+            "AzureIdentity": self._identities,
+            "AzureIdentityBinding": self._bindings,
+            "AzurePodIdentityException": self._exceptions,
+            "AzureAssignedIdentity": self._assigned,
+            "ServiceAccount": self._accounts,
+        }
         self._change = asyncio.Event()
 
     @classmethod
@@ -43,15 +75,16 @@ class WatchedCluster:
         pods: Iterable[Pod] = (),
         identities: Iterable[AzureIdentity | Malformed] = (),
         bindings: Iterable[AzureIdentityBinding | Malformed] = (),
+        exceptions: Iterable[AzurePodIdentityException | Malformed] = (),
+        assigned: Iterable[AzureAssignedIdentity | Malformed] = (),
+        accounts: Iterable[WorkloadIdentity | Malformed] = (),
     ) -> Self:
         """Return a cluster that holds these, and is synced."""
         cluster = cls(clock)
         for pod in pods:
             cluster.put_pod(pod)
-        for identity in identities:
-            cluster.put_identity(identity)
-        for binding in bindings:
-            cluster.put_binding(binding)
+        for value in chain(identities, bindings, exceptions, assigned, accounts):
+            cluster.put(value)
         cluster.mark_synced()
         return cluster
 
@@ -62,10 +95,14 @@ class WatchedCluster:
         """Whether every list has been read once."""
         return self._synced
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with each change: what was decided at an older one may be wrong."""
+        return self._revision
+
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods that have the address (canonical text) and have not ended."""
-        found = self._by_address.get(address)
-        return [pod for pod in found.values() if not pod.ended] if found else ()
+        return [pod for pod in self._pods.group(address) if not pod.ended]
 
     def pod(self, ref: ObjectRef) -> Pod | None:
         """Return the pod of that name."""
@@ -88,15 +125,12 @@ class WatchedCluster:
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
         """Return the bindings of a namespace with exactly this selector."""
-        found = self._by_selector.get(selector)
-        if not found:
-            return ()
-        return [binding for ref, binding in found.items() if ref.namespace == namespace]
+        found = self._bindings.group((namespace, selector))
+        return [each for each in found if isinstance(each, AzureIdentityBinding)]
 
     def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
         """Return the bindings of a namespace that cannot be used."""
-        found = self._malformed.get(namespace)
-        return tuple(found.values()) if found else ()
+        return [each for each in self._bindings.group(namespace) if isinstance(each, Malformed)]
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
@@ -104,21 +138,35 @@ class WatchedCluster:
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
-        return sorted({ref.namespace for ref in self._by_selector.get(selector, ())})
+        return sorted({each.ref.namespace for each in self._bindings.group(("", selector))})
+
+    def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
+        """Return the exceptions of a namespace that can be used."""
+        found = self._exceptions.group(namespace)
+        return [each for each in found if isinstance(each, AzurePodIdentityException)]
+
+    def assigned(self, pod: ObjectRef) -> Sequence[AzureAssignedIdentity]:
+        """Return the controller's records about a pod."""
+        found = self._assigned.group(pod)
+        return [each for each in found if isinstance(each, AzureAssignedIdentity)]
+
+    def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
+        """Return what the annotations of a service account say; None where it has none."""
+        return self._accounts.get(service_account)
 
     # For the commands, which look at everything.
 
     def pods(self) -> Sequence[Pod]:
         """Return all pods, in order of namespace and name."""
-        return [self._pods[ref] for ref in sorted(self._pods)]
+        return self._pods.sorted()
 
     def all_identities(self) -> Sequence[AzureIdentity | Malformed]:
         """Return all identities, in order of namespace and name."""
-        return [self._identities[ref] for ref in sorted(self._identities)]
+        return self._identities.sorted()
 
     def all_bindings(self) -> Sequence[AzureIdentityBinding | Malformed]:
         """Return all bindings, in order of namespace and name."""
-        return [self._bindings[ref] for ref in sorted(self._bindings)]
+        return self._bindings.sorted()
 
     # How it is filled.
 
@@ -130,12 +178,8 @@ class WatchedCluster:
     def put_pod(self, pod: Pod) -> None:
         """Add or replace a pod."""
         before = self._pods.get(pod.ref)
-        if before == pod:
+        if not self._pods.put(pod):
             return
-        self._unindex(before)
-        self._pods[pod.ref] = pod
-        for address in pod.addresses:
-            self._by_address[address][pod.ref] = pod
         if before is None or before.uid != pod.uid:
             self._pod_changed[pod.ref] = self._first_seen(pod)
         elif before.selector != pod.selector:
@@ -144,38 +188,20 @@ class WatchedCluster:
 
     def remove_pod(self, ref: ObjectRef) -> None:
         """Forget a pod."""
-        self._unindex(self._pods.pop(ref, None))
+        self._pods.remove(ref)
         self._pod_changed.pop(ref, None)
         self._wake()
 
-    def put_identity(self, identity: AzureIdentity | Malformed) -> None:
-        """Add or replace an identity."""
-        if self._identities.get(identity.ref) == identity:
-            return
-        self._identities[identity.ref] = identity
-        self._custom_change(identity.ref)
+    def put(self, value: Custom) -> None:
+        """Add or replace an object, usable or not."""
+        kind = value.kind if isinstance(value, Malformed) else _KINDS[type(value)]
+        if self._shelves[kind].put(value):
+            self._custom_change(kind, value.ref)
 
-    def remove_identity(self, ref: ObjectRef) -> None:
-        """Forget an identity."""
-        if self._identities.pop(ref, None) is not None:
-            self._custom_change(ref)
-
-    def put_binding(self, binding: AzureIdentityBinding | Malformed) -> None:
-        """Add or replace a binding."""
-        if self._bindings.get(binding.ref) == binding:
-            return
-        self._drop_binding(binding.ref)
-        self._bindings[binding.ref] = binding
-        if isinstance(binding, Malformed):
-            self._malformed[binding.ref.namespace][binding.ref] = binding
-        else:
-            self._by_selector[binding.selector][binding.ref] = binding
-        self._custom_change(binding.ref)
-
-    def remove_binding(self, ref: ObjectRef) -> None:
-        """Forget a binding."""
-        if self._drop_binding(ref):
-            self._custom_change(ref)
+    def remove(self, kind: str, ref: ObjectRef) -> None:
+        """Forget an object of a kind, as Kubernetes spells it."""
+        if self._shelves[kind].remove(ref) is not None:
+            self._custom_change(kind, ref)
 
     def _first_seen(self, pod: Pod) -> float:
         """Return when the pod started, on our clock: a pod of the first list may be old."""
@@ -184,35 +210,29 @@ class WatchedCluster:
             return now
         return now - max(0.0, self._clock.time() - pod.started)
 
-    def _unindex(self, pod: Pod | None) -> None:
-        if pod is not None:
-            for address in pod.addresses:
-                _drop(self._by_address, address, pod.ref)
-
-    def _drop_binding(self, ref: ObjectRef) -> bool:
-        binding = self._bindings.pop(ref, None)
-        if isinstance(binding, Malformed):
-            _drop(self._malformed, ref.namespace, ref)
-        elif binding is not None:
-            _drop(self._by_selector, binding.selector, ref)
-        return binding is not None
-
-    def _custom_change(self, ref: ObjectRef) -> None:
-        if self._synced:
+    def _custom_change(self, kind: str, ref: ObjectRef) -> None:
+        if self._synced and kind != "AzureAssignedIdentity":
             self._namespace_changed[ref.namespace] = self._clock.monotonic()
         self._wake()
 
     def _wake(self) -> None:
+        self._revision += 1
         self._change.set()
         self._change = asyncio.Event()
 
 
-def _drop(index: dict[str, dict[ObjectRef, _T]], key: str, ref: ObjectRef) -> None:
-    """Remove an entry, and its group when that is empty."""
-    group = index.get(key, {})
-    group.pop(ref, None)
-    if not group:
-        index.pop(key, None)
+def _binding_keys(binding: AzureIdentityBinding | Malformed) -> Iterable[object]:
+    if isinstance(binding, Malformed):
+        return (binding.ref.namespace,)
+    return ((binding.ref.namespace, binding.selector), ("", binding.selector))
+
+
+def _namespace_if_good(found: AzurePodIdentityException | Malformed) -> Iterable[str]:
+    return () if isinstance(found, Malformed) else (found.ref.namespace,)
+
+
+def _pod_if_good(found: AzureAssignedIdentity | Malformed) -> Iterable[ObjectRef]:
+    return () if isinstance(found, Malformed) else (found.pod,)
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -1,0 +1,112 @@
+"""Who issues tokens: clouds, their authorities, and the tenants in them.
+
+An AzureIdentity may name an authority, and a pod's secret is sent there. So an authority is one of
+Azure's clouds or one that the operator configured, never just any URL; a tenant is a GUID or a
+domain name before it becomes part of one.
+
+https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from podidentity.core.ids import InvalidId
+
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
+_AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?)/?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant's id or one of its domain names, in lower case."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the tenant that `text` names; raise InvalidId."""
+        if not isinstance(text, str):
+            raise InvalidId(f"must be a GUID or a domain name, not {type(text).__name__}")
+        folded = text.strip().lower()
+        # `adfs` is how Azure Stack Hub names the one tenant of AD FS.
+        if folded == "adfs" or _GUID.fullmatch(folded):
+            return cls(folded)
+        if len(folded) > 253 or not _DOMAIN.fullmatch(folded):
+            raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
+        return cls(folded)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An https origin that issues tokens, in lower case and without a slash at its end."""
+
+    url: str
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the authority that `text` spells; raise InvalidId.
+
+        Only an origin is one: no user, path, query or fragment, and never http.
+        """
+        if not isinstance(text, str):
+            raise InvalidId(f"must be an https URL, not {type(text).__name__}")
+        found = _AUTHORITY.fullmatch(text.strip().lower())
+        if found is None:
+            raise InvalidId(f"must be https://HOST/ and nothing more, not {text[:80]!r}")
+        return cls(f"https://{found.group(1)}")
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """One of Azure's clouds."""
+
+    name: str
+    authority: Authority
+    """Where its tokens come from."""
+    exchange_audience: str
+    """What a federated assertion must be made out to."""
+
+
+def _cloud(name: str, host: str, suffix: str = "") -> Cloud:
+    return Cloud(
+        name=name,
+        authority=Authority(f"https://{host}"),
+        exchange_audience=f"api://AzureADTokenExchange{suffix}",
+    )
+
+
+PUBLIC = _cloud("AzurePublicCloud", "login.microsoftonline.com")
+CLOUDS = {
+    "azurepubliccloud": PUBLIC,
+    "azurecloud": PUBLIC,
+    "azureusgovernmentcloud": _cloud("AzureUSGovernmentCloud", "login.microsoftonline.us", "USGov"),
+    "azureusgovernment": _cloud("AzureUSGovernmentCloud", "login.microsoftonline.us", "USGov"),
+    "azurechinacloud": _cloud("AzureChinaCloud", "login.chinacloudapi.cn", "China"),
+    "azuregermancloud": _cloud("AzureGermanCloud", "login.microsoftonline.de"),
+}
+"""By name in lower case, the older names included."""
+
+KNOWN_AUTHORITIES = frozenset(
+    {cloud.authority for cloud in CLOUDS.values()}
+    | {
+        Authority(f"https://{host}")
+        for host in (
+            "login.windows.net",
+            "sts.windows.net",
+            "login.microsoft.com",
+            "login.partner.microsoftonline.cn",
+        )
+    }
+)
+"""Microsoft's own: a secret may be sent to any of them."""

@@ -1,0 +1,41 @@
+"""Who asked, and how it ended: what the answer, the log, the audit and the metrics are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podidentity.core.entitlements import Basis
+from podidentity.core.errors import PodIdentityError
+from podidentity.core.ports import Origin
+from podidentity.core.refusals import Refusal
+from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.tokens import AccessToken
+
+
+@dataclass(slots=True)
+class Caller:
+    """One connection: what it claims, and what was proved of it."""
+
+    address: str
+    port: int
+    proven: str = ""
+    """Uid of the pod that the kernel named, once it has."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a request ended, for the answer and the log line; filled as far as it went."""
+
+    token: AccessToken | None = None
+    error: PodIdentityError | None = None
+    pod: Pod | None = None
+    identity: AzureIdentity | None = None
+    basis: Basis | None = None
+    """What entitled the pod, once something did."""
+    observed: Refusal | None = None
+    """What `--authorization=rbac` would have refused, where it only observes."""
+    origin: Origin | None = None
+    detail: str = ""
+    """For the operator's eyes: what the kernel said."""
+    delegated: bool = False
+    """Whether another asked in the pod's name."""
