@@ -203,7 +203,7 @@ def test_nmis_flags_follow_those_of_the_file() -> None:
     assert plain["args"] == container["args"][:-1]
 
 
-def test_nmi_may_read_what_it_decides_by_and_nothing_else() -> None:
+def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
     _, role, binding, daemon_set = manifests.nmi()
     granted = {
         (group, resource): set(rule["verbs"])
@@ -215,8 +215,12 @@ def test_nmi_may_read_what_it_decides_by_and_nothing_else() -> None:
     custom = "aadpodidentity.k8s.io"
     assert granted == {
         ("", "pods"): reading,
-        (custom, "azureidentities"): reading,
-        (custom, "azureidentitybindings"): reading,
+        ("", "serviceaccounts"): reading,
+        ("", "secrets"): reading,
+        ("", "serviceaccounts/token"): {"create"},
+        ("", "events"): {"create", "patch"},
+        ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
+        **{(custom, plural): reading for plural in KINDS.values()},
     }
     pod = daemon_set["spec"]["template"]["spec"]
     (subject,) = binding["subjects"]
