@@ -162,21 +162,19 @@ for _ in range(300):
 
 async def storm() -> dict[str, Any]:
     """Another process flushes all rules in a loop, as fast as it can."""
-    imds, stream, loop = Imds(), Stream(), asyncio.get_running_loop()
-    pauses = []
+    imds, stream = Imds(), Stream()
+    answers = 0
     async with imds.serving(), Agent.running() as agent, stream.flowing():
         storming = asyncio.create_task(command(sys.executable, "-c", _STORM))
         while not storming.done():
-            began = loop.time()
             await agent.tell("repairs 0")
-            pauses.append(loop.time() - began)
+            answers += 1
         await storming
         repairs = await agent.tell("repairs 1")
         await command("nft", "list table ip podid")
         problems = await agent.tell("problems")
     return {
-        "answers": len(pauses),
-        "longest pause": max(pauses),
+        "answers": answers,
         "repairs": repairs,
         "problems": problems,
         "leaked": len(imds.seen),
