@@ -46,12 +46,21 @@ class Use:
         return f"{self.service_account} {VERB} {self.name}"
 
 
-def use_of(pod: Pod, entitlement: Entitlement) -> Use | None:
-    """Return the permission that `entitlement` of `pod` needs; None where it needs none."""
+def uses_of(pod: Pod, entitlement: Entitlement) -> tuple[Use, ...]:
+    """Return the permissions that `entitlement` of `pod` needs, all of them; often one.
+
+    A managed identity that is another's credential (`federation.via`) is used as well: without
+    its own permission, anybody could sign in to an application of his by a neighbour's identity.
+    """
     if entitlement.basis is not Basis.BINDING:
-        return None
+        return ()
     account = ObjectRef(pod.ref.namespace, pod.service_account)
-    return Use(account, permission_name(entitlement.identity))
+    identity = entitlement.identity
+    federation = identity.entra.federation if identity.entra else None
+    used = Use(account, permission_name(identity))
+    if federation is None or federation.via is None:
+        return (used,)
+    return (used, Use(account, federation.via.folded))
 
 
 def permission_name(identity: AzureIdentity) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import NotYetKnown, PodIdentityError, Refused, UnknownCaller
 from podidentity.core.matching import match
-from podidentity.core.permission import Authorization, not_permitted, use_of
+from podidentity.core.permission import Authorization, not_permitted, uses_of
 from podidentity.core.ports import (
     Attestor,
     Clock,
@@ -151,20 +151,20 @@ class TokenService:
         self, outcome: Outcome, pod: Pod, entitlement: Entitlement
     ) -> Refusal | None:
         """Return why the cluster's RBAC forbids the pod this identity, if it does."""
-        use = use_of(pod, entitlement)
         permissions = self._permissions
-        if use is None or permissions is None:
+        if permissions is None:
             return None
-        allowed = permissions.known(use)
-        if allowed is None:
-            allowed = await permissions.ask(use)
-        if allowed:
-            return None
-        refusal = not_permitted(pod, entitlement.identity, use)
-        if self._policy.authorization is Authorization.OBSERVE:
+        for use in uses_of(pod, entitlement):
+            allowed = permissions.known(use)
+            if allowed is None:
+                allowed = await permissions.ask(use)
+            if allowed:
+                continue
+            refusal = not_permitted(pod, entitlement.identity, use)
+            if self._policy.authorization is not Authorization.OBSERVE:
+                return refusal
             outcome.observed = refusal
-            return None
-        return refusal
+        return None
 
     def _as_it_is_now(self, pod: Pod) -> Pod:
         """Return the pod as last watched: while a request waited, its label may have changed."""
