@@ -8,12 +8,8 @@ https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/ho
 
 from __future__ import annotations
 
-import re
-from binascii import a2b_base64
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote
-
-import msgspec
 
 from podidentity.core.errors import (
     NotYetKnown,
@@ -24,6 +20,7 @@ from podidentity.core.errors import (
 from podidentity.core.ids import ClientId
 from podidentity.core.resources import AzureIdentity
 from podidentity.core.tokens import AccessToken
+from podidentity.wire.oauth import Claims, Fields, claims_of, error_of, fields_of, number
 
 TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 API_VERSION = "2018-02-01"
@@ -31,21 +28,6 @@ DEFAULT_RETRY_AFTER = 1
 """Seconds, where a 429 names none."""
 
 _USER_ASSIGNED = "/userassignedidentities/"
-_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
-
-
-class _Claims(msgspec.Struct):
-    # `appid` in tokens of version 1, `azp` in those of version 2.
-    appid: str = ""
-    azp: str = ""
-    oid: str = ""
-    # The ARM id of the identity; of a system-assigned one, that of its machine.
-    xms_mirid: str = ""
-
-
-_FIELDS = msgspec.json.Decoder(dict[str, Any])
-_CLAIMS = msgspec.json.Decoder(_Claims)
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def render_request(identity: AzureIdentity, resource: str, *, bypass_cache: bool = False) -> str:
@@ -84,17 +66,16 @@ def parse_answer(
     """
     if status != 200:
         _refuse(status, body, retry_after)
-    try:
-        fields = _FIELDS.decode(body)
-    except _BROKEN as error:
-        raise TokenSourceDown("IMDS answered with something that is no JSON object") from error
+    fields = fields_of(body)
+    if fields is None:
+        raise TokenSourceDown("IMDS answered with something that is no JSON object")
     value = fields.get("access_token")
     if not isinstance(value, str) or not value:
         raise TokenSourceDown("IMDS answered without an access_token")
-    claims = _claims(value)
+    claims = claims_of(value)
     owner = _checked_owner(fields, claims)
     _check_identity(identity, owner, claims)
-    expires_on = _number(fields, "expires_on") or int(now) + _number(fields, "expires_in")
+    expires_on = number(fields.get("expires_on")) or int(now) + number(fields.get("expires_in"))
     life = expires_on - int(now)
     if life <= 0:
         raise TokenSourceDown("IMDS answered with a token that has no life left")
@@ -102,19 +83,18 @@ def parse_answer(
         value=value,
         client_id=owner,
         expires_on=expires_on,
-        not_before=_number(fields, "not_before") or int(now),
+        not_before=number(fields.get("not_before")) or int(now),
         resource=resource,
-        ext_expires_in=max(0, _number(fields, "ext_expires_in") - life),
+        ext_expires_in=max(0, number(fields.get("ext_expires_in")) - life),
         token_type=str(fields.get("token_type") or "Bearer"),
     )
 
 
 def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
-    error, description = _error(body)
+    error, description = error_of(fields_of(body))
     told = f"IMDS: {description or f'status {status} without a reason'}"
     if status == 429:
-        seconds = int(retry_after) if _NUMBER.fullmatch(retry_after) else DEFAULT_RETRY_AFTER
-        raise TokenThrottled(told, retry_after=max(1, seconds))
+        raise TokenThrottled(told, retry_after=number(retry_after) or DEFAULT_RETRY_AFTER)
     if status in {400, 401, 403}:
         absent = "identity not found" in description.lower()
         kind = NotYetKnown if absent else TokenRefused
@@ -122,32 +102,19 @@ def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
     raise TokenSourceDown(f"{told} (status {status})")
 
 
-def _error(body: bytes) -> tuple[str, str]:
-    """Return error code and description, both one line and short."""
-    try:
-        fields = _FIELDS.decode(body)
-    except _BROKEN:
-        return "", ""
-    code, text = fields.get("error"), fields.get("error_description")
-    if not isinstance(text, str):
-        code, text = "", code
-    lines = (" ".join(str(part or "").split()) for part in (code, text))
-    return next(lines)[:64], next(lines)[:600]
-
-
-def _checked_owner(fields: dict[str, Any], claims: _Claims) -> ClientId:
+def _checked_owner(fields: Fields, claims: Claims) -> ClientId:
     """Return whose token it is; what IMDS says of it and what it says itself must agree."""
-    said = {str(owner).lower() for owner in (fields.get("client_id"), _owner(claims)) if owner}
+    said = {str(owner).lower() for owner in (fields.get("client_id"), claims.owner) if owner}
     try:
         (only,) = said
-        return ClientId.parse(only if _owner(claims) else "")
+        return ClientId.parse(only if claims.owner else "")
     except ValueError as error:  # no owner, several, or none that is a GUID
         raise TokenSourceDown(
             "IMDS answered with a token that does not say whose it is; it is not handed out"
         ) from error
 
 
-def _check_identity(identity: AzureIdentity, owner: ClientId, claims: _Claims) -> None:
+def _check_identity(identity: AzureIdentity, owner: ClientId, claims: Claims) -> None:
     """Raise unless the token is provably that of `identity`."""
     asked = identity.client_id
     if asked is not None and owner != asked:
@@ -172,25 +139,3 @@ def _mismatch(identity: AzureIdentity, what: str, field: str) -> NoReturn:
         status=403,
         error="access_denied",
     )
-
-
-def _owner(claims: _Claims) -> str:
-    return claims.appid or claims.azp
-
-
-def _claims(token: str) -> _Claims:
-    """Return the claims of a JWT without checking its signature: that is the audience's task."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return _Claims()
-    text = parts[1].translate({ord("-"): "+", ord("_"): "/"})
-    try:
-        return _CLAIMS.decode(a2b_base64(text + "=" * (-len(text) % 4)))
-    except (*_BROKEN, ValueError):
-        return _Claims()
-
-
-def _number(fields: dict[str, Any], name: str) -> int:
-    """Return a whole number from a string or a number; 0 where there is none."""
-    text = str(fields.get(name, "")).partition(".")[0]
-    return int(text) if _NUMBER.fullmatch(text) else 0
