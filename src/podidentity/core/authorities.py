@@ -40,6 +40,11 @@ class Tenant:
             raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
         return cls(folded)
 
+    @property
+    def is_id(self) -> bool:
+        """Whether it is the tenant's id, not one of its names."""
+        return _GUID.fullmatch(self.text) is not None
+
     def __str__(self) -> str:
         return self.text
 
@@ -96,6 +101,17 @@ CLOUDS = {
     "azuregermancloud": _cloud("AzureGermanCloud", "login.microsoftonline.de"),
 }
 """By name in lower case, the older names included."""
+
+
+def exchange_audience(authority: Authority, own: Cloud) -> str:
+    """Return what an assertion for `authority` is made out to; for an unknown one as in `own`.
+
+    Each cloud takes its own only:
+    https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity
+    """
+    known = (cloud for cloud in CLOUDS.values() if cloud.authority == authority)
+    return next(known, own).exchange_audience
+
 
 KNOWN_AUTHORITIES = frozenset(
     {cloud.authority for cloud in CLOUDS.values()}

@@ -15,6 +15,7 @@ from podidentity.core.entitlements import Directory
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
 from podidentity.core.resources import Pod
+from podidentity.core.secrets import Secret
 from podidentity.core.tokens import AccessToken, Grant
 
 
@@ -73,6 +74,16 @@ class Permissions(Protocol):
 
         An older decision outlives the absence of whoever is asked.
         """
+
+
+class Secrets(Protocol):
+    """Secrets of the cluster, each watched while somebody needs it."""
+
+    def known(self, ref: ObjectRef) -> Secret | None:
+        """Return the secret as it is now; None where it is not read, or does not exist."""
+
+    async def read(self, ref: ObjectRef) -> Secret:
+        """Return the secret, after reading it; raise a TokenUnavailable."""
 
 
 class TokenIssuer(Protocol):

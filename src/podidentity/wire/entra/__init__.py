@@ -1,0 +1,12 @@
+"""Entra's token endpoint: what is asked, and what its answers and its refusals mean."""
+
+from podidentity.wire.entra.errors import StaleAssertion
+from podidentity.wire.entra.exchange import (
+    LONGEST_ANSWER,
+    Client,
+    Proof,
+    parse_answer,
+    render_request,
+)
+
+__all__ = ["LONGEST_ANSWER", "Client", "Proof", "StaleAssertion", "parse_answer", "render_request"]
