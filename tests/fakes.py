@@ -205,6 +205,12 @@ def binding(name: str = "orders-binding", **changes: Any) -> AzureIdentityBindin
     return AzureIdentityBinding(**(fields | changes))
 
 
+def grant(of: AzureIdentity | None = None, **changes: Any) -> Grant:
+    """Return the grant of an identity, `identity()` where none is named, to `pod()`."""
+    fields: dict[str, Any] = {"identity": of or identity(), "pod": pod()}
+    return Grant(**(fields | changes))
+
+
 def cluster(clock: Clock, *objects: Any) -> WatchedCluster:
     """Return a synced cluster that holds these pods, identities and bindings."""
     return WatchedCluster.of(

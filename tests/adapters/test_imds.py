@@ -5,14 +5,25 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import pytest
 
 from podidentity.adapters.imds import AT_ONCE, Imds
 from podidentity.core.errors import TokenRefused, TokenSourceDown
-from podidentity.core.ports import Origin
+from podidentity.core.ids import ClientId, ObjectId, ObjectRef
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
-from tests.fakes import CLIENT, NOW, VAULT, FakeClock, identity, jwt
+from tests.fakes import (
+    CLIENT,
+    NOW,
+    OTHER_CLIENT,
+    RESOURCE_ID,
+    VAULT,
+    FakeClock,
+    grant,
+    identity,
+    jwt,
+)
 
 TOKEN = {
     "access_token": jwt(appid=CLIENT),
@@ -39,8 +50,8 @@ async def asked(*turns: Turn, seconds: float = 5.0) -> AsyncIterator[tuple[Imds,
 
 async def test_a_token_is_asked_for_as_imds_wants_it_and_nothing_more_is_said() -> None:
     async with asked(answers(TOKEN)) as (imds, server):
-        token, origin = await imds.fetch(identity(), VAULT)
-    assert (token.value, origin) == (TOKEN["access_token"], Origin.IMDS)
+        token = await imds.issue(grant(), VAULT)
+    assert token.value == TOKEN["access_token"]
     lines = server.asked[0].head.strip().split("\r\n")
     assert lines[0] == (
         "GET /metadata/identity/oauth2/token?api-version=2018-02-01"
@@ -55,14 +66,14 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with asked(answers(TOKEN)) as (imds, _):
-        await imds.fetch(identity(), VAULT)
+        await imds.issue(grant(), VAULT)
 
 
 async def test_what_imds_refuses_is_refused() -> None:
     body = {"error": "invalid_resource", "error_description": "AADSTS500011: unknown"}
     async with asked(answers(body, 400)) as (imds, _):
         with pytest.raises(TokenRefused, match="AADSTS500011"):
-            await imds.fetch(identity(), "https://unknown")
+            await imds.issue(grant(), "https://unknown")
 
 
 @pytest.mark.parametrize(
@@ -78,13 +89,13 @@ async def test_what_imds_refuses_is_refused() -> None:
 async def test_an_imds_that_resets_or_answers_rubbish_is_down(turn: Turn, why: str) -> None:
     async with asked(turn) as (imds, _):
         with pytest.raises(TokenSourceDown, match=why):
-            await imds.fetch(identity(), VAULT)
+            await imds.issue(grant(), VAULT)
 
 
 async def test_an_imds_that_hangs_is_waited_for_no_longer_than_said() -> None:
     async with asked(hangs, seconds=0.05) as (imds, _):
         with pytest.raises(TokenSourceDown, match=r"within 0\.05 s"):
-            await imds.fetch(identity(), VAULT)
+            await imds.issue(grant(), VAULT)
 
 
 async def test_an_imds_that_is_not_there_is_down() -> None:
@@ -92,21 +103,37 @@ async def test_an_imds_that_is_not_there_is_down() -> None:
         port = taken.getsockname()[1]
     imds = Imds.connect("127.0.0.1", port, clock=FakeClock(), user_agent="t")
     with pytest.raises(TokenSourceDown, match="cannot be asked"):
-        await imds.fetch(identity(), VAULT)
+        await imds.issue(grant(), VAULT)
     await imds.close()
 
 
-async def test_an_identity_without_a_client_id_is_not_asked_for() -> None:
-    async with asked(answers(TOKEN)) as (imds, server):
-        with pytest.raises(TokenSourceDown, match="no client id"):
-            await imds.fetch(identity(client_id=None), VAULT)
-    assert server.asked == []
+async def test_an_identity_is_asked_for_by_its_resource_id_where_it_has_no_client_id() -> None:
+    token = TOKEN | {"access_token": jwt(appid=CLIENT, xms_mirid=RESOURCE_ID)}
+    async with asked(answers(token)) as (imds, server):
+        await imds.issue(grant(identity(client_id=None)), VAULT)
+    assert f"&msi_res_id={quote(RESOURCE_ID, safe='')} HTTP/1.1" in server.asked[0].head
+
+
+async def test_what_decides_which_token_it_is_differs_wherever_the_answer_may_differ() -> None:
+    whom = [
+        identity(),
+        identity(client_id=ClientId.parse(OTHER_CLIENT)),
+        identity(resource_id=None),
+        identity(client_id=None),
+        identity(client_id=None, resource_id=None, object_id=ObjectId.parse(CLIENT)),
+        identity(client_id=None, resource_id=None, system_assigned=True),
+    ]
+    async with asked(answers(TOKEN)) as (imds, _):
+        keys = {imds.credential(grant(each)) for each in whom}
+        assert len(keys) == len(whom)
+        renamed = identity("another", ref=ObjectRef("bank", "another"))
+        assert imds.credential(grant(renamed)) == await imds.ready(grant())
 
 
 async def test_a_kept_connection_that_imds_closes_costs_no_request() -> None:
     async with asked(answers(TOKEN), cuts, answers(TOKEN)) as (imds, server):
-        await imds.fetch(identity(), VAULT)
-        await imds.fetch(identity(), VAULT)
+        await imds.issue(grant(), VAULT)
+        await imds.issue(grant(), VAULT)
     assert len(server.asked) == 3
 
 
@@ -120,7 +147,7 @@ async def test_never_more_than_five_are_asked_at_once() -> None:
         await conversation.answer(TOKEN)
 
     async with asked(turn) as (imds, server):
-        asking = [asyncio.ensure_future(imds.fetch(identity(), f"r{n}")) for n in range(20)]
+        asking = [asyncio.ensure_future(imds.issue(grant(), f"r{n}")) for n in range(20)]
         await full.wait()
         go.set()
         await asyncio.gather(*asking)

@@ -9,7 +9,7 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled, TokenUnavailable
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Origin
-from tests.fakes import OTHER_CLIENT, VAULT, FakeClock, FakeTokenSource, identity
+from tests.fakes import OTHER_CLIENT, VAULT, FakeClock, FakeTokenSource, grant, identity
 
 HOUR = 3600
 
@@ -34,7 +34,7 @@ async def cache(clock: FakeClock, source: FakeTokenSource) -> AsyncIterator[Toke
 
 
 async def fetch(cache: TokenCache, resource: str = VAULT) -> tuple[str, Origin]:
-    token, origin = await cache.fetch(identity(), resource)
+    token, origin = await cache.fetch(grant(), resource)
     return token.value, origin
 
 
@@ -47,7 +47,7 @@ async def test_another_resource_or_client_is_another_token(cache: TokenCache) ->
     other = identity(client_id=ClientId.parse(OTHER_CLIENT))
     assert await fetch(cache) == ("token-1", Origin.IMDS)
     assert await fetch(cache, VAULT + "/") == ("token-2", Origin.IMDS)
-    assert (await cache.fetch(other, VAULT))[0].value == "token-3"
+    assert (await cache.fetch(grant(other), VAULT))[0].value == "token-3"
 
 
 async def test_a_token_with_less_than_five_minutes_is_fetched_anew(
@@ -163,7 +163,7 @@ async def test_bypass_asks_the_source_and_renews_what_is_kept(
     cache: TokenCache, source: FakeTokenSource
 ) -> None:
     await fetch(cache)
-    token, origin = await cache.fetch(identity(), VAULT, bypass_cache=True)
+    token, origin = await cache.fetch(grant(), VAULT, bypass_cache=True)
     assert (token.value, origin) == ("token-2", Origin.IMDS)
     assert source.asked[-1][2] is True
     assert await fetch(cache) == ("token-2", Origin.CACHE)
@@ -175,7 +175,7 @@ async def test_bypass_is_not_answered_by_an_old_token(
     await fetch(cache)
     source.failures.append(TokenSourceDown("away"))
     with pytest.raises(TokenSourceDown):
-        await cache.fetch(identity(), VAULT, bypass_cache=True)
+        await cache.fetch(grant(), VAULT, bypass_cache=True)
 
 
 async def test_what_was_not_asked_for_longest_makes_room(cache: TokenCache) -> None:

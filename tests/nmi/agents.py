@@ -17,6 +17,7 @@ from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     FakeAttestor,
     FakeClock,
+    FakePermissions,
     FakeTokenSource,
     binding,
     cluster,
@@ -58,11 +59,13 @@ class Agent:
         found = objects or (pod(addresses=("127.0.0.1",)), identity(), binding())
         self.cluster = cluster(self.clock, *found)
         self.tokens = FakeTokenSource()
+        self.permissions = FakePermissions()
         self.attestor = FakeAttestor()
         self.metadata = FakeMetadata()
         service = TokenService(
             cluster=self.cluster,
             tokens=self.tokens,
+            permissions=self.permissions,
             attestor=self.attestor,
             clock=self.clock,
             policy=Policy(hold=0),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from podidentity.nmi.http import Request
+from podidentity.nmi.outcomes import Caller
 from podidentity.nmi.probes import Probes
-from podidentity.nmi.service import Caller
 from tests.fakes import FakeClock
 from tests.nmi.talking import listening, talking
 

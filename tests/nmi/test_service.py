@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.errors import (
+    NotYetKnown,
     Refused,
     TokenRefused,
     TokenSourceDown,
@@ -15,10 +16,9 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import IdentityType, Malformed
+from podidentity.core.resources import Malformed
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.wire.imds_client import NotYetKnown
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -41,10 +41,6 @@ from tests.nmi.worlds import OLD, World, reason
         ),
         ([pod(started=OLD), binding()], Reason.NO_IDENTITY),
         ([pod(started=OLD, host_network=True), identity(), binding()], Reason.HOST_NETWORK),
-        (
-            [pod(started=OLD), identity(type=IdentityType.SERVICE_PRINCIPAL), binding()],
-            Reason.UNSERVED_TYPE,
-        ),
     ],
     ids=lambda value: str(value) if isinstance(value, Reason) else "",
 )
@@ -62,9 +58,8 @@ async def test_an_old_pod_that_nothing_has_changed_for_is_refused_at_once(
     [
         [pod(labels={}), identity(), binding()],
         [pod(host_network=True), identity(), binding()],
-        [pod(), identity(type=IdentityType.FEDERATED), binding()],
     ],
-    ids=["no label", "host network", "type"],
+    ids=["no label", "host network"],
 )
 async def test_what_no_waiting_can_change_is_refused_at_once_for_a_young_pod_too(
     objects: list[Any],

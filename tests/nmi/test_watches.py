@@ -11,13 +11,16 @@ import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.resources import Malformed
-from podidentity.nmi.watches import Watches
+from podidentity.nmi.watches import Scope, Watches
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
 from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity
 
 PODS = "/api/v1/pods"
 IDENTITIES = "/apis/aadpodidentity.k8s.io/v1/azureidentities"
 BINDINGS = "/apis/aadpodidentity.k8s.io/v1/azureidentitybindings"
+EXCEPTIONS = "/apis/aadpodidentity.k8s.io/v1/azurepodidentityexceptions"
+RECORDS = "/apis/aadpodidentity.k8s.io/v1/azureassignedidentities"
+ACCOUNTS = "/api/v1/serviceaccounts"
 
 
 def meta(name: str) -> dict[str, str]:
@@ -40,7 +43,14 @@ class FakeServer:
     """Lists what it holds, and watches what the test says."""
 
     def __init__(self) -> None:
-        self.held: dict[str, list[Any]] = {PODS: [POD], IDENTITIES: [IDENTITY], BINDINGS: [BINDING]}
+        self.held: dict[str, list[Any]] = {
+            PODS: [POD],
+            IDENTITIES: [IDENTITY],
+            BINDINGS: [BINDING],
+            EXCEPTIONS: [],
+            RECORDS: [],
+            ACCOUNTS: [],
+        }
         self.events: dict[str, asyncio.Queue[dict[str, Any]]] = {
             path: asyncio.Queue() for path in self.held
         }
@@ -81,7 +91,7 @@ class Setting:
         clock = ImpatientClock()
         self.server = FakeServer()
         self.cluster = WatchedCluster(clock)
-        self.watches = Watches(self.server, self.cluster, "n1", clock)
+        self.watches = Watches(self.server, self.cluster, clock, scope=Scope(node="n1"))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -100,9 +110,9 @@ async def watched(*refused: str) -> AsyncIterator[Setting]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_the_cluster_is_synced_when_all_three_lists_have_been_read() -> None:
+async def test_the_cluster_is_synced_when_all_lists_have_been_read() -> None:
     async with watched() as setting:
-        assert len(setting.watches.problems()) == 3
+        assert len(setting.watches.problems()) == 5
         await setting.until(lambda: setting.cluster.synced)
         assert setting.watches.problems() == []
         (pod,) = setting.cluster.pods_at(ADDRESS)
@@ -130,7 +140,7 @@ async def test_a_list_that_is_refused_is_said_and_holds_the_sync_back() -> None:
     async with watched(BINDINGS) as setting:
         await setting.until(lambda: bool(setting.cluster.identity(identity().ref)))
         await setting.server.refused_twice.wait()
-        assert setting.watches.problems() == ["AzureIdentityBindings not read yet: no rights"]
+        assert setting.watches.problems() == ["azureidentitybindings not read yet: no rights"]
         assert not setting.cluster.synced
         setting.server.refused.clear()
         await setting.until(lambda: setting.cluster.synced)

@@ -86,7 +86,7 @@ def test_while_the_api_server_is_away_the_agent_stands_guard_and_says_what_it_la
     ready = json.loads(seen["ready"])
     assert not ready["ready"]
     assert (ready["checks"]["interception"], ready["checks"]["listener"]) == ("ok", "ok")
-    assert len(ready["checks"]["watches"]) == 3
+    assert len(ready["checks"]["watches"]) == 5
     assert "http://127.0.0.1:1 cannot be asked" in ready["checks"]["watches"][0]
 
 

@@ -10,13 +10,15 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.service import Caller, Outcome, Policy, TokenService
+from podidentity.nmi.outcomes import Caller, Outcome
+from podidentity.nmi.service import Policy, TokenService
 from tests.fakes import (
     ADDRESS,
     NOW,
     VAULT,
     FakeAttestor,
     FakeClock,
+    FakePermissions,
     FakeTokenSource,
     cluster,
 )
@@ -32,6 +34,7 @@ class World:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, *objects)
         self.tokens = FakeTokenSource()
+        self.permissions = FakePermissions()
         self.attestor = FakeAttestor()
         self.policy = Policy(**policy)
         self.caller = Caller(ADDRESS, 40_000)
@@ -40,6 +43,7 @@ class World:
         return TokenService(
             cluster=self.cluster,
             tokens=self.tokens,
+            permissions=self.permissions,
             attestor=self.attestor if attested else None,
             clock=self.clock,
             policy=self.policy,
