@@ -25,6 +25,8 @@ from aiohttp import web
 from podidentity_sandbox.azure.aks.provider import Provider
 from podidentity_sandbox.azure.control import SOCKET, Control
 from podidentity_sandbox.azure.dns import Resolver
+from podidentity_sandbox.azure.entra.issuers import PublishedKeys
+from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.front import Front
 from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.names import place_of
@@ -32,7 +34,7 @@ from podidentity_sandbox.azure.proxy import Proxy
 from podidentity_sandbox.azure.seed import seed
 from podidentity_sandbox.azure.serve import Service, server
 from podidentity_sandbox.azure.state import World
-from podidentity_sandbox.azure.tokens import Issuer
+from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
 
 SHUTDOWN = 0.5
@@ -69,12 +71,18 @@ async def azure(
 ) -> AsyncIterator[World]:
     """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970.
 
-    `apiserver` is the URL by which AKS reaches its cluster.
+    `apiserver` is the URL by which AKS reaches its cluster, and Entra the keys of its issuer.
     """
     world = World(plan, clock)
     seed(world)
-    issuer = Issuer(plan.tenant_id)
-    imds = Imds(world, issuer)
+    issuers = Issuers(world.tenants)
+    imds = Imds(world, issuers.home)
+    published = PublishedKeys(
+        apiserver,
+        lambda: ssl.create_default_context(cafile=str(plan.ca_certificate)),
+        clock,
+    )
+    entra = Entra(world, issuers, published)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(plan.path / "azure.crt", plan.path / "azure.key")
 
@@ -82,10 +90,10 @@ async def azure(
         return place_of(world, name) is not None
 
     async with contextlib.AsyncExitStack() as stack:
-        front = server(Front(world, issuer).handle, name="azure")
+        front = server(Front(world, issuers, entra).handle, name="azure")
         await _serve(stack, front, listeners.https, context)
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
-        await _serve_control(stack, Control(world, imds).handle, plan.path / SOCKET)
+        await _serve_control(stack, Control(world, imds, entra).handle, plan.path / SOCKET)
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
         proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
         await _run(stack, proxy)

@@ -73,6 +73,8 @@ class Reply:
     body: bytes = field(default=b"", repr=False)  # it may hold a token
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json; charset=utf-8"
+    after: float = 0.0
+    """Seconds that the service takes for it."""
 
     @classmethod
     def json(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from podidentity_sandbox.azure import graph, keyvault
+from podidentity_sandbox.azure import keyvault
 from podidentity_sandbox.azure.blob import service as blob
+from podidentity_sandbox.azure.graph import service as graph
 from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tenants import cloud_of
 
-SIGN_IN = ("login.microsoftonline.com", "sts.windows.net")
 MANAGEMENT = ("management.azure.com", "management.core.windows.net")
 
 
@@ -28,11 +29,11 @@ def place_of(world: World, host: str) -> Place | None:
     As in Azure, the name of a vault or a storage account exists while it does.
     """
     name = host.lower().removesuffix(".")
-    if name in SIGN_IN:
+    if cloud_of(name):
         return Place.ENTRA
     if name in MANAGEMENT:
         return Place.ARM
-    if name == graph.HOST:
+    if name in graph.HOSTS:
         return Place.GRAPH
     if name.endswith(keyvault.SUFFIX) and world.vault(name.removesuffix(keyvault.SUFFIX)):
         return Place.VAULT

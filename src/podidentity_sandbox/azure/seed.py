@@ -8,15 +8,16 @@ from __future__ import annotations
 from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
 from podidentity_sandbox.azure.aks.model import ManagedCluster
 from podidentity_sandbox.azure.arm.roles import CONTRIBUTOR, OWNER, Role
+from podidentity_sandbox.azure.directory import Application, ClientSecret, Principal
 from podidentity_sandbox.azure.state import (
     Group,
     IdentityBlock,
-    Principal,
     RoleAssignment,
     ScaleSet,
     UserAssignedIdentity,
     World,
 )
+from podidentity_sandbox.azure.tenants import Tenant
 from podidentity_sandbox.plan import Plan, stable_guid
 
 KUBELET_IDENTITY = "aks-experimental-agentpool"
@@ -29,7 +30,10 @@ def operator_object_id(plan: Plan) -> str:
 
 
 def seed(world: World) -> None:
-    """Make the operator, who owns the subscription, and the cluster's part of it."""
+    """Make the operator, who owns the subscription, and the cluster's part of it.
+
+    He administers the other tenants as well, so that a story can be told of them.
+    """
     _seed_operator(world)
     for group in (world.plan.cluster_group, world.plan.node_group):
         where = f"{world.subscription}/resourceGroups/{group}"
@@ -39,15 +43,41 @@ def seed(world: World) -> None:
 
 def _seed_operator(world: World) -> None:
     plan = world.plan
-    operator = Principal(
-        object_id=operator_object_id(plan),
-        app_id=plan.operator_id,
-        name="operator",
-        secret=plan.operator_secret,
-        reads_directory=True,
+    registered = stable_guid(plan.name, "operator registration")
+    secret = ClientSecret(
+        key_id=stable_guid(plan.name, "operator secret"),
+        name="sandbox",
+        value=plan.operator_secret,
+        starts=0.0,
+        ends=float("inf"),
     )
-    world.principals[operator.object_id] = operator
-    _grant(world, OWNER, operator, world.subscription)
+    world.put(
+        Application(
+            id=f"/applications/{registered}",
+            object_id=registered,
+            app_id=plan.operator_id,
+            name="operator",
+            tenant_id=plan.tenant_id,
+            multi_tenant=True,
+            secrets=(secret,),
+        )
+    )
+    for tenant in world.tenants.all:
+        principal = Principal(
+            object_id=_operator_in(plan, tenant),
+            app_id=plan.operator_id,
+            name="operator",
+            tenant_id=tenant.id,
+            reads_directory=True,
+        )
+        world.principals[principal.object_id] = principal
+    _grant(world, OWNER, world.principals[operator_object_id(plan)], world.subscription)
+
+
+def _operator_in(plan: Plan, tenant: Tenant) -> str:
+    """Return the object id of the operator's service principal in a tenant."""
+    home = tenant.id == plan.tenant_id
+    return operator_object_id(plan) if home else stable_guid(tenant.id, "operator object id")
 
 
 def _seed_cluster(world: World, kubelet: UserAssignedIdentity) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from podidentity_sandbox.azure.imds.faults import Reset
+from podidentity_sandbox.azure.faults import Reset
 from podidentity_sandbox.azure.messages import Reply, Request
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from podidentity_sandbox.azure.directory import Application, Principal
+from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.plan import Plan
 
 
@@ -25,19 +27,6 @@ class Resource(Protocol):
 
 
 R = TypeVar("R", bound=Resource)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """A service principal: of an application with a secret, or of a managed identity."""
-
-    object_id: str
-    app_id: str
-    name: str
-    secret: str = field(default="", repr=False)
-    """"" where it cannot sign in with one."""
-    reads_directory: bool = False
-    """Whether Graph shows it other principals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +162,7 @@ class World:
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.time) -> None:
         self.plan = plan
+        self.tenants = tenants_of(plan)
         self.clock = clock
         self.principals: dict[str, Principal] = {}
         """By object id."""
@@ -181,8 +171,14 @@ class World:
         """Seconds from an accepted change of a scale set until its machines have it."""
         self.role_delay = 0.0
         """Seconds from the making of a role assignment until it holds."""
+        self.credential_delay = 0.0
+        """Seconds from the making of a federated credential until the sign-in service knows it."""
+        self.token_lifetime = 3600
+        """Seconds that an application's token lives."""
         self.identity_cache = 0.0
         """Seconds for which IMDS on a node goes on with the identities that it saw last."""
+        self.writes: dict[str, float] = {}
+        """Until when a write below each id lasts; the id in lower case."""
         self.features: dict[str, float] = {}
         """When each preview feature, as `NAMESPACE/NAME` in lower case, is registered."""
         self.orders: asyncio.Queue[str] = asyncio.Queue()
@@ -228,8 +224,23 @@ class World:
         """Return the storage account of that name: names are unique in all of Azure."""
         return next((a for a in self.all(StorageAccount) if a.name == name.lower()), None)
 
+    def application(self, app_id: str) -> Application | None:
+        """Return the app registration of that client id, in whichever tenant it is at home."""
+        return next((a for a in self.all(Application) if a.app_id == app_id.lower()), None)
+
+    def principal_of(self, app_id: str, tenant_id: str) -> Principal | None:
+        """Return the service principal that a client id has in a tenant."""
+        wanted = (app_id.lower(), tenant_id)
+        found = self.principals.values()
+        return next((p for p in found if (p.app_id, p.tenant_id) == wanted), None)
+
     def new_principal(self, name: str) -> Principal:
         """Make the service principal of a new managed identity."""
-        principal = Principal(object_id=str(uuid.uuid4()), app_id=str(uuid.uuid4()), name=name)
+        principal = Principal(
+            object_id=str(uuid.uuid4()),
+            app_id=str(uuid.uuid4()),
+            name=name,
+            tenant_id=self.plan.tenant_id,
+        )
         self.principals[principal.object_id] = principal
         return principal

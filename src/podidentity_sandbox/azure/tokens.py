@@ -1,7 +1,7 @@
-"""Entra's signing key and the access tokens it signs.
+"""Entra's signing keys and the access tokens that it signs.
 
-The claims are those of a v1 access token of an application, which is what ARM, Key Vault and
-Storage get whichever endpoint is asked:
+The claims of a v1 token of an application are what ARM, Key Vault and Storage get whichever
+endpoint is asked; a v2.0 token is what the token exchange gets:
 https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
 """
 
@@ -10,98 +10,140 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import secrets
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP, Tenant, Tenants
+
 CLOCK_SKEW = 300
 """Seconds by which Entra dates `iat` and `nbf` back."""
 
-RESOURCES = (
-    "https://management.core.windows.net",
-    "https://management.azure.com",
-    "https://vault.azure.net",
-    "https://graph.microsoft.com",
-    "https://storage.azure.com",
-    "https://database.windows.net",
-    "api://AzureADTokenExchange",
-)
-"""What the tenant has service principals for, without the slash that may follow."""
-_ACCOUNT = re.compile(r"https://[a-z0-9]{3,24}\.blob\.core\.windows\.net")
+
+class SignedInBy(StrEnum):
+    """How the client proved itself: the claims appidacr and azpacr."""
+
+    SECRET = "1"  # noqa: S105 - the name of the way, not a secret
+    ASSERTION = "2"
+    """A certificate, or a federated credential; managed identities as well."""
 
 
-def is_resource(name: str) -> bool:
-    """Return whether the tenant knows the resource; one slash at its end is part of its name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a token says."""
 
-    A storage account's own name is one too:
-    https://learn.microsoft.com/azure/storage/blobs/authorize-access-azure-active-directory#microsoft-authentication-library-msal
-    """
-    resource = name.removesuffix("/")
-    return resource in RESOURCES or _ACCOUNT.fullmatch(resource) is not None
+    principal: Principal
+    audience: str
+    """As it was asked for."""
+    signed_in_by: SignedInBy = SignedInBy.SECRET
+    managed_identity: str = ""
+    """The resource id that becomes the claim xms_mirid."""
 
 
-class Issuer:
-    """Entra's key of this sandbox: it lives as long as the process."""
+class Key:
+    """A signing key: each cloud has one, for as long as the process lives."""
 
-    def __init__(self, tenant_id: str) -> None:
-        self.tenant_id = tenant_id
-        self.issuer = f"https://sts.windows.net/{tenant_id}/"
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        public = self._key.public_key()
+    def __init__(self) -> None:
+        self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        public = self._private.public_key()
         spki = public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        self._kid = base64.urlsafe_b64encode(hashlib.sha256(spki).digest()).decode().rstrip("=")
+        self._id = base64.urlsafe_b64encode(hashlib.sha256(spki).digest()).decode().rstrip("=")
         published: dict[str, Any] = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(public))
-        self._jwk = {
-            "kty": "RSA",
-            "use": "sig",
-            "kid": self._kid,
-            "x5t": self._kid,
-            "n": published["n"],
-            "e": published["e"],
-            "issuer": self.issuer,
-        }
+        self._jwk = {"kty": "RSA", "use": "sig", "kid": self._id, "x5t": self._id}
+        self._jwk |= {"n": published["n"], "e": published["e"]}
+
+    def jwk(self, issuer: str) -> dict[str, str]:
+        """Return the key as it is published for tokens of `issuer`."""
+        return {**self._jwk, "issuer": issuer}
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """Return the token of these claims."""
+        headers = {"kid": self._id, "x5t": self._id}
+        return jwt.encode(claims, self._private, algorithm="RS256", headers=headers)
+
+    def signed(self, token: str, issuers: Sequence[str]) -> bool:
+        """Return whether a token was signed by this key, in the name of one of the issuers."""
+        never = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud")}
+        public, options = self._private.public_key(), cast("Any", never)
+        try:
+            jwt.decode(token, public, algorithms=["RS256"], issuer=issuers, options=options)
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
+
+class Issuer:
+    """What signs for one tenant."""
+
+    def __init__(self, tenant: Tenant, key: Key | None = None) -> None:
+        self.tenant = tenant
+        self.issuer = tenant.issuer
+        self._key = key or Key()
 
     def jwks(self) -> dict[str, Any]:
         """Return the published keys."""
-        return {"keys": [dict(self._jwk)]}
+        return {"keys": [self._key.jwk(self.issuer)]}
 
-    def mint(
-        self,
-        *,
-        app_id: str,
-        object_id: str,
-        audience: str,
-        now: float,
-        lifetime: int,
-        managed_identity: str = "",
-    ) -> str:
-        """Sign a token that lives `lifetime` seconds from `now` (seconds since 1970).
+    def signed(self, token: str) -> bool:
+        """Return whether this tenant's key signed the token, in its own name."""
+        return self._key.signed(token, (self.issuer, self.tenant.issuer_v2))
 
-        `managed_identity` is the resource id that becomes the claim xms_mirid.
-        """
+    def mint(self, grant: Grant, *, now: float, lifetime: int) -> str:
+        """Sign a token that lives `lifetime` seconds from `now` (seconds since 1970)."""
+        who = grant.principal
         claims = {
-            "aud": audience,
-            "iss": self.issuer,
             "iat": int(now) - CLOCK_SKEW,
             "nbf": int(now) - CLOCK_SKEW,
             "exp": int(now) + lifetime,
-            "appid": app_id,
-            "appidacr": "2" if managed_identity else "1",
-            "idp": self.issuer,
             "idtyp": "app",
-            "oid": object_id,
-            "sub": object_id,
-            "tid": self.tenant_id,
+            "oid": who.object_id,
+            "sub": who.object_id,
+            "tid": self.tenant.id,
             "uti": secrets.token_urlsafe(16),
+        }
+        of_version = self._v2 if grant.audience.removesuffix("/") == EXCHANGE else self._v1
+        mirid = {"xms_mirid": grant.managed_identity} if grant.managed_identity else {}
+        return self._key.sign({**of_version(grant), **claims, **mirid})
+
+    def _v1(self, grant: Grant) -> dict[str, Any]:
+        return {
+            "aud": grant.audience,
+            "iss": self.issuer,
+            "appid": grant.principal.app_id,
+            "appidacr": grant.signed_in_by.value,
+            "idp": self.issuer,
             "ver": "1.0",
         }
-        if managed_identity:
-            claims["xms_mirid"] = managed_identity
-        headers = {"kid": self._kid, "x5t": self._kid}
-        return jwt.encode(claims, self._key, algorithm="RS256", headers=headers)
+
+    def _v2(self, grant: Grant) -> dict[str, Any]:
+        # The resource wants v2.0 tokens, whose audience is an application id and no URI.
+        return {
+            "aud": EXCHANGE_APP,
+            "iss": self.tenant.issuer_v2,
+            "azp": grant.principal.app_id,
+            "azpacr": grant.signed_in_by.value,
+            "ver": "2.0",
+        }
+
+
+class Issuers:
+    """The issuers of all tenants; tenants of one cloud share its key."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        keys = {tenant.cloud.name: Key() for tenant in tenants.all}
+        self._issuers = {one.id: Issuer(one, keys[one.cloud.name]) for one in tenants.all}
+        self.home = self._issuers[tenants.home.id]
+        """Signs for the subscription's tenant, managed identities included."""
+
+    def of(self, tenant: Tenant) -> Issuer:
+        """Return the issuer of a tenant."""
+        return self._issuers[tenant.id]

@@ -134,11 +134,6 @@ class Blobs:
     def bearer(
         self, issuer: Issuer, who: UserAssignedIdentity, audience: str, *, lifetime: int = 3600
     ) -> str:
-        minted = issuer.mint(
-            app_id=who.client_id,
-            object_id=who.principal_id,
-            audience=audience,
-            now=self.direct.clock.now,
-            lifetime=lifetime,
-        )
+        principal = self.direct.world.principals[who.principal_id]
+        minted = self.direct.token(audience, principal, issuer=issuer, lifetime=lifetime)
         return f"Bearer {minted}"

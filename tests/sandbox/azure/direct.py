@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
-from podidentity_sandbox.azure.entra import Entra
-from podidentity_sandbox.azure.graph import Graph
+from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.entra.issuers import PublishedKeys
+from podidentity_sandbox.azure.entra.service import Entra
+from podidentity_sandbox.azure.graph.service import Graph
 from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.keyvault import KeyVault
-from podidentity_sandbox.azure.messages import Request
+from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
-from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
-from podidentity_sandbox.azure.tokens import Issuer
+from podidentity_sandbox.azure.state import UserAssignedIdentity, World
+from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers
 from tests.sandbox.azure.plans import Clock, make_plan
+
+NOWHERE = "https://127.0.0.1:9"
+"""Where nothing listens."""
 
 
 class Direct:
@@ -29,18 +37,44 @@ class Direct:
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)
-        self.issuer = Issuer(self.plan.tenant_id)
+        issuers = Issuers(self.world.tenants)
+        self.issuer = issuers.home
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)
-        self.graph = Graph(self.world, self.issuer)
-        self.entra = Entra(self.world, self.issuer)
+        self.graph = Graph(self.world, issuers)
+        published = PublishedKeys(NOWHERE, ssl.create_default_context, self.clock)
+        self.entra = Entra(self.world, issuers, published)
         self.vaults = KeyVault(self.world, self.issuer)
 
     def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
         """Sign a token of `principal`, the operator's by default."""
         who = principal or self.world.principals[operator_object_id(self.plan)]
-        facts = {"audience": audience, "now": self.clock.now, "lifetime": 3600, **more}
-        return self.issuer.mint(app_id=who.app_id, object_id=who.object_id, **facts)
+        when = {"now": self.clock.now, "lifetime": 3600, **more}
+        signer: Issuer = when.pop("issuer", self.issuer)
+        return signer.mint(Grant(principal=who, audience=audience), **when)
+
+    def stranger(self) -> Issuer:
+        """Return somebody who signs in the tenant's name with a key that nobody published."""
+        return Issuer(self.world.tenants.home)
+
+    def sign_in(
+        self, form: Mapping[str, str], path: str = "oauth2/v2.0/token", *, tenant: str = ""
+    ) -> tuple[Reply, Any]:
+        """Ask Entra for a token, in the home tenant by default; return the answer and its body."""
+        where = self.world.tenants.find(tenant or self.plan.tenant_id)
+        host = where.cloud.logins[0] if where else "login.microsoftonline.com"
+        request = Request(
+            method="POST",
+            target=f"/{tenant or self.plan.tenant_id}/{path}",
+            host=host,
+            body=urlencode(form).encode(),
+        )
+        reply = self.signed_in(request)
+        return reply, json.loads(reply.body) if reply.body else None
+
+    def signed_in(self, request: Request) -> Reply:
+        """Call Entra, which fetches nothing here: foreign issuers are out of reach."""
+        return asyncio.run(self.entra.handle(request))
 
     def arm(
         self,

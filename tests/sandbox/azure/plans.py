@@ -17,6 +17,12 @@ from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 NAMES = (
     "login.microsoftonline.com",
     "sts.windows.net",
+    "login.microsoftonline.us",
+    "login.partner.microsoftonline.cn",
+    "login.chinacloudapi.cn",
+    "graph.microsoft.com",
+    "graph.microsoft.us",
+    "microsoftgraph.chinacloudapi.cn",
     "management.azure.com",
     "*.vault.azure.net",
     "*.blob.core.windows.net",

@@ -10,7 +10,6 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.state import Group, ScaleSet
-from podidentity_sandbox.azure.tokens import Issuer
 from tests.sandbox.azure.conftest import Azure
 from tests.sandbox.azure.direct import Direct
 
@@ -38,18 +37,12 @@ def attach(*ids: str) -> dict[str, Any]:
 def test_without_a_valid_token_for_arm_the_answer_is_401_with_a_challenge(
     direct: Direct, because: str, code: str, words: str
 ) -> None:
-    stranger = Issuer(direct.plan.tenant_id)
-    facts: dict[str, Any] = {
-        "app_id": "a",
-        "object_id": "b",
-        "now": direct.clock.now,
-        "lifetime": 60,
-    }
+    forged = direct.token(ARM, issuer=direct.stranger())
     headers = {
         "no header": {},
         "not bearer": {"authorization": "Basic eDp5"},
         "rubbish": {"authorization": "Bearer rubbish"},
-        "another key": {"authorization": f"Bearer {stranger.mint(audience=ARM, **facts)}"},
+        "another key": {"authorization": f"Bearer {forged}"},
         "other audience": {"authorization": f"Bearer {direct.token('https://vault.azure.net')}"},
         "expired": {"authorization": f"Bearer {direct.token(ARM, lifetime=0)}"},
     }[because]

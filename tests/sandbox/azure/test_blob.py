@@ -13,7 +13,6 @@ import yaml
 
 from podidentity_sandbox.azure.blob.store import container_id
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.tokens import Issuer
 from tests.sandbox.azure.blobs import BLOCK, STORAGE, Blobs
 from tests.sandbox.azure.direct import Direct
 
@@ -63,7 +62,7 @@ def _expired(blobs: Blobs) -> str:
 
 def _forged(blobs: Blobs) -> str:
     who = blobs.somebody(READER, blobs.account().id)
-    return blobs.bearer(Issuer(blobs.direct.plan.tenant_id), who, STORAGE)
+    return blobs.bearer(blobs.direct.stranger(), who, STORAGE)
 
 
 def _of_another_issuer(blobs: Blobs) -> str:

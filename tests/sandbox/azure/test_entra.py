@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlencode
 
 import jwt
 import pytest
@@ -18,11 +17,7 @@ VAULT = "https://vault.azure.net"
 def post(
     direct: Direct, form: dict[str, str], path: str = "oauth2/v2.0/token"
 ) -> tuple[Reply, Any]:
-    target = f"/{direct.plan.tenant_id}/{path}"
-    reply = direct.entra.handle(
-        Request(method="POST", target=target, body=urlencode(form).encode())
-    )
-    return reply, json.loads(reply.body)
+    return direct.sign_in(form, path)
 
 
 def good_form(direct: Direct) -> dict[str, str]:
@@ -71,12 +66,14 @@ def test_a_bad_request_is_refused_by_its_code(
 def test_a_managed_identity_cannot_sign_in_with_a_secret(direct: Direct) -> None:
     mine = direct.identity("mine")
     _, body = post(direct, {**good_form(direct), "client_id": mine.client_id, "client_secret": ""})
-    assert body["error_codes"] == [700016]
+    assert body["error_codes"] == [7000218]
+    form = {**good_form(direct), "client_id": mine.client_id}
+    assert post(direct, form)[1]["error_codes"] == [7000232]
 
 
 def test_another_tenant_is_not_found(direct: Direct) -> None:
     target = "/00000000-0000-0000-0000-000000000000/v2.0/.well-known/openid-configuration"
-    reply = direct.entra.handle(Request(method="GET", target=target))
+    reply = direct.signed_in(Request(method="GET", target=target))
     assert (reply.status, json.loads(reply.body)["error_codes"]) == (400, [90002])
 
 
@@ -107,7 +104,7 @@ def test_v1_answers_in_strings(direct: Direct) -> None:
 def test_the_published_keys_explain_the_signature(direct: Direct, version: str) -> None:
     def get(path: str) -> Any:
         target = f"/{direct.plan.tenant_id}{path}"
-        return json.loads(direct.entra.handle(Request(method="GET", target=target)).body)
+        return json.loads(direct.signed_in(Request(method="GET", target=target)).body)
 
     configuration = get(f"{version}/.well-known/openid-configuration")
     where = configuration["jwks_uri"].partition(direct.plan.tenant_id)[2]

@@ -56,7 +56,7 @@ def test_an_unknown_id_is_found_nowhere(direct: Direct) -> None:
     assert ask(direct, "GET", "users?$filter=mail eq 'a@b.c'", token)[1]["value"] == []
     assert ask(direct, "GET", "users/a@b.c", token)[0] == 404
     assert ask(direct, "GET", "me", token)[0] == 400
-    assert ask(direct, "GET", "applications", token)[0] == 400
+    assert ask(direct, "GET", "devices", token)[0] == 400
 
 
 def test_principals_are_named_by_their_ids(direct: Direct) -> None:

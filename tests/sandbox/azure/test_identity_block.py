@@ -8,7 +8,8 @@ import pytest
 
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.identity_block import patched, rendered
-from podidentity_sandbox.azure.state import IdentityBlock, Principal, UserAssignedIdentity
+from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.state import IdentityBlock, UserAssignedIdentity
 
 PREFIX = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity"
 
@@ -25,8 +26,8 @@ def identity(name: str) -> UserAssignedIdentity:
 
 
 A, B = identity("a"), identity("b")
-OLD = Principal(object_id="old", app_id="old-app", name="vmss")
-NEW = Principal(object_id="new", app_id="new-app", name="vmss")
+OLD = Principal(object_id="old", app_id="old-app", name="vmss", tenant_id="t")
+NEW = Principal(object_id="new", app_id="new-app", name="vmss", tenant_id="t")
 KNOWN = {one.id.lower(): one for one in (A, B)}
 USER = "UserAssigned"
 BOTH = "SystemAssigned, UserAssigned"

@@ -7,7 +7,7 @@ from typing import Any
 import jwt
 import pytest
 
-from podidentity_sandbox.azure.imds.faults import Fault, Mode
+from podidentity_sandbox.azure.faults import Fault, Mode
 from podidentity_sandbox.azure.imds.service import LEAKED_CREDENTIAL
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.state import ScaleSet
@@ -189,7 +189,7 @@ async def test_every_request_is_in_the_journal_with_its_node_and_what_it_got(
 
 
 @pytest.mark.parametrize(
-    ("mode", "status"), [(Mode.UNAVAILABLE, 500), (Mode.THROTTLED, 429), (Mode.GONE, 410)]
+    ("mode", "status"), [(Mode.BROKEN, 500), (Mode.THROTTLED, 429), (Mode.GONE, 410)]
 )
 async def test_a_fault_answers_in_place_of_imds(direct: Direct, mode: Mode, status: int) -> None:
     direct.imds.fault = Fault(mode=mode, seconds=3)

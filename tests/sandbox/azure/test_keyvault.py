@@ -9,9 +9,10 @@ from typing import Any
 import jwt
 import pytest
 
+from podidentity_sandbox.azure.directory import Principal
 from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.state import UserAssignedIdentity, Vault
-from podidentity_sandbox.azure.tokens import Issuer
 from tests.sandbox.azure.direct import Direct
 
 VAULT = "https://vault.azure.net"
@@ -22,9 +23,7 @@ PATH = "/secrets/demo"
 def reader(direct: Direct) -> UserAssignedIdentity:
     """A vault my-kv that the operator fills and this identity reads."""
     mine = direct.identity("reader")
-    everything = direct.world.principals.values()
-    operator = next(one for one in everything if one.secret)
-    grants = {operator.object_id: ["All"], mine.principal_id: ["Get"]}
+    grants = {operator_object_id(direct.plan): ["All"], mine.principal_id: ["Get"]}
     policies = tuple(
         {"objectId": who, "permissions": {"secrets": what}} for who, what in grants.items()
     )
@@ -89,13 +88,7 @@ def test_a_token_that_is_worth_nothing_gets_401_and_the_challenge(
 ) -> None:
     good = as_reader(direct, reader)
     claims = jwt.decode(good, options={"verify_signature": False})
-    other = Issuer(direct.plan.tenant_id)
-    who: dict[str, Any] = {
-        "app_id": reader.client_id,
-        "object_id": reader.principal_id,
-        "audience": VAULT,
-    }
-    when: dict[str, Any] = {"now": int(direct.clock.now), "lifetime": 60}
+    who = direct.world.principals[reader.principal_id]
     head, _, signature = good.split(".")
     kid = jwt.get_unverified_header(good)["kid"]
     other_body = direct.token(VAULT).split(".")[1]
@@ -103,9 +96,9 @@ def test_a_token_that_is_worth_nothing_gets_401_and_the_challenge(
         "none": "",
         "rubbish": "rubbish",
         "unsigned": jwt.encode(claims, "", algorithm="none", headers={"kid": kid}),
-        "stranger": other.mint(**who, **when),
+        "stranger": direct.token(VAULT, who, issuer=direct.stranger()),
         "forged": f"{head}.{other_body}.{signature}",
-        "issuer": _with_issuer(direct, "https://sts.windows.net/other/", who, when),
+        "issuer": _with_issuer(direct, "https://sts.windows.net/other/", who),
         "audience": direct.token("https://management.azure.com/"),
         "expired": direct.token(VAULT, lifetime=-1),
         "early": direct.token(VAULT, now=direct.clock.now + 1000),
@@ -119,11 +112,11 @@ def test_a_token_that_is_worth_nothing_gets_401_and_the_challenge(
     )
 
 
-def _with_issuer(direct: Direct, issuer: str, who: Any, when: Any) -> str:
+def _with_issuer(direct: Direct, issuer: str, who: Principal) -> str:
     right = direct.issuer.issuer
     direct.issuer.issuer = issuer
     try:
-        return direct.issuer.mint(**who, **when)
+        return direct.token(VAULT, who)
     finally:
         direct.issuer.issuer = right
 

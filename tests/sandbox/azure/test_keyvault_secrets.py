@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.messages import Request
+from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.state import Vault
 from tests.sandbox.azure.direct import Direct
 
@@ -24,8 +25,8 @@ class Client:
 
     def __init__(self, direct: Direct, *permissions: str) -> None:
         self._direct = direct
-        operator = next(one for one in direct.world.principals.values() if one.secret)
-        policy = {"objectId": operator.object_id, "permissions": {"secrets": list(permissions)}}
+        operator = operator_object_id(direct.plan)
+        policy = {"objectId": operator, "permissions": {"secrets": list(permissions)}}
         direct.world.put(
             Vault(id="/v", name="my-kv", location="westeurope", tags={}, sku={}, policies=(policy,))
         )

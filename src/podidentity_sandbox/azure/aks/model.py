@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from podidentity_sandbox.azure.state import Principal
+from podidentity_sandbox.azure.directory import Principal
 
 KIND = "Microsoft.ContainerService/managedClusters"
 

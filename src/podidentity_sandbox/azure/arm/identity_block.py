@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmError
-from podidentity_sandbox.azure.state import IdentityBlock, Principal, UserAssignedIdentity
+from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.state import IdentityBlock, UserAssignedIdentity
 
 _ID = re.compile(
     r"/subscriptions/[^/]+/resourcegroups/[^/]+"

@@ -66,6 +66,18 @@ ROLES = (
     CONTRIBUTOR,
     Role(id="acdd72a7-3385-48ef-bd42-f606fba81ae7", name="Reader", actions=("*/read",)),
     Role(
+        id="e40ec5ca-96e0-45a2-b4ff-59039f2c2b59",
+        name="Managed Identity Contributor",
+        actions=(
+            "Microsoft.ManagedIdentity/userAssignedIdentities/read",
+            "Microsoft.ManagedIdentity/userAssignedIdentities/write",
+            "Microsoft.ManagedIdentity/userAssignedIdentities/delete",
+            "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/*",
+            "Microsoft.Authorization/*/read",
+            "Microsoft.Resources/subscriptions/resourceGroups/read",
+        ),
+    ),
+    Role(
         id="f1a07417-d97a-45cb-824c-7a7467783830",
         name="Managed Identity Operator",
         actions=(

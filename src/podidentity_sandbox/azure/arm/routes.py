@@ -12,6 +12,7 @@ from podidentity_sandbox.azure.aks import clusters
 from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
+    credentials,
     deleted_vaults,
     features,
     groups,
@@ -139,6 +140,23 @@ def _clusters() -> tuple[Route, ...]:
     )
 
 
+def _credentials() -> tuple[Route, ...]:
+    every = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{credentials.CHILD}"
+    return (
+        _route("GET", every, f"{credentials.KIND}/read", credentials.list_credentials),
+        *(
+            _route(
+                method, f"{every}/(?P<credential>[^/]+)", f"{credentials.KIND}/{action}", handler
+            )
+            for method, action, handler in (
+                ("GET", "read", credentials.get_credential),
+                ("PUT", "write", credentials.put_credential),
+                ("DELETE", "delete", credentials.delete_credential),
+            )
+        ),
+    )
+
+
 ROUTES = (
     _route("GET", "/subscriptions", "", groups.list_subscriptions),
     _route("GET", _SUBSCRIPTION, "Microsoft.Resources/subscriptions/read", groups.get_subscription),
@@ -155,6 +173,7 @@ ROUTES = (
     _of_kind("PUT", identities.KIND, "write", identities.put_identity),
     _of_kind("DELETE", identities.KIND, "delete", identities.delete_identity),
     *_lists(identities.KIND, identities.list_identities),
+    *_credentials(),
     _of_kind("GET", scalesets.KIND, "read", scalesets.get_scale_set),
     _of_kind("PATCH", scalesets.KIND, "write", scalesets.patch_scale_set),
     *_lists(scalesets.KIND, scalesets.list_scale_sets),

@@ -12,8 +12,9 @@ from typing import Any
 from podidentity_sandbox.azure.arm.call import ArmError, Call, allows
 from podidentity_sandbox.azure.arm.identity_block import added, patched, rendered
 from podidentity_sandbox.azure.arm.operations import accepted
+from podidentity_sandbox.azure.directory import Principal
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import Principal, ScaleSet, UserAssignedIdentity, World
+from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity, World
 from podidentity_sandbox.azure.verification import Caller
 
 KIND = "Microsoft.Compute/virtualMachineScaleSets"
@@ -57,7 +58,12 @@ def patch_scale_set(call: Call) -> Reply:
 def with_identity(world: World, caller: Caller, scale_set: ScaleSet, identity: object) -> ScaleSet:
     """Return the scale set after `caller` patched its `identity`; raise ArmError."""
     _may_assign(world, caller, scale_set, added(identity))
-    system = Principal(object_id=str(uuid.uuid4()), app_id=str(uuid.uuid4()), name=scale_set.name)
+    system = Principal(
+        object_id=str(uuid.uuid4()),
+        app_id=str(uuid.uuid4()),
+        name=scale_set.name,
+        tenant_id=world.plan.tenant_id,
+    )
     block = patched(
         scale_set.identity,
         identity,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from podidentity_sandbox.azure.imds.faults import Fault
+from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.imds.faults import refusal
 from podidentity_sandbox.azure.imds.instance import instance, read
 from podidentity_sandbox.azure.imds.journal import Journal
 from podidentity_sandbox.azure.imds.quota import (
@@ -77,7 +78,7 @@ class Imds:
         identity = path == "identity" or path.startswith("identity/")
         check_headers(request, identity=identity)
         with self._quota(node, identity=identity).request(now):
-            return await self.fault.strike() or self._routed(request, node, path)
+            return await self.fault.strike(refusal) or self._routed(request, node, path)
 
     def _quota(self, node: NodePlan, *, identity: bool) -> Quota:
         key = (node.name, identity)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.azure.entra_errors import unknown_resource
+from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.entra.errors import unknown_resource
 from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity, World
-from podidentity_sandbox.azure.tokens import CLOCK_SKEW, Issuer, is_resource
+from podidentity_sandbox.azure.tokens import CLOCK_SKEW, Grant, Issuer, SignedInBy
 from podidentity_sandbox.plan import NodePlan
 
 LIFETIME = 86_400
@@ -55,7 +56,7 @@ class Tokens:
             raise ImdsError(400, "invalid_request", "Identity not found")
         seen = self._identities(node, scale_set, now)
         chosen = choose(ask, seen.block, alive=seen.alive, machine=scale_set.id)
-        if not is_resource(ask.resource):
+        if not self._issuer.tenant.cloud.has_resource(ask.resource):
             refusal = unknown_resource(ask.resource, self._world.plan.tenant_id)
             raise ImdsError(refusal.status, refusal.error, str(refusal))
         key = (node.name, chosen.object_id, ask.resource)
@@ -74,12 +75,19 @@ class Tokens:
 
     def _minted(self, chosen: Chosen, resource: str, now: float) -> Cached:
         token = self._issuer.mint(
-            app_id=chosen.client_id,
-            object_id=chosen.object_id,
-            audience=resource,
+            Grant(
+                principal=Principal(
+                    object_id=chosen.object_id,
+                    app_id=chosen.client_id,
+                    name="",
+                    tenant_id=self._issuer.tenant.id,
+                ),
+                audience=resource,
+                signed_in_by=SignedInBy.ASSERTION,
+                managed_identity=chosen.resource_id,
+            ),
             now=now,
             lifetime=LIFETIME,
-            managed_identity=chosen.resource_id,
         )
         return Cached(token=token, expires_on=int(now) + LIFETIME)
 

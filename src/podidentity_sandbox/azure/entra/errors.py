@@ -61,3 +61,26 @@ def unknown_resource(resource: str, tenant: str) -> EntraError:
         " or consented to by any user in the tenant. You might have sent your authentication"
         " request to the wrong tenant.",
     )
+
+
+_FAULTS = {
+    410: (
+        "invalid_request",
+        90036,
+        "An unexpected, non-retryable error stemmed from the directory service.",
+    ),
+    # The body of a throttled answer is nowhere published: the status and Retry-After are what
+    # clients go by.
+    429: (
+        "temporarily_unavailable",
+        90055,
+        "The server is terminating a request due to too many requests.",
+    ),
+    500: ("server_error", 90033, "A transient error has occurred. Please try again."),
+    503: ("temporarily_unavailable", 90033, "A transient error has occurred. Please try again."),
+}
+
+
+def refusal(status: int, now: float) -> Reply:
+    """Return an error that a test asks for."""
+    return EntraError(status, *_FAULTS[status]).reply(now)

@@ -1,0 +1,124 @@
+"""The published keys of foreign issuers, read as anybody on the internet can read them.
+
+https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig. The sandbox's internet
+has one issuer, its cluster's API server; a host of any other name is not even asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import jwt
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from podidentity_sandbox.azure.dns import APISERVER_NAMES
+
+PATIENCE = 5.0
+"""Seconds for a document."""
+KEPT = 3600.0
+"""Seconds for which keys are used again; one that is not among them is looked for at once."""
+LIMIT = 2**16
+"""Bytes of a document."""
+
+
+class Unreachable(Exception):
+    """The issuer's documents cannot be had, or say something else than they must."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    at: float
+    keys: tuple[Mapping[str, Any], ...]
+
+
+class _Internet(AbstractResolver):
+    """Knows the names of the API server, and nothing else."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._address, self._port = parts.hostname or "", parts.port or 443
+
+    async def resolve(
+        self, host: str, port: int = 0, _: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return where a host is."""
+        if host not in APISERVER_NAMES or port != 443:
+            raise OSError(f"no host {host}:{port} in the sandbox's internet")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=self._address,
+                port=self._port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class PublishedKeys:
+    """Reads the keys of issuers, and keeps them for a while."""
+
+    def __init__(
+        self, apiserver: str, trust: Callable[[], ssl.SSLContext], clock: Callable[[], float]
+    ) -> None:
+        """Find the API server at the URL `apiserver`; `trust` verifies it by its name."""
+        self._apiserver = apiserver
+        self._trust = trust
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+
+    async def find(self, issuer: str, key_id: object) -> list[jwt.PyJWK]:
+        """Return the issuer's keys of that id, one at most; raise Unreachable."""
+        kept = self._kept.get(issuer)
+        fresh = kept is not None and self._clock() - kept.at < KEPT
+        if kept is None or not fresh or not _of(kept.keys, key_id):
+            kept = self._kept[issuer] = _Kept(self._clock(), await self._read(issuer))
+        try:
+            return [jwt.PyJWK(dict(key), algorithm="RS256") for key in _of(kept.keys, key_id)]
+        except jwt.PyJWTError:
+            return []
+
+    async def _read(self, issuer: str) -> tuple[Mapping[str, Any], ...]:
+        if urlsplit(issuer).scheme != "https":
+            raise Unreachable(f"{issuer} is not https")
+        connector = aiohttp.TCPConnector(resolver=_Internet(self._apiserver), ssl=self._trust())
+        timeout = aiohttp.ClientTimeout(total=PATIENCE)
+        try:
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+                where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+                configuration = await _document(session, where)
+                if configuration.get("issuer") != issuer:
+                    raise Unreachable(f"{where} is of another issuer")
+                keys = (await _document(session, str(configuration.get("jwks_uri")))).get("keys")
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise Unreachable(f"{issuer}: {error}") from error
+        if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+            raise Unreachable(f"{issuer} publishes no keys")
+        return tuple(keys)
+
+
+async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    if urlsplit(url).scheme != "https":
+        raise Unreachable(f"{url} is not https")
+    async with session.get(url, allow_redirects=False) as response:
+        if response.status != 200:
+            raise Unreachable(f"{url} answers {response.status}")
+        value = json.loads(await response.content.read(LIMIT))
+    if not isinstance(value, dict):
+        raise Unreachable(f"{url} is no object")
+    return value
+
+
+def _of(keys: tuple[Mapping[str, Any], ...], key_id: object) -> list[Mapping[str, Any]]:
+    return [key for key in keys if isinstance(key_id, str) and key.get("kid") == key_id]

@@ -1,0 +1,195 @@
+"""The front of Entra: which tenant, which document or token, and who has proved to be whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import parse_qsl
+
+from podidentity_sandbox.azure.entra import assertions, federation
+from podidentity_sandbox.azure.entra.answers import resource_of, v1_answer, v2_answer
+from podidentity_sandbox.azure.entra.certificates import check_certificate
+from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
+from podidentity_sandbox.azure.entra.discovery import configuration, instances
+from podidentity_sandbox.azure.entra.errors import (
+    EntraError,
+    missing,
+    refusal,
+    unknown_resource,
+)
+from podidentity_sandbox.azure.entra.issuers import PublishedKeys, Unreachable
+from podidentity_sandbox.azure.entra.journal import Journal
+from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, cloud_of
+from podidentity_sandbox.azure.tokens import Grant, Issuers, SignedInBy
+
+MANAGED_LIFETIME = 86_400
+"""Seconds that the token of a managed identity lives, however it was got."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """A request for a token, as far as it is understood."""
+
+    tenant: Tenant
+    form: Mapping[str, str] = field(repr=False)
+    v2: bool
+
+
+class Entra:
+    """The sign-in service of all clouds."""
+
+    def __init__(self, world: World, issuers: Issuers, published: PublishedKeys) -> None:
+        self._world = world
+        self._issuers = issuers
+        self._published = published
+        self.journal = Journal()
+        self.fault = Fault()
+
+    async def handle(self, request: Request) -> Reply:
+        """Answer one request to a host of Entra, such as login.microsoftonline.com."""
+        cloud = cloud_of(request.host) or PUBLIC
+        if (request.method, request.path) == ("GET", "/common/discovery/instance"):
+            return Reply.json(instances(self._world.tenants, cloud))
+        match = _PATH.fullmatch(request.path)
+        method = "POST" if match and match["token"] else "GET"
+        if match is None or request.method != method:
+            return Reply(status=404, content_type="text/html")
+        if match["token"]:
+            return await self._recorded(request, match, cloud)
+        try:
+            return self._document(match, self._tenant(match["tenant"], cloud))
+        except EntraError as error:
+            return error.reply(self._world.clock())
+
+    def _document(self, match: re.Match[str], tenant: Tenant) -> Reply:
+        if match["keys"]:
+            return Reply.json(self._issuers.of(tenant).jwks())
+        return Reply.json(configuration(tenant, v2=bool(match["configuration"])))
+
+    async def _recorded(self, request: Request, match: re.Match[str], cloud: Cloud) -> Reply:
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        now, name = self._world.clock(), match["tenant"]
+        entry = self.journal.open(
+            form, host=request.host, tenant=name, source=request.source, now=now
+        )
+        try:
+            reply = await self.fault.strike(partial(refusal, now=now))
+            if reply is None:
+                ask = _Ask(tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"]))
+                reply = await self._token(ask)
+        except EntraError as error:
+            entry["code"] = error.code
+            reply = error.reply(now)
+        entry["status"] = reply.status
+        return reply
+
+    def _tenant(self, name: str, cloud: Cloud) -> Tenant:
+        tenant = self._world.tenants.find(name)
+        if tenant is None:
+            raise EntraError(
+                400,
+                "invalid_request",
+                90002,
+                f"Tenant '{name}' not found. Check to make sure you have the correct tenant ID"
+                " and are signing into the correct cloud. Check with your subscription"
+                " administrator, this may happen if there are no active subscriptions for the"
+                " tenant.",
+            )
+        if tenant.cloud is not cloud:
+            # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+            words = "Confidential Client is not supported in Cross Cloud request."
+            raise EntraError(400, "invalid_request", 900382, words)
+        return tenant
+
+    async def _token(self, ask: _Ask) -> Reply:
+        for name in ("grant_type", "client_id"):
+            if not ask.form.get(name):
+                raise missing(name)
+        if ask.form["grant_type"] != "client_credentials":
+            raise EntraError(
+                400,
+                "unsupported_grant_type",
+                70003,
+                f"The app requested an unsupported grant type '{ask.form['grant_type']}'.",
+            )
+        client = client_of(self._world, ask.form["client_id"], ask.tenant)
+        signed_in_by = await self._authenticated(client, ask)
+        resource = resource_of(ask.form, v2=ask.v2)
+        self._check_resource(resource, ask.tenant)
+        grant = Grant(
+            principal=client.principal,
+            audience=resource,
+            signed_in_by=signed_in_by,
+            managed_identity=client.managed_identity,
+        )
+        lifetime = MANAGED_LIFETIME if client.managed_identity else self._world.token_lifetime
+        now = self._world.clock()
+        token = self._issuers.of(ask.tenant).mint(grant, now=now, lifetime=lifetime)
+        if ask.v2:
+            return v2_answer(token, lifetime)
+        return v1_answer(token, lifetime, resource=resource, now=now)
+
+    async def _authenticated(self, client: Client, ask: _Ask) -> SignedInBy:
+        now = self._world.clock()
+        if given := ask.form.get("client_assertion"):
+            if ask.form.get("client_assertion_type") != assertions.TYPE:
+                raise missing("client_assertion_type")
+            assertion = assertions.read(given)
+            if assertion.said("iss").startswith(("https://", "http://")):
+                await self._check_federated(client, assertion, now)
+            else:
+                check_certificate(client, assertion, ask.tenant, now)
+            return SignedInBy.ASSERTION
+        if not ask.form.get("client_secret"):
+            raise EntraError(
+                401,
+                "invalid_client",
+                7000218,
+                "The request body must contain the following parameter: 'client_assertion' or"
+                " 'client_secret'.",
+            )
+        check_secret(client, ask.form["client_secret"], now)
+        return SignedInBy.SECRET
+
+    async def _check_federated(
+        self, client: Client, assertion: assertions.Assertion, now: float
+    ) -> None:
+        credential = federation.check_match(client, assertion, now)
+        if federation.is_own(credential.issuer):
+            self._check_own(client, assertion)
+            return
+        try:
+            keys = await self._published.find(credential.issuer, assertion.header.get("kid"))
+        except Unreachable as error:
+            raise federation.unreachable() from error
+        if not any(assertion.signed_by(key) for key in keys):
+            raise federation.unproved()
+
+    def _check_own(self, client: Client, assertion: assertions.Assertion) -> None:
+        tenant = self._world.tenants.find(assertion.said("tid"))
+        signer = self._world.principals.get(assertion.said("oid"))
+        application = self._world.application(client.principal.app_id)
+        if tenant is None or not self._issuers.of(tenant).signed(assertion.text):
+            raise federation.unproved()
+        home = application.tenant_id if application else ""
+        federation.check_own_token(client, assertion, home, signer)
+
+    def _check_resource(self, resource: str, tenant: Tenant) -> None:
+        app_id = resource.removeprefix("api://").removesuffix("/")
+        if not tenant.cloud.has_resource(resource) and not self._world.principal_of(
+            app_id, tenant.id
+        ):
+            raise unknown_resource(resource, tenant.id)
+
+
+_PATH = re.compile(
+    r"/(?P<tenant>[^/]+)/(?:"
+    r"(?P<configuration>(?:v2\.0/)?)\.well-known/openid-configuration"
+    r"|(?P<keys>discovery/(?:v2\.0/)?keys)"
+    r"|(?P<token>oauth2/(?P<v2>v2\.0/)?token))"
+)

@@ -1,0 +1,87 @@
+"""What a federated credential must be, whether it is made through Resource Manager or Graph.
+
+https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity_sandbox.azure.directory import FederatedCredential
+from podidentity_sandbox.azure.state import World
+
+MOST = 20
+"""For one application or identity."""
+LONGEST = 600
+"""Characters of a field."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,119}")
+
+
+class BadCredential(Exception):
+    """The credential cannot be; the text says why, as Azure does where its words are known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A credential that somebody asks for."""
+
+    name: str
+    issuer: str
+    subject: str
+    audience: str
+    description: str = ""
+
+
+def wanted(name: object, body: dict[str, Any]) -> Wanted:
+    """Read what a caller wants; raise BadCredential."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadCredential(
+            f"The federated identity credential name '{name}' is invalid. It must be 3 to 120"
+            " letters, digits, hyphens or underscores, and begin with a letter or digit."
+        )
+    audiences = body.get("audiences")
+    if not isinstance(audiences, list) or len(audiences) != 1:
+        raise BadCredential("Federated Identity Credential must have exactly one audience.")
+    fields = {"issuer": body.get("issuer"), "subject": body.get("subject")}
+    fields["audience"] = audiences[0]
+    for what, value in fields.items():
+        if not isinstance(value, str) or not 0 < len(value) <= LONGEST:
+            raise BadCredential(f"The property '{what}' must have 1 to {LONGEST} characters.")
+    if not str(fields["issuer"]).startswith("https://"):
+        raise BadCredential("The property 'issuer' must be a URL that begins with https://.")
+    return Wanted(
+        name=name,
+        issuer=str(fields["issuer"]),
+        subject=str(fields["subject"]),
+        audience=str(fields["audience"]),
+        description=str(body.get("description") or ""),
+    )
+
+
+def put(world: World, owner: str, new_id: str, want: Wanted, *, of: str) -> FederatedCredential:
+    """Store a credential of `owner`, an id, in place of one of the same id; raise BadCredential.
+
+    `of` names the kind of owner in a refusal.
+    """
+    others = [
+        one for one in world.all(FederatedCredential, owner) if one.id.lower() != new_id.lower()
+    ]
+    if any((one.issuer, one.subject) == (want.issuer, want.subject) for one in others):
+        raise BadCredential(f"Issuer and subject combination already exists for this {of}.")
+    if len(others) >= MOST:
+        raise BadCredential(
+            f"The {of} has {MOST} federated identity credentials, which is the most it can have."
+        )
+    made = FederatedCredential(
+        id=new_id,
+        name=want.name,
+        issuer=want.issuer,
+        subject=want.subject,
+        audience=want.audience,
+        description=want.description,
+        since=world.clock() + world.credential_delay,
+    )
+    world.put(made)
+    return made

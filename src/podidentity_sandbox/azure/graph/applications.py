@@ -1,0 +1,201 @@
+"""App registrations: made, shown and deleted, with their secrets and certificates.
+
+https://learn.microsoft.com/graph/api/resources/application
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+
+from podidentity_sandbox.azure.directory import Application, ClientCertificate, ClientSecret
+from podidentity_sandbox.azure.graph.call import Call
+from podidentity_sandbox.azure.graph.errors import bad, unknown
+from podidentity_sandbox.azure.messages import Reply
+
+_AUDIENCES = {"AzureADMyOrg": False, "AzureADMultipleOrgs": True}
+_SECRET_LIFE = 2 * 365 * 86_400.0
+"""Seconds that a secret holds for which no end is named."""
+
+
+def list_applications(call: Call) -> Reply:
+    """List the tenant's registrations, or those of one client id or name."""
+    asked = call.request.parameter("$filter").strip()
+    found = [one for one in call.world.all(Application) if one.tenant_id == call.tenant.id]
+    if asked:
+        match = re.fullmatch(r"(appId|displayName) eq '([^']*)'", asked)
+        if match is None:
+            raise bad(f"Unsupported or invalid query filter clause specified: {asked}.")
+        field = "app_id" if match[1] == "appId" else "name"
+        found = [one for one in found if getattr(one, field).lower() == match[2].lower()]
+    return call.collection("applications", [shown(one) for one in found])
+
+
+def make_application(call: Call) -> Reply:
+    """Register an application in the caller's tenant; its service principal is made apart."""
+    body = call.body()
+    name, audience = body.get("displayName"), body.get("signInAudience", "AzureADMyOrg")
+    if not isinstance(name, str) or not name:
+        raise bad("A value is required for property 'displayName' of resource 'Application'.")
+    if audience not in _AUDIENCES:
+        raise bad(f"Invalid value '{audience}' specified for property 'signInAudience'.")
+    object_id = str(uuid.uuid4())
+    made = Application(
+        id=f"/applications/{object_id}",
+        object_id=object_id,
+        app_id=str(uuid.uuid4()),
+        name=name,
+        tenant_id=call.tenant.id,
+        multi_tenant=_AUDIENCES[audience],
+    )
+    call.world.put(made)
+    return Reply.json(shown(made), status=201)
+
+
+def change_application(call: Call, name: str) -> Reply:
+    """Replace an application's certificates: the one change that is served."""
+    application, body = existing(call, name), call.body()
+    others = sorted(set(body) - {"keyCredentials"})
+    if others:
+        raise bad(f"The sandbox does not change '{others[0]}' of an application.")
+    given = body.get("keyCredentials")
+    if not isinstance(given, list):
+        raise bad("Invalid value specified for property 'keyCredentials'.")
+    kept = {one.key_id: one for one in application.certificates}
+    new = tuple(_certificate(one, kept) for one in given)
+    call.world.put(replace(application, certificates=new))
+    return Reply(status=204)
+
+
+def delete_application(call: Call, name: str) -> Reply:
+    """Delete a registration, and its service principals with it."""
+    application = existing(call, name)
+    call.world.remove(application.id)
+    for one in tuple(call.world.principals.values()):
+        if one.app_id == application.app_id:
+            del call.world.principals[one.object_id]
+    return Reply(status=204)
+
+
+def add_password(call: Call, name: str) -> Reply:
+    """Make a secret; its text is shown this once."""
+    application = existing(call, name)
+    given = call.body().get("passwordCredential") or {}
+    now = call.world.clock()
+    starts = _seconds(given.get("startDateTime"), now)
+    made = ClientSecret(
+        key_id=str(uuid.uuid4()),
+        name=str(given.get("displayName") or ""),
+        # Forty characters of 8Q~ in the middle, by which scanners know one of Entra's:
+        # https://learn.microsoft.com/purview/sit-defn-azure-ad-client-secret
+        value=f"{secrets.token_hex(2)[:3]}8Q~{secrets.token_urlsafe(26)[:34]}",
+        starts=starts,
+        ends=_seconds(given.get("endDateTime"), starts + _SECRET_LIFE),
+    )
+    call.world.put(replace(application, secrets=(*application.secrets, made)))
+    return Reply.json({**_shown_secret(made), "secretText": made.value})
+
+
+def remove_password(call: Call, name: str) -> Reply:
+    """Remove a secret by its key id."""
+    application, key_id = existing(call, name), call.body().get("keyId")
+    kept = tuple(one for one in application.secrets if one.key_id != key_id)
+    if len(kept) == len(application.secrets):
+        raise bad("No password credential found with keyId.")
+    call.world.put(replace(application, secrets=kept))
+    return Reply(status=204)
+
+
+def existing(call: Call, name: str) -> Application:
+    """Return the application of an object id, or of `appId='…'`; raise GraphError."""
+    match = re.fullmatch(r"appId='([^']*)'", name)
+    found = (
+        call.world.application(match[1])
+        if match
+        else call.world.find(Application, f"/applications/{name}")
+    )
+    if found is None or found.tenant_id != call.tenant.id:
+        raise unknown(name)
+    return found
+
+
+def shown(one: Application) -> dict[str, Any]:
+    """Return an application as Graph shows it: without the text of a secret."""
+    return {
+        "id": one.object_id,
+        "appId": one.app_id,
+        "displayName": one.name,
+        "identifierUris": [],
+        "signInAudience": "AzureADMultipleOrgs" if one.multi_tenant else "AzureADMyOrg",
+        "passwordCredentials": [_shown_secret(secret) for secret in one.secrets],
+        "keyCredentials": [_shown_certificate(certificate) for certificate in one.certificates],
+    }
+
+
+def _certificate(given: object, kept: dict[str, ClientCertificate]) -> ClientCertificate:
+    """Return a certificate that is sent whole, or one that is there and named by its key id."""
+    if not isinstance(given, dict):
+        raise bad("Invalid value specified for property 'keyCredentials'.")
+    if not given.get("key") and (old := kept.get(str(given.get("keyId")))):
+        return old
+    if (given.get("type"), given.get("usage")) != ("AsymmetricX509Cert", "Verify"):
+        raise bad("Key credential must have the type AsymmetricX509Cert and the usage Verify.")
+    try:
+        der = base64.b64decode(str(given.get("key")), validate=True)
+        certificate = x509.load_der_x509_certificate(der)
+    except (binascii.Error, ValueError) as error:
+        raise bad("Key credential key value is invalid certificate") from error
+    return ClientCertificate(
+        key_id=str(uuid.uuid4()),
+        name=str(given.get("displayName") or certificate.subject.rfc4514_string()),
+        der=der,
+        starts=certificate.not_valid_before_utc.timestamp(),
+        ends=certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def _shown_secret(one: ClientSecret) -> dict[str, Any]:
+    return {
+        "keyId": one.key_id,
+        "displayName": one.name,
+        "hint": one.value[:3],
+        "startDateTime": _stamp(one.starts),
+        "endDateTime": _stamp(one.ends),
+        "secretText": None,
+    }
+
+
+def _shown_certificate(one: ClientCertificate) -> dict[str, Any]:
+    return {
+        "keyId": one.key_id,
+        "displayName": one.name,
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+        "customKeyIdentifier": one.sha1.hex().upper(),
+        "startDateTime": _stamp(one.starts),
+        "endDateTime": _stamp(one.ends),
+        "key": None,
+    }
+
+
+def _seconds(value: object, otherwise: float) -> float:
+    if value is None:
+        return otherwise
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise bad(f"Cannot convert the literal '{value}' to DateTimeOffset.") from error
+    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+
+
+def _stamp(seconds: float) -> str:
+    most = 253402300799.0  # the end of the year 9999
+    return datetime.fromtimestamp(min(seconds, most), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

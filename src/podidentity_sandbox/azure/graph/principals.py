@@ -1,0 +1,137 @@
+"""Service principals: looked up by anything that names them, made for applications.
+
+https://learn.microsoft.com/graph/api/resources/serviceprincipal
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from podidentity_sandbox.azure.directory import Application, Principal
+from podidentity_sandbox.azure.graph.call import Call
+from podidentity_sandbox.azure.graph.errors import GraphError, bad, unknown
+from podidentity_sandbox.azure.messages import Reply
+
+_Admits = Callable[[Principal, str], bool]
+_QUOTED = r"'(?P<value>[^']*)'"
+_FILTERS: tuple[tuple[re.Pattern[str], _Admits], ...] = tuple(
+    (re.compile(pattern.replace("QUOTED", _QUOTED), re.IGNORECASE), rule)
+    for pattern, rule in (
+        (
+            r"servicePrincipalNames/any\(c:\s*c eq QUOTED\)",
+            lambda who, text: text.lower() == who.app_id,
+        ),
+        (r"appId eq QUOTED", lambda who, text: text.lower() == who.app_id),
+        (r"id eq QUOTED", lambda who, text: text.lower() == who.object_id),
+        (r"displayName eq QUOTED", lambda who, text: text.lower() == who.name.lower()),
+        (
+            r"startswith\(displayName,\s*QUOTED\)",
+            lambda who, text: who.name.lower().startswith(text.lower()),
+        ),
+    )
+)
+"""What `$filter` may ask of service principals, and whom each admits."""
+
+
+def list_principals(call: Call) -> Reply:
+    """List those that `$filter` admits."""
+    asked = call.request.parameter("$filter").strip()
+    for pattern, admits in _FILTERS:
+        if match := pattern.fullmatch(asked):
+            found = [one for one in call.principals if admits(one, match["value"])]
+            return call.collection("servicePrincipals", [shown(call, one) for one in found])
+    if asked:
+        message = f"Unsupported or invalid query filter clause specified: {asked}."
+        raise GraphError(400, "Request_UnsupportedQuery", message)
+    return call.collection("servicePrincipals", [shown(call, one) for one in call.principals])
+
+
+def get_principal(call: Call, name: str) -> Reply:
+    """Return one."""
+    return Reply.json(shown(call, _existing(call, name)))
+
+
+def make_principal(call: Call) -> Reply:
+    """Provision an application in the caller's tenant."""
+    app_id = call.body().get("appId")
+    application = call.world.application(app_id) if isinstance(app_id, str) else None
+    if application is None or not _may_be_here(call, application):
+        raise bad(
+            f"The appId '{app_id}' of the service principal does not reference a valid application"
+            " object."
+        )
+    if call.world.principal_of(application.app_id, call.tenant.id):
+        raise GraphError(
+            409,
+            "Request_MultipleObjectsWithSameKeyValue",
+            f"The service principal cannot be created, updated, or restored because the service"
+            f" principal name {application.app_id} is already in use.",
+        )
+    made = Principal(
+        object_id=str(uuid.uuid4()),
+        app_id=application.app_id,
+        name=application.name,
+        tenant_id=call.tenant.id,
+    )
+    call.world.principals[made.object_id] = made
+    return Reply.json(shown(call, made), status=201)
+
+
+def delete_principal(call: Call, name: str) -> Reply:
+    """Take an application out of the caller's tenant."""
+    one = _existing(call, name)
+    if call.world.application(one.app_id) is None:
+        raise bad("A managed identity is deleted with its resource.")
+    del call.world.principals[one.object_id]
+    return Reply(status=204)
+
+
+def by_ids(call: Call) -> Reply:
+    """Return those of some object ids that there are."""
+    ids = call.body().get("ids")
+    if not isinstance(ids, list):
+        raise bad("The property 'ids' is required.")
+    wanted = {str(one).lower() for one in ids}
+    kind = {"@odata.type": "#microsoft.graph.servicePrincipal"}
+    found = [one for one in call.principals if one.object_id in wanted]
+    return call.collection("directoryObjects", [{**kind, **shown(call, one)} for one in found])
+
+
+def shown(call: Call, one: Principal) -> dict[str, Any]:
+    """Return a service principal as Graph shows it."""
+    application = call.world.application(one.app_id)
+    return {
+        "id": one.object_id,
+        "appId": one.app_id,
+        "displayName": one.name,
+        "appDisplayName": one.name if application else None,
+        "appOwnerOrganizationId": application.tenant_id if application else None,
+        "accountEnabled": True,
+        "servicePrincipalNames": [one.app_id],
+        "servicePrincipalType": "Application" if application else "ManagedIdentity",
+    }
+
+
+def _may_be_here(call: Call, application: Application) -> bool:
+    home = call.world.tenants.find(application.tenant_id)
+    if application.tenant_id == call.tenant.id:
+        return True
+    return application.multi_tenant and home is not None and home.cloud is call.tenant.cloud
+
+
+def _existing(call: Call, name: str) -> Principal:
+    match = re.fullmatch(r"appId='([^']*)'", name)
+    found = next(
+        (
+            one
+            for one in call.principals
+            if (one.app_id == match[1].lower() if match else one.object_id == name.lower())
+        ),
+        None,
+    )
+    if found is None:
+        raise unknown(name)
+    return found
