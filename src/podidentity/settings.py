@@ -64,6 +64,14 @@ class NmiSettings:
 
     log_format: Literal["text", "json"] = "text"
     """Lines for people or for machines."""
+    audit_log: str = ""
+    """File of the audit records, `-` for stdout; "": none are written."""
+    audit_required: bool = False
+    """Give no token while the audit log cannot be written."""
+    prometheus_port: int = 9090
+    """Port of `/metrics`, on all addresses; 0: none."""
+    debug_port: int = 0
+    """Port of `/debug` on loopback; 0: none."""
     verbose: bool = False
     """Log what only developers want to know."""
     custom_user_agent: str = ""

@@ -24,6 +24,7 @@ from tests.fakes import (
     identity,
     pod,
 )
+from tests.nmi.recorded import Recorded
 from tests.nmi.talking import Reply, listening, talking
 
 
@@ -78,7 +79,15 @@ class Agent:
             clock=self.clock,
             delegation=Delegation(),
         )
-        self.routes = Routes(service, host, self.metadata, self.clock, route_policy)
+        self.record = Recorded(self.clock)
+        self.routes = Routes(
+            service,
+            host,
+            self.metadata,
+            clock=self.clock,
+            policy=route_policy,
+            record=self.record.record,
+        )
         self.listener: Listener
 
     async def ask(self, request: str) -> Reply:

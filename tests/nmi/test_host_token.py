@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from podidentity.nmi.outcomes import Caller, Outcome
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
 from tests.nmi.talking import Reply, talking
-from tests.nmi.test_routes import lines
 from tests.nmi.worlds import World
 
 # Recorded from the provider's own Go code, https://github.com/Azure/
@@ -152,14 +150,11 @@ async def test_nobody_but_the_provider_gets_a_token(
     assert reply.status == status
 
 
-async def test_the_line_in_the_log_names_the_pod_and_who_asked(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_the_line_in_the_log_names_the_pod_and_who_asked() -> None:
     async with agent(*WORLD) as nmi:
         known(nmi)
         await say(nmi)
-    (line,) = lines(caplog)
+    (line,) = nmi.record.lines
     assert (line["pod"], line["namespace"], line["status"]) == ("orders-0", "shop", 200)
     assert line["proof"] == "asked by kube-system/provider"
     assert "token-1" not in json.dumps(line, default=str)

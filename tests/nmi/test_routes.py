@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import Any
 
@@ -20,28 +19,18 @@ TOKEN = f"GET /metadata/identity/oauth2/token?resource={VAULT} {HEADERS}"
 HERE = ("127.0.0.1",)
 
 
-def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return the fields of all request lines, with the message."""
-    return [
-        {"message": record.getMessage(), "level": record.levelname, **record.fields}  # type: ignore[attr-defined]
-        for record in caplog.records
-        if record.name == "podidentity.request"
-    ]
-
-
-async def test_a_token_leaves_one_line_that_says_who_got_what_and_from_where(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_a_token_leaves_one_line_that_says_who_got_what_and_from_where() -> None:
     async with agent() as nmi:
+        nmi.clock.advance(1.5)
         await nmi.ask(TOKEN)
-    (line,) = lines(caplog)
-    milliseconds = line.pop("ms")
-    assert 0 < milliseconds < 1000
-    assert {name: str(value) for name, value in line.items()} == {
+    (line,) = nmi.record.lines
+    assert line == {
+        "time": "2026-11-25T09:46:41.500Z",
+        "level": "info",
+        "logger": "podidentity.request",
         "message": "token given",
-        "level": "INFO",
-        "status": "200",
+        "ms": 0.0,
+        "status": 200,
         "address": "127.0.0.1",
         "pod": "orders-0",
         "namespace": "shop",
@@ -52,29 +41,25 @@ async def test_a_token_leaves_one_line_that_says_who_got_what_and_from_where(
     }
 
 
-async def test_a_refusal_leaves_one_line_with_its_reason_for_the_operator(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_refusal_leaves_one_line_with_its_reason_for_the_operator() -> None:
     elsewhere = binding(ref=ObjectRef("bank", "b"))
     async with agent(pod(addresses=HERE), identity(), elsewhere) as nmi:
         reply = await nmi.ask(TOKEN)
-    (line,) = lines(caplog)
-    assert (line["status"], line["reason"], line["level"]) == (404, "OtherNamespace", "WARNING")
+    (line,) = nmi.record.lines
+    assert (line["status"], line["reason"], line["level"]) == (404, "OtherNamespace", "warning")
     assert (line["pod"], line["namespace"]) == ("orders-0", "shop")
     assert "bank" in line["message"], "the operator must know"
     assert "bank" not in reply.body.decode(), "the pod must not"
 
 
-async def test_a_forged_connection_gets_403_and_leaves_what_the_kernel_said(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_forged_connection_gets_403_and_leaves_what_the_kernel_said() -> None:
     async with agent() as nmi:
         nmi.attestor.verdict = Verdict.FORGED
         reply = await nmi.ask(TOKEN)
         assert nmi.tokens.asked == []
     assert (reply.status, reply.json["error"]) == (403, "access_denied")
     assert "cni-1234" not in reply.body.decode()
-    (line,) = lines(caplog)
+    (line,) = nmi.record.lines
     assert (line["reason"], line["proof"]) == ("UnprovenCaller", "in cni-1234")
 
 
@@ -191,25 +176,27 @@ async def test_an_imds_that_is_down_is_503_for_metadata_too() -> None:
     assert (reply.status, reply.json["error"]) == (503, "service_unavailable")
 
 
-async def test_a_client_that_leaves_leaves_a_line(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_client_that_leaves_leaves_a_line() -> None:
     left = asyncio.Event()
-
-    def written(record: logging.LogRecord) -> bool:
-        left.set()
-        return bool(record)
-
-    caplog.handler.addFilter(written)
     async with agent() as nmi:
+        nmi.record.record.other = told(left, nmi.record.record.other)  # type: ignore[method-assign]
         nmi.tokens.open.clear()
         async with talking(nmi.listener) as talk:
             await talk.say(TOKEN.replace("\n", "\r\n").encode() + b"\r\n\r\n")
             await nmi.tokens.begun.wait()
         await left.wait()
-    caplog.handler.removeFilter(written)
-    (line,) = lines(caplog)
+    (line,) = nmi.record.lines
     assert (line["status"], line["message"]) == (499, "the client left before its answer")
+
+
+def told(event: asyncio.Event, call: Any) -> Any:
+    """Return `call`, which then sets the event."""
+
+    def wrapped(*args: Any, **more: Any) -> None:
+        call(*args, **more)
+        event.set()
+
+    return wrapped
 
 
 async def test_no_line_of_any_answer_holds_a_token(caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +204,9 @@ async def test_no_line_of_any_answer_holds_a_token(caplog: pytest.LogCaptureFixt
     async with agent() as nmi:
         assert (await nmi.ask(TOKEN)).json["access_token"] == "token-1"
         await nmi.ask(TOKEN.replace("?", "?bypass_cache=true&"))
-    written = json.dumps(lines(caplog), default=str) + caplog.text
+    written = "".join(
+        [*nmi.record.written, *nmi.record.audited, *nmi.record.scraped(""), caplog.text]
+    )
     assert "token given" in written
     assert "token-1" not in written
     assert "token-2" not in written

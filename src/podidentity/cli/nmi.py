@@ -139,6 +139,27 @@ _OPERATION_MODES = ("standard", "managed")
     show_default=True,
     help="Lines for people or for machines.",
 )
+@click.option(
+    "--audit-log",
+    default="",
+    metavar="PATH",
+    help="Where a JSON line for each decision about a token goes; -: stdout. Default: nowhere.",
+)
+@boolean("--audit-required", text="Give no token while the audit log cannot be written.")
+@click.option(
+    "--prometheus-port",
+    type=int,
+    default=9090,
+    show_default=True,
+    help="Port of /metrics, on all addresses; 0: none.",
+)
+@click.option(
+    "--debug-port",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Port of /debug, on loopback only: what the agent knows, without secrets; 0: none.",
+)
 @click.option("-v", "--v", "verbosity", type=Verbosity(), default=0, help="4 or more: log more.")
 @click.option("--custom-user-agent", default="", help="Added to the User-Agent.")
 @old_flags
@@ -177,9 +198,11 @@ def _serve(settings: NmiSettings) -> None:
     from podidentity.nmi.main import run
     from podidentity.telemetry import configure
 
-    configure(settings.log_format, verbose=settings.verbose)
+    log = configure(settings.log_format, verbose=settings.verbose)
     try:
-        asyncio.run(run(settings))
+        asyncio.run(run(settings, log))
     except (KubeError, InterceptionError, ValueError) as error:
         logging.getLogger("podidentity.nmi").debug("cannot begin", exc_info=True)
         raise Failed(str(error)) from error
+    finally:
+        log.close()

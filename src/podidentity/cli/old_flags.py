@@ -39,7 +39,6 @@ VALUES = {
     "find-identity-retry-interval": f"{_NONE} Nothing is polled.",
     "ipt-update-interval-sec": f"{_NONE} Changed rules are seen and repaired at once.",
     "kubelet-config": f"{_NONE} Kubenet is supported: callers are proved.",
-    "prometheus-port": _SOON,
     "host-ip": _NONE,
 }
 

@@ -32,6 +32,7 @@ class Callers:
     async def pod(self, caller: Caller, outcome: Outcome) -> Pod:
         """Return the pod whose connection it is; raise NotReady, UnknownCaller, UnprovenCaller."""
         candidates = await self._candidates(caller.address)
+        outcome.claimed = tuple(candidates)
         for pod in candidates:
             # A later request of a connection that was proved when it began.
             if pod.uid == caller.proven:
@@ -68,7 +69,7 @@ def must_be_proven(proof: Proof) -> None:
 
 
 def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
-    outcome.detail = proof.detail
+    outcome.detail, outcome.verdict = proof.detail, proof.verdict
     must_be_proven(proof)
     if not proof.pod_uid:
         return _only(candidates)

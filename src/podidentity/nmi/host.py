@@ -65,7 +65,7 @@ class HostTokenService:
         outcome.detail = proof.detail
         asker = await self._pod_of(proof) if proof.pod_uid else None
         if asker is not None:
-            outcome.detail = f"asked by {asker.ref}"
+            outcome.detail, outcome.delegate = f"asked by {asker.ref}", asker.ref
         refusal = self._delegation.refuses(asker, root=proof.root and not proof.pod_uid)
         if refusal is not None:
             raise Refused(refusal)

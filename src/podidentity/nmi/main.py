@@ -33,11 +33,14 @@ from podidentity.kernel.rules import Redirect
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
+from podidentity.nmi.observing import observe
 from podidentity.nmi.probes import Check, Probes
+from podidentity.nmi.record import NoEvents, Record
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
 from podidentity.nmi.watches import Scope, Watches
 from podidentity.settings import NmiSettings
+from podidentity.telemetry.writing import Writer
 from podidentity.wire.metadata import AllowList
 
 GRACE = 1.0
@@ -48,24 +51,34 @@ _log = logging.getLogger("podidentity.nmi")
 _Task = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def run(settings: NmiSettings) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def run(settings: NmiSettings, log: Writer) -> None:
+    """Serve until SIGTERM or SIGINT; `log` is where the lines of requests go.
 
     Raises InterceptionError, KubeError, OSError or ValueError where it cannot begin.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        await _until_told_to_stop(await _assemble(settings, clock, stack))
+        await _until_told_to_stop(await _assemble(settings, clock, stack, log))
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
 
 
-async def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> list[_Task]:
+async def _assemble(
+    settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer
+) -> list[_Task]:
     """Start what answers requests; return what must run beside it. `stack` ends all of it."""
     interception = _intercept(settings, clock, stack)
     attestation = _attestation(settings, stack)
     cluster = WatchedCluster(clock)
-    routes = _routes(settings, clock, stack, cluster=cluster, attestor=attestation.attestor)
+    seen = observe(settings, clock, stack, log, NoEvents())
+    routes = _routes(
+        settings,
+        clock,
+        stack,
+        cluster=cluster,
+        attestor=attestation.attestor,
+        record=seen.record,
+    )
     listener = await Listener.start(routes, settings.listen_address, settings.listen_port)
     stack.push_async_callback(listener.close, GRACE)
     kube = Kube.connect(settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False)
@@ -82,7 +95,7 @@ async def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) 
     stack.push_async_callback(probes.close, 0.0)
     where = f"{settings.listen_address}:{listener.port}"
     _log.info("serving node %s on %s", settings.node, where)
-    return [interception.guard, watches.run, *attestation.tasks]
+    return [interception.guard, watches.run, seen.record.run, *attestation.tasks]
 
 
 def _routes(
@@ -92,6 +105,7 @@ def _routes(
     *,
     cluster: WatchedCluster,
     attestor: Attestor | None,
+    record: Record,
 ) -> Routes:
     imds = Imds.connect(
         settings.metadata_address,
@@ -122,7 +136,8 @@ def _routes(
         clock=clock,
         delegation=_delegation(settings),
     )
-    return Routes(service(policy), host, imds, clock, _route_policy(settings))
+    policies = _route_policy(settings)
+    return Routes(service(policy), host, imds, clock=clock, policy=policies, record=record)
 
 
 def _delegation(settings: NmiSettings) -> Delegation:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from podidentity.core.entitlements import Basis
 from podidentity.core.errors import PodIdentityError
-from podidentity.core.ports import Origin
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Origin, Verdict
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.tokens import AccessToken
+from podidentity.core.tokens import AccessToken, TokenRequest
 
 
 @dataclass(slots=True)
@@ -20,6 +22,15 @@ class Caller:
     port: int
     proven: str = ""
     """Uid of the pod that the kernel named, once it has."""
+
+
+class Asked(NamedTuple):
+    """A token request, as it arrived."""
+
+    caller: Caller
+    request: TokenRequest
+    named: ObjectRef | None = None
+    """The pod that another asks for, at the route of the CSI driver's provider."""
 
 
 @dataclass(slots=True)
@@ -37,5 +48,11 @@ class Outcome:
     origin: Origin | None = None
     detail: str = ""
     """For the operator's eyes: what the kernel said."""
+    verdict: Verdict | None = None
+    """What the kernel said, in one word; None where it was not asked."""
+    claimed: tuple[Pod, ...] = ()
+    """The pods whose address the connection has, while it is not proved to be theirs."""
     delegated: bool = False
     """Whether another asked in the pod's name."""
+    delegate: ObjectRef | None = None
+    """The pod that did, where it is one."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -8,8 +7,28 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from podidentity.telemetry import Format, configure, fields
+from podidentity.telemetry.writing import Writer
 
-Write = Callable[[Format], io.StringIO]
+
+class Kept:
+    """A destination in memory, which first has its writer write."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.writer: Writer
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def reopen(self) -> None:
+        pass
+
+    def getvalue(self) -> str:
+        self.writer.flush()
+        return self.data.decode()
+
+
+Write = Callable[[Format], Kept]
 
 
 @pytest.fixture
@@ -17,13 +36,14 @@ def write() -> Iterator[Write]:
     """Configure the process's log, and put it back."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
+    kept = Kept()
 
-    def begin(form: Format) -> io.StringIO:
-        configure(form, stream=stream)
-        return stream
+    def begin(form: Format) -> Kept:
+        kept.writer = configure(form, destination=kept)
+        return kept
 
     yield begin
+    kept.writer.close()
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -74,14 +94,26 @@ def test_a_value_with_spaces_or_quotes_is_quoted(write: Write) -> None:
     assert stream.getvalue().endswith(r'INFO x a="b c" d="e\"f" g="h=i"' + "\n")
 
 
+def defect() -> None:
+    raise ValueError("defect\n2026-11-25T12:00:00.000Z INFO forged")
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_traceback_is_kept(write: Write, form: Format) -> None:
+def test_a_traceback_is_kept_and_looks_like_no_line(write: Write, form: Format) -> None:
     stream = write(form)
     try:
-        int("defect")
+        defect()
     except ValueError:
         LOG.exception("failed")
-    assert "ValueError: invalid literal" in stream.getvalue()
+    written = stream.getvalue()
+    assert "ValueError: defect" in written
+    assert sum(line[:1] in {"2", "{"} for line in written.splitlines()) == 1
+
+
+def test_an_error_is_written_at_once(write: Write) -> None:
+    stream = write("text")
+    LOG.error("the end is near")
+    assert stream.data.endswith(b"ERROR the end is near\n")
 
 
 def test_the_http_clients_own_lines_are_left_out(write: Write) -> None:

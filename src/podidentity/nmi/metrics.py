@@ -1,0 +1,138 @@
+"""Every metric of the agent, on one page.
+
+The first part has the archived project's names, types and labels to the letter, for dashboards
+that exist; its buckets are all there too, with smaller ones before them, where most requests are.
+https://azure.github.io/aad-pod-identity/docs/configure/pod_identity_metrics/
+"""
+
+from __future__ import annotations
+
+from podidentity import __version__
+from podidentity.nmi.outcomes import Asked
+from podidentity.telemetry.metrics import Registry
+from podidentity.wire.metadata import Route
+
+TOKEN_ROUTE = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
+HOST_ROUTE = "/host/token/"
+"""Values of `operation_type`: the paths, as clients and the CSI driver's provider ask."""
+
+_ROUTES = {
+    Route.TOKEN: TOKEN_ROUTE,
+    Route.HOST_TOKEN: HOST_ROUTE,
+    Route.FORWARD: "metadata",
+}
+OTHER = "other"
+KNOWN_RESOURCES = 40
+"""Audiences that are told apart in labels: the first so many of which a token was given."""
+
+_SMALL = (0.001, 0.002, 0.005)
+_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10)
+_N = (0.5, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
+OPERATION_BOUNDS = (*_SMALL, 0.01, 0.025, 0.05, 0.1, 0.25, *_N)
+CALL_BOUNDS = (*_SMALL, *_S)
+
+
+def label_of(route: Route) -> str:
+    """Return a route as the value of a label."""
+    return _ROUTES.get(route, "refused")
+
+
+def route_of(asked: Asked) -> str:
+    """Return the route of a token request as the value of a label."""
+    return TOKEN_ROUTE if asked.named is None else HOST_ROUTE
+
+
+class NmiMetrics:
+    """The metrics that change while requests are served; what is looked at is in `looks`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        counter, histogram = registry.counter, registry.histogram
+        self.operations = histogram(
+            "aadpodidentity_nmi_operations_duration_seconds",
+            "Duration in seconds for nmi operations",
+            ("operation_type", "status_code", "namespace", "resource"),
+            bounds=OPERATION_BOUNDS,
+            open_labels=("namespace", "resource"),
+        )
+        self.imds_seconds = histogram(
+            "aadpodidentity_imds_operations_duration_seconds",
+            "Duration in seconds of imds token operations",
+            ("operation_type",),
+            bounds=CALL_BOUNDS,
+        )
+        self.imds_errors = counter(
+            "aadpodidentity_imds_operations_errors_count",
+            "Total number of errors in imds token operations",
+            ("operation_type",),
+        )
+        self.kubernetes_errors = counter(
+            "aadpodidentity_kubernetes_api_operations_errors_count",
+            "Total number of errors in kubernetes api operations",
+            ("operation_type",),
+            open_labels=("operation_type",),
+            room=50,
+        )
+        self.requests = counter(
+            "podidentity_nmi_requests_total",
+            "Requests by route and status; 499: the client left before its answer",
+            ("route", "status_code"),
+            open_labels=("status_code",),
+            room=100,
+        )
+        self.decisions = counter(
+            "podidentity_nmi_decisions_total",
+            "Decisions about token requests, why, and what entitles the pod",
+            ("decision", "reason", "basis"),
+        )
+        self.tokens = counter(
+            "podidentity_nmi_tokens_total",
+            "Tokens given, by where they came from: cache (a hit), shared (another request's "
+            "fetch), imds or entra (a miss)",
+            ("origin",),
+        )
+        self.calls = counter(
+            "podidentity_upstream_requests_total",
+            "Tokens asked of IMDS or Entra, by outcome",
+            ("source", "outcome"),
+        )
+        self.call_seconds = histogram(
+            "podidentity_upstream_duration_seconds",
+            "Seconds until IMDS or Entra answered, in whatever way",
+            ("source",),
+            bounds=CALL_BOUNDS,
+        )
+        self.verdicts = counter(
+            "podidentity_attestation_verdicts_total",
+            "What the kernel said of connections",
+            ("verdict",),
+        )
+        self.events = counter(
+            "podidentity_events_total",
+            "Kubernetes events about refusals: written, repeated, dropped, or failed",
+            ("outcome",),
+        )
+        registry.look(
+            "gauge",
+            "podidentity_build_info",
+            "1, with the version of this agent",
+            lambda: [((__version__,), 1.0)],
+            ("version",),
+        )
+
+
+class Resources:
+    """Audiences as values of a label: one earns its place by a token that was given for it."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def label(self, resource: str, *, given: bool) -> str:
+        """Return the value for `resource`, written with or without a slash at its end."""
+        plain = resource.rstrip("/")
+        if plain in self._known:
+            return plain
+        if given and len(self._known) < KNOWN_RESOURCES:
+            self._known.add(plain)
+            return plain
+        return OTHER

@@ -1,0 +1,68 @@
+"""What the agent writes and counts of its own work, assembled from the settings."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from podidentity.core.ports import Clock
+from podidentity.nmi.metrics import NmiMetrics
+from podidentity.nmi.record import Events, Record, Sinks
+from podidentity.settings import NmiSettings
+from podidentity.telemetry.lines import form_of
+from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.writing import Destination, File, Stream, Writer
+
+_STDOUT = 1
+_log = logging.getLogger("podidentity.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The parts that others are given."""
+
+    metrics: NmiMetrics
+    record: Record
+    log: Writer
+    audit: Writer | None = None
+
+
+def observe(
+    settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer, events: Events
+) -> Observation:
+    """Open what records go to; `stack` writes the last of them, and ends it."""
+    audit = _audit(settings, stack)
+    metrics = NmiMetrics(Registry())
+    record = Record(
+        Sinks(form_of(settings.log_format), log.write, audit.write if audit else None),
+        metrics,
+        clock,
+        node=settings.node,
+        events=events,
+        required=audit if settings.audit_required else None,
+    )
+    return Observation(metrics, record, log, audit)
+
+
+def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
+    if not settings.audit_log:
+        if settings.audit_required:
+            raise ValueError("--audit-required needs --audit-log=PATH.")
+        return None
+    where = settings.audit_log
+    destination: Destination = Stream(_STDOUT) if where == "-" else File(Path(where))
+
+    def tell(failure: str) -> None:
+        if failure:
+            so = "no token is given" if settings.audit_required else "tokens are given all the same"
+            _log.error("the audit log %s cannot be written, %s: %s", where, so, failure)
+        else:
+            _log.warning("the audit log %s is written again; %s records lost", where, writer.lost)
+
+    writer = Writer(destination, name="audit", tell=tell)
+    stack.callback(writer.close)
+    # An agent that must not answer without a record knows so before it listens.
+    writer.flush()
+    return writer

@@ -1,0 +1,178 @@
+"""Numbers that a scrape reads: counters, histograms, and what is looked at when asked.
+
+Plain numbers, changed by one thread without locks: a request costs three additions. The names,
+labels and buckets of the archived project are kept to the letter, which no client library of
+today does: they add `_total` and `_created`.
+
+Labels are bounded. Where one can be anything that a pod sends, at most `room` series are made;
+what comes later is counted under `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = tuple[str, ...]
+
+OTHER = "other"
+
+
+class Counter:
+    """One number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Histogram:
+    """How often a value was at most each of some bounds."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """By bucket, each for itself; the last one is beyond all bounds."""
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+_S = TypeVar("_S", Counter, Histogram)
+
+
+class Head(NamedTuple):
+    """What is said of a metric before its numbers."""
+
+    name: str
+    kind: Kind
+    text: str
+    labels: Labels = ()
+
+
+class Family(Generic[_S]):
+    """A metric: one series for each combination of its labels' values."""
+
+    def __init__(
+        self, head: Head, make: Callable[[], _S], *, open_labels: Iterable[str] = (), room: int
+    ) -> None:
+        self.head = head
+        self._make: Callable[[], _S] = make
+        self._open = frozenset(open_labels)
+        self._room = room
+        self._series: dict[Labels, _S] = {}
+        if not head.labels:
+            self.of()
+
+    def of(self, *values: str) -> _S:
+        """Return the series with these values of the labels, in their order."""
+        found = self._series.get(values)
+        return found if found is not None else self._new(values)
+
+    def samples(self) -> Iterator[tuple[Labels, _S]]:
+        """Yield all series, sorted."""
+        for values in sorted(self._series):
+            yield values, self._series[values]
+
+    def _new(self, values: Labels) -> _S:
+        if self._open and len(self._series) >= self._room:
+            names = self.head.labels
+            values = tuple(
+                OTHER if name in self._open else value
+                for name, value in zip(names, values, strict=True)
+            )
+        return self._series.setdefault(values, self._make())
+
+
+Reading = Iterable[tuple[Labels, float]]
+"""Values of the labels, and the number."""
+
+
+class Looked:
+    """A metric that is looked at when asked."""
+
+    def __init__(self, head: Head, look: Callable[[], Reading]) -> None:
+        self.head = head
+        self._look = look
+
+    def samples(self) -> Iterator[tuple[Labels, float]]:
+        """Yield what is so now, sorted."""
+        yield from sorted(self._look())
+
+
+class Scraped(Protocol):
+    """A metric, as a scrape sees it."""
+
+    @property
+    def head(self) -> Head:
+        """What is said of it."""
+
+    def samples(self) -> Iterator[tuple[Labels, Counter | Histogram | float]]:
+        """Yield its numbers, sorted."""
+
+
+_M = TypeVar("_M", bound=Scraped)
+
+
+class Registry:
+    """All metrics of a process, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Scraped] = {}
+
+    def __iter__(self) -> Iterator[Scraped]:
+        return iter(self._all.values())
+
+    def counter(
+        self,
+        name: str,
+        text: str,
+        labels: Labels = (),
+        *,
+        open_labels: Labels = (),
+        room: int = 500,
+    ) -> Family[Counter]:
+        """Make a counter; `open_labels` are those whose values come from outside."""
+        head = Head(name, "counter", text, labels)
+        return self._add(Family(head, Counter, open_labels=open_labels, room=room))
+
+    def histogram(
+        self,
+        name: str,
+        text: str,
+        labels: Labels = (),
+        *,
+        bounds: Sequence[float],
+        open_labels: Labels = (),
+        room: int = 500,
+    ) -> Family[Histogram]:
+        """Make a histogram with these upper bounds, ascending."""
+        head = Head(name, "histogram", text, labels)
+        make = partial(Histogram, tuple(bounds))
+        return self._add(Family(head, make, open_labels=open_labels, room=room))
+
+    def look(
+        self,
+        kind: Literal["counter", "gauge"],
+        name: str,
+        text: str,
+        look: Callable[[], Reading],
+        labels: Labels = (),
+    ) -> None:
+        """Make a metric that is kept elsewhere, and looked at when asked."""
+        self._add(Looked(Head(name, kind, text, labels), look))
+
+    def _add(self, metric: _M) -> _M:
+        if metric.head.name in self._all:
+            raise ValueError(f"two metrics are named {metric.head.name}")
+        self._all[metric.head.name] = metric
+        return metric
