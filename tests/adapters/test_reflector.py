@@ -1,113 +1,13 @@
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from podidentity.adapters.kube import Kube
-from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
-from podidentity.core.ids import ObjectRef
-from tests.adapters.scripted import (
-    Conversation,
-    Script,
-    Turn,
-    answers,
-    cuts,
-    hangs,
-    scripted,
-)
+from podidentity.adapters.reflector import LONGEST_DELAY
+from tests.adapters.reflecting import listing, reflected, thing, watching
+from tests.adapters.scripted import answers, cuts
 from tests.fakes import FakeClock, ImpatientClock
-
-
-class Told:
-    """What a source was told, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Any] = {}
-        self.lists = 0
-        self._changed = asyncio.Event()
-
-    def put(self, raw: msgspec.Raw) -> None:
-        found = json.loads(bytes(raw))
-        if found.get("unreadable"):
-            raise ValueError("it is unreadable")
-        self.known[found["metadata"]["name"]] = found.get("value")
-        self._changed.set()
-
-    def remove(self, ref: ObjectRef) -> None:
-        self.known.pop(ref.name, None)
-        self._changed.set()
-
-    def listed(self) -> None:
-        self.lists += 1
-        self._changed.set()
-
-    async def until(self, known: dict[str, Any], lists: int = 0) -> None:
-        """Return when exactly these objects are known, after so many lists."""
-        while self.known != known or self.lists < lists:
-            self._changed.clear()
-            await self._changed.wait()
-
-
-def thing(name: str, version: str = "", **more: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "namespace": "n", "resourceVersion": version}, **more}
-
-
-def listing(version: str, *objects: dict[str, Any]) -> Turn:
-    return answers({"metadata": {"resourceVersion": version}, "items": list(objects)})
-
-
-def watching(*events: tuple[str, dict[str, Any]], then: str = "hang") -> Turn:
-    """Return a turn that sends these events and then hangs, ends, or is cut off."""
-
-    async def turn(conversation: Conversation) -> None:
-        await conversation.begin()
-        for kind, content in events:
-            await conversation.event(kind, **content)
-        if then == "hang":
-            await hangs(conversation)
-        elif then == "end":
-            await conversation.end()
-        else:
-            conversation.cut()
-
-    return turn
-
-
-@asynccontextmanager
-async def reflected(
-    folder: Path, *turns: Turn, clock: FakeClock | None = None
-) -> AsyncIterator[tuple[Told, Reflector, Script]]:
-    """Run a reflector against a scripted API server."""
-    told = Told()
-    async with scripted(*turns) as server:
-        config: dict[str, Any] = {"clusters": [{"name": "c", "cluster": {"server": server.url}}]}
-        config |= {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
-        path = folder / "config"
-        path.write_text(json.dumps(config))
-        kube = Kube.connect(str(path), user_agent="t", trust_env=False)
-        source = Source(
-            what="things",
-            path="/things",
-            params={"fieldSelector": "a=b"},
-            put=told.put,
-            remove=told.remove,
-            listed=told.listed,
-        )
-        reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: 1.0)
-        running = asyncio.create_task(reflector.run())
-        try:
-            yield told, reflector, server
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await kube.close()
 
 
 async def test_what_is_listed_and_what_happens_after_it_is_told(tmp_path: Path) -> None:
@@ -208,53 +108,3 @@ async def test_a_410_as_an_answer_is_listed_anew_too(tmp_path: Path) -> None:
     )
     async with reflected(tmp_path, *turns) as (told, _, _server):
         await told.until({"b": None}, lists=2)
-
-
-def saying(line: bytes) -> Turn:
-    async def turn(conversation: Conversation) -> None:
-        await conversation.begin()
-        await conversation.chunk(line + b"\n")
-
-    return turn
-
-
-@pytest.mark.parametrize("garbage", [b"<html>", b'{"type":"ADDED"}', b"\xff", b'{"type":3}'])
-async def test_after_garbage_a_watch_is_resumed_where_it_was(
-    tmp_path: Path, garbage: bytes
-) -> None:
-    turns = (listing("5"), saying(garbage), watching(("ADDED", thing("b", "6"))))
-    async with reflected(tmp_path, *turns) as (told, _, server):
-        await told.until({"b": None})
-        assert "resourceVersion=5" in server.asked[2].query
-
-
-async def test_after_an_object_without_a_name_all_is_listed_anew(tmp_path: Path) -> None:
-    nameless = saying(b'{"type":"ADDED","object":{}}')
-    turns = (listing("5", thing("a")), nameless, listing("6", thing("b")), watching())
-    async with reflected(tmp_path, *turns) as (told, _, _server):
-        await told.until({"b": None}, lists=2)
-
-
-async def test_an_object_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:
-    turns = (
-        listing("5", thing("a"), thing("bad", unreadable=True), thing("b")),
-        watching(("MODIFIED", thing("a", "6", unreadable=True)), ("ADDED", thing("c", "7"))),
-    )
-    async with reflected(tmp_path, *turns) as (told, _, _server):
-        await told.until({"b": None, "c": None})
-
-
-async def test_the_age_is_the_time_since_the_server_said_anything(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with reflected(tmp_path, listing("5"), watching(), clock=clock) as (told, reflector, _):
-        await told.until({}, lists=1)
-        clock.advance(42)
-        assert reflector.age == 42
-
-
-async def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(tmp_path: Path) -> None:
-    clock = ImpatientClock()
-    turns = (listing("5"), *[watching(then="end")] * 5, watching(("ADDED", thing("a", "6"))))
-    async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
-        await told.until({"a": None})
-    assert clock.slept == [0.1, 0.2, 0.4, 0.8, 1.6]
