@@ -64,6 +64,8 @@ class Source:
     """Called after each complete list."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Selectors."""
+    failed: Callable[[], None] = lambda: None
+    """Called when the list or the watch fails; it is tried again all the same."""
 
 
 class Reflector:
@@ -175,6 +177,7 @@ class Reflector:
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
+        self._source.failed()
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         await self._clock.sleep(delay * (0.5 + self._jitter() / 2))

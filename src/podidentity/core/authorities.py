@@ -103,26 +103,19 @@ CLOUDS = {
 """By name in lower case, the older names included."""
 
 
-def exchange_audience(authority: Authority, own: Cloud) -> str:
-    """Return what an assertion for `authority` is made out to; for an unknown one as in `own`.
+_OTHER_NAMES = {
+    "login.windows.net": PUBLIC,
+    "sts.windows.net": PUBLIC,
+    "login.microsoft.com": PUBLIC,
+    "login.partner.microsoftonline.cn": CLOUDS["azurechinacloud"],
+}
+EXCHANGE_AUDIENCES = {cloud.authority.url: cloud.exchange_audience for cloud in CLOUDS.values()} | {
+    f"https://{host}": cloud.exchange_audience for host, cloud in _OTHER_NAMES.items()
+}
+"""By the authority's URL: each cloud takes assertions that are made out to it only.
 
-    Each cloud takes its own only:
-    https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity
-    """
-    known = (cloud for cloud in CLOUDS.values() if cloud.authority == authority)
-    return next(known, own).exchange_audience
+https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity
+"""
 
-
-KNOWN_AUTHORITIES = frozenset(
-    {cloud.authority for cloud in CLOUDS.values()}
-    | {
-        Authority(f"https://{host}")
-        for host in (
-            "login.windows.net",
-            "sts.windows.net",
-            "login.microsoft.com",
-            "login.partner.microsoftonline.cn",
-        )
-    }
-)
+KNOWN_AUTHORITIES = frozenset(map(Authority, EXCHANGE_AUDIENCES))
 """Microsoft's own: a secret may be sent to any of them."""

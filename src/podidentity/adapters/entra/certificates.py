@@ -1,0 +1,141 @@
+"""Certificates of identities: opened once, kept while they are the same bytes, signed with.
+
+`cryptography` is imported when the first certificate is used, and not before: it costs the agent
+of a node 3 MB, and most nodes have no identity of type 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from podidentity.core.errors import TokenSourceDown
+from podidentity.core.secrets import Secret, certificate, unusable
+from podidentity.wire.entra.assertion import signed, signing_input
+from podidentity.wire.entra.exchange import Client
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+MOST = 256
+"""Certificates that are kept, opened or found unusable."""
+AT_ONCE = 2
+SECONDS = 8.0
+"""For opening one, its process's start included."""
+
+_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.entra.opening")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate with its key."""
+
+    key: RSAPrivateKey = field(repr=False)
+    chain: Sequence[bytes] = field(repr=False)
+    """DER, its own first."""
+    starts: float
+    ends: float
+    """Seconds since 1970."""
+
+    def fault(self, now: float) -> str:
+        """Return why it cannot be used at `now`, as a clause; "" where it can."""
+        if now < self.starts:
+            return f"the certificate is valid only from {_date(self.starts)} on"
+        return f"the certificate expired on {_date(self.ends)}" if now >= self.ends else ""
+
+    def assertion(self, client: Client, *, now: float, unique: str) -> str:
+        """Return the proof that `client` has the key."""
+        text = signing_input(client, self.chain, now=now, unique=unique)
+        return signed(text, _signature(self.key, text, pss=not client.adfs))
+
+
+class Certificates:
+    """Opens the certificates of secrets."""
+
+    def __init__(self, command: Sequence[str] = _COMMAND, *, seconds: float = SECONDS) -> None:
+        """`command` opens one, as `adapters.entra.opening` does."""
+        self._command = command
+        self._seconds = seconds
+        self._kept: OrderedDict[str, Certificate | str] = OrderedDict()
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def of(self, secret: Secret) -> Certificate:
+        """Return the certificate in the secret; raise a TokenUnavailable where there is none."""
+        data, password = certificate(secret)
+        found = self._kept.get(secret.digest)
+        if found is None:
+            found = await self._opened(data, password)
+            self._kept[secret.digest] = found
+            while len(self._kept) > MOST:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(secret.digest)
+        if isinstance(found, str):
+            raise unusable(secret, found)
+        return found
+
+    async def _opened(self, data: bytes, password: bytes | None) -> Certificate | str:
+        """Return the certificate, or why there is none, as a clause."""
+        try:
+            answer = await self._asked(data, password)
+        except TimeoutError:
+            # Perhaps the node is busy: so this is not kept.
+            raise TokenSourceDown("a certificate could not be opened in time") from None
+        except ValueError:
+            return "it takes too much time or memory to open"
+        if "why" in answer:
+            return str(answer["why"])
+        return Certificate(
+            key=_key(b64decode(answer["key"])),
+            chain=[b64decode(each) for each in answer["chain"]],
+            starts=answer["starts"],
+            ends=answer["ends"],
+        )
+
+    async def _asked(self, data: bytes, password: bytes | None) -> dict[str, Any]:
+        secret = None if password is None else b64encode(password).decode()
+        question = json.dumps({"data": b64encode(data).decode(), "password": secret})
+        pipe = asyncio.subprocess.PIPE
+        async with self._turn, asyncio.timeout(self._seconds):
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            )
+            try:
+                said, _ = await process.communicate(question.encode())
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+
+
+def _key(plain: bytes) -> RSAPrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    # It was examined where it was opened; again would cost 90 ms in which nobody is answered.
+    key = load_der_private_key(plain, None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(key, RSAPrivateKey):
+        raise TypeError("no RSA key was opened")
+    return key
+
+
+def _signature(key: RSAPrivateKey, text: bytes, *, pss: bool) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import padding
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    if not pss:
+        return key.sign(text, padding.PKCS1v15(), SHA256())
+    # The salt is as long as the hash: https://www.rfc-editor.org/rfc/rfc7518#section-3.5
+    return key.sign(text, padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH), SHA256())
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

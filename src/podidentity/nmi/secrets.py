@@ -1,0 +1,157 @@
+"""The secrets that identities name: each watched by its name, from its first need on.
+
+An agent that could list secrets could read them all; so it asks for one at a time, by name, and
+RBAC can grant just these. Watching, it learns of a rotated secret at once, and asks the API server
+nothing while requests are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import msgspec
+
+from podidentity.adapters.reflector import Reflector, Server, Source
+from podidentity.core.errors import NotYetKnown, TokenSourceDown
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Clock
+from podidentity.core.secrets import Secret
+from podidentity.wire.kube import SECRETS
+from podidentity.wire.secrets import parse_secret
+
+MOST = 64
+"""Secrets watched at once: each one is a connection to the API server."""
+IDLE = 1800.0
+"""Seconds after its last need that one is watched."""
+_WAIT = 5.0
+_SWEEP = 300.0
+
+_log = logging.getLogger("podidentity.watch")
+
+
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """One secret."""
+
+    used: float
+    secret: Secret | None = None
+    synced: bool = False
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """The API server has said something, if only that it will not."""
+    task: asyncio.Task[None] | None = None
+
+
+class WatchedSecrets:
+    """A core.ports.Secrets. `run` it beside whatever uses it."""
+
+    def __init__(self, server: Server, clock: Clock, *, most: int = MOST) -> None:
+        self._server = server
+        self._clock = clock
+        self._most = most
+        self._watched: dict[ObjectRef, _Watched] = {}
+        # Of this process only: a digest that gets out can be compared with nothing.
+        self._key = secrets.token_bytes(32)
+
+    def known(self, ref: ObjectRef) -> Secret | None:
+        """Return the secret as it is now; None where it is not read, or does not exist."""
+        watched = self._watched.get(ref)
+        if watched is None:
+            return None
+        watched.used = self._clock.monotonic()
+        return watched.secret
+
+    async def read(self, ref: ObjectRef) -> Secret:
+        """Return the secret, after reading it; raise a TokenUnavailable."""
+        watched = self._watched.get(ref) or self._watch(ref)
+        watched.used = self._clock.monotonic()
+        await self._answered(watched)
+        if watched.secret is not None:
+            return watched.secret
+        if watched.synced:
+            raise NotYetKnown(
+                f"Secret {ref.name} does not exist, or cannot be read",
+                status=401,
+                error="invalid_client",
+            )
+        # Why stands in the log: it may name what is not the pod's to know.
+        raise TokenSourceDown(f"Secret {ref.name} cannot be read at the moment")
+
+    async def run(self) -> None:
+        """End the watches that nobody needs any more, until cancelled; then all of them."""
+        try:
+            while True:
+                await self._clock.sleep(_SWEEP)
+                oldest = self._clock.monotonic() - IDLE
+                for ref in [ref for ref, each in self._watched.items() if each.used < oldest]:
+                    self._end(ref)
+        finally:
+            for ref in list(self._watched):
+                self._end(ref)
+
+    def _watch(self, ref: ObjectRef) -> _Watched:
+        if len(self._watched) >= self._most:
+            self._end(self._dispensable())
+        watched = _Watched(used=self._clock.monotonic())
+        source = Source(
+            what=f"secret {ref}",
+            path=SECRETS.path(ref.namespace),
+            params={"fieldSelector": f"metadata.name={ref.name}"},
+            put=lambda raw: self._put(ref, watched, raw),
+            remove=lambda _: self._remove(watched),
+            listed=lambda: self._listed(watched),
+            failed=watched.answered.set,
+        )
+        task = asyncio.create_task(Reflector(self._server, source, clock=self._clock).run())
+        task.add_done_callback(lambda done: self._ended(ref, watched, done))
+        watched.task = task
+        self._watched[ref] = watched
+        return watched
+
+    def _dispensable(self) -> ObjectRef:
+        """Return the least needed one of the namespace that has most: it crowds out no other."""
+        crowd = Counter(ref.namespace for ref in self._watched)
+        return min(self._watched, key=lambda ref: (-crowd[ref.namespace], self._watched[ref].used))
+
+    def _put(self, ref: ObjectRef, watched: _Watched, raw: msgspec.Raw) -> None:
+        found = parse_secret(raw)
+        digest = blake2b(key=self._key, digest_size=16)
+        for name, value in sorted(found.data.items()):
+            digest.update(f"{name}:{len(value)}:".encode() + value)
+        watched.secret = Secret(ref=ref, entries=found.data, digest=digest.hexdigest())
+
+    def _remove(self, watched: _Watched) -> None:
+        watched.secret = None
+
+    def _listed(self, watched: _Watched) -> None:
+        watched.synced = True
+        watched.answered.set()
+
+    async def _answered(self, watched: _Watched) -> None:
+        if watched.answered.is_set():
+            return
+        waits = {
+            asyncio.ensure_future(watched.answered.wait()),
+            asyncio.ensure_future(self._clock.sleep(_WAIT)),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _end(self, ref: ObjectRef) -> None:
+        task = self._watched.pop(ref).task
+        if task is not None:
+            task.cancel()
+
+    def _ended(self, ref: ObjectRef, watched: _Watched, done: asyncio.Task[None]) -> None:
+        """Forget what is watched no more: nothing would tell that it has changed."""
+        if self._watched.get(ref) is watched:
+            del self._watched[ref]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _log.error("watching secret %s ended: %s", ref, type(error).__name__)
