@@ -41,12 +41,13 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._now = 0.0
+        self._set_by = 0.0
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
         self._asleep = asyncio.Event()
         self.slept: list[float] = []
 
     def time(self) -> float:
-        return NOW + self._now
+        return NOW + self._now + self._set_by
 
     def monotonic(self) -> float:
         return self._now
@@ -60,6 +61,10 @@ class FakeClock:
             await woken
         finally:
             self._sleepers = [each for each in self._sleepers if each[1] is not woken]
+
+    def jump(self, seconds: float) -> None:
+        """Let somebody set the clock, forward or back: no time passes."""
+        self._set_by += seconds
 
     async def somebody_sleeps(self) -> None:
         """Return as soon as somebody waits for the time to pass."""
@@ -98,13 +103,15 @@ class FakeTokenSource:
         self.open.set()
         self.begun = asyncio.Event()
         self.life = life
+        self.unread = False
+        """Whether `credential` cannot be told before `ready`."""
         self.now: Callable[[], float] = lambda: NOW
 
-    def credential(self, grant: Grant) -> Hashable:
-        return (grant.identity.type, grant.identity.client_id)
+    def credential(self, grant: Grant) -> Hashable | None:
+        return None if self.unread else (grant.identity.type, grant.identity.client_id)
 
     async def ready(self, grant: Grant) -> Hashable:
-        return self.credential(grant)
+        return (grant.identity.type, grant.identity.client_id)
 
     async def fetch(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False

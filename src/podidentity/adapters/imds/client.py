@@ -1,8 +1,7 @@
 """The node's real Instance Metadata Service: tokens, and the other metadata that may be passed on.
 
 Asked with the node's own address, so nothing of a pod's request travels on but what is named
-here. IMDS allows a node five token requests at once: more wait their turn.
-https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#rate-limiting
+here, and never faster than IMDS allows a node.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Self
 
 import httpx2
 
-from podidentity.core.errors import TokenSourceDown
+from podidentity.adapters.imds.quota import AT_ONCE, GENERAL_RATE, RATE, Quota
+from podidentity.core.errors import TokenSourceDown, TokenThrottled
 from podidentity.core.ports import Clock
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.imds_client import parse_answer, render_request
 
-AT_ONCE = 5
 SECONDS = 10.0
 """For a whole answer, its turn included: Go's and Terraform's clients wait no longer."""
 LONGEST_ANSWER = 1 << 20
@@ -43,7 +42,8 @@ class Imds:
         self._client = client
         self._clock = clock
         self._seconds = seconds
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._tokens = Quota(RATE, clock)
+        self._general = Quota(GENERAL_RATE, clock, most_waiting=int(GENERAL_RATE * seconds))
 
     @classmethod
     def connect(
@@ -53,7 +53,9 @@ class Imds:
         client = httpx2.AsyncClient(
             base_url=f"http://{address}:{port}",
             headers={"Metadata": "true", "User-Agent": user_agent},
-            limits=httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+            limits=httpx2.Limits(
+                max_connections=2 * AT_ONCE, max_keepalive_connections=2 * AT_ONCE
+            ),
             timeout=_TIMEOUT,
             trust_env=False,
         )
@@ -77,39 +79,64 @@ class Imds:
     async def issue(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> AccessToken:
-        """Return a token of the grant's identity for `resource`; raise a TokenUnavailable."""
+        """Return a token of the grant's identity for `resource`; raise a TokenUnavailable.
+
+        Where IMDS says 429 all the same, the node having others that ask, it is asked again when
+        it wants to be, if that is in time.
+        """
         target = render_request(grant.identity, resource, bypass_cache=bypass_cache)
-        answer, headers = await self._get(target, accept="application/json")
-        return parse_answer(
-            answer.status,
-            answer.body,
-            identity=grant.identity,
-            resource=resource,
-            now=self._clock.time(),
-            retry_after=headers.get("Retry-After", ""),
-        )
+        until = self._clock.monotonic() + self._seconds
+        while True:
+            answer, headers = await self._get(target, "application/json", self._tokens, until)
+            try:
+                return parse_answer(
+                    answer.status,
+                    answer.body,
+                    identity=grant.identity,
+                    resource=resource,
+                    now=self._clock.time(),
+                    retry_after=headers.get("Retry-After", ""),
+                )
+            except TokenThrottled as error:
+                self._tokens.pause(error.retry_after)
+                if self._clock.monotonic() + error.retry_after >= until:
+                    raise
+
+    async def spare(self) -> None:
+        """Return when IMDS may be asked for what nobody waits for, at nobody's expense."""
+        await self._tokens.spare()
 
     async def metadata(self, target: str, accept: str) -> Metadata:
-        """Return what IMDS answers for path and query `target`; raise TokenSourceDown."""
-        answer, _ = await self._get(target, accept=accept or "*/*")
+        """Return what IMDS answers for path and query `target`.
+
+        Raises TokenSourceDown, or TokenThrottled where too much is asked for already.
+        """
+        until = self._clock.monotonic() + self._seconds
+        answer, _ = await self._get(target, accept or "*/*", self._general, until)
         return answer
 
-    async def _get(self, target: str, *, accept: str) -> tuple[Metadata, httpx2.Headers]:
+    async def _get(
+        self, target: str, accept: str, quota: Quota, until: float
+    ) -> tuple[Metadata, httpx2.Headers]:
+        left = until - self._clock.monotonic()
         try:
-            async with asyncio.timeout(self._seconds), self._turn:
+            async with asyncio.timeout(left):
                 try:
-                    return await self._once(target, accept)
+                    return await self._once(target, accept, quota, left)
                 except httpx2.RemoteProtocolError:
                     # A kept connection that IMDS closed just as we used it: no answer was lost.
-                    return await self._once(target, accept)
+                    return await self._once(target, accept, quota, left)
         except TimeoutError as error:
             raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             what = str(error) or type(error).__name__
             raise TokenSourceDown(f"IMDS cannot be asked: {what}") from error
 
-    async def _once(self, target: str, accept: str) -> tuple[Metadata, httpx2.Headers]:
-        async with self._client.stream("GET", target, headers={"Accept": accept}) as response:
+    async def _once(
+        self, target: str, accept: str, quota: Quota, patience: float
+    ) -> tuple[Metadata, httpx2.Headers]:
+        asking = self._client.stream("GET", target, headers={"Accept": accept})
+        async with quota.turn(patience), asking as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

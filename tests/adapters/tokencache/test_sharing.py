@@ -1,0 +1,135 @@
+"""One fetch at a time for each token, shared by all who want it and cancelled by none of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from podidentity.core.errors import TokenRefused, TokenSourceDown
+from podidentity.core.ids import ClientId
+from podidentity.core.ports import Origin
+from podidentity.core.resources import IdentityType
+from tests.adapters.tokencache.caches import World, caching
+from tests.fakes import OTHER_CLIENT, VAULT, grant, identity, pod
+
+
+async def begun(world: World, count: int = 1) -> list[asyncio.Task[tuple[str, Origin]]]:
+    """Return requests that wait for a source that does not answer yet."""
+    world.source.open.clear()
+    asking = [asyncio.create_task(world.fetch()) for _ in range(count)]
+    await world.source.begun.wait()
+    return asking
+
+
+async def test_a_second_request_is_answered_from_memory() -> None:
+    async with caching() as world:
+        assert await world.fetch() == ("token-1", Origin.IMDS)
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+        assert await world.fetch(of=grant(pod=pod("other"))) == ("token-1", Origin.CACHE)
+
+
+async def test_another_resource_or_client_is_another_token() -> None:
+    other = grant(identity(client_id=ClientId.parse(OTHER_CLIENT)))
+    async with caching() as world:
+        assert await world.fetch() == ("token-1", Origin.IMDS)
+        assert await world.fetch(VAULT + "/") == ("token-2", Origin.IMDS)
+        assert await world.fetch(of=other) == ("token-3", Origin.IMDS)
+
+
+async def test_a_token_that_is_not_of_the_node_comes_from_entra() -> None:
+    async with caching() as world:
+        found = await world.fetch(of=grant(identity(type=IdentityType.FEDERATED)))
+    assert found == ("token-1", Origin.ENTRA)
+
+
+async def test_all_who_ask_at_once_share_one_fetch() -> None:
+    async with caching() as world:
+        asking = await begun(world, 50)
+        world.source.open.set()
+        answers = await asyncio.gather(*asking)
+    assert len(world.source.asked) == 1
+    assert sorted(set(answers)) == [("token-1", Origin.IMDS), ("token-1", Origin.SHARED)]
+
+
+async def test_a_client_that_leaves_takes_nothing_from_the_others() -> None:
+    async with caching() as world:
+        first, second = await begun(world, 2)
+        first.cancel()
+        await asyncio.sleep(0)
+        world.source.open.set()
+        assert await second == ("token-1", Origin.SHARED)
+
+
+async def test_a_fetch_that_everybody_left_is_kept_for_the_next() -> None:
+    async with caching() as world:
+        (only,) = await begun(world)
+        only.cancel()
+        world.source.open.set()
+        assert await world.fetch() == ("token-1", Origin.SHARED)
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_complaint() -> None:
+    async with caching() as world:
+        world.source.failures.append(TokenSourceDown("away"))
+        (only,) = await begun(world)
+        only.cancel()
+        world.source.open.set()
+        await world.cache.settled()
+        world.clock.advance(1)
+        assert (await world.fetch())[0] == "token-2"
+
+
+async def test_a_failure_goes_to_all_who_share_it() -> None:
+    async with caching() as world:
+        world.source.failures.append(TokenRefused("no", status=400, error="invalid_resource"))
+        asking = await begun(world, 3)
+        world.source.open.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TokenRefused] * 3
+    assert len(world.source.asked) == 1
+
+
+async def test_bypass_asks_the_source_and_renews_what_is_kept() -> None:
+    async with caching() as world:
+        await world.fetch()
+        assert await world.fetch(bypass=True) == ("token-2", Origin.IMDS)
+        assert world.source.asked[-1][2] is True
+        assert await world.fetch() == ("token-2", Origin.CACHE)
+
+
+async def test_those_who_bypass_within_a_second_share_what_the_first_got() -> None:
+    async with caching() as world:
+        await world.fetch(bypass=True)
+        world.clock.advance(0.9)
+        assert await world.fetch(bypass=True) == ("token-1", Origin.SHARED)
+        world.clock.advance(0.1)
+        assert await world.fetch(bypass=True) == ("token-2", Origin.IMDS)
+
+
+async def test_bypass_does_not_take_what_was_fetched_without_it() -> None:
+    async with caching() as world:
+        await world.fetch()
+        world.source.open.clear()
+        plain = asyncio.create_task(world.fetch("another"))
+        await asyncio.sleep(0)
+        past = asyncio.create_task(world.fetch("another", bypass=True))
+        await asyncio.sleep(0)
+        world.source.open.set()
+        assert (await plain)[1] is (await past)[1] is Origin.IMDS
+
+
+async def test_bypass_is_not_answered_by_an_old_token() -> None:
+    async with caching() as world:
+        await world.fetch()
+        world.source.failures.append(TokenSourceDown("away"))
+        with pytest.raises(TokenSourceDown):
+            await world.fetch(bypass=True)
+
+
+async def test_closing_ends_the_fetches_under_way() -> None:
+    async with caching() as world:
+        (asking,) = await begun(world)
+        await world.cache.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
