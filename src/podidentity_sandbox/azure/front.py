@@ -39,6 +39,9 @@ class Front:
         if place is Place.ENTRA:
             return await self._entra.handle(request)
         reply = self._services[place](request)
-        if reply.after:
-            await asyncio.sleep(reply.after)
+        try:
+            if reply.after:
+                await asyncio.sleep(reply.after)
+        finally:
+            reply.ends()
         return reply

@@ -6,7 +6,7 @@ Nothing here knows aiohttp: `serve` translates, and a test calls a service with 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -75,6 +75,8 @@ class Reply:
     content_type: str = "application/json; charset=utf-8"
     after: float = 0.0
     """Seconds that the service takes for it."""
+    ends: Callable[[], None] = lambda: None
+    """What is called when they are over."""
 
     @classmethod
     def json(

@@ -177,8 +177,8 @@ class World:
         """Seconds that an application's token lives."""
         self.identity_cache = 0.0
         """Seconds for which IMDS on a node goes on with the identities that it saw last."""
-        self.writes: dict[str, float] = {}
-        """Until when a write below each id lasts; the id in lower case."""
+        self.written: set[str] = set()
+        """Ids, in lower case, below which a write is under way."""
         self.features: dict[str, float] = {}
         """When each preview feature, as `NAMESPACE/NAME` in lower case, is registered."""
         self.orders: asyncio.Queue[str] = asyncio.Queue()

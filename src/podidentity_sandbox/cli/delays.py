@@ -20,6 +20,7 @@ _SETTINGS = MappingProxyType(
         "scale-sets": AzureOperator.arm_delay,
         "roles": AzureOperator.role_delay,
         "identities": AzureOperator.identity_cache,
+        "credentials": AzureOperator.credential_delay,
     }
 )
 
@@ -32,7 +33,8 @@ def delay(name: str, what: str, seconds: float) -> None:
     """Let Azure take SECONDS for something that is quick here and takes minutes there.
 
     `scale-sets`: a change until the machines have it. `roles`: an assignment until it holds.
-    `identities`: how long a node's IMDS goes on with those that it saw last.
+    `identities`: how long a node's IMDS goes on with those that it saw last. `credentials`: until
+    Entra knows a federated credential.
     """
     try:
         asyncio.run(_set(options.plan_of(name), _SETTINGS[what], seconds))

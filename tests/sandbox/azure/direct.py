@@ -32,18 +32,18 @@ NOWHERE = "https://127.0.0.1:9"
 class Direct:
     """The same services without sockets: a request in, a reply out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, published: PublishedKeys | None = None) -> None:
         self.plan = make_plan(folder)
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)
-        issuers = Issuers(self.world.tenants)
-        self.issuer = issuers.home
+        self.issuers = Issuers(self.world.tenants)
+        self.issuer = self.issuers.home
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)
-        self.graph = Graph(self.world, issuers)
-        published = PublishedKeys(NOWHERE, ssl.create_default_context, self.clock)
-        self.entra = Entra(self.world, issuers, published)
+        self.graph = Graph(self.world, self.issuers)
+        unreachable = PublishedKeys(NOWHERE, ssl.create_default_context, self.clock)
+        self.entra = Entra(self.world, self.issuers, published or unreachable)
         self.vaults = KeyVault(self.world, self.issuer)
 
     def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
@@ -84,8 +84,12 @@ class Direct:
         *,
         principal: Principal | None = None,
         headers: Mapping[str, str] | None = None,
+        ended: bool = True,
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Call ARM; `path` is below the subscription unless it starts with a slash."""
+        """Call ARM; `path` is below the subscription unless it starts with a slash.
+
+        A call that is not `ended` is still under way at the next one.
+        """
         where = path if path.startswith("/") else f"{self.world.subscription}/{path}"
         target = where if "?" in where else f"{where}?api-version=2024-11-30"
         if headers is None:
@@ -94,6 +98,8 @@ class Direct:
         sent = json.dumps(body).encode() if body is not None else b""
         request = Request(method=method, target=target, headers=headers, body=sent)
         reply = self._arm.handle(request)
+        if ended:
+            reply.ends()
         return reply.status, json.loads(reply.body) if reply.body else None, reply.headers
 
     def made(self, method: str, path: str, body: object = None) -> Any:

@@ -17,6 +17,7 @@ from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 NAMES = (
     "login.microsoftonline.com",
     "sts.windows.net",
+    "login.windows.net",
     "login.microsoftonline.us",
     "login.partner.microsoftonline.cn",
     "login.chinacloudapi.cn",

@@ -59,11 +59,12 @@ async def test_the_operator_and_a_person_set_the_delays(
     await operator.role_delay(7)
     await operator.identity_cache(8)
     assert (cloud.world.role_delay, cloud.world.identity_cache) == (7, 8)
-    for what in ("roles", "identities", "scale-sets"):
+    for what in ("roles", "identities", "scale-sets", "credentials"):
         done = await asyncio.to_thread(run, cloud.plan, monkeypatch, what, "1.5")
         assert (done.exit_code, done.output) == (0, f"{what}: 1.5 s\n")
     world = cloud.world
     assert {world.role_delay, world.identity_cache, world.arm_delay} == {1.5}
+    assert world.credential_delay == 1.5
 
 
 def test_an_azure_that_is_not_there_is_said_to_be_so(

@@ -5,7 +5,9 @@ https://learn.microsoft.com/rest/api/managedidentity/federated-identity-credenti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from podidentity_sandbox.azure import federated
@@ -44,14 +46,16 @@ def put_credential(call: Call) -> Reply:
     owner, old = _identity(call), _find(call)
     properties = call.body().get("properties")
     given = properties if isinstance(properties, dict) else {}
-    _begin_write(call, owner)
+    written = _begin_write(call, owner)
     try:
         want = federated.wanted(call.params["credential"], given)
         own_id = old.id if old else f"{owner.id}/{CHILD}/{want.name}"
         made = federated.put(call.world, owner.id, own_id, want, of="Managed Identity")
     except federated.BadCredential as error:
+        written()
         raise ArmError(400, "BadRequest", str(error)) from error
-    return replace(Reply.json(_json(made), status=200 if old else 201), after=WRITE_SECONDS)
+    reply = Reply.json(_json(made), status=200 if old else 201)
+    return replace(reply, after=WRITE_SECONDS, ends=written)
 
 
 def delete_credential(call: Call) -> Reply:
@@ -59,14 +63,15 @@ def delete_credential(call: Call) -> Reply:
     owner, old = _identity(call), _find(call)
     if old is None:
         return Reply(status=204)
-    _begin_write(call, owner)
+    written = _begin_write(call, owner)
     call.world.remove(old.id)
-    return Reply(status=200, after=WRITE_SECONDS)
+    return Reply(status=200, after=WRITE_SECONDS, ends=written)
 
 
-def _begin_write(call: Call, owner: UserAssignedIdentity) -> None:
+def _begin_write(call: Call, owner: UserAssignedIdentity) -> Callable[[], None]:
+    """Return what ends the write; raise ArmError where another one is under way."""
     key = owner.id.lower()
-    if call.now < call.world.writes.get(key, 0.0):
+    if key in call.world.written:
         # https://github.com/Azure/bicep-registry-modules/issues/1447
         raise ArmError(
             409,
@@ -75,7 +80,8 @@ def _begin_write(call: Call, owner: UserAssignedIdentity) -> None:
             f" identity '{key}'. Concurrent Federated Identity Credentials writes under the same"
             " managed identity are not supported.",
         )
-    call.world.writes[key] = call.now + WRITE_SECONDS
+    call.world.written.add(key)
+    return partial(call.world.written.discard, key)
 
 
 def _identity(call: Call) -> UserAssignedIdentity:

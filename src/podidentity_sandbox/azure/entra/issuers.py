@@ -46,7 +46,10 @@ class _Internet(AbstractResolver):
         self._address, self._port = parts.hostname or "", parts.port or 443
 
     async def resolve(
-        self, host: str, port: int = 0, _: socket.AddressFamily = socket.AF_INET
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - there is one only
     ) -> list[ResolveResult]:
         """Return where a host is."""
         if host not in APISERVER_NAMES or port != 443:
