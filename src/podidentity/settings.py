@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.delegation import PROVIDERS
+from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 
 
@@ -61,6 +63,11 @@ class NmiSettings:
     on_exit: Literal["keep", "remove"] = "keep"
     """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
     every identity of the node."""
+
+    cloud: Cloud = PUBLIC
+    """Where identities of type 1, 2 and 3 belong that name no authority."""
+    identities_namespace: str = IDENTITIES_NAMESPACE
+    """Where the service accounts are that stand for federated identities."""
 
     log_format: Literal["text", "json"] = "text"
     """Lines for people or for machines."""

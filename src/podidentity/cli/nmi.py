@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from podidentity.cli.entra_flags import chosen_cloud, entra_flags
 from podidentity.cli.failures import Failed
 from podidentity.cli.old_flags import Verbosity, boolean, old_flags
 from podidentity.cli.parameters import PodRef
@@ -162,6 +163,7 @@ _OPERATION_MODES = ("standard", "managed")
 )
 @click.option("-v", "--v", "verbosity", type=Verbosity(), default=0, help="4 or more: log more.")
 @click.option("--custom-user-agent", default="", help="Added to the User-Agent.")
+@entra_flags
 @old_flags
 @click.version_option(None, "--version", package_name="podidentity")
 def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401, ARG001 - parsed by click; always namespaced
@@ -186,6 +188,7 @@ def _settings(operation_mode: str, given: dict[str, Any], *, verbose: bool) -> N
         )
     if not given["node"]:
         raise click.UsageError("--node is needed: the name of the node that this runs on.")
+    given["cloud"] = chosen_cloud(given["cloud"], given.pop("environment_file"))
     # Not given, they have the defaults of the settings.
     given = {name: value for name, value in given.items() if value != ()}
     return NmiSettings(**given, verbose=verbose)

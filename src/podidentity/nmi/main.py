@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,14 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.ports import Attestor, Clock
+from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
+from podidentity.nmi.entra import entra_side
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
@@ -71,18 +72,24 @@ async def _assemble(
     attestation = _attestation(settings, stack)
     cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log, NoEvents())
+    kube = Kube.connect(settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False)
+    stack.push_async_callback(kube.close)
+    imds = _imds(settings, clock, stack)
+    entra = entra_side(
+        settings, clock, stack, kube=kube, imds=imds, user_agent=_user_agent(settings)
+    )
     routes = _routes(
         settings,
         clock,
         stack,
+        imds=imds,
+        issuers={IdentityType.USER_ASSIGNED: imds, **entra.issuers},
         cluster=cluster,
         attestor=attestation.attestor,
         record=seen.record,
     )
     listener = await Listener.start(routes, settings.listen_address, settings.listen_port)
     stack.push_async_callback(listener.close, GRACE)
-    kube = Kube.connect(settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False)
-    stack.push_async_callback(kube.close)
     watches = Watches(kube, cluster, clock, scope=Scope(node=settings.node))
     checks: dict[str, Check] = {
         "interception": interception.problems,
@@ -95,7 +102,7 @@ async def _assemble(
     stack.push_async_callback(probes.close, 0.0)
     where = f"{settings.listen_address}:{listener.port}"
     _log.info("serving node %s on %s", settings.node, where)
-    return [interception.guard, watches.run, seen.record.run, *attestation.tasks]
+    return [interception.guard, watches.run, entra.run, seen.record.run, *attestation.tasks]
 
 
 def _routes(
@@ -103,18 +110,13 @@ def _routes(
     clock: Clock,
     stack: AsyncExitStack,
     *,
+    imds: Imds,
+    issuers: Mapping[IdentityType, TokenIssuer],
     cluster: WatchedCluster,
     attestor: Attestor | None,
     record: Record,
 ) -> Routes:
-    imds = Imds.connect(
-        settings.metadata_address,
-        settings.metadata_port,
-        clock=clock,
-        user_agent=_user_agent(settings),
-    )
-    stack.push_async_callback(imds.close)
-    tokens = TokenCache(Issuers({IdentityType.USER_ASSIGNED: imds}), clock)
+    tokens = TokenCache(Issuers(issuers), clock)
     stack.push_async_callback(tokens.close)
     policy = Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous))
 
@@ -138,6 +140,17 @@ def _routes(
     )
     policies = _route_policy(settings)
     return Routes(service(policy), host, imds, clock=clock, policy=policies, record=record)
+
+
+def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
+    imds = Imds.connect(
+        settings.metadata_address,
+        settings.metadata_port,
+        clock=clock,
+        user_agent=_user_agent(settings),
+    )
+    stack.push_async_callback(imds.close)
+    return imds
 
 
 def _delegation(settings: NmiSettings) -> Delegation:

@@ -1,0 +1,59 @@
+"""How tokens come from Entra, assembled: what the node's own metadata service cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity.adapters.entra.assertions import Assertions
+from podidentity.adapters.entra.certificates import Certificates
+from podidentity.adapters.entra.endpoint import Endpoint
+from podidentity.adapters.entra.issuer import EntraIssuer
+from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret
+from podidentity.adapters.kube import Kube
+from podidentity.core.ports import Clock, TokenIssuer
+from podidentity.core.resources import IdentityType
+from podidentity.nmi.secrets import WatchedSecrets
+from podidentity.settings import NmiSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntraSide:
+    """The issuers of types 1, 2 and 3, and what must run beside them."""
+
+    issuers: Mapping[IdentityType, TokenIssuer]
+    run: Callable[[], Coroutine[Any, Any, None]]
+
+
+def entra_side(
+    settings: NmiSettings,
+    clock: Clock,
+    stack: AsyncExitStack,
+    *,
+    kube: Kube,
+    imds: TokenIssuer,
+    user_agent: str,
+) -> EntraSide:
+    """Build it; `stack` closes it. `imds` gives the tokens of identities that stand in."""
+    endpoint = Endpoint(user_agent=user_agent)
+    stack.push_async_callback(endpoint.close)
+    secrets = WatchedSecrets(kube, clock)
+    federation = ByFederation(
+        Assertions(kube, imds, clock),
+        cloud=settings.cloud,
+        namespace=settings.identities_namespace,
+    )
+    issuer = EntraIssuer(
+        endpoint,
+        {
+            IdentityType.SERVICE_PRINCIPAL: BySecret(secrets),
+            IdentityType.CERTIFICATE: ByCertificate(secrets, Certificates(), clock),
+            IdentityType.FEDERATED: federation,
+        },
+        clock=clock,
+        cloud=settings.cloud,
+    )
+    kinds = (IdentityType.SERVICE_PRINCIPAL, IdentityType.CERTIFICATE, IdentityType.FEDERATED)
+    return EntraSide(issuers=dict.fromkeys(kinds, issuer), run=secrets.run)

@@ -1,0 +1,37 @@
+"""The file that describes an Azure Stack Hub, as Azure's Go clients read it.
+
+https://learn.microsoft.com/azure-stack/user/azure-stack-version-profiles-go and
+https://github.com/Azure/go-autorest/blob/main/autorest/azure/environments.go
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from podidentity.core.authorities import PUBLIC, Authority, Cloud
+from podidentity.core.ids import InvalidId
+
+STACK = "AzureStackCloud"
+
+
+class _Environment(msgspec.Struct, rename="camel"):
+    active_directory_endpoint: str
+    name: str = STACK
+
+
+_ENVIRONMENT = msgspec.json.Decoder(_Environment)
+
+
+def parse_environment(body: bytes) -> Cloud:
+    """Return the cloud that the file describes; raise ValueError."""
+    try:
+        found = _ENVIRONMENT.decode(body.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no environment file of Azure Stack: {error}") from error
+    # With AD FS the endpoint ends in the tenant's name, which every identity names itself.
+    origin = found.active_directory_endpoint.rstrip("/").removesuffix("/adfs")
+    try:
+        authority = Authority.parse(origin)
+    except InvalidId as error:
+        raise ValueError(f"its activeDirectoryEndpoint {error}") from error
+    return Cloud(name=found.name, authority=authority, exchange_audience=PUBLIC.exchange_audience)
