@@ -74,7 +74,11 @@ class Garbage:
 
     def _disown(self, kind: ResourceType, record: Record, uids: list[str]) -> None:
         new = record.thaw()
-        owners = [o for o in new["metadata"]["ownerReferences"] if o["uid"] not in uids]
+        # It may be disowned already: of what was done just now the book does not know yet.
+        known = new["metadata"].get("ownerReferences", [])
+        owners = [o for o in known if o["uid"] not in uids]
+        if len(owners) == len(known):
+            return
         new["metadata"]["ownerReferences"] = owners
         if not owners:
             del new["metadata"]["ownerReferences"]
