@@ -147,6 +147,7 @@ class FakePermissions:
         self.default = allowed
         self.asked: list[Use] = []
         self.failure: NotReady | None = None
+        self.revision = 0
 
     def known(self, use: Use) -> bool | None:
         return self.allowed.get(use)

@@ -66,6 +66,10 @@ class Cluster(Directory, Protocol):
 class Permissions(Protocol):
     """What the cluster's RBAC says of service accounts and identities."""
 
+    @property
+    def revision(self) -> int:
+        """A number that grows when a decision turns into its opposite; not with time."""
+
     def known(self, use: Use) -> bool | None:
         """Return the decision if it is known and fresh, without asking anybody."""
 
