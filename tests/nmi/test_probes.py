@@ -12,7 +12,7 @@ from tests.nmi.talking import listening, talking
 
 
 def request(target: str) -> Request:
-    return Request(Caller("10.0.0.1", 1), method="GET", target=target)
+    return Request(Caller("10.0.0.1", 1), method="GET", raw_target=target.encode())
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""HTTP requests and answers as values, and what a client may take of us."""
+"""HTTP requests and answers as values, and what a client may take of us.
+
+A request holds what came as it came: most are answered by a few of its bytes, and only the others
+are ever read in full.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,31 @@ class Request:
 
     caller: Caller
     method: str = ""
-    target: str = ""
-    """Path and query, byte for byte (latin-1)."""
-    headers: dict[str, list[str]] = field(default_factory=dict)
-    """Values by name in lower case, in the order of arrival."""
+    raw_target: bytes = b""
+    """Path and query, byte for byte."""
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Headers, byte for byte, in the order of arrival."""
     keep_alive: bool = True
+
+    @property
+    def target(self) -> str:
+        """The same as `raw_target`, as text (latin-1)."""
+        return self.raw_target.decode("latin-1")
+
+    @property
+    def headers(self) -> dict[str, list[str]]:
+        """Values by name in lower case, in the order of arrival; made anew at each call."""
+        headers: dict[str, list[str]] = {}
+        for name, value in self.fields:
+            values = headers.setdefault(name.decode("latin-1").lower(), [])
+            values.append(value.decode("latin-1").strip())
+        return headers
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of target and headers."""
+        fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.fields)
+        return len(self.raw_target) + fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,13 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+AtOnce = Callable[[Request], bytes | None]
+"""Returns the rendered answer of a request for which nobody must be waited for, else None."""
+
+
+def nothing_at_once(request: Request) -> None:
+    """Leave every request to the handler."""
+    del request
 
 
 def render(response: Response, *, stays: bool) -> bytes:

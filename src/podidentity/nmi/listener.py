@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from podidentity.nmi.http import Handler, Limits
+from podidentity.nmi.http import AtOnce, Handler, Limits, nothing_at_once
 from podidentity.nmi.protocol import Connection
 
 BACKLOG = 1024
@@ -15,9 +15,11 @@ BACKLOG = 1024
 class Listener:
     """Serves one handler. Counts its connections, as protocol.Owner."""
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
+    def __init__(
+        self, handler: Handler, limits: Limits | None = None, at_once: AtOnce = nothing_at_once
+    ) -> None:
         self._limits = limits or Limits()
-        self._factory = lambda: Connection(handler, self._limits, self)
+        self._factory = lambda: Connection(handler, at_once, self._limits, self)
         self._server: asyncio.Server | None = None
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()
@@ -25,10 +27,16 @@ class Listener:
 
     @classmethod
     async def start(
-        cls, handler: Handler, host: str, port: int, limits: Limits | None = None
+        cls,
+        handler: Handler,
+        host: str,
+        port: int,
+        limits: Limits | None = None,
+        *,
+        at_once: AtOnce = nothing_at_once,
     ) -> Self:
         """Listen on `host`:`port` (0: any free one); raise OSError."""
-        listener = cls(handler, limits)
+        listener = cls(handler, limits, at_once)
         listener._server = await asyncio.get_running_loop().create_server(
             listener._factory, host, port, backlog=BACKLOG
         )
@@ -38,6 +46,11 @@ class Listener:
     def serving(self) -> bool:
         """Whether connections are accepted."""
         return self._server is not None and self._server.is_serving()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     @property
     def port(self) -> int:

@@ -14,10 +14,10 @@ from collections import deque
 from http import HTTPStatus
 from typing import Protocol, cast
 
-import httptools
-
-from podidentity.nmi.http import Handler, Limits, Request, Response, render
+from podidentity.nmi.alarm import Alarm
+from podidentity.nmi.http import AtOnce, Handler, Limits, Request, Response, render
 from podidentity.nmi.outcomes import Caller
+from podidentity.nmi.parsing import RequestParser, Unacceptable
 from podidentity.wire.imds_server import render_error
 
 LINGER = 2.0
@@ -37,22 +37,28 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection: requests in, answers out, in their order."""
+    """One connection: requests in, answers out, in their order.
 
-    def __init__(self, handler: Handler, limits: Limits, owner: Owner) -> None:
+    A request is answered in the turn of the event loop in which it came, where that needs no
+    waiting; otherwise by a task, which those behind it wait for.
+    """
+
+    def __init__(self, handler: Handler, at_once: AtOnce, limits: Limits, owner: Owner) -> None:
         self._handler = handler
+        self._at_once = at_once
         self._limits = limits
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._caller = Caller("", 0)
-        self._parser = httptools.HttpRequestParser(self)
-        self._request = Request(self._caller)
+        self._parser = RequestParser(self._caller, limits, self._take)
         self._waiting: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        # `_size`: bytes of the head, or body, that is arriving; 0 between two requests.
-        self._in_head, self._size, self._head = True, 0, 0
+        self._alarm = Alarm(self._loop, self._late)
+        self._timed = True
+        """Whether the alarm is set for the end of the request that is arriving."""
+        self._room = 0
+        """How many more of what came in one piece may be answered at once."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._closing = False
@@ -65,7 +71,7 @@ class Connection(asyncio.Protocol):
         address, port = transport.get_extra_info("peername")[:2]
         self._caller.address, self._caller.port = address, port
         if self._owner.add(self):
-            self._arm(self._limits.head_seconds)
+            self._alarm.set(self._limits.head_seconds)
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
             self._shut()
@@ -74,22 +80,15 @@ class Connection(asyncio.Protocol):
         """Parse what came."""
         if self._closing:
             return
-        if self._in_head:
-            if not self._size and self._task is None:
-                self._arm(self._limits.head_seconds)
-            self._size += len(data)
+        self._room = self._limits.ahead
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Java's client offers h2c with each request; nothing but HTTP/1.1 is spoken here.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self.data_received(rest)
-        except httptools.HttpParserError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"not an HTTP/1.1 request ({error})")
+            self._parser.feed(data)
+        except Unacceptable as error:
+            self._refuse(error.status, str(error))
         else:
-            self._check_head(self._size)
+            if not self._timed and self._task is None and self._parser.partial:
+                self._timed = True
+                self._alarm.set(self._limits.head_seconds)
 
     def eof_received(self) -> bool:
         """The client has left: whatever it waits for, it will not read."""
@@ -98,7 +97,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         """End whatever still runs for the client; a shared fetch goes on without it."""
         self._closing = True
-        self._disarm()
+        self._alarm.stop()
         self._writable.set()
         if self._task is not None:
             self._task.cancel()
@@ -112,55 +111,38 @@ class Connection(asyncio.Protocol):
         """It does again."""
         self._writable.set()
 
-    # What the parser calls.
+    # Answering.
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._request = Request(self._caller)
-        self._head, self._size = 0, max(1, self._size)
-
-    def on_url(self, url: bytes) -> None:
-        """Take the target, or the next piece of it."""
-        self._head += len(url)
-        self._request.target += url.decode("latin-1")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self._head += len(name) + len(value) + len(": \r\n")
-        values = self._request.headers.setdefault(name.decode("latin-1").lower(), [])
-        values.append(value.decode("latin-1").strip())
-
-    def on_headers_complete(self) -> None:
-        """The head is whole: what follows is a body."""
-        self._check_head(self._head)
-        self._in_head, self._size = False, 0
-
-    def on_body(self, body: bytes) -> None:
-        """Throw the body away."""
-        self._size += len(body)
-        if self._size > self._limits.body_bytes:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
-
-    def on_message_complete(self) -> None:
-        """Answer it after those before it."""
-        self._in_head, self._size = True, 0
-        if self._closing:
+    def _take(self, request: Request) -> None:
+        """Answer a request, after those before it."""
+        self._timed = False
+        if self._closing or (self._task is None and self._answered_at_once(request)):
             return
-        request = self._request
-        request.method = self._parser.get_method().decode("latin-1")
-        request.keep_alive = (
-            self._parser.should_keep_alive()
-            and self._parser.get_http_version() == "1.1"
-            and request.method != "HEAD"  # its answer would have no body, ours has one
-        )
         self._waiting.append(request)
         if len(self._waiting) > self._limits.ahead:
             self._refuse(HTTPStatus.BAD_REQUEST, "too many requests before their answers")
         elif self._task is None:
-            self._disarm()
+            self._alarm.stop()
             self._task = self._loop.create_task(self._serve())
 
-    # Answering.
+    def _answered_at_once(self, request: Request) -> bool:
+        """Answer what needs no waiting; not without end, whatever came in one piece."""
+        if not self._room or not self._writable.is_set():
+            return False
+        self._room -= 1
+        try:
+            answer = self._at_once(request)
+        except Exception:  # noqa: BLE001 - the handler still answers
+            _log.exception("a request could not be answered at once; please report this")
+            return False
+        if answer is None:
+            return False
+        self._transport.write(answer)
+        if request.keep_alive:
+            self._alarm.set(self._limits.idle_seconds)
+        else:
+            self._shut()
+        return True
 
     async def _serve(self) -> None:
         while self._waiting:
@@ -172,11 +154,12 @@ class Connection(asyncio.Protocol):
                 self._shut()
                 break
             if not self._writable.is_set():
-                self._arm(self._limits.idle_seconds)
+                self._alarm.set(self._limits.idle_seconds)
                 await self._writable.wait()
         self._task = None
         if not self._closing:
-            self._arm(self._limits.idle_seconds if not self._size else self._limits.head_seconds)
+            limits, self._timed = self._limits, self._parser.partial
+            self._alarm.set(limits.head_seconds if self._timed else limits.idle_seconds)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -197,10 +180,6 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
-    def _check_head(self, size: int) -> None:
-        if self._in_head and size > self._limits.head_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
-
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer what is no request, and close: where the next one begins is not known."""
         if self._closing:
@@ -214,26 +193,17 @@ class Connection(asyncio.Protocol):
         body = render_error("invalid_request", why)
         self._transport.write(render(Response(status, body), stays=False))
         self._transport.write_eof()
-        self._arm(LINGER)
+        self._alarm.set(LINGER)
 
     def _shut(self) -> None:
         self._closing = True
-        self._disarm()
+        self._alarm.stop()
         self._transport.close()
-
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, self._late)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _late(self) -> None:
         if self._task is not None or self._closing:
             self.abort()
-        elif self._size:
+        elif self._parser.partial:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
             self._shut()
