@@ -3,7 +3,7 @@ from __future__ import annotations
 from podidentity.core.errors import Refused
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.tokens import AccessToken, TokenRequest
-from tests.core.worlds import client_id, resource_id
+from tests.core.objects import client_id, resource_id
 
 TOKEN = AccessToken(
     value="eyJ.secret.sig",

@@ -6,68 +6,41 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
-from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
+from podidentity.core.authorities import Authority
+from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.resources import (
-    BINDING_LABEL,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    Entra,
+    Federation,
     IdentityType,
     Malformed,
     Phase,
     Pod,
     WorkloadIdentity,
 )
+from podidentity.core.usability import Rules
+from tests.core.objects import (
+    TENANT,
+    binding,
+    client_id,
+    exception,
+    identity,
+    pod,
+    principal,
+    record,
+    resource_id,
+    system,
+)
 
 NAMESPACES = ["blue", "green"]
 SELECTORS = ["app", "App", "job"]
 NAMES = ["alpha", "beta"]
 NUMBERS = range(1, 4)
-
-
-def client_id(number: int) -> ClientId:
-    return ClientId.parse(f"00000000-0000-0000-0000-00000000000{number}")
-
-
-def object_id(number: int) -> ObjectId:
-    return ObjectId.parse(f"10000000-0000-0000-0000-00000000000{number}")
-
-
-def resource_id(number: int, group: str = "G") -> ResourceId:
-    return ResourceId.parse(
-        f"/subscriptions/s/resourceGroups/{group}/providers"
-        f"/Microsoft.ManagedIdentity/userAssignedIdentities/id-{number}"
-    )
-
-
-def identity(namespace: str, name: str, number: int = 1) -> AzureIdentity:
-    return AzureIdentity(
-        ref=ObjectRef(namespace, name),
-        type=IdentityType.USER_ASSIGNED,
-        client_id=client_id(number),
-        resource_id=resource_id(number),
-        object_id=object_id(number),
-    )
-
-
-def binding(
-    namespace: str, name: str, of: str, selector: str, weight: int = 0
-) -> AzureIdentityBinding:
-    return AzureIdentityBinding(
-        ref=ObjectRef(namespace, name), identity=of, selector=selector, weight=weight
-    )
-
-
-def pod(namespace: str = "blue", selector: str | None = "app", **facts: object) -> Pod:
-    labels = {} if selector is None else {BINDING_LABEL: selector}
-    known: dict[str, object] = {
-        "ref": ObjectRef(namespace, "pod"),
-        "uid": "uid",
-        "labels": labels,
-        "addresses": ("10.244.0.2",),
-    }
-    return Pod(**(known | facts))  # type: ignore[arg-type]
+EVIL = Authority.parse("https://login.evil.example")
+LABELS = [{"tier": "web"}, {"tier": "Web"}, {"tier": "web", "team": "a"}, {}]
 
 
 @dataclass
@@ -107,46 +80,128 @@ class World:
     def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
         return next((each for each in self.accounts if each.ref == service_account), None)
 
+    def turned(self) -> World:
+        """Return the same cluster as the API server may list it another time."""
+        return World(
+            self.all_bindings[::-1],
+            self.identities[::-1],
+            self.bad_bindings[::-1],
+            self.all_exceptions[::-1],
+            self.records[::-1],
+            self.accounts[::-1],
+        )
+
+
+# Whole objects are drawn, not their fields: few draws make worlds in which much happens.
+
+
+def _identities(namespace: str, name: str) -> list[AzureIdentity | Malformed | None]:
+    """Return what may have this name: of every type, good and bad, or nothing."""
+    msi = [identity(namespace, name, number) for number in NUMBERS]
+    federated = {"type": IdentityType.FEDERATED, "resource_id": None, "object_id": None}
+    other = next(each for each in NAMESPACES if each != namespace)
+    return [
+        *msi,
+        replace(msi[0], namespaced=True),
+        system(namespace, name),
+        principal(namespace, name),
+        principal(namespace, name, authority=EVIL),
+        principal(namespace, name, secret=ObjectRef(other, "secret")),
+        replace(principal(namespace, name), type=IdentityType.CERTIFICATE),
+        identity(namespace, name, 2, entra=_FEDERATED, **federated),
+        identity(namespace, name, 3, entra=_VIA, **federated),
+        Malformed(ref=ObjectRef(namespace, name), kind="AzureIdentity", why="it is bad"),
+        None,
+    ]
+
+
+_FEDERATED = Entra(tenant=TENANT, federation=Federation())
+_VIA = Entra(tenant=TENANT, federation=Federation(via=resource_id(3)))
+
+
+def _accounts(namespace: str) -> list[WorkloadIdentity | Malformed | None]:
+    ref = ObjectRef(namespace, "default")
+    return [
+        WorkloadIdentity(ref=ref, client_id=client_id(1), tenant=TENANT),
+        WorkloadIdentity(ref=ref, client_id=client_id(1)),
+        Malformed(ref=ref, kind="ServiceAccount", why="it is bad"),
+        None,
+    ]
+
+
+_RECORDS = [
+    record(namespace, name, state, node=node, pod=ObjectRef(of, "pod"), ref=ObjectRef(at, "r"))
+    for namespace, of, at in [("blue", "blue", "default"), ("green", "green", "blue")]
+    for name in NAMES
+    for state in ("Assigned", "Created", "Unassigned")
+    for node in ("n1", "n2")
+]
+"""Of a controller or of somebody else: the namespace of a record says nothing."""
+_ALIEN = [replace(each, pod=ObjectRef("blue", "pod")) for each in _RECORDS[-2:]]
+_LISTED: list[tuple[ClientId, ...]] = [(), (client_id(2), client_id(3))]
+_SHAPES = [(of, selector) for of in NAMES for selector in SELECTORS]
+
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    world = World()
+    world = World(records=draw(st.lists(st.sampled_from(_RECORDS + _ALIEN), max_size=3)))
     for namespace in NAMESPACES:
-        for name in NAMES:
-            kind = draw(st.sampled_from(["good", "good", "good", "unserved", "bad", "none"]))
-            if kind in {"good", "unserved"}:
-                made = identity(namespace, name, draw(st.sampled_from(NUMBERS)))
-                served = kind == "good"
-                kind_of = IdentityType.USER_ASSIGNED if served else IdentityType.FEDERATED
-                world.identities.append(replace(made, type=kind_of))
-            elif kind == "bad":
-                world.identities.append(
-                    Malformed(ref=ObjectRef(namespace, name), kind="AzureIdentity", why="it is bad")
-                )
-        for number in range(draw(st.integers(0, 3))):
-            world.all_bindings.append(
-                binding(
-                    namespace,
-                    f"binding-{number}",
-                    draw(st.sampled_from(NAMES)),
-                    draw(st.sampled_from(SELECTORS)),
-                    draw(st.integers(-1, 1)),
-                )
-            )
+        made = [draw(st.sampled_from(_identities(namespace, name))) for name in NAMES]
+        world.identities += [each for each in made if each is not None]
+        shapes = draw(st.lists(st.sampled_from(_SHAPES), max_size=3))
+        world.all_bindings += [
+            binding(namespace, f"binding-{number}", of, selector, weight=number % 2)
+            for number, (of, selector) in enumerate(shapes)
+        ]
         if draw(st.booleans()):
+            bad = ObjectRef(namespace, "bad")
             world.bad_bindings.append(
-                Malformed(
-                    ref=ObjectRef(namespace, "bad"), kind="AzureIdentityBinding", why="it is bad"
-                )
+                Malformed(ref=bad, kind="AzureIdentityBinding", why="it is bad")
             )
+        world.all_exceptions += [
+            exception(namespace, f"e{number}", labels, _LISTED[number])
+            for number, labels in enumerate(draw(st.lists(st.sampled_from(LABELS), max_size=2)))
+        ]
+        account = draw(st.sampled_from(_accounts(namespace)))
+        if account is not None:
+            world.accounts.append(account)
     return world
 
 
-@st.composite
-def pods(draw: st.DrawFn) -> Pod:
-    return pod(
-        draw(st.sampled_from(NAMESPACES)),
-        draw(st.sampled_from([*SELECTORS, *SELECTORS, "", None])),
-        host_network=draw(st.sampled_from([False, False, False, True])),
-        phase=draw(st.sampled_from([Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED])),
+PODS = [
+    pod(namespace, selector, more=labels, host_network=host, phase=phase)
+    for namespace in NAMESPACES
+    for selector in (*SELECTORS, *SELECTORS, "", None, None)
+    for labels in LABELS
+    for host, phase in [
+        *[(False, Phase.RUNNING)] * 4,
+        (False, Phase.PENDING),
+        (False, Phase.SUCCEEDED),
+        (True, Phase.RUNNING),
+    ]
+]
+RULES = [
+    Rules(
+        standard=standard,
+        exception_namespaces=where,
+        any_label=any_label,
+        cross_namespace=cross,
+        foreign_secrets=foreign,
+        tenant=tenant,
     )
+    for where in (frozenset({"blue"}), frozenset({"green"}), frozenset[str](), None)
+    for any_label in (False, True)
+    for cross in (False, True)
+    for foreign in (False, True)
+    for standard in (False, True)
+    for tenant in (None, TENANT)
+]
+"""All that an operator may have chosen, the compatibility switches included."""
+
+
+def pods() -> st.SearchStrategy[Pod]:
+    return st.sampled_from(PODS)
+
+
+def rules() -> st.SearchStrategy[Rules]:
+    return st.sampled_from(RULES)

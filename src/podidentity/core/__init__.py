@@ -1,5 +1,7 @@
 """The rules: who may use which identity, decided without any input or output.
 
-Read in this order: `ids`, `refusals`, `errors`, `resources`, `tokens`, `hosts`, `matching`,
-`selection`, `ports`. A module knows only those before it; a test of the imports holds that.
+Read in this order: `ids`, `authorities`, `refusals`, `errors`, `resources`, `tokens`, `hosts`,
+`entitlements`, `usability`, `excepting`, `matching`, `selection`, `permission`, `deciding`,
+`ports`; beside them `delegation`; for the sources of tokens `secrets`, `federation`, `caching`,
+`pacing`, `standing`. A module knows only those before it; a test of the imports holds that.
 """

@@ -68,6 +68,23 @@ class Entitlement:
     """What is still missing, where it is on its way to the node."""
 
 
+MOST_NAMED = 10
+"""Identities that one message names; a namespace may have thousands."""
+
+
+def named(identity: AzureIdentity) -> str:
+    """Return an identity as messages name it: `orders (11111111-…)`."""
+    known = identity.client_id or identity.resource_id
+    return f"{identity.ref.name} ({known})" if known else identity.ref.name
+
+
+def all_named(entitlements: Sequence[Entitlement]) -> str:
+    """Return identities as messages name them, the first ten; `none` for none."""
+    names = [named(each.identity) for each in entitlements[:MOST_NAMED]]
+    more = len(entitlements) - len(names)
+    return ", ".join(names or ["none"]) + (f" and {more} more" if more else "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """What a pod may use, best first: highest weight, then the identity's name."""

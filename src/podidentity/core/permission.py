@@ -11,10 +11,11 @@ itself decides for it, and an exception, because it counts in the operator's nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.entitlements import Basis, Entitlement
+from podidentity.core.entitlements import Basis, Entitlement, all_named
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import SYSTEM_ASSIGNED, AzureIdentity, Pod
@@ -72,12 +73,17 @@ def permission_name(identity: AzureIdentity) -> str:
     return identity.resource_id.folded if identity.resource_id else ""
 
 
-def not_permitted(pod: Pod, identity: AzureIdentity, use: Use) -> Refusal:
-    """Return the refusal of a pod whose service account lacks the permission."""
+def not_permitted(
+    pod: Pod, identity: AzureIdentity, use: Use, usable: Sequence[Entitlement] = ()
+) -> Refusal:
+    """Return the refusal of a pod whose service account lacks the permission.
+
+    `usable` is what it may use instead.
+    """
     return Refusal(
         reason=Reason.NOT_PERMITTED,
         message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
-        f"{use.name} of AzureIdentity {identity.ref}.",
+        f"{use.name} of AzureIdentity {identity.ref}. It may use: {all_named(usable)}.",
         next_step="An operator grants it: podidentity grant --namespace "
         f"{use.service_account.namespace} --identity {use.name}.",
         about=identity.ref,

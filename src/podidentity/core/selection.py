@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from podidentity.core.entitlements import Basis, Entitlement, Match
+from podidentity.core.entitlements import Basis, Entitlement, Match, all_named, named
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.excepting import identity_of_the_node
 from podidentity.core.refusals import Reason, Refusal
@@ -58,7 +58,7 @@ def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
         return Grant(identity=identity, pod=pod)
     if tenant not in entra.auxiliary_tenants:
         raise InvalidRequest(
-            f"authority names the tenant {tenant}, which is none of {_name(identity)}"
+            f"authority names the tenant {tenant}, which is none of {named(identity)}"
         )
     return Grant(identity=identity, pod=pod, tenant=tenant)
 
@@ -72,21 +72,12 @@ def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
     return identity.resource_id == request.resource_id
 
 
-def _name(identity: AzureIdentity) -> str:
-    known = identity.client_id or identity.resource_id
-    return f"{identity.ref.name} ({known})" if known else identity.ref.name
-
-
-def _usable(entitlements: Sequence[Entitlement]) -> str:
-    return ", ".join(_name(entitlement.identity) for entitlement in entitlements) or "none"
-
-
 def not_among(match: Match, request: TokenRequest, usable: Sequence[Entitlement]) -> Refusal:
     """Return the refusal of a request for an identity that is not one of `usable`."""
     return Refusal(
         reason=Reason.NOT_AMONG,
         message=f"Pod {match.pod.ref} may not use the identity {request.asked}. "
-        f"It may use: {_usable(usable)}.",
+        f"It may use: {all_named(usable)}.",
         next_step="Ask for one of these, or bind the identity to the pod.",
         about=match.pod.ref,
     )
@@ -96,7 +87,7 @@ def _several(match: Match) -> Refusal:
     return Refusal(
         reason=Reason.AMBIGUOUS,
         message=f"Pod {match.pod.ref} may use several identities and named none: "
-        f"{_usable(match.entitlements)}.",
+        f"{all_named(match.entitlements)}.",
         next_step="Name one by client_id, object_id or msi_res_id.",
         about=match.pod.ref,
         told="Multiple user assigned identities exist, please specify the clientId / resourceId "

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.authorities import (
+    CLOUDS,
+    KNOWN_AUTHORITIES,
+    PUBLIC,
+    Authority,
+    Tenant,
+)
+from podidentity.core.ids import InvalidId
+
+GUID = "72F988BF-86F1-41AF-91AB-2D7CD011DB47"
+
+
+@pytest.mark.parametrize(
+    ("text", "tenant"),
+    [
+        (GUID, GUID.lower()),
+        (f" {GUID} ", GUID.lower()),
+        ("Contoso.onmicrosoft.com", "contoso.onmicrosoft.com"),
+        ("a-b.example", "a-b.example"),
+        ("ADFS", "adfs"),
+    ],
+)
+def test_a_tenant_is_a_guid_or_a_domain_name_in_lower_case(text: str, tenant: str) -> None:
+    assert str(Tenant.parse(text)) == tenant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "common",
+        "contoso",
+        "../x",
+        "a/b.example",
+        "a.example/",
+        "a..example",
+        "-a.example",
+        "a.example?x=1",
+        "a.example#",
+        "a%2eexample.com",
+        "a.exa mple",
+        "a.example\nb",
+        "ä.example",
+        "a." * 130 + "example",
+        "x" * 64 + ".example",
+        GUID[:-1],
+        "{" + GUID + "}",
+        None,
+        7,
+        ["a.example"],
+    ],
+)
+def test_anything_else_is_no_tenant_and_enters_no_url(text: object) -> None:
+    with pytest.raises(InvalidId, match="must be a GUID or a domain name"):
+        Tenant.parse(text)
+
+
+@given(st.text())
+def test_whatever_a_tenant_is_it_is_one_segment_of_a_path(text: str) -> None:
+    try:
+        found = str(Tenant.parse(text))
+    except InvalidId:
+        return
+    assert not set(found) & set("/\\?#%:@ ")
+    assert ".." not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://login.microsoftonline.com/", "https://login.microsoftonline.com"),
+        ("HTTPS://LOGIN.microsoftonline.us", "https://login.microsoftonline.us"),
+        (
+            " https://adfs.local.azurestack.external:8443/ ",
+            "https://adfs.local.azurestack.external:8443",
+        ),
+        ("https://stack", "https://stack"),
+    ],
+)
+def test_an_authority_is_an_https_origin(text: str, url: str) -> None:
+    assert str(Authority.parse(text)) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "login.microsoftonline.com",
+        "http://login.microsoftonline.com",
+        "https://login.microsoftonline.com//",
+        "https://login.microsoftonline.com/common",
+        "https://login.microsoftonline.com?x",
+        "https://login.microsoftonline.com#x",
+        "https://user@login.microsoftonline.com",
+        "https://login.microsoftonline.com\\@evil.example",
+        "https://login.microsoftonline.com:port",
+        "https://login.microsoftonline.com:",
+        "https://[::1]",
+        "https://",
+        "https:///x",
+        "https://a b",
+        "file:///etc/passwd",
+        None,
+        3,
+    ],
+)
+def test_anything_else_is_no_authority(text: object) -> None:
+    with pytest.raises(InvalidId, match="must be"):
+        Authority.parse(text)
+
+
+def test_a_name_that_only_looks_like_a_known_one_is_not_known() -> None:
+    for host in ("login.microsoftonline.com.evil.example", "login-microsoftonline.com", "x.com"):
+        assert Authority.parse(f"https://{host}") not in KNOWN_AUTHORITIES
+
+
+def test_all_documented_clouds_are_known_by_their_old_names_too() -> None:
+    assert CLOUDS["azurecloud"] is PUBLIC
+    for name in ("azurepubliccloud", "azureusgovernment", "azurechinacloud", "azuregermancloud"):
+        assert CLOUDS[name].authority in KNOWN_AUTHORITIES
