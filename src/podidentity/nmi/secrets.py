@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -54,8 +55,13 @@ class WatchedSecrets:
         self._clock = clock
         self._most = most
         self._watched: dict[ObjectRef, _Watched] = {}
+        self._followers: list[Callable[[ObjectRef], None]] = []
         # Of this process only: a digest that gets out can be compared with nothing.
         self._key = secrets.token_bytes(32)
+
+    def follow(self, follower: Callable[[ObjectRef], None]) -> None:
+        """Call `follower` with the name of each secret that is rotated or gone, once it is."""
+        self._followers.append(follower)
 
     def known(self, ref: ObjectRef) -> Secret | None:
         """Return the secret as it is now; None where it is not read, or does not exist."""
@@ -102,7 +108,7 @@ class WatchedSecrets:
             path=SECRETS.path(ref.namespace),
             params={"fieldSelector": f"metadata.name={ref.name}"},
             put=lambda raw: self._put(ref, watched, raw),
-            remove=lambda _: self._remove(watched),
+            remove=lambda _: self._remove(ref, watched),
             listed=lambda: self._listed(watched),
             failed=watched.answered.set,
         )
@@ -123,9 +129,15 @@ class WatchedSecrets:
         for name, value in sorted(found.data.items()):
             digest.update(f"{name}:{len(value)}:".encode() + value)
         watched.secret = Secret(ref=ref, entries=found.data, digest=digest.hexdigest())
+        self._tell(ref)
 
-    def _remove(self, watched: _Watched) -> None:
+    def _remove(self, ref: ObjectRef, watched: _Watched) -> None:
         watched.secret = None
+        self._tell(ref)
+
+    def _tell(self, ref: ObjectRef) -> None:
+        for follower in self._followers:
+            follower(ref)
 
     def _listed(self, watched: _Watched) -> None:
         watched.synced = True

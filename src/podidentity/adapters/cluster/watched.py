@@ -7,7 +7,7 @@ Reflectors fill it on the node; the commands fill it from plain lists.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import chain
 from math import inf
 from typing import Any, Self
@@ -66,6 +66,7 @@ class WatchedCluster:
             "ServiceAccount": self._accounts,
         }
         self._change = asyncio.Event()
+        self._followers: list[Callable[[str, ObjectRef], None]] = []
 
     @classmethod
     def of(
@@ -175,6 +176,10 @@ class WatchedCluster:
         self._synced = True
         self._wake()
 
+    def follow(self, follower: Callable[[str, ObjectRef], None]) -> None:
+        """Call `follower` with kind and name of each object that changes, once it has."""
+        self._followers.append(follower)
+
     def put_pod(self, pod: Pod) -> None:
         """Add or replace a pod."""
         before = self._pods.get(pod.ref)
@@ -184,13 +189,13 @@ class WatchedCluster:
             self._pod_changed[pod.ref] = self._first_seen(pod)
         elif before.selector != pod.selector:
             self._pod_changed[pod.ref] = self._clock.monotonic()
-        self._wake()
+        self._tell("Pod", pod.ref)
 
     def remove_pod(self, ref: ObjectRef) -> None:
         """Forget a pod."""
         self._pods.remove(ref)
         self._pod_changed.pop(ref, None)
-        self._wake()
+        self._tell("Pod", ref)
 
     def put(self, value: Custom) -> None:
         """Add or replace an object, usable or not."""
@@ -213,7 +218,12 @@ class WatchedCluster:
     def _custom_change(self, kind: str, ref: ObjectRef) -> None:
         if self._synced and kind != "AzureAssignedIdentity":
             self._namespace_changed[ref.namespace] = self._clock.monotonic()
+        self._tell(kind, ref)
+
+    def _tell(self, kind: str, ref: ObjectRef) -> None:
         self._wake()
+        for follower in self._followers:
+            follower(kind, ref)
 
     def _wake(self) -> None:
         self._revision += 1

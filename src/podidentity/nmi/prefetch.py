@@ -1,0 +1,210 @@
+"""Tokens of pods that are new on the node, fetched before they ask.
+
+A pod's first request otherwise waits for IMDS or Entra, and a node that starts a hundred pods
+makes them all wait at once. Between the moment when the API server says that a pod is to run here
+and the moment when its process asks there are seconds; in these its token is fetched.
+
+Nobody waits for this work: it is bounded, it leaves IMDS's quota to requests, and its failures
+are left for the pod to meet. It looks at what changed, and while nothing changes it does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.entitlements import Entitlement
+from podidentity.core.errors import PodIdentityError, TokenRefused
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import match
+from podidentity.core.permission import Authorization, uses_of
+from podidentity.core.ports import Clock, Cluster, Permissions
+from podidentity.core.resources import AzureIdentity, IdentityType, Pod
+from podidentity.core.tokens import Grant
+from podidentity.core.usability import STRICT, Rules
+
+AT_ONCE = 2
+MOST_PENDING = 256
+"""Pods in the row: as many as the largest nodes hold. What does not fit asks for itself."""
+MOST_IDENTITIES = 4
+"""Of one pod, the best first."""
+NEW = 120.0
+"""Seconds after a change of what decides about a pod for which it is new: an identity may take as
+long to come to the node. Older ones have asked already."""
+
+Choice = Literal["auto", "off"] | tuple[str, ...]
+"""What is fetched: what was asked for on this node, else the defaults; nothing; or these."""
+
+_DEFAULTS = {
+    "AzurePublicCloud": ("https://management.azure.com/", "https://vault.azure.net"),
+    "AzureUSGovernmentCloud": (
+        "https://management.usgovcloudapi.net/",
+        "https://vault.usgovcloudapi.net",
+    ),
+    "AzureChinaCloud": ("https://management.chinacloudapi.cn/", "https://vault.azure.cn"),
+}
+"""The resource manager's and the vaults': what most pods ask for first. Other clouds: nothing.
+https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#vault-name-and-object-name
+"""
+
+_log = logging.getLogger("podidentity.prefetch")
+
+
+class Ahead(Protocol):
+    """The part of the token cache that is needed."""
+
+    async def prepare(self, grant: Grant, resource: str) -> None:
+        """Fetch a token where there is none; raise a TokenUnavailable."""
+
+    def audiences(self, ref: ObjectRef) -> Sequence[str]:
+        """Return what tokens of the identity of that name are used for on this node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefetchPolicy:
+    """What an operator chose, as far as it is needed here."""
+
+    choice: Choice = "auto"
+    cloud: Cloud = PUBLIC
+    authorization: Authorization = Authorization.RBAC
+    rules: Rules = STRICT
+
+
+class Prefetcher:
+    """Fetches ahead. `run` it beside the watches, which call `changed`."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        tokens: Ahead,
+        permissions: Permissions | None,
+        spare: Callable[[], Awaitable[None]],
+        clock: Clock,
+        policy: PrefetchPolicy,
+    ) -> None:
+        """`spare` returns when IMDS may be asked at nobody's expense; `permissions` None: all."""
+        self._cluster = cluster
+        self._tokens = tokens
+        self._permissions = permissions
+        self._spare = spare
+        self._clock = clock
+        self._policy = policy
+        self._row: asyncio.Queue[ObjectRef] = asyncio.Queue(MOST_PENDING)
+        self._queued: set[ObjectRef] = set()
+        self._seen: dict[ObjectRef, tuple[str, str]] = {}
+        """The uid and label with which a pod was looked at."""
+        self._waiting: dict[ObjectRef, float] = {}
+        """Pods that lack something, and until when it is waited for."""
+
+    @property
+    def pending(self) -> int:
+        """How many pods are in the row."""
+        return self._row.qsize()
+
+    @property
+    def remembered(self) -> int:
+        """How many pods it knows."""
+        return len(self._seen.keys() | self._waiting.keys())
+
+    def changed(self, kind: str, ref: ObjectRef) -> None:
+        """Look at a pod that is new, or at those that wait for what changed in their namespace."""
+        if self._policy.choice == "off":
+            return
+        if kind == "Pod":
+            self._pod_changed(ref)
+            return
+        for waiting in [each for each in self._waiting if each.namespace == ref.namespace]:
+            self._queue(waiting)
+
+    async def run(self) -> None:
+        """Fetch what is in the row, until cancelled."""
+        while not self._cluster.synced:
+            await self._cluster.changed()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._work())
+
+    def _pod_changed(self, ref: ObjectRef) -> None:
+        pod = self._cluster.pod(ref)
+        if pod is None or pod.ended:
+            self._seen.pop(ref, None)
+            self._waiting.pop(ref, None)
+        elif self._seen.get(ref) != (pod.uid, pod.selector):
+            self._queue(ref)
+
+    def _queue(self, ref: ObjectRef) -> None:
+        if ref not in self._queued and not self._row.full():
+            self._queued.add(ref)
+            self._row.put_nowait(ref)
+
+    async def _work(self) -> None:
+        while True:
+            ref = await self._row.get()
+            self._queued.discard(ref)
+            try:
+                await self._prepare(ref)
+            except PodIdentityError as error:
+                # The pod meets it again when it asks, and is told.
+                _log.debug("nothing fetched ahead for pod %s: %s", ref, error)
+
+    async def _prepare(self, ref: ObjectRef) -> None:
+        pod = self._cluster.pod(ref)
+        if pod is None or pod.ended:
+            return
+        self._seen[ref] = (pod.uid, pod.selector)
+        until = self._cluster.changed_at(pod) + NEW
+        if until <= self._clock.monotonic():
+            return
+        found = match(pod, self._cluster, self._policy.rules).entitlements[:MOST_IDENTITIES]
+        here = [each for each in found if each.awaited is None]
+        self._wait(pod.ref, until, still=not found or len(here) < len(found))
+        for entitlement in here:
+            if await self._permitted(pod, entitlement):
+                await self._fetch(Grant(identity=entitlement.identity, pod=pod))
+
+    def _wait(self, ref: ObjectRef, until: float, *, still: bool) -> None:
+        """Look again at a pod that lacks something when something changes in its namespace."""
+        now = self._clock.monotonic()
+        self._waiting = {each: end for each, end in self._waiting.items() if end > now}
+        if not still:
+            self._waiting.pop(ref, None)
+        elif len(self._waiting) < MOST_PENDING:
+            self._waiting[ref] = until
+
+    async def _permitted(self, pod: Pod, entitlement: Entitlement) -> bool:
+        permissions = self._permissions
+        if permissions is None or self._policy.authorization is not Authorization.RBAC:
+            return True
+        for use in uses_of(pod, entitlement):
+            known = permissions.known(use)
+            if not (await permissions.ask(use) if known is None else known):
+                return False
+        return True
+
+    async def _fetch(self, grant: Grant) -> None:
+        for audience in self._audiences(grant.identity):
+            if _asks_imds(grant.identity):
+                await self._spare()
+            try:
+                await self._tokens.prepare(grant, audience)
+            except TokenRefused as error:
+                # Perhaps this audience only.
+                _log.debug("nothing fetched ahead for %s: %s", audience, error)
+
+    def _audiences(self, identity: AzureIdentity) -> Iterable[str]:
+        choice = self._policy.choice
+        if isinstance(choice, tuple):
+            return choice
+        asked = self._tokens.audiences(identity.ref)
+        return asked or _DEFAULTS.get(self._policy.cloud.name, ())
+
+
+def _asks_imds(identity: AzureIdentity) -> bool:
+    federation = identity.entra.federation if identity.entra else None
+    through = federation is not None and federation.via is not None
+    return through or identity.type is IdentityType.USER_ASSIGNED

@@ -1,0 +1,253 @@
+"""What is fetched before a pod asks: little, for whom it is due, and at nobody's expense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
+from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.ports import Origin
+from podidentity.core.resources import BINDING_LABEL, IdentityType, Phase
+from podidentity.core.usability import Rules
+from podidentity.nmi.prefetch import MOST_PENDING, Choice, Prefetcher, PrefetchPolicy
+from tests.fakes import (
+    OTHER_CLIENT,
+    VAULT,
+    FakeClock,
+    FakePermissions,
+    FakeTokenSource,
+    binding,
+    cluster,
+    grant,
+    identity,
+    pod,
+)
+
+ARM = "https://management.azure.com/"
+
+
+class World:
+    """A node on which pods appear."""
+
+    def __init__(self, *objects: Any, synced: bool = True, **policy: Any) -> None:
+        self.clock = FakeClock()
+        self.cluster = cluster(self.clock, *objects) if synced else WatchedCluster(self.clock)
+        self.source = FakeTokenSource()
+        self.cache = TokenCache(self.source, self.clock)
+        self.permissions = FakePermissions()
+        self.spared = asyncio.Event()
+        self.spared.set()
+        self.looked = 0
+        self.prefetcher = Prefetcher(
+            cluster=self.cluster,
+            tokens=self.cache,
+            permissions=self.permissions,
+            spare=self.spare,
+            clock=self.clock,
+            policy=PrefetchPolicy(**policy),
+        )
+        self.cluster.follow(self.prefetcher.changed)
+
+    async def spare(self) -> None:
+        self.looked += 1
+        await self.spared.wait()
+
+    async def fetched(self) -> list[str]:
+        """Return the audiences that were asked for, all that is due being done."""
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return [resource for _, resource, _ in self.source.asked]
+
+
+@asynccontextmanager
+async def running(*objects: Any, **policy: Any) -> AsyncIterator[World]:
+    world = World(*(objects or (identity(), binding())), **policy)
+    task = asyncio.create_task(world.prefetcher.run())
+    try:
+        yield world
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await world.cache.close()
+
+
+async def test_a_new_pods_tokens_are_there_before_it_asks() -> None:
+    async with running() as world:
+        world.cluster.put_pod(pod(phase=Phase.PENDING, addresses=()))
+        assert await world.fetched() == [ARM, VAULT]
+        assert (await world.cache.fetch(grant(), VAULT))[1] is Origin.CACHE
+
+
+async def test_what_pods_of_the_identity_asked_for_is_fetched_for_the_next_one() -> None:
+    async with running() as world:
+        await world.cache.fetch(grant(), "api://orders")
+        world.clock.advance(86_399)
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == ["api://orders"] * 2
+
+
+async def test_what_was_only_fetched_ahead_was_not_asked_for() -> None:
+    async with running() as world:
+        world.cluster.put_pod(pod("a"))
+        await world.fetched()
+        assert world.cache.audiences(identity().ref) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"), [("off", []), (("a", "b"), ["a", "b"])], ids=["off", "named"]
+)
+async def test_an_operator_says_what_is_fetched(choice: Choice, expected: list[str]) -> None:
+    async with running(choice=choice) as world:
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == expected
+
+
+async def test_a_pod_is_looked_at_once_however_often_its_status_changes() -> None:
+    async with running(choice=("a",)) as world:
+        for number in range(10):
+            world.cluster.put_pod(pod(addresses=(f"10.0.0.{number}",)))
+            await world.fetched()
+        assert world.looked == 1
+
+
+async def test_a_pod_that_waits_for_its_binding_is_looked_at_when_that_comes() -> None:
+    async with running(identity(), choice=("a",)) as world:
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+        world.cluster.put(binding())
+        assert await world.fetched() == ["a"]
+
+
+async def test_nothing_happens_for_what_changes_in_other_namespaces() -> None:
+    async with running(identity(), choice=("a",)) as world:
+        world.cluster.put_pod(pod())
+        world.cluster.put(binding(ref=ObjectRef("bank", "b")))
+        assert await world.fetched() == []
+
+
+async def test_in_standard_mode_an_identity_on_its_way_is_waited_for() -> None:
+    async with running(rules=Rules(standard=True)) as world:
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+
+
+async def test_pods_that_run_for_long_have_asked_already() -> None:
+    async with running(synced=False, choice=("a",)) as world:
+        for each in (identity(), binding()):
+            world.cluster.put(each)
+        world.cluster.put_pod(pod("old", started=world.clock.time() - 1000))
+        assert await world.fetched() == []
+        world.cluster.mark_synced()
+        assert await world.fetched() == []
+        world.cluster.put_pod(pod("young"))
+        assert await world.fetched() == ["a"]
+
+
+async def test_a_pod_with_another_label_is_new_again() -> None:
+    other = identity("bank", client_id=ClientId.parse(OTHER_CLIENT))
+    bound = binding("bank-binding", identity="bank", selector="bank")
+    async with running(identity(), binding(), other, bound, choice=("a",)) as world:
+        world.cluster.put_pod(pod())
+        world.cluster.put_pod(pod(labels={BINDING_LABEL: "bank"}))
+        await world.fetched()
+        world.cluster.put_pod(pod())
+        await world.fetched()
+        assert {asked.ref.name for asked, _, _ in world.source.asked} == {"orders", "bank"}
+
+
+async def test_what_is_not_permitted_is_not_fetched() -> None:
+    async with running() as world:
+        world.permissions.default = False
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+
+
+async def test_imds_is_asked_only_when_it_has_something_to_spare() -> None:
+    async with running(choice=("a",)) as world:
+        world.spared.clear()
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+        world.spared.set()
+        assert await world.fetched() == ["a"]
+
+
+async def test_entra_is_asked_at_once() -> None:
+    async with running(identity(type=IdentityType.FEDERATED), binding(), choice=("a",)) as world:
+        world.spared.clear()
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == ["a"]
+
+
+async def test_no_more_than_two_are_fetched_at_once() -> None:
+    others = [
+        identity(f"i{n}", client_id=ClientId.parse(f"{n}" * 8 + OTHER_CLIENT[8:])) for n in range(5)
+    ]
+    bound = [binding(f"b{n}", identity=f"i{n}", selector=f"i{n}") for n in range(5)]
+    async with running(*others, *bound, choice=("a",)) as world:
+        world.source.open.clear()
+        for number in range(5):
+            world.cluster.put_pod(pod(f"p{number}", labels={BINDING_LABEL: f"i{number}"}))
+        assert len(await world.fetched()) == 2
+        world.source.open.set()
+        assert len(await world.fetched()) == 5
+
+
+async def test_a_node_full_of_pods_at_once_is_too_much_only_for_the_last_ones() -> None:
+    world = World()
+    for number in range(2 * MOST_PENDING):
+        world.cluster.put_pod(pod(f"p{number}"))
+    assert world.prefetcher.pending == MOST_PENDING
+
+
+@pytest.mark.parametrize(
+    ("failure", "left"),
+    [
+        (TokenRefused("no", status=400, error="invalid_resource"), ["a", "b"]),
+        (TokenSourceDown("away"), ["a"]),
+    ],
+    ids=["refused", "down"],
+)
+async def test_a_failure_ends_what_it_concerns_and_nothing_else(
+    failure: TokenRefused | TokenSourceDown, left: list[str]
+) -> None:
+    async with running(choice=("a", "b")) as world:
+        world.source.failures.append(failure)
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == left
+        world.clock.advance(100)
+        world.cluster.put_pod(pod("another"))
+        assert (await world.fetched())[len(left) :] in (["a"], ["a", "b"])
+
+
+async def test_an_api_server_that_is_away_stops_nothing() -> None:
+    async with running(choice=("a",)) as world:
+        world.permissions.failure = NotReady("away")
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+        world.permissions.failure = None
+        world.cluster.put_pod(pod("another"))
+        assert await world.fetched() == ["a"]
+
+
+async def test_it_costs_the_pod_nothing_of_its_budget() -> None:
+    async with running(choice=tuple(f"r{n}" for n in range(30))) as world:
+        world.cluster.put_pod(pod())
+        await world.fetched()
+        for number in range(10):
+            assert (await world.cache.fetch(grant(), f"mine-{number}"))[1] is Origin.IMDS
+
+
+async def test_pods_that_are_gone_are_forgotten() -> None:
+    async with running(identity()) as world:
+        for number in range(1000):
+            world.cluster.put_pod(pod(f"p{number}"))
+            await world.fetched()
+            world.cluster.remove_pod(pod(f"p{number}").ref)
+        assert world.prefetcher.remembered == 0
