@@ -69,6 +69,10 @@ class NmiSettings:
     identities_namespace: str = IDENTITIES_NAMESPACE
     """Where the service accounts are that stand for federated identities."""
 
+    prefetch: Literal["auto", "off"] | tuple[str, ...] = "auto"
+    """Audiences whose tokens are fetched for pods that are new on the node, before they ask; auto:
+    those that were asked for on this node, else the resource manager's and the vaults'."""
+
     log_format: Literal["text", "json"] = "text"
     """Lines for people or for machines."""
     audit_log: str = ""

@@ -17,6 +17,7 @@ from podidentity.cli.entra_flags import chosen_cloud, entra_flags
 from podidentity.cli.failures import Failed
 from podidentity.cli.old_flags import Verbosity, boolean, old_flags
 from podidentity.cli.parameters import PodRef
+from podidentity.cli.prefetch_flag import prefetch_flag
 from podidentity.cli.wording import examples
 from podidentity.settings import NmiSettings
 
@@ -132,6 +133,7 @@ _OPERATION_MODES = ("standard", "managed")
     help="Whether the interception outlives the agent. Removed, pods reach every identity of the "
     "node.",
 )
+@prefetch_flag
 @click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's service account.")
 @click.option(
     "--log-format",

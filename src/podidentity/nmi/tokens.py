@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,7 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, Permissions, TokenIssuer
-from podidentity.core.resources import IdentityType
 from podidentity.core.standing import standing
-from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.prefetch import Prefetcher, PrefetchPolicy
 
 
@@ -39,14 +37,14 @@ def token_side(
     stack: AsyncExitStack,
     *,
     cluster: WatchedCluster,
-    issuers: Mapping[IdentityType, TokenIssuer],
+    issuer: TokenIssuer,
     imds: Imds,
     secrets: Secrets,
     permissions: Permissions | None,
     policy: PrefetchPolicy,
 ) -> TokenSide:
     """Build it; `stack` closes it."""
-    cache = TokenCache(Issuers(issuers), clock, standing=partial(standing, directory=cluster))
+    cache = TokenCache(issuer, clock, standing=partial(standing, directory=cluster))
     stack.push_async_callback(cache.close)
     prefetcher = Prefetcher(
         cluster=cluster,

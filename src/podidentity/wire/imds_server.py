@@ -65,7 +65,7 @@ def parse_request(query: str) -> TokenRequest:
         raise InvalidRequest(f"only one of {', '.join(sorted(asked))} may be given")
     client, object_, resource = (asked.get(kind) for kind in (_CLIENT, _OBJECT, _RESOURCE_ID))
     return TokenRequest(
-        resource=_resource(fields.get("resource", "")),
+        resource=parse_resource(fields.get("resource", "")),
         client_id=client if isinstance(client, ClientId) else None,
         object_id=object_ if isinstance(object_, ObjectId) else None,
         resource_id=resource if isinstance(resource, ResourceId) else None,
@@ -127,7 +127,8 @@ def _id(name: str, value: str) -> ClientId | ObjectId | ResourceId:
         raise InvalidRequest(f"{name} {error}") from error
 
 
-def _resource(value: str) -> str:
+def parse_resource(value: str) -> str:
+    """Return an audience as it is asked for; raise InvalidRequest."""
     if not value:
         raise InvalidRequest("parameter resource is missing")
     if len(value) > LONGEST_RESOURCE:
