@@ -24,6 +24,7 @@ class EntraSide:
     """The issuers of types 1, 2 and 3, and what must run beside them."""
 
     issuers: Mapping[IdentityType, TokenIssuer]
+    secrets: WatchedSecrets
     run: Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -56,4 +57,4 @@ def entra_side(
         cloud=settings.cloud,
     )
     kinds = (IdentityType.SERVICE_PRINCIPAL, IdentityType.CERTIFICATE, IdentityType.FEDERATED)
-    return EntraSide(issuers=dict.fromkeys(kinds, issuer), run=secrets.run)
+    return EntraSide(issuers=dict.fromkeys(kinds, issuer), secrets=secrets, run=secrets.run)
