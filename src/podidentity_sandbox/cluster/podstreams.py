@@ -119,13 +119,21 @@ class PodStreams:
         raise StatusError(500, "", message)
 
 
+_MESSAGES = (WSMsgType.BINARY, WSMsgType.TEXT)
+
+
 async def _exchange(ours: web.WebSocketResponse, theirs: aiohttp.ClientWebSocketResponse) -> None:
-    """Pass messages on in both directions until one side hangs up."""
+    """Pass messages on in both directions until one side hangs up.
+
+    Clients may send text as well as bytes, and the one for Python does:
+    https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/httpstream/wsstream/conn.go
+    """
 
     async def up() -> None:
         async for message in ours:
-            if message.type is WSMsgType.BINARY:
-                await theirs.send_bytes(message.data)
+            if message.type in _MESSAGES:
+                said = message.data
+                await theirs.send_bytes(said.encode() if isinstance(said, str) else said)
 
     async def down() -> None:
         async for message in theirs:

@@ -105,15 +105,19 @@ class Reviews:
         return {**body, "status": answer}
 
     def token(self, _: User, __: RequestInfo, body: Obj) -> Obj:
-        """Answer whose token it is; the token itself is not repeated."""
+        """Answer whose token it is; raise 400 for none.
+
+        https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/registry/authentication/tokenreview/storage.go
+        """
         spec = body.get("spec") or {}
+        if not spec.get("token"):
+            raise status.bad_request("token is required for TokenReview in authentication")
         audiences = spec.get("audiences") or list(self._authenticator.audiences)
-        user = self._authenticator.token(spec.get("token") or "", audiences)
-        answer = {**body, "spec": {key: spec[key] for key in spec if key != "token"}}
+        user = self._authenticator.token(spec["token"], audiences)
         if user is None:
-            return {**answer, "status": {"error": "the token is not valid"}}
+            return {**body, "status": {"error": "the token is not valid"}}
         state = {"authenticated": True, "user": _who(user), "audiences": list(audiences)}
-        return {**answer, "status": state}
+        return {**body, "status": state}
 
     def who(self, user: User, _: RequestInfo, body: Obj) -> Obj:
         """Answer who asks."""

@@ -183,7 +183,9 @@ async def test_a_review_answers_what_the_server_would_decide(
 async def test_a_token_review_tells_whose_token_it_is(api: httpx2.AsyncClient) -> None:
     path = "/apis/authentication.k8s.io/v1/tokenreviews"
     token = await account_token(api)
-    state = (await api.post(path, json={"spec": {"token": token}})).json()["status"]
+    told = (await api.post(path, json={"spec": {"token": token}})).json()
+    state = told["status"]
+    assert told["spec"] == {"token": token}
     assert state["authenticated"] is True
     assert state["user"]["username"] == "system:serviceaccount:default:default"
     wrong = {"spec": {"token": token, "audiences": ["vault"]}}

@@ -102,6 +102,15 @@ def test_an_older_client_speaks_v4(site: Site) -> None:
     assert (heard.protocol, heard.out) == (V4, "hello\n")
 
 
+def test_what_a_client_says_as_text_is_taken_as_well(site: Site) -> None:
+    async def talk(socket: aiohttp.ClientWebSocketResponse) -> None:
+        await socket.send_str("\x00\N{HEAVY BLACK HEART}\n")
+
+    site.run(pod("pod"))
+    heard = converse(site, execution("head", "-n1", stdin="true"), talk, protocol=V4)
+    assert heard.out == "\N{HEAVY BLACK HEART}\n"
+
+
 def test_a_terminal_has_the_clients_size(site: Site) -> None:
     async def talk(socket: aiohttp.ClientWebSocketResponse) -> None:
         await socket.send_bytes(b"\x04" + b'{"Width":77,"Height":33}')
