@@ -6,12 +6,14 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli.chain import Explanation, Fact, Node, State, follow
 from podidentity.cli.explain import as_data, shown
+from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import match
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
     AzureIdentityBinding,
+    Entra,
     IdentityType,
     Malformed,
     Phase,
@@ -104,7 +106,12 @@ BAD_BINDING = Malformed(
 )
 BAD_IDENTITY = Malformed(ref=GOOD.ref, kind="AzureIdentity", why="spec.clientID is missing")
 PRINCIPAL = AzureIdentity(
-    ref=GOOD.ref, type=IdentityType.SERVICE_PRINCIPAL, client_id=GOOD.client_id
+    ref=GOOD.ref,
+    type=IdentityType.SERVICE_PRINCIPAL,
+    client_id=GOOD.client_id,
+    entra=Entra(
+        tenant=Tenant.parse("contoso.com"), authority=Authority.parse("https://evil.example")
+    ),
 )
 BROKEN = "no"
 
@@ -145,8 +152,8 @@ BROKEN = "no"
         (
             explained(POD, PRINCIPAL, BINDING),
             "identity",
-            "UnservedType",
-            "has type 1, which this release does not serve",
+            "UnknownAuthority",
+            "names the authority https://evil.example, which is none of Azure's",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",

@@ -62,8 +62,11 @@ def test_add_makes_identity_and_binding_and_attaches(
 ) -> None:
     ran = add(podidentity, ns)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == [
+    role = f"rbac.authorization.k8s.io/podidentity-use-{CLIENT}"
+    assert ran.out.replace(f"{role} unchanged", f"{role} created").splitlines() == [
         f"identity orders has the client id {CLIENT}",
+        f"clusterrole.{role} created",
+        f"clusterrolebinding.{role}:{ns} created",
         "azureidentity.aadpodidentity.k8s.io/orders created",
         f"attaching to scale set {world.plan.scale_set}",
         f"attached to scale set {world.plan.scale_set}",
@@ -202,8 +205,10 @@ def test_delete_takes_back_what_add_gave(
     assert add(podidentity, ns).code == 0
     ran = podidentity("delete", "--namespace", ns, "--name", "orders")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == [
+    role = f"rbac.authorization.k8s.io/podidentity-use-{CLIENT}"
+    assert ran.out.removesuffix(f"clusterrole.{role} deleted\n").splitlines() == [
         "azureidentitybinding.aadpodidentity.k8s.io/orders-binding deleted",
+        f"clusterrolebinding.{role}:{ns} deleted",
         f"detaching from scale set {world.plan.scale_set}",
         f"detached from scale set {world.plan.scale_set}",
         "azureidentity.aadpodidentity.k8s.io/orders deleted",
@@ -299,10 +304,19 @@ def test_list_shows_identities_with_who_may_use_them(
     ran = podidentity("list", "--namespace", ns)
     assert ran.code == 0
     lines = [line.split() for line in ran.out.splitlines()]
-    assert lines[0] == ["NAMESPACE", "NAME", "CLIENT", "ID", "SELECTOR", "PODS", "STATE"]
-    assert lines[1][:6] == [ns, "broken", "-", "-", "0", "unusable:"]
-    assert lines[2] == [ns, "free", CLIENT, "-", "0", "no", "binding"]
-    assert lines[3] == [ns, "orders", CLIENT, "orders", "2", "bound"]
+    assert lines[0] == [
+        "NAMESPACE",
+        "NAME",
+        "CLIENT",
+        "ID",
+        "SELECTOR",
+        "PODS",
+        "PERMITTED",
+        "STATE",
+    ]
+    assert lines[1][:6] == [ns, "broken", "-", "-", "0", "?"]
+    assert lines[2] == [ns, "free", CLIENT, "-", "0", "all", "no", "binding"]
+    assert lines[3] == [ns, "orders", CLIENT, "orders", "2", "all", "bound"]
     assert f"AzureIdentityBinding {ns}/empty cannot be used: spec.selector is empty." in ran.out
     assert f"AzureIdentityBinding {ns}/dangling names AzureIdentity 'no'" in ran.out
     data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
@@ -316,6 +330,7 @@ def test_list_shows_identities_with_who_may_use_them(
         "objectID": "22222222-2222-2222-2222-222222222222",
         "selectors": ["orders"],
         "pods": ["a", "b"],
+        "permitted": ["*"],
         "usable": True,
         "state": "bound",
     }

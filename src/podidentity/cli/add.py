@@ -2,7 +2,8 @@
 
 The order makes a run that fails half way harmless, and repeatable: first the AzureIdentity, with
 the record of what is about to be attached (`record`); then Azure; last the binding, which is what
-entitles pods. So no pod is told that it may have a token before there can be one.
+entitles pods. So no pod is told that it may have a token before there can be one. The permission
+comes before all of it, so that who may not give it learns that at once.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
+from podidentity.cli.grants import give
 from podidentity.cli.objects import Object, apply, called, find, find_all
 from podidentity.cli.parameters import Client, Name, Resource, Selector
 from podidentity.cli.wording import examples
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
+from podidentity.core.permission import permission_names
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
     AzureIdentityBinding,
     IdentityType,
 )
+from podidentity.wire.grants import Giver, Grantee
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import render_binding, render_identity
 
@@ -40,6 +44,10 @@ class Wanted:
     resource_id: ResourceId
     client_id: ClientId | None
     selector: str
+    grantee: Grantee | None
+    """Who is given the permission; None: it is left to others."""
+    attach: bool
+    wait: bool
 
     @property
     def identity(self) -> AzureIdentity:
@@ -79,6 +87,8 @@ def binding_ref(identity: ObjectRef) -> ObjectRef:
 @click.option("--binding-selector", type=Selector(), help=f"Pods' {BINDING_LABEL} [default: NAME].")
 @click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines.")
 @click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it.")
+@click.option("--service-account", type=Name(), help="Only its pods may use it.")
+@click.option("--grant/--no-grant", default=True, help="Give the pods the permission to use it.")
 @cluster_options
 def add(
     *,
@@ -90,11 +100,14 @@ def add(
     binding_selector: str | None,
     attach: bool,
     wait: bool,
+    service_account: str | None,
+    grant: bool,
 ) -> None:
     """Let the pods of a namespace use a managed identity.
 
-    Makes AzureIdentity NAME and AzureIdentityBinding NAME-binding, and attaches the identity to
-    the scale sets and virtual machines of the cluster's nodes. It may be run again at any time.
+    Gives the namespace, or one service account, the permission to use it; makes AzureIdentity NAME
+    and AzureIdentityBinding NAME-binding; and attaches the identity to the scale sets and virtual
+    machines of the cluster's nodes. It may be run again at any time.
     """
     selector = binding_selector or Selector().convert(name, None, click.get_current_context())
     wanted = Wanted(
@@ -102,23 +115,33 @@ def add(
         resource_id=identity_resource_id,
         client_id=client_id,
         selector=selector,
+        grantee=Grantee(namespace, service_account or "") if grant else None,
+        attach=attach,
+        wait=wait,
     )
-    on_cluster(target, lambda kube: _add(kube, wanted, attach, wait))
+    on_cluster(target, lambda kube: _add(kube, wanted))
     click.echo(f"Pods of namespace {namespace} labelled {BINDING_LABEL}={selector} may use it.")
 
 
-async def _add(kube: Kube, wanted: Wanted, attach: bool, wait: bool) -> None:
+async def _add(kube: Kube, wanted: Wanted) -> None:
     await _unclaimed(kube, wanted)
-    if wanted.client_id and not attach:
+    if wanted.client_id and not wanted.attach:
+        await _grant(kube, wanted, wanted.identity)
         await _apply(kube, render_identity(wanted.identity))
     else:
         async with azure_access.azure() as arm:
-            manifest = render_identity(await _known(arm, wanted))
-            if attach:
-                await _attach(kube, arm, manifest, wanted.resource_id, wait)
+            identity = await _known(arm, wanted)
+            await _grant(kube, wanted, identity)
+            if wanted.attach:
+                await _attach(kube, arm, render_identity(identity), wanted)
             else:
-                await _apply(kube, manifest)
+                await _apply(kube, render_identity(identity))
     await _apply(kube, render_binding(wanted.binding))
+
+
+async def _grant(kube: Kube, wanted: Wanted, identity: AzureIdentity) -> None:
+    if wanted.grantee is not None:
+        await give(kube, permission_names(identity), wanted.grantee, Giver.ADD)
 
 
 async def _unclaimed(kube: Kube, wanted: Wanted) -> None:
@@ -154,8 +177,9 @@ async def _known(arm: Arm, wanted: Wanted) -> AzureIdentity:
     return replace(wanted.identity, client_id=found.client_id, object_id=found.object_id)
 
 
-async def _attach(kube: Kube, arm: Arm, manifest: Object, identity: ResourceId, wait: bool) -> None:
+async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: Wanted) -> None:
     """Apply `manifest` with the record of what is attached then, and attach it."""
+    identity, wait = wanted.resource_id, wanted.wait
     hosts = await hosts_of(kube)
     same = record.of_same(await find_all(kube, AZURE_IDENTITIES), identity)
     ours = {host for each in same for host in record.read(each)}

@@ -1,7 +1,8 @@
 """`podidentity delete`: take back what `add` gave.
 
-The binding goes first, so that no pod is entitled any more; then Azure; last the AzureIdentity,
-which carries the record of what is still attached. A run that fails half way can be repeated.
+The binding goes first, so that no pod is entitled any more; then the permission, and Azure; last
+the AzureIdentity, which carries the record of what is still attached. A run that fails half way can
+be repeated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from podidentity.cli import azure_access, record
 from podidentity.cli.add import binding_ref
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.grants import take_unneeded
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
 from podidentity.cli.parameters import Name
 from podidentity.cli.wording import examples
@@ -39,9 +41,9 @@ from podidentity.wire.manifests import parse_identity
 def delete(*, target: Target, namespace: str, name: str, keep_attached: bool) -> None:
     """Take an identity from the pods of a namespace.
 
-    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME, and detaches the identity from
-    the machines that `podidentity add` attached it to, unless another AzureIdentity needs it. What
-    is not there is no failure.
+    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Takes back the permission that
+    `podidentity add` gave, and detaches the identity from the machines that it attached it to,
+    unless another AzureIdentity needs them. What is not there is no failure.
     """
     ref = ObjectRef(namespace, name)
     on_cluster(target, lambda kube: _delete(kube, ref, keep_attached))
@@ -53,6 +55,7 @@ async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
     if identity is None:
         click.echo(f"azureidentity.aadpodidentity.k8s.io/{ref.name} not found")
         return
+    await take_unneeded(kube, ref, identity)
     if not keep_attached:
         await _detach(kube, ref, identity)
     await remove(kube, identity)

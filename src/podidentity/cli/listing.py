@@ -11,9 +11,11 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.grants import Roles
 from podidentity.cli.output import FORMATS, data, output_option, table
 from podidentity.cli.parameters import Name
 from podidentity.cli.wording import examples
+from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
@@ -27,14 +29,18 @@ class Entry:
     found: AzureIdentity | Malformed
     selectors: tuple[str, ...]
     pods: tuple[str, ...]
-    """Names of the pods, in its namespace, that may use it."""
+    """Names of the pods, in its namespace, that are bound to it."""
+    permitted: tuple[str, ...] | None
+    """Service accounts of its namespace that may use it, `*` for all; None: nobody may tell."""
 
     @property
     def state(self) -> str:
         """Whether it can be used, and else why not."""
         if isinstance(self.found, Malformed):
             return f"unusable: {self.found.why}"
-        return "bound" if self.selectors else "no binding"
+        if not self.selectors:
+            return "no binding"
+        return "bound, not permitted" if self.permitted == () else "bound"
 
     def row(self) -> tuple[str, ...]:
         """Return its line of the table."""
@@ -45,8 +51,14 @@ class Entry:
             str(known.client_id or "-") if known else "-",
             ",".join(self.selectors) or "-",
             str(len(self.pods)),
+            self._permitted(),
             self.state,
         )
+
+    def _permitted(self) -> str:
+        if self.permitted is None:
+            return "?"
+        return "all" if "*" in self.permitted else ",".join(self.permitted) or "-"
 
     def as_data(self) -> dict[str, object]:
         """Return it for programs; ids are absent where they are not known."""
@@ -58,19 +70,23 @@ class Entry:
             **known,
             "selectors": list(self.selectors),
             "pods": list(self.pods),
+            "permitted": None if self.permitted is None else list(self.permitted),
             "usable": isinstance(found, AzureIdentity),
             "state": self.state,
         }
 
 
-HEAD = ("NAMESPACE", "NAME", "CLIENT ID", "SELECTOR", "PODS", "STATE")
+HEAD = ("NAMESPACE", "NAME", "CLIENT ID", "SELECTOR", "PODS", "PERMITTED", "STATE")
 
 
-def inventory(cluster: WatchedCluster) -> tuple[list[Entry], list[str]]:
-    """Return all identities in order, and a sentence for each binding that leads nowhere."""
+def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry], list[str]]:
+    """Return all identities in order, and a sentence for each binding that leads nowhere.
+
+    `roles` None: the person may not read them.
+    """
     bindings = cluster.all_bindings()
     usable = [each for each in bindings if isinstance(each, AzureIdentityBinding)]
-    entries = [_entry(cluster, found, usable) for found in cluster.all_identities()]
+    entries = [_entry(cluster, roles, found, usable) for found in cluster.all_identities()]
     names = {entry.found.ref for entry in entries}
     problems = [
         f"AzureIdentityBinding {each.ref} cannot be used: {each.why}."
@@ -88,6 +104,7 @@ def inventory(cluster: WatchedCluster) -> tuple[list[Entry], list[str]]:
 
 def _entry(
     cluster: WatchedCluster,
+    roles: Roles | None,
     found: AzureIdentity | Malformed,
     bindings: Sequence[AzureIdentityBinding],
 ) -> Entry:
@@ -102,7 +119,21 @@ def _entry(
         for pod in cluster.pods()
         if pod.ref.namespace == namespace and pod.selector in selectors and not pod.ended
     ]
-    return Entry(found=found, selectors=tuple(sorted(selectors)), pods=tuple(pods))
+    return Entry(
+        found=found,
+        selectors=tuple(sorted(selectors)),
+        pods=tuple(pods),
+        permitted=_permitted(roles, found),
+    )
+
+
+def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[str, ...] | None:
+    """Return which service accounts of its namespace may use an identity, `*` for all of them."""
+    if roles is None or isinstance(found, Malformed):
+        return None
+    grantees = roles.grantees(permission_names(found))
+    own = [each for each in grantees if each.namespace in {"", found.ref.namespace}]
+    return tuple(sorted({each.service_account or "*" for each in own}))
 
 
 @click.command(
@@ -122,7 +153,7 @@ def list_identities(
     """List the identities of a cluster, with their selectors and pods."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
-    entries, problems = inventory(on_cluster(target, lambda kube: _read(kube, namespace or "")))
+    entries, problems = on_cluster(target, lambda kube: _inventory(kube, namespace or ""))
     if output != "table":
         shown = {"identities": [entry.as_data() for entry in entries], "problems": problems}
         click.echo(data(shown, output))
@@ -134,6 +165,10 @@ def list_identities(
         click.echo(f"There is no AzureIdentity in {where}.")
     for problem in problems:
         click.echo(problem)
+
+
+async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str]]:
+    return inventory(await _read(kube, namespace), await Roles.read(kube))
 
 
 async def _read(kube: Kube, namespace: str) -> WatchedCluster:

@@ -25,6 +25,8 @@ _COMMANDS = {
     "add": "podidentity.cli.add:add",
     "list": "podidentity.cli.listing:list_identities",
     "delete": "podidentity.cli.delete:delete",
+    "grant": "podidentity.cli.grant:grant",
+    "revoke": "podidentity.cli.grant:revoke",
     "explain": "podidentity.cli.explain:explain",
     "nmi": "podidentity.cli.nmi:nmi",
     "completion": "podidentity.cli.completion:completion",

@@ -16,12 +16,14 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
 EVENTS = Resource("/api/v1", "events")
+CLUSTER_ROLES = Resource(RBAC, "clusterroles")
+CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 
 _BY_KIND = {
     "CustomResourceDefinition": CRDS,
     "ServiceAccount": Resource("/api/v1", "serviceaccounts"),
-    "ClusterRole": Resource(RBAC, "clusterroles"),
-    "ClusterRoleBinding": Resource(RBAC, "clusterrolebindings"),
+    "ClusterRole": CLUSTER_ROLES,
+    "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
     "DaemonSet": DAEMON_SETS,
     "AzureIdentity": AZURE_IDENTITIES,
     "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,

@@ -7,6 +7,7 @@ import re
 import click
 
 from podidentity.core.ids import ClientId, InvalidId, ObjectRef, ResourceId
+from podidentity.core.resources import SYSTEM_ASSIGNED
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_LABEL = 63
@@ -55,6 +56,22 @@ class Client(click.ParamType[ClientId]):
         """Return the id."""
         try:
             return ClientId.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)
+
+
+class Permission(click.ParamType[str]):
+    """What the permission to use an identity is named by, as `core.permission` has it."""
+
+    name = "client id|resource id|system-assigned"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name."""
+        text = value.strip()
+        if text.lower() == SYSTEM_ASSIGNED:
+            return SYSTEM_ASSIGNED
+        try:
+            return ResourceId.parse(text).folded if "/" in text else str(ClientId.parse(text))
         except InvalidId as error:
             self.fail(str(error), param, ctx)
 

@@ -56,12 +56,15 @@ def uses_of(pod: Pod, entitlement: Entitlement) -> tuple[Use, ...]:
     if entitlement.basis is not Basis.BINDING:
         return ()
     account = ObjectRef(pod.ref.namespace, pod.service_account)
-    identity = entitlement.identity
+    return tuple(Use(account, name) for name in permission_names(entitlement.identity))
+
+
+def permission_names(identity: AzureIdentity) -> tuple[str, ...]:
+    """Return the names of all resources to which `use` must be granted."""
     federation = identity.entra.federation if identity.entra else None
-    used = Use(account, permission_name(identity))
     if federation is None or federation.via is None:
-        return (used,)
-    return (used, Use(account, federation.via.folded))
+        return (permission_name(identity),)
+    return (permission_name(identity), federation.via.folded)
 
 
 def permission_name(identity: AzureIdentity) -> str:

@@ -1,0 +1,110 @@
+"""`podidentity grant` and `revoke`: who may use which identity.
+
+An AzureIdentity is a request; this is the permission. A cluster's administrator gives it, since the
+API server lets nobody grant what he does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.grants import Roles, give, take
+from podidentity.cli.output import documents, output_option
+from podidentity.cli.parameters import Name, Permission
+from podidentity.cli.wording import examples
+from podidentity.wire.grants import Giver, Grantee, binding, role
+
+_Command = Callable[..., None]
+
+
+def _whom(command: _Command) -> _Command:
+    """Give `command` the options that say who may use what."""
+    for option in (
+        click.option(
+            "--identity",
+            type=Permission(),
+            required=True,
+            help="Its client id; system-assigned; or the resource id of one that is the credential "
+            "of another (federation.via).",
+        ),
+        click.option("--service-account", type=Name(), help="Only pods with this one."),
+        click.option(
+            "-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(
+    epilog=examples(
+        "podidentity grant --namespace shop --identity 11111111-2222-3333-4444-555555555555",
+        "podidentity grant --namespace shop --service-account web --identity system-assigned",
+        "podidentity grant --namespace shop --identity GUID --dry-run | kubectl apply -f -",
+    )
+)
+@_whom
+@click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
+@output_option("yaml", "json", default="yaml")
+@cluster_options
+def grant(
+    *,
+    target: Target,
+    namespace: str,
+    service_account: str | None,
+    identity: str,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Let the pods of a namespace use an identity.
+
+    Makes a ClusterRole for the identity and a ClusterRoleBinding for those pods. They get tokens
+    once an AzureIdentity and a binding of their namespace name the identity, too. It may be run
+    again at any time.
+    """
+    grantee = Grantee(namespace, service_account or "")
+    if dry_run:
+        manifests = [role(identity), binding(identity, grantee, Giver.GRANT)]
+        click.echo(documents(manifests, output))
+        return
+    on_cluster(target, lambda kube: give(kube, [identity], grantee, Giver.GRANT))
+    click.echo(f"Pods of {grantee} may use {identity}.")
+
+
+@click.command(
+    epilog=examples(
+        "podidentity revoke --namespace shop --identity 11111111-2222-3333-4444-555555555555",
+        "podidentity revoke --namespace shop --service-account web --identity system-assigned",
+    )
+)
+@_whom
+@cluster_options
+def revoke(*, target: Target, namespace: str, service_account: str | None, identity: str) -> None:
+    """Take the permission to use an identity from the pods of a namespace.
+
+    Without --service-account it is taken from all of the namespace. NMI stops within a minute to
+    give tokens; those that a pod has already are good until they expire. What is not there is no
+    failure.
+    """
+    grantee = Grantee(namespace, service_account or "")
+    left = on_cluster(target, lambda kube: _revoke(kube, identity, grantee))
+    for each in left:
+        click.echo(f"still granted by {each}", err=True)
+    click.echo(f"Pods of {grantee} may {'still' if left else 'not'} use {identity}.")
+
+
+async def _revoke(kube: Kube, name: str, grantee: Grantee) -> list[str]:
+    """Return what grants it all the same: bindings of other people, or of a wider grantee."""
+    if not await take(kube, name, grantee):
+        click.echo(f"nothing was granted to {grantee} by podidentity")
+    roles = await Roles.read(kube)
+    granted = roles.holders(name) if roles else []
+    return [
+        f"clusterrolebinding.rbac.authorization.k8s.io/{each.binding} to {each.grantee}"
+        for each in granted
+        if each.grantee.includes(grantee) or grantee.includes(each.grantee)
+    ]

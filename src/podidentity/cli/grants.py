@@ -1,0 +1,150 @@
+"""Giving and taking back permissions, for the commands that do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import click
+
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.cli.failures import Failed
+from podidentity.cli.objects import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    Object,
+    apply,
+    called,
+    find,
+    find_all,
+    remove,
+)
+from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import permission_names
+from podidentity.core.resources import AzureIdentity
+from podidentity.wire.grants import (
+    GIVEN_BY,
+    RBAC,
+    SELECTOR,
+    Giver,
+    Granted,
+    Grantee,
+    binding,
+    holders,
+    role,
+    role_name,
+)
+from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.manifests import parse_identity
+
+
+async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
+    """Let `grantee` use the identities of these permissions, and say so; raise Failed.
+
+    What a person granted before stays his: no other command takes it back.
+    """
+    for name in names:
+        wanted = binding(name, grantee, giver)
+        try:
+            click.echo(f"{called(role(name))} {await apply(kube, role(name))}")
+            there = await find(kube, CLUSTER_ROLE_BINDINGS, "", wanted["metadata"]["name"])
+            if there is not None and giver is not Giver.GRANT:
+                click.echo(f"{called(wanted)} unchanged")
+            else:
+                click.echo(f"{called(wanted)} {await apply(kube, wanted)}")
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            raise Failed(error.message, _ask_for(name, grantee)) from error
+
+
+def _ask_for(name: str, grantee: Grantee) -> str:
+    account = f" --service-account {grantee.service_account}" if grantee.service_account else ""
+    return (
+        "A cluster administrator grants it: podidentity grant --namespace "
+        f"{grantee.namespace}{account} --identity {name}."
+    )
+
+
+async def take(
+    kube: Kube, name: str, grantee: Grantee, givers: Iterable[Giver] = tuple(Giver)
+) -> int:
+    """Take back what `givers` gave to `grantee` and all in it; return how many bindings went."""
+    given_by = {each.value for each in givers}
+    bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=SELECTOR)
+    of_role = [each for each in bindings if each["roleRef"]["name"] == role_name(name)]
+    going = [each for each in of_role if _giver(each) in given_by and _all_in(each, name, grantee)]
+    for each in going:
+        await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
+    if of_role and len(going) == len(of_role):
+        await _remove(kube, "ClusterRole", role_name(name))
+    return len(going)
+
+
+async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
+    """Take back what `add` gave for an AzureIdentity, unless one of its namespace needs it."""
+    needed = {
+        name
+        for each in await find_all(kube, AZURE_IDENTITIES, ref.namespace)
+        if each["metadata"]["name"] != ref.name
+        for name in _names(each)
+    }
+    for name in _names(gone):
+        if name in needed:
+            click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
+        else:
+            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+
+
+class Roles:
+    """The cluster's roles and who holds them, read once."""
+
+    def __init__(self, roles: list[Object], bindings: list[Object]) -> None:
+        self._roles = roles
+        self._bindings = bindings
+
+    @classmethod
+    async def read(cls, kube: Kube) -> Roles | None:
+        """Return it, or None where the person may not read it."""
+        try:
+            roles = await find_all(kube, CLUSTER_ROLES)
+            return cls(roles, await find_all(kube, CLUSTER_ROLE_BINDINGS))
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            return None
+
+    def holders(self, name: str) -> list[Granted]:
+        """Return which pods may use what has this name."""
+        return holders(name, self._roles, self._bindings)
+
+    def grantees(self, names: Iterable[str]) -> set[Grantee]:
+        """Return which pods may use all that have these names."""
+        by_name = [{granted.grantee for granted in self.holders(name)} for name in names]
+        return {
+            grantee
+            for grantee in set().union(*by_name)
+            if all(any(each.includes(grantee) for each in held) for held in by_name)
+        }
+
+
+def _names(identity: Object) -> tuple[str, ...]:
+    parsed = parse_identity(json.dumps(identity).encode())
+    return permission_names(parsed) if isinstance(parsed, AzureIdentity) else ()
+
+
+def _giver(found: Object) -> str:
+    annotations = found["metadata"].get("annotations") or {}
+    return str(annotations.get(GIVEN_BY, Giver.GRANT))
+
+
+def _all_in(found: Object, name: str, grantee: Grantee) -> bool:
+    """Whether all that a binding grants to is in `grantee`."""
+    granted = holders(name, [role(name)], [found])
+    return bool(granted) and all(grantee.includes(each.grantee) for each in granted)
+
+
+async def _remove(kube: Kube, kind: str, name: str) -> None:
+    manifest = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": {"name": name}}
+    there = await remove(kube, manifest)
+    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")

@@ -1,0 +1,202 @@
+"""Who may use which identity: granted, shown, taken back; each test by a client id of its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Ran
+from tests.cli.scripted import IDENTITY
+from tests.cli.world import CUSTOM, World
+
+Run = Callable[..., Ran]
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+BINDING = "clusterrolebinding.rbac.authorization.k8s.io"
+
+
+@pytest.fixture
+def client() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def ns(world: World) -> Iterator[str]:
+    name = world.namespace(f"g-{uuid.uuid4().hex[:8]}")
+    yield name
+    for plural in ("azureidentities", "azureidentitybindings"):
+        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+
+
+def may(world: World, namespace: str, account: str, name: str) -> bool:
+    """Ask the API server as NMI does."""
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    attributes = {
+        "group": "aadpodidentity.k8s.io",
+        "resource": "azureidentities",
+        "verb": "use",
+        "name": name,
+    }
+    user = f"system:serviceaccount:{namespace}:{account}"
+    spec = {"user": user, "groups": groups, "resourceAttributes": attributes}
+    answer = world.send(
+        "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": spec}
+    )
+    return bool(answer["status"]["allowed"])
+
+
+def add(run: Run, ns: str, client: str, name: str = "orders", *more: str) -> Ran:
+    return run(
+        *("add", "-n", ns, "--name", name, "--identity-resource-id", IDENTITY),
+        *("--client-id", client, "--no-attach", *more),
+    )
+
+
+def delete(run: Run, ns: str, name: str = "orders") -> Ran:
+    return run("delete", "-n", ns, "--name", name)
+
+
+def test_a_grant_reaches_all_pods_of_its_namespace_and_no_other(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    assert not may(world, ns, "web", client)
+    ran = podidentity("grant", "-n", ns, "--identity", client.upper())
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        f"clusterrole.rbac.authorization.k8s.io/podidentity-use-{client} created",
+        f"{BINDING}/podidentity-use-{client}:{ns} created",
+        f"Pods of namespace {ns} may use {client}.",
+    ]
+    assert may(world, ns, "web", client)
+    assert may(world, ns, "default", client)
+    assert not may(world, "default", "web", client)
+    assert not may(world, ns, "web", str(uuid.uuid4()))
+    assert "configured" not in podidentity("grant", "-n", ns, "--identity", client).out
+    assert podidentity("revoke", "-n", ns, "--identity", client).code == 0
+    assert not may(world, ns, "web", client)
+    assert world.get(f"{RBAC}/clusterroles/podidentity-use-{client}") is None
+
+
+def test_a_grant_can_be_for_one_service_account(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    for account in ("web", "job"):
+        ran = podidentity("grant", "-n", ns, "--service-account", account, "--identity", client)
+        assert ran.out.endswith(f"Pods of service account {ns}/{account} may use {client}.\n")
+    assert not may(world, ns, "default", client)
+    podidentity("revoke", "-n", ns, "--service-account", "web", "--identity", client)
+    assert [may(world, ns, account, client) for account in ("web", "job")] == [False, True]
+    podidentity("revoke", "-n", ns, "--identity", client)
+    assert not may(world, ns, "job", client), "all of the namespace, its accounts included"
+
+
+@pytest.mark.parametrize("name", ["system-assigned", IDENTITY])
+def test_the_machines_own_identity_and_one_by_its_arm_id_can_be_granted(
+    world: World, ns: str, podidentity: Run, name: str
+) -> None:
+    assert podidentity("grant", "-n", ns, "--identity", name).code == 0
+    assert may(world, ns, "web", name.lower())
+    podidentity("revoke", "-n", ns, "--identity", name)
+    assert not may(world, ns, "web", name.lower())
+
+
+def test_revoking_names_what_grants_it_all_the_same(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    podidentity("grant", "-n", ns, "--identity", client)
+    ran = podidentity("revoke", "-n", ns, "--service-account", "web", "--identity", client)
+    assert ran.code == 0
+    assert f"still granted by {BINDING}/podidentity-use-{client}:{ns}" in ran.err
+    assert f"Pods of service account {ns}/web may still use {client}." in ran.out
+    assert may(world, ns, "web", client)
+    podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def test_a_grant_can_be_printed_for_others_to_apply(ns: str, client: str, podidentity: Run) -> None:
+    ran = podidentity("grant", "-n", ns, "--identity", client, "--dry-run")
+    role, binding = yaml.safe_load_all(ran.out)
+    assert role["rules"] == [
+        {
+            "apiGroups": ["aadpodidentity.k8s.io"],
+            "resources": ["azureidentities"],
+            "resourceNames": [client],
+            "verbs": ["use"],
+        }
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [each["name"] for each in binding["subjects"]] == [f"system:serviceaccounts:{ns}"]
+
+
+@pytest.mark.parametrize("name", ["orders", "/subscriptions/x", "", "*"])
+def test_what_names_no_identity_is_wrong_usage(ns: str, podidentity: Run, name: str) -> None:
+    assert podidentity("grant", "-n", ns, "--identity", name).code == 2
+
+
+def test_add_grants_and_delete_takes_back(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    assert add(podidentity, ns, client).code == 0
+    assert may(world, ns, "web", client)
+    assert add(podidentity, ns, client, "second").code == 0
+    assert "another AzureIdentity" in delete(podidentity, ns, "second").out
+    assert may(world, ns, "web", client)
+    assert delete(podidentity, ns).code == 0
+    assert not may(world, ns, "web", client)
+
+
+def test_add_grants_to_one_service_account_or_leaves_it_to_others(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    add(podidentity, ns, client, "orders", "--no-grant")
+    assert not may(world, ns, "web", client)
+    add(podidentity, ns, client, "orders", "--service-account", "web")
+    assert [may(world, ns, account, client) for account in ("web", "default")] == [True, False]
+    delete(podidentity, ns)
+    assert not may(world, ns, "web", client)
+
+
+def test_what_a_person_granted_is_not_taken_back_by_delete(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    podidentity("grant", "-n", ns, "--identity", client)
+    add(podidentity, ns, client)
+    delete(podidentity, ns)
+    assert may(world, ns, "web", client)
+    podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def test_a_name_longer_than_names_may_be_is_shortened_and_stays_its_own(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    accounts = [f"{'a' * 240}{number}" for number in range(2)]
+    for account in accounts:
+        podidentity("grant", "-n", ns, "--service-account", account, "--identity", client)
+    assert all(may(world, ns, account, client) for account in accounts)
+    names = [each["metadata"]["name"] for each in bindings(world, client)]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 253
+    podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def bindings(world: World, client: str) -> list[Any]:
+    found = world.get(f"{RBAC}/clusterrolebindings")["items"]
+    return [each for each in found if each["roleRef"]["name"] == f"podidentity-use-{client}"]
+
+
+def test_list_shows_whose_pods_may_use_an_identity(ns: str, client: str, podidentity: Run) -> None:
+    def listed() -> Any:
+        (found,) = json.loads(podidentity("list", "-n", ns, "-o", "json").out)["identities"]
+        return found["permitted"], found["state"]
+
+    add(podidentity, ns, client, "orders", "--no-grant")
+    assert listed() == ([], "bound, not permitted")
+    add(podidentity, ns, client, "orders", "--service-account", "web")
+    assert listed() == (["web"], "bound")
+    podidentity("grant", "-n", ns, "--identity", client)
+    assert listed() == (["*", "web"], "bound")
+    assert " all " in podidentity("list", "-n", ns).out
+    podidentity("revoke", "-n", ns, "--identity", client)
