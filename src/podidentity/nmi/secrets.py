@@ -101,7 +101,7 @@ class WatchedSecrets:
 
     def _watch(self, ref: ObjectRef) -> _Watched:
         if len(self._watched) >= self._most:
-            self._end(self._dispensable())
+            self._end(self._dispensable(ref))
         watched = _Watched(used=self._clock.monotonic())
         source = Source(
             what=f"secret {ref}",
@@ -118,9 +118,12 @@ class WatchedSecrets:
         self._watched[ref] = watched
         return watched
 
-    def _dispensable(self) -> ObjectRef:
-        """Return the least needed one of the namespace that has most: it crowds out no other."""
-        crowd = Counter(ref.namespace for ref in self._watched)
+    def _dispensable(self, new: ObjectRef) -> ObjectRef:
+        """Return the least needed one of the namespace that has most, `new` counted in.
+
+        So a namespace crowds out none but its own.
+        """
+        crowd = Counter(ref.namespace for ref in (new, *self._watched))
         return min(self._watched, key=lambda ref: (-crowd[ref.namespace], self._watched[ref].used))
 
     def _put(self, ref: ObjectRef, watched: _Watched, raw: msgspec.Raw) -> None:

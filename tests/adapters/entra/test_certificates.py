@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jwt
+import pytest
+
+from podidentity.adapters.entra.certificates import Certificates
+from podidentity.core.errors import TokenRefused, TokenSourceDown
+from podidentity.core.secrets import Secret
+from tests.fakes import NOW
+from tests.principals import certificate_of, pem_of, pfx_of, rsa_key, secret
+from tests.wire.entra.test_exchange import HERE, STACK
+
+OWN = certificate_of(rsa_key())
+NEVER = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud")}
+
+
+def written(text: str) -> Certificates:
+    """Return certificates that are opened by this Python program."""
+    return Certificates((sys.executable, "-c", text), seconds=20)
+
+
+async def proof(of: Secret, client: Any = HERE) -> str:
+    return (await Certificates().of(of)).assertion(client, now=NOW, unique="u")
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        secret(certificate=pfx_of(rsa_key(), OWN, password=b"p"), password=b"p"),
+        secret(certificate=pem_of(rsa_key(), OWN)),
+    ],
+    ids=["pkcs12", "pem"],
+)
+async def test_an_assertion_bears_the_signature_of_the_certificates_key(of: Secret) -> None:
+    text = await proof(of)
+    header = jwt.get_unverified_header(text)
+    options: Any = NEVER
+    claims = jwt.decode(text, rsa_key().public_key(), algorithms=["PS256"], options=options)
+    assert (header["alg"], claims["aud"], claims["exp"]) == ("PS256", HERE.url, NOW + 600)
+
+
+async def test_the_assertion_for_adfs_is_signed_in_the_older_way() -> None:
+    text = await proof(secret(certificate=pem_of(rsa_key(), OWN)), STACK)
+    options: Any = NEVER
+    assert jwt.decode(text, rsa_key().public_key(), algorithms=["RS256"], options=options)
+
+
+async def test_out_of_its_time_a_certificate_is_told_with_the_date() -> None:
+    data = pem_of(rsa_key(), certificate_of(rsa_key(), starts=NOW, ends=NOW + 60))
+    found = await Certificates().of(secret(certificate=data))
+    assert found.fault(NOW) == found.fault(NOW + 59) == ""
+    assert found.fault(NOW - 1) == "the certificate is valid only from 2026-11-25 09:46 UTC on"
+    assert found.fault(NOW + 60) == "the certificate expired on 2026-11-25 09:47 UTC"
+
+
+async def test_what_cannot_be_opened_is_refused_by_the_name_of_the_secret_that_was_asked() -> None:
+    certificates = Certificates()
+    of = secret(certificate=pem_of(rsa_key(), OWN, password=b"p"), password=b"wr-ong")
+    for _ in range(2):
+        with pytest.raises(TokenRefused, match="Secret orders-secret cannot be used: its PEM") as e:
+            await certificates.of(of)
+        assert "wr-ong" not in str(e.value)
+
+
+async def test_a_certificate_is_opened_once_as_long_as_it_is_the_same(tmp_path: Any) -> None:
+    told = tmp_path / "told"
+    certificates = written(f"open({str(told)!r}, 'a').write('x'); print('{{\"why\": \"no\"}}')")
+    for digest in ("d1", "d1", "d2", "d1"):
+        with pytest.raises(TokenRefused, match="no"):
+            await certificates.of(secret(digest, certificate=b"c"))
+    assert told.read_text() == "xx"
+
+
+async def test_one_that_takes_all_the_time_it_is_given_is_refused_and_remembered() -> None:
+    certificates = written("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)")
+    with pytest.raises(TokenRefused, match="too much time or memory"):
+        await certificates.of(secret(certificate=b"c"))
+
+
+async def test_on_a_busy_node_it_is_tried_again() -> None:
+    certificates = Certificates((sys.executable, "-c", "input()"), seconds=0.0)
+    for _ in range(2):
+        with pytest.raises(TokenSourceDown, match="could not be opened in time"):
+            await certificates.of(secret(certificate=b"c"))
+
+
+async def test_a_key_shows_itself_nowhere() -> None:
+    found = await Certificates().of(secret(certificate=pem_of(rsa_key(), OWN)))
+    assert "key" not in repr(found)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from podidentity.adapters.entra.assertions import Assertions
+from podidentity.adapters.entra.certificates import Certificates
+from podidentity.adapters.entra.endpoint import Endpoint, Reply
+from podidentity.adapters.entra.issuer import EntraIssuer
+from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret
+from podidentity.core.authorities import CLOUDS, PUBLIC, Authority, Cloud, Tenant
+from podidentity.core.errors import NotYetKnown, TokenRefused
+from podidentity.core.federation import account_name
+from podidentity.core.ids import ResourceId
+from podidentity.core.resources import AzureIdentity, Federation, IdentityType, Subject
+from podidentity.core.tokens import Grant
+from podidentity.wire.entra import StaleAssertion
+from tests.adapters.entra.test_assertions import Minting
+from tests.fakes import CLIENT, NOW, RESOURCE_ID, VAULT, FakeClock, FakeTokenSource, jwt, pod
+from tests.principals import (
+    REF,
+    TENANT,
+    FakeSecrets,
+    certificate_of,
+    federated,
+    pem_of,
+    principal,
+    rsa_key,
+    secret,
+)
+
+CERTIFICATE = IdentityType.CERTIFICATE
+STALE = {"error": "invalid_client", "error_description": "old", "error_codes": [700024]}
+
+
+class Posted(Endpoint):
+    """Answers what the test says, else with a token of whoever asks."""
+
+    def __init__(self) -> None:
+        super().__init__(user_agent="ours/1")
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.answers: list[tuple[int, dict[str, Any]]] = []
+
+    async def post(self, url: str, form: bytes) -> Reply:
+        fields = {name: only for name, (only,) in parse_qs(form.decode()).items()}
+        self.asked.append((url, fields))
+        tenant = url.split("/")[3]
+        token = jwt(appid=fields["client_id"], tid=tenant, exp=int(NOW) + 3599)
+        status, body = 200, {"access_token": token, "expires_in": 3599}
+        if self.answers:
+            status, body = self.answers.pop(0)
+        return Reply(status=status, body=json.dumps(body).encode(), retry_after="")
+
+
+class Setting:
+    """An issuer with everything around it."""
+
+    def __init__(self, *secrets: Any, cloud: Cloud = PUBLIC) -> None:
+        self.clock = FakeClock()
+        self.secrets = FakeSecrets(*secrets)
+        self.server, self.imds, self.endpoint = Minting(self.clock), FakeTokenSource(), Posted()
+        assertions = Assertions(self.server, self.imds, self.clock)
+        self.issuer = EntraIssuer(
+            self.endpoint,
+            {
+                IdentityType.SERVICE_PRINCIPAL: BySecret(self.secrets),
+                CERTIFICATE: ByCertificate(self.secrets, Certificates(), self.clock),
+                IdentityType.FEDERATED: ByFederation(assertions, cloud=cloud, namespace="ours"),
+            },
+            clock=self.clock,
+            cloud=cloud,
+        )
+
+    def credential(self, identity: AzureIdentity, **of_grant: Any) -> Hashable | None:
+        return self.issuer.credential(Grant(identity=identity, **{"pod": pod(), **of_grant}))
+
+    async def issue(self, identity: AzureIdentity, **of_grant: Any) -> dict[str, str]:
+        """Return the form that Entra was asked with at last."""
+        await self.issuer.issue(Grant(identity=identity, **{"pod": pod(), **of_grant}), VAULT)
+        return self.endpoint.asked[-1][1]
+
+    @property
+    def audience(self) -> str:
+        """Of the assertion that the cluster minted at last."""
+        (found,) = self.server.asked[-1][1]["spec"]["audiences"]
+        return str(found)
+
+
+SIGNED_IN = secret(clientSecret=b"s3cret")
+
+
+async def test_a_secret_is_exchanged_for_a_token_of_the_identitys_tenant() -> None:
+    world = Setting(SIGNED_IN)
+    form = await world.issue(principal())
+    assert (form["client_id"], form["client_secret"]) == (CLIENT, "s3cret")
+    assert world.endpoint.asked[0][0] == f"{PUBLIC.authority}/{TENANT}/oauth2/v2.0/token"
+
+
+async def test_authority_and_tenant_are_the_identitys_or_the_grants() -> None:
+    world = Setting(SIGNED_IN)
+    other = Tenant.parse("bbbbbbbb-2222-3333-4444-555555555555")
+    await world.issue(principal(authority=Authority.parse("https://login.windows.net")))
+    await world.issue(principal(), tenant=other)
+    assert [url.partition("/oauth2")[0] for url, _ in world.endpoint.asked] == [
+        f"https://login.windows.net/{TENANT}",
+        f"https://login.microsoftonline.com/{other}",
+    ]
+
+
+async def test_a_certificate_is_exchanged_by_an_assertion_of_its_own_each_time() -> None:
+    data = pem_of(rsa_key(), certificate_of(rsa_key()))
+    world = Setting(secret(certificate=data))
+    texts = {(await world.issue(principal(CERTIFICATE)))["client_assertion"] for _ in range(2)}
+    assert len(texts) == 2
+
+
+async def test_an_expired_certificate_is_not_even_sent() -> None:
+    data = pem_of(rsa_key(), certificate_of(rsa_key(), ends=NOW - 1))
+    world = Setting(secret(certificate=data))
+    with pytest.raises(TokenRefused, match="orders-secret cannot be used: the certificate expired"):
+        await world.issue(principal(CERTIFICATE))
+    assert world.endpoint.asked == []
+
+
+async def test_a_pod_signs_in_as_its_service_account_or_as_the_identity() -> None:
+    world = Setting()
+    by_identity = federated(Federation(subject=Subject.IDENTITY))
+    assert (await world.issue(federated()))["client_assertion"] == "assertion-1"
+    assert (await world.issue(by_identity))["client_assertion"] == "assertion-2"
+    (first, bound), (second, unbound) = world.server.asked
+    assert "/namespaces/shop/serviceaccounts/default/" in first
+    assert f"/namespaces/ours/serviceaccounts/{account_name(by_identity.ref)}/" in second
+    assert "boundObjectRef" in bound["spec"]
+    assert "boundObjectRef" not in unbound["spec"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "cloud", "audience"),
+    [
+        (federated(), PUBLIC, "api://AzureADTokenExchange"),
+        (federated(), CLOUDS["azurechinacloud"], "api://AzureADTokenExchangeChina"),
+        (
+            federated(authority=Authority.parse("https://login.microsoftonline.us")),
+            PUBLIC,
+            "api://AzureADTokenExchangeUSGov",
+        ),
+        (
+            federated(authority=Authority.parse("https://login.partner.microsoftonline.cn")),
+            PUBLIC,
+            "api://AzureADTokenExchangeChina",
+        ),
+        (
+            federated(authority=Authority.parse("https://login.example")),
+            PUBLIC,
+            "api://AzureADTokenExchange",
+        ),
+        (federated(Federation(audience="api://own")), PUBLIC, "api://own"),
+    ],
+    ids=["public", "china", "authority of the us", "china's other name", "unknown", "own"],
+)
+async def test_the_assertion_is_made_out_to_what_the_cloud_expects(
+    identity: AzureIdentity, cloud: Cloud, audience: str
+) -> None:
+    world = Setting(cloud=cloud)
+    await world.issue(identity)
+    assert world.audience == audience
+
+
+async def test_a_managed_identity_signs_in_to_an_application_of_another_tenant() -> None:
+    world = Setting()
+    via = federated(Federation(via=ResourceId.parse(RESOURCE_ID)))
+    assert (await world.issue(via))["client_assertion"] == "token-1"
+    managed, audience, _ = world.imds.asked[0]
+    assert (str(managed.resource_id), audience) == (RESOURCE_ID, "api://AzureADTokenExchange")
+    assert world.server.asked == []
+
+
+async def test_an_assertion_that_is_too_old_for_entra_is_made_anew_once() -> None:
+    world = Setting()
+    world.endpoint.answers = [(401, STALE)]
+    assert (await world.issue(federated()))["client_assertion"] == "assertion-2"
+    world.endpoint.answers = [(401, STALE), (401, STALE)]
+    with pytest.raises(StaleAssertion):
+        await world.issue(federated())
+    assert len(world.endpoint.asked) == 4
+
+
+async def test_a_certificates_assertion_that_is_too_old_is_a_matter_of_the_clock() -> None:
+    world = Setting(secret(certificate=pem_of(rsa_key(), certificate_of(rsa_key()))))
+    world.endpoint.answers = [(401, STALE)]
+    with pytest.raises(StaleAssertion):
+        await world.issue(principal(CERTIFICATE))
+    assert len(world.endpoint.asked) == 1
+
+
+async def test_a_secret_that_is_not_read_yet_is_read_first() -> None:
+    world = Setting()
+    grant = Grant(identity=principal(), pod=pod())
+    assert world.issuer.credential(grant) is None
+    world.secrets.to_read[REF] = NotYetKnown("no such secret", status=401, error="invalid_client")
+    with pytest.raises(NotYetKnown):
+        await world.issuer.ready(grant)
+    world.secrets.to_read[REF] = SIGNED_IN
+    assert await world.issuer.ready(grant) == world.issuer.credential(grant) is not None
+
+
+def test_whatever_changes_the_token_changes_the_credential() -> None:
+    world = Setting(SIGNED_IN)
+    other = Tenant.parse("fabrikam.onmicrosoft.com")
+    via = Federation(via=ResourceId.parse(RESOURCE_ID))
+    found = [
+        world.credential(principal()),
+        world.credential(principal(CERTIFICATE)),
+        world.credential(principal(), tenant=other),
+        world.credential(principal(tenant=other, authority=Authority("https://login.example"))),
+        world.credential(federated()),
+        world.credential(federated(), pod=pod(service_account="web")),
+        world.credential(federated(Federation(audience="api://own"))),
+        world.credential(federated(Federation(subject=Subject.IDENTITY))),
+        world.credential(federated(via)),
+    ]
+    world.secrets.of[REF] = secret("d2", clientSecret=b"rotated")
+    found.append(world.credential(principal()))
+    assert len(set(found)) == len(found)
+    assert "s3cret" not in repr(found)
+
+
+def test_what_changes_no_token_changes_no_credential() -> None:
+    world = Setting(SIGNED_IN)
+    assert world.credential(federated(), pod=pod("another")) == world.credential(federated())
+    assert world.credential(principal(authority=PUBLIC.authority)) == world.credential(principal())

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from podidentity.wire.azure_environment import parse_environment
+
+
+def described(endpoint: str) -> bytes:
+    more = {"name": "AzureStackCloud", "tokenAudience": "https://management.x/", "n": [1]}
+    return json.dumps(more | {"activeDirectoryEndpoint": endpoint}).encode()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "authority"),
+    [
+        ("https://login.microsoftonline.com/", "https://login.microsoftonline.com"),
+        ("https://adfs.local.azurestack.external/adfs", "https://adfs.local.azurestack.external"),
+        ("https://adfs.local.azurestack.external/adfs/", "https://adfs.local.azurestack.external"),
+    ],
+)
+def test_a_stack_hub_is_described_by_its_file(endpoint: str, authority: str) -> None:
+    found = parse_environment(described(endpoint))
+    assert (found.name, found.authority.url) == ("AzureStackCloud", authority)
+
+
+def test_the_mark_that_windows_puts_before_a_file_is_no_part_of_it() -> None:
+    assert parse_environment(b"\xef\xbb\xbf" + described("https://a.b/")).authority.url
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b"\xff", described("http://a.b/"), described("https://a.b/x")]
+)
+def test_any_other_file_is_refused_with_the_reason(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"no environment file|activeDirectoryEndpoint"):
+        parse_environment(body)
