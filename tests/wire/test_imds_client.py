@@ -66,6 +66,8 @@ def test_an_answer_becomes_a_token_with_its_life() -> None:
     [
         {"expires_in": 86_317, "expires_on": int(NOW) + 86_317, "not_before": int(NOW) - 300},
         {"expires_on": None},
+        {"expires_on": str(int(NOW) + 2 * 86_317)},
+        {"expires_in": "172634"},
         {"expires_on": "", "expires_in": "86317.9"},
         {"client_id": None},
         {"client_id": CLIENT.upper()},

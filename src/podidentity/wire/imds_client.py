@@ -75,19 +75,29 @@ def parse_answer(
     claims = claims_of(value)
     owner = _checked_owner(fields, claims)
     _check_identity(identity, owner, claims)
-    expires_on = number(fields.get("expires_on")) or int(now) + number(fields.get("expires_in"))
-    life = expires_on - int(now)
+    life = _life(fields, now)
     if life <= 0:
         raise TokenSourceDown("IMDS answered with a token that has no life left")
     return AccessToken(
         value=value,
         client_id=owner,
-        expires_on=expires_on,
+        expires_on=int(now) + life,
         not_before=number(fields.get("not_before")) or int(now),
         resource=resource,
         ext_expires_in=max(0, number(fields.get("ext_expires_in")) - life),
         token_type=str(fields.get("token_type") or "Bearer"),
     )
+
+
+def _life(fields: Fields, now: float) -> int:
+    """Return the seconds left: the fewer of the two ways in which IMDS says it.
+
+    A node whose clock is behind would take a token for longer-lived than it is.
+    """
+    told = number(fields.get("expires_in"))
+    until = number(fields.get("expires_on"))
+    left = until - int(now) if until else told
+    return min(left, told) if told else left
 
 
 def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
