@@ -24,7 +24,8 @@ class Recorded:
         self.told: list[tuple[Pod, str, str]] = []
         self.metrics = NmiMetrics(Registry())
         sinks = Sinks(Json(), self.written.append, self.audited.append)
-        self.record = Record(sinks, self.metrics, clock, node="n1", events=self, required=required)
+        self.record = Record(sinks, self.metrics, clock, node="n1", required=required)
+        self.record.events = self
 
     def refused(self, pod: Pod, reason: str, note: str) -> None:
         self.told.append((pod, reason, note))

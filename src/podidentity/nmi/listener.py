@@ -47,9 +47,8 @@ class Listener:
         """Whether connections are accepted."""
         return self._server is not None and self._server.is_serving()
 
-    @property
     def connections(self) -> int:
-        """How many are open."""
+        """Return how many are open."""
         return len(self._open)
 
     @property

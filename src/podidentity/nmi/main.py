@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
@@ -26,17 +24,16 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
-from podidentity.kernel.attestation import KernelAttestor
-from podidentity.kernel.diag import Endpoint
-from podidentity.kernel.interception import Interception
-from podidentity.kernel.rules import Redirect
 from podidentity.nmi.entra import entra_side
+from podidentity.nmi.events import PodEvents
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
-from podidentity.nmi.observing import observe
+from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
+from podidentity.nmi.node import Task, attest, intercept
+from podidentity.nmi.observing import Observation, observe
 from podidentity.nmi.probes import Check, Probes
-from podidentity.nmi.record import NoEvents, Record
+from podidentity.nmi.publishing import Parts, publish
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
 from podidentity.nmi.watches import Scope, Watches
@@ -48,8 +45,6 @@ GRACE = 1.0
 """Seconds that requests under way have at the end."""
 
 _log = logging.getLogger("podidentity.nmi")
-
-_Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def run(settings: NmiSettings, log: Writer) -> None:
@@ -66,14 +61,21 @@ async def run(settings: NmiSettings, log: Writer) -> None:
 
 async def _assemble(
     settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer
-) -> list[_Task]:
+) -> list[Task]:
     """Start what answers requests; return what must run beside it. `stack` ends all of it."""
-    interception = _intercept(settings, clock, stack)
-    attestation = _attestation(settings, stack)
+    interception = intercept(settings, clock, stack)
+    attestation = attest(settings, stack)
     cluster = WatchedCluster(clock)
-    seen = observe(settings, clock, stack, log, NoEvents())
-    kube = Kube.connect(settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False)
+    seen = observe(settings, clock, stack, log)
+    kube = Kube.connect(
+        settings.kubeconfig,
+        user_agent=_user_agent(settings),
+        trust_env=False,
+        failed=kubernetes_errors(seen.metrics),
+    )
     stack.push_async_callback(kube.close)
+    events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
+    seen.record.events = events
     imds = _imds(settings, clock, stack)
     entra = entra_side(
         settings, clock, stack, kube=kube, imds=imds, user_agent=_user_agent(settings)
@@ -86,7 +88,7 @@ async def _assemble(
         issuers={IdentityType.USER_ASSIGNED: imds, **entra.issuers},
         cluster=cluster,
         attestor=attestation.attestor,
-        record=seen.record,
+        seen=seen,
     )
     listener = await Listener.start(routes, settings.listen_address, settings.listen_port)
     stack.push_async_callback(listener.close, GRACE)
@@ -100,9 +102,14 @@ async def _assemble(
     # The kubelet asks at the node's address.
     probes = await Listener.start(Probes(checks, clock), "0.0.0.0", settings.probe_port)  # noqa: S104
     stack.push_async_callback(probes.close, 0.0)
+    parts = Parts(
+        interception=interception, watches=watches.followed, connections=listener.connections
+    )
+    await publish(settings, clock, stack, seen, parts)
     where = f"{settings.listen_address}:{listener.port}"
     _log.info("serving node %s on %s", settings.node, where)
-    return [interception.guard, watches.run, entra.run, seen.record.run, *attestation.tasks]
+    telling = [seen.record.run, events.run]
+    return [interception.guard, watches.run, entra.run, *telling, *attestation.tasks]
 
 
 def _routes(
@@ -114,9 +121,10 @@ def _routes(
     issuers: Mapping[IdentityType, TokenIssuer],
     cluster: WatchedCluster,
     attestor: Attestor | None,
-    record: Record,
+    seen: Observation,
 ) -> Routes:
-    tokens = TokenCache(Issuers(issuers), clock)
+    tokens = TokenCache(MeasuredIssuer(Issuers(issuers), seen.metrics, clock), clock)
+    attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     stack.push_async_callback(tokens.close)
     policy = Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous))
 
@@ -139,7 +147,7 @@ def _routes(
         delegation=_delegation(settings),
     )
     policies = _route_policy(settings)
-    return Routes(service(policy), host, imds, clock=clock, policy=policies, record=record)
+    return Routes(service(policy), host, imds, clock=clock, policy=policies, record=seen.record)
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
@@ -156,54 +164,6 @@ def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
 def _delegation(settings: NmiSettings) -> Delegation:
     root = settings.host_token == "root"  # noqa: S105 - a choice
     return Delegation(callers=settings.host_token_callers, root=root)
-
-
-def _intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Interception:
-    sysctls = Path(settings.proc_sys_net)
-    interception = Interception(_redirect(settings), clock, proc_sys_net=sysctls)
-    stack.callback(interception.close)
-    interception.install()
-    if settings.on_exit == "remove":
-        stack.callback(_remove, interception)
-    return interception
-
-
-def _remove(interception: Interception) -> None:
-    for left in interception.remove():
-        _log.warning("left behind: %s", left)
-    _log.warning("the interception is removed: pods reach the real metadata service")
-
-
-def _redirect(settings: NmiSettings) -> Redirect:
-    return Redirect(
-        metadata_ip=settings.metadata_address,
-        metadata_port=settings.metadata_port,
-        listen_address=settings.listen_address,
-        listen_port=settings.listen_port,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Attestation:
-    """The attestor, what must run beside it, and how to ask whether it works."""
-
-    attestor: Attestor | None = None
-    tasks: tuple[_Task, ...] = ()
-    problems: Check = tuple
-
-
-def _attestation(settings: NmiSettings, stack: AsyncExitStack) -> _Attestation:
-    if settings.attestation == "address":
-        _log.warning("--attestation=address: any pod can take another's tokens by its address")
-        return _Attestation()
-    attestor = KernelAttestor.open(
-        netns_dir=Path(settings.netns_dir),
-        cgroup_root=Path(settings.cgroup_root),
-        listener=Endpoint(_redirect(settings).target, settings.listen_port),
-        imds=Endpoint(settings.metadata_address, settings.metadata_port),
-    )
-    stack.callback(attestor.close)
-    return _Attestation(attestor, (attestor.follow,), attestor.problems)
 
 
 def _route_policy(settings: NmiSettings) -> RoutePolicy:
@@ -223,7 +183,7 @@ def _user_agent(settings: NmiSettings) -> str:
     return f"podidentity-nmi/{__version__} {settings.custom_user_agent}".strip()
 
 
-async def _until_told_to_stop(tasks: list[_Task]) -> None:
+async def _until_told_to_stop(tasks: list[Task]) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

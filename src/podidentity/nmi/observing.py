@@ -9,7 +9,7 @@ from pathlib import Path
 
 from podidentity.core.ports import Clock
 from podidentity.nmi.metrics import NmiMetrics
-from podidentity.nmi.record import Events, Record, Sinks
+from podidentity.nmi.record import Record, Sinks
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.lines import form_of
 from podidentity.telemetry.metrics import Registry
@@ -29,9 +29,7 @@ class Observation:
     audit: Writer | None = None
 
 
-def observe(
-    settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer, events: Events
-) -> Observation:
+def observe(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Observation:
     """Open what records go to; `stack` writes the last of them, and ends it."""
     audit = _audit(settings, stack)
     metrics = NmiMetrics(Registry())
@@ -40,7 +38,6 @@ def observe(
         metrics,
         clock,
         node=settings.node,
-        events=events,
         required=audit if settings.audit_required else None,
     )
     return Observation(metrics, record, log, audit)

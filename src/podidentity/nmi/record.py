@@ -93,7 +93,6 @@ class Record:
         clock: Clock,
         *,
         node: str = "",
-        events: Events | None = None,
         required: Writer | None = None,
     ) -> None:
         """`required`: the audit log's writer, where no token is given that it cannot write."""
@@ -101,7 +100,8 @@ class Record:
         self._metrics = metrics
         self._clock = clock
         self._node = node
-        self._events = events or NoEvents()
+        self.events: Events = NoEvents()
+        """Told of refusals; nobody, before the API server is known."""
         self._required = required
         self._stamps = Stamps()
         self._resources = Resources()
@@ -118,13 +118,20 @@ class Record:
 
     def token(self, asked: Asked, outcome: Outcome, status: int, begun: float) -> None:
         """Record an answered token request; `begun` is `Clock.monotonic` at its start."""
-        if outcome.error is None:
-            self.given(asked, outcome).note(self._clock.time(), self._clock.monotonic() - begun)
-        else:
+        if outcome.error is not None:
             self._refused(asked, outcome, outcome.error, status, begun)
+            return
+        self.given(asked, outcome).note(self._clock.time(), self._clock.monotonic() - begun)
+        if outcome.observed is not None and outcome.pod is not None:
+            observed = outcome.observed
+            note = f"Allowed for now: {observed.told or observed}"
+            self.events.refused(outcome.pod, str(observed.reason), note)
 
     def given(self, asked: Asked, outcome: Outcome) -> Given:
-        """Return what each request like this one leaves; to be kept while it is the same."""
+        """Return what each request like this one leaves, to be kept while it is the same.
+
+        Not to be kept of an outcome that has `observed`, of which an event tells each time.
+        """
         pod, identity, request = outcome.pod, outcome.identity, asked.request
         key = (
             pod.uid if pod else "",
@@ -183,7 +190,7 @@ class Record:
         note = owners_words(error, outcome)
         if note:
             for pod in (outcome.pod,) if outcome.pod else outcome.claimed:
-                self._events.refused(pod, reason_of(error), note)
+                self.events.refused(pod, reason_of(error), note)
 
     # All others.
 

@@ -120,6 +120,10 @@ class Watches:
             if not reflector.synced
         ]
 
+    def followed(self) -> list[Reflector]:
+        """Return what is watched, and how it goes."""
+        return list(self._reflectors)
+
     def _listed(self) -> None:
         if not self._cluster.synced and all(reflector.synced for reflector in self._reflectors):
             self._cluster.mark_synced()

@@ -83,6 +83,7 @@ class Resource:
 PODS = Resource("/api/v1", "pods")
 NODES = Resource("/api/v1", "nodes")
 SECRETS = Resource("/api/v1", "secrets")
+EVENTS = Resource("/api/v1", "events")
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts")
 _CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 AZURE_IDENTITIES = Resource(_CUSTOM, "azureidentities")

@@ -45,11 +45,16 @@ _KEEPALIVE = [
 ]
 
 
+Failed = Callable[[str, str], None]
+"""Told of each request that failed: its method, WATCH for a watch, and its path."""
+
+
 class Kube:
     """One API server, as one user. Close it when done."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient, failed: Failed = lambda *_: None) -> None:
         self._client = client
+        self._failed = failed
 
     @classmethod
     def connect(
@@ -59,6 +64,7 @@ class Kube:
         context: str | None = None,
         user_agent: str,
         trust_env: bool = True,
+        failed: Failed = lambda *_: None,
     ) -> Self:
         """Return a client for the cluster that the configuration names; nothing is sent yet.
 
@@ -83,7 +89,8 @@ class Kube:
                 timeout=_REQUEST,
                 trust_env=trust_env,
                 transport=transport,
-            )
+            ),
+            failed,
         )
 
     @property
@@ -158,6 +165,7 @@ class Kube:
                 "GET", path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
+                    self._failed("WATCH", path)
                     raise parse_error(await response.aread(), response.status_code)
                 opened()
                 async for line in _lines(response):
@@ -165,6 +173,7 @@ class Kube:
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
         except (httpx2.HTTPError, OSError, ConfigError) as error:
+            self._failed("WATCH", path)
             raise self._unreachable(error) from error
 
     async def _send(
@@ -183,8 +192,10 @@ class Kube:
                 method, path, params=params, content=data, headers=headers
             )
         except (httpx2.HTTPError, OSError, ConfigError) as error:
+            self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
+            self._failed(method, path)
             raise parse_error(response.content, response.status_code)
         return response.content
 

@@ -1,0 +1,121 @@
+"""What the agent knows, as JSON, for people on the node: no token, no secret, and only on loopback.
+
+`/debug` shows everything; `/debug?pod=NAMESPACE/NAME` follows the rules for one pod, as
+`podidentity explain` does, over what this agent has watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+
+from podidentity.core.entitlements import Match
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import match
+from podidentity.core.ports import Cluster
+from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.usability import Rules
+from podidentity.nmi.http import Request, Response
+
+Part = Callable[[], object]
+"""Returns something for JSON: what one part of the agent knows."""
+
+
+class Watched(Cluster, Protocol):
+    """A cluster that can name all of its pods."""
+
+    def pods(self) -> Sequence[Pod]:
+        """Return all pods of the node."""
+
+
+class Debug:
+    """The handler of the debug listener."""
+
+    def __init__(self, cluster: Watched, rules: Rules, parts: Mapping[str, Part]) -> None:
+        self._cluster = cluster
+        self._rules = rules
+        self._parts = parts
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer with what is known."""
+        path, _, query = request.target.partition("?")
+        if path != "/debug" or request.method != "GET":
+            return _response(HTTPStatus.NOT_FOUND, {"error": "only GET /debug is here"})
+        if not _is_for_loopback(request.headers.get("host", [])):
+            # A page in a browser on the node could be made to ask by a name of its own.
+            return _response(HTTPStatus.FORBIDDEN, {"error": "ask by the address 127.0.0.1"})
+        named = parse_qs(query).get("pod")
+        return self._of_pod(named[0]) if named else self._all()
+
+    def _all(self) -> Response:
+        known = {
+            "synced": self._cluster.synced,
+            "revision": self._cluster.revision,
+            "pods": [self._decided(pod) for pod in self._cluster.pods()],
+            **{name: part() for name, part in self._parts.items()},
+        }
+        return _response(HTTPStatus.OK, known)
+
+    def _of_pod(self, text: str) -> Response:
+        namespace, _, name = text.partition("/")
+        pod = self._cluster.pod(ObjectRef(namespace, name))
+        if pod is None:
+            return _response(HTTPStatus.NOT_FOUND, {"error": "no such pod is known on this node"})
+        return _response(HTTPStatus.OK, self._decided(pod))
+
+    def _decided(self, pod: Pod) -> dict[str, object]:
+        return {
+            "pod": str(pod.ref),
+            "uid": pod.uid,
+            "service_account": pod.service_account,
+            "addresses": pod.addresses,
+            "phase": str(pod.phase),
+            "selector": pod.selector,
+            **_shown(match(pod, self._cluster, self._rules)),
+        }
+
+
+def _shown(found: Match) -> dict[str, object]:
+    return {
+        "exception": str(found.exception.ref) if found.exception else None,
+        "entitled": [
+            {
+                "identity": _identity(each.identity),
+                "basis": str(each.basis),
+                "binding": str(each.binding.ref) if each.binding else None,
+                "awaited": each.awaited.message if each.awaited else None,
+            }
+            for each in found.entitlements
+        ],
+        "refused": [
+            {"reason": str(each.reason), "message": each.message, "next_step": each.next_step}
+            for each in found.refusals
+        ],
+    }
+
+
+def _identity(identity: AzureIdentity) -> dict[str, str]:
+    return {
+        "name": str(identity.ref),
+        "type": identity.type.name.lower(),
+        "client_id": str(identity.client_id or ""),
+    }
+
+
+def _is_for_loopback(hosts: Iterable[str]) -> bool:
+    """Whether the Host header names an address of loopback, or `localhost`."""
+    host = next(iter(hosts), "").rpartition(":")[0] or next(iter(hosts), "")
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _response(status: HTTPStatus, body: object) -> Response:
+    text = msgspec.json.format(msgspec.json.encode(body, enc_hook=str), indent=2)
+    return Response(status, text + b"\n")

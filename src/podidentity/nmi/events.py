@@ -1,0 +1,166 @@
+"""Refusals told to whoever owns the pod, as Kubernetes events.
+
+Of each pod and reason one event, written at once and then at most once a minute with how often it
+happened since. What is written waits for nobody and nobody waits for it: where the API server is
+away, or more happens than may be told, it is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, Protocol
+
+from podidentity.core.ports import Clock
+from podidentity.core.resources import Pod
+from podidentity.telemetry.metrics import Counter, Family
+from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
+from podidentity.wire.kube import EVENTS, KubeError
+
+APART = 60.0
+"""Seconds between two writes of the same event."""
+PACE = 0.2
+"""Seconds between any two writes of this agent."""
+ROOM = 500
+"""Events that are remembered."""
+
+_log = logging.getLogger("podidentity.events")
+
+
+class Server(Protocol):
+    """The part of `Kube` that is needed."""
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Create an object; raise KubeError."""
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Change an object; raise KubeError."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """One event: as it is, and as it is known to the API server."""
+
+    warning: PodWarning
+    written: int = 0
+    """The count that the API server knows; 0: it has no such event."""
+    due: float = -inf
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has happened since it was written."""
+        return self.warning.count > self.written
+
+
+class PodEvents:
+    """Writes events; `run` it as a task."""
+
+    def __init__(
+        self, server: Server, clock: Clock, counters: Family[Counter], *, node: str
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._counters = counters
+        self._node = node
+        self._told: OrderedDict[tuple[str, str], _Told] = OrderedDict()
+        self._news = asyncio.Event()
+        self._trouble = False
+
+    def refused(self, pod: Pod, reason: str, note: str) -> None:
+        """Take note of a refusal; it is written by `run`."""
+        key, now = (pod.uid, reason), self._clock.time()
+        found = self._told.get(key)
+        if found is None:
+            if not self._has_room():
+                self._count("dropped")
+                return
+            warning = PodWarning(pod=pod, reason=reason, note=note, first=now, last=now, count=1)
+            self._told[key] = _Told(warning)
+        else:
+            before, known_to_wait = found.warning, found.waits
+            found.warning = replace(before, note=note, last=now, count=before.count + 1)
+            if known_to_wait:
+                return
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write what waits, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while waiting := [each for each in self._told.values() if each.waits]:
+                first = min(waiting, key=lambda each: each.due)
+                left = first.due - self._clock.monotonic()
+                if left > 0:
+                    await self._news_within(left)
+                else:
+                    await self._write(first)
+                    await self._clock.sleep(PACE)
+
+    async def _news_within(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as something new is to be written."""
+        self._news.clear()
+        waits = {
+            asyncio.ensure_future(self._news.wait()),
+            asyncio.ensure_future(self._clock.sleep(seconds)),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _write(self, told: _Told) -> None:
+        told.due = self._clock.monotonic() + APART
+        warning, known = told.warning, told.written
+        told.written = warning.count
+        try:
+            self._count(await self._send(warning, known=known > 0))
+        except KubeError as error:
+            # What happened meanwhile is forgotten, what happens next is told.
+            missed = warning.count - known
+            told.written = known
+            told.warning = replace(told.warning, count=told.warning.count - missed)
+            self._count("failed")
+            if not self._trouble:
+                _log.warning("events on pods cannot be written: %s", error)
+            self._trouble = True
+        else:
+            self._trouble = False
+
+    async def _send(self, warning: PodWarning, *, known: bool) -> str:
+        """Write; return which way."""
+        namespace = warning.pod.ref.namespace
+        if known:
+            try:
+                path = EVENTS.path(namespace, event_name(warning))
+                await self._server.merge(path, render_repetition(warning))
+            except KubeError as error:
+                # Events live for an hour.
+                if not error.not_found:
+                    raise
+            else:
+                return "repeated"
+        try:
+            await self._server.create(EVENTS.path(namespace), render_event(warning, self._node))
+        except KubeError as error:
+            # It was written before, only the answer was lost.
+            if not error.conflict:
+                raise
+        return "written"
+
+    def _has_room(self) -> bool:
+        if len(self._told) < ROOM:
+            return True
+        idle = next((key for key, each in self._told.items() if not each.waits), None)
+        if idle is None:
+            return False
+        del self._told[idle]
+        return True
+
+    def _count(self, outcome: str) -> None:
+        self._counters.of(outcome).value += 1

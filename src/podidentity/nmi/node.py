@@ -1,0 +1,73 @@
+"""What the agent holds of its node's kernel: the interception, and what proves callers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podidentity.core.ports import Attestor, Clock
+from podidentity.kernel.attestation import KernelAttestor
+from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.interception import Interception
+from podidentity.kernel.rules import Redirect
+from podidentity.nmi.probes import Check
+from podidentity.settings import NmiSettings
+
+Task = Callable[[], Coroutine[Any, Any, None]]
+"""What must run beside the listeners."""
+
+_log = logging.getLogger("podidentity.nmi")
+
+
+def intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Interception:
+    """Lead pods' traffic here; raise InterceptionError."""
+    sysctls = Path(settings.proc_sys_net)
+    interception = Interception(_redirect(settings), clock, proc_sys_net=sysctls)
+    stack.callback(interception.close)
+    interception.install()
+    if settings.on_exit == "remove":
+        stack.callback(_remove, interception)
+    return interception
+
+
+def _remove(interception: Interception) -> None:
+    for left in interception.remove():
+        _log.warning("left behind: %s", left)
+    _log.warning("the interception is removed: pods reach the real metadata service")
+
+
+def _redirect(settings: NmiSettings) -> Redirect:
+    return Redirect(
+        metadata_ip=settings.metadata_address,
+        metadata_port=settings.metadata_port,
+        listen_address=settings.listen_address,
+        listen_port=settings.listen_port,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """The attestor, what must run beside it, and how to ask whether it works."""
+
+    attestor: Attestor | None = None
+    tasks: tuple[Task, ...] = ()
+    problems: Check = tuple
+
+
+def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
+    """Open what proves callers, where that was chosen."""
+    if settings.attestation == "address":
+        _log.warning("--attestation=address: any pod can take another's tokens by its address")
+        return Attestation()
+    attestor = KernelAttestor.open(
+        netns_dir=Path(settings.netns_dir),
+        cgroup_root=Path(settings.cgroup_root),
+        listener=Endpoint(_redirect(settings).target, settings.listen_port),
+        imds=Endpoint(settings.metadata_address, settings.metadata_port),
+    )
+    stack.callback(attestor.close)
+    return Attestation(attestor, (attestor.follow,), attestor.problems)

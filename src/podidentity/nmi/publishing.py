@@ -1,0 +1,54 @@
+"""The listeners for those who look at the agent: `/metrics` for Prometheus, `/debug` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from podidentity.core.ports import Clock
+from podidentity.nmi.debug import Debug
+from podidentity.nmi.listener import Listener
+from podidentity.nmi.looks import (
+    Guard,
+    Watch,
+    look_at_connections,
+    look_at_interception,
+    look_at_process,
+    look_at_watches,
+    look_at_writers,
+)
+from podidentity.nmi.observing import Observation
+from podidentity.nmi.scrapes import Scrapes
+from podidentity.settings import NmiSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What there is to look at."""
+
+    interception: Guard
+    watches: Callable[[], Sequence[Watch]]
+    connections: Callable[[], int]
+    debug: Debug | None = None
+
+
+async def publish(
+    settings: NmiSettings, clock: Clock, stack: AsyncExitStack, seen: Observation, parts: Parts
+) -> None:
+    """Serve the metrics, and `/debug` where it was chosen; raise OSError for a port in use."""
+    registry = seen.metrics.registry
+    look_at_interception(registry, parts.interception)
+    look_at_watches(registry, parts.watches)
+    look_at_connections(registry, parts.connections)
+    look_at_writers(registry, seen)
+    look_at_process(registry)
+    if settings.prometheus_port:
+        # Prometheus asks at the node's address, as it asked the archived agent.
+        everywhere = "0.0.0.0"  # noqa: S104
+        scrapes = Scrapes(registry, clock)
+        listener = await Listener.start(scrapes, everywhere, settings.prometheus_port)
+        stack.push_async_callback(listener.close, 0.0)
+    if settings.debug_port and parts.debug is not None:
+        listener = await Listener.start(parts.debug, "127.0.0.1", settings.debug_port)
+        stack.push_async_callback(listener.close, 0.0)

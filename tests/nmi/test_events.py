@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from podidentity.nmi.events import APART, PACE, ROOM, PodEvents
+from podidentity.nmi.metrics import NmiMetrics
+from podidentity.telemetry.metrics import Registry
+from podidentity.wire.kube import KubeError
+from tests.fakes import FakeClock, pod
+
+AWAY = KubeError("The API server cannot be asked")
+GONE = KubeError("no such event", status=404, reason="NotFound")
+
+
+class Board:
+    """An API server that keeps events, or fails as told."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.failures: list[KubeError | None] = []
+        self.called = asyncio.Event()
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        return self._take("create", path, body)
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        return self._take("merge", path, body)
+
+    def _take(self, verb: str, path: str, body: Mapping[str, Any]) -> bytes:
+        self.sent.append((verb, path, body))
+        self.called.set()
+        failure = self.failures.pop(0) if self.failures else None
+        if failure:
+            raise failure
+        return b"{}"
+
+    @property
+    def counts(self) -> list[tuple[str, int]]:
+        return [(verb, body["count"]) for verb, _, body in self.sent]
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.board = Board()
+        self.counters = NmiMetrics(Registry()).events
+        self.events = PodEvents(self.board, self.clock, self.counters, node="n1")
+
+    def refuse(self, reason: str = "NoBinding", name: str = "orders-0", times: int = 1) -> None:
+        for _ in range(times):
+            self.events.refused(pod(name), reason, "Nothing is bound.")
+
+    async def settle(self) -> None:
+        """Let everything happen that can without the time passing."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def after(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        await self.settle()
+
+    def count(self, outcome: str) -> int:
+        return self.counters.of(outcome).value
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    found = World()
+    task = asyncio.create_task(found.events.run())
+    yield found
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_the_first_refusal_is_written_at_once() -> None:
+    async with world() as it:
+        it.refuse()
+        await it.settle()
+        ((verb, path, body),) = it.board.sent
+        assert (verb, path) == ("create", "/api/v1/namespaces/shop/events")
+        assert (body["reason"], body["message"]) == ("NoBinding", "Nothing is bound.")
+        assert it.count("written") == 1
+
+
+async def test_the_same_again_is_counted_and_told_a_minute_later() -> None:
+    async with world() as it:
+        it.refuse()
+        await it.settle()
+        it.refuse(times=1000)
+        await it.after(PACE)
+        await it.after(APART - PACE - 1)
+        assert it.board.counts == [("create", 1)]
+        await it.after(1)
+        assert it.board.counts == [("create", 1), ("merge", 1001)]
+        assert it.count("repeated") == 1
+        await it.after(10 * APART)
+        assert len(it.board.sent) == 2, "nothing happened since"
+
+
+async def test_reasons_and_pods_have_events_of_their_own_in_time_of_their_own() -> None:
+    async with world() as it:
+        it.refuse()
+        it.refuse("NoLabel")
+        it.refuse(name="orders-1")
+        for _ in range(3):
+            await it.after(PACE)
+        assert it.board.counts == [("create", 1)] * 3
+        it.refuse()
+        await it.after(1)
+        it.refuse(name="orders-2")
+        await it.after(PACE)
+        names = [body["involvedObject"]["name"] for verb, _, body in it.board.sent]
+        assert names[-1] == "orders-2", "what is new does not wait for what repeats"
+
+
+async def test_an_event_that_has_expired_is_written_anew() -> None:
+    async with world() as it:
+        it.refuse()
+        await it.settle()
+        it.board.failures = [GONE]
+        it.refuse()
+        await it.after(PACE)
+        await it.after(APART)
+        assert it.board.counts == [("create", 1), ("merge", 2), ("create", 2)]
+
+
+async def test_while_the_api_server_is_away_events_are_dropped_and_told_again_later() -> None:
+    async with world() as it:
+        it.board.failures = [AWAY]
+        it.refuse()
+        await it.settle()
+        await it.after(PACE)
+        await it.after(10 * APART)
+        assert it.board.counts == [("create", 1)], "nobody tries what failed again and again"
+        assert it.count("failed") == 1
+        it.refuse()
+        await it.settle()
+        assert it.board.counts == [("create", 1), ("create", 1)]
+
+
+async def test_an_event_whose_answer_was_lost_is_there() -> None:
+    async with world() as it:
+        it.board.failures = [KubeError("exists", status=409, reason="AlreadyExists")]
+        it.refuse()
+        await it.settle()
+        assert it.count("written") == 1
+
+
+async def test_a_flood_takes_bounded_memory_and_is_written_at_a_bounded_pace() -> None:
+    async with world() as it:
+        for number in range(10 * ROOM):
+            it.refuse(name=f"pod-{number}")
+        assert it.count("dropped") == 9 * ROOM
+        await it.settle()
+        for _ in range(10):
+            await it.after(PACE)
+        assert len(it.board.sent) == 11
+
+
+async def test_what_has_been_written_makes_room() -> None:
+    async with world() as it:
+        for number in range(ROOM):
+            it.refuse(name=f"pod-{number}")
+        await it.settle()
+        it.refuse(name="another")
+        assert it.count("dropped") == 0
