@@ -18,6 +18,7 @@ from tests.sandbox.azure.plans import Clock
 from tests.sandbox.cluster.conftest import certificate, listener
 
 GROUP = "aadpodidentity.k8s.io"
+RBAC = "rbac.authorization.k8s.io"
 
 
 class Managed:
@@ -69,6 +70,19 @@ class Managed:
         """Return the specs of custom resources in the cluster, by namespace/name."""
         records = self.cluster.storage.all(f"{plural}.{GROUP}")
         return {f"{one.namespace}/{one.name}": one.object["spec"] for one in records}
+
+    def permitted(self) -> dict[str, tuple[str, str]]:
+        """Return who may use which identity, by the name of the ClusterRoleBinding."""
+        storage = self.cluster.storage
+        found = {}
+        for record in storage.all(f"clusterrolebindings.{RBAC}"):
+            role = storage.get(f"clusterroles.{RBAC}", "", record.object["roleRef"]["name"])
+            assert role is not None
+            if "use" in role.object["rules"][0]["verbs"]:
+                (rule,), (subject,) = role.object["rules"], record.object["subjects"]
+                (name,) = rule["resourceNames"]
+                found[record.name] = (str(subject["name"]), str(name))
+        return found
 
     def on_machines(self) -> list[str]:
         """Return the names of the identities that the scale set has."""

@@ -110,6 +110,19 @@ async def test_a_pod_identity_is_on_the_machines_and_in_the_cluster(aks: Managed
     assert aks.cluster.storage.get("namespaces", "", "shop") is not None
 
 
+async def test_the_namespace_may_use_its_pod_identity_while_it_is_there(aks: Managed) -> None:
+    mine, other = usable(aks, "mine"), usable(aks, "other")
+    await aks.ordered(enabled(pod_identity(mine), pod_identity(other, namespace="bank")))
+    assert aks.permitted() == {
+        "aks-pod-identity:shop:mine": ("system:serviceaccounts:shop", mine.client_id),
+        "aks-pod-identity:bank:other": ("system:serviceaccounts:bank", other.client_id),
+    }
+    await aks.ordered(enabled(pod_identity(other, namespace="bank")))
+    assert list(aks.permitted()) == ["aks-pod-identity:bank:other"]
+    await aks.ordered({"enabled": False})
+    assert aks.permitted() == {}
+
+
 async def test_a_binding_has_the_selector_that_was_asked_for(aks: Managed) -> None:
     mine = usable(aks, "mine")
     await aks.ordered(enabled(pod_identity(mine, bindingSelector="green")))

@@ -3,11 +3,14 @@
 As AKS's documentation has it: the exception `aks-addon-exception` for add-ons' own pods in
 kube-system, and for each pod identity an AzureIdentity with a binding, whose selector is its name
 unless another was asked for. https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity
+
+And what podidentity's documentation has: whoever gives a namespace an identity grants its service
+accounts the verb `use` on it (docs/reference/cli.md). The old add-on's NMI asked for no such thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from podidentity_sandbox.azure.aks.model import AddOn, PodException, PodIdentity
@@ -16,10 +19,18 @@ Manifest = dict[str, Any]
 
 MANAGED = {"kubernetes.azure.com/managedby": "aks"}
 """AKS marks what is its own, and takes away only that."""
-SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED.items())
 GROUP = "aadpodidentity.k8s.io/v1"
-KINDS = ("AzureIdentityBinding", "AzureIdentity", "AzurePodIdentityException")
-"""In the order in which they are taken away: first what entitles pods."""
+RBAC = "rbac.authorization.k8s.io"
+GRANT = {"kubernetes.azure.com/pod-identity": "grant"}
+"""Tells roles of pod identities from those of NMI, which are AKS's as well."""
+KINDS = (
+    (GROUP, "AzureIdentityBinding", MANAGED),
+    (GROUP, "AzureIdentity", MANAGED),
+    (GROUP, "AzurePodIdentityException", MANAGED),
+    (f"{RBAC}/v1", "ClusterRoleBinding", GRANT),
+    (f"{RBAC}/v1", "ClusterRole", GRANT),
+)
+"""What to take away, by API, kind and mark, in order: first what entitles pods."""
 ADD_ON_EXCEPTION = PodException(namespace="kube-system", name="aks-addon-exception", labels=MANAGED)
 
 
@@ -37,7 +48,13 @@ def wanted(add_on: AddOn) -> list[Manifest]:
 
 def key(manifest: Manifest) -> tuple[str, str, str]:
     """Return kind, namespace and name."""
-    return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+    metadata = manifest["metadata"]
+    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def selector(mark: Mapping[str, str]) -> str:
+    """Return the label selector that finds what carries a mark."""
+    return ",".join(f"{name}={value}" for name, value in mark.items())
 
 
 def marked(manifest: Manifest) -> Manifest:
@@ -52,10 +69,35 @@ def namespace(name: str) -> Manifest:
 
 
 def _identity(one: PodIdentity) -> Iterator[Manifest]:
+    yield from _grant(one)
     spec = {"type": 0, "resourceID": one.resource_id, "clientID": one.client_id}
     yield _custom("AzureIdentity", one.namespace, one.name, spec)
     binding = {"azureIdentity": one.name, "selector": one.selector or one.name}
     yield _custom("AzureIdentityBinding", one.namespace, f"{one.name}-binding", binding)
+
+
+def _grant(one: PodIdentity) -> Iterator[Manifest]:
+    """Let the service accounts of the namespace use the identity."""
+    name = f"aks-pod-identity:{one.namespace}:{one.name}"
+    rule = {
+        "apiGroups": ["aadpodidentity.k8s.io"],
+        "resources": ["azureidentities"],
+        "resourceNames": [one.client_id.lower()],
+        "verbs": ["use"],
+    }
+    yield _granting("ClusterRole", name, rules=[rule])
+    group = f"system:serviceaccounts:{one.namespace}"
+    yield _granting(
+        "ClusterRoleBinding",
+        name,
+        roleRef={"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+        subjects=[{"apiGroup": RBAC, "kind": "Group", "name": group}],
+    )
+
+
+def _granting(kind: str, name: str, **fields: Any) -> Manifest:  # noqa: ANN401 - fields as JSON
+    metadata = {"name": name, "labels": GRANT}
+    return marked({"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": metadata, **fields})
 
 
 def _exception(one: PodException) -> Manifest:

@@ -125,8 +125,8 @@ async def _prune(api: Kubernetes, add_on: AddOn) -> None:
         replace(one, state="Assigned") for one in add_on.identities if one.state != "Deleting"
     )
     wanted = set(map(objects.key, objects.wanted(replace(add_on, identities=staying))))
-    for kind in objects.KINDS:
-        for found in await api.all(objects.GROUP, kind, objects.SELECTOR):
+    for group, kind, mark in objects.KINDS:
+        for found in await api.all(group, kind, objects.selector(mark)):
             if objects.key(found) not in wanted:
                 await api.delete(found)
 
@@ -134,7 +134,7 @@ async def _prune(api: Kubernetes, add_on: AddOn) -> None:
 async def _entitle(api: Kubernetes, add_on: AddOn) -> None:
     manifests = objects.wanted(add_on)
     # Nobody is told to make the namespace before `az aks pod-identity add` in AKS's instructions.
-    for name in {manifest["metadata"]["namespace"] for manifest in manifests}:
+    for name in {manifest["metadata"].get("namespace") for manifest in manifests} - {None}:
         await api.create(objects.namespace(name))
     for manifest in manifests:
         await api.apply(manifest)
