@@ -171,8 +171,11 @@ class FakeAttestor:
 
     def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
-        uid = candidates[0].uid if self.uid is None else self.uid
-        return Proof(verdict=self.verdict, pod_uid=uid, detail="in cni-1234")
+        if self.uid is not None:
+            return Proof(verdict=self.verdict, pod_uid=self.uid, detail="in cni-1234")
+        if not candidates:
+            return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
+        return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")
 
     def prove_local(self, address: str, port: int) -> Proof:
         self.asked.append((address, port, []))

@@ -11,6 +11,7 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.errors import TokenSourceDown
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.listener import Listener
+from podidentity.nmi.patience import Patience
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
 from podidentity.wire.metadata import AllowList
@@ -69,7 +70,7 @@ class Agent:
             permissions=self.permissions,
             attestor=self.attestor,
             clock=self.clock,
-            policy=Policy(hold=0),
+            policy=Policy(patience=Patience(hold=0)),
         )
         route_policy = RoutePolicy(**({"allow": AllowList()} | policy))
         host = HostTokenService(

@@ -14,6 +14,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.ports import Origin, Verdict
+from podidentity.core.resources import Phase, Pod
 from tests.fakes import (
     ADDRESS,
     VAULT,
@@ -41,6 +42,7 @@ async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
         (Verdict.PROVEN, "uid-of-another", UnprovenCaller),
         (Verdict.FORGED, "", UnprovenCaller),
         (Verdict.FORGED, "uid-orders-0", UnprovenCaller),
+        (Verdict.FORGED, "uid-of-another", UnprovenCaller),
         (Verdict.GONE, "", UnprovenCaller),
         (Verdict.UNKNOWN, "", NotReady),
     ],
@@ -48,7 +50,8 @@ async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
 async def test_only_a_connection_that_the_kernel_proves_gets_a_token(
     verdict: Verdict, uid: str, error: type[PodIdentityError] | None
 ) -> None:
-    world = World(pod(), identity(), binding())
+    another = pod("another", uid="uid-of-another", addresses=("10.244.0.3",))
+    world = World(pod(), another, identity(), binding())
     world.attestor.verdict, world.attestor.uid = verdict, uid
     outcome = await world.ask()
     assert (type(outcome.error) if outcome.error else None) is error
@@ -135,7 +138,7 @@ async def test_an_unknown_address_is_refused_after_two_seconds() -> None:
     world.clock.advance(2)
     outcome = await asking
     assert isinstance(outcome.error, UnknownCaller)
-    assert world.attestor.asked == []
+    assert outcome.pod is None
 
 
 async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() -> None:
@@ -149,9 +152,89 @@ async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() ->
     assert isinstance((await asking).error, UnknownCaller)
 
 
+@pytest.mark.parametrize("address", ["10.244.0.9", "fd00::9"])
+async def test_a_pod_is_known_by_each_of_its_addresses(address: str) -> None:
+    world = World(pod(addresses=("10.244.0.9", "fd00::9")), identity(), binding())
+    world.caller.address = address
+    assert (await world.ask()).token is not None
+
+
 async def test_before_the_cluster_has_been_read_nobody_is_refused_for_good() -> None:
     world = World()
     world.cluster = WatchedCluster(world.clock)
     asking = await world.asking()
     world.clock.advance(2)
     assert isinstance((await asking).error, NotReady)
+
+
+# The kernel knows a pod before the watch does.
+
+NEW = pod("new", addresses=())
+
+
+async def test_a_pod_whose_status_has_no_address_yet_is_served_by_the_kernels_word() -> None:
+    world = World(NEW, identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.UNKNOWN, NEW.uid
+    outcome = await world.ask()
+    assert (outcome.pod, outcome.verdict) == (NEW, Verdict.PROVEN)
+    assert outcome.token is not None
+    assert world.clock.slept == []
+
+
+async def test_an_address_used_again_within_a_second_is_the_new_pods() -> None:
+    world = World(pod("old"), NEW, identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, NEW.uid
+    assert (await world.ask()).pod == NEW
+
+
+async def test_a_new_pod_with_an_old_ones_address_is_waited_for_until_the_watch_knows_it() -> None:
+    world = World(pod("old"), identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, NEW.uid
+    asking = await world.asking()
+    assert world.clock.slept == [2.0]
+    world.cluster.put_pod(NEW)
+    assert (await asking).pod == NEW
+
+
+async def test_what_the_kernel_names_and_the_watch_never_does_is_refused_after_two_seconds() -> (
+    None
+):
+    world = World(pod("old"), identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, NEW.uid
+    asking = await world.asking()
+    world.clock.advance(2)
+    outcome = await asking
+    assert isinstance(outcome.error, UnprovenCaller)
+    assert outcome.claimed == (pod("old"),)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [pod("b", addresses=("10.244.0.9",)), pod("b", addresses=(), phase=Phase.FAILED)],
+    ids=["has another address", "has ended"],
+)
+async def test_a_pod_that_is_not_new_gets_nothing_by_a_foreign_address(other: Pod) -> None:
+    for others in ([other], [pod("a"), other]):
+        world = World(*others, identity(), binding())
+        world.attestor.verdict, world.attestor.uid = Verdict.FORGED, other.uid
+        assert isinstance((await world.ask()).error, UnprovenCaller)
+        assert world.clock.slept == []
+
+
+async def test_the_address_of_a_pod_that_has_ended_is_nobodys() -> None:
+    world = World(pod("old", phase=Phase.SUCCEEDED), identity(), binding())
+    asking = await world.asking()
+    world.cluster.put_pod(pod("new"))
+    assert (await asking).pod == pod("new")
+
+
+# What can be said at once.
+
+
+async def test_a_connection_is_proved_at_once_or_not_at_all() -> None:
+    world = World(pod(), identity(), binding())
+    assert world.callers().prove(world.caller) == pod().uid == world.caller.proven
+    for unknown in (World(), World(pod("a"), pod("b")), World(pod(attestation="address"))):
+        unknown.attestor.uid = ""
+        assert unknown.callers().prove(unknown.caller) == "" == unknown.caller.proven
+    assert World(pod()).callers(attested=False).prove(world.caller) == ""

@@ -19,6 +19,7 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.patience import Patience
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -126,7 +127,7 @@ async def test_a_pod_that_ends_while_it_is_held_is_answered() -> None:
 
 
 async def test_a_hold_of_nothing_holds_nobody() -> None:
-    world = World(pod(), identity(), hold=0)
+    world = World(pod(), identity(), patience=Patience(hold=0))
     assert reason(await world.ask()) is Reason.NO_BINDING
 
 

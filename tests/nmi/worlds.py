@@ -10,6 +10,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.callers import Callers
 from podidentity.nmi.outcomes import Caller, Outcome
 from podidentity.nmi.service import Policy, TokenService
 from tests.fakes import (
@@ -38,6 +39,9 @@ class World:
         self.attestor = FakeAttestor()
         self.policy = Policy(**policy)
         self.caller = Caller(ADDRESS, 40_000)
+
+    def callers(self, *, attested: bool = True) -> Callers:
+        return Callers(self.cluster, self.attestor if attested else None, self.clock)
 
     def service(self, *, attested: bool = True) -> TokenService:
         return TokenService(

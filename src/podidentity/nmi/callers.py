@@ -1,6 +1,14 @@
-"""Whose request it is: an address is a claim, and the kernel's word on the socket the proof."""
+"""Whose request it is: an address is a claim, and the kernel's word on the socket the proof.
+
+The watch is behind the node: a pod asks for its first token before its status has an address, and
+a new pod may have the address of one that ended a moment ago. So where kernel and watch disagree
+because the watch is late, the request waits for it; where they disagree otherwise it is refused.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
 
 from podidentity.core.errors import (
     NotReady,
@@ -11,7 +19,7 @@ from podidentity.core.errors import (
 from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
 from podidentity.core.resources import Pod
 from podidentity.nmi.outcomes import Caller, Outcome
-from podidentity.nmi.waiting import awaited
+from podidentity.nmi.waiting import change_within
 
 STRANGER_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
@@ -31,31 +39,90 @@ class Callers:
 
     async def pod(self, caller: Caller, outcome: Outcome) -> Pod:
         """Return the pod whose connection it is; raise NotReady, UnknownCaller, UnprovenCaller."""
-        candidates = await self._candidates(caller.address)
-        outcome.claimed = tuple(candidates)
+        deadline = self._clock.monotonic() + STRANGER_WAIT
+        while True:
+            candidates = outcome.claimed = tuple(self._cluster.pods_at(caller.address))
+            try:
+                pod = self._owner(caller, candidates, outcome)
+            except _NotYet as late:
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    raise late.reason from None
+                await change_within(self._cluster, self._clock, left)
+            else:
+                caller.proven = pod.uid if outcome.verdict is Verdict.PROVEN else ""
+                return pod
+
+    def prove(self, caller: Caller) -> str:
+        """Prove a connection, where that needs no waiting, and return the uid of its pod.
+
+        "" where it cannot be said at once, or is not so: `pod` waits, or says why.
+        """
+        candidates = tuple(self._cluster.pods_at(caller.address))
+        if not self._must_prove(candidates):
+            return ""
+        with suppress(PodIdentityError, _NotYet):
+            caller.proven = self._proved(caller, candidates, Outcome()).uid
+        return caller.proven
+
+    def _must_prove(self, candidates: Sequence[Pod]) -> bool:
+        if self._attestor is None:
+            return False
+        return not candidates or any(pod.attestation != _BY_ADDRESS for pod in candidates)
+
+    def _owner(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
+        """Return the pod; raise _NotYet where the watch may be late."""
         for pod in candidates:
             # A later request of a connection that was proved when it began.
             if pod.uid == caller.proven:
+                outcome.verdict = Verdict.PROVEN
                 return pod
-        attestor = self._attestor
-        if attestor is None or all(pod.attestation == _BY_ADDRESS for pod in candidates):
-            return _only(candidates)
-        pod = _proved(attestor.prove(caller.address, caller.port, candidates), candidates, outcome)
-        caller.proven = pod.uid
-        return pod
+        if self._must_prove(candidates):
+            return self._proved(caller, candidates, outcome)
+        if not candidates:
+            raise _NotYet(self._stranger(caller.address))
+        return _only(candidates)
 
-    async def _candidates(self, address: str) -> list[Pod]:
-        found = await awaited(
-            lambda: self._cluster.pods_at(address), self._cluster, self._clock, STRANGER_WAIT
-        )
-        if not found:
-            raise self._stranger(address)
-        return list(found)
+    def _proved(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
+        assert self._attestor is not None  # noqa: S101 - who asks has looked
+        proof = self._attestor.prove(caller.address, caller.port, candidates)
+        outcome.detail, outcome.verdict = proof.detail, proof.verdict
+        named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
+        if named is None and proof.pod_uid:
+            newcomer = self._newcomer(proof.pod_uid, candidates, caller)
+            outcome.verdict = Verdict.PROVEN
+            return newcomer
+        if not candidates:
+            raise _NotYet(self._stranger(caller.address))
+        must_be_proven(proof)
+        return named or _only(candidates)
+
+    def _newcomer(self, uid: str, candidates: Sequence[Pod], caller: Caller) -> Pod:
+        """Return the pod that the kernel names, though its status has not this address.
+
+        It proves itself and nobody else, whatever address it took. If its status has none yet, it
+        is served; if it has others, this one is not its own.
+        """
+        known = self._cluster.pod_by_uid(uid)
+        if known is not None and not known.addresses and not known.ended:
+            return known
+        another = UnprovenCaller("the connection belongs to another pod")
+        if known is not None:
+            raise another
+        raise _NotYet(another if candidates else self._stranger(caller.address))
 
     def _stranger(self, address: str) -> PodIdentityError:
         if not self._cluster.synced:
             return NotReady("the agent has not read the cluster's pods yet")
         return UnknownCaller(f"no pod of this node has the address {address}")
+
+
+class _NotYet(Exception):
+    """The watch may be late; `reason` holds if it is not."""
+
+    def __init__(self, reason: PodIdentityError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def must_be_proven(proof: Proof) -> None:
@@ -68,18 +135,7 @@ def must_be_proven(proof: Proof) -> None:
         raise UnprovenCaller("the connection is not that of the pod whose address it has")
 
 
-def _proved(proof: Proof, candidates: list[Pod], outcome: Outcome) -> Pod:
-    outcome.detail, outcome.verdict = proof.detail, proof.verdict
-    must_be_proven(proof)
-    if not proof.pod_uid:
-        return _only(candidates)
-    for pod in candidates:
-        if pod.uid == proof.pod_uid:
-            return pod
-    raise UnprovenCaller("the connection belongs to another pod")
-
-
-def _only(candidates: list[Pod]) -> Pod:
+def _only(candidates: Sequence[Pod]) -> Pod:
     if len(candidates) > 1:
         raise UnprovenCaller("several pods have the address, and nothing tells them apart")
     return candidates[0]

@@ -32,6 +32,7 @@ from podidentity.nmi.listener import Listener
 from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
 from podidentity.nmi.node import Task, attest, intercept
 from podidentity.nmi.observing import Observation, observe
+from podidentity.nmi.patience import Patience
 from podidentity.nmi.probes import Check, Probes
 from podidentity.nmi.publishing import Parts, publish
 from podidentity.nmi.routes import RoutePolicy, Routes
@@ -126,7 +127,9 @@ def _routes(
     tokens = TokenCache(MeasuredIssuer(Issuers(issuers), seen.metrics, clock), clock)
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     stack.push_async_callback(tokens.close)
-    policy = Policy(hold=settings.hold, ambiguity=Ambiguity(settings.ambiguous))
+    policy = Policy(
+        ambiguity=Ambiguity(settings.ambiguous), patience=Patience(hold=settings.hold)
+    )
 
     def service(policy: Policy) -> TokenService:
         return TokenService(

@@ -11,7 +11,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Origin, Verdict
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.tokens import AccessToken, TokenRequest
+from podidentity.core.tokens import AccessToken, Grant, TokenRequest
 
 
 @dataclass(slots=True)
@@ -45,6 +45,8 @@ class Outcome:
     """What entitled the pod, once something did."""
     observed: Refusal | None = None
     """What `--authorization=rbac` would have refused, where it only observes."""
+    grant: Grant | None = None
+    """What the rules gave, once they did."""
     origin: Origin | None = None
     detail: str = ""
     """For the operator's eyes: what the kernel said."""

@@ -1,70 +1,49 @@
 """What the node agent decides: whose request it is, which identity it gets, how long it waits.
 
-Read `TokenService.answer`: prove the caller, match its pod, select an identity, fetch its token.
-Everything here goes through ports; nothing knows HTTP, the kernel or the API server.
+Read `TokenService.answer`: prove the caller, decide by the rules and the cluster's RBAC, fetch the
+token. Everything here goes through ports; nothing knows HTTP, the kernel or the API server.
 
-Two situations wait instead of refusing, because a client such as az never asks again: the watch
-may not have told us of the pod yet, and a binding or identity may have been made a moment ago.
+Who waits decides again after each wait, from the beginning: nothing is carried over but the pod's
+uid. So a pod that died, a binding that went and a permission that was withdrawn meanwhile count.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from podidentity.core.entitlements import Entitlement
-from podidentity.core.errors import NotYetKnown, PodIdentityError, Refused, UnknownCaller
-from podidentity.core.matching import match
-from podidentity.core.permission import Authorization, not_permitted, uses_of
-from podidentity.core.ports import (
-    Attestor,
-    Clock,
-    Cluster,
-    Permissions,
-    TokenSource,
+from podidentity.core.deciding import Decision, decide
+from podidentity.core.entitlements import Entitlement, Match
+from podidentity.core.errors import (
+    NotReady,
+    NotYetKnown,
+    PodIdentityError,
+    Refused,
+    UnknownCaller,
 )
-from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Assignment, Pod
-from podidentity.core.selection import Ambiguity, granted, select
+from podidentity.core.matching import match
+from podidentity.core.permission import Authorization, Use
+from podidentity.core.ports import Attestor, Clock, Cluster, Permissions, TokenSource
+from podidentity.core.resources import Pod
+from podidentity.core.selection import Ambiguity, granted
 from podidentity.core.tokens import TokenRequest
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.callers import Callers
 from podidentity.nmi.outcomes import Caller, Outcome
+from podidentity.nmi.patience import Patience, Waits
 from podidentity.nmi.waiting import change_within
 
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
-
-_MAY_COME = frozenset(
-    {
-        Reason.NO_BINDING,
-        Reason.OTHER_NAMESPACE,
-        Reason.NO_IDENTITY,
-        Reason.MALFORMED_BINDING,
-        Reason.MALFORMED_IDENTITY,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Seconds that a request waits for a controller in standard mode; the old flags' defaults."""
-
-    unseen: float = 80.0
-    """While no record says that it has begun."""
-    begun: float = 100.0
-    """Once one does: a scale set takes 40 to 60 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What an operator chose."""
 
-    hold: float = 8.0
-    """Seconds after a change within which a request waits for what may still come."""
     ambiguity: Ambiguity = Ambiguity.WEIGHT
     authorization: Authorization = Authorization.RBAC
     rules: Rules = STRICT
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
 
 
 class TokenService:
@@ -85,8 +64,14 @@ class TokenService:
         self._tokens = tokens
         self._permissions = permissions
         self._callers = Callers(cluster, attestor, clock)
+        self._waits = Waits(cluster, clock, policy.patience)
         self._clock = clock
         self._policy = policy
+        self._authorization = policy.authorization if permissions else Authorization.OFF
+
+    def prove(self, caller: Caller) -> str:
+        """Return the uid of a connection's pod; "" where it cannot be said at once."""
+        return self._callers.prove(caller)
 
     async def answer(self, caller: Caller, request: TokenRequest) -> Outcome:
         """Return the token that answers `request`, or why there is none; raises nothing."""
@@ -104,67 +89,71 @@ class TokenService:
         """Put the token that answers a request of `pod` into `outcome`; raise PodIdentityError."""
         while True:
             entitlement = await self._entitlement(outcome, pod, request)
-            outcome.identity, outcome.basis = entitlement.identity, entitlement.basis
-            grant = granted(entitlement, outcome.pod or pod, request)
+            revision = self._cluster.revision
+            outcome.grant = grant = granted(entitlement, outcome.pod or pod, request)
             try:
-                outcome.token, outcome.origin = await self._tokens.fetch(
+                token, origin = await self._tokens.fetch(
                     grant, request.resource, bypass_cache=request.bypass_cache
                 )
             except NotYetKnown:
-                left = self._hold_left(pod)
+                left = self._waits.hold_left(pod)
                 if left <= 0:
                     raise
-                await change_within(self._cluster, self._clock, min(RETRY_PAUSE, left))
-            else:
+                await self._clock.sleep(min(RETRY_PAUSE, left))
+                continue
+            if self._cluster.revision == revision or self._stands(pod, request, entitlement):
+                outcome.token, outcome.origin = token, origin
                 return
 
     async def _entitlement(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> Entitlement:
         """Return what the pod may use, waiting for it where it may still come; raise Refused."""
         begun = self._clock.monotonic()
+        told: dict[Use, bool] = {}
         while True:
-            pod = outcome.pod = self._as_it_is_now(pod)
-            found = await self._permitted(outcome, pod, request)
-            if isinstance(found, Entitlement):
-                return found
-            left = self._wait_left(pod, found, begun)
-            if left <= 0:
-                raise Refused(found)
-            await change_within(self._cluster, self._clock, left)
-
-    async def _permitted(
-        self, outcome: Outcome, pod: Pod, request: TokenRequest
-    ) -> Entitlement | Refusal:
-        matched = match(pod, self._cluster, self._policy.rules)
-        candidates = select(matched, request, self._policy.ambiguity)
-        if isinstance(candidates, Refusal):
-            return candidates
-        refusals = []
-        for entitlement in candidates:
-            outcome.identity = entitlement.identity
-            refusal = await self._objection(outcome, pod, entitlement)
-            if refusal is None:
-                return entitlement.awaited or entitlement
-            refusals.append(refusal)
-        return refusals[0]
-
-    async def _objection(
-        self, outcome: Outcome, pod: Pod, entitlement: Entitlement
-    ) -> Refusal | None:
-        """Return why the cluster's RBAC forbids the pod this identity, if it does."""
-        permissions = self._permissions
-        if permissions is None:
-            return None
-        for use in uses_of(pod, entitlement):
-            allowed = permissions.known(use)
-            if allowed is None:
-                allowed = await permissions.ask(use)
-            if allowed:
+            matched, found = self._decide(self._as_it_is_now(pod), request, told)
+            outcome.pod, outcome.identity = matched.pod, found.identity
+            outcome.observed = found.observed
+            if found.entitlement is not None:
+                outcome.basis = found.entitlement.basis
+                return found.entitlement
+            if found.question is not None:
+                told[found.question] = await self._ask(found.question)
                 continue
-            refusal = not_permitted(pod, entitlement.identity, use)
-            if self._policy.authorization is not Authorization.OBSERVE:
-                return refusal
-            outcome.observed = refusal
-        return None
+            assert found.refusal is not None  # noqa: S101 - a decision is one of the three
+            left = self._waits.left(matched, found.refusal, begun)
+            if left <= 0:
+                raise Refused(found.refusal)
+            await change_within(self._cluster, self._clock, left)
+            told.clear()
+
+    def _decide(
+        self, pod: Pod, request: TokenRequest, told: dict[Use, bool]
+    ) -> tuple[Match, Decision]:
+        """Return what is decided by what is known now; `told` is what was just asked."""
+        known = self._permissions.known if self._permissions else told.get
+        matched = match(pod, self._cluster, self._policy.rules)
+        return matched, decide(
+            matched,
+            request,
+            lambda use: told[use] if use in told else known(use),
+            ambiguity=self._policy.ambiguity,
+            authorization=self._authorization,
+        )
+
+    async def _ask(self, use: Use) -> bool:
+        """Return the cluster's decision; raise NotReady where it must be known and cannot be."""
+        assert self._permissions is not None  # noqa: S101 - else there is no question
+        try:
+            return await self._permissions.ask(use)
+        except NotReady:
+            if self._authorization is Authorization.OBSERVE:
+                return True
+            raise
+
+    def _stands(self, pod: Pod, request: TokenRequest, entitlement: Entitlement) -> bool:
+        """Whether what was given before a fetch would be given now, after it."""
+        _, found = self._decide(self._as_it_is_now(pod), request, {})
+        return found.entitlement is not None and found.entitlement.identity == entitlement.identity
 
     def _as_it_is_now(self, pod: Pod) -> Pod:
         """Return the pod as last watched: while a request waited, its label may have changed."""
@@ -172,21 +161,3 @@ class TokenService:
         if now is None or now.uid != pod.uid or now.ended:
             raise UnknownCaller("the pod has ended")
         return now
-
-    def _wait_left(self, pod: Pod, refusal: Refusal, begun: float) -> float:
-        """Return how long what `refusal` misses may still come, in seconds."""
-        if refusal.reason is Reason.NOT_ASSIGNED:
-            return self._assignment_left(pod, begun)
-        return self._hold_left(pod) if refusal.reason in _MAY_COME else 0.0
-
-    def _assignment_left(self, pod: Pod, begun: float) -> float:
-        """The archived project's patience: less where the controller has not even begun."""
-        patience = self._policy.patience
-        started = any(
-            record.state is Assignment.CREATED for record in self._cluster.assigned(pod.ref)
-        )
-        limit = patience.begun if started else patience.unseen
-        return begun + limit - self._clock.monotonic()
-
-    def _hold_left(self, pod: Pod) -> float:
-        return self._cluster.changed_at(pod) + self._policy.hold - self._clock.monotonic()
