@@ -9,11 +9,11 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from podidentity_sandbox.cluster.fields import models
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.patching import strategic
 from podidentity_sandbox.cluster.patching.ordering import Unfit
 
-POD = models.schema("", "v1", "Pod")
+POD = builtin.schema("", "v1", "Pod")
 ROOT = {"name": "v", "hostPath": {"path": "/"}}
 Object = dict[str, Any]
 

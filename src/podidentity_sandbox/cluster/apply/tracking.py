@@ -10,7 +10,7 @@ from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.apply import checking, lastapplied, managers
 from podidentity_sandbox.cluster.apply.fieldsets import Path
 from podidentity_sandbox.cluster.apply.managers import APPLY, UPDATE, Conflicts, Manager, Writer
-from podidentity_sandbox.cluster.fields import fields_of, models
+from podidentity_sandbox.cluster.fields import builtin, fields_of
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import StatusError
@@ -56,7 +56,7 @@ def update(write: Writer, kind: ResourceType, live: Obj | None, new: Obj) -> Non
 @lru_cache(maxsize=64)
 def _empty(kind: ResourceType) -> Obj:
     """Return what an object is compared with that is not there yet."""
-    return {} if kind.custom else models.blank(fields_of(kind))
+    return {} if kind.custom else builtin.blank(fields_of(kind))
 
 
 def applied(

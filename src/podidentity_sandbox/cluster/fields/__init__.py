@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from podidentity_sandbox.cluster.fields import models
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 
@@ -21,7 +21,7 @@ _TEXT: Schema = {"type": "string"}
 def fields_of(kind: ResourceType) -> Schema:
     """Return the schema of whole objects of a type, their metadata included."""
     if kind.schema is None:
-        return models.schema(kind.group, kind.version, kind.kind)
-    head = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": models.metadata()}
+        return builtin.schema(kind.group, kind.version, kind.kind)
+    head = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": builtin.metadata()}
     properties = {**kind.schema.get("properties", {}), **head}
     return {**kind.schema, "properties": properties}

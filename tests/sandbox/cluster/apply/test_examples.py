@@ -18,10 +18,10 @@ from podidentity_sandbox.cluster.apply.managers import (
 )
 from podidentity_sandbox.cluster.apply.merging import merged
 from podidentity_sandbox.cluster.apply.typed import field_set
-from podidentity_sandbox.cluster.fields import models
+from podidentity_sandbox.cluster.fields import builtin
 from tests.sandbox.cluster.apply.schemas import SCHEMA, applier, updater
 
-POD = models.schema("", "v1", "Pod")
+POD = builtin.schema("", "v1", "Pod")
 
 
 def applied(name: str, config: dict[str, Any], managed: Managed, live: Any) -> Any:
@@ -34,7 +34,7 @@ def test_the_owner_of_a_new_pod_owns_what_it_said_and_the_defaults_but_no_struct
     spec = {"containers": [container], "restartPolicy": "Always", "securityContext": {}}
     pod = {"metadata": {"labels": {"app": "x"}}, "spec": spec}
     creator = replace(updater("kubectl-create"), schema=POD)
-    managed = after_update(creator, {}, models.blank(POD), pod)
+    managed = after_update(creator, {}, builtin.blank(POD), pod)
     assert encode(managed)[0]["fieldsV1"] == {
         "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
         "f:spec": {

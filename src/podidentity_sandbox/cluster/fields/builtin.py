@@ -1,20 +1,11 @@
-"""The fields of the built-in types, read from the generated models of lightkube.
-
-They name every field of Kubernetes 1.37 with its type. Nothing else of them is used, and objects
-are never made of them.
-"""
+"""The fields of the built-in types: what the models tell, and how changes of them are merged."""
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from types import ModuleType
-from typing import Any
-
-import msgspec
-
+from podidentity_sandbox.cluster import models
 from podidentity_sandbox.cluster.fields import merging
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.models import Field, Model
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.shapes import GO_TYPE
 
@@ -32,20 +23,20 @@ _SCALARS: dict[str, Schema] = {
     "dict": {"type": "object", "additionalProperties": True},
 }
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-"""FieldsV1, RawExtension and JSON: what they hold has no type."""
+"""What has no type."""
 
 
 def schema(group: str, version: str, kind: str) -> Schema:
     """Return the fields of a built-in type; raise LookupError for one that is not known."""
-    module = _module(f"{group.partition('.')[0] or 'core'}_{version}")
-    if not hasattr(module, kind):
+    model = models.find(group, version, kind)
+    if model is None:
         raise LookupError(kind)
-    return _of_class(module, kind)
+    return _of_model(model)
 
 
 def metadata() -> Schema:
     """Return the fields that the metadata of every object has."""
-    return _of_class(_module("meta_v1"), "ObjectMeta")
+    return _of_model(models.METADATA)
 
 
 def blank(fields: Schema) -> Obj:
@@ -58,48 +49,27 @@ def blank(fields: Schema) -> Obj:
     }
 
 
-@cache
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"lightkube.models.{name}")
+_made: dict[Model, Schema] = {}
+"""They refer to each other: JSONSchemaProps holds itself."""
 
 
-_made: dict[tuple[str, str], Schema] = {}
-"""Schemas by module and class. They refer to each other: JSONSchemaProps holds itself."""
-
-
-def _of_class(module: ModuleType, name: str) -> Schema:
-    made = _made.get((module.__name__, name))
+def _of_model(model: Model) -> Schema:
+    made = _made.get(model)
     if made is not None:
         return made
     properties: dict[str, Schema] = {}
-    new = _made[module.__name__, name] = {
-        "type": "object",
-        "properties": properties,
-        GO_TYPE: name,
-    }
-    if name in merging.ATOMIC:
+    new = _made[model] = {"type": "object", "properties": properties, GO_TYPE: model.name}
+    if model.name in merging.ATOMIC:
         new["x-kubernetes-map-type"] = "atomic"
-    model: Any = getattr(module, name)
-    for field, key in zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True):
-        text = model.__annotations__[field]
-        properties[key] = _annotated(f"{name}.{key}", _of_type(module, text))
+    for field in model.fields:
+        properties[field.key] = _annotated(f"{model.name}.{field.key}", _of_type(field))
     return new
 
 
-def _of_type(module: ModuleType, text: str) -> Schema:
-    """Return the schema of an annotation: `str`, `List[Container]`, `Optional[meta_v1.Time]`."""
-    text = text.strip("'\" ")
-    if text.startswith("Optional["):
-        return _of_type(module, text[9:-1])
-    if text.startswith("List["):
-        return {"type": "array", "items": _of_type(module, text[5:-1])}
-    place, _, name = text.rpartition(".")
-    if name in _SCALARS:
-        return _SCALARS[name]
-    home = _module(place) if place else module
-    found = getattr(home, name)
-    known = isinstance(found, type) and issubclass(found, msgspec.Struct)
-    return _of_class(home, name) if known else _ANYTHING
+def _of_type(field: Field) -> Schema:
+    """Return the schema of a field's type."""
+    found = _of_model(field.model) if field.model else _SCALARS.get(field.scalar, _ANYTHING)
+    return {"type": "array", "items": found} if field.many else found
 
 
 def _annotated(path: str, found: Schema) -> Schema:

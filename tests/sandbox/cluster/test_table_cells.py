@@ -1,0 +1,122 @@
+"""Each cell of a row says what a real server's printers say: ages, services, nodes, events."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.tables import ages
+from podidentity_sandbox.cluster.tables.columns import selector
+from podidentity_sandbox.cluster.tables.kinds import COLUMNS
+from tests.sandbox.cluster.tables import NOW, READY, cells
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+# https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/duration/duration_test.go
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-2, "<invalid>"),
+        (-1, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (2 * MINUTE, "2m"),
+        (2 * MINUTE + 1, "2m1s"),
+        (10 * MINUTE - 1, "9m59s"),
+        (10 * MINUTE + 1, "10m"),
+        (3 * HOUR - 1, "179m"),
+        (3 * HOUR, "3h"),
+        (3 * HOUR + MINUTE, "3h1m"),
+        (8 * HOUR - 1, "7h59m"),
+        (8 * HOUR + MINUTE, "8h"),
+        (2 * DAY - 1, "47h"),
+        (2 * DAY, "2d"),
+        (2 * DAY + HOUR, "2d1h"),
+        (8 * DAY - 1, "7d23h"),
+        (8 * DAY + HOUR, "8d"),
+        (2 * 365 * DAY - 1, "729d"),
+        (2 * 365 * DAY, "2y"),
+        (2 * 365 * DAY + 23 * HOUR, "2y"),
+        (2 * 365 * DAY + DAY, "2y1d"),
+        (8 * 365 * DAY, "8y"),
+        (8 * 365 * DAY + 364 * DAY, "8y"),
+    ],
+)
+def test_an_age_is_worded_as_a_real_server_words_it(seconds: int, words: str) -> None:
+    stamp = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert ages.since(stamp, NOW) == words
+
+
+def test_an_age_that_cannot_be_told_says_so() -> None:
+    assert ages.since(None, NOW) == "<unknown>"
+    assert ages.since("yesterday", NOW) == "<invalid>"
+
+
+@pytest.mark.parametrize(
+    ("spec", "address", "ports"),
+    [
+        ({"type": "ClusterIP"}, "<none>", "<none>"),
+        (
+            {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]},
+            "<none>",
+            "80:30080/TCP",
+        ),
+        ({"type": "LoadBalancer", "externalIPs": ["1.2.3.4"]}, "1.2.3.4", "<none>"),
+        ({"type": "LoadBalancer"}, "<pending>", "<none>"),
+        ({"type": "ExternalName", "externalName": "example.com"}, "example.com", "<none>"),
+    ],
+)
+def test_a_service_shows_where_it_is_reached(
+    spec: dict[str, Any], address: str, ports: str
+) -> None:
+    row = cells("services", {"spec": spec})
+    assert (row["External-IP"], row["Port(s)"]) == (address, ports)
+
+
+def test_a_node_shows_its_state_and_its_roles() -> None:
+    labels = {"node-role.kubernetes.io/b": "", "node-role.kubernetes.io/a": ""}
+    node = {
+        "metadata": {"name": "n", "labels": labels},
+        "spec": {"unschedulable": True},
+        "status": {"conditions": READY},
+    }
+    row = cells("nodes", node)
+    assert (row["Status"], row["Roles"]) == ("Ready,SchedulingDisabled", "a,b")
+    assert cells("nodes", {"spec": {}, "status": {}})["Status"] == "Unknown"
+
+
+def test_an_event_shows_when_it_was_last_seen() -> None:
+    event = {"eventTime": "2026-01-02T11:00:00.000000Z", "involvedObject": {"kind": "Node"}}
+    row = cells("events", event)
+    assert (row["Last Seen"], row["Object"], row["Count"]) == ("60m", "node", 1)
+    series = {**event, "series": {"count": 5, "lastObservedTime": "2026-01-02T11:59:50.000000Z"}}
+    row = cells("events", series)
+    assert (row["Last Seen"], row["First Seen"], row["Count"]) == ("10s", "60m", 5)
+
+
+def test_a_driver_shows_what_is_so_where_nothing_is_said() -> None:
+    row = cells("csidrivers.storage.k8s.io", {"spec": {}})
+    assert (row["AttachRequired"], row["TokenRequests"], row["Modes"]) == (
+        True,
+        "<unset>",
+        "<none>",
+    )
+
+
+def test_a_selector_is_shown_in_the_order_of_its_keys() -> None:
+    rules = [
+        {"key": "c", "operator": "NotIn", "values": ["y", "x"]},
+        {"key": "a", "operator": "Exists"},
+        {"key": "d", "operator": "DoesNotExist"},
+    ]
+    shown = selector({"matchLabels": {"b": "1"}, "matchExpressions": rules})
+    assert shown == "a,b=1,c notin (x,y),!d"
+    assert selector({}) == selector(None) == "<none>"
+
+
+def test_every_kind_with_columns_is_served() -> None:
+    assert set(COLUMNS) <= {kind.key for kind in BUILT_IN}
