@@ -10,6 +10,7 @@ import binascii
 import re
 import secrets
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -29,14 +30,19 @@ _SECRET_LIFE = 2 * 365 * 86_400.0
 def list_applications(call: Call) -> Reply:
     """List the tenant's registrations, or those of one client id or name."""
     asked = call.request.parameter("$filter").strip()
+    admits = _filter(asked) if asked else lambda _: True
     found = [one for one in call.world.all(Application) if one.tenant_id == call.tenant.id]
-    if asked:
-        match = re.fullmatch(r"(appId|displayName) eq '([^']*)'", asked)
-        if match is None:
-            raise bad(f"Unsupported or invalid query filter clause specified: {asked}.")
-        field = "app_id" if match[1] == "appId" else "name"
-        found = [one for one in found if getattr(one, field).lower() == match[2].lower()]
-    return call.collection("applications", [shown(one) for one in found])
+    return call.collection("applications", [shown(one) for one in found if admits(one)])
+
+
+def _filter(asked: str) -> Callable[[Application], bool]:
+    if match := re.fullmatch(r"startswith\(displayName,\s*'([^']*)'\)", asked):
+        start = match[1].lower()
+        return lambda one: one.name.lower().startswith(start)
+    if match := re.fullmatch(r"(appId|displayName) eq '([^']*)'", asked):
+        field, value = ("app_id" if match[1] == "appId" else "name"), match[2].lower()
+        return lambda one: str(getattr(one, field)).lower() == value
+    raise bad(f"Unsupported or invalid query filter clause specified: {asked}.")
 
 
 def make_application(call: Call) -> Reply:
@@ -149,7 +155,8 @@ def _certificate(given: object, kept: dict[str, ClientCertificate]) -> ClientCer
     if (given.get("type"), given.get("usage")) != ("AsymmetricX509Cert", "Verify"):
         raise bad("Key credential must have the type AsymmetricX509Cert and the usage Verify.")
     try:
-        der = base64.b64decode(str(given.get("key")), validate=True)
+        # az sends the lines of a PEM file as they are.
+        der = base64.b64decode("".join(str(given.get("key")).split()), validate=True)
         certificate = x509.load_der_x509_certificate(der)
     except (binascii.Error, ValueError) as error:
         raise bad("Key credential key value is invalid certificate") from error
