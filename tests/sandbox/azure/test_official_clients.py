@@ -6,10 +6,16 @@ import asyncio
 import json
 import os
 import sys
+from datetime import timedelta
 from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.azure.client import AzureOperator
 from tests.sandbox.azure.conftest import Azure
+from tests.sandbox.azure.registered import certified
 
 READ_SECRET = """
 import json, sys
@@ -43,6 +49,17 @@ with ClientSecretCredential(tenant, client, "wrong") as credential:
         credential.get_token("https://management.azure.com/.default")
     except ClientAuthenticationError as error:
         print(json.dumps(error.message.splitlines()[0]))
+"""
+
+CERTIFICATE = """
+import json, sys
+from azure.identity import CertificateCredential
+
+client, path, *tenants = sys.argv[1:]
+for tenant in tenants:
+    for more in ({}, {"send_certificate_chain": True}):
+        with CertificateCredential(tenant, client, path, **more) as credential:
+            print(json.dumps(credential.get_token("https://vault.azure.net/.default").token))
 """
 
 
@@ -87,3 +104,30 @@ async def test_a_service_principal_signs_in_and_sets_a_secret(
     answers = await run(cloud, SET_SECRET, *words)
     assert answers[0] == ["s3cret", {"a": "b"}]
     assert "AADSTS7000215: Invalid client secret provided." in answers[1]
+
+
+async def test_an_application_signs_in_with_its_certificate_in_each_of_its_tenants(
+    cloud: Azure, operator: AzureOperator
+) -> None:
+    app = await operator.make_app("mine", multi_tenant=True)
+    partner = operator.tenants.partner
+    await operator.provision(app, partner)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    certificate = certified(key, starts=-timedelta(days=1), ends=timedelta(days=1))
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    await operator.add_certificate(app, pem)
+    path = cloud.plan.path / "app.pem"
+    path.write_bytes(pem + private(key))
+    tenants = [app.tenant.id, partner.id]
+    tokens = await run(cloud, CERTIFICATE, app.client_id, str(path), *tenants)
+    claims = [jwt.decode(token, options={"verify_signature": False}) for token in tokens]
+    assert [one["tid"] for one in claims] == [tenants[0]] * 2 + [tenants[1]] * 2
+    assert {one["appid"] for one in claims} == {app.client_id}
+
+
+def private(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
