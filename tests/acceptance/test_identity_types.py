@@ -1,0 +1,157 @@
+"""Identities of every type, in pods: each gets a token that a vault takes, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from json import loads
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import SECRET_VALUE
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance.directory import Directory, bound, pod, register, secret
+from tests.acceptance.stage import Stage
+from tests.sandboxes import own
+
+NAME = own("types")
+SDK = (
+    "from azure.identity import ManagedIdentityCredential as C;"
+    "print(C(client_id='{client_id}').get_token('https://vault.azure.net/.default').token)"
+)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def here(loop: asyncio.Runner) -> Iterator[Directory]:
+    try:
+        place = Stage(bring_up(NAME, nodes=1))
+        place.run("podidentity", "enable")
+        azure = AzureOperator(place.plan)
+        loop.run(azure.__aenter__())
+        try:
+            yield loop.run(register(place, azure))
+        finally:
+            loop.run(azure.__aexit__())
+    finally:
+        bring_down(NAME)
+
+
+def claims(token: str) -> dict[str, Any]:
+    part = token.split(".")[1]
+    found: dict[str, Any] = loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+def test_scenario_21_a_service_principal_with_a_secret_reads_the_vault(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    assert loop.run(here.read(here.client_ids["by-secret"])) == SECRET_VALUE
+
+
+@pytest.mark.parametrize("name", ["by-pfx", "by-pem", "by-pod", "by-identity"])
+def test_certificates_and_federation_read_the_vault(
+    here: Directory, loop: asyncio.Runner, name: str
+) -> None:
+    assert loop.run(here.read(here.client_ids[name])) == SECRET_VALUE
+
+
+def test_a_managed_identity_signs_in_to_another_tenant(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    client_id = here.client_ids["via"]
+    status, body = loop.run(here.token(client_id))
+    assert status == 200, body
+    found = claims(body["access_token"])
+    assert (found["appid"], found["tid"]) == (client_id, here.azure.tenants.partner.id)
+
+
+def test_a_pod_of_workload_identity_is_served_as_it_is(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    client_id = here.client_ids["annotated"]
+    assert loop.run(here.read(client_id, pod="annotated")) == SECRET_VALUE
+
+
+def test_an_sdk_that_knows_only_imds_is_served_in_a_pod_of_workload_identity(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    program = SDK.format(client_id=here.client_ids["annotated"])
+    token = loop.run(here.inside("annotated", f'{sys.executable} -c "{program}"')).strip()
+    assert loop.run(here.read_with(token, pod="annotated")) == SECRET_VALUE
+
+
+def test_a_secret_that_is_rotated_takes_effect_at_once(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    app = here.apps["by-secret"]
+    new = loop.run(here.azure.add_secret(app))
+    loop.run(here.azure.clear_entra_requests())
+    assert loop.run(here.token(app.client_id))[0] == 200
+    assert loop.run(here.entra_calls(app.client_id)) == []
+    here.apply(secret("by-secret", clientSecret=new.value.encode()))
+    assert loop.run(here.token(app.client_id))[0] == 200
+    (asked,) = loop.run(here.entra_calls(app.client_id))
+    assert (asked["credential"], asked["status"]) == ("secret", 200)
+    here.apply(secret("by-secret", clientSecret=b"wr-ong"))
+    status, body = loop.run(here.token(app.client_id))
+    assert (status, body["error"]) == (401, "invalid_client")
+    assert "AADSTS7000215" in body["error_description"]
+    assert "wr-ong" not in body["error_description"]
+    here.apply(secret("by-secret", clientSecret=new.value.encode()))
+    assert loop.run(here.token(app.client_id))[0] == 200
+
+
+def test_a_wrong_secret_under_somebodys_client_id_gets_nothing_and_spoils_nothing(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    victim = here.apps["by-secret"]
+    assert loop.run(here.token(victim.client_id))[0] == 200
+    spec: dict[str, Any] = {
+        "type": 1,
+        "clientID": victim.client_id,
+        "tenantID": here.azure.tenants.home.id,
+    }
+    here.apply(
+        '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}',
+        secret("guess", "evil", clientSecret=b"a-guess"),
+        *bound("guess", "evil", clientPassword={"name": "guess"}, **spec),
+        pod("thief", "evil"),
+    )
+    # Even allowed to use it, as a neighbour of the same team may be.
+    here.grant("evil", victim.client_id)
+    status, body = loop.run(here.token(victim.client_id, pod="thief", namespace="evil"))
+    assert (status, body["error"]) == (401, "invalid_client")
+    loop.run(here.azure.clear_entra_requests())
+    assert loop.run(here.read(victim.client_id)) == SECRET_VALUE
+    assert loop.run(here.entra_calls(victim.client_id)) == []
+
+
+def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    client_id = here.client_ids["by-pem"]
+    here.apply(secret("keyless", a=b"x", b=b"y"))
+    spec: dict[str, Any] = {
+        "type": 1,
+        "clientID": client_id,
+        "tenantID": here.azure.tenants.home.id,
+    }
+    here.apply(
+        *bound("keyless", label="keyless", clientPassword={"name": "keyless"}, **spec),
+        pod("keyless", label="keyless"),
+    )
+    status, body = loop.run(here.token(client_id, pod="keyless"))
+    assert (status, body["error_description"]) == (
+        401,
+        "Secret keyless cannot be used: it has no key clientSecret, only: a, b.",
+    )
