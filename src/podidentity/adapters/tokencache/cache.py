@@ -112,6 +112,10 @@ class TokenCache:
         """Return what tokens of the identity of that name are used for on this node."""
         return sorted({each.key[1] for each in self._store.about(ref) if each.used > -inf})
 
+    def entries(self) -> Sequence[Kept]:
+        """Return all that is kept, for who looks on."""
+        return self._store.all()
+
     def changed(self, ref: ObjectRef) -> None:
         """Drop what an object's change has ended: an identity, a service account, a secret."""
         for kept in self._store.about(ref):

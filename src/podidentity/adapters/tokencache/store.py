@@ -32,6 +32,10 @@ class Store:
     def __len__(self) -> int:
         return len(self._all)
 
+    def all(self) -> Sequence[Kept]:
+        """Return all tokens, for who looks on."""
+        return tuple(self._all.values())
+
     def about(self, ref: ObjectRef) -> Sequence[Kept]:
         """Return the tokens that a change of this object may end."""
         return tuple(self._about.get(ref, {}).values())
