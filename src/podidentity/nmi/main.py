@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.ports import Attestor, Clock, TokenIssuer
+from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.entra import entra_side
@@ -33,10 +32,12 @@ from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernet
 from podidentity.nmi.node import Task, attest, intercept
 from podidentity.nmi.observing import Observation, observe
 from podidentity.nmi.patience import Patience
+from podidentity.nmi.prefetch import PrefetchPolicy
 from podidentity.nmi.probes import Check, Probes
 from podidentity.nmi.publishing import Parts, publish
 from podidentity.nmi.routes import RoutePolicy, Routes
 from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.tokens import token_side
 from podidentity.nmi.watches import Scope, Watches
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.writing import Writer
@@ -81,12 +82,22 @@ async def _assemble(
     entra = entra_side(
         settings, clock, stack, kube=kube, imds=imds, user_agent=_user_agent(settings)
     )
+    issuers = Issuers({IdentityType.USER_ASSIGNED: imds, **entra.issuers})
+    tokens = token_side(
+        clock,
+        stack,
+        cluster=cluster,
+        issuer=MeasuredIssuer(issuers, seen.metrics, clock),
+        imds=imds,
+        secrets=entra.secrets,
+        permissions=None,
+        policy=PrefetchPolicy(choice=settings.prefetch, cloud=settings.cloud),
+    )
     routes = _routes(
         settings,
         clock,
-        stack,
         imds=imds,
-        issuers={IdentityType.USER_ASSIGNED: imds, **entra.issuers},
+        tokens=tokens.cache,
         cluster=cluster,
         attestor=attestation.attestor,
         seen=seen,
@@ -110,26 +121,21 @@ async def _assemble(
     where = f"{settings.listen_address}:{listener.port}"
     _log.info("serving node %s on %s", settings.node, where)
     telling = [seen.record.run, events.run]
-    return [interception.guard, watches.run, entra.run, *telling, *attestation.tasks]
+    return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
 
 
 def _routes(
     settings: NmiSettings,
     clock: Clock,
-    stack: AsyncExitStack,
     *,
     imds: Imds,
-    issuers: Mapping[IdentityType, TokenIssuer],
+    tokens: TokenCache,
     cluster: WatchedCluster,
     attestor: Attestor | None,
     seen: Observation,
 ) -> Routes:
-    tokens = TokenCache(MeasuredIssuer(Issuers(issuers), seen.metrics, clock), clock)
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
-    stack.push_async_callback(tokens.close)
-    policy = Policy(
-        ambiguity=Ambiguity(settings.ambiguous), patience=Patience(hold=settings.hold)
-    )
+    policy = Policy(ambiguity=Ambiguity(settings.ambiguous), patience=Patience(hold=settings.hold))
 
     def service(policy: Policy) -> TokenService:
         return TokenService(
