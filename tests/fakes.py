@@ -15,6 +15,7 @@ from podidentity.core.permission import Use
 from podidentity.core.ports import Clock, Origin, Proof, Verdict
 from podidentity.core.resources import (
     BINDING_LABEL,
+    Assignment,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
@@ -214,6 +215,18 @@ def binding(name: str = "orders-binding", **changes: Any) -> AzureIdentityBindin
         "selector": "orders",
     }
     return AzureIdentityBinding(**(fields | changes))
+
+
+def assigned(of: str = "orders", state: str = "Assigned", **changes: Any) -> AzureAssignedIdentity:
+    """Return the controller's word that the identity is on node n1 for `pod()`."""
+    fields: dict[str, Any] = {
+        "ref": ObjectRef("default", f"orders-0-shop-{of}"),
+        "pod": ObjectRef("shop", "orders-0"),
+        "identity": ObjectRef("shop", of),
+        "node": "n1",
+        "state": Assignment(state),
+    }
+    return AzureAssignedIdentity(**(fields | changes))
 
 
 def grant(of: AzureIdentity | None = None, **changes: Any) -> Grant:

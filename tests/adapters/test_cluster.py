@@ -9,7 +9,7 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Cluster
 from podidentity.core.resources import Malformed, Phase
-from tests.fakes import ADDRESS, NOW, FakeClock, binding, cluster, identity, pod
+from tests.fakes import ADDRESS, NOW, FakeClock, assigned, binding, cluster, identity, pod
 
 BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")
 
@@ -131,6 +131,17 @@ def test_a_change_of_binding_or_identity_counts_for_the_pods_of_its_namespace(
     known.put(binding(weight=3))
     assert known.changed_at(pod()) == 6
     assert known.changed_at(neighbour) == -inf
+
+
+def test_a_record_of_the_controller_counts_for_its_pod_alone(clock: FakeClock) -> None:
+    neighbour = pod("n", started=NOW - 50)
+    known = cluster(clock, pod(started=NOW - 50), neighbour, identity())
+    clock.advance(5)
+    known.put(assigned())
+    assert (known.changed_at(pod()), known.changed_at(neighbour)) == (5, -50)
+    known.put(assigned(pod=ObjectRef("shop", "never-there")))
+    assert known.changed_at(pod("never-there")) == -inf
+    assert list(known.assigned(pod().ref)) == []
 
 
 async def test_who_waits_is_woken_by_each_kind_of_change(clock: FakeClock) -> None:

@@ -55,8 +55,8 @@ class Cluster(Directory, Protocol):
     def changed_at(self, pod: Pod) -> float:
         """Return when what decides about `pod` last changed, in `Clock.monotonic` seconds.
 
-        That is the pod's start, a change of its label, or of a binding or identity in its
-        namespace; `-inf` where nothing changed since the agent started.
+        That is the pod's start, a change of its label or of its assignment, or of a binding or
+        identity in its namespace; `-inf` where nothing changed since the agent started.
         """
 
     async def changed(self) -> None:

@@ -89,7 +89,7 @@ class TokenService:
         """Put the token that answers a request of `pod` into `outcome`; raise PodIdentityError."""
         while True:
             entitlement = await self._entitlement(outcome, pod, request)
-            revision = self._cluster.revision
+            revision = self._revision()
             outcome.grant = grant = granted(entitlement, outcome.pod or pod, request)
             try:
                 token, origin = await self._tokens.fetch(
@@ -101,7 +101,7 @@ class TokenService:
                     raise
                 await self._clock.sleep(min(RETRY_PAUSE, left))
                 continue
-            if self._cluster.revision == revision or self._stands(pod, request, entitlement):
+            if self._revision() == revision or self._stands(pod, request, entitlement):
                 outcome.token, outcome.origin = token, origin
                 return
 
@@ -149,6 +149,10 @@ class TokenService:
             if self._authorization is Authorization.OBSERVE:
                 return True
             raise
+
+    def _revision(self) -> tuple[int, int]:
+        """Return what grows with each change of what decides."""
+        return self._cluster.revision, self._permissions.revision if self._permissions else 0
 
     def _stands(self, pod: Pod, request: TokenRequest, entitlement: Entitlement) -> bool:
         """Whether what was given before a fetch would be given now, after it."""

@@ -202,6 +202,8 @@ class WatchedCluster:
         kind = value.kind if isinstance(value, Malformed) else _KINDS[type(value)]
         if self._shelves[kind].put(value):
             self._custom_change(kind, value.ref)
+            if isinstance(value, AzureAssignedIdentity):
+                self._assignment_change(value)
 
     def remove(self, kind: str, ref: ObjectRef) -> None:
         """Forget an object of a kind, as Kubernetes spells it."""
@@ -224,6 +226,11 @@ class WatchedCluster:
         self._wake()
         for follower in self._followers:
             follower(kind, ref)
+
+    def _assignment_change(self, record: AzureAssignedIdentity) -> None:
+        """A record concerns its pod alone: what was attached just now may have to spread."""
+        if self._synced and self._pods.get(record.pod) is not None:
+            self._pod_changed[record.pod] = self._clock.monotonic()
 
     def _wake(self) -> None:
         self._revision += 1

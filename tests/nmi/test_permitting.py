@@ -1,0 +1,183 @@
+"""Who may use which identity, asked of the cluster: when, how often, and what if it is away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from podidentity.core.errors import NotReady
+from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.permission import Authorization, Use
+from podidentity.core.refusals import Reason
+from podidentity.core.resources import AzureIdentity
+from podidentity.core.tokens import TokenRequest
+from podidentity.core.usability import Rules
+from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, assigned, binding, identity, pod
+from tests.nmi.worlds import World, reason
+
+USE = Use(ObjectRef("shop", "default"), CLIENT)
+OTHER_USE = Use(ObjectRef("shop", "default"), OTHER_CLIENT)
+
+
+def world(**policy: Any) -> World:
+    return World(pod(), identity(), binding(), **policy)
+
+
+def two() -> World:
+    second = identity("second", client_id=ClientId.parse(OTHER_CLIENT))
+    return World(pod(), identity(), binding(), second, binding("b2", identity="second", weight=5))
+
+
+async def test_an_entitled_pod_without_the_permission_gets_no_token() -> None:
+    denied = world()
+    denied.permissions.default = False
+    outcome = await denied.ask()
+    assert reason(outcome) is Reason.NOT_PERMITTED
+    assert outcome.identity == identity(), "the audit says which one"
+    assert denied.permissions.asked == [USE]
+    assert denied.tokens.asked == []
+    assert denied.clock.slept == []
+
+
+async def test_what_is_known_is_not_asked_again() -> None:
+    known = world()
+    await known.ask()
+    await known.ask()
+    assert known.permissions.asked == [USE]
+
+
+async def test_of_several_each_is_asked_for_until_one_is_permitted() -> None:
+    some = two()
+    some.permissions.allowed[OTHER_USE] = False
+    outcome = await some.ask()
+    assert outcome.identity == identity()
+    assert some.permissions.asked == [USE]
+
+
+async def test_what_was_not_asked_for_is_not_asked_about() -> None:
+    some = two()
+    await some.ask(TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT)))
+    assert some.permissions.asked == [USE]
+
+
+async def test_where_nobody_can_say_there_is_no_token_and_it_is_not_a_no() -> None:
+    away = world()
+    away.permissions.failure = NotReady("the API server cannot be asked")
+    outcome = await away.ask()
+    assert isinstance(outcome.error, NotReady)
+    assert away.tokens.asked == []
+
+
+async def test_observing_gives_tokens_and_tells_what_it_would_refuse() -> None:
+    observing = world(authorization=Authorization.OBSERVE)
+    observing.permissions.default = False
+    outcome = await observing.ask()
+    assert outcome.token is not None
+    assert outcome.observed is not None
+    assert outcome.observed.reason is Reason.NOT_PERMITTED
+
+
+async def test_observing_refuses_nobody_because_the_api_server_is_away() -> None:
+    observing = world(authorization=Authorization.OBSERVE)
+    observing.permissions.failure = NotReady("away")
+    outcome = await observing.ask()
+    assert outcome.token is not None
+    assert outcome.observed is None
+
+
+async def test_off_asks_nobody() -> None:
+    off = world(authorization=Authorization.OFF)
+    off.permissions.default = False
+    assert (await off.ask()).token is not None
+    assert off.permissions.asked == []
+
+
+class Slow:
+    """An RBAC that answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.revision = 0
+
+    def known(self, use: Use) -> bool | None:
+        del use
+        return None
+
+    async def ask(self, use: Use) -> bool:
+        del use
+        self.asked.set()
+        return await self.answer
+
+
+async def test_what_changes_while_the_cluster_is_asked_counts() -> None:
+    changed = world()
+    changed.permissions = slow = Slow()  # type: ignore[assignment]
+    asking = asyncio.create_task(changed.ask())
+    await slow.asked.wait()
+    changed.cluster.put(binding(identity="another"))
+    changed.cluster.put(identity("another", client_id=ClientId.parse(OTHER_CLIENT)))
+    slow.answer.set_result(True)
+    outcome = await asking
+    assert outcome.identity is not None
+    assert outcome.identity.ref.name == "another"
+
+
+async def test_a_change_while_the_cluster_is_asked_is_no_reason_to_wait_for_the_next() -> None:
+    changed = world(rules=Rules(standard=True))
+    changed.permissions = slow = Slow()  # type: ignore[assignment]
+    asking = asyncio.create_task(changed.ask())
+    await slow.asked.wait()
+    changed.cluster.put(assigned())
+    slow.answer.set_result(True)
+    assert (await asking).token is not None
+    assert changed.clock.slept == []
+
+
+# What changes while a token is fetched.
+
+
+async def fetching(held: World) -> asyncio.Task[Any]:
+    held.tokens.open.clear()
+    asking = asyncio.create_task(held.ask())
+    await held.tokens.begun.wait()
+    return asking
+
+
+async def test_a_token_that_was_fetched_for_a_binding_that_went_is_given_to_nobody() -> None:
+    held = World(pod(started=1.0), identity(), binding())
+    asking = await fetching(held)
+    held.cluster.remove("AzureIdentityBinding", binding().ref)
+    held.tokens.open.set()
+    await held.clock.somebody_sleeps()
+    held.clock.advance(8)
+    outcome = await asking
+    assert (reason(outcome), outcome.token) == (Reason.NO_BINDING, None)
+
+
+async def test_a_token_that_was_fetched_for_a_permission_that_went_is_given_to_nobody() -> None:
+    held = world()
+    asking = await fetching(held)
+    held.permissions.allowed[USE] = False
+    held.permissions.revision += 1
+    held.tokens.open.set()
+    assert reason(await asking) is Reason.NOT_PERMITTED
+
+
+async def test_an_identity_that_was_edited_meanwhile_is_fetched_for_anew() -> None:
+    held = world()
+    asking = await fetching(held)
+    edited: AzureIdentity = identity(client_id=ClientId.parse(OTHER_CLIENT))
+    held.cluster.put(edited)
+    held.tokens.open.set()
+    assert (await asking).identity == edited
+    assert [each[0] for each in held.tokens.asked] == [identity(), edited]
+
+
+async def test_what_concerns_others_changes_nothing() -> None:
+    held = world()
+    asking = await fetching(held)
+    held.cluster.put(identity("unrelated"))
+    held.tokens.open.set()
+    assert (await asking).token is not None
+    assert len(held.tokens.asked) == 1
