@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,8 @@ class Write:
     """managedFields of the new state, where it was applied and so they are known."""
     undecodable: objects.Undecodable | None = None
     """Makes the refusal of a body that does not decode; None for that of a create or update."""
+    judge: Callable[[ResourceType, Obj, Obj | None], None] = lambda *_: None
+    """Looks at the new state beside the old one, before it is validated; raises a StatusError."""
 
 
 def decode(kind: ResourceType, body: object, write: Write) -> Obj:

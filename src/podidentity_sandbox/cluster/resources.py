@@ -7,6 +7,7 @@ here; the controllers use the same verbs as the clients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,6 +48,13 @@ class Resources:
         self.registry = registry
         self.now = now
         self.admissions: list[Admission] = []
+        self._manager = ""
+
+    def acting_as(self, manager: str) -> Resources:
+        """Return the same for a part of the server; what it writes is this field manager's."""
+        theirs = copy(self)
+        theirs._manager = manager
+        return theirs
 
     def get(self, kind: ResourceType, namespace: str, name: str) -> Record:
         """Return one object; raise 404."""
@@ -59,7 +67,7 @@ class Resources:
         self, kind: ResourceType, namespace: str, body: object, write: Write | None = None
     ) -> Record:
         """Store a new object; raise 400, 403, 409 or 422."""
-        write = write or Write()
+        write = write or Write(manager=self._manager)
         obj = decoding.decode(kind, body, write)
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
@@ -74,6 +82,7 @@ class Resources:
         kind.strategy.prepare_create(obj)
         for admit in self.admissions:
             admit(kind, obj)
+        write.judge(kind, obj, None)
         _refuse(kind, obj, objects.faults(kind, metadata))
         _refuse(kind, obj, _object_faults(kind, obj, None))
         there = self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"])
@@ -110,6 +119,7 @@ class Resources:
         self._track(kind, old, new, write, subresource)
         if not subresource:
             kind.strategy.prepare_update(new, old)
+        write.judge(kind, new, old)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if kind.generation and _spec(new) != _spec(old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
@@ -162,8 +172,13 @@ class Resources:
 
         The controllers, which are part of the server, write by this what no client may.
         """
-        write = write or Write()
-        if new == record.object or (write.manager and tracking.settled(new, record.object)):
+        if new == record.object:
+            return record
+        if write is None:
+            write = Write()
+            if self._manager:
+                tracking.controlled(kind, self._manager, self.now(), record.object, new)
+        elif write.manager and tracking.settled(new, record.object):
             return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from podidentity_sandbox.cluster import bodies, listing, status
 from podidentity_sandbox.cluster.calls import Answer, Call, json_answer
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.decoding import Write
+from podidentity_sandbox.cluster.escalation import Escalation
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.patching import patches
 from podidentity_sandbox.cluster.paths import truth
@@ -22,16 +24,17 @@ class Writes:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._resources = cluster.resources
+        self._escalation = Escalation(cluster.storage, cluster.authorizer)
 
     async def create(self, call: Call) -> Answer:
         """Store a new object."""
-        body, write = await _body(call, "CreateOptions")
+        body, write = await self._body(call, "CreateOptions")
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 
     async def update(self, call: Call) -> Answer:
         """Replace an object, or what a subresource stands for."""
-        body, write = await _body(call, "UpdateOptions")
+        body, write = await self._body(call, "UpdateOptions")
         return self._replace(call, self._record(call), body, write)
 
     async def patch(self, call: Call) -> Answer:
@@ -39,7 +42,7 @@ class Writes:
         content_type = call.request.content_type
         patch = patches.read(content_type, await bodies.raw(call.request), call.kind)
         applies = content_type == patches.APPLY
-        write = _options(call, "PatchOptions", apply=applies)
+        write = self._options(call, "PatchOptions", apply=applies)
         write.strict = list(patch.doubled)
         if applies:
             return self._apply(call, patch.document, write)
@@ -100,20 +103,20 @@ class Writes:
     def _record(self, call: Call) -> Record:
         return self._resources.get(call.kind, call.namespace, call.info.name)
 
+    async def _body(self, call: Call, options: str) -> tuple[Json, Write]:
+        """Return the body of a create or update, and how the write is meant."""
+        request = call.request
+        write = self._options(call, options)
+        body = await bodies.read(request)
+        if write.validation != "Ignore":
+            write.strict = bodies.doubled(bodies.content_type(request), await bodies.raw(request))
+        return body, write
 
-async def _body(call: Call, options: str) -> tuple[Json, Write]:
-    """Return the body of a create or update, and how the write is meant."""
-    request = call.request
-    write = _options(call, options)
-    body = await bodies.read(request)
-    if write.validation != "Ignore":
-        write.strict = bodies.doubled(bodies.content_type(request), await bodies.raw(request))
-    return body, write
-
-
-def _options(call: Call, options: str, *, apply: bool = False) -> Write:
-    agent = call.request.headers.get("User-Agent", "")
-    return write_options(call.query, agent, options, apply=apply)
+    def _options(self, call: Call, options: str, *, apply: bool = False) -> Write:
+        agent = call.request.headers.get("User-Agent", "")
+        write = write_options(call.query, agent, options, apply=apply)
+        write.judge = partial(self._escalation.check, call.user, call.info)
+        return write
 
 
 def _answer(call: Call, record: Record, write: Write, code: int) -> Answer:

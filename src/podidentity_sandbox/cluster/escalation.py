@@ -1,0 +1,171 @@
+"""Nobody grants what he does not hold: the rule on roles and bindings beside RBAC's own rules.
+
+Who writes a role must hold all that is in it, or the verb `escalate` on it; who writes a binding
+all that its role grants, or the verb `bind` on that role. In whose namespace the object is, there
+he must hold it; for cluster-wide objects in the whole cluster.
+
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
+Words and comparison:
+https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/registry/rbac/validation/rule.go and
+https://github.com/kubernetes/component-helpers/blob/v0.32.3/auth/rbac/validation/policy_comparator.go
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds.access import GROUP
+from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.storage import Storage
+from podidentity_sandbox.cluster.users import MASTERS, Authorizer, User
+
+ROLES = (f"roles.{GROUP}", f"clusterroles.{GROUP}")
+BINDINGS = (f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}")
+_SHOWN = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
+_OF_THE_COLLECTOR = ("ownerReferences", "finalizers", "managedFields", "resourceVersion")
+"""Metadata that may change without a question, so that garbage can be collected."""
+
+
+class Escalation:
+    """Judges writes of roles and bindings."""
+
+    def __init__(self, storage: Storage, authorizer: Authorizer) -> None:
+        self._storage = storage
+        self._authorizer = authorizer
+
+    def check(
+        self, user: User, info: RequestInfo, kind: ResourceType, new: Obj, old: Obj | None
+    ) -> None:
+        """Raise 403 where `user` grants what he does not hold; 404 for a role that is not there."""
+        if kind.key not in (*ROLES, *BINDINGS) or MASTERS in user.groups:
+            return
+        if old is not None and _without_ownership(new) == _without_ownership(old):
+            return
+        if kind.key in ROLES:
+            if not self._may(user, replace(info, verb="escalate", subresource="")):
+                self._confirm(user, kind, new, new.get("rules", []))
+        elif not self._may(user, _bind(new)):
+            self._confirm(user, kind, new, self._granted(new))
+
+    def _may(self, user: User, info: RequestInfo) -> bool:
+        return self._authorizer.decide(user, info).allowed
+
+    def _granted(self, binding: Obj) -> list[Obj]:
+        """Return the rules of the role that a binding names; raise 404."""
+        reference = binding.get("roleRef", {})
+        plural = f"{reference.get('kind', '').lower()}s"
+        cluster_wide = reference.get("kind") == "ClusterRole"
+        where = "" if cluster_wide else binding["metadata"].get("namespace", "")
+        name = reference.get("name", "")
+        role = self._storage.get(f"{plural}.{GROUP}", where, name)
+        if role is None:
+            raise status.not_found(plural, GROUP, name)
+        rules: list[Obj] = role.object.get("rules", [])
+        return rules
+
+    def _confirm(self, user: User, kind: ResourceType, new: Obj, rules: Sequence[Obj]) -> None:
+        namespace = new["metadata"].get("namespace", "")
+        held = self._authorizer.rules(user, namespace)
+        missing = [each for rule in rules for each in _single(rule) if not _held(held, each)]
+        if missing:
+            groups = " ".join(map(json.dumps, user.groups))
+            cause = (
+                f"user {json.dumps(user.name)} (groups=[{groups}]) is attempting to grant RBAC "
+                "permissions not currently held:\n" + "\n".join(sorted(set(_compact(missing))))
+            )
+            raise kind.error(status.forbidden, new["metadata"].get("name", ""), cause)
+
+
+def _bind(binding: Obj) -> RequestInfo:
+    reference = binding.get("roleRef", {})
+    return RequestInfo(
+        path="",
+        verb="bind",
+        group=reference.get("apiGroup", ""),
+        resource=f"{reference.get('kind', '').lower()}s",
+        namespace=binding["metadata"].get("namespace", ""),
+        name=reference.get("name", ""),
+    )
+
+
+def _without_ownership(found: Obj) -> Obj:
+    metadata = found["metadata"]
+    kept = {key: metadata[key] for key in metadata if key not in _OF_THE_COLLECTOR}
+    return {**found, "metadata": kept}
+
+
+def _single(rule: Obj) -> Iterator[Obj]:
+    """Take a rule apart: one verb of one resource, by one name if it has names, or of one path."""
+    verbs = rule.get("verbs", [])
+    names = rule.get("resourceNames") or [None]
+    for group, resource, verb, name in product(
+        rule.get("apiGroups", []), rule.get("resources", []), verbs, names
+    ):
+        one: Obj = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+        yield one if name is None else {**one, "resourceNames": [name]}
+    for path, verb in product(rule.get("nonResourceURLs", []), verbs):
+        yield {"nonResourceURLs": [path], "verbs": [verb]}
+
+
+def _held(held: Sequence[Obj], one: Obj) -> bool:
+    return any(_covers(rule, one) for rule in held)
+
+
+def _covers(rule: Obj, one: Obj) -> bool:
+    paths = rule.get("nonResourceURLs", [])
+    return (
+        _all(rule, one, "verbs")
+        and _all(rule, one, "apiGroups")
+        and all(_resource(rule.get("resources", []), each) for each in one.get("resources", []))
+        and all(_path(paths, each) for each in one.get("nonResourceURLs", []))
+        and _named(rule.get("resourceNames") or [], one.get("resourceNames", []))
+    )
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether rights on `names`, none meaning all of them, are rights on those wanted."""
+    return not names or (bool(wanted) and set(wanted) <= set(names))
+
+
+def _all(rule: Obj, one: Obj, field: str) -> bool:
+    values = rule.get(field, [])
+    return "*" in values or set(one.get(field, [])) <= set(values)
+
+
+def _resource(values: Sequence[str], wanted: str) -> bool:
+    _, slash, subresource = wanted.partition("/")
+    return not {"*", wanted, f"*/{subresource}" if slash else wanted}.isdisjoint(values)
+
+
+def _path(values: Sequence[str], wanted: str) -> bool:
+    return any(
+        value == wanted or (value.endswith("*") and wanted.startswith(value.rstrip("*")))
+        for value in values
+    )
+
+
+def _compact(missing: Sequence[Obj]) -> Iterator[str]:
+    """Yield the missing rules as Go prints them, those of one resource together."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for one in missing:
+        if "resourceNames" in one or "nonResourceURLs" in one:
+            yield _shown(one)
+        else:
+            verbs.setdefault((*one["apiGroups"], *one["resources"]), []).extend(one["verbs"])
+    for (group, resource), all_verbs in verbs.items():
+        yield _shown({"apiGroups": [group], "resources": [resource], "verbs": all_verbs})
+
+
+def _shown(rule: Obj) -> str:
+    parts = [
+        f"{field[0].upper()}{field[1:]}:[{' '.join(map(json.dumps, rule[field]))}]"
+        for field in _SHOWN
+        if rule.get(field)
+    ]
+    return f"{{{', '.join(parts)}}}".replace("ApiGroups", "APIGroups")
