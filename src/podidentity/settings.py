@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
@@ -66,6 +66,10 @@ class NmiSettings:
 
     cloud: Cloud = PUBLIC
     """Where identities of type 1, 2 and 3 belong that name no authority."""
+    authorities: frozenset[Authority] = KNOWN_AUTHORITIES
+    """Where an AzureIdentity's secret may be sent."""
+    tenant: Tenant | None = None
+    """Of service accounts that are annotated with a client id and no tenant."""
     identities_namespace: str = IDENTITIES_NAMESPACE
     """Where the service accounts are that stand for federated identities."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from podidentity.cli.entra_flags import chosen_cloud, entra_flags
+from podidentity.cli.entra_flags import entra_flags, entra_settings
 from podidentity.cli.failures import Failed
 from podidentity.cli.old_flags import Verbosity, boolean, old_flags
 from podidentity.cli.parameters import PodRef
@@ -190,7 +190,7 @@ def _settings(operation_mode: str, given: dict[str, Any], *, verbose: bool) -> N
         )
     if not given["node"]:
         raise click.UsageError("--node is needed: the name of the node that this runs on.")
-    given["cloud"] = chosen_cloud(given["cloud"], given.pop("environment_file"))
+    given = entra_settings(given)
     # Not given, they have the defaults of the settings.
     given = {name: value for name, value in given.items() if value != ()}
     return NmiSettings(**given, verbose=verbose)
