@@ -23,7 +23,6 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Origin, Verdict
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.metrics import KNOWN_RESOURCES
 from podidentity.nmi.outcomes import Asked, Caller, Outcome
 from podidentity.nmi.record import CLIENT_LEFT
 from podidentity.telemetry.repeats import SAID, WINDOW
@@ -218,26 +217,6 @@ def test_a_client_that_leaves_and_a_path_that_is_refused_are_counted_by_route() 
         'route="metadata",status_code="200"} 1',
         'route="refused",status_code="400"} 1',
     ]
-
-
-def test_audiences_that_nobody_gets_a_token_for_have_no_label_of_their_own() -> None:
-    record = Recorded(FakeClock())
-    for number in range(10_000):
-        asked = ASKED._replace(request=TokenRequest(resource=f"https://{number}"))
-        record.record.token(asked, refused(Refused(REFUSAL)), 404, 0.0)
-    counts = record.scraped("aadpodidentity_nmi_operations_duration_seconds_count")
-    assert len(counts) == 1
-    assert counts[0].endswith('resource="other"} 10000')
-
-
-def test_audiences_with_tokens_have_labels_up_to_a_bound_with_or_without_a_slash() -> None:
-    record = Recorded(FakeClock())
-    for resource in (VAULT, f"{VAULT}/", *(f"https://{number}" for number in range(10_000))):
-        asked = ASKED._replace(request=TokenRequest(resource=resource))
-        record.record.token(asked, GIVEN, 200, 0.0)
-    counts = record.scraped("aadpodidentity_nmi_operations_duration_seconds_count")
-    assert len(counts) == KNOWN_RESOURCES + 1
-    assert any(each.endswith(f'resource="{VAULT}"}} 2') for each in counts)
 
 
 @pytest.mark.parametrize("evil", ['a"},{"decision":"granted', "a\nb", "a\u2028b", "é", "\x00"])

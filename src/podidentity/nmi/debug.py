@@ -19,6 +19,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.ports import Cluster
 from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.tokens import AccessToken, Grant
 from podidentity.core.usability import Rules
 from podidentity.nmi.http import Request, Response
 
@@ -31,6 +32,18 @@ class Watched(Cluster, Protocol):
 
     def pods(self) -> Sequence[Pod]:
         """Return all pods of the node."""
+
+
+class KeptToken(Protocol):
+    """A token in a cache."""
+
+    @property
+    def grant(self) -> Grant:
+        """What it was fetched for."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token itself."""
 
 
 class Debug:
@@ -105,6 +118,20 @@ def _identity(identity: AzureIdentity) -> dict[str, str]:
         "type": identity.type.name.lower(),
         "client_id": str(identity.client_id or ""),
     }
+
+
+def tokens_shown(kept: Iterable[KeptToken], now: float) -> list[dict[str, object]]:
+    """Return what is kept in a cache, without what is secret in it."""
+    return [
+        {
+            "identity": _identity(each.grant.identity),
+            "tenant": str(each.grant.tenant or ""),
+            "audience": each.token.resource,
+            "fetched_for": str(each.grant.pod.ref),
+            "expires_in": each.token.life(now),
+        }
+        for each in kept
+    ]
 
 
 def _is_for_loopback(hosts: Iterable[str]) -> bool:

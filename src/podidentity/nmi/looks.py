@@ -85,6 +85,16 @@ def look_at_connections(registry: Registry, count: Callable[[], int]) -> None:
     )
 
 
+def look_at_tokens(registry: Registry, count: Callable[[], int]) -> None:
+    """Show how many tokens are kept."""
+    registry.look(
+        "gauge",
+        "podidentity_cache_tokens",
+        "Tokens that are kept",
+        lambda: _one(count()),
+    )
+
+
 def look_at_writers(registry: Registry, seen: Observation) -> None:
     """Show whether what is written arrives."""
     writers = [("log", seen.log), *([("audit", seen.audit)] if seen.audit else [])]

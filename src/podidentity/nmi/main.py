@@ -23,11 +23,14 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
+from podidentity.core.usability import STRICT
+from podidentity.nmi.debug import tokens_shown
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.events import PodEvents
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
+from podidentity.nmi.looks import look_at_tokens
 from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
 from podidentity.nmi.node import Task, attest, intercept
 from podidentity.nmi.observing import Observation, observe
@@ -110,12 +113,17 @@ async def _assemble(
         "attestation": attestation.problems,
         "watches": watches.problems,
         "listener": lambda: () if listener.serving else ("not listening",),
+        "audit": seen.problems,
     }
     # The kubelet asks at the node's address.
     probes = await Listener.start(Probes(checks, clock), "0.0.0.0", settings.probe_port)  # noqa: S104
     stack.push_async_callback(probes.close, 0.0)
     parts = Parts(
-        interception=interception, watches=watches.followed, connections=listener.connections
+        interception=interception,
+        watches=watches.followed,
+        connections=listener.connections,
+        cluster=cluster,
+        rules=STRICT,
     )
     await publish(settings, clock, stack, seen, parts)
     where = f"{settings.listen_address}:{listener.port}"
@@ -135,6 +143,8 @@ def _routes(
     seen: Observation,
 ) -> Routes:
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
+    look_at_tokens(seen.metrics.registry, lambda: len(tokens))
+    seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
     policy = Policy(ambiguity=Ambiguity(settings.ambiguous), patience=Patience(hold=settings.hold))
 
     def service(policy: Policy) -> TokenService:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity.core.ports import Clock
+from podidentity.nmi.debug import Part
 from podidentity.nmi.metrics import NmiMetrics
 from podidentity.nmi.record import Record, Sinks
 from podidentity.settings import NmiSettings
@@ -27,6 +31,15 @@ class Observation:
     record: Record
     log: Writer
     audit: Writer | None = None
+    required: bool = False
+    """Whether no token is given that `audit` cannot write."""
+    known: dict[str, Part] = field(default_factory=dict)
+    """What `/debug` shows: each part of the agent adds its own."""
+
+    def problems(self) -> Sequence[str]:
+        """Return what keeps requests from being answered."""
+        failure = self.audit.failure if self.required and self.audit else ""
+        return (f"the audit log cannot be written: {failure}",) if failure else ()
 
 
 def observe(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Observation:
@@ -40,7 +53,7 @@ def observe(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Wri
         node=settings.node,
         required=audit if settings.audit_required else None,
     )
-    return Observation(metrics, record, log, audit)
+    return Observation(metrics, record, log, audit, settings.audit_required)
 
 
 def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
@@ -60,6 +73,9 @@ def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
 
     writer = Writer(destination, name="audit", tell=tell)
     stack.callback(writer.close)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, writer.reopen)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
     # An agent that must not answer without a record knows so before it listens.
     writer.flush()
     return writer

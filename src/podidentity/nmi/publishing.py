@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.debug import Debug
+from podidentity.core.usability import Rules
+from podidentity.nmi.debug import Debug, Watched
 from podidentity.nmi.listener import Listener
 from podidentity.nmi.looks import (
     Guard,
@@ -30,7 +31,8 @@ class Parts:
     interception: Guard
     watches: Callable[[], Sequence[Watch]]
     connections: Callable[[], int]
-    debug: Debug | None = None
+    cluster: Watched
+    rules: Rules
 
 
 async def publish(
@@ -49,6 +51,21 @@ async def publish(
         scrapes = Scrapes(registry, clock)
         listener = await Listener.start(scrapes, everywhere, settings.prometheus_port)
         stack.push_async_callback(listener.close, 0.0)
-    if settings.debug_port and parts.debug is not None:
-        listener = await Listener.start(parts.debug, "127.0.0.1", settings.debug_port)
+    if settings.debug_port:
+        known = {
+            "interception": parts.interception.problems,
+            "watches": lambda: list(map(_watch, parts.watches())),
+            **seen.known,
+        }
+        debug = Debug(parts.cluster, parts.rules, known)
+        listener = await Listener.start(debug, "127.0.0.1", settings.debug_port)
         stack.push_async_callback(listener.close, 0.0)
+
+
+def _watch(watch: Watch) -> dict[str, object]:
+    return {
+        "what": watch.what,
+        "synced": watch.synced,
+        "trouble": watch.trouble,
+        "silent_seconds": round(watch.age, 1),
+    }

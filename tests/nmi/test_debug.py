@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.ids import ObjectRef
+from podidentity.core.ports import Origin
+from podidentity.core.usability import STRICT
+from podidentity.nmi.debug import Debug, tokens_shown
+from tests.fakes import (
+    CLIENT,
+    VAULT,
+    FakeClock,
+    FakeTokenSource,
+    binding,
+    cluster,
+    grant,
+    identity,
+    pod,
+)
+from tests.nmi.talking import Reply, listening, talking
+
+
+def debug(*objects: Any, **parts: Any) -> Debug:
+    return Debug(cluster(FakeClock(), *objects), STRICT, parts)
+
+
+async def ask(handler: Debug, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
+    async with listening(handler) as listener, talking(listener) as talk:
+        return await talk.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+
+async def test_it_shows_each_pod_and_what_it_may_use_and_why_not() -> None:
+    lonely = pod("lonely", labels={})
+    reply = await ask(debug(pod(), lonely, identity(), binding()))
+    lost, found = reply.json["pods"]
+    assert (lost["pod"], lost["refused"][0]["reason"]) == ("shop/lonely", "NoLabel")
+    assert found["entitled"] == [
+        {
+            "identity": {"name": "shop/orders", "type": "user_assigned", "client_id": CLIENT},
+            "basis": "binding",
+            "binding": "shop/orders-binding",
+            "awaited": None,
+        }
+    ]
+
+
+async def test_it_shows_what_each_part_knows() -> None:
+    reply = await ask(debug(watches=lambda: [{"what": "pods"}], rules=lambda: ("gone",)))
+    assert reply.json["watches"] == [{"what": "pods"}]
+    assert reply.json["rules"] == ["gone"]
+    assert reply.json["synced"] is True
+
+
+async def test_it_follows_the_rules_for_one_pod() -> None:
+    handler = debug(pod(), identity(), binding())
+    reply = await ask(handler, "/debug?pod=shop/orders-0")
+    assert reply.json["entitled"][0]["binding"] == "shop/orders-binding"
+    assert (await ask(handler, "/debug?pod=shop/x")).status == 404
+    assert (await ask(handler, "/debug?pod=x")).status == 404
+
+
+async def test_tokens_are_shown_without_what_is_secret() -> None:
+    clock = FakeClock()
+    source = FakeTokenSource()
+    tokens = TokenCache(source, clock)
+    token, origin = await tokens.fetch(grant(), VAULT)
+    assert (token.value, origin) == ("token-1", Origin.IMDS)
+    handler = debug(tokens=lambda: tokens_shown(tokens.entries(), clock.time()))
+    reply = await ask(handler)
+    assert reply.json["tokens"] == [
+        {
+            "identity": {"name": "shop/orders", "type": "user_assigned", "client_id": CLIENT},
+            "tenant": "",
+            "audience": VAULT,
+            "fetched_for": "shop/orders-0",
+            "expires_in": 86_399,
+        }
+    ]
+    assert "token-1" not in reply.body.decode()
+    await tokens.close()
+
+
+@pytest.mark.parametrize("host", ["localhost:8087", "127.0.0.1", "[::1]:8087"])
+async def test_it_is_asked_by_loopbacks_own_names(host: str) -> None:
+    assert (await ask(debug(), host=host)).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example:8087", "10.0.0.4", "127.0.0.1.evil.example", ""])
+async def test_a_page_in_a_browser_cannot_be_led_here_by_a_name_of_its_own(host: str) -> None:
+    assert (await ask(debug(), host=host)).status == 403
+
+
+@pytest.mark.parametrize("target", ["/", "/debug/x", "/metrics", "/metadata/identity/oauth2/token"])
+async def test_nothing_else_is_there(target: str) -> None:
+    assert (await ask(debug(), target)).status == 404
+
+
+def test_what_is_shown_is_json_whatever_a_pod_is_named() -> None:
+    odd = pod(ref=ObjectRef("shop", 'x"}\n'))
+    shown = debug(odd)._all()
+    assert json.loads(shown.body)["pods"][0]["pod"] == 'shop/x"}\n'

@@ -1,0 +1,178 @@
+"""A whole scrape, to the byte, and read by Prometheus' own tool where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from podidentity import __version__
+from podidentity.core.entitlements import Basis
+from podidentity.core.errors import TokenThrottled, UnprovenCaller
+from podidentity.core.ports import Origin, Verdict
+from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.http import Request
+from podidentity.nmi.looks import (
+    look_at_connections,
+    look_at_interception,
+    look_at_process,
+    look_at_tokens,
+    look_at_watches,
+    look_at_writers,
+)
+from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
+from podidentity.nmi.metrics import NmiMetrics
+from podidentity.nmi.observing import Observation
+from podidentity.nmi.outcomes import Asked, Caller, Outcome
+from podidentity.nmi.record import Record
+from podidentity.nmi.scrapes import MEMORY, Scrapes
+from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.writing import Stream, Writer
+from podidentity.wire.metadata import Route
+from tests.fakes import (
+    ADDRESS,
+    VAULT,
+    FakeAttestor,
+    FakeClock,
+    FakeTokenSource,
+    grant,
+    identity,
+    pod,
+)
+from tests.nmi.recorded import Recorded
+
+GOLDEN = Path(__file__).with_name("scrape.txt")
+
+
+class Guard:
+    repairs = 2
+
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
+
+class Watch:
+    what, synced, trouble, age = "pods of node n1", True, "", 12.5
+
+
+class Lost(Watch):
+    what, trouble, age = "azureidentities", "away", 300.0
+
+
+async def lived() -> Recorded:
+    """Return the numbers of an agent that has seen a little of everything."""
+    clock = FakeClock()
+    record = Recorded(clock)
+    metrics = record.metrics
+    asked = Asked(Caller(ADDRESS, 40_000), TokenRequest(resource=VAULT))
+    given = Outcome(pod=pod(), identity=identity(), basis=Basis.BINDING, origin=Origin.CACHE)
+    forged = Outcome(error=UnprovenCaller("x"), claimed=(pod(),), verdict=Verdict.FORGED)
+    record.record.token(asked, given, 200, 0.0)
+    clock.advance(0.003)
+    record.record.token(asked, given, 200, 0.0)
+    record.record.token(asked._replace(named=pod().ref), given, 200, 0.0)
+    record.record.token(asked, forged, 403, 0.0)
+    record.record.other(asked.caller, Route.TOKEN, 400, "no header", 0.0)
+    await ask_others(metrics, clock)
+    look_at_all(metrics, record.record)
+    return record
+
+
+async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
+    attestor = MeasuredAttestor(FakeAttestor(), metrics)
+    attestor.prove(ADDRESS, 1, [pod()])
+    attestor.prove_local("127.0.0.1", 1)
+    tokens = FakeTokenSource()
+    issuer = MeasuredIssuer(tokens, metrics, clock)
+    await issuer.issue(grant(), VAULT)
+    tokens.failures = [TokenThrottled("slow", retry_after=1)]
+    with pytest.raises(TokenThrottled):
+        await issuer.issue(grant(), VAULT)
+    kubernetes_errors(metrics)("GET", "/api/v1/pods")
+    metrics.events.of("written").value += 1
+
+
+def look_at_all(metrics: NmiMetrics, record: Record) -> None:
+    look_at_interception(metrics.registry, Guard())
+    look_at_watches(metrics.registry, lambda: [Watch(), Lost()])
+    look_at_connections(metrics.registry, lambda: 7)
+    look_at_tokens(metrics.registry, lambda: 3)
+    writer = Writer(Stream(1), name="test")
+    writer.close()
+    look_at_writers(metrics.registry, Observation(metrics, record, writer, writer))
+
+
+def request(target: str = "/metrics") -> Request:
+    return Request(Caller("10.0.0.1", 1), method="GET", raw_target=target.encode())
+
+
+async def scrape(registry: Registry) -> str:
+    response = await Scrapes(registry, FakeClock())(request())
+    assert response.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    return response.body.decode()
+
+
+async def test_a_scrape_is_as_it_is_written_down() -> None:
+    text = await scrape((await lived()).metrics.registry)
+    assert text.replace(__version__, "VERSION") == GOLDEN.read_text()
+
+
+async def test_prometheus_own_tool_has_nothing_against_a_scrape_but_the_old_names() -> None:
+    registry = (await lived()).metrics.registry
+    look_at_process(registry)
+    text = await scrape(registry)
+    assert text.endswith("\n")
+    promtool = shutil.which("promtool")
+    if promtool:
+        checked = await asyncio.to_thread(
+            subprocess.run,
+            [promtool, "check", "metrics"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = [line for line in checked.stderr.splitlines() if line.strip()]
+        assert {line.split(" ")[0] for line in said} <= {
+            "aadpodidentity_imds_operations_errors_count",
+            "aadpodidentity_kubernetes_api_operations_errors_count",
+        }, checked.stderr
+
+
+S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10)
+N = (0.5, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
+
+
+@pytest.mark.parametrize(("name", "bounds"), [("imds_operations", S), ("nmi_operations", N)])
+def test_buckets_of_the_archived_project_are_all_there(
+    name: str, bounds: tuple[float, ...]
+) -> None:
+    start = f"aadpodidentity_{name}_duration_seconds_bucket"
+    lines = [line for line in GOLDEN.read_text().splitlines() if line.startswith(start)]
+    found = {line.partition('le="')[2].partition('"')[0] for line in lines}
+    assert {*map(str, bounds), "+Inf"} <= found
+
+
+async def test_a_scrape_is_kept_for_a_second_whoever_asks_how_often() -> None:
+    clock, registry = FakeClock(), Registry()
+    looks: list[float] = []
+
+    def look() -> list[tuple[tuple[str, ...], float]]:
+        looks.append(1.0)
+        return [((), 1.0)]
+
+    registry.look("gauge", "g", "", look)
+    scrapes = Scrapes(registry, clock)
+    for _ in range(100):
+        await scrapes(request())
+    assert len(looks) == 1
+    clock.advance(MEMORY + 0.1)
+    await scrapes(request("/metrics?x=1"))
+    assert len(looks) == 2
+
+
+async def test_nothing_else_is_there() -> None:
+    assert (await Scrapes(Registry(), FakeClock())(request("/debug"))).status == 404
