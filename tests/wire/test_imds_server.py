@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.ids import ClientId, ObjectId, ResourceId
 from podidentity.core.tokens import AccessToken, TokenRequest
-from podidentity.wire.imds_server import parse_request, render_answer, render_error
+from podidentity.wire.imds_server import (
+    parse_request,
+    render_answer,
+    render_answers,
+    render_error,
+)
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT
 
 ENCODED_ID = RESOURCE_ID.replace("/", "%2F")
@@ -82,6 +87,15 @@ def test_the_resource_is_kept_exactly_as_it_was_asked(query: str, resource: str)
         ("resource=a&object_id=x", "object_id must be a GUID"),
         ("resource=a&msi_res_id=/subscriptions/s", "msi_res_id must match /subscriptions/"),
         ("resource=a" + "".join(f"&x{n}=1" for n in range(40)), "more than 32 parameters"),
+        ("resource=a&authority=contoso.example", "authority must be https://HOST/TENANT"),
+        ("resource=a&authority=https://login.example", "authority must be"),
+        ("resource=a&authority=https://login.example/", "authority must be"),
+        ("resource=a&authority=https://login.example/common", "authority must be"),
+        ("resource=a&authority=http://login.example/contoso.example", "authority must be"),
+        ("resource=a&authority=https://login.example/a/contoso.example", "authority must be"),
+        ("resource=a&authority=https://u@login.example/contoso.example", "authority must be"),
+        ("resource=a&authority=https://login.example/contoso.example?x", "authority must be"),
+        ("resource=a&authority=" + "x" * 5_000, "authority must be"),
     ],
 )
 def test_what_imds_would_not_accept_is_invalid_and_says_why(query: str, why: str) -> None:
@@ -102,6 +116,28 @@ def test_whatever_is_asked_it_is_a_request_or_invalid(query: str) -> None:
 @pytest.mark.parametrize(("value", "bypass"), [("true", True), ("TRUE", True), ("1", False)])
 def test_bypass_cache_is_read(value: str, bypass: bool) -> None:
     assert parse_request(f"resource=a&bypass_cache={value}").bypass_cache is bypass
+
+
+@pytest.mark.parametrize(
+    ("query", "tenant"),
+    [
+        ("", None),
+        ("&authority=", None),
+        ("&authority=https://login.microsoftonline.com/contoso.example", "contoso.example"),
+        (f"&authority=https%3A%2F%2Flogin.microsoftonline.us%2F{CLIENT.upper()}%2F", CLIENT),
+        ("&authority=https://stack.example:8443/adfs/", "adfs"),
+    ],
+)
+def test_a_tenant_is_named_by_an_authority(query: str, tenant: str | None) -> None:
+    found = parse_request(f"resource=a{query}").tenant
+    assert (str(found) if found else None) == tenant
+
+
+def test_tokens_of_several_tenants_are_an_array_in_their_order() -> None:
+    first, second = token(), token(value="SECOND")
+    found = json.loads(render_answers([first, second], VAULT, NOW))
+    assert [each["access_token"] for each in found] == ["TOKEN", "SECOND"]
+    assert found[0] == json.loads(render_answer(first, VAULT, NOW))
 
 
 def token(**changes: object) -> AccessToken:

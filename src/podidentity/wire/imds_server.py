@@ -9,10 +9,12 @@ https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/ho
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 import msgspec
 
+from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
 from podidentity.core.tokens import AccessToken, TokenRequest
@@ -70,6 +72,7 @@ def parse_request(query: str) -> TokenRequest:
         object_id=object_ if isinstance(object_, ObjectId) else None,
         resource_id=resource if isinstance(resource, ResourceId) else None,
         bypass_cache=fields.get("bypass_cache", "").lower() == "true",
+        tenant=_tenant(fields.get("authority", "")),
     )
 
 
@@ -88,6 +91,11 @@ def render_answer(token: AccessToken, resource: str, now: float) -> bytes:
             token_type=token.token_type,
         )
     )
+
+
+def render_answers(tokens: Sequence[AccessToken], resource: str, now: float) -> bytes:
+    """Return the body of a success for several tenants, as the archived project sent it."""
+    return b"[" + b",".join(render_answer(token, resource, now) for token in tokens) + b"]"
 
 
 def render_error(error: str, description: str) -> bytes:
@@ -125,6 +133,23 @@ def _id(name: str, value: str) -> ClientId | ObjectId | ResourceId:
         return ObjectId.parse(value) if kind == _OBJECT else ResourceId.parse(value)
     except InvalidId as error:
         raise InvalidRequest(f"{name} {error}") from error
+
+
+def _tenant(authority: str) -> Tenant | None:
+    """Return the tenant that `https://HOST/TENANT` names; which host is asked says the identity.
+
+    IMDS has this parameter, too, and gives tokens of its own tenant whatever it names.
+    """
+    if not authority:
+        return None
+    origin, _, tenant = authority.rstrip("/").rpartition("/")
+    try:
+        Authority.parse(origin)
+        return Tenant.parse(tenant)
+    except InvalidId as error:
+        raise InvalidRequest(
+            "authority must be https://HOST/TENANT, the tenant a GUID or a domain name"
+        ) from error
 
 
 def parse_resource(value: str) -> str:
