@@ -46,6 +46,10 @@ class NmiSettings:
     block_instance_metadata: bool = False
     """Refuse `/metadata/instance` in spite of `metadata_allow`."""
 
+    authorization: Literal["rbac", "observe", "off"] = "rbac"
+    """What it does where RBAC does not let the pod's service account use an identity."""
+    authorization_outlives: float = 12 * 3600.0
+    """Seconds that RBAC's last answer stands while the API server cannot be asked: a night."""
     attestation: Literal["kernel", "address"] = "kernel"
     """What proves a caller: the kernel's word on its socket, or only its address."""
     host_token: Literal["pod", "root"] = "pod"  # noqa: S105 - a choice

@@ -63,6 +63,8 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--metadata-header-required=false", {"metadata_header_required": False}),
         ("--set-retry-after-header", {"retry_after_header": True}),
         ("--attestation=address", {"attestation": "address"}),
+        ("--authorization=observe", {"authorization": "observe"}),
+        ("--authorization-outlives=2h", {"authorization_outlives": 7200.0}),
         ("--hold=0", {"hold": 0.0}),
         ("--on-exit=remove", {"on_exit": "remove"}),
         ("--log-format=json", {"log_format": "json"}),

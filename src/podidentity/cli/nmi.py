@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from podidentity.cli.authorization_flags import authorization_flags
 from podidentity.cli.entra_flags import entra_flags, entra_settings
 from podidentity.cli.failures import Failed
 from podidentity.cli.old_flags import Verbosity, boolean, old_flags
@@ -133,6 +134,7 @@ _OPERATION_MODES = ("standard", "managed")
     help="Whether the interception outlives the agent. Removed, pods reach every identity of the "
     "node.",
 )
+@authorization_flags
 @prefetch_flag
 @click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's service account.")
 @click.option(

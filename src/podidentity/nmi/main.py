@@ -18,12 +18,15 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
+from podidentity.adapters.permissions import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
+from podidentity.core.permission import Authorization
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.core.usability import STRICT
+from podidentity.nmi.authorizing import permissions_of
 from podidentity.nmi.debug import tokens_shown
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.events import PodEvents
@@ -79,6 +82,7 @@ async def _assemble(
         failed=kubernetes_errors(seen.metrics),
     )
     stack.push_async_callback(kube.close)
+    permissions = permissions_of(settings, kube, clock, stack)
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.record.events = events
     imds = _imds(settings, clock, stack)
@@ -93,8 +97,12 @@ async def _assemble(
         issuer=MeasuredIssuer(issuers, seen.metrics, clock),
         imds=imds,
         secrets=entra.secrets,
-        permissions=None,
-        policy=PrefetchPolicy(choice=settings.prefetch, cloud=settings.cloud),
+        permissions=permissions,
+        policy=PrefetchPolicy(
+            choice=settings.prefetch,
+            cloud=settings.cloud,
+            authorization=Authorization(settings.authorization),
+        ),
     )
     routes = _routes(
         settings,
@@ -102,6 +110,7 @@ async def _assemble(
         imds=imds,
         tokens=tokens.cache,
         cluster=cluster,
+        permissions=permissions,
         attestor=attestation.attestor,
         seen=seen,
     )
@@ -112,6 +121,7 @@ async def _assemble(
         "interception": interception.problems,
         "attestation": attestation.problems,
         "watches": watches.problems,
+        "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if listener.serving else ("not listening",),
         "audit": seen.problems,
     }
@@ -139,19 +149,24 @@ def _routes(
     imds: Imds,
     tokens: TokenCache,
     cluster: WatchedCluster,
+    permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
 ) -> Routes:
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
-    policy = Policy(ambiguity=Ambiguity(settings.ambiguous), patience=Patience(hold=settings.hold))
+    policy = Policy(
+        ambiguity=Ambiguity(settings.ambiguous),
+        authorization=Authorization(settings.authorization),
+        patience=Patience(hold=settings.hold),
+    )
 
     def service(policy: Policy) -> TokenService:
         return TokenService(
             cluster=cluster,
             tokens=tokens,
-            permissions=None,
+            permissions=permissions,
             attestor=attestor,
             clock=clock,
             policy=policy,
