@@ -65,6 +65,8 @@ class Directory:
     apps: dict[str, App] = field(default_factory=dict)
     client_ids: dict[str, str] = field(default_factory=dict)
     readers: list[str] = field(default_factory=list)
+    managed: str = ""
+    """Resource id of the identity that is on the node."""
 
     def apply(self, *objects: str) -> None:
         self.place.run(
@@ -122,7 +124,7 @@ class Directory:
 async def register(place: Stage, azure: AzureOperator) -> Directory:
     """Make identities of every type, bound to the pods labelled `bound` of namespace default."""
     prepared = await prepare(place.plan)
-    found = Directory(place, azure)
+    found = Directory(place, azure, managed=prepared.identity_id)
     home = azure.tenants.home.id
     objects: list[str] = []
     own = certificate_of(rsa_key(), "orders", starts=0, ends=4_000_000_000)
@@ -144,7 +146,7 @@ async def register(place: Stage, azure: AzureOperator) -> Directory:
             tenantID=home,
             clientPassword={"name": name},
         )
-    objects += await _federated(found, prepared.identity_id)
+    objects += await _federated(found)
     await azure.create_vault(GROUP, VAULT, readers=[*found.readers])
     found.apply(*objects)
     for client_id in found.client_ids.values():
@@ -153,7 +155,7 @@ async def register(place: Stage, azure: AzureOperator) -> Directory:
     return found
 
 
-async def _federated(found: Directory, managed: str) -> list[str]:
+async def _federated(found: Directory) -> list[str]:
     azure, home = found.azure, found.azure.tenants.home.id
     objects = []
     by_pod, by_identity = await found.app("by-pod"), await found.app("by-identity")
@@ -165,7 +167,7 @@ async def _federated(found: Directory, managed: str) -> list[str]:
     for app, federation in ((by_pod, {}), (by_identity, {"subject": "identity"})):
         more: dict[str, Any] = {"federation": federation} if federation else {}
         objects += bound(app.name, type=3, clientID=app.client_id, tenantID=home, **more)
-    objects += await _via(found, managed)
+    objects += await _via(found)
     wi = await azure.create_identity(GROUP, "annotated")
     found.client_ids["annotated"] = wi["clientId"]
     found.readers.append(wi["principalId"])
@@ -176,9 +178,9 @@ async def _federated(found: Directory, managed: str) -> list[str]:
     return objects
 
 
-async def _via(found: Directory, managed: str) -> list[str]:
+async def _via(found: Directory) -> list[str]:
     """Let the managed identity of the node sign in an application of the partner's tenant."""
-    azure = found.azure
+    azure, managed = found.azure, found.managed
     app = found.apps["via"] = await azure.make_app("via", multi_tenant=True)
     found.client_ids["via"] = app.client_id
     await azure.provision(app, azure.tenants.partner)

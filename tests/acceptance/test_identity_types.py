@@ -121,19 +121,64 @@ def test_a_wrong_secret_under_somebodys_client_id_gets_nothing_and_spoils_nothin
         "clientID": victim.client_id,
         "tenantID": here.azure.tenants.home.id,
     }
+    # Even allowed to use it, as a neighbour of the same team may be.
+    here.grant("evil", victim.client_id)
     here.apply(
         '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}',
         secret("guess", "evil", clientSecret=b"a-guess"),
         *bound("guess", "evil", clientPassword={"name": "guess"}, **spec),
         pod("thief", "evil"),
     )
-    # Even allowed to use it, as a neighbour of the same team may be.
-    here.grant("evil", victim.client_id)
     status, body = loop.run(here.token(victim.client_id, pod="thief", namespace="evil"))
     assert (status, body["error"]) == (401, "invalid_client")
     loop.run(here.azure.clear_entra_requests())
     assert loop.run(here.read(victim.client_id)) == SECRET_VALUE
     assert loop.run(here.entra_calls(victim.client_id)) == []
+
+
+def test_a_managed_identity_is_no_credential_of_whoever_names_it(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    mine = loop.run(here.app("mine"))
+    here.grant("evil", mine.client_id)
+    spec: dict[str, Any] = {"type": 3, "tenantID": here.azure.tenants.home.id}
+    here.apply(
+        '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}',
+        *bound("mine", "evil", clientID=mine.client_id, federation={"via": here.managed}, **spec),
+        pod("borrower", "evil"),
+    )
+    status, body = loop.run(here.token(mine.client_id, pod="borrower", namespace="evil"))
+    assert (status, body["error"]) == (403, "access_denied")
+    assert here.managed.lower() in body["error_description"]
+    assert loop.run(here.entra_calls(mine.client_id)) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "resource", "status"),
+    [
+        ("redirect", "https://management.azure.com", 503),
+        ("html", "https://management.azure.com/", 503),
+        ("rubbish", "https://graph.microsoft.com", 503),
+        ("types", "https://graph.microsoft.com/", 503),
+        ("cut", "https://storage.azure.com", 503),
+        ("reset", "https://storage.azure.com/", 503),
+        ("503", "https://database.windows.net", 503),
+        ("429", "https://database.windows.net/", 429),
+        ("hang", "https://management.core.windows.net/", 503),
+    ],
+)
+def test_while_entra_fails_it_is_told_and_what_is_kept_is_served(
+    here: Directory, loop: asyncio.Runner, mode: str, resource: str, status: int
+) -> None:
+    client_id = here.client_ids["by-secret"]
+    assert loop.run(here.token(client_id))[0] == 200
+    loop.run(here.azure.entra_fault(mode))
+    try:
+        found, body = loop.run(here.token(client_id, resource=resource))
+        assert (found, "login.microsoftonline.com" in body["error_description"]) == (status, True)
+        assert loop.run(here.token(client_id))[0] == 200
+    finally:
+        loop.run(here.azure.entra_fault())
 
 
 def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(
