@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compat:
+    """Rules of the archived project that were changed, each to be had back; docs say why not."""
+
+    cross_namespace: bool = False
+    """Bindings and identities of other namespaces count."""
+    foreign_secrets: bool = False
+    """Secrets of other namespaces are read."""
+    any_label_exceptions: bool = False
+    """One label of an exception is enough, whatever its case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,16 @@ class NmiSettings:
     probe_port: int = 8080
     """Port of `/healthz` and `/readyz`, on all addresses; the manifests say 8085."""
 
+    standard: bool = False
+    """Wait for a controller's AzureAssignedIdentity (`--operation-mode=standard`)."""
+    only_own_records: bool = True
+    """Watch only those that are labelled with this node's name (`--enableScaleFeatures`)."""
+    unseen_wait: float = 80.0
+    """Seconds that a request waits for a controller that has not begun."""
+    begun_wait: float = 100.0
+    """Seconds that it waits for one that has."""
+    exception_namespaces: frozenset[str] | None = frozenset({"kube-system"})
+    """Where an AzurePodIdentityException has effect; None: everywhere."""
     hold: float = 8.0
     """Seconds after a change within which a request waits for a binding or an identity. az never
     asks twice, and some clients give up after 10 s."""
@@ -76,6 +98,9 @@ class NmiSettings:
     """Of service accounts that are annotated with a client id and no tenant."""
     identities_namespace: str = IDENTITIES_NAMESPACE
     """Where the service accounts are that stand for federated identities."""
+
+    compat: Compat = field(default_factory=Compat)
+    """Old rules that are on."""
 
     prefetch: Literal["auto", "off"] | tuple[str, ...] = "auto"
     """Audiences whose tokens are fetched for pods that are new on the node, before they ask; auto:

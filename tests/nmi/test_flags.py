@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from podidentity.cli import nmi as command
 from podidentity.cli import old_flags
 from podidentity.core.ids import ObjectRef
-from podidentity.settings import NmiSettings
+from podidentity.settings import Compat, NmiSettings
 
 MANAGED = ["--node=n1", "--operation-mode=managed"]
 
@@ -81,6 +81,17 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("-v4", {"verbose": True}),
         ("--forceNamespaced=false", {}),
         ("--operation-mode=Managed", {}),
+        ("--operation-mode=STANDARD", {"standard": True}),
+        ("--enableScaleFeatures=false", {"only_own_records": False}),
+        ("--retry-attempts-for-created=1", {"unseen_wait": 5.0, "begun_wait": 25.0}),
+        ("--retry-attempts-for-assigned=0", {"begun_wait": 80.0}),
+        ("--find-identity-retry-interval=1", {"unseen_wait": 16.0, "begun_wait": 20.0}),
+        ("--exception-namespaces=*", {"exception_namespaces": None}),
+        ("--exception-namespaces=a,b", {"exception_namespaces": frozenset({"a", "b"})}),
+        ("--own-namespace=id", {"exception_namespaces": frozenset({"kube-system", "id"})}),
+        ("--compat-cross-namespace", {"compat": Compat(cross_namespace=True)}),
+        ("--compat-foreign-secrets", {"compat": Compat(foreign_secrets=True)}),
+        ("--compat-any-label-exceptions", {"compat": Compat(any_label_exceptions=True)}),
     ],
 )
 def test_a_flag_changes_its_setting_and_no_other(
@@ -100,9 +111,9 @@ def test_the_environment_is_read_where_the_archived_project_did(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--node=n1"], "needs the controller MIC"),
-        (["--node=n1", "--operation-mode=standard"], "--operation-mode=managed"),
-        (["--node=n1", "--operation-mode=odd"], "must be managed, not 'odd'"),
+        (["--node=n1", "--operation-mode=odd"], "must be standard or managed, not 'odd'"),
+        ([*MANAGED, "--forceNamespaced", "--compat-cross-namespace"], "contradict"),
+        ([*MANAGED, "--retry-attempts-for-created=-1"], "-1 is not in the range"),
         (["--operation-mode=managed"], "--node is needed"),
         ([*MANAGED, "--attestation=none"], "'none' is not one of"),
         ([*MANAGED, "--host-token=all"], "'all' is not one of"),

@@ -19,6 +19,7 @@ from podidentity.cli.failures import Failed
 from podidentity.cli.old_flags import Verbosity, boolean, old_flags
 from podidentity.cli.parameters import PodRef
 from podidentity.cli.prefetch_flag import prefetch_flag
+from podidentity.cli.rules_flags import rules_flags, rules_settings
 from podidentity.cli.wording import examples
 from podidentity.settings import NmiSettings
 
@@ -34,14 +35,14 @@ _OPERATION_MODES = ("standard", "managed")
     "--operation-mode",
     default="standard",
     show_default=True,
-    help="managed: identities are attached to the node's machines already. standard, where a "
-    "controller attaches them, comes in a later release.",
+    help="managed: identities are attached to the node's machines already. standard: a controller "
+    "attaches them and says so by AzureAssignedIdentities; requests wait for it.",
 )
 @boolean(
     "--forceNamespaced",
     "force_namespaced",
     envvar="FORCENAMESPACED",
-    text="Always so: pod, binding and identity share a namespace.",
+    text="Always so, unless --compat-cross-namespace: pod, binding and identity share a namespace.",
 )
 @click.option("--nmi-listen-address", "listen_address", default="127.0.0.1", show_default=True)
 @click.option("--nmi-port", "listen_port", type=int, default=2579, show_default=True)
@@ -135,6 +136,7 @@ _OPERATION_MODES = ("standard", "managed")
     "node.",
 )
 @authorization_flags
+@rules_flags
 @prefetch_flag
 @click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's service account.")
 @click.option(
@@ -170,26 +172,23 @@ _OPERATION_MODES = ("standard", "managed")
 @entra_flags
 @old_flags
 @click.version_option(None, "--version", package_name="podidentity")
-def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401, ARG001 - parsed by click; always namespaced
+def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.
 
     It leads pods' requests for 169.254.169.254 here, proves whose they are, and answers with the
     tokens of exactly the identities that the pod's namespace was given.
     """
-    settings = _settings(operation_mode, given, verbose=verbosity >= 4)
+    mode = operation_mode.lower()
+    if mode not in _OPERATION_MODES:
+        raise click.UsageError(
+            f"--operation-mode must be standard or managed, not {operation_mode!r}."
+        )
+    given = rules_settings(given, standard=mode == "standard", namespaced=force_namespaced)
+    settings = _settings(given, verbose=verbosity >= 4)
     _serve(settings)
 
 
-def _settings(operation_mode: str, given: dict[str, Any], *, verbose: bool) -> NmiSettings:
-    mode = operation_mode.lower()
-    if mode not in _OPERATION_MODES:
-        raise click.UsageError(f"--operation-mode must be managed, not {operation_mode!r}.")
-    if mode == "standard":
-        raise click.UsageError(
-            "--operation-mode=standard (the default, as before) needs the controller MIC, which "
-            "comes in a later release. Attach the identities to the node's machines and run with "
-            "--operation-mode=managed."
-        )
+def _settings(given: dict[str, Any], *, verbose: bool) -> NmiSettings:
     if not given["node"]:
         raise click.UsageError("--node is needed: the name of the node that this runs on.")
     given = entra_settings(given)

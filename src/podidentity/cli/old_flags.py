@@ -28,15 +28,11 @@ KLOG = {
 }
 BOOLEANS = {
     "enableProfile": _SOON,
-    "enableScaleFeatures": _NONE,
     "allow-network-plugin-kubenet": f"{_NONE} Kubenet is supported: callers are proved.",
     "enable-conntrack-deletion": f"{_NONE} Older connections are reset by the rules.",
 }
 VALUES = {
     "MICNamespace": _SOON,
-    "retry-attempts-for-created": f"{_SOON} (standard mode)",
-    "retry-attempts-for-assigned": f"{_SOON} (standard mode)",
-    "find-identity-retry-interval": f"{_NONE} Nothing is polled.",
     "ipt-update-interval-sec": f"{_NONE} Changed rules are seen and repaired at once.",
     "kubelet-config": f"{_NONE} Kubenet is supported: callers are proved.",
     "host-ip": _NONE,

@@ -20,12 +20,9 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.permissions import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.delegation import Delegation
-from podidentity.core.permission import Authorization
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
-from podidentity.core.usability import STRICT
 from podidentity.nmi.authorizing import permissions_of
 from podidentity.nmi.debug import tokens_shown
 from podidentity.nmi.entra import entra_side
@@ -37,17 +34,23 @@ from podidentity.nmi.looks import look_at_tokens
 from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
 from podidentity.nmi.node import Task, attest, intercept
 from podidentity.nmi.observing import Observation, observe
-from podidentity.nmi.patience import Patience
-from podidentity.nmi.prefetch import PrefetchPolicy
+from podidentity.nmi.policies import (
+    delegation_of,
+    policy_of,
+    prefetch_of,
+    route_policy_of,
+    rules_of,
+    scope_of,
+    warn_of,
+)
 from podidentity.nmi.probes import Check, Probes
 from podidentity.nmi.publishing import Parts, publish
-from podidentity.nmi.routes import RoutePolicy, Routes
+from podidentity.nmi.routes import Routes
 from podidentity.nmi.service import Policy, TokenService
 from podidentity.nmi.tokens import token_side
-from podidentity.nmi.watches import Scope, Watches
+from podidentity.nmi.watches import Watches
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.writing import Writer
-from podidentity.wire.metadata import AllowList
 
 GRACE = 1.0
 """Seconds that requests under way have at the end."""
@@ -73,6 +76,7 @@ async def _assemble(
     """Start what answers requests; return what must run beside it. `stack` ends all of it."""
     interception = intercept(settings, clock, stack)
     attestation = attest(settings, stack)
+    warn_of(settings.compat)
     cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
@@ -98,11 +102,7 @@ async def _assemble(
         imds=imds,
         secrets=entra.secrets,
         permissions=permissions,
-        policy=PrefetchPolicy(
-            choice=settings.prefetch,
-            cloud=settings.cloud,
-            authorization=Authorization(settings.authorization),
-        ),
+        policy=prefetch_of(settings),
     )
     routes = _routes(
         settings,
@@ -116,7 +116,7 @@ async def _assemble(
     )
     listener = await Listener.start(routes, settings.listen_address, settings.listen_port)
     stack.push_async_callback(listener.close, GRACE)
-    watches = Watches(kube, cluster, clock, scope=Scope(node=settings.node))
+    watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
@@ -133,7 +133,7 @@ async def _assemble(
         watches=watches.followed,
         connections=listener.connections,
         cluster=cluster,
-        rules=STRICT,
+        rules=rules_of(settings),
     )
     await publish(settings, clock, stack, seen, parts)
     where = f"{settings.listen_address}:{listener.port}"
@@ -156,11 +156,7 @@ def _routes(
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
-    policy = Policy(
-        ambiguity=Ambiguity(settings.ambiguous),
-        authorization=Authorization(settings.authorization),
-        patience=Patience(hold=settings.hold),
-    )
+    policy = policy_of(settings)
 
     def service(policy: Policy) -> TokenService:
         return TokenService(
@@ -178,10 +174,10 @@ def _routes(
         cluster=cluster,
         attestor=attestor,
         clock=clock,
-        delegation=_delegation(settings),
+        delegation=delegation_of(settings),
     )
-    policies = _route_policy(settings)
-    return Routes(service(policy), host, imds, clock=clock, policy=policies, record=seen.record)
+    open_ = route_policy_of(settings)
+    return Routes(service(policy), host, imds, clock=clock, policy=open_, record=seen.record)
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
@@ -193,24 +189,6 @@ def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
     )
     stack.push_async_callback(imds.close)
     return imds
-
-
-def _delegation(settings: NmiSettings) -> Delegation:
-    root = settings.host_token == "root"  # noqa: S105 - a choice
-    return Delegation(callers=settings.host_token_callers, root=root)
-
-
-def _route_policy(settings: NmiSettings) -> RoutePolicy:
-    allowed = [
-        path
-        for path in settings.metadata_allow
-        if not (settings.block_instance_metadata and path.startswith("/metadata/instance"))
-    ]
-    return RoutePolicy(
-        allow=AllowList(allowed),
-        header_required=settings.metadata_header_required,
-        retry_after_header=settings.retry_after_header,
-    )
 
 
 def _user_agent(settings: NmiSettings) -> str:

@@ -12,6 +12,7 @@ from itertools import chain
 from math import inf
 from typing import Any, Self
 
+from podidentity.adapters.cluster.keys import keys_of_binding, keys_of_exception, keys_of_record
 from podidentity.adapters.cluster.shelf import Shelf
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
@@ -54,9 +55,9 @@ class WatchedCluster:
         self._namespace_changed: dict[str, float] = {}
         self._pods: Shelf[Pod] = Shelf(lambda pod: pod.addresses)
         self._identities: Shelf[AzureIdentity | Malformed] = Shelf()
-        self._bindings: Shelf[AzureIdentityBinding | Malformed] = Shelf(_binding_keys)
-        self._exceptions: Shelf[AzurePodIdentityException | Malformed] = Shelf(_namespace_if_good)
-        self._assigned: Shelf[AzureAssignedIdentity | Malformed] = Shelf(_pod_if_good)
+        self._bindings: Shelf[AzureIdentityBinding | Malformed] = Shelf(keys_of_binding)
+        self._exceptions: Shelf[AzurePodIdentityException | Malformed] = Shelf(keys_of_exception)
+        self._assigned: Shelf[AzureAssignedIdentity | Malformed] = Shelf(keys_of_record)
         self._accounts: Shelf[WorkloadIdentity | Malformed] = Shelf()
         self._shelves: dict[str, Shelf[Any]] = {
             "AzureIdentity": self._identities,
@@ -236,20 +237,6 @@ class WatchedCluster:
         self._revision += 1
         self._change.set()
         self._change = asyncio.Event()
-
-
-def _binding_keys(binding: AzureIdentityBinding | Malformed) -> Iterable[object]:
-    if isinstance(binding, Malformed):
-        return (binding.ref.namespace,)
-    return ((binding.ref.namespace, binding.selector), ("", binding.selector))
-
-
-def _namespace_if_good(found: AzurePodIdentityException | Malformed) -> Iterable[str]:
-    return () if isinstance(found, Malformed) else (found.ref.namespace,)
-
-
-def _pod_if_good(found: AzureAssignedIdentity | Malformed) -> Iterable[ObjectRef]:
-    return () if isinstance(found, Malformed) else (found.pod,)
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -1,0 +1,91 @@
+"""What an operator's settings mean for the parts of the agent: each policy from one function."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+
+from podidentity.core.delegation import Delegation
+from podidentity.core.permission import Authorization
+from podidentity.core.selection import Ambiguity
+from podidentity.core.usability import Rules
+from podidentity.nmi.patience import Patience
+from podidentity.nmi.prefetch import PrefetchPolicy
+from podidentity.nmi.routes import RoutePolicy
+from podidentity.nmi.service import Policy
+from podidentity.nmi.watches import Scope
+from podidentity.settings import Compat, NmiSettings
+from podidentity.wire.metadata import AllowList
+
+_log = logging.getLogger("podidentity.nmi")
+
+
+def rules_of(settings: NmiSettings) -> Rules:
+    """Return the rules that were chosen."""
+    compat = settings.compat
+    return Rules(
+        standard=settings.standard,
+        exception_namespaces=settings.exception_namespaces,
+        any_label=compat.any_label_exceptions,
+        cross_namespace=compat.cross_namespace,
+        foreign_secrets=compat.foreign_secrets,
+        authorities=settings.authorities,
+        tenant=settings.tenant,
+    )
+
+
+def policy_of(settings: NmiSettings) -> Policy:
+    """Return what the service does."""
+    return Policy(
+        ambiguity=Ambiguity(settings.ambiguous),
+        authorization=Authorization(settings.authorization),
+        rules=rules_of(settings),
+        patience=Patience(
+            hold=settings.hold, unseen=settings.unseen_wait, begun=settings.begun_wait
+        ),
+    )
+
+
+def prefetch_of(settings: NmiSettings) -> PrefetchPolicy:
+    """Return what is fetched before pods ask."""
+    return PrefetchPolicy(
+        choice=settings.prefetch,
+        cloud=settings.cloud,
+        authorization=Authorization(settings.authorization),
+        rules=rules_of(settings),
+    )
+
+
+def scope_of(settings: NmiSettings) -> Scope:
+    """Return what is watched."""
+    return Scope(node=settings.node, records=settings.standard, labelled=settings.only_own_records)
+
+
+def delegation_of(settings: NmiSettings) -> Delegation:
+    """Return who may ask in a pod's name."""
+    root = settings.host_token == "root"  # noqa: S105 - a choice
+    return Delegation(callers=settings.host_token_callers, root=root)
+
+
+def route_policy_of(settings: NmiSettings) -> RoutePolicy:
+    """Return which paths are open, and how errors are told."""
+    allowed = [
+        path
+        for path in settings.metadata_allow
+        if not (settings.block_instance_metadata and path.startswith("/metadata/instance"))
+    ]
+    return RoutePolicy(
+        allow=AllowList(allowed),
+        header_required=settings.metadata_header_required,
+        retry_after_header=settings.retry_after_header,
+    )
+
+
+def warn_of(compat: Compat) -> None:
+    """Say at the start which of the old rules are on: each opens something."""
+    for switch in fields(compat):
+        if getattr(compat, switch.name):
+            _log.warning(
+                "--compat-%s is on: see docs/reference/compatibility.md for what it opens",
+                switch.name.replace("_", "-"),
+            )
