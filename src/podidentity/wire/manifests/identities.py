@@ -157,7 +157,7 @@ def _federation(spec: Fields) -> Federation:
     if not isinstance(value, dict):
         raise wrong("federation", "an object", value)
     subject, audience = value.get("subject") or Subject.POD, value.get("audience") or ""
-    if subject not in set(Subject):
+    if not isinstance(subject, str) or subject not in set(Subject):
         raise wrong("federation.subject", "pod or identity", subject)
     if not isinstance(audience, str) or len(audience) > 600:
         raise wrong("federation.audience", "a string of at most 600 characters", audience)

@@ -138,8 +138,10 @@ def _either(value: object) -> ClientId | ResourceId:
 def _assigned(found: Custom) -> AzureAssignedIdentity:
     spec, status = found.spec, found.status
     identity = _reference(spec, "azureIdentityRef")
-    state = status.get("status") or Assignment.ASSIGNED  # as releases before 1.6 left it
-    if state not in set(Assignment):
+    state = field(status, "status")
+    if state is None or state == "":
+        state = Assignment.ASSIGNED  # as releases before 1.6 left it
+    if not isinstance(state, str) or state not in set(Assignment):
         raise Unusable(f"status.status must be Created, Assigned or Unassigned, not {state!r:.80}")
     return AzureAssignedIdentity(
         ref=found.ref,
@@ -152,7 +154,7 @@ def _assigned(found: Custom) -> AzureAssignedIdentity:
 
 def _reference(spec: Fields, name: str) -> ObjectRef:
     """Return the name of the object of which the record carries a copy."""
-    copy = field(spec, name)
+    copy = field(spec, name) or spec.get(name.lower())
     meta = copy.get("metadata") if isinstance(copy, dict) else None
     if not isinstance(meta, dict):
         raise Unusable(f"spec.{name}.metadata is missing")

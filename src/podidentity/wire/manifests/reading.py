@@ -40,6 +40,7 @@ class _Custom(msgspec.Struct):
     metadata: Meta
     spec: Any = None
     status: Any = None
+    old_status: Any = msgspec.field(name="Status", default=None)
 
 
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -66,7 +67,8 @@ def parse(raw: Raw, kind: str, build: Callable[[Custom], _T]) -> _T | Malformed:
         raise ValueError(f"not an {kind}: {error}") from error
     meta = found.metadata
     ref = ObjectRef(meta.namespace, meta.name)
-    status = found.status if isinstance(found.status, dict) else {}
+    told = found.status or found.old_status
+    status = told if isinstance(told, dict) else {}
     try:
         return build(Custom(ref, meta.annotations or {}, _spec(found.spec), status))
     except Unusable as error:
