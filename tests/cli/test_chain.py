@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli.chain import Explanation, Fact, Node, State, follow
+from podidentity.cli.chain import Explanation, Fact, State
 from podidentity.cli.explain import as_data, shown
 from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
-from podidentity.core.matching import match
+from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
@@ -17,59 +14,19 @@ from podidentity.core.resources import (
     IdentityType,
     Malformed,
     Phase,
-    Pod,
 )
-from tests.cli.scripted import CLIENT, IDENTITY
-
-POD = Pod(
-    ref=ObjectRef("shop", "orders-0"),
-    uid="u",
-    node="node-0",
-    labels={BINDING_LABEL: "orders"},
+from tests.cli.explaining import (
+    ATTACHED,
+    BINDING,
+    BROKEN,
+    GOOD,
+    POD,
+    READY,
+    chain,
+    explained,
+    pod,
 )
-GOOD = AzureIdentity(
-    ref=ObjectRef("shop", "orders"),
-    type=IdentityType.USER_ASSIGNED,
-    client_id=ClientId.parse(CLIENT),
-    resource_id=ResourceId.parse(IDENTITY),
-)
-BINDING = AzureIdentityBinding(
-    ref=ObjectRef("shop", "orders-binding"), identity="orders", selector="orders"
-)
-ATTACHED = Fact(State.HOLDS, "attached to scale set pool")
-READY = Fact(State.HOLDS, "nmi-x is ready on node node-0")
-
-
-def explained(
-    pod: Pod = POD,
-    *objects: AzureIdentity | AzureIdentityBinding | Malformed,
-    attached: Fact = ATTACHED,
-    nmi: Fact = READY,
-) -> Explanation:
-    cluster = WatchedCluster.of(
-        SystemClock(),
-        pods=[pod],
-        identities=[
-            each
-            for each in objects
-            if isinstance(each, AzureIdentity)
-            or (isinstance(each, Malformed) and each.kind == "AzureIdentity")
-        ],
-        bindings=[
-            each
-            for each in objects
-            if isinstance(each, AzureIdentityBinding)
-            or (isinstance(each, Malformed) and each.kind == "AzureIdentityBinding")
-        ],
-    )
-    matched = match(pod, cluster)
-    usable = matched.entitlements
-    node = Node(attached={each.identity.ref: attached for each in usable}, nmi=nmi)
-    return follow(matched, node)
-
-
-def chain(explanation: Explanation) -> list[tuple[str, str]]:
-    return [(link.name, link.state.value) for link in explanation.links]
+from tests.cli.scripted import CLIENT
 
 
 def test_a_whole_chain_entitles() -> None:
@@ -79,6 +36,7 @@ def test_a_whole_chain_entitles() -> None:
         ("pod", "ok"),
         ("binding", "ok"),
         ("identity", "ok"),
+        ("permission", "ok"),
         ("machine", "ok"),
         ("nmi", "ok"),
     ]
@@ -86,16 +44,6 @@ def test_a_whole_chain_entitles() -> None:
     data = as_data(explanation)
     assert (data["entitled"], data["reason"], data["message"]) == (True, "", "")
     assert data["identities"] == [{"name": "orders", "clientID": CLIENT}]
-
-
-def pod(**changed: object) -> Pod:
-    known: dict[str, object] = {
-        "ref": POD.ref,
-        "uid": POD.uid,
-        "node": POD.node,
-        "labels": POD.labels,
-    }
-    return Pod(**{**known, **changed})  # type: ignore[arg-type]
 
 
 ELSEWHERE = AzureIdentityBinding(
@@ -113,7 +61,6 @@ PRINCIPAL = AzureIdentity(
         tenant=Tenant.parse("contoso.com"), authority=Authority.parse("https://evil.example")
     ),
 )
-BROKEN = "no"
 
 
 # What breaks → where the chain ends, the reason, and words that say it.

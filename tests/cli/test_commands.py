@@ -376,6 +376,7 @@ def test_explain_follows_the_chain_of_a_pod(world: World, ns: str, podidentity: 
         "pod",
         "binding",
         "identity",
+        "permission",
         "machine",
         "nmi",
     ]

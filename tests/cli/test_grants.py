@@ -187,6 +187,23 @@ def bindings(world: World, client: str) -> list[Any]:
     return [each for each in found if each["roleRef"]["name"] == f"podidentity-use-{client}"]
 
 
+def test_explain_ends_at_a_permission_that_is_missing(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    add(podidentity, ns, client, "orders", "--no-grant")
+    world.pod(ns, "a", {"aadpodidbinding": "orders"})
+    ran = podidentity("explain", "pod", f"{ns}/a")
+    assert ran.code == 1
+    assert f"service account {ns}/default may not use {client}" in ran.out
+    assert f"podidentity grant --namespace {ns} --identity {client}" in ran.out
+    podidentity("grant", "-n", ns, "--identity", client)
+    assert (
+        f"service account {ns}/default may use {client}"
+        in podidentity("explain", "pod", f"{ns}/a").out
+    )
+    podidentity("revoke", "-n", ns, "--identity", client)
+
+
 def test_list_shows_whose_pods_may_use_an_identity(ns: str, client: str, podidentity: Run) -> None:
     def listed() -> Any:
         (found,) = json.loads(podidentity("list", "-n", ns, "-o", "json").out)["identities"]

@@ -1,7 +1,7 @@
-"""The chain label → binding → identity → machine → NMI, and where it ends: what `explain` says.
+"""The chain label → binding → identity → permission → machine → NMI, and where it ends.
 
-The first three links are those of `core.matching`, in its words. The last two are facts of the
-pod's node, which nobody but an operator sees: is the identity on its machine, is its NMI ready.
+The first four links are those of `core.deciding`, in its words. The last two are facts of the pod's
+node, which nobody but an operator sees: is the identity on its machine, is its NMI ready.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.entitlements import Entitlement, Match
+from podidentity.core.deciding import Decision
+from podidentity.core.entitlements import Basis, Entitlement, Match
 from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import Use, uses_of
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import BINDING_LABEL
+from podidentity.core.resources import BINDING_LABEL, IdentityType
 
 
 class State(StrEnum):
@@ -35,7 +37,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known of a machine or of NMI, and where from."""
+    """What is known of a permission, a machine or NMI, and where from."""
 
     state: State
     text: str
@@ -46,8 +48,12 @@ class Node:
     """What is known of the pod's node."""
 
     attached: Mapping[ObjectRef, Fact]
-    """For each AzureIdentity that the pod may use: is it on the node's machine?"""
+    """For each AzureIdentity of a managed identity that is bound: is it on the node's machine?"""
     nmi: Fact
+
+
+Permissions = Mapping[Use, Fact]
+"""What is known of each permission that the pod needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,35 +85,67 @@ _LINK_OF = {
     Reason.NO_LABEL: "pod",
     Reason.HOST_NETWORK: "pod",
     Reason.POD_ENDED: "pod",
+    Reason.EXCEPTION_IGNORED: "exception",
+    Reason.NO_TENANT: "service account",
     Reason.NO_BINDING: "binding",
     Reason.OTHER_NAMESPACE: "binding",
     Reason.MALFORMED_BINDING: "binding",
 }
 
 
-def follow(match: Match, node: Node) -> Explanation:
-    """Return the chain of `match.pod`."""
-    usable, refusals = match.entitlements, match.refusals
+def follow(match: Match, decision: Decision, permissions: Permissions, node: Node) -> Explanation:
+    """Return the chain of `match.pod`; `decision` is that on a request that names no identity."""
+    bound, refusals = match.entitlements, match.refusals
     links = [_pod(match, refusals)]
+    if match.exception:
+        text = f"AzurePodIdentityException {match.exception.ref}: the node's IMDS answers"
+        links.append(Link("exception", State.HOLDS, text))
     links += [
         Link("binding", State.HOLDS, f"{each.ref}, selector {each.selector!r}")
         for each in match.bindings
     ]
-    links += [Link("identity", State.HOLDS, _identity(each)) for each in usable]
+    links += [Link(_source(each), State.HOLDS, _identity(each)) for each in bound]
     links += [
         Link(_LINK_OF.get(each.reason, "identity"), State.BROKEN, each.message)
         for each in refusals
         if _LINK_OF.get(each.reason) != "pod"
     ]
-    if usable:
-        links += [_machine(each, node) for each in usable]
+    links += _permissions(match, permissions)
+    links += [
+        Link("assignment", State.BROKEN, each.awaited.message) for each in bound if each.awaited
+    ]
+    if bound:
+        links += [_machine(each, node) for each in bound if on_machine(each)]
+    if bound or match.exception:
         links.append(Link("nmi", node.nmi.state, node.nmi.text))
     return Explanation(
         pod=match.pod.ref,
         links=tuple(links),
-        entitlements=usable,
-        refusal=None if usable else refusals[0],
+        entitlements=tuple(each for each in bound if _usable(match, each, permissions)),
+        refusal=decision.refusal,
     )
+
+
+def on_machine(entitlement: Entitlement) -> bool:
+    """Whether the identity is one that must be attached to the node's machine."""
+    identity = entitlement.identity
+    return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
+
+
+def _permissions(match: Match, permissions: Permissions) -> list[Link]:
+    """Return a link for each permission, once however many identities need it."""
+    uses = dict.fromkeys(use for each in match.entitlements for use in uses_of(match.pod, each))
+    return [Link("permission", permissions[use].state, permissions[use].text) for use in uses]
+
+
+def _usable(match: Match, entitlement: Entitlement, permissions: Permissions) -> bool:
+    uses = uses_of(match.pod, entitlement)
+    permitted = all(permissions[use].state is not State.BROKEN for use in uses)
+    return permitted and entitlement.awaited is None
+
+
+def _source(entitlement: Entitlement) -> str:
+    return "service account" if entitlement.basis is Basis.SERVICE_ACCOUNT else "identity"
 
 
 def _pod(match: Match, refusals: Sequence[Refusal]) -> Link:
@@ -116,13 +154,16 @@ def _pod(match: Match, refusals: Sequence[Refusal]) -> Link:
             return Link("pod", State.BROKEN, each.message)
     pod = match.pod
     where = f"on node {pod.node}" if pod.node else "on no node yet"
-    return Link("pod", State.HOLDS, f"{pod.ref} {where}, label {BINDING_LABEL}={pod.selector}")
+    label = f"label {BINDING_LABEL}={pod.selector}" if pod.selector else "no binding label"
+    return Link("pod", State.HOLDS, f"{pod.ref} {where}, {label}")
 
 
 def _identity(entitlement: Entitlement) -> str:
     identity = entitlement.identity
     known = [f"client id {identity.client_id}"] if identity.client_id else []
     known += [str(identity.resource_id)] if identity.resource_id else []
+    known += ["the machine's own identity"] if identity.system_assigned else []
+    known += [f"type {identity.type.value}"] if identity.type.value else []
     return ", ".join([str(identity.ref), *known])
 
 

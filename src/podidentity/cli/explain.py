@@ -6,27 +6,29 @@ identity is on the node's machine, and whether NMI itself is ready there.
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli import record
-from podidentity.cli.chain import Explanation, follow
+from podidentity.adapters.kube import Kube
+from podidentity.cli.chain import Explanation, State, follow
+from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.node_facts import node_of
 from podidentity.cli.objects import find
 from podidentity.cli.output import FORMATS, data, output_option, table
 from podidentity.cli.parameters import PodRef
+from podidentity.cli.permission_facts import permissions_of
+from podidentity.cli.surroundings import surroundings
 from podidentity.cli.wording import examples
+from podidentity.core.deciding import decide
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS, Page
-from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.core.tokens import TokenRequest
+from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod
+
+_ANY = TokenRequest(resource="")
+"""A request that names no identity."""
 
 
 @click.group(epilog=examples("podidentity explain pod shop/orders-0"))
@@ -47,7 +49,7 @@ def explain() -> None:
 @cluster_options
 @click.pass_context
 def pod(ctx: click.Context, /, *, target: Target, ref: ObjectRef, ask: bool, output: str) -> None:
-    """Follow the chain label → binding → identity → machine → NMI of a pod.
+    """Follow the chain label → binding → identity → permission → machine → NMI of a pod.
 
     Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
     """
@@ -67,7 +69,7 @@ def as_data(explanation: Explanation) -> dict[str, object]:
         "message": message,
         "nextStep": refusal.next_step if refusal else "",
         "identities": [
-            {"name": each.identity.ref.name, "clientID": str(each.identity.client_id)}
+            {"name": each.identity.ref.name, "clientID": str(each.identity.client_id or "")}
             for each in explanation.entitlements
         ],
         "chain": [
@@ -87,6 +89,8 @@ def shown(explanation: Explanation) -> str:
     if obstacle:
         return f"{chain}\n\nNo token: the rules allow it, but see {obstacle.name!r} above."
     names = ", ".join(each.identity.ref.name for each in explanation.entitlements)
+    if not names:
+        return f"{chain}\n\nThe pod may use what is on the node's machine."
     return f"{chain}\n\nThe pod may use: {names}."
 
 
@@ -94,26 +98,10 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
     if await find(kube, PODS, *ref) is None:
         raise Failed(f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them.")
     found = parse_pod(await kube.get(PODS.path(*ref)))
-    identities = await kube.list_all(AZURE_IDENTITIES.path(ref.namespace))
-    cluster = WatchedCluster.of(
-        SystemClock(),
-        pods=[found],
-        identities=map(parse_identity, identities.items),
-        bindings=map(parse_binding, (await _bindings(kube, ref.namespace)).items),
-    )
-    matched = match(found, cluster)
-    records = {
-        ObjectRef(ref.namespace, each["metadata"]["name"]): record.read(each)
-        for each in (json.loads(bytes(item)) for item in identities.items)
-    }
-    return follow(matched, await node_of(kube, found, matched.entitlements, records, ask))
-
-
-async def _bindings(kube: Kube, namespace: str) -> Page:
-    """Return all bindings, since one of another namespace may be the reason; or what is allowed."""
-    try:
-        return await kube.list_all(AZURE_IDENTITY_BINDINGS.path())
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return await kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace))
+    known = await surroundings(kube, found)
+    choices = await choices_of_nmi(kube)
+    matched = match(found, known.cluster, choices.rules)
+    permissions = await permissions_of(kube, matched, choices.authorization)
+    decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
+    node = await node_of(kube, found, matched.entitlements, known.records, ask)
+    return follow(matched, decision, permissions, node)

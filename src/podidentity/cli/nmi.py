@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -172,20 +173,24 @@ _OPERATION_MODES = ("standard", "managed")
 @entra_flags
 @old_flags
 @click.version_option(None, "--version", package_name="podidentity")
-def nmi(operation_mode: str, force_namespaced: bool, verbosity: int, **given: Any) -> None:  # noqa: ANN401 - parsed by click
+def nmi(**given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.
 
     It leads pods' requests for 169.254.169.254 here, proves whose they are, and answers with the
     tokens of exactly the identities that the pod's namespace was given.
     """
-    mode = operation_mode.lower()
+    _serve(settings_from(given))
+
+
+def settings_from(given: Mapping[str, Any]) -> NmiSettings:
+    """Return the settings that the parsed flags stand for; raise click.UsageError."""
+    rest = dict(given)
+    mode, verbose = rest.pop("operation_mode").lower(), rest.pop("verbosity") >= 4
     if mode not in _OPERATION_MODES:
-        raise click.UsageError(
-            f"--operation-mode must be standard or managed, not {operation_mode!r}."
-        )
-    given = rules_settings(given, standard=mode == "standard", namespaced=force_namespaced)
-    settings = _settings(given, verbose=verbosity >= 4)
-    _serve(settings)
+        raise click.UsageError(f"--operation-mode must be standard or managed, not {mode!r}.")
+    namespaced = rest.pop("force_namespaced")
+    rest = rules_settings(rest, standard=mode == "standard", namespaced=namespaced)
+    return _settings(rest, verbose=verbose)
 
 
 def _settings(given: dict[str, Any], *, verbose: bool) -> NmiSettings:

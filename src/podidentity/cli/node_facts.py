@@ -8,7 +8,7 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli import azure_access
 from podidentity.cli.azure_access import asking, host_name
-from podidentity.cli.chain import Fact, Node, State
+from podidentity.cli.chain import Fact, Node, State, on_machine
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
 from podidentity.core.entitlements import Entitlement
@@ -25,10 +25,12 @@ async def node_of(
     kube: Kube, pod: Pod, entitlements: Sequence[Entitlement], records: Records, ask: bool
 ) -> Node:
     """Return what is known of the node of `pod`; `ask`: ask Azure, too."""
-    identities = [each.identity for each in entitlements]
-    if not identities or not pod.node:
+    identities = [each.identity for each in entitlements if on_machine(each)]
+    if not pod.node:
         unknown = Fact(State.UNKNOWN, "the pod is on no node yet")
         return Node(attached={each.ref: unknown for each in identities}, nmi=unknown)
+    if not identities:
+        return Node(attached={}, nmi=await _nmi(kube, pod.node))
     host = await _host(kube, pod.node)
     attached: dict[ObjectRef, Fact] = {}
     for identity in identities:
