@@ -14,6 +14,7 @@ from typing import Protocol
 from podidentity.core.errors import InvalidRequest, PodIdentityError
 from podidentity.core.ports import Clock
 from podidentity.nmi.answers import Answer, answer, host_answer
+from podidentity.nmi.express import Express
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.http import Request, Response
 from podidentity.nmi.outcomes import Asked
@@ -81,13 +82,16 @@ class Routes:
         clock: Clock,
         policy: RoutePolicy,
         record: Record,
+        express: Express | None = None,
     ) -> None:
+        """`express` None: each request is decided."""
         self._service = service
         self._host = host
         self._metadata = metadata
         self._clock = clock
         self._policy = policy
         self._record = record
+        self._express = express
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer; have it recorded."""
@@ -112,6 +116,10 @@ class Routes:
             self._record.other(request.caller, target.route, CLIENT_LEFT, left, begun)
             raise
 
+    def at_once(self, request: Request) -> bytes | None:
+        """Return the rendered answer of what was answered a moment ago."""
+        return self._express.answer(request) if self._express else None
+
     def _check_headers(self, request: Request, route: Route) -> None:
         if "x-forwarded-for" in request.headers:
             raise InvalidRequest(_FORWARDED)
@@ -124,11 +132,17 @@ class Routes:
     async def _token(self, request: Request, target: Target, begun: float) -> Response:
         asked = Asked(request.caller, parse_request(target.query))
         self._record.must_be_possible()
+        mark = self._express.mark() if self._express else None
         outcome = await self._service.answer(request.caller, asked.request)
         if outcome.token is not None:
-            body = render_answer(outcome.token, asked.request.resource, self._clock.time())
+            now = self._clock.time()
+            response = Response(
+                HTTPStatus.OK, render_answer(outcome.token, asked.request.resource, now)
+            )
             self._record.token(asked, outcome, HTTPStatus.OK, begun)
-            return Response(HTTPStatus.OK, body)
+            if self._express and mark:
+                self._express.keep(request, asked, outcome, response, now, mark)
+            return response
         assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
         told = answer(outcome.error, retry_after_header=self._policy.retry_after_header)
         self._record.token(asked, outcome, told.status, begun)

@@ -1,0 +1,165 @@
+"""What was answered a moment ago, answered again: the hot path of a node whose pods are busy.
+
+An answer is kept with all that it depends on, and given again, byte for byte, only while none of
+that has changed:
+
+* the cluster as watched and the permissions: one change of either, and everything is forgotten;
+* the token: fresh, and neither dropped nor replaced (`Kept`);
+* the connection: proved to be the same pod's, from the same address;
+* the request: the same target, byte for byte, GET, with IMDS's header and without a proxy's;
+* the second on the clock, because the answer says in how many of them the token expires.
+
+So this is never another way to a token, only a shorter one: once a second at least each is decided
+anew where all are decided (`service`), and that is also what keeps token and permission in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from podidentity.core.errors import NotReady
+from podidentity.core.ports import Clock, Cluster, Origin, Permissions
+from podidentity.core.tokens import AccessToken, Grant
+from podidentity.nmi.http import Request, Response, render
+from podidentity.nmi.outcomes import Asked, Caller, Outcome
+from podidentity.nmi.record import Given, Record
+
+ROOM = 4096
+"""Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""
+
+
+class Kept(Protocol):
+    """A token of the cache; it says itself how long it may be given."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+    @property
+    def fresh_until(self) -> float:
+        """Monotonic seconds; in the past once it was dropped or replaced."""
+
+    @property
+    def fresh_until_time(self) -> float:
+        """The same in seconds since 1970."""
+
+
+Cached = Callable[[Grant, str], Kept | None]
+"""Looks a token for a grant and an audience up, without waiting."""
+Mark = tuple[int, int]
+"""The state of cluster and permissions."""
+
+
+class _Answer(NamedTuple):
+    """An answer, and what it depends on."""
+
+    uid: str
+    """Of the pod."""
+    second: int
+    """Since 1970."""
+    kept: Kept
+    response: Response
+    rendered: bytes
+    given: Given
+
+
+class Express:
+    """Answers again what `keep` was told, at once."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        permissions: Permissions | None,
+        prove: Callable[[Caller], str],
+        cached: Cached,
+        record: Record,
+        clock: Clock,
+    ) -> None:
+        """`prove` returns the uid of a connection's pod, "" where that cannot be said at once."""
+        self._cluster = cluster
+        self._permissions = permissions
+        self._prove = prove
+        self._cached = cached
+        self._record = record
+        self._time, self._monotonic = clock.time, clock.monotonic
+        self._mark: Mark = (-1, -1)
+        self._answers: dict[tuple[str, bytes], _Answer] = {}
+
+    def mark(self) -> Mark:
+        """Return the state of what decides; to be taken before a decision begins."""
+        permissions = self._permissions
+        return self._cluster.revision, permissions.revision if permissions else 0
+
+    def answer(self, request: Request) -> bytes | None:
+        """Return the rendered answer; None where the request must be decided."""
+        caller = request.caller
+        found = self._answers.get((caller.address, request.raw_target))
+        if found is None or request.method != "GET" or not is_plain(request.fields):
+            return None
+        begun, now = self._monotonic(), self._time()
+        if not self._holds(found, begun, now):
+            return None
+        if (caller.proven or self._prove(caller)) != found.uid:
+            return None
+        found.given.note(now, self._monotonic() - begun)
+        return found.rendered if request.keep_alive else render(found.response, stays=False)
+
+    def _holds(self, found: _Answer, monotonic: float, time: float) -> bool:
+        if self._mark != self.mark():
+            self._answers.clear()
+            return False
+        try:
+            self._record.must_be_possible()
+        except NotReady:
+            return False
+        kept = found.kept
+        return (
+            int(time) == found.second
+            and monotonic < kept.fresh_until
+            and time < kept.fresh_until_time
+        )
+
+    def keep(  # noqa: PLR0917 - what came, what it led to, what was sent
+        self,
+        request: Request,
+        asked: Asked,
+        outcome: Outcome,
+        response: Response,
+        now: float,
+        mark: Mark,
+    ) -> None:
+        """Give `response`, made at `now` by a decision begun at `mark`, again, where it may be."""
+        if outcome.origin is not Origin.CACHE or outcome.grant is None:
+            return
+        if not request.caller.proven or mark != self.mark():
+            return
+        kept = self._cached(outcome.grant, asked.request.resource)
+        if kept is None or kept.token is not outcome.token:
+            return
+        if mark != self._mark or len(self._answers) >= ROOM:
+            self._answers.clear()
+            self._mark = mark
+        self._answers[request.caller.address, request.raw_target] = _Answer(
+            uid=request.caller.proven,
+            second=int(now),
+            kept=kept,
+            response=response,
+            rendered=render(response, stays=True),
+            given=self._record.given(asked, outcome),
+        )
+
+
+def is_plain(fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a request has `Metadata: true`, once, and did not come through a proxy."""
+    told = False
+    for name, value in fields:
+        # By their length first: most headers are of no concern.
+        if len(name) == len(b"metadata") and name.lower() == b"metadata":
+            if told or value.strip().lower() != b"true":
+                return False
+            told = True
+        elif len(name) == len(b"x-forwarded-for") and name.lower() == b"x-forwarded-for":
+            return False
+    return told

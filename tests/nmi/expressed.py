@@ -1,0 +1,160 @@
+"""The agent's routes over fakes and the real cache, with the hot path, and what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.delegation import Delegation
+from podidentity.core.ids import ClientId
+from podidentity.core.resources import BINDING_LABEL, Phase
+from podidentity.nmi.express import Express
+from podidentity.nmi.host import HostTokenService
+from podidentity.nmi.http import Request, render
+from podidentity.nmi.outcomes import Caller
+from podidentity.nmi.patience import Patience
+from podidentity.nmi.routes import RoutePolicy, Routes
+from podidentity.nmi.service import Policy, TokenService
+from podidentity.wire.metadata import AllowList
+from tests.fakes import (
+    ADDRESS,
+    OTHER_CLIENT,
+    FakeAttestor,
+    FakeClock,
+    FakePermissions,
+    FakeTokenSource,
+    binding,
+    cluster,
+    identity,
+    pod,
+)
+from tests.nmi.agents import FakeMetadata
+from tests.nmi.recorded import Recorded
+
+TOKEN = b"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
+PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
+
+
+class World:
+    """The agent's routes over fakes and the real cache, with and without the hot path."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.cluster = cluster(self.clock, pod(), identity(), binding())
+        self.permissions, self.attestor = FakePermissions(), FakeAttestor()
+        self.attestor.uid = pod().uid
+        self.source = FakeTokenSource(life=4)
+        self.source.now = self.clock.time
+        self.tokens = TokenCache(self.source, self.clock)
+        self.record = Recorded(self.clock)
+        service = TokenService(
+            cluster=self.cluster,
+            tokens=self.tokens,
+            permissions=self.permissions,
+            attestor=self.attestor,
+            clock=self.clock,
+            policy=Policy(patience=Patience(hold=0)),
+        )
+        self.express = Express(
+            cluster=self.cluster,
+            permissions=self.permissions,
+            prove=service.prove,
+            cached=self.tokens.cached,
+            record=self.record.record,
+            clock=self.clock,
+        )
+        host = HostTokenService(
+            service,
+            cluster=self.cluster,
+            attestor=self.attestor,
+            clock=self.clock,
+            delegation=Delegation(),
+        )
+        self.routes = Routes(
+            service,
+            host,
+            FakeMetadata(),
+            clock=self.clock,
+            policy=RoutePolicy(allow=AllowList()),
+            record=self.record.record,
+            express=self.express,
+        )
+        self.caller = Caller(ADDRESS, 1)
+
+    def request(self, target: bytes = TOKEN, **more: Any) -> Request:
+        fields: dict[str, Any] = {"method": "GET", "fields": PLAIN} | more
+        return Request(self.caller, raw_target=target, **fields)
+
+    async def decide(self, request: Request) -> bytes:
+        """Return the answer of a decision; whoever waits for something waits in vain."""
+        deciding = asyncio.ensure_future(self.routes(request))
+        while not deciding.done():
+            sleeping = asyncio.ensure_future(self.clock.somebody_sleeps())
+            await asyncio.wait({deciding, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            sleeping.cancel()
+            if not deciding.done():
+                self.clock.advance(2)
+        return render(deciding.result(), stays=request.keep_alive)
+
+    async def warm(self) -> bytes:
+        """Ask until it is kept; return the answer."""
+        await self.decide(self.request())
+        return await self.decide(self.request())
+
+
+def remove_pod(world: World) -> None:
+    world.cluster.remove_pod(pod().ref)
+
+
+def relabel(world: World) -> None:
+    world.cluster.put_pod(pod(labels={BINDING_LABEL: "other"}))
+
+
+def end_pod(world: World) -> None:
+    world.cluster.put_pod(pod(phase=Phase.SUCCEEDED))
+
+
+def address_to_another(world: World) -> None:
+    world.cluster.put_pod(pod(addresses=("10.244.0.99",)))
+    world.cluster.put_pod(pod("carts-0"))
+
+
+def remove_binding(world: World) -> None:
+    world.cluster.remove("AzureIdentityBinding", binding().ref)
+
+
+def remove_identity(world: World) -> None:
+    world.cluster.remove("AzureIdentity", identity().ref)
+
+
+def change_identity(world: World) -> None:
+    world.cluster.put(identity(client_id=ClientId.parse(OTHER_CLIENT)))
+
+
+def forbid(world: World) -> None:
+    world.permissions.allowed = dict.fromkeys(world.permissions.allowed, False)
+    world.permissions.default = False
+    world.permissions.revision += 1
+
+
+def restore(world: World) -> None:
+    world.cluster.remove_pod(pod("carts-0").ref)
+    world.cluster.put_pod(pod())
+    world.cluster.put(identity())
+    world.cluster.put(binding())
+    world.permissions.allowed, world.permissions.default = {}, True
+    world.permissions.revision += 1
+
+
+TAKEN_AWAY: list[Callable[[World], None]] = [
+    remove_pod,
+    relabel,
+    end_pod,
+    address_to_another,
+    remove_binding,
+    remove_identity,
+    forbid,
+]
+CHANGES = [*TAKEN_AWAY, change_identity, restore, restore]

@@ -1,0 +1,154 @@
+"""What was answered a moment ago: again while nothing has changed, and never otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podidentity.core.ports import Verdict
+from podidentity.nmi.express import is_plain
+from podidentity.nmi.outcomes import Caller
+from tests.fakes import ADDRESS, identity
+from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World
+
+TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
+FIELDS = (PLAIN, PLAIN[:1], [*PLAIN, (b"x-forwarded-for", b"10.0.0.1")], [*PLAIN, *PLAIN[1:]])
+
+
+async def test_what_was_answered_is_answered_again_byte_for_byte() -> None:
+    world = World()
+    assert world.express.answer(world.request()) is None
+    decided = await world.warm()
+    assert world.express.answer(world.request()) == decided
+
+
+async def test_it_leaves_the_same_records_as_a_decision() -> None:
+    world = World()
+    await world.warm()
+    assert world.express.answer(world.request())
+    for records in (world.record.lines, world.record.audit):
+        assert len(records) == 3
+        assert records[-1] == records[-2]
+
+
+@pytest.mark.parametrize("change", TAKEN_AWAY)
+async def test_what_is_taken_away_counts_at_the_next_request_of_a_kept_connection(
+    change: Callable[[World], None],
+) -> None:
+    world = World()
+    await world.warm()
+    change(world)
+    assert world.express.answer(world.request()) is None
+    assert b"access_token" not in await world.decide(world.request())
+    assert world.express.answer(world.request()) is None
+
+
+async def test_a_token_that_was_dropped_is_not_given_again() -> None:
+    world = World()
+    await world.warm()
+    world.tokens.changed(identity().ref)
+    assert world.express.answer(world.request()), "it stands as it was"
+    other = World()
+    await other.warm()
+    other.source.unread = True
+    other.tokens.changed(identity().ref)
+    assert other.express.answer(other.request()) is None
+
+
+async def test_each_second_decides_anew_so_that_it_never_lies_about_the_expiry() -> None:
+    world = World()
+    await world.warm()
+    world.clock.advance(0.9)
+    assert world.express.answer(world.request())
+    world.clock.advance(0.1)
+    assert world.express.answer(world.request()) is None
+
+
+async def test_a_new_connection_is_proved_before_it_is_answered() -> None:
+    world = World()
+    decided = await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    assert world.express.answer(world.request()) == decided
+    assert world.attestor.asked[-1][1] == 2
+    world.caller = Caller(ADDRESS, 3)
+    world.attestor.verdict = Verdict.FORGED
+    assert world.express.answer(world.request()) is None
+
+
+async def test_a_neighbour_with_the_same_address_gets_nothing_of_it() -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    world.attestor.uid = "uid-of-another"
+    assert world.express.answer(world.request()) is None
+
+
+async def test_a_connection_that_shall_not_be_kept_is_told_so() -> None:
+    world = World()
+    await world.warm()
+    answer = world.express.answer(world.request(keep_alive=False))
+    assert answer
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("fields", FIELDS[1:])
+async def test_a_request_with_other_headers_is_decided(fields: list[tuple[bytes, bytes]]) -> None:
+    world = World()
+    await world.warm()
+    assert world.express.answer(world.request(fields=fields)) is None
+
+
+def test_only_the_header_itself_once_and_true_is_plain() -> None:
+    assert is_plain([(b"METADATA", b" True ")])
+    assert not is_plain([(b"Metadata", b"false")])
+    assert not is_plain([(b"Metadatb", b"true")])
+    assert not is_plain([(b"Metadata", b"true"), (b"X-FORWARDED-FOR", b"")])
+
+
+Step = Callable[[World], None] | float | tuple[bytes, list[tuple[bytes, bytes]], str]
+_STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.just((TOKEN, PLAIN, "GET")),
+    st.just((TOKEN, PLAIN, "GET")),
+    st.tuples(st.sampled_from(TARGETS), st.sampled_from(FIELDS), st.sampled_from(["GET", "PUT"])),
+    st.sampled_from([0.3, 1.0, 1.9]),
+    st.sampled_from(CHANGES),
+)
+
+
+async def play(steps: list[Step]) -> int:
+    """Compare each answer at once with the decision; return how many there were."""
+    world, seen = World(), 0
+    for step in steps:
+        if isinstance(step, float):
+            world.clock.advance(step)
+        elif callable(step):
+            step(world)
+        else:
+            target, fields, method = step
+            request = world.request(target, fields=fields, method=method)
+            at_once = world.express.answer(request)
+            if at_once is not None:
+                seen += 1
+                assert at_once == await world.decide(replace(request))
+            else:
+                await world.decide(request)
+    await world.tokens.close()
+    return seen
+
+
+def test_it_never_answers_otherwise_than_a_decision_would() -> None:
+    seen = 0
+
+    @settings(max_examples=300)
+    @given(st.lists(_STEPS, min_size=5, max_size=40))
+    def property_(steps: list[Step]) -> None:
+        nonlocal seen
+        seen += asyncio.run(play(steps))
+
+    property_()
+    assert seen > 300, "the worlds were empty"
