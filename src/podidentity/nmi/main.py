@@ -24,9 +24,10 @@ from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
-from podidentity.nmi.debug import tokens_shown
+from podidentity.nmi.debug import permissions_shown, tokens_shown
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.events import PodEvents
+from podidentity.nmi.express import Express
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
 from podidentity.nmi.listener import Listener
@@ -87,6 +88,8 @@ async def _assemble(
     )
     stack.push_async_callback(kube.close)
     permissions = permissions_of(settings, kube, clock, stack)
+    if permissions is not None:
+        seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.record.events = events
     imds = _imds(settings, clock, stack)
@@ -114,7 +117,9 @@ async def _assemble(
         attestor=attestation.attestor,
         seen=seen,
     )
-    listener = await Listener.start(routes, settings.listen_address, settings.listen_port)
+    listener = await Listener.start(
+        routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
+    )
     stack.push_async_callback(listener.close, GRACE)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
@@ -176,8 +181,24 @@ def _routes(
         clock=clock,
         delegation=delegation_of(settings),
     )
-    open_ = route_policy_of(settings)
-    return Routes(service(policy), host, imds, clock=clock, policy=open_, record=seen.record)
+    of_pods = service(policy)
+    express = Express(
+        cluster=cluster,
+        permissions=permissions,
+        prove=of_pods.prove,
+        cached=tokens.cached,
+        record=seen.record,
+        clock=clock,
+    )
+    return Routes(
+        of_pods,
+        host,
+        imds,
+        clock=clock,
+        policy=route_policy_of(settings),
+        record=seen.record,
+        express=express,
+    )
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
