@@ -18,7 +18,7 @@ def daemon_set(*flags: str) -> Any:
 def test_the_manifest_as_it_is_chooses_the_strict_rules_but_for_its_namespaces() -> None:
     choices = chosen(daemon_set())
     assert choices.authorization is Authorization.RBAC
-    assert choices.rules.exception_namespaces == {"kube-system"}
+    assert choices.rules.exception_namespaces == frozenset({"kube-system"})
     assert not choices.rules.standard
     assert not choices.rules.cross_namespace
 

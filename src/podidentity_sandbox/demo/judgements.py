@@ -187,6 +187,28 @@ async def forged(_stage: Stage, ran: Ran) -> str:
         return f"403 {json.loads(got['body'])['error']}: its socket is not the neighbour's"
 
 
+async def not_permitted(_stage: Stage, ran: Ran) -> str:
+    """403, with the reason."""
+    body, (status,) = _answer(ran)
+    must(status == "403", f"status {status}, not 403: {body}")
+    must("access_token" not in body, "a token was handed out")
+    why = "may not use the identity"
+    must(why in body.get("error_description", ""), f"no reason: {body}")
+    return f"403 {body['error']}: nobody granted it to namespace tenant"
+
+
+async def only_one_is_permitted(_stage: Stage, ran: Ran) -> str:
+    """The same identity: granted to the one namespace, not to the other."""
+    exited(ran)
+    with expecting("not a list of identities"):
+        listed = {each["namespace"]: each for each in json.loads(ran.output)["identities"]}
+        mine, theirs = listed["tenant"], listed["identity-demo"]
+        must(mine["clientID"] == theirs["clientID"], "they name different identities")
+        must(theirs["permitted"] == ["*"], f"its owner is permitted {theirs['permitted']}")
+        must(mine["permitted"] == [], f"the tenant is permitted {mine['permitted']}")
+    return "one identity, two AzureIdentities; granted to its owner only"
+
+
 async def fails_closed(stage: Stage, ran: Ran) -> str:
     """No answer, neither by NMI nor by IMDS."""
     must("access_token" not in ran.output, "a token was handed out while NMI was away")
