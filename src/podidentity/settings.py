@@ -21,6 +21,10 @@ class Compat:
     """Secrets of other namespaces are read."""
     any_label_exceptions: bool = False
     """One label of an exception is enough, whatever its case."""
+    text_errors: bool = False
+    """Errors are plain text, with the old statuses."""
+    tenant_array: bool = False
+    """An identity with auxiliary tenants is answered with an array, a token a tenant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,8 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--compat-cross-namespace", {"compat": Compat(cross_namespace=True)}),
         ("--compat-foreign-secrets", {"compat": Compat(foreign_secrets=True)}),
         ("--compat-any-label-exceptions", {"compat": Compat(any_label_exceptions=True)}),
+        ("--compat-text-errors", {"compat": Compat(text_errors=True)}),
+        ("--compat-tenant-array", {"compat": Compat(tenant_array=True)}),
     ],
 )
 def test_a_flag_changes_its_setting_and_no_other(

@@ -101,8 +101,8 @@ def test_a_federated_identity_is_read_and_is_the_pods_own_unless_it_says_otherwi
 def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
     value: str, namespaced: bool
 ) -> None:
-    annotations = {"aadpodidentity.k8s.io/Behavior": value}
-    assert good(MSI, annotations=annotations).namespaced is namespaced
+    found = good(MSI, annotations={"aadpodidentity.k8s.io/Behavior": value})
+    assert found.namespaced is namespaced
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,6 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         ({"clientID": 7}, "spec.clientID must be a GUID in a string, not int"),
         (MSI | {"type": "0"}, "spec.type must be 0, 1, 2 or 3, not '0'"),
         (MSI | {"type": True}, "spec.type must be 0, 1, 2 or 3, not True"),
-        (MSI | {"type": 1.0}, "spec.type must be 0, 1, 2 or 3, not 1.0"),
-        (MSI | {"type": 4}, "spec.type must be 0, 1, 2 or 3, not 4"),
         (MSI | {"objectID": "y"}, "spec.objectID must be a GUID, not 'y'"),
         (
             MSI | {"resourceID": "system-assigned"},
@@ -132,7 +130,6 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
             SECRET | {"tenantID": "../x"},
             "spec.tenantID must be a GUID or a domain name, not '../x'",
         ),
-        (SECRET | {"tenantID": 7}, "spec.tenantID must be a GUID or a domain name, not int"),
         (
             SECRET | {"adEndpoint": "http://login.microsoftonline.com"},
             "spec.adEndpoint must be https://HOST/ and nothing more, not "
@@ -141,14 +138,17 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         (SECRET | {"adEndpoint": {}}, "spec.adEndpoint must be an https URL, not dict"),
         (MSI | {"type": 1, "tenantID": TENANT}, "spec.clientPassword is missing"),
         (SECRET | {"clientPassword": {}}, "spec.clientPassword.name is missing"),
-        (SECRET | {"clientPassword": {"name": 3}}, "spec.clientPassword.name is missing"),
+        (
+            SECRET | {"clientPassword": {"name": "a/../b"}},
+            "spec.clientPassword.name must be a name of Kubernetes, not 'a/../b'",
+        ),
         (
             SECRET | {"clientPassword": "s"},
             "spec.clientPassword must be an object with the name of a secret, not 's'",
         ),
         (
             SECRET | {"clientPassword": {"name": "s", "namespace": 3}},
-            "spec.clientPassword.namespace must be a string, not 3",
+            "spec.clientPassword.namespace must be a name of Kubernetes, not 3",
         ),
         (
             SECRET | {"auxiliaryTenantIDs": "contoso.example"},
@@ -192,7 +192,7 @@ def test_what_is_enormous_is_told_in_a_line_and_wrong(name: str) -> None:
 
 @pytest.mark.parametrize("field", ["resourceID", "via"])
 def test_a_bad_arm_id_makes_an_identity_unusable_though_its_client_id_is_good(field: str) -> None:
-    bad = {"resourceID": "/subscriptions/s"}
+    bad = {"resourceID": "/s"}
     spec = MSI | bad if field == "resourceID" else FEDERATED | {"federation": {"via": "/s"}}
     found = parse_identity(raw(spec))
     assert isinstance(found, Malformed)

@@ -22,6 +22,8 @@ _COMPAT = {
     "cross_namespace": "Bindings and identities of other namespaces count.",
     "foreign_secrets": "Secrets of other namespaces are read.",
     "any_label_exceptions": "One label of an AzurePodIdentityException is enough, in any case.",
+    "text_errors": "Errors are plain text, with the old statuses.",
+    "tenant_array": "Who has auxiliaryTenantIDs is answered with an array, a token a tenant.",
 }
 
 

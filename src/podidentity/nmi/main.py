@@ -175,7 +175,7 @@ def _routes(
 
     host = HostTokenService(
         # The provider cannot name one of several identities.
-        service(replace(policy, ambiguity=Ambiguity.WEIGHT)),
+        service(replace(policy, ambiguity=Ambiguity.WEIGHT, tenant_array=False)),
         cluster=cluster,
         attestor=attestor,
         clock=clock,

@@ -38,6 +38,8 @@ class Outcome:
     """How a request ended, for the answer and the log line; filled as far as it went."""
 
     token: AccessToken | None = None
+    others: tuple[AccessToken, ...] = ()
+    """Those of the identity's auxiliary tenants, where an old switch asks for them."""
     error: PodIdentityError | None = None
     pod: Pod | None = None
     identity: AzureIdentity | None = None

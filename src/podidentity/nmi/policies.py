@@ -43,6 +43,7 @@ def policy_of(settings: NmiSettings) -> Policy:
         patience=Patience(
             hold=settings.hold, unseen=settings.unseen_wait, begun=settings.begun_wait
         ),
+        tenant_array=settings.compat.tenant_array,
     )
 
 
@@ -78,6 +79,7 @@ def route_policy_of(settings: NmiSettings) -> RoutePolicy:
         allow=AllowList(allowed),
         header_required=settings.metadata_header_required,
         retry_after_header=settings.retry_after_header,
+        text_errors=settings.compat.text_errors,
     )
 
 

@@ -13,15 +13,22 @@ from typing import Protocol
 
 from podidentity.core.errors import InvalidRequest, PodIdentityError
 from podidentity.core.ports import Clock
+from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.answers import Answer, answer, host_answer
 from podidentity.nmi.express import Express
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.http import Request, Response
-from podidentity.nmi.outcomes import Asked
+from podidentity.nmi.old_answers import NO_HEADER, old_answer, old_response
+from podidentity.nmi.outcomes import Asked, Outcome
 from podidentity.nmi.record import CLIENT_LEFT, Record
 from podidentity.nmi.service import TokenService
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
-from podidentity.wire.imds_server import parse_request, render_answer, render_error
+from podidentity.wire.imds_server import (
+    parse_request,
+    render_answer,
+    render_answers,
+    render_error,
+)
 from podidentity.wire.metadata import AllowList, Route, Target, classify, without_user_data
 
 _REFUSED = {
@@ -34,7 +41,6 @@ _REFUSED = {
 _SHOWN = 200
 """Characters of a refused path that the log has."""
 _NOT_GET = Answer(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Only GET is allowed.")
-_NO_HEADER = "Required metadata header not specified"
 _FORWARDED = "X-Forwarded-For is not allowed: metadata is not served through a proxy"
 
 
@@ -68,6 +74,8 @@ class RoutePolicy:
     allow: AllowList
     header_required: bool = True
     retry_after_header: bool = False
+    text_errors: bool = False
+    """Errors as the archived project told them."""
 
 
 class Routes:
@@ -110,7 +118,7 @@ class Routes:
             return await self._token(request, target, begun)
         except PodIdentityError as error:
             why = type(error).__name__
-            return self._plain(request, target.route, begun, answer(error), reason=why)
+            return self._plain(request, target.route, begun, self._told(error), reason=why)
         except asyncio.CancelledError:
             left = "the client left before its answer"
             self._record.other(request.caller, target.route, CLIENT_LEFT, left, begun)
@@ -127,7 +135,7 @@ class Routes:
         # The CSI driver's provider sends none; that its own names are needed protects as well.
         required = self._policy.header_required and route is not Route.HOST_TOKEN
         if required and [value.lower() for value in values] != ["true"]:
-            raise InvalidRequest(_NO_HEADER)
+            raise InvalidRequest(NO_HEADER)
 
     async def _token(self, request: Request, target: Target, begun: float) -> Response:
         asked = Asked(request.caller, parse_request(target.query))
@@ -136,17 +144,15 @@ class Routes:
         outcome = await self._service.answer(request.caller, asked.request)
         if outcome.token is not None:
             now = self._clock.time()
-            response = Response(
-                HTTPStatus.OK, render_answer(outcome.token, asked.request.resource, now)
-            )
+            response = Response(HTTPStatus.OK, _body(outcome, asked.request.resource, now))
             self._record.token(asked, outcome, HTTPStatus.OK, begun)
-            if self._express and mark:
+            if self._express and mark and not outcome.others:
                 self._express.keep(request, asked, outcome, response, now, mark)
             return response
         assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
-        told = answer(outcome.error, retry_after_header=self._policy.retry_after_header)
+        told = self._told(outcome.error, asked.request)
         self._record.token(asked, outcome, told.status, begun)
-        return _response(told)
+        return self._response(told)
 
     async def _host_token(self, request: Request, target: Target, begun: float) -> Response:
         named = parse_pod_name(request.headers)
@@ -162,7 +168,7 @@ class Routes:
         assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
         told = host_answer(outcome.error)
         self._record.token(asked, outcome, told.status, begun)
-        return _response(told)
+        return self._response(told)
 
     async def _forward(self, request: Request, target: Target, begun: float) -> Response:
         accept = request.headers.get("accept", ["*/*"])[-1]
@@ -195,7 +201,23 @@ class Routes:
             path=path[:_SHOWN],
             reason=reason,
         )
-        return _response(told)
+        return self._response(told)
+
+    def _told(self, error: PodIdentityError, asked: TokenRequest | None = None) -> Answer:
+        policy = self._policy
+        if policy.text_errors:
+            return old_answer(error, asked, retry_after_header=policy.retry_after_header)
+        return answer(error, retry_after_header=policy.retry_after_header)
+
+    def _response(self, told: Answer) -> Response:
+        return old_response(told) if self._policy.text_errors else _response(told)
+
+
+def _body(outcome: Outcome, resource: str, now: float) -> bytes:
+    assert outcome.token is not None  # noqa: S101 - who asks has looked
+    if outcome.others:
+        return render_answers((outcome.token, *outcome.others), resource, now)
+    return render_answer(outcome.token, resource, now)
 
 
 def _response(told: Answer) -> Response:

@@ -9,7 +9,7 @@ uid. So a pod that died, a binding that went and a permission that was withdrawn
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from podidentity.core.deciding import Decision, decide
 from podidentity.core.entitlements import Entitlement, Match
@@ -22,10 +22,10 @@ from podidentity.core.errors import (
 )
 from podidentity.core.matching import match
 from podidentity.core.permission import Authorization, Use
-from podidentity.core.ports import Attestor, Clock, Cluster, Permissions, TokenSource
+from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Permissions, TokenSource
 from podidentity.core.resources import Pod
 from podidentity.core.selection import Ambiguity, granted
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.tokens import AccessToken, Grant, TokenRequest
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.callers import Callers
 from podidentity.nmi.outcomes import Caller, Outcome
@@ -44,6 +44,8 @@ class Policy:
     authorization: Authorization = Authorization.RBAC
     rules: Rules = STRICT
     patience: Patience = field(default_factory=Patience)
+    tenant_array: bool = False
+    """Fetch the tokens of all auxiliary tenants as well, as the archived project did."""
 
 
 class TokenService:
@@ -92,9 +94,8 @@ class TokenService:
             revision = self._revision()
             outcome.grant = grant = granted(entitlement, outcome.pod or pod, request)
             try:
-                token, origin = await self._tokens.fetch(
-                    grant, request.resource, bypass_cache=request.bypass_cache
-                )
+                token, origin = await self._fetch(grant, request)
+                others = [(await self._fetch(each, request))[0] for each in self._others(grant)]
             except NotYetKnown:
                 left = self._waits.hold_left(pod)
                 if left <= 0:
@@ -102,8 +103,18 @@ class TokenService:
                 await self._clock.sleep(min(RETRY_PAUSE, left))
                 continue
             if self._revision() == revision or self._stands(pod, request, entitlement):
-                outcome.token, outcome.origin = token, origin
+                outcome.token, outcome.origin, outcome.others = token, origin, tuple(others)
                 return
+
+    async def _fetch(self, grant: Grant, request: TokenRequest) -> tuple[AccessToken, Origin]:
+        return await self._tokens.fetch(grant, request.resource, bypass_cache=request.bypass_cache)
+
+    def _others(self, grant: Grant) -> list[Grant]:
+        """Return what else belongs into the answer."""
+        entra = grant.identity.entra
+        if not self._policy.tenant_array or entra is None or grant.tenant is not None:
+            return []
+        return [replace(grant, tenant=tenant) for tenant in entra.auxiliary_tenants]
 
     async def _entitlement(self, outcome: Outcome, pod: Pod, request: TokenRequest) -> Entitlement:
         """Return what the pod may use, waiting for it where it may still come; raise Refused."""

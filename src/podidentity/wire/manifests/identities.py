@@ -6,6 +6,7 @@ added, docs/reference/compatibility.md.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from podidentity.core.authorities import Authority, Tenant
@@ -34,6 +35,9 @@ from podidentity.wire.manifests.reading import (
 IDENTITY_KIND = "AzureIdentity"
 _BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 _MOST_TENANTS = 3
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+_LONGEST_NAME = 253
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 
 def parse_identity(raw: Raw) -> AzureIdentity | Malformed:
@@ -143,11 +147,16 @@ def _secret(ref: ObjectRef, spec: Fields) -> ObjectRef:
             raise wrong("clientPassword", "an object with the name of a secret", value)
         raise Unusable("spec.clientPassword is missing")
     name, namespace = field(value, "name"), field(value, "namespace") or ref.namespace
-    if not isinstance(name, str) or not name:
+    if name is None or name == "":
         raise Unusable("spec.clientPassword.name is missing")
-    if not isinstance(namespace, str):
-        raise wrong("clientPassword.namespace", "a string", namespace)
-    return ObjectRef(namespace, name)
+    return ObjectRef(_named("namespace", namespace), _named("name", name))
+
+
+def _named(which: str, value: object) -> str:
+    """Return a name that Kubernetes gives: it enters a path and a selector."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NAME and _NAME.fullmatch(value):
+        return value
+    raise wrong(f"clientPassword.{which}", "a name of Kubernetes", value)
 
 
 def _federation(spec: Fields) -> Federation:

@@ -1,0 +1,75 @@
+"""What an operator's settings mean: each reaches the part that it is for."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority, Tenant
+from podidentity.core.permission import Authorization
+from podidentity.core.selection import Ambiguity
+from podidentity.core.usability import Rules
+from podidentity.nmi.patience import Patience
+from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, warn_of
+from podidentity.nmi.watches import Scope
+from podidentity.settings import Compat, NmiSettings
+
+DEFAULT = NmiSettings(node="n1")
+ALL_OLD = Compat(**{switch.name: True for switch in fields(Compat)})
+
+
+def test_the_defaults_are_the_strict_rules() -> None:
+    assert rules_of(DEFAULT) == Rules()
+    assert policy_of(DEFAULT).patience == Patience()
+    assert scope_of(DEFAULT) == Scope(node="n1")
+
+
+def test_every_choice_reaches_the_rules() -> None:
+    more = Authority("https://stack.example")
+    settings = NmiSettings(
+        node="n1",
+        standard=True,
+        exception_namespaces=None,
+        authorities=KNOWN_AUTHORITIES | {more},
+        tenant=Tenant("contoso.example"),
+        compat=ALL_OLD,
+    )
+    assert rules_of(settings) == Rules(
+        standard=True,
+        exception_namespaces=None,
+        any_label=True,
+        cross_namespace=True,
+        foreign_secrets=True,
+        authorities=KNOWN_AUTHORITIES | {more},
+        tenant=Tenant("contoso.example"),
+    )
+    assert prefetch_of(settings).rules == rules_of(settings) == policy_of(settings).rules
+
+
+def test_every_choice_reaches_the_service() -> None:
+    settings = NmiSettings(
+        node="n1",
+        ambiguous="reject",
+        authorization="observe",
+        hold=1,
+        unseen_wait=2,
+        begun_wait=3,
+    )
+    found = policy_of(settings)
+    assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
+    assert found.patience == Patience(hold=1, unseen=2, begun=3)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_in_standard_mode_the_controllers_records_are_watched(labelled: bool) -> None:
+    settings = NmiSettings(node="n1", standard=True, only_own_records=labelled)
+    assert scope_of(settings) == Scope(node="n1", records=True, labelled=labelled)
+
+
+def test_each_old_rule_that_is_on_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of(Compat())
+    assert caplog.records == []
+    warn_of(ALL_OLD)
+    assert len(caplog.records) == len(fields(Compat))
+    assert "--compat-cross-namespace is on" in caplog.text
