@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import yaml
 from aiohttp import web
 
-from podidentity_sandbox.cluster import doubles, shapes, status, writeoptions
+from podidentity_sandbox.cluster import doubles, shapes, status
 from podidentity_sandbox.cluster.doubles import Loader
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.protobuf.decoding import PROTOBUF, decode
 from podidentity_sandbox.cluster.protobuf.wire import Malformed
-from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.reviews import ATTRIBUTES
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -105,22 +103,3 @@ def number(query: Mapping[str, str], name: str, default: int = 0) -> int:
     if not text.isascii() or not text.isdigit():
         raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)
-
-
-async def deletion(request: web.Request) -> Deletion:
-    """Return DeleteOptions from the body if there is one, else from the query."""
-    query = request.query
-    body = await read(request) if request.can_read_body else None
-    options: dict[str, Any] = body if isinstance(body, dict) else {}
-    demanded = options.get("preconditions") or {}
-    grace = options.get("gracePeriodSeconds")
-    if grace is None and "gracePeriodSeconds" in query:
-        grace = number(query, "gracePeriodSeconds")
-    dry_run = options.get("dryRun") or [query.get("dryRun", "")]
-    return Deletion(
-        grace_seconds=grace,
-        propagation=options.get("propagationPolicy") or query.get("propagationPolicy", ""),
-        uid=demanded.get("uid") or "",
-        revision=demanded.get("resourceVersion") or "",
-        dry_run=writeoptions.dry_run(dry_run[0], "DeleteOptions"),
-    )

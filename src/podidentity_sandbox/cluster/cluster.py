@@ -74,17 +74,18 @@ class Cluster:
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
         self.authorizer = Authorization(self.storage)
+        manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
         self.loop = Loop(
             self.storage,
             (
-                Definitions(self.resources),
-                Namespaces(self.resources, authority),
-                Deployments(self.resources, later),
-                ReplicaSets(self.resources),
-                DaemonSets(self.resources),
-                Scheduler(self.resources),
-                Garbage(self.resources),
+                Definitions(self.resources.acting_as("kube-apiserver")),
+                Namespaces(manager, authority),
+                Deployments(manager, later),
+                ReplicaSets(manager),
+                DaemonSets(manager),
+                Scheduler(self.resources.acting_as("kube-scheduler")),
+                Garbage(manager),
             ),
         )
         self._actions: dict[tuple[str, str, str], Action] = {
@@ -108,10 +109,11 @@ class Cluster:
 
     def _bootstrap(self) -> None:
         """Make what is there from the start."""
+        resources = self.resources.acting_as("kube-apiserver")
         for key, body in bootstrap.objects():
             namespace = body["metadata"].get("namespace", "")
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
-                self.resources.create(self.registry.by_key(key), namespace, body)
+                resources.create(self.registry.by_key(key), namespace, body)
         self.loop.settle()
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:

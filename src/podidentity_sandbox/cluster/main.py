@@ -11,14 +11,15 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from aiohttp import web
 
 from podidentity_sandbox.cluster.app import Api
-from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.journal import Journal
 from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
@@ -49,11 +50,14 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(folder=known.folder, listen=known.listen, ready=known.ready)
 
 
-def make_cluster(folder: Path, journal: Journal | None = None) -> Cluster:
+def make_cluster(
+    folder: Path, journal: Journal | None = None, now: Callable[[], datetime] = clock
+) -> Cluster:
     """Return the cluster of the sandbox in `folder`."""
     plan = Plan.load(folder)
     authority = plan.ca_certificate.read_text()
-    return Cluster(plan, load_key(folder / "sa.key"), authority=authority, journal=journal)
+    key = load_key(folder / "sa.key")
+    return Cluster(plan, key, authority=authority, journal=journal, now=now)
 
 
 async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]) -> web.AppRunner:

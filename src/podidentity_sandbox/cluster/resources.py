@@ -174,11 +174,10 @@ class Resources:
         """
         if new == record.object:
             return record
-        if write is None:
-            write = Write()
-            if self._manager:
-                tracking.controlled(kind, self._manager, self.now(), record.object, new)
-        elif write.manager and tracking.settled(new, record.object):
+        if write is None and self._manager:
+            tracking.controlled(kind, self._manager, self.now(), record.object, new)
+        write = write or Write()
+        if write.manager and tracking.settled(new, record.object):
             return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")

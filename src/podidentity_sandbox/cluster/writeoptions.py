@@ -6,6 +6,7 @@ https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/validati
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from podidentity_sandbox.cluster import status
@@ -25,7 +26,8 @@ def write_options(query: Mapping[str, str], agent: str, kind: str, *, apply: boo
     """
     manager = query.get("fieldManager", "")
     validation = query.get("fieldValidation", "")
-    faults = [*_manager_faults(manager, needed=apply)]
+    dry_run = [text for text in [query.get("dryRun", "")] if text]
+    faults = [*dry_run_fault(dry_run), *_manager_faults(manager, needed=apply)]
     if validation and validation not in VALIDATIONS:
         faults.append(status.unsupported("fieldValidation", validation, ["", *sorted(VALIDATIONS)]))
     if "force" in query and not apply:
@@ -34,7 +36,7 @@ def write_options(query: Mapping[str, str], agent: str, kind: str, *, apply: boo
     if faults:
         raise status.invalid_object(kind, GROUP, "", faults)
     return Write(
-        dry_run=dry_run(query.get("dryRun", ""), kind),
+        dry_run=bool(dry_run),
         validation=validation or "Warn",
         manager=manager or _of_agent(agent),
     )
@@ -58,9 +60,10 @@ def _of_agent(agent: str) -> str:
     return name.encode()[:MANAGER_LIMIT].decode(errors="ignore") or "unknown"
 
 
-def dry_run(text: str, kind: str) -> bool:
-    """Return whether nothing is to be stored; raise 422."""
-    if text not in ("", "All"):
-        fault = status.unsupported("dryRun", text, ["All"])
-        raise status.invalid_object(kind, GROUP, "", [fault])
-    return text == "All"
+def dry_run_fault(values: Sequence[str]) -> Sequence[Cause]:
+    """Return the fault of dryRun, which is All or nothing."""
+    if set(values) <= {"All"}:
+        return []
+    shown = ", ".join(json.dumps(value) for value in values)
+    message = f'Unsupported value: []string{{{shown}}}: supported values: "All"'
+    return [Cause("dryRun", "FieldValueNotSupported", message)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from podidentity_sandbox.cluster import bodies, listing, status
+from podidentity_sandbox.cluster import bodies, deletions, listing, status
 from podidentity_sandbox.cluster.calls import Answer, Call, json_answer
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.decoding import Write
@@ -84,7 +84,7 @@ class Writes:
 
     async def delete(self, call: Call) -> Answer:
         """Delete an object, or begin to."""
-        deletion = await bodies.deletion(call.request)
+        deletion = await deletions.read(call.request)
         record, gone = self._resources.delete(call.kind, self._record(call), deletion)
         if not gone:
             return json_answer(call.presentation.one(call.kind, record))
@@ -94,7 +94,7 @@ class Writes:
 
     async def delete_all(self, call: Call) -> Answer:
         """Delete all that a selection matches."""
-        deletion = await bodies.deletion(call.request)
+        deletion = await deletions.read(call.request)
         storage, kind = self._cluster.storage, call.kind
         page = listing.page(storage, kind, call.selection, listing.Paging())
         deleted = [self._resources.delete(kind, r, deletion)[0] for r in page.records]

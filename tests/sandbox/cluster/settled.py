@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ class Settled:
     """A cluster without HTTP, settled after each step."""
 
     def __init__(self, folder: Path) -> None:
-        self.cluster: Cluster = make_cluster(folder)
+        self.late = timedelta()
+        """How far its clock is ahead."""
+        self.cluster: Cluster = make_cluster(folder, now=self._now)
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + self.late
 
     def create(self, key: str, body: Obj, namespace: str = "default") -> Record:
         kind = self.cluster.registry.by_key(key)

@@ -72,9 +72,13 @@ async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finali
     await define(api, served, crd)
     held = {"metadata": {"name": "w", "finalizers": ["example.com/hold"]}}
     await api.post(WIDGETS, json=held)
+    living = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+    assert "finalizers" not in living["metadata"]
     await api.delete(f"{DEFINITIONS}/widgets.example.com")
     served.cluster.loop.settle()
-    assert (await api.get(f"{DEFINITIONS}/widgets.example.com")).status_code == 200
+    ending = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+    assert ending["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
+    assert ending["status"]["conditions"][-1]["type"] == "Terminating"
     free = {"metadata": {"finalizers": None}}
     await api.patch(f"{WIDGETS}/w", json=free, headers=MERGE)
     served.cluster.loop.settle()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -47,16 +47,13 @@ def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Se
         condition(world, "ReplicaFailure")
 
 
-def test_without_progress_until_its_deadline_a_rollout_has_failed(
-    world: Settled, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_progress_until_its_deadline_a_rollout_has_failed(world: Settled) -> None:
     world.node("a")
     world.create(KEY, deployment())
     run_new(world)
     world.patch(KEY, "web", {"spec": {"progressDeadlineSeconds": 60}})
     change(world, "web:2")
     assert condition(world, "Progressing")[1] == "ReplicaSetUpdated"
-    late = datetime.now(UTC) + timedelta(seconds=61)
-    monkeypatch.setattr(world.cluster.resources, "now", lambda: late)
+    world.late = timedelta(seconds=61)
     world.patch(KEY, "web", {"metadata": {"labels": {"look": "again"}}})
     assert condition(world, "Progressing") == ("False", "ProgressDeadlineExceeded")

@@ -53,6 +53,15 @@ def update(write: Writer, kind: ResourceType, live: Obj | None, new: Obj) -> Non
         new["metadata"][FIELD] = managers.encode(after)
 
 
+def controlled(kind: ResourceType, name: str, now: datetime, old: Obj, new: Obj) -> None:
+    """Write into `new` who owns what, now that a controller wrote it.
+
+    What changes the status goes by that subresource, with the annotations that tell of it.
+    """
+    by_status = kind.has_status and new.get("status") != old.get("status")
+    update(writer(kind, name, UPDATE, now, "status" if by_status else ""), kind, old, new)
+
+
 @lru_cache(maxsize=64)
 def _empty(kind: ResourceType) -> Obj:
     """Return what an object is compared with that is not there yet."""
@@ -113,4 +122,14 @@ def _timeless(obj: Obj) -> Json:
     return {**obj, "metadata": {**obj["metadata"], FIELD: entries}}
 
 
-__all__ = ["APPLY", "FIELD", "UPDATE", "applied", "keep", "settled", "update", "writer"]
+__all__ = [
+    "APPLY",
+    "FIELD",
+    "UPDATE",
+    "applied",
+    "controlled",
+    "keep",
+    "settled",
+    "update",
+    "writer",
+]

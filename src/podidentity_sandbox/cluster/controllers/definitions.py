@@ -54,8 +54,6 @@ class Definitions:
         self._resources.registry.add(kind)
         self._served[record.name] = kind
         new = record.thaw()
-        if crds.CLEANUP not in new["metadata"].get("finalizers", []):
-            new["metadata"].setdefault("finalizers", []).append(crds.CLEANUP)
         new["status"] = self._status(new)
         self._settle(record, new)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster.decoding import Write
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
@@ -51,11 +52,14 @@ class Scheduler:
     def _bind(self, pod: Record, node: str) -> None:
         new = pod.thaw()
         new["spec"]["nodeName"] = node
-        self._write(pod, new, {"status": "True"})
+        # The server writes what a Binding says, and keeps no book of it.
+        self._write(pod, new, {"status": "True"}, Write())
         message = f"Successfully assigned {pod.namespace}/{pod.name} to {node}"
         self._events.tell(pod, "Scheduled", message)
 
-    def _write(self, pod: Record, new: Obj, condition: dict[str, str]) -> bool:
+    def _write(
+        self, pod: Record, new: Obj, condition: dict[str, str], write: Write | None = None
+    ) -> bool:
         """Set the PodScheduled condition; say whether that is news."""
         conditions = new["status"].get("conditions", [])
         known: Obj = next((c for c in conditions if c.get("type") == "PodScheduled"), {})
@@ -64,7 +68,7 @@ class Scheduler:
             now = objects.stamp(self._resources.now())
             told = {"type": "PodScheduled", **condition, "lastTransitionTime": now}
             new["status"]["conditions"] = [*(c for c in conditions if c is not known), told]
-        self._resources.settle(self._resources.registry.by_key("pods"), pod, new)
+        self._resources.settle(self._resources.registry.by_key("pods"), pod, new, write)
         return news
 
 

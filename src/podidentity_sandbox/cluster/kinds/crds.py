@@ -19,6 +19,7 @@ COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 GROUP = "apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer that keeps a definition until its objects are gone."""
+_ENDS = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
 APPROVAL = "api-approved.kubernetes.io"
 _APPROVAL_WANTED = (
     f'protected groups must have approval annotation "{APPROVAL}", '
@@ -70,6 +71,27 @@ class DefinitionStrategy(Strategy):
         kind = known.get("kind", "")
         known.setdefault("singular", kind.lower())
         known.setdefault("listKind", f"{kind}List")
+
+    def holds(self, obj: Obj) -> bool:
+        """A definition never goes at once: its objects go first."""
+        return "deletionTimestamp" not in obj["metadata"]
+
+    def prepare_deletion(self, new: Obj) -> None:
+        """Let it wait for its objects, and say so.
+
+        https://github.com/kubernetes/apiextensions-apiserver/blob/v0.32.3/pkg/registry/customresourcedefinition/etcd.go
+        """
+        metadata = new["metadata"]
+        if CLEANUP not in metadata.get("finalizers", []):
+            metadata.setdefault("finalizers", []).append(CLEANUP)
+        condition = {
+            "type": "Terminating",
+            "status": "True",
+            "lastTransitionTime": metadata["deletionTimestamp"],
+            "reason": "InstanceDeletionPending",
+            "message": _ENDS,
+        }
+        new.setdefault("status", {}).setdefault("conditions", []).append(condition)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check names, scope and versions."""

@@ -1,0 +1,93 @@
+"""DeleteOptions: how an object is to be deleted, by the body of the request or else by its query.
+
+https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/handlers/delete.go
+https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/apis/meta/v1/validation/validation.go
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from podidentity_sandbox.cluster import bodies, shapes, status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.paths import truth
+from podidentity_sandbox.cluster.resources import Deletion
+from podidentity_sandbox.cluster.status import Cause, StatusError
+from podidentity_sandbox.cluster.writeoptions import GROUP, dry_run_fault
+
+POLICIES = ("Foreground", "Background", "Orphan")
+_KIND = "DeleteOptions"
+_SHAPE = {
+    **shapes.compiled(
+        {
+            "gracePeriodSeconds": int,
+            "propagationPolicy": str,
+            "orphanDependents": bool,
+            "dryRun": [str],
+            "preconditions": {"uid": str, "resourceVersion": str},
+        }
+    ),
+    shapes.GO_TYPE: _KIND,
+}
+
+
+async def read(request: web.Request) -> Deletion:
+    """Return what is asked for; raise 400 for an unreadable body or query, 422 for nonsense.
+
+    A field of the wrong type is 500, since the real server has no better code for it.
+    """
+    body = await bodies.read(request) if request.can_read_body else None
+    if body is None:
+        return understood(_of_query(request))
+    options = shapes.without_nulls(body)
+    if not isinstance(options, dict):
+        raise status.bad_request("couldn't get version/kind; json parse error: no object")
+    if misfit := shapes.misfit(_SHAPE, options):
+        raise StatusError(500, "", misfit)
+    return understood(options)
+
+
+def understood(options: Obj) -> Deletion:
+    """Return the deletion that DeleteOptions ask for; raise 422."""
+    policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
+    if faults := _faults(options):
+        raise status.invalid_object(_KIND, GROUP, "", faults)
+    grace = options.get("gracePeriodSeconds")
+    demanded = options.get("preconditions", {})
+    return Deletion(
+        # https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/registry/rest/delete.go
+        grace_seconds=1 if grace is not None and grace < 0 else grace,
+        propagation=policy or ("Orphan" if orphan else ""),
+        uid=demanded.get("uid", ""),
+        revision=demanded.get("resourceVersion", ""),
+        dry_run=bool(options.get("dryRun")),
+    )
+
+
+def _faults(options: Obj) -> list[Cause]:
+    found = []
+    policy = options.get("propagationPolicy")
+    if policy is not None and "orphanDependents" in options:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        found.append(status.invalid("propagationPolicy", policy, why))
+    if policy is not None and policy not in POLICIES:
+        found.append(status.unsupported("propagationPolicy", policy, [*POLICIES, "nil"]))
+    return [*found, *dry_run_fault(options.get("dryRun", []))]
+
+
+def _of_query(request: web.Request) -> Obj:
+    query = request.query
+    options: Obj = {}
+    if query.get("gracePeriodSeconds"):
+        options["gracePeriodSeconds"] = _number(query["gracePeriodSeconds"])
+    if "propagationPolicy" in query:
+        options["propagationPolicy"] = query["propagationPolicy"]
+    if "orphanDependents" in query:
+        options["orphanDependents"] = truth(query["orphanDependents"])
+    return options | {"dryRun": query.getall("dryRun", [])}
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.removeprefix("-").isdigit():
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
