@@ -1,0 +1,18 @@
+"""A pod that is new on its node finds its first token fetched."""
+
+from __future__ import annotations
+
+from podidentity_sandbox.azure.client import AzureOperator
+from tests.acceptance.stage import stage
+
+
+async def test_a_new_pods_first_token_is_there_even_when_imds_is_away_by_then() -> None:
+    async with stage("prefetch") as place, AzureOperator(place.plan) as azure:
+        await place.bind()
+        place.start_pod()
+        await azure.imds_fault("reset")
+        status, body, seconds = await place.ask()
+        assert (status, body["resource"]) == (200, "https://vault.azure.net")
+        assert seconds < 1
+        # What nobody could foresee does need IMDS.
+        assert (await place.ask(resource="https://unforeseen.example"))[0] == 503
