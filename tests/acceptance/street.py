@@ -1,0 +1,95 @@
+"""A tenant and his neighbour on one node, each with an identity of his own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass, field
+from typing import Any
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import GROUP
+from podidentity_sandbox.node.client import execute
+from tests.acceptance.directory import pod
+from tests.acceptance.stage import Stage
+
+API = "aadpodidentity.k8s.io/v1"
+URL = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}"
+ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+VAULT = "https://vault.azure.net"
+MINE = "mine"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A managed identity that is on the node's machine."""
+
+    id: str
+    client_id: str
+    object_id: str
+
+
+@dataclass
+class Street:
+    """The tenant, his neighbour, and what lies between them."""
+
+    place: Stage
+    azure: AzureOperator
+    loop: asyncio.Runner
+    orders: Identity = field(init=False)
+    mine: Identity = field(init=False)
+    kubelet: Identity = field(init=False)
+
+    def apply(self, *objects: str) -> None:
+        given = "\n---\n".join(objects)
+        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+
+    def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
+        more = "".join(f"&{name}={value}" for name, value in query.items())
+        command = ASK.format(url=URL.format(VAULT) + more)
+        run = execute(self.place.plan, namespace, pod, ["sh", "-c", command], timeout=60)
+        body, _, status = self.loop.run(run).stdout.decode().rpartition("\n")
+        return int(status), json.loads(body)
+
+    def asked_of_imds(self, *wanted: Identity) -> list[str]:
+        """Return what NMI asked IMDS about these identities."""
+        seen = self.loop.run(self.azure.imds_requests())
+        names = [name.lower() for each in wanted for name in (each.client_id, each.id)]
+        targets = [each["target"].lower().replace("%2f", "/") for each in seen]
+        return [target for target in targets if any(name in target for name in names)]
+
+
+async def settle(street: Street) -> Street:
+    """Give each of the two an identity, and a pod that is bound to it."""
+    azure = street.azure
+    await azure.create_group(GROUP)
+    street.orders, street.mine = [await _made(azure, name) for name in ("orders", MINE)]
+    host = await azure.arm("GET", street.place.plan.scale_set_id)
+    blocks = host["identity"]["userAssignedIdentities"]
+    (street.kubelet,) = [
+        Identity(id, each["clientId"], each["principalId"]) for id, each in blocks.items()
+    ]
+    spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in SPACES]
+    await asyncio.to_thread(street.apply, *map(json.dumps, spaces))
+    for namespace, name, identity in (
+        ("shop", "orders", street.orders),
+        ("tenant", MINE, street.mine),
+    ):
+        add = ("podidentity", "add", "--namespace", namespace, "--name", name)
+        await asyncio.to_thread(street.place.run, *add, "--identity-resource-id", identity.id)
+    await asyncio.to_thread(street.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
+    return street
+
+
+SPACES = ("shop", "tenant")
+
+
+async def _made(azure: AzureOperator, name: str) -> Identity:
+    found = await azure.create_identity(GROUP, name)
+    return Identity(found["id"], found["clientId"], found["principalId"])
+
+
+def appid(body: dict[str, Any]) -> str:
+    part = body["access_token"].split(".")[1]
+    return str(json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))["appid"])
