@@ -82,7 +82,10 @@ async def take(
 
 
 async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
-    """Take back what `add` gave for an AzureIdentity, unless one of its namespace needs it."""
+    """Take back what `add` gave for an AzureIdentity, unless one of its namespace needs it.
+
+    Whoever owns the namespace and nothing else may not: he is told who may.
+    """
     needed = {
         name
         for each in await find_all(kube, AZURE_IDENTITIES, ref.namespace)
@@ -92,8 +95,14 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
     for name in _names(gone):
         if name in needed:
             click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
-        else:
+            continue
+        try:
             await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            command = f"podidentity revoke --namespace {ref.namespace} --identity {name}"
+            click.echo(f"a permission may be left; an administrator: {command}", err=True)
 
 
 class Roles:

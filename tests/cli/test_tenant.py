@@ -1,0 +1,82 @@
+"""The commands in the hands of who owns a namespace, and nothing else of the cluster."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Ran
+from tests.cli.scripted import IDENTITY
+from tests.cli.world import CUSTOM, World
+
+Run = Callable[..., Ran]
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture
+def ns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A namespace whose owner is at the shell: all verbs on everything in it."""
+    name = world.namespace(f"t-{uuid.uuid4().hex[:8]}")
+    owner = {
+        "metadata": {"name": "owner"},
+        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": name}],
+    }
+    world.send("POST", f"{RBAC}/namespaces/{name}/rolebindings", owner)
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default/token"
+    token = world.send("POST", account, {"spec": {}})["status"]["token"]
+    config = yaml.safe_load(world.plan.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    return name
+
+
+def add(run: Run, ns: str, client: str, *more: str) -> Ran:
+    return run(
+        *("add", "-n", ns, "--name", "orders", "--identity-resource-id", IDENTITY),
+        *("--client-id", client, "--no-attach", *more),
+    )
+
+
+def test_an_owner_of_a_namespace_grants_himself_nothing(ns: str, podidentity: Run) -> None:
+    client = str(uuid.uuid4())
+    ran = podidentity("grant", "-n", ns, "--identity", client)
+    assert ran.code == 1
+    assert "cannot " in ran.err
+    assert f"A cluster administrator grants it: podidentity grant --namespace {ns}" in ran.err
+
+
+def test_who_may_not_grant_learns_it_before_anything_is_made(
+    world: World, ns: str, podidentity: Run
+) -> None:
+    client = str(uuid.uuid4())
+    assert "A cluster administrator grants it" in add(podidentity, ns, client).err
+    assert world.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/orders") is None
+    assert add(podidentity, ns, client, "--no-grant").code == 0
+    listed = podidentity("list", "-n", ns)
+    assert listed.code == 0
+    assert " ? " in listed.out
+
+
+def test_explain_says_what_an_owner_may_not_know(world: World, ns: str, podidentity: Run) -> None:
+    client = str(uuid.uuid4())
+    add(podidentity, ns, client, "--no-grant")
+    world.pod(ns, "a", {"aadpodidbinding": "orders"})
+    ran = podidentity("explain", "pod", f"{ns}/a")
+    assert ran.code == 0
+    assert f"you may not ask whether service account {ns}/default may use {client}" in ran.out
+
+
+def test_what_was_added_without_a_grant_can_be_deleted_by_its_owner(
+    ns: str, podidentity: Run
+) -> None:
+    add(podidentity, ns, str(uuid.uuid4()), "--no-grant")
+    ran = podidentity("delete", "-n", ns, "--name", "orders")
+    assert ran.code == 0
+    assert "azureidentity.aadpodidentity.k8s.io/orders deleted" in ran.out
+    assert f"podidentity revoke --namespace {ns}" in ran.err
