@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
 @pytest.fixture
-def ns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def ns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A namespace whose owner is at the shell: all verbs on everything in it."""
     name = world.namespace(f"t-{uuid.uuid4().hex[:8]}")
     owner = {
@@ -33,7 +33,9 @@ def ns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     config["users"][0]["user"] = {"token": token}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    return name
+    yield name
+    for plural in ("azureidentities", "azureidentitybindings"):
+        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
 
 
 def add(run: Run, ns: str, client: str, *more: str) -> Ran:
