@@ -113,6 +113,8 @@ class Storage:
 
     def __init__(self, *, history: int = HISTORY) -> None:
         self.revision = 1
+        self.journal: Callable[[Change], None] = lambda _: None
+        """Called before each write takes place; refuses it by a StatusError."""
         self.observers: list[Callable[[Change], None]] = []
         """Called at each write, in its order: for the controllers' queue."""
         self.uids: set[str] = set()
@@ -174,16 +176,19 @@ class Storage:
         record = Record(obj, encode(obj), revision)
         if len(record.raw) > OBJECT_LIMIT:
             raise StatusError(500, "", "etcdserver: request is too large")
-        self.revision = revision
         at = record.namespace, record.name
         previous = shelf.records.get(at)
+        change = Change("MODIFIED" if previous else "ADDED", key, record, previous)
+        self.journal(change)
+        self.revision = revision
         shelf.records[at] = record
         self.uids.add(record.uid)
-        self._log(shelf, Change("MODIFIED" if previous else "ADDED", key, record, previous))
+        self._log(shelf, change)
         return record
 
     def restore(self, key: str, record: Record) -> None:
         """Put back what an earlier server held; to the observers it is new, to watches not."""
+        self.journal(Change("ADDED", key, record, None))
         self.shelf(key).records[record.namespace, record.name] = record
         self.uids.add(record.uid)
         for observer in self.observers:
@@ -191,14 +196,17 @@ class Storage:
 
     def remove(self, key: str, record: Record) -> Record:
         """Take an object away; returns its last state, at the revision of its end."""
-        self.revision += 1
+        revision = self.revision + 1
         obj = record.thaw()
-        obj["metadata"]["resourceVersion"] = str(self.revision)
-        last = Record(obj, encode(obj), self.revision)
+        obj["metadata"]["resourceVersion"] = str(revision)
+        last = Record(obj, encode(obj), revision)
+        change = Change("DELETED", key, last, record)
+        self.journal(change)
+        self.revision = revision
         shelf = self.shelf(key)
         del shelf.records[record.namespace, record.name]
         self.uids.discard(record.uid)
-        self._log(shelf, Change("DELETED", key, last, record))
+        self._log(shelf, change)
         return last
 
     def _log(self, shelf: Shelf, change: Change) -> None:

@@ -6,6 +6,7 @@ before the new namespaces: a socket stays in the network namespace in which it w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -32,6 +33,8 @@ from podidentity_sandbox.world.workplace import find_azure_cli
 _PATIENCE = 60.0
 """Seconds for all parts to serve and all nodes to be Ready; a slow machine needs ten."""
 
+_SPACE = "2 MB"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -50,6 +53,28 @@ def up(wish: Wish, tell: Callable[[str], None] = lambda _: None) -> Plan:
 
     Raises SandboxError; then, and when interrupted, nothing of it remains.
     """
+    try:
+        return _up(wish, tell)
+    except OSError as cause:
+        raise _wanting(wish.folder, cause) from cause
+
+
+def _wanting(folder: Folder, cause: OSError) -> Exception:
+    """Return what a person is to be told where the machine has no space or no port left."""
+    if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SandboxError(
+            f"no space left for {folder.path}: a sandbox needs {_SPACE}, and what its pods write. "
+            f"`df -h {folder.base.parent}` says how full it is"
+        )
+    if cause.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}:
+        return SandboxError(
+            "no port of 127.0.0.1 is free for the API server or the proxy to Azure "
+            "(any would do). `ss -ltnp` says who listens"
+        )
+    return cause
+
+
+def _up(wish: Wish, tell: Callable[[str], None]) -> Plan:
     lacking = requirements.missing(search_path(wish.path), rootless=wish.rootless)
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_pl
 class Server:
     """The server's process, and how to reach it."""
 
-    def __init__(self, folder: Path, *listeners: socket.socket) -> None:
+    def __init__(self, folder: Path, *listeners: socket.socket, inside: Sequence[str] = ()) -> None:
+        """`inside` is a command that runs the server's."""
         ready, done = os.pipe()
         descriptors = [str(listener.fileno()) for listener in listeners]
-        command = [sys.executable, "-m", "podidentity_sandbox.cluster", "--folder", str(folder)]
+        command = [
+            *inside,
+            sys.executable,
+            "-m",
+            "podidentity_sandbox.cluster",
+            "--folder",
+            str(folder),
+        ]
         for descriptor in descriptors:
             command += ["--listen-fd", descriptor]
         self.process = subprocess.Popen(
@@ -82,6 +91,7 @@ def client(home: Path, sock: socket.socket) -> httpx2.Client:
 
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def test_it_serves_on_every_socket_and_ends_quickly_with_watches_open(
@@ -137,3 +147,52 @@ def test_its_key_and_what_it_holds_outlive_a_kill(
         second.end()
     for secret in ("sa.key", "cluster.journal"):
         assert (home / secret).stat().st_mode & 0o077 == 0
+
+
+SMALL_DISK = """
+mkdir "$0"/disk && mount -t tmpfs -o size=600k,mode=700 tmpfs "$0"/disk && cp "$0"/*.* "$0"/disk
+head -c 200000 /dev/zero >"$0"/disk/filler && exec "$@"
+"""
+FULL = "etcdserver: mvcc: database space exceeded"
+
+
+def fill(api: httpx2.Client, names: Iterator[str]) -> tuple[list[str], httpx2.Response]:
+    """Make config maps until the server takes no more; return those it took, and its refusal."""
+    taken: list[str] = []
+    while True:
+        name = next(names)
+        body = {"metadata": {"name": name}, "data": {"a": "x" * 20_000}}
+        answer = api.post(MAPS, json=body)
+        if not answer.is_success:
+            return taken, answer
+        taken.append(name)
+
+
+def test_on_a_full_disk_nothing_changes_and_with_space_all_goes_on(
+    home: Path, sockets: list[socket.socket]
+) -> None:
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    inside = ["unshare", *user, "--mount", "sh", "-ec", SMALL_DISK, str(home)]
+    server = Server(home / "disk", *sockets, inside=inside)
+    names = (f"m{number}" for number in itertools.count())
+    try:
+        with client(home, sockets[0]) as api:
+            taken, refusal = fill(api, names)
+            assert taken
+            assert (refusal.status_code, refusal.json()["message"]) == (500, FULL)
+            assert api.get(f"{MAPS}/{taken[-1]}").is_success
+            assert api.patch(f"{MAPS}/{taken[0]}", json={"data": None}, headers=MERGE).is_success
+            Path(f"/proc/{server.process.pid}/root{home}/disk/filler").unlink()
+            more, _ = fill(api, names)
+            assert more
+        disk = f"/proc/{server.process.pid}/root{home}/disk/cluster.journal"
+        (home / "cluster.journal").write_bytes(Path(disk).read_bytes())
+    finally:
+        server.end(signal.SIGKILL)
+    again = Server(home, *sockets)
+    try:
+        with client(home, sockets[0]) as api:
+            kept = {item["metadata"]["name"] for item in api.get(MAPS).json()["items"]}
+            assert kept == {"kube-root-ca.crt", *taken, *more}
+    finally:
+        again.end()

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Storage
 
 log = logging.getLogger(__name__)
+RETRY_SECONDS = 1.0
 
 
 class Controller(Protocol):
@@ -54,3 +56,5 @@ class Loop:
                 # Such as a namespace that began to terminate: the next change brings it right.
                 name = type(controller).__name__
                 log.info("%s on %s %s: %s", name, change.key, change.record.name, error)
+                if error.code >= 500:  # no space: nothing more may change until it is tried again
+                    later(RETRY_SECONDS, partial(self._queue.put_nowait, change))
