@@ -13,6 +13,7 @@ from podidentity.cli.objects import Object, apply, called, remove
 from podidentity.cli.output import documents, output_option
 from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import troubles, until_established, until_gone, until_ready
+from podidentity.cli.upgrade import grant_what_is_there
 from podidentity.cli.wording import examples
 from podidentity.manifests import IMAGE, crds, nmi
 
@@ -27,6 +28,11 @@ from podidentity.manifests import IMAGE, crds, nmi
 )
 @click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
 @click.option("--nmi-arg", multiple=True, metavar="FLAG", help="A flag of NMI; may be repeated.")
+@click.option(
+    "--grants/--no-grants",
+    default=True,
+    help="The first time, grant each namespace the identities that are bound in it already.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option("--timeout", type=Duration(), default="120s", show_default=True, help="Wait so long.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
@@ -37,6 +43,7 @@ def enable(
     target: Target,
     image: str,
     nmi_arg: tuple[str, ...],
+    grants: bool,
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -45,16 +52,19 @@ def enable(
     """Enable pod identity in a cluster: custom resources, and NMI on every node.
 
     It may be run again at any time: it brings what is missing or old up to date. From the moment
-    NMI runs on a node, pods there get tokens of the identities they are bound to and no others.
+    NMI runs on a node, pods there get tokens of the identities that they are bound to, if that was
+    granted to their namespace, and no others.
     """
     manifests = nmi(image=image, extra_args=nmi_arg)
     if dry_run:
         click.echo(documents([*crds(), *manifests], output))
         return
-    on_cluster(target, lambda kube: _enable(kube, manifests, wait, timeout))
+    on_cluster(target, lambda kube: _enable(kube, manifests, grants, wait, timeout))
 
 
-async def _enable(kube: Kube, manifests: list[Object], wait: bool, seconds: float) -> None:
+async def _enable(
+    kube: Kube, manifests: list[Object], grants: bool, wait: bool, seconds: float
+) -> None:
     for crd in crds():
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
     try:
@@ -65,6 +75,7 @@ async def _enable(kube: Kube, manifests: list[Object], wait: bool, seconds: floa
             f"The custom resources are not served after {seconds:.0f} s",
             "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
         ) from error
+    await grant_what_is_there(kube, wanted=grants)
     for manifest in manifests:
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
     if wait:

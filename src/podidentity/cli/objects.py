@@ -16,11 +16,13 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
 EVENTS = Resource("/api/v1", "events")
+CONFIG_MAPS = Resource("/api/v1", "configmaps")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")
 CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 
 _BY_KIND = {
     "CustomResourceDefinition": CRDS,
+    "ConfigMap": CONFIG_MAPS,
     "ServiceAccount": Resource("/api/v1", "serviceaccounts"),
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
