@@ -206,13 +206,14 @@ def _serve(settings: NmiSettings) -> None:
     """Run the agent; its imports are made here, so that `--help` costs none of them."""
     from podidentity.adapters.kube import KubeError
     from podidentity.kernel.interception import InterceptionError
+    from podidentity.nmi.listener import ListenError
     from podidentity.nmi.main import run
     from podidentity.telemetry import configure
 
     log = configure(settings.log_format, verbose=settings.verbose)
     try:
         asyncio.run(run(settings, log))
-    except (KubeError, InterceptionError, ValueError) as error:
+    except (KubeError, InterceptionError, ListenError, ValueError) as error:
         logging.getLogger("podidentity.nmi").debug("cannot begin", exc_info=True)
         raise Failed(str(error)) from error
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from typing import Self
 
 from podidentity.nmi.http import AtOnce, Handler, Limits, nothing_at_once
@@ -10,6 +12,10 @@ from podidentity.nmi.protocol import Connection
 
 BACKLOG = 1024
 """Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
+
+
+class ListenError(Exception):
+    """Nothing can be heard at an address: whose fault, and what to do."""
 
 
 class Listener:
@@ -35,11 +41,14 @@ class Listener:
         *,
         at_once: AtOnce = nothing_at_once,
     ) -> Self:
-        """Listen on `host`:`port` (0: any free one); raise OSError."""
+        """Listen on `host`:`port` (0: any free one); raise ListenError."""
         listener = cls(handler, limits, at_once)
-        listener._server = await asyncio.get_running_loop().create_server(
-            listener._factory, host, port, backlog=BACKLOG
-        )
+        try:
+            listener._server = await asyncio.get_running_loop().create_server(
+                listener._factory, host, port, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise ListenError(_why_deaf(host, port, error)) from error
         return listener
 
     @property
@@ -90,3 +99,13 @@ class Listener:
             for connection in list(self._open):
                 connection.abort()
             await self.empty()
+
+
+def _why_deaf(host: str, port: int, error: OSError) -> str:
+    cause = f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+    if error.errno != errno.EADDRINUSE:
+        return cause
+    return (
+        f"{cause}. Another program of this node has the port, such as the NMI of aad-pod-identity: "
+        f"`ss -ltnp 'sport = :{port}'` on the node names it. Until it ends, pods get no token"
+    )

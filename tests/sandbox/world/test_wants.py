@@ -22,7 +22,10 @@ held = [socket.create_server(("127.0.0.1", int(port))) for port in sys.argv.pop(
 from podidentity_sandbox.cli import sandbox
 sandbox()
 """
-SPACE = 'mount -t tmpfs -o size=64k,mode=700 tmpfs "$0"; "$@"; echo "exit $?"; ls -A "$0" 2>/dev/null || true'
+SPACE = """
+mount -t tmpfs -o size=64k,mode=700 tmpfs "$0"
+"$@"; echo "exit $?"; ls -A "$0" 2>/dev/null || true
+"""
 PORTS = """
 ip link set lo up
 echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range

@@ -1,0 +1,64 @@
+"""Another program has NMI's port on a node: NMI says so, pods get nothing, and it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.world.api import Api, Object
+from tests.acceptance.stage import Stage, stage
+
+LISTEN = "import socket, time; held = socket.create_server(('127.0.0.1', 2579)); time.sleep(9999)"
+OLD_AGENT = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: old-agent, namespace: default}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: any
+    command: [python3, -c, {json.dumps(LISTEN)}]
+"""
+
+
+def crashed(pod: Object) -> bool:
+    states = pod["status"].get("containerStatuses", [])
+    waits = [state["state"].get("waiting", {}).get("reason") for state in states]
+    return "CrashLoopBackOff" in waits
+
+
+async def nmi_pod(place: Stage) -> str:
+    """Return the name of NMI's pod, as soon as it is made."""
+    path = "/api/v1/namespaces/kube-system/pods"
+    for _, pod in Api(place.plan).watch(path, "0", 30):
+        if pod["metadata"]["name"].startswith("nmi-"):
+            return str(pod["metadata"]["name"])
+    raise AssertionError("no pod of NMI")
+
+
+async def test_nmi_without_its_port_says_who_may_have_it_and_serves_as_soon_as_it_is_free() -> None:
+    async with stage("taken-port") as place, AzureOperator(place.plan) as azure:
+        made = await prepare(place.plan)
+        place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=OLD_AGENT)
+        place.start_pod()
+        place.run("podidentity", "enable", "--no-wait")
+        name = await nmi_pod(place)
+        late = Api(place.plan).wait_for("/api/v1/namespaces/kube-system/pods", [name], crashed, 30)
+        assert not late
+        log = place.run("podidentity", "sandbox", "logs", "-n", "kube-system", name)
+        assert "cannot listen on 127.0.0.1:2579: Address already in use." in log
+        assert "Traceback" not in log
+
+        before = len(await azure.imds_requests())
+        assert (await place.ask(seconds=3))[0] == 0
+        assert len(await azure.imds_requests()) == before, "nothing reaches the real IMDS"
+
+        place.run("podidentity", "sandbox", "delete", "pod/old-agent")
+        add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
+        place.run(*add, "--identity-resource-id", made.identity_id)
+        await asyncio.to_thread(place.run, "podidentity", "enable")
+        assert (await place.ask())[0] == 200
