@@ -7,9 +7,10 @@ import pytest
 
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import Use
 from podidentity.core.ports import Origin
 from podidentity.core.usability import STRICT
-from podidentity.nmi.debug import Debug, tokens_shown
+from podidentity.nmi.debug import Debug, permissions_shown, tokens_shown
 from tests.fakes import (
     CLIENT,
     VAULT,
@@ -82,6 +83,18 @@ async def test_tokens_are_shown_without_what_is_secret() -> None:
     ]
     assert "token-1" not in reply.body.decode()
     await tokens.close()
+
+
+def test_permissions_are_shown_with_their_age() -> None:
+    use = Use(ObjectRef("shop", "default"), CLIENT)
+    assert permissions_shown([(use, True, 12.34)]) == [
+        {
+            "service_account": "shop/default",
+            "name": CLIENT,
+            "allowed": True,
+            "asked_seconds_ago": 12.3,
+        }
+    ]
 
 
 @pytest.mark.parametrize("host", ["localhost:8087", "127.0.0.1", "[::1]:8087"])

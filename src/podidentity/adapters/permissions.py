@@ -112,6 +112,11 @@ class RbacPermissions:
         """Return what an operator must mend; an absence of the API server is none."""
         return (self._trouble,) if self._unauthorised else ()
 
+    def decisions(self) -> Sequence[tuple[Use, bool, float]]:
+        """Return what was decided, and how many seconds ago, for who looks on."""
+        now = self._clock.monotonic()
+        return [(use, each.allowed, now - each.asked) for use, each in self._decisions.items()]
+
     async def close(self) -> None:
         """End the questions under way."""
         flights = list(self._flights.values())

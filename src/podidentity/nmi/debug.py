@@ -17,6 +17,7 @@ import msgspec
 from podidentity.core.entitlements import Match
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
+from podidentity.core.permission import Use
 from podidentity.core.ports import Cluster
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Grant
@@ -131,6 +132,19 @@ def tokens_shown(kept: Iterable[KeptToken], now: float) -> list[dict[str, object
             "expires_in": each.token.life(now),
         }
         for each in kept
+    ]
+
+
+def permissions_shown(decisions: Iterable[tuple[Use, bool, float]]) -> list[dict[str, object]]:
+    """Return what the cluster's RBAC said, and how long ago."""
+    return [
+        {
+            "service_account": str(use.service_account),
+            "name": use.name,
+            "allowed": allowed,
+            "asked_seconds_ago": round(seconds, 1),
+        }
+        for use, allowed, seconds in decisions
     ]
 
 

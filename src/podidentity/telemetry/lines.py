@@ -100,8 +100,10 @@ def json_template(members: str) -> Template:
 def json_members(values: Mapping[str, object]) -> str:
     """Return the fields as members of a JSON object, without its braces."""
     text = msgspec.json.encode(values, enc_hook=str).decode()
-    # Beyond ASCII there are more ends of lines (U+2028) than JSON escapes.
-    return (text if text.isascii() else json.dumps(values, default=str, separators=(",", ":")))[1:-1]
+    if not text.isascii():
+        # Beyond ASCII there are more ends of lines (U+2028) than JSON escapes.
+        text = json.dumps(values, default=str, separators=(",", ":"))
+    return text[1:-1]
 
 
 class Stamps:
