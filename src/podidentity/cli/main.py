@@ -28,6 +28,7 @@ _COMMANDS = {
     "grant": "podidentity.cli.grant:grant",
     "revoke": "podidentity.cli.grant:revoke",
     "explain": "podidentity.cli.explain:explain",
+    "check": "podidentity.cli.check:check",
     "nmi": "podidentity.cli.nmi:nmi",
     "completion": "podidentity.cli.completion:completion",
 }

@@ -1,0 +1,90 @@
+"""`podidentity check`: what a cluster has that would need a grant, a change, or an old rule."""
+
+from __future__ import annotations
+
+import click
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.kube import Kube
+from podidentity.cli.checking import Finding, findings
+from podidentity.cli.choices import choices_of_nmi
+from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.grants import Roles
+from podidentity.cli.output import FORMATS, data, output_option
+from podidentity.cli.wording import examples
+from podidentity.core.permission import Authorization, permission_names
+from podidentity.core.resources import AzureIdentity
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    PODS,
+)
+from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.pods import parse_pod
+
+
+@click.command(
+    epilog=examples(
+        "podidentity check",
+        "podidentity check -o json | jq -r '.[].switch'",
+    )
+)
+@output_option(*FORMATS, default="table")
+@cluster_options
+@click.pass_context
+def check(ctx: click.Context, /, *, target: Target, output: str) -> None:
+    """Say what in a cluster the rules refuse, and what would let it be.
+
+    Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions
+    without effect, unknown authorities, objects that cannot be used. Before `enable` it says what
+    an upgrade would change; then by NMI's own flags. Exit code 1: something was found.
+    """
+    found = on_cluster(target, _findings)
+    if output != "table":
+        click.echo(data([_as_data(each) for each in found], output))
+    elif found:
+        click.echo("\n\n".join(map(_shown, found)))
+    else:
+        click.echo("Nothing that the rules refuse.")
+    ctx.exit(1 if found else 0)
+
+
+async def _findings(kube: Kube) -> list[Finding]:
+    exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
+    parsed = [parse_exception(each) for each in exceptions.items]
+    cluster = WatchedCluster.of(
+        SystemClock(),
+        pods=map(parse_pod, (await kube.list_all(PODS.path())).items),
+        identities=map(parse_identity, (await kube.list_all(AZURE_IDENTITIES.path())).items),
+        bindings=map(parse_binding, (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items),
+    )
+    choices = await choices_of_nmi(kube)
+    roles = await Roles.read(kube) if choices.authorization is Authorization.RBAC else None
+
+    def permitted(namespace: str, identity: AzureIdentity) -> bool:
+        if roles is None:
+            return True
+        granted = roles.grantees(permission_names(identity))
+        return any(each.namespace in {"", namespace} for each in granted)
+
+    return findings(cluster, parsed, choices.rules, permitted)
+
+
+def _shown(finding: Finding) -> str:
+    head = f"{finding.kind} {finding.about} ({finding.reason})"
+    switch = [f"  or, for all of the cluster: {finding.switch}"] if finding.switch else []
+    return "\n".join([head, f"  {finding.what}", f"  {finding.mend}", *switch])
+
+
+def _as_data(finding: Finding) -> dict[str, str]:
+    return {
+        "kind": finding.kind,
+        "namespace": finding.about.namespace,
+        "name": finding.about.name,
+        "reason": finding.reason,
+        "message": finding.what,
+        "nextStep": finding.mend,
+        "switch": finding.switch,
+    }

@@ -1,0 +1,174 @@
+"""What a cluster has that the rules refuse, and what would let it be: each by the rules themselves.
+
+Nothing is found for the pods of one moment alone: what an identity, a binding or an exception says
+is judged as if a pod were there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.entitlements import Entitlement
+from podidentity.core.excepting import excepting, ignored
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import match
+from podidentity.core.permission import not_permitted, uses_of
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import (
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    Malformed,
+    Pod,
+)
+from podidentity.core.usability import Rules, malformed, unusable
+
+SWITCHES = {
+    Reason.OTHER_NAMESPACE: "--compat-cross-namespace",
+    Reason.FOREIGN_SECRET: "--compat-foreign-secrets",
+}
+"""NMI's flag that brings the old rule back, for all of the cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that the rules refuse."""
+
+    kind: str
+    about: ObjectRef
+    reason: str
+    what: str
+    """A sentence."""
+    mend: str
+    """What to do about it, as a sentence."""
+    switch: str = ""
+    """The flag of NMI that brings the old rule back; "" where there is none."""
+
+
+Permitted = Callable[[str, AzureIdentity], bool]
+"""Whether the service accounts of a namespace, some or all, may use an identity."""
+
+
+def findings(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    rules: Rules,
+    permitted: Permitted,
+) -> list[Finding]:
+    """Return what the rules refuse, in order of namespace and name, each once."""
+    found = [
+        *_malformed([*cluster.all_identities(), *cluster.all_bindings(), *exceptions]),
+        *_bound(cluster, rules, permitted),
+        *_elsewhere(cluster, rules),
+        *(each for one in exceptions for each in _exception(cluster, one, rules)),
+    ]
+    return sorted(dict.fromkeys(found), key=lambda each: (each.about, each.kind, each.reason))
+
+
+def _malformed(values: Sequence[object]) -> Iterator[Finding]:
+    for each in values:
+        if isinstance(each, Malformed):
+            yield _refused(each.kind, replace(malformed(each), about=each.ref))
+
+
+def _bound(cluster: WatchedCluster, rules: Rules, permitted: Permitted) -> Iterator[Finding]:
+    """Yield what keeps bound identities from being used by pods of their namespace."""
+    for binding in cluster.all_bindings():
+        if isinstance(binding, Malformed):
+            continue
+        found = cluster.identity(ObjectRef(binding.ref.namespace, binding.identity))
+        pod = _any_pod(binding.ref.namespace)
+        refusal = unusable(binding, found, pod, rules)
+        if isinstance(found, AzureIdentity) and refusal is None:
+            if not permitted(binding.ref.namespace, found):
+                yield _not_granted(pod, found, binding)
+        elif refusal is not None and not isinstance(found, Malformed):
+            kind = "AzureIdentityBinding" if found is None else "AzureIdentity"
+            yield _refused(kind, refusal)
+
+
+def _not_granted(pod: Pod, identity: AzureIdentity, binding: AzureIdentityBinding) -> Finding:
+    use = uses_of(pod, Entitlement(identity=identity, binding=binding))[0]
+    return Finding(
+        kind="AzureIdentity",
+        about=identity.ref,
+        reason=Reason.NOT_PERMITTED.value,
+        what=f"No pod of namespace {pod.ref.namespace} may use the identity {use.name} of "
+        f"AzureIdentity {identity.ref}.",
+        mend=not_permitted(pod, identity, use).next_step,
+        switch="--authorization=observe",
+    )
+
+
+def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
+    """Yield labels of pods that only another namespace has a binding for; once a label."""
+    for pod in cluster.pods():
+        refusals = match(pod, cluster, rules).refusals
+        if refusals and refusals[0].reason is Reason.OTHER_NAMESPACE:
+            about = ObjectRef(pod.ref.namespace, f"aadpodidbinding={pod.selector}")
+            yield _refused("Pod", replace(refusals[0], about=about))
+
+
+def _exception(
+    cluster: WatchedCluster, exception: AzurePodIdentityException | Malformed, rules: Rules
+) -> Iterator[Finding]:
+    if isinstance(exception, Malformed):
+        return
+    namespace = exception.ref.namespace
+    pod = replace(_any_pod(namespace), labels=exception.pod_labels)
+    if excepting(pod, [exception], rules) is None:
+        idle = ignored(pod, [exception], rules) or _empty(exception)
+        yield _refused("AzurePodIdentityException", idle)
+    old = replace(rules, any_label=True)
+    by_one = [
+        each
+        for each in cluster.pods()
+        if each.ref.namespace == namespace
+        and excepting(each, [exception], old)
+        and not excepting(each, [exception], rules)
+    ]
+    if by_one:
+        yield Finding(
+            kind="AzurePodIdentityException",
+            about=exception.ref,
+            reason="AnyLabel",
+            what=f"Pods that have some of its labels and not all: {len(by_one)}, such as "
+            f"{by_one[0].ref}.",
+            mend="Leave out of spec.podLabels what its pods do not have.",
+            switch="--compat-any-label-exceptions",
+        )
+
+
+def _empty(exception: AzurePodIdentityException) -> Refusal:
+    return Refusal(
+        reason=Reason.EXCEPTION_IGNORED,
+        message=f"AzurePodIdentityException {exception.ref} names no label, and so no pod.",
+        next_step="Name labels in spec.podLabels, or delete it.",
+        about=exception.ref,
+    )
+
+
+def _any_pod(namespace: str) -> Pod:
+    return Pod(ref=ObjectRef(namespace, "any"), uid="")
+
+
+def _refused(kind: str, refusal: Refusal) -> Finding:
+    about = refusal.about or ObjectRef("", "")
+    return Finding(
+        kind=kind,
+        about=about,
+        reason=refusal.reason.value,
+        what=refusal.message,
+        mend=refusal.next_step,
+        switch=_switch(refusal, about),
+    )
+
+
+def _switch(refusal: Refusal, about: ObjectRef) -> str:
+    if refusal.reason is Reason.EXCEPTION_IGNORED and "--exception-namespaces" in refusal.next_step:
+        return f"--exception-namespaces=kube-system,{about.namespace}"
+    if refusal.reason is Reason.UNKNOWN_AUTHORITY:
+        return refusal.next_step.rpartition(": ")[2].rstrip(".")
+    return SWITCHES.get(refusal.reason, "")
