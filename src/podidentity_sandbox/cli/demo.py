@@ -27,16 +27,15 @@ from podidentity_sandbox.demo.tellers import OnScreen, Silent, Teller, summary
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from podidentity_sandbox.world.workplace import NAME_VARIABLE, find_azure_cli, search_path
+from podidentity_sandbox.world.workplace import (
+    BROUGHT_BY,
+    NAME_VARIABLE,
+    find_azure_cli,
+    not_here,
+    search_path,
+)
 
 Story = Sequence[tuple[str, Sequence[Step]]]
-
-_NEEDED = {
-    "az": "run ./scripts/setup-az",
-    "kubectl": "run ./scripts/setup, or install Debian's package kubectl",
-    "curl": "install Debian's package curl",
-    "jq": "install Debian's package jq",
-}
 
 
 async def _tell(
@@ -62,9 +61,9 @@ async def _tell(
 def _must_have_programs() -> None:
     """Raise SandboxError with a line for each program that the walk-through lacks."""
     path = search_path(find_azure_cli(), ":".join(os.get_exec_path()))
-    lacking = [name for name in _NEEDED if shutil.which(name, path=path) is None]
+    lacking = [name for name in BROUGHT_BY if shutil.which(name, path=path) is None]
     if lacking:
-        raise SandboxError("\n".join(f"{name} is not here: {_NEEDED[name]}" for name in lacking))
+        raise SandboxError("\n".join(map(not_here, lacking)))
 
 
 def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:

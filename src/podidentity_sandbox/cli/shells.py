@@ -14,7 +14,7 @@ import click
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.workplace import environment, sign_in
+from podidentity_sandbox.world.workplace import environment, not_here, sign_in
 
 
 @click.command(epilog='Example: eval "$(podidentity sandbox env)"')
@@ -47,7 +47,7 @@ def shell(name: str, command: tuple[str, ...]) -> None:
     surroundings = {**os.environ, **variables}
     program = shutil.which(argv[0], path=variables["PATH"])
     if program is None:
-        raise SandboxError(f"{argv[0]}: no such program")
+        raise SandboxError(not_here(argv[0]))
     os.execve(program, argv, surroundings)  # noqa: S606 - what the person asked for
 
 

@@ -17,6 +17,13 @@ from podidentity_sandbox.plan import IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
 
 NAME_VARIABLE = "PODIDENTITY_SANDBOX"
+BROUGHT_BY = {
+    "az": "run ./scripts/setup-az",
+    "kubectl": "run ./scripts/setup, or install Debian's package kubectl",
+    "curl": "install Debian's package curl",
+    "jq": "install Debian's package jq",
+}
+"""What the walk-through uses, and how a machine gets it."""
 
 # No questions and no calls home: https://learn.microsoft.com/cli/azure/azure-cli-configuration.
 # A role holds here at once, so our extension need not wait half a minute for it, as in Azure.
@@ -31,6 +38,11 @@ enable = no
 [podidentity]
 role_wait = 0
 """
+
+
+def not_here(program: str) -> str:
+    """Return what a person is to be told who wants to run a program that the machine lacks."""
+    return f"{program} is not here: {BROUGHT_BY.get(program, 'PATH leads to no such program')}"
 
 
 def find_azure_cli() -> str:

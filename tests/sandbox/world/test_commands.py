@@ -158,6 +158,19 @@ def test_the_walk_through_says_what_to_install_before_anything_is_made(
     assert not place.base.joinpath("demo").exists()
 
 
+@pytest.mark.parametrize(
+    ("program", "way"),
+    [("az", "run ./scripts/setup-az"), ("helm", "PATH leads to no such program")],
+)
+def test_a_shell_says_how_to_get_a_program_that_is_not_here(
+    run: Run, monkeypatch: pytest.MonkeyPatch, program: str, way: str
+) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = run("shell", program)
+    assert (result.exit_code, f"{program} is not here: {way}" in result.stderr) == (1, True)
+
+
 def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: Place) -> None:
     run("up", "--rootless", "--nodes", "1")
     plan = Plan.load(place.base / "default")
