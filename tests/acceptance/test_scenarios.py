@@ -1,0 +1,170 @@
+"""The archived project's end-to-end scenarios of NMI, by their numbers, told to ours.
+
+What it asserts is asserted here; where ours differs on purpose it is told twice: as it is, and with
+the switch that gives the old behaviour back. Its suite: https://github.com/Azure/aad-pod-identity
+test/e2e. Scenario 21, a service principal, is in test_identity_types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import SECRET_VALUE
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance.directory import manifest, pod
+from tests.acceptance.scene import API, TOKEN, Scene, set_scene
+from tests.acceptance.stage import Stage
+from tests.sandboxes import own
+
+NAME = own("scenarios")
+EXCEPTED = {"tier": "exempt"}
+SDK = """
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import ManagedIdentityCredential
+class Told(RequestsTransport):
+    def send(self, request, **kwargs):
+        response = super().send(request, **kwargs)
+        with open("/tmp/statuses", "a") as fifo:
+            print(response.status_code, file=fifo)
+        return response
+credential = ManagedIdentityCredential(transport=Told())
+print(credential.get_token("https://vault.azure.net/.default").token)
+"""
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def scene(loop: asyncio.Runner) -> Iterator[Scene]:
+    try:
+        place = Stage(bring_up(NAME, nodes=1))
+        azure = AzureOperator(place.plan)
+        loop.run(azure.__aenter__())
+        try:
+            found = loop.run(set_scene(place, azure))
+            found.bind("default", "orders", found.made.identity_id)
+            found.bind("bank", "second", found.other_id)
+            loop.run(found.give_node_its_own())
+            found.apply(pod("app", label="orders"))
+            yield found
+        finally:
+            loop.run(azure.__aexit__())
+    finally:
+        bring_down(NAME)
+
+
+def by(parameter: str, value: str) -> str:
+    return f"{TOKEN}&{parameter}={value}"
+
+
+def test_scenario_02_an_assigned_identity_works_by_client_id_and_by_resource_id(
+    scene: Scene, loop: asyncio.Runner
+) -> None:
+    async def told() -> None:
+        waiting = asyncio.create_task(scene.ask(by("client_id", scene.made.client_id)))
+        await asyncio.to_thread(scene.apply, scene.record("app", "orders", "Created"))
+        await asyncio.to_thread(scene.apply, scene.record("app", "orders", "Assigned"))
+        assert (await waiting).status == 200
+        by_resource = await scene.ask(by("msi_res_id", scene.made.identity_id))
+        assert await scene.read(by_resource.json["access_token"]) == SECRET_VALUE
+
+    scene.enable("--operation-mode=standard")
+    loop.run(told())
+
+
+OLD_TEXT = "no azure identity found for request clientID "
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "says"),
+    [((), 403, '{"error":"access_denied",'), (("--compat-text-errors",), 404, OLD_TEXT)],
+)
+def test_scenario_07_a_permitted_client_id_works_and_another_on_the_node_does_not(
+    scene: Scene, loop: asyncio.Runner, flags: tuple[str, ...], status: int, says: str
+) -> None:
+    scene.enable(*flags)
+    assert loop.run(scene.ask(by("client_id", scene.made.client_id))).status == 200
+    refused = loop.run(scene.ask(by("client_id", scene.other)))
+    assert (refused.status, refused.body[: len(says)]) == (status, says)
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "default"])
+@pytest.mark.parametrize("flags", [(), ("--exception-namespaces=*",)])
+def test_scenario_22_an_excepted_pod_gets_tokens_of_the_nodes_identities_directly(
+    scene: Scene, loop: asyncio.Runner, namespace: str, flags: tuple[str, ...]
+) -> None:
+    scene.enable(*flags)
+    scene.apply(
+        manifest(API, "AzurePodIdentityException", "e", namespace, spec={"podLabels": EXCEPTED}),
+        manifest(
+            "v1",
+            "Pod",
+            "exempt",
+            namespace,
+            metadata={"labels": EXCEPTED},
+            spec={"containers": [{"name": "main", "image": "idle"}]},
+        ),
+    )
+    counts = bool(flags) or namespace == "kube-system"
+    user = loop.run(scene.ask(by("client_id", scene.other), pod="exempt", namespace=namespace))
+    assert user.status == (200 if counts else 400)
+    system = loop.run(scene.ask(pod="exempt", namespace=namespace))
+    assert system.status == (200 if counts else 400)
+    if not counts:
+        assert system.json["error_description"] == "Identity not found"
+
+
+def test_scenario_23_an_init_container_has_a_token_before_the_pod_runs(
+    scene: Scene, loop: asyncio.Runner
+) -> None:
+    scene.enable()
+    ask = f"curl -sf -H Metadata:true 'http://169.254.169.254{TOKEN}' > /work/token"
+    scene.apply(scene.with_init("eager", ask))
+    assert '"access_token":"' in loop.run(scene.inside("eager", "cat /work/token"))
+    assert loop.run(scene.ask(pod="eager")).status == 200
+
+
+@pytest.mark.parametrize("flags", [(), ("--compat-text-errors",)])
+def test_scenario_24_other_metadata_is_imdss_needs_the_header_and_may_be_blocked(
+    scene: Scene, loop: asyncio.Runner, flags: tuple[str, ...]
+) -> None:
+    open_ = [f"--metadata-allow=/metadata/{name}" for name in ("versions", "instance", "unknown")]
+    scene.enable("--block-instance-metadata", *open_, *flags)
+    unknown = loop.run(scene.ask("/metadata/unknown?api-version=2021-02-01"))
+    assert unknown.status == 404
+    bare = loop.run(scene.ask("/metadata/versions", header=""))
+    assert (bare.status, "Required metadata header not specified" in bare.body) == (400, True)
+    blocked = loop.run(scene.ask("/metadata/instance?api-version=2021-02-01"))
+    assert blocked.status == 403
+    assert blocked.headers["content-type"].startswith("text/plain" if flags else "application/json")
+
+
+def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
+    scene: Scene, loop: asyncio.Runner
+) -> None:
+    flags = ("--set-retry-after-header", "--retry-attempts-for-created=1")
+    more = ("--retry-attempts-for-assigned=1", "--find-identity-retry-interval=1")
+    scene.enable("--operation-mode=standard", *flags, *more)
+    scene.apply(pod("late", label="orders"))
+    refused = loop.run(scene.ask(pod="late"))
+    assert (refused.status, refused.headers["retry-after"]) == (503, "20")
+
+    async def told() -> str:
+        await scene.inside("late", "mkfifo /tmp/statuses")
+        asking = asyncio.create_task(scene.inside("late", f"{sys.executable} -c '{SDK}'"))
+        # Who reads a FIFO waits for who writes it: the SDK's first answer, then its second.
+        assert await scene.inside("late", "head -n1 /tmp/statuses") == "503\n"
+        await asyncio.to_thread(scene.apply, scene.record("late", "orders", "Assigned"))
+        assert await scene.inside("late", "head -n1 /tmp/statuses") == "200\n"
+        return await asking
+
+    assert loop.run(told()).startswith("eyJ")
