@@ -8,7 +8,9 @@ comes before all of it, so that who may not give it learns that at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -18,58 +20,18 @@ from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
+from podidentity.cli.federating import make_account, trust_command
 from podidentity.cli.grants import give
 from podidentity.cli.objects import Object, apply, called, find, find_all
-from podidentity.cli.parameters import Client, Name, Resource, Selector
+from podidentity.cli.wanted import Wanted, identity_options, wanted_of
 from podidentity.cli.wording import examples
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
+from podidentity.core.ids import ResourceId
 from podidentity.core.permission import permission_names
-from podidentity.core.resources import (
-    BINDING_LABEL,
-    AzureIdentity,
-    AzureIdentityBinding,
-    IdentityType,
-)
-from podidentity.wire.grants import Giver, Grantee
+from podidentity.core.resources import BINDING_LABEL, AzureIdentity
+from podidentity.wire.grants import Giver
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
-from podidentity.wire.manifests import render_binding, render_identity
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What `add` is asked for."""
-
-    ref: ObjectRef
-    resource_id: ResourceId
-    client_id: ClientId | None
-    selector: str
-    grantee: Grantee | None
-    """Who is given the permission; None: it is left to others."""
-    attach: bool
-    wait: bool
-
-    @property
-    def identity(self) -> AzureIdentity:
-        """The AzureIdentity, as far as it is known."""
-        return AzureIdentity(
-            ref=self.ref,
-            type=IdentityType.USER_ASSIGNED,
-            client_id=self.client_id,
-            resource_id=self.resource_id,
-        )
-
-    @property
-    def binding(self) -> AzureIdentityBinding:
-        """The AzureIdentityBinding."""
-        return AzureIdentityBinding(
-            ref=binding_ref(self.ref), identity=self.ref.name, selector=self.selector
-        )
-
-
-def binding_ref(identity: ObjectRef) -> ObjectRef:
-    """Return the binding that `add` makes for an identity; AKS's add-on named it so."""
-    return ObjectRef(identity.namespace, f"{identity.name}-binding")
+from podidentity.wire.manifests import parse_identity, render_binding, render_identity
 
 
 @click.command(
@@ -78,77 +40,66 @@ def binding_ref(identity: ObjectRef) -> ObjectRef:
         '    --identity-resource-id "$(az identity show -g shop -n orders --query id -o tsv)"',
         "podidentity add --namespace shop --name orders --no-attach --client-id GUID \\",
         "    --identity-resource-id ID        # asks nothing of Azure",
+        "podidentity add --namespace shop --name mail --client-id GUID --tenant-id contoso.com \\",
+        "    --secret mail                    # a secret; with --type 2 a certificate",
+        "podidentity add --namespace shop --name orders --federated --subject identity \\",
+        "    --tenant-id GUID --identity-resource-id ID",
     )
 )
-@click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the pods.")
-@click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
-@click.option("--identity-resource-id", type=Resource(), required=True, help="Azure's id of it.")
-@click.option("--client-id", type=Client(), help="Its client id; Azure is asked if not given.")
-@click.option("--binding-selector", type=Selector(), help=f"Pods' {BINDING_LABEL} [default: NAME].")
-@click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines.")
-@click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it.")
-@click.option("--service-account", type=Name(), help="Only its pods may use it.")
-@click.option("--grant/--no-grant", default=True, help="Give the pods the permission to use it.")
+@identity_options
 @cluster_options
-def add(
-    *,
-    target: Target,
-    namespace: str,
-    name: str,
-    identity_resource_id: ResourceId,
-    client_id: ClientId | None,
-    binding_selector: str | None,
-    attach: bool,
-    wait: bool,
-    service_account: str | None,
-    grant: bool,
-) -> None:
-    """Let the pods of a namespace use a managed identity.
+def add(*, target: Target, **given: Any) -> None:  # noqa: ANN401 - parsed by click
+    """Let the pods of a namespace use an identity of Azure.
 
     Gives the namespace, or one service account, the permission to use it; makes AzureIdentity NAME
-    and AzureIdentityBinding NAME-binding; and attaches the identity to the scale sets and virtual
-    machines of the cluster's nodes. It may be run again at any time.
+    and AzureIdentityBinding NAME-binding; and attaches a managed identity to the scale sets and
+    virtual machines of the cluster's nodes. Of a federated identity it prints the command by which
+    Entra learns to trust the cluster. It may be run again at any time.
     """
-    selector = binding_selector or Selector().convert(name, None, click.get_current_context())
-    wanted = Wanted(
-        ref=ObjectRef(namespace, name),
-        resource_id=identity_resource_id,
-        client_id=client_id,
-        selector=selector,
-        grantee=Grantee(namespace, service_account or "") if grant else None,
-        attach=attach,
-        wait=wait,
-    )
-    on_cluster(target, lambda kube: _add(kube, wanted))
-    click.echo(f"Pods of namespace {namespace} labelled {BINDING_LABEL}={selector} may use it.")
+    wanted = wanted_of(given)
+    trust = on_cluster(target, lambda kube: _add(kube, wanted))
+    who, label = wanted.ref.namespace, f"{BINDING_LABEL}={wanted.selector}"
+    if trust:
+        click.echo(f"Entra must trust the cluster's tokens for it:\n  {trust}")
+    click.echo(f"Pods of namespace {who} labelled {label} may use it.")
 
 
-async def _add(kube: Kube, wanted: Wanted) -> None:
+async def _add(kube: Kube, wanted: Wanted) -> str:
+    """Return the command that is left to be run in Azure, if one is."""
     await _unclaimed(kube, wanted)
-    if wanted.client_id and not wanted.attach:
-        await _grant(kube, wanted, wanted.identity)
-        await _apply(kube, render_identity(wanted.identity))
-    else:
+    if wanted.on_machines and wanted.attach:
         async with azure_access.azure() as arm:
             identity = await _known(arm, wanted)
             await _grant(kube, wanted, identity)
-            if wanted.attach:
-                await _attach(kube, arm, render_identity(identity), wanted)
-            else:
-                await _apply(kube, render_identity(identity))
+            await _attach(kube, arm, render_identity(identity), wanted)
+    else:
+        identity = await _identified(wanted)
+        await _grant(kube, wanted, identity)
+        await make_account(kube, identity)
+        await _apply(kube, render_identity(identity))
     await _apply(kube, render_binding(wanted.binding))
+    return await trust_command(kube, wanted, identity)
+
+
+async def _identified(wanted: Wanted) -> AzureIdentity:
+    """Return the identity with its client id, asking Azure only where nobody said it."""
+    if wanted.client_id or wanted.system_assigned:
+        return wanted.identity
+    async with azure_access.azure() as arm:
+        return await _known(arm, wanted)
 
 
 async def _grant(kube: Kube, wanted: Wanted, identity: AzureIdentity) -> None:
-    if wanted.grantee is not None:
+    if wanted.grant:
         await give(kube, permission_names(identity), wanted.grantee, Giver.ADD)
 
 
 async def _unclaimed(kube: Kube, wanted: Wanted) -> None:
     """Raise Failed where one of the two names stands for something else already."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
-    if there and not record.of_same([there], wanted.resource_id):
-        known = there.get("spec", {}).get("resourceID")
+    if there and not _same(there, wanted):
+        spec = there.get("spec", {})
+        known = spec.get("resourceID") or spec.get("clientID")
         raise Failed(
             f"AzureIdentity {wanted.ref} exists and names another identity ({known})",
             f"Choose another --name, or run podidentity delete --namespace {wanted.ref.namespace} "
@@ -163,23 +114,41 @@ async def _unclaimed(kube: Kube, wanted: Wanted) -> None:
         )
 
 
+def _same(there: Object, wanted: Wanted) -> bool:
+    """Whether an AzureIdentity that is there is of the identity that is wanted."""
+    if wanted.resource_id is not None:
+        return bool(record.of_same([there], wanted.resource_id))
+    found = parse_identity(json.dumps(there).encode())
+    return isinstance(found, AzureIdentity) and (found.client_id, found.system_assigned) == (
+        wanted.client_id,
+        wanted.system_assigned,
+    )
+
+
 async def _known(arm: Arm, wanted: Wanted) -> AzureIdentity:
     """Return the identity with the ids that Azure knows it by."""
-    with asking(f"look up the identity {wanted.resource_id.name}", wanted.resource_id):
-        found = await arm.identity(wanted.resource_id)
+    resource_id = _resource_id(wanted)
+    with asking(f"look up the identity {resource_id.name}", resource_id):
+        found = await arm.identity(resource_id)
     if wanted.client_id not in {None, found.client_id}:
         raise Failed(
-            f"--client-id is {wanted.client_id}, but the identity {wanted.resource_id.name} has "
+            f"--client-id is {wanted.client_id}, but the identity {resource_id.name} has "
             f"the client id {found.client_id}",
             "Leave --client-id away, or correct one of the two.",
         )
-    click.echo(f"identity {wanted.resource_id.name} has the client id {found.client_id}")
+    click.echo(f"identity {resource_id.name} has the client id {found.client_id}")
     return replace(wanted.identity, client_id=found.client_id, object_id=found.object_id)
+
+
+def _resource_id(wanted: Wanted) -> ResourceId:
+    if wanted.resource_id is None:
+        raise ValueError("only a managed identity is asked for in Azure")
+    return wanted.resource_id
 
 
 async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: Wanted) -> None:
     """Apply `manifest` with the record of what is attached then, and attach it."""
-    identity, wait = wanted.resource_id, wanted.wait
+    identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
     same = record.of_same(await find_all(kube, AZURE_IDENTITIES), identity)
     ours = {host for each in same for host in record.read(each)}

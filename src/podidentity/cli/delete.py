@@ -13,12 +13,13 @@ import click
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
-from podidentity.cli.add import binding_ref
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.federating import remove_account
 from podidentity.cli.grants import take_unneeded
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
 from podidentity.cli.parameters import Name
+from podidentity.cli.wanted import binding_ref
 from podidentity.cli.wording import examples
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ObjectRef, ResourceId
@@ -58,6 +59,9 @@ async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
     await take_unneeded(kube, ref, identity)
     if not keep_attached:
         await _detach(kube, ref, identity)
+    parsed = parse_identity(json.dumps(identity).encode())
+    if isinstance(parsed, AzureIdentity):
+        await remove_account(kube, parsed)
     await remove(kube, identity)
     click.echo(f"{called(identity)} deleted")
     await _say_left(kube, ref)

@@ -7,7 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, Resource, parse_meta
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    SERVICE_ACCOUNTS,
+    Resource,
+    parse_meta,
+)
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -17,13 +23,15 @@ CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
 EVENTS = Resource("/api/v1", "events")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
+NAMESPACES = Resource("/api/v1", "namespaces")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")
 CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 
 _BY_KIND = {
     "CustomResourceDefinition": CRDS,
     "ConfigMap": CONFIG_MAPS,
-    "ServiceAccount": Resource("/api/v1", "serviceaccounts"),
+    "Namespace": NAMESPACES,
+    "ServiceAccount": SERVICE_ACCOUNTS,
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
     "DaemonSet": DAEMON_SETS,

@@ -6,6 +6,7 @@ import re
 
 import click
 
+from podidentity.core.authorities import Tenant
 from podidentity.core.ids import ClientId, InvalidId, ObjectRef, ResourceId
 from podidentity.core.resources import SYSTEM_ASSIGNED
 
@@ -56,6 +57,21 @@ class Client(click.ParamType[ClientId]):
         """Return the id."""
         try:
             return ClientId.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)
+
+
+class TenantName(click.ParamType[Tenant]):
+    """The id or a domain name of a tenant."""
+
+    name = "guid|domain"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Tenant:
+        """Return the tenant."""
+        try:
+            return Tenant.parse(value)
         except InvalidId as error:
             self.fail(str(error), param, ctx)
 

@@ -1,0 +1,200 @@
+"""What `add` is asked for: its options, checked against each other before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from podidentity.cli.parameters import Client, Name, Resource, Selector, TenantName
+from podidentity.core.ids import ClientId, ObjectRef, ResourceId
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    AzureIdentity,
+    AzureIdentityBinding,
+    Entra,
+    Federation,
+    IdentityType,
+    Subject,
+)
+from podidentity.wire.grants import Grantee
+
+_Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `add` is asked for."""
+
+    ref: ObjectRef
+    selector: str
+    type: IdentityType = IdentityType.USER_ASSIGNED
+    resource_id: ResourceId | None = None
+    client_id: ClientId | None = None
+    system_assigned: bool = False
+    entra: Entra | None = None
+    """Of types 1, 2 and 3."""
+    service_account: str = ""
+    """"": all pods of the namespace."""
+    grant: bool = True
+    attach: bool = True
+    wait: bool = True
+
+    @property
+    def identity(self) -> AzureIdentity:
+        """The AzureIdentity, as far as it is known."""
+        return AzureIdentity(
+            ref=self.ref,
+            type=self.type,
+            client_id=self.client_id,
+            resource_id=self.resource_id,
+            system_assigned=self.system_assigned,
+            entra=self.entra,
+        )
+
+    @property
+    def binding(self) -> AzureIdentityBinding:
+        """The AzureIdentityBinding."""
+        return AzureIdentityBinding(
+            ref=binding_ref(self.ref), identity=self.ref.name, selector=self.selector
+        )
+
+    @property
+    def grantee(self) -> Grantee:
+        """Whose pods are to use it."""
+        return Grantee(self.ref.namespace, self.service_account)
+
+    @property
+    def on_machines(self) -> bool:
+        """Whether it is used by being attached to the nodes' machines."""
+        return self.type is IdentityType.USER_ASSIGNED and not self.system_assigned
+
+
+def binding_ref(identity: ObjectRef) -> ObjectRef:
+    """Return the binding that `add` makes for an identity; AKS's add-on named it so."""
+    return ObjectRef(identity.namespace, f"{identity.name}-binding")
+
+
+_OPTIONS = (
+    click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."),
+    click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity."),
+    click.option("--identity-resource-id", type=Resource(), help="Azure's id of it."),
+    click.option("--client-id", type=Client(), help="Its client id; Azure is asked if not given."),
+    click.option(
+        "--binding-selector", type=Selector(), help=f"Pods' {BINDING_LABEL} [default: NAME]."
+    ),
+    click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines."),
+    click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it."),
+    click.option("--service-account", type=Name(), help="Only its pods may use it."),
+    click.option(
+        "--grant/--no-grant", default=True, help="Give the pods the permission to use it."
+    ),
+    click.option("--system-assigned", is_flag=True, help="The nodes' machines' own identity."),
+    click.option(
+        "--type",
+        "number",
+        type=click.Choice(["0", "1", "2", "3"]),
+        help="0: managed identity; 1: application with a secret; 2: with a certificate; 3: "
+        "federated. [default: what the other options say]",
+    ),
+    click.option("--tenant-id", type=TenantName(), help="Its tenant, of types 1, 2 and 3."),
+    click.option(
+        "--secret", type=Name(), help="Secret of the namespace, with what types 1 and 2 sign in by."
+    ),
+    click.option("--federated", is_flag=True, help="The same as --type 3."),
+    click.option(
+        "--subject",
+        type=click.Choice([each.value for each in Subject]),
+        help="Who signs in, of type 3: the pod's service account, or one of the identity's own.",
+    ),
+    click.option(
+        "--via", type=Resource(), help="A managed identity that signs in in its place, of type 3."
+    ),
+)
+
+
+def identity_options(command: _Command) -> _Command:
+    """Give `command` the options; `wanted_of` takes what they were given."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def wanted_of(given: Mapping[str, Any]) -> Wanted:
+    """Return what the options ask for; raise click.UsageError where they do not fit together."""
+    kind = _type(given)
+    _needed(kind, given)
+    name = given["name"]
+    context = click.get_current_context()
+    return Wanted(
+        ref=ObjectRef(given["namespace"], name),
+        selector=given["binding_selector"] or Selector().convert(name, None, context),
+        type=kind,
+        resource_id=given["identity_resource_id"],
+        client_id=given["client_id"],
+        system_assigned=given["system_assigned"],
+        entra=_entra(kind, given),
+        service_account=given["service_account"] or "",
+        grant=given["grant"],
+        attach=given["attach"],
+        wait=given["wait"],
+    )
+
+
+def _type(given: Mapping[str, Any]) -> IdentityType:
+    implied = 3 if given["federated"] else 1 if given["secret"] else 0
+    kind = IdentityType(implied if given["number"] is None else int(given["number"]))
+    if given["federated"] and kind is not IdentityType.FEDERATED:
+        raise click.UsageError("--federated and --type contradict.")
+    return kind
+
+
+# What each type needs, what it may be given beside that; the rest would mean nothing.
+_TYPED = ("identity_resource_id", "system_assigned", "client_id", "tenant_id", "secret")
+_FEDERATED = ("subject", "via")
+_FIELDS: dict[IdentityType, tuple[str, ...]] = {
+    IdentityType.USER_ASSIGNED: ("identity_resource_id", "system_assigned", "client_id"),
+    IdentityType.SERVICE_PRINCIPAL: ("client_id", "tenant_id", "secret"),
+    IdentityType.CERTIFICATE: ("client_id", "tenant_id", "secret"),
+    IdentityType.FEDERATED: ("identity_resource_id", "client_id", "tenant_id", *_FEDERATED),
+}
+
+
+def _needed(kind: IdentityType, given: Mapping[str, Any]) -> None:
+    for name in (*_TYPED, *_FEDERATED):
+        if given[name] and name not in _FIELDS[kind]:
+            raise click.UsageError(f"{_flag(name)} is not for type {kind.value}.")
+    if kind is IdentityType.USER_ASSIGNED:
+        _needed_of_managed(given)
+    elif kind is IdentityType.FEDERATED:
+        if not given["tenant_id"] or not (given["client_id"] or given["identity_resource_id"]):
+            raise click.UsageError(
+                "Type 3 needs --tenant-id, and --client-id or --identity-resource-id."
+            )
+    elif not all(given[name] for name in _FIELDS[kind]):
+        needs = ", ".join(map(_flag, _FIELDS[kind]))
+        raise click.UsageError(f"Type {kind.value} needs {needs}.")
+
+
+def _needed_of_managed(given: Mapping[str, Any]) -> None:
+    if bool(given["identity_resource_id"]) == given["system_assigned"]:
+        raise click.UsageError("--identity-resource-id or --system-assigned is needed.")
+    if given["system_assigned"] and given["client_id"]:
+        raise click.UsageError("--system-assigned has no --client-id.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _entra(kind: IdentityType, given: Mapping[str, Any]) -> Entra | None:
+    if kind is IdentityType.USER_ASSIGNED:
+        return None
+    if kind is not IdentityType.FEDERATED:
+        secret = ObjectRef(given["namespace"], given["secret"])
+        return Entra(tenant=given["tenant_id"], secret=secret)
+    subject = Subject(given["subject"] or Subject.POD)
+    federation = Federation(subject=subject, via=given["via"])
+    return Entra(tenant=given["tenant_id"], federation=federation)
