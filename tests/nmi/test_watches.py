@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.resources import Malformed
+from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import Assignment, Malformed
 from podidentity.nmi.watches import Scope, Watches
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
-from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity
+from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity, pod
 
 PODS = "/api/v1/pods"
 IDENTITIES = "/apis/aadpodidentity.k8s.io/v1/azureidentities"
@@ -21,6 +22,7 @@ BINDINGS = "/apis/aadpodidentity.k8s.io/v1/azureidentitybindings"
 EXCEPTIONS = "/apis/aadpodidentity.k8s.io/v1/azurepodidentityexceptions"
 RECORDS = "/apis/aadpodidentity.k8s.io/v1/azureassignedidentities"
 ACCOUNTS = "/api/v1/serviceaccounts"
+WORKLOAD = "azure.workload.identity"
 
 
 def meta(name: str) -> dict[str, str]:
@@ -87,11 +89,11 @@ class FakeServer:
 
 
 class Setting:
-    def __init__(self) -> None:
+    def __init__(self, **scope: bool) -> None:
         clock = ImpatientClock()
         self.server = FakeServer()
         self.cluster = WatchedCluster(clock)
-        self.watches = Watches(self.server, self.cluster, clock, scope=Scope(node="n1"))
+        self.watches = Watches(self.server, self.cluster, clock, scope=Scope(node="n1", **scope))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -99,8 +101,8 @@ class Setting:
 
 
 @asynccontextmanager
-async def watched(*refused: str) -> AsyncIterator[Setting]:
-    setting = Setting()
+async def watched(*refused: str, **scope: bool) -> AsyncIterator[Setting]:
+    setting = Setting(**scope)
     setting.server.refused = set(refused)
     running = asyncio.create_task(setting.watches.run())
     try:
@@ -168,3 +170,53 @@ async def test_an_object_that_cannot_be_used_is_said_once_and_touches_no_other(
         "AzureIdentity shop/bad cannot be used: spec.clientID must be a GUID, not 'x'",
         "AzureIdentityBinding shop/worse cannot be used: spec.selector is missing",
     ]
+
+
+async def test_the_controllers_records_are_watched_in_standard_mode_only() -> None:
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        assert RECORDS not in setting.server.params
+
+
+@pytest.mark.parametrize(
+    ("labelled", "params"), [(True, {"labelSelector": "nodename=n1"}), (False, {})]
+)
+async def test_records_are_read_by_their_label_and_reach_the_cluster(
+    labelled: bool, params: dict[str, str]
+) -> None:
+    spec = {
+        "pod": "orders-0",
+        "podNamespace": "shop",
+        "nodename": "n1",
+        "azureIdentityRef": {"metadata": meta("orders")},
+    }
+    made = {"metadata": meta("r") | {"namespace": "default"}, "spec": spec}
+    async with watched(records=True, labelled=labelled) as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        assert setting.server.params[RECORDS] == params
+        setting.server.say(RECORDS, "ADDED", made | {"status": {"status": "Created"}})
+        await setting.until(lambda: bool(setting.cluster.assigned(pod().ref)))
+        [found] = setting.cluster.assigned(pod().ref)
+        assert found.state is Assignment.CREATED
+        setting.server.say(RECORDS, "DELETED", made)
+        await setting.until(lambda: not setting.cluster.assigned(pod().ref))
+
+
+async def test_a_service_account_counts_while_it_is_annotated() -> None:
+    bare = {"metadata": meta("web")}
+    annotated = {"metadata": meta("web") | {"annotations": {f"{WORKLOAD}/client-id": CLIENT}}}
+    ref = ObjectRef("shop", "web")
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        setting.server.say(ACCOUNTS, "ADDED", annotated)
+        await setting.until(lambda: bool(setting.cluster.workload_identity(ref)))
+        setting.server.say(ACCOUNTS, "MODIFIED", bare)
+        await setting.until(lambda: setting.cluster.workload_identity(ref) is None)
+
+
+async def test_an_exception_reaches_the_cluster() -> None:
+    made = {"metadata": meta("e"), "spec": {"podLabels": {"tier": "web"}}}
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        setting.server.say(EXCEPTIONS, "ADDED", made)
+        await setting.until(lambda: bool(setting.cluster.exceptions("shop")))
