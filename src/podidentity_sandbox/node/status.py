@@ -132,10 +132,10 @@ def pod_status(
         "hostIP": facts.host_address,
         "hostIPs": [{"ip": facts.host_address}],
         "podIP": facts.pod_address or None,
-        "podIPs": addresses,
+        "podIPs": addresses or None,
         "qosClass": (spec.raw.get("status") or {}).get("qosClass", "BestEffort"),
         "startTime": stamp(facts.started),
-        "initContainerStatuses": list(map(_container_status, spec.init_containers, inits)),
+        "initContainerStatuses": list(map(_container_status, spec.init_containers, inits)) or None,
         "containerStatuses": list(map(_container_status, spec.containers, states)),
     }
 

@@ -82,3 +82,12 @@ async def test_a_pod_needs_its_namespace_and_its_account(api: httpx2.AsyncClient
         'pods "a" is forbidden: error looking up service account default/nobody: '
         'serviceaccount "nobody" not found',
     )
+
+
+async def test_a_pod_has_no_generation_as_in_its_version(api: httpx2.AsyncClient) -> None:
+    """It came with 1.33.
+
+    https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/5067-pod-generation
+    """
+    made = (await api.post(PODS, json=pod())).json()
+    assert "generation" not in made["metadata"]

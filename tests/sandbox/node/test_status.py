@@ -111,6 +111,12 @@ def test_a_pod_is_ready_when_all_its_containers_are() -> None:
     assert status["hostIP"] == "10.240.0.4"
 
 
+def test_what_there_is_none_of_is_not_listed() -> None:
+    status = pod_status(facts(pod_address=""), [], [waiting(), waiting()], previous={}, now=NOW)
+    assert [name for name, value in status.items() if value in ([], "")] == []
+    assert (status["podIPs"], status["initContainerStatuses"]) == (None, None)
+
+
 def test_an_unready_container_is_named() -> None:
     status = pod_status(facts(), [], [running(), running(ready=False)], previous={}, now=NOW)
     (ready,) = (c for c in status["conditions"] if c["type"] == "Ready")

@@ -66,7 +66,6 @@ BUILT_IN = (
         short_names=("po",),
         categories=("all",),
         subresources=("attach", "exec", "log", "status"),
-        generation=True,
         selectable=pods.SELECTABLE,
         strategy=pods.PodStrategy(),
         shape=compiled(pods.SHAPE),
