@@ -45,6 +45,9 @@ class Kept(Protocol):
         """The same in seconds since 1970."""
 
 
+_METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
+_CONCERNED = frozenset({len(_METADATA), len(_FORWARDED)})
+
 Cached = Callable[[Grant, str], Kept | None]
 """Looks a token for a grant and an audience up, without waiting."""
 Mark = tuple[int, int]
@@ -156,10 +159,13 @@ def is_plain(fields: Sequence[tuple[bytes, bytes]]) -> bool:
     told = False
     for name, value in fields:
         # By their length first: most headers are of no concern.
-        if len(name) == len(b"metadata") and name.lower() == b"metadata":
-            if told or value.strip().lower() != b"true":
+        if len(name) in _CONCERNED:
+            known = name.lower()
+            if known == _FORWARDED or (known == _METADATA and (told or not _is_true(value))):
                 return False
-            told = True
-        elif len(name) == len(b"x-forwarded-for") and name.lower() == b"x-forwarded-for":
-            return False
+            told = told or known == _METADATA
     return told
+
+
+def _is_true(value: bytes) -> bool:
+    return value.strip().lower() == b"true"

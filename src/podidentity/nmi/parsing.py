@@ -27,7 +27,7 @@ class RequestParser:
         self._limits = limits
         self._take = take
         self._parser = httptools.HttpRequestParser(self)
-        self._request = Request(caller)
+        self._begin()
         # `_size`: bytes of the head, or body, that is arriving; 0 between two requests.
         self._in_head, self._size = True, 0
 
@@ -60,8 +60,8 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._request = Request(self._caller)
-        self._size = max(1, self._size)
+        self._begin()
+        self._size = self._size or 1
 
     def on_url(self, url: bytes) -> None:
         """Take the target, or the next piece of it."""
@@ -69,7 +69,7 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        self._request.fields.append((name, value))
+        self._add((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: what follows is a body."""
@@ -96,6 +96,11 @@ class RequestParser:
             and request.method != "HEAD"  # its answer would have no body, ours has one
         )
         self._take(request)
+
+    def _begin(self) -> None:
+        self._request = request = Request(self._caller)
+        # Called some ten times for each request.
+        self._add = request.fields.append
 
     def _check_head(self, size: int) -> None:
         if self._in_head and size > self._limits.head_bytes:
