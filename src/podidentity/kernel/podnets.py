@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from podidentity.kernel.diag import Endpoint, TcpSocket
@@ -64,6 +64,7 @@ class PodNetworks:
         self._unread = True
         self._device = 0
         self._networks: dict[NamespaceKey, PodNetwork] = {}
+        self._holders: dict[str, dict[NamespaceKey, PodNetwork]] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
         self._crowded: set[NamespaceKey] = set()
@@ -80,9 +81,9 @@ class PodNetworks:
         """What keeps namespaces from being read, with the next step; "" where nothing does."""
         return next(iter(self._failures.values()), "")
 
-    def holders(self, address: str) -> Iterator[PodNetwork]:
-        """Yield the namespaces that hold an IPv4 address, as of the last refresh."""
-        return (each for each in self._networks.values() if address in each.addresses)
+    def holders(self, address: str) -> Collection[PodNetwork]:
+        """Return the namespaces that hold an IPv4 address, as of the last refresh."""
+        return self._holders.get(address, {}).values()
 
     def refresh(self) -> bool:
         """Take in what has changed; return whether anything may have.
@@ -182,6 +183,7 @@ class PodNetworks:
 
     def _reread(self, key: NamespaceKey) -> None:
         network = self._networks[key]
+        self._let_go(key, network)
         try:
             network.reread()
         except Crowded as error:
@@ -192,9 +194,19 @@ class PodNetworks:
             self._untried.add(network.name)
             self._failures[network.name] = f"cannot read the addresses in {network.name}: {error}"
             self._drop(key)
+        for address in network.addresses:
+            self._holders.setdefault(address, {})[key] = network
+
+    def _let_go(self, key: NamespaceKey, network: PodNetwork) -> None:
+        """Take a namespace out of those that are found by an address."""
+        for address in network.addresses:
+            del self._holders[address][key]
+            if not self._holders[address]:
+                del self._holders[address]
 
     def _drop(self, key: NamespaceKey) -> None:
         network = self._networks.pop(key)
+        self._let_go(key, network)
         self._poll.unregister(network.notices)
         del self._by_notices[network.notices]
         network.close()
