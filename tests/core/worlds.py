@@ -129,25 +129,32 @@ def _accounts(namespace: str) -> list[WorkloadIdentity | Malformed | None]:
     ]
 
 
-_RECORDS = [
-    record(namespace, name, state, node=node, pod=ObjectRef(of, "pod"), ref=ObjectRef(at, "r"))
-    for namespace, of, at in [("blue", "blue", "default"), ("green", "green", "blue")]
-    for name in NAMES
-    for state in ("Assigned", "Created", "Unassigned")
-    for node in ("n1", "n2")
-]
-"""Of a controller or of somebody else: the namespace of a record says nothing."""
-_ALIEN = [replace(each, pod=ObjectRef("blue", "pod")) for each in _RECORDS[-2:]]
+def _records(namespace: str, name: str) -> list[AzureAssignedIdentity | None]:
+    """Return what the controller, or somebody else, may have written about an identity."""
+    mine, other = (ObjectRef(each, "pod") for each in sorted(NAMESPACES, key=namespace.__ne__))
+    return [
+        None,
+        None,
+        record(namespace, name, "Assigned", pod=mine),
+        record(namespace, name, "Assigned", pod=mine),
+        record(namespace, name, "Created", pod=mine),
+        record(namespace, name, "Assigned", pod=mine, node="n2"),
+        record(namespace, name, "Assigned", pod=other),
+    ]
+
+
 _LISTED: list[tuple[ClientId, ...]] = [(), (client_id(2), client_id(3))]
 _SHAPES = [(of, selector) for of in NAMES for selector in SELECTORS]
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    world = World(records=draw(st.lists(st.sampled_from(_RECORDS + _ALIEN), max_size=3)))
+    world = World()
     for namespace in NAMESPACES:
         made = [draw(st.sampled_from(_identities(namespace, name))) for name in NAMES]
         world.identities += [each for each in made if each is not None]
+        told = [draw(st.sampled_from(_records(namespace, name))) for name in NAMES]
+        world.records += [each for each in told if each is not None]
         shapes = draw(st.lists(st.sampled_from(_SHAPES), max_size=3))
         world.all_bindings += [
             binding(namespace, f"binding-{number}", of, selector, weight=number % 2)
@@ -174,7 +181,7 @@ PODS = [
     for selector in (*SELECTORS, *SELECTORS, "", None, None)
     for labels in LABELS
     for host, phase in [
-        *[(False, Phase.RUNNING)] * 4,
+        *[(False, Phase.RUNNING)] * 10,
         (False, Phase.PENDING),
         (False, Phase.SUCCEEDED),
         (True, Phase.RUNNING),
