@@ -52,19 +52,31 @@ class Traces:
     folder: Path
     namespaces: frozenset[str]
     cgroup: Path | None
+    held: list[int]
+    """The namespaces, open until they were looked for: so nobody else's get their numbers."""
 
     @classmethod
     def of(cls, found: Status) -> Traces:
         pids = [found.supervisor, *(part["pid"] for part in found.parts)]
-        inside = {link for pid in pids if pid for link in _namespaces(Path(f"/proc/{pid}"))}
+        ours = _namespaces(Path("/proc/self"))
+        links = [link for pid in pids if pid for link in Path(f"/proc/{pid}/ns").iterdir()]
+        inside = {str(link.readlink()): link for link in links if str(link.readlink()) not in ours}
         return cls(
             found.plan.path,
-            frozenset(inside - _namespaces(Path("/proc/self"))),
+            frozenset(inside),
             root_of(found.plan.path),
+            [os.open(link, os.O_RDONLY | os.O_CLOEXEC) for link in inside.values()],
         )
 
     def seen(self) -> list[str]:
-        """Return a line for each thing that is still there."""
+        """Return a line for each thing that is still there; to be asked once."""
+        try:
+            return self._seen()
+        finally:
+            while self.held:
+                os.close(self.held.pop())
+
+    def _seen(self) -> list[str]:
         there = [str(path) for path in (self.folder, self.cgroup) if path and path.exists()]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         there += [line for line in mounts if str(self.folder) in line]
