@@ -56,7 +56,13 @@ class FakeMetadata:
 class Agent:
     """An agent whose one pod, `shop/orders-0`, has the address of the test."""
 
-    def __init__(self, *objects: Any, tenant_array: bool = False, **policy: Any) -> None:
+    def __init__(
+        self,
+        *objects: Any,
+        tenant_array: bool = False,
+        deciding: Policy | None = None,
+        **policy: Any,
+    ) -> None:
         self.clock = FakeClock()
         found = objects or (pod(addresses=("127.0.0.1",)), identity(), binding())
         self.cluster = cluster(self.clock, *found)
@@ -70,7 +76,7 @@ class Agent:
             permissions=self.permissions,
             attestor=self.attestor,
             clock=self.clock,
-            policy=Policy(patience=Patience(hold=0), tenant_array=tenant_array),
+            policy=deciding or Policy(patience=Patience(hold=0), tenant_array=tenant_array),
         )
         route_policy = RoutePolicy(**({"allow": AllowList()} | policy))
         host = HostTokenService(
