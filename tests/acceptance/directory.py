@@ -143,6 +143,7 @@ async def register(place: Stage, azure: AzureOperator) -> Directory:
             name,
             type=1 if not number else 2,
             clientID=app.client_id,
+            objectID=app.principal_id,
             tenantID=home,
             clientPassword={"name": name},
         )
