@@ -1,4 +1,4 @@
-"""Tokens of other clouds and tenants, and of the node's own machine, as `podidentity add` has it."""
+"""Tokens of other clouds and tenants, and of the machine itself, as `podidentity add` has it."""
 
 from __future__ import annotations
 
