@@ -34,10 +34,12 @@ async def test_after_an_object_without_a_name_all_is_listed_anew(tmp_path: Path)
         await told.until({"b": None}, lists=2)
 
 
-async def test_an_object_that_cannot_be_read_harms_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trouble", ["unreadable", "defect"])
+async def test_an_object_that_cannot_be_read_harms_no_other(tmp_path: Path, trouble: str) -> None:
+    bad = {trouble: True}
     turns = (
-        listing("5", thing("a"), thing("bad", unreadable=True), thing("b")),
-        watching(("MODIFIED", thing("a", "6", unreadable=True)), ("ADDED", thing("c", "7"))),
+        listing("5", thing("a"), thing("bad", **bad), thing("b")),
+        watching(("MODIFIED", thing("a", "6", **bad)), ("ADDED", thing("c", "7"))),
     )
     async with reflected(tmp_path, *turns) as (told, _, _server):
         await told.until({"b": None, "c": None})

@@ -64,6 +64,14 @@ def test_bytes_of_no_api_server_raise_one_error(body: bytes) -> None:
             continue
 
 
+def test_an_object_that_is_nested_without_end_spoils_no_list_and_no_watch() -> None:
+    deep = b'{"metadata":{"name":"deep"},"spec":' + b"[" * 9000 + b"]" * 9000 + b"}"
+    page = parse_list(b'{"metadata":{},"items":[' + deep + b',{"metadata":{"name":"next"}}]}')
+    assert [parse_meta(item).ref.name for item in page.items] == ["deep", "next"]
+    event = parse_event(b'{"type":"ADDED","object":' + deep + b"}")
+    assert parse_meta(event.object).ref.name == parse_meta(deep).ref.name == "deep"
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "holds"),
     [

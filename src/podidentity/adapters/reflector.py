@@ -160,6 +160,9 @@ class Reflector:
         except ValueError as error:
             _log.warning("%s: %s cannot be read and is ignored: %s", self._source.what, ref, error)
             self._forget(ref)
+        except Exception:  # noqa: BLE001 - a defect costs one object, not the agents of all nodes
+            _log.exception("%s: %s is ignored; please report this", self._source.what, ref)
+            self._forget(ref)
         else:
             self._known.add(ref)
 

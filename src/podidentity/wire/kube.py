@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from podidentity.core.ids import ObjectRef
+from podidentity.wire.depth import shallow
+
+_T = TypeVar("_T")
 
 
 class NotKubernetes(ValueError):
@@ -161,10 +165,18 @@ _STATUS = msgspec.json.Decoder(_Status)
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | msgspec.Raw) -> _T:
+    """Return what is in `body`; one object that is nested without end spoils no list."""
+    try:
+        return decoder.decode(body)
+    except RecursionError:
+        return decoder.decode(shallow(bytes(body)))
+
+
 def parse_list(body: bytes) -> Page:
     """Return the list in `body`; raise NotKubernetes."""
     try:
-        found = _LIST.decode(body)
+        found = _decoded(_LIST, body)
     except _BROKEN as error:
         raise NotKubernetes(f"not a Kubernetes list: {error}") from error
     return Page(
@@ -177,7 +189,7 @@ def parse_list(body: bytes) -> Page:
 def parse_event(line: bytes) -> Event:
     """Return the watch event in `line`; raise NotKubernetes."""
     try:
-        found = _EVENT.decode(line)
+        found = _decoded(_EVENT, line)
     except _BROKEN as error:
         raise NotKubernetes(f"not a watch event: {error}") from error
     return Event(type=found.type, object=found.object)
@@ -186,7 +198,7 @@ def parse_event(line: bytes) -> Event:
 def parse_meta(raw: bytes | msgspec.Raw) -> Meta:
     """Return what names an object; raise NotKubernetes."""
     try:
-        found = _OBJECT.decode(raw).metadata
+        found = _decoded(_OBJECT, raw).metadata
     except _BROKEN as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     return Meta(ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version)

@@ -21,6 +21,7 @@ from podidentity.core.resources import (
     Subject,
 )
 from podidentity.wire.manifests.reading import (
+    LONGEST_NAME,
     Custom,
     Fields,
     Raw,
@@ -35,8 +36,6 @@ from podidentity.wire.manifests.reading import (
 IDENTITY_KIND = "AzureIdentity"
 _BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 _MOST_TENANTS = 3
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
-_LONGEST_NAME = 253
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 
@@ -154,7 +153,7 @@ def _secret(ref: ObjectRef, spec: Fields) -> ObjectRef:
 
 def _named(which: str, value: object) -> str:
     """Return a name that Kubernetes gives: it enters a path and a selector."""
-    if isinstance(value, str) and len(value) <= _LONGEST_NAME and _NAME.fullmatch(value):
+    if isinstance(value, str) and len(value) <= LONGEST_NAME and _NAME.fullmatch(value):
         return value
     raise wrong(f"clientPassword.{which}", "a name of Kubernetes", value)
 

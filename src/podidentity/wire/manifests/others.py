@@ -21,15 +21,17 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 from podidentity.wire.manifests.reading import (
+    LONGEST_LABEL,
+    LONGEST_NAME,
     Custom,
     Fields,
     Meta,
     Raw,
     Unusable,
     field,
-    optional,
     parse,
     rendered,
+    shown,
     text,
     wrong,
 )
@@ -41,6 +43,8 @@ SERVICE_ACCOUNT_KIND = "ServiceAccount"
 
 _CLIENT_ID = "azure.workload.identity/client-id"
 _TENANT_ID = "azure.workload.identity/tenant-id"
+_MOST = 100
+"""Labels, and identities, of one exception: all nodes keep them in memory."""
 
 
 class _Account(msgspec.Struct):
@@ -106,7 +110,7 @@ def _binding(found: Custom) -> AzureIdentityBinding:
     return AzureIdentityBinding(
         ref=found.ref,
         identity=text(spec, "azureIdentity"),
-        selector=text(spec, "selector"),
+        selector=text(spec, "selector", LONGEST_LABEL),
         weight=weight,
     )
 
@@ -115,15 +119,25 @@ def _exception(found: Custom) -> AzurePodIdentityException:
     labels = field(found.spec, "podLabels") or {}
     if not isinstance(labels, dict) or not all(isinstance(each, str) for each in labels.values()):
         raise wrong("podLabels", "labels and their values", labels)
+    if len(labels) > _MOST or any(map(_is_no_label, labels.items())):
+        raise wrong("podLabels", f"at most {_MOST} labels that a pod can have", labels)
     return AzurePodIdentityException(
         ref=found.ref, pod_labels=labels, identities=_identities(found.spec)
     )
+
+
+def _is_no_label(label: tuple[str, str]) -> bool:
+    key, value = label
+    # A key may have the name of a domain and a slash before its own.
+    return len(key) > LONGEST_NAME + 1 + LONGEST_LABEL or len(value) > LONGEST_LABEL
 
 
 def _identities(spec: Fields) -> tuple[ClientId | ResourceId, ...]:
     value = field(spec, "azureIdentities") or []
     if not isinstance(value, list):
         raise wrong("azureIdentities", "a list of client ids or resource ids", value)
+    if len(value) > _MOST:
+        raise wrong("azureIdentities", f"a list of at most {_MOST}", value)
     return tuple(_either(each) for each in value)
 
 
@@ -142,7 +156,7 @@ def _assigned(found: Custom) -> AzureAssignedIdentity:
     if state is None or state == "":
         state = Assignment.ASSIGNED  # as releases before 1.6 left it
     if not isinstance(state, str) or state not in set(Assignment):
-        raise Unusable(f"status.status must be Created, Assigned or Unassigned, not {state!r:.80}")
+        raise Unusable(f"status.status must be Created, Assigned or Unassigned, not {shown(state)}")
     return AzureAssignedIdentity(
         ref=found.ref,
         pod=ObjectRef(text(spec, "podNamespace"), text(spec, "pod")),
@@ -158,7 +172,13 @@ def _reference(spec: Fields, name: str) -> ObjectRef:
     meta = copy.get("metadata") if isinstance(copy, dict) else None
     if not isinstance(meta, dict):
         raise Unusable(f"spec.{name}.metadata is missing")
-    found = optional(meta, "name", str), optional(meta, "namespace", str)
-    if not found[0]:
+    name_of, namespace = field(meta, "name"), field(meta, "namespace") or ""
+    if name_of is None or name_of == "":
         raise Unusable(f"spec.{name}.metadata.name is missing")
-    return ObjectRef(found[1] or "", found[0])
+    return ObjectRef(_short(name, namespace), _short(name, name_of))
+
+
+def _short(reference: str, value: object) -> str:
+    if isinstance(value, str) and len(value) <= LONGEST_NAME:
+        return value
+    raise wrong(f"{reference}.metadata", "a name and a namespace of Kubernetes", value)

@@ -10,6 +10,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from reprlib import Repr
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +19,13 @@ from podidentity.core.ids import InvalidId, ObjectRef
 from podidentity.core.resources import Malformed
 
 API_VERSION = "aadpodidentity.k8s.io/v1"
+
+LONGEST_NAME = 253
+LONGEST_LABEL = 63
+"""Characters of an object's name, and of a label's value.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/labels/
+"""
 
 Raw = bytes | msgspec.Raw
 Fields = dict[str, Any]
@@ -45,6 +53,8 @@ class _Custom(msgspec.Struct):
 
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _CUSTOM = msgspec.json.Decoder(_Custom)
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
 
 
 class Custom(msgspec.Struct, frozen=True):
@@ -104,19 +114,29 @@ def optional(
         raise Unusable(f"{path}.{name} {error}") from error
 
 
-def text(spec: Fields, name: str) -> str:
-    """Return a field that must be a string with something in it."""
+def text(spec: Fields, name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a field that must be a string with something in it.
+
+    A longer one names nothing that there could be, and all nodes would keep it in memory.
+    """
     value = field(spec, name)
     if value is None or value == "":
         raise Unusable(f"spec.{name} is {'missing' if value is None else 'empty'}")
     if not isinstance(value, str):
         raise wrong(name, "a string", value)
+    if len(value) > longest:
+        raise wrong(name, f"a string of at most {longest} characters", value)
     return value
 
 
 def wrong(name: str, must: str, value: object) -> Unusable:
     """Return the complaint about a field's value."""
-    return Unusable(f"spec.{name} must be {must}, not {repr(value)[:80]}")
+    return Unusable(f"spec.{name} must be {must}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, which it cannot fill, however long and deep it is."""
+    return _REPR.repr(value)[:80]
 
 
 def _spec(value: object) -> Fields:
