@@ -29,13 +29,18 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.fixture
 def world(bare: World) -> World:
     """The world with the custom resources."""
-    for crd in crds():
-        if bare.get(f"{CRDS}/{crd['metadata']['name']}") is None:
-            bare.send("POST", CRDS, crd)
+    have_custom_resources(bare)
     return bare
 
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def have_custom_resources(world: World) -> None:
+    """Make the custom resources that are not there yet."""
+    for crd in crds():
+        if world.get(f"{CRDS}/{crd['metadata']['name']}") is None:
+            world.send("POST", CRDS, crd)
 
 
 @dataclass(frozen=True)
