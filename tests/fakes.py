@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.errors import NotReady, TokenUnavailable
+from podidentity.core.errors import NotReady
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.permission import Use
 from podidentity.core.ports import Clock, Origin, Proof, Verdict
@@ -99,7 +99,7 @@ class FakeTokenSource:
     def __init__(self, *, life: int = 86_399) -> None:
         self.asked: list[tuple[AzureIdentity, str, bool]] = []
         self.grants: list[Grant] = []
-        self.failures: list[TokenUnavailable] = []
+        self.failures: list[Exception] = []
         self.open = asyncio.Event()
         self.open.set()
         self.begun = asyncio.Event()

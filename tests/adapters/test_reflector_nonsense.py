@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ async def test_after_an_object_without_a_name_all_is_listed_anew(tmp_path: Path)
 
 @pytest.mark.parametrize("trouble", ["unreadable", "defect"])
 async def test_an_object_that_cannot_be_read_harms_no_other(tmp_path: Path, trouble: str) -> None:
-    bad = {trouble: True}
+    bad: dict[str, Any] = {trouble: True}
     turns = (
         listing("5", thing("a"), thing("bad", **bad), thing("b")),
         watching(("MODIFIED", thing("a", "6", **bad)), ("ADDED", thing("c", "7"))),

@@ -40,7 +40,7 @@ PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
 class World:
     """The agent's routes over fakes and the real cache, with and without the hot path."""
 
-    def __init__(self) -> None:
+    def __init__(self, **policy: Any) -> None:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, pod(), identity(), binding())
         self.permissions, self.attestor = FakePermissions(), FakeAttestor()
@@ -55,7 +55,7 @@ class World:
             permissions=self.permissions,
             attestor=self.attestor,
             clock=self.clock,
-            policy=Policy(patience=Patience(hold=0)),
+            policy=Policy(patience=Patience(hold=0), **policy),
         )
         self.express = Express(
             cluster=self.cluster,

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podidentity.core.permission import Authorization
 from podidentity.core.ports import Verdict
 from podidentity.nmi.express import is_plain
 from podidentity.nmi.outcomes import Caller
 from tests.fakes import ADDRESS, identity
-from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World
+from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
 
 TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
 FIELDS = (PLAIN, PLAIN[:1], [*PLAIN, (b"x-forwarded-for", b"10.0.0.1")], [*PLAIN, *PLAIN[1:]])
@@ -67,6 +68,21 @@ async def test_each_second_decides_anew_so_that_it_never_lies_about_the_expiry()
     assert world.express.answer(world.request())
     world.clock.advance(0.1)
     assert world.express.answer(world.request()) is None
+
+
+async def test_what_is_only_observed_is_decided_and_told_each_time() -> None:
+    world = World(authorization=Authorization.OBSERVE)
+    forbid(world)
+    assert b"access_token" in await world.warm()
+    assert world.express.answer(world.request()) is None
+
+
+async def test_long_targets_fill_no_memory() -> None:
+    world = World()
+    await world.warm()
+    long = world.request(TOKEN + b"&x=" + b"a" * 1024)
+    assert b"access_token" in await world.decide(long)
+    assert world.express.answer(long) is None
 
 
 async def test_a_new_connection_is_proved_before_it_is_answered() -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from podidentity.nmi.http import Limits, Request
+from podidentity.nmi.outcomes import Caller
+from podidentity.nmi.parsing import RequestParser, Unacceptable
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking
 
@@ -59,6 +62,15 @@ async def test_a_head_of_a_megabyte_is_refused_with_the_reason(echo: Echo, megab
         await refused(talk, 431)
         await asyncio.gather(sending, return_exceptions=True)
     assert echo.asked == []
+
+
+def test_offers_of_another_protocol_without_end_are_refused_with_the_reason() -> None:
+    asked: list[Request] = []
+    parser = RequestParser(Caller("", 0), Limits(), asked.append)
+    offer = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with pytest.raises(Unacceptable, match="too many requests"):
+        parser.feed(offer * 5000)
+    assert len(asked) == Limits().ahead + 1
 
 
 async def test_a_large_body_is_refused_with_the_reason(echo: Echo) -> None:

@@ -171,6 +171,15 @@ async def test_a_failure_ends_what_it_concerns_and_nothing_else(
         assert (await world.fetched())[len(left) :] in (["a"], ["a", "b"])
 
 
+async def test_a_defect_costs_one_pod_its_start_and_not_the_agent() -> None:
+    async with running(choice=("a",)) as world:
+        world.source.failures.append(RuntimeError("nobody thought of this"))
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == ["a"]
+        world.cluster.put_pod(pod("another"))
+        assert await world.fetched() == ["a", "a"]
+
+
 async def test_an_api_server_that_is_away_stops_nothing() -> None:
     async with running(choice=("a",)) as world:
         world.permissions.failure = NotReady("away")

@@ -27,6 +27,8 @@ from podidentity.nmi.record import Given, Record
 
 ROOM = 4096
 """Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""
+LONGEST = 1024
+"""Bytes of a target whose answer is kept: no client's is as long."""
 
 
 class Kept(Protocol):
@@ -135,6 +137,9 @@ class Express:
     ) -> None:
         """Give `response`, made at `now` by a decision begun at `mark`, again, where it may be."""
         if outcome.origin is not Origin.CACHE or outcome.grant is None:
+            return
+        # What is only observed is told each time; a long target would fill the room.
+        if outcome.observed is not None or len(request.raw_target) > LONGEST:
             return
         if not request.caller.proven or mark != self.mark():
             return

@@ -38,6 +38,17 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse what came; raise Unacceptable, after which nothing may follow."""
+        upgrades = 0
+        while data:
+            data = self._feed(data)
+            upgrades += 1
+            if data and upgrades > self._limits.ahead:
+                why = "too many requests before their answers"
+                raise Unacceptable(HTTPStatus.BAD_REQUEST, why)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse what came up to a request that offers another protocol; return what follows it."""
+        rest = b""
         if self._in_head:
             self._size += len(data)
         try:
@@ -46,8 +57,6 @@ class RequestParser:
             # Java's client offers h2c with each request; nothing but HTTP/1.1 is spoken here.
             self._parser = httptools.HttpRequestParser(self)
             rest = data[upgrade.args[0] :]
-            if rest:
-                self.feed(rest)
         except httptools.HttpParserCallbackError as error:
             # Raised in a method below: the parser hands it on as a context.
             raise error.__context__ or error from None
@@ -55,6 +64,7 @@ class RequestParser:
             why = f"not an HTTP/1.1 request ({error})"
             raise Unacceptable(HTTPStatus.BAD_REQUEST, why) from error
         self._check_head(self._size)
+        return rest
 
     # What the parser calls.
 

@@ -151,6 +151,8 @@ class Prefetcher:
             except PodIdentityError as error:
                 # The pod meets it again when it asks, and is told.
                 _log.debug("nothing fetched ahead for pod %s: %s", ref, error)
+            except Exception:  # noqa: BLE001 - a defect costs one pod its start, not the agent
+                _log.exception("nothing fetched ahead for pod %s; please report this", ref)
 
     async def _prepare(self, ref: ObjectRef) -> None:
         pod = self._cluster.pod(ref)
