@@ -81,9 +81,10 @@ async def listening(handler: Handler, **limits: Any) -> AsyncIterator[Listener]:
 
 
 @asynccontextmanager
-async def talking(listener: Listener) -> AsyncIterator[Talk]:
-    """Connect to a listener."""
-    talk = Talk(*await asyncio.open_connection("127.0.0.1", listener.port))
+async def talking(listener: Listener, own: str = "127.0.0.1") -> AsyncIterator[Talk]:
+    """Connect to a listener from one of loopback's addresses."""
+    connected = asyncio.open_connection("127.0.0.1", listener.port, local_addr=(own, 0))
+    talk = Talk(*await connected)
     try:
         yield talk
     finally:

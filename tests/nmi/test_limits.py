@@ -122,6 +122,21 @@ async def test_a_slow_answer_is_waited_for_longer_than_a_request(echo: Echo) -> 
         assert (await talk.hear()).status == 200
 
 
+async def test_who_takes_all_the_connections_that_he_may_takes_none_of_anothers(
+    echo: Echo,
+) -> None:
+    async with listening(echo, from_one=1) as listener, talking(listener) as first:
+        await first.ask(GET)
+        async with talking(listener) as second:
+            await refused(second, 503)
+        async with talking(listener, "127.0.0.2") as neighbour:
+            assert (await neighbour.ask(GET)).status == 200
+        await first.leave()
+        await listener.empty()
+        async with talking(listener) as third:
+            assert (await third.ask(GET)).status == 200
+
+
 async def test_more_connections_than_allowed_are_refused_and_the_others_served(
     echo: Echo,
 ) -> None:

@@ -30,6 +30,8 @@ class Limits:
     ahead: int = 32
     """Requests sent before the answer of the first."""
     connections: int = 4096
+    from_one: int = 256
+    """Of these, from one address: a pod takes none of the others' places."""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,9 @@ from typing import Self
 from podidentity.nmi.http import AtOnce, Handler, Limits, nothing_at_once
 from podidentity.nmi.protocol import Connection
 
+FOR_LOOKS = Limits(connections=256, from_one=16)
+"""Probes and metrics are asked for by few, each on a connection or two, and every pod reaches them:
+who holds all that he may must keep the kubelet's probe from nothing."""
 BACKLOG = 1024
 """Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
 
@@ -28,6 +31,8 @@ class Listener:
         self._factory = lambda: Connection(handler, at_once, self._limits, self)
         self._server: asyncio.Server | None = None
         self._open: set[Connection] = set()
+        self._from: dict[str, int] = {}
+        """How many are open from each address."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -70,15 +75,22 @@ class Listener:
 
     def add(self, connection: Connection) -> bool:
         """Count a connection in; return whether there is room for it."""
-        if len(self._open) >= self._limits.connections:
+        mine = self._from.get(connection.address, 0)
+        if len(self._open) >= self._limits.connections or mine >= self._limits.from_one:
             return False
         self._open.add(connection)
+        self._from[connection.address] = mine + 1
         self._empty.clear()
         return True
 
     def discard(self, connection: Connection) -> None:
         """Count a connection out."""
+        if connection not in self._open:
+            return
         self._open.discard(connection)
+        left = self._from[connection.address] = self._from[connection.address] - 1
+        if not left:
+            del self._from[connection.address]
         if not self._open:
             self._empty.set()
 

@@ -30,7 +30,7 @@ from podidentity.nmi.events import PodEvents
 from podidentity.nmi.express import Express
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.issuing import Issuers
-from podidentity.nmi.listener import Listener
+from podidentity.nmi.listener import FOR_LOOKS, Listener
 from podidentity.nmi.looks import look_at_tokens
 from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
 from podidentity.nmi.node import Task, attest, intercept
@@ -131,7 +131,8 @@ async def _assemble(
         "audit": seen.problems,
     }
     # The kubelet asks at the node's address.
-    probes = await Listener.start(Probes(checks, clock), "0.0.0.0", settings.probe_port)  # noqa: S104
+    everywhere, answer = "0.0.0.0", Probes(checks, clock)  # noqa: S104
+    probes = await Listener.start(answer, everywhere, settings.probe_port, FOR_LOOKS)
     stack.push_async_callback(probes.close, 0.0)
     parts = Parts(
         interception=interception,

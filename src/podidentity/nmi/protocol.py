@@ -63,6 +63,11 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._closing = False
 
+    @property
+    def address(self) -> str:
+        """Where it comes from."""
+        return self._caller.address
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

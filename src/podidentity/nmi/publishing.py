@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from podidentity.core.ports import Clock
 from podidentity.core.usability import Rules
 from podidentity.nmi.debug import Debug, Watched
-from podidentity.nmi.listener import Listener
+from podidentity.nmi.listener import FOR_LOOKS, Listener
 from podidentity.nmi.looks import (
     Guard,
     Watch,
@@ -49,7 +49,7 @@ async def publish(
         # Prometheus asks at the node's address, as it asked the archived agent.
         everywhere = "0.0.0.0"  # noqa: S104
         scrapes = Scrapes(registry, clock)
-        listener = await Listener.start(scrapes, everywhere, settings.prometheus_port)
+        listener = await Listener.start(scrapes, everywhere, settings.prometheus_port, FOR_LOOKS)
         stack.push_async_callback(listener.close, 0.0)
     if settings.debug_port:
         known = {
