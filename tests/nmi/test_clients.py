@@ -1,7 +1,4 @@
-"""What each client really sends, byte for byte, and what it must get.
-
-Requests were recorded from the clients named, or read in their sources where they could not be run.
-"""
+"""What each client must get for what it really sends."""
 
 from __future__ import annotations
 
@@ -10,77 +7,10 @@ import json
 import pytest
 
 from podidentity.core.ids import ClientId, ObjectId
-from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT, binding, identity, pod
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import agent
-
-PATH = "/metadata/identity/oauth2/token"
-ENCODED = "https%3A%2F%2Fvault.azure.net"
-ENCODED_ID = RESOURCE_ID.replace("/", "%2F")
-MSAL = """
-    x-client-SKU: MSAL.Python
-    x-client-Ver: 1.39.0
-    x-ms-client-request-id: 3c4f5a1e-0000-4000-8000-000000000000
-"""
-OBJECT = "77777777-2222-3333-4444-555555555555"
-
-# name → request; all get the pod's one identity.
-TOKEN_REQUESTS = {
-    "az 2.91": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED} HTTP/1.1{MSAL}",
-    "az 2.91 --client-id": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}"
-    f"&client_id={CLIENT} HTTP/1.1{MSAL}",
-    "az 2.91 --resource-id": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}"
-    f"&msi_res_id={ENCODED_ID} HTTP/1.1{MSAL}",
-    "az 2.91 --object-id": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}"
-    f"&object_id={OBJECT} HTTP/1.1{MSAL}",
-    "azure-identity 1.27 sync": f"GET {PATH}?api-version=2018-02-01&resource={VAULT} HTTP/1.1{MSAL}"
-    "User-Agent: azsdk-python-identity/1.27.0 Python/3.11.7",
-    "azure-identity 1.27 sync, by resource id": f"GET {PATH}?api-version=2018-02-01"
-    f"&resource={VAULT}&msi_res_id={RESOURCE_ID} HTTP/1.1{MSAL}",
-    "azure-identity 1.27 aio, resource_id": f"GET {PATH}?api-version=2018-02-01"
-    f"&resource={VAULT}&resource_id={RESOURCE_ID} HTTP/1.1",
-    "azure-identity 1.27 aio, mi_res_id": f"GET {PATH}?api-version=2018-02-01"
-    f"&resource={VAULT}&mi_res_id={RESOURCE_ID} HTTP/1.1",
-    "@azure/identity": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED} HTTP/1.1\n"
-    "Content-Type: application/x-www-form-urlencoded",
-    "@azure/identity, by client id": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}"
-    f"&client_id={CLIENT} HTTP/1.1",
-    "go-autorest adal": f"GET {PATH}?api-version=2018-02-01&mi_res_id={ENCODED_ID}"
-    f"&resource={ENCODED} HTTP/1.1\nUser-Agent: Go/go1.24 (amd64-linux) go-autorest/adal/v1.0.0",
-    "azidentity for Go": f"GET {PATH}?api-version=2018-02-01&claims=%7B%7D&client_id={CLIENT}"
-    f"&resource={ENCODED} HTTP/1.1",
-    "MSAL.NET": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}&client_id={CLIENT}"
-    " HTTP/1.1\nx-client-SKU: MSAL.NetCore",
-    "msal4j": f"GET /{PATH}?resource={ENCODED}%2F&api-version=2018-02-01&client_id={CLIENT}"
-    " HTTP/1.1",
-    "java.net.http": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}%2F HTTP/1.1\n"
-    "Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAEAAEAAAAIAAAAA",
-    "AppAuthentication for .NET": f"GET {PATH}?resource={VAULT}&api-version=2019-11-01"
-    f"&client_id={CLIENT} HTTP/1.1",
-    "msrestazure": f"GET {PATH}?resource={ENCODED}&api-version=2018-02-01"
-    f"&msi_res_id={ENCODED_ID} HTTP/1.1",
-    "Terraform": f"GET {PATH}?api-version=2018-02-01&client_id={CLIENT}&resource={ENCODED}"
-    " HTTP/1.1\nX-Ms-Identity: 1",
-    "AzCopy": f"GET {PATH}?api-version=2018-02-01&client_id={CLIENT.upper()}&resource={ENCODED}"
-    " HTTP/1.1",
-    "curl": f"GET {PATH}?api-version=2018-02-01&resource={VAULT}/ HTTP/1.1\n"
-    "User-Agent: curl/8.14.1\nAccept: */*",
-    "encoded parameter names": f"GET {PATH}?api%2Dversion=2018-02-01&resource={ENCODED} HTTP/1.1",
-    "metadata in capitals": f"GET /METADATA/identity/oauth2/token?resource={ENCODED} HTTP/1.1",
-}
-
-ASKED_WITH_SLASH = {"msal4j", "java.net.http", "curl"}
-
-# name → request of those that only look whether somebody is there.
-PROBES = {
-    "azure-identity's chain": f"GET {PATH}?api-version=2018-02-01&resource={VAULT} HTTP/1.1",
-    "@azure/identity's chain": f"GET {PATH} HTTP/1.1",
-    "go-autorest's MSIAvailable": f"GET {PATH}?api-version=2018-02-01 HTTP/1.1",
-    "Azure.Identity for .NET's chain": f"GET {PATH}?api-version=2018-02-01&resource={ENCODED}"
-    f"&msi-res-id={ENCODED_ID} HTTP/1.1",
-    "azure-identity for Java's chain": f"GET {PATH}?api-version=2018-02-01 HTTP/1.1",
-    "azure-identity 1.5": f"GET {PATH} HTTP/1.1\nMetadata: true",
-    "MSAL.NET's source detection": f"GET {PATH}?api-version=2018-02-01 HTTP/1.1\nMetadata: true",
-}
+from tests.nmi.clients import ASKED_WITH_SLASH, OBJECT, PATH, PROBES, TOKEN_REQUESTS
+from tests.nmi.talking import talking
 
 OBJECTS = (
     pod(addresses=("127.0.0.1",)),
@@ -161,3 +91,56 @@ async def test_another_value_of_the_header_is_none(header: str) -> None:
     assert reply.body == (
         b'{"error":"invalid_request","error_description":"Required metadata header not specified"}'
     )
+
+
+GET = f"GET {PATH}?resource={VAULT} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Content-Length: 0\r\n\r\n",
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n\r\na=b",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n",
+    ],
+    ids=["empty", "form", "chunked"],
+)
+async def test_a_body_is_of_no_account_and_the_next_request_is_understood(body: str) -> None:
+    async with agent() as nmi, talking(nmi.listener) as talk:
+        for _ in range(2):
+            assert (await talk.ask((GET + body).encode())).status == 200
+
+
+@pytest.mark.parametrize("name", ["azure-identity's chain", "@azure/identity's chain"])
+async def test_a_probe_and_the_request_behind_it_go_over_one_connection(name: str) -> None:
+    probe = PROBES[name].replace("\n", "\r\n") + "\r\nHost: x\r\n\r\n"
+    async with agent() as nmi, talking(nmi.listener) as talk:
+        reply = await talk.ask(probe.encode())
+        assert (reply.status, reply.header("Connection")) == (400, [])
+        assert (await talk.ask(f"{GET}\r\n".encode())).status == 200
+
+
+async def test_a_probe_that_only_connects_leaves_no_line() -> None:
+    """So azure-identity for Java looks whether IMDS is there."""
+    async with agent() as nmi:
+        async with talking(nmi.listener):
+            pass
+        async with talking(nmi.listener) as talk:
+            assert (await talk.ask(f"{GET}\r\n".encode())).status == 200
+        assert [line["message"] for line in nmi.record.lines] == ["token given"]
+
+
+@pytest.mark.parametrize("offer", ["h2c", "websocket", "HTTP/2.0, h2c"])
+async def test_an_offer_of_another_protocol_is_answered_in_http_1(offer: str) -> None:
+    more = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\nHTTP2-Settings: AAEA\r\n"
+    async with agent() as nmi, talking(nmi.listener) as talk:
+        for _ in range(2):
+            reply = await talk.ask(f"{GET}{more}\r\n".encode())
+            assert (reply.status, reply.header("Upgrade")) == (200, [])
+
+
+async def test_the_probe_of_appauthentication_has_any_answer_at_once() -> None:
+    request = "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\nHost: x\nMetadata: true"
+    async with agent() as nmi:
+        assert (await nmi.ask(request)).status == 200
+        assert nmi.clock.slept == []
