@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import Custom, WatchedCluster
-from podidentity.cli.chain import Explanation, Fact, Node, State, follow
+from podidentity.cli.chain import Credentials, Explanation, Fact, Node, State, follow
 from podidentity.core.deciding import decide
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import match
@@ -49,6 +49,7 @@ def explained(
     attached: Fact = ATTACHED,
     nmi: Fact = READY,
     permission: Fact = PERMITTED,
+    credentials: Credentials | None = None,
     rules: Rules = STRICT,
 ) -> Explanation:
     cluster = WatchedCluster.of(
@@ -78,7 +79,7 @@ def explained(
         TokenRequest(resource=""),
         lambda use: permissions[use].state is not State.BROKEN,
     )
-    return follow(matched, decision, permissions, node)
+    return follow(matched, decision, permissions, node, credentials or {})
 
 
 def chain(explanation: Explanation) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""The chain label → binding → identity → permission → machine → NMI, and where it ends.
+"""The chain label → binding → identity → permission → credential or machine → NMI; where it ends.
 
-The first four links are those of `core.deciding`, in its words. The last two are facts of the pod's
-node, which nobody but an operator sees: is the identity on its machine, is its NMI ready.
+The first four links are those of `core.deciding`, in its words. The others are facts that the rules
+do not ask for: can the identity sign in, is it on the node's machine, is NMI ready there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Node:
 
 Permissions = Mapping[Use, Fact]
 """What is known of each permission that the pod needs."""
+Credentials = Mapping[ObjectRef, Fact]
+"""What is known of what an AzureIdentity signs in with, if it is the cluster that has that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,20 +67,13 @@ class Explanation:
     entitlements: tuple[Entitlement, ...]
     refusal: Refusal | None = None
     """Why the rules refuse."""
+    obstacle: Link | None = None
+    """What keeps the pod from a token that the rules allow."""
 
     @property
     def entitled(self) -> bool:
         """Whether the pod can have a token: no link is known to be broken."""
         return self.refusal is None and not self.obstacle
-
-    @property
-    def obstacle(self) -> Link | None:
-        """The link behind the rules that is known to be broken for all its identities."""
-        for name in ("machine", "nmi"):
-            links = [link for link in self.links if link.name == name]
-            if links and all(link.state is State.BROKEN for link in links):
-                return links[0]
-        return None
 
 
 _LINK_OF = {
@@ -93,7 +88,13 @@ _LINK_OF = {
 }
 
 
-def follow(match: Match, decision: Decision, permissions: Permissions, node: Node) -> Explanation:
+def follow(
+    match: Match,
+    decision: Decision,
+    permissions: Permissions,
+    node: Node,
+    credentials: Credentials,
+) -> Explanation:
     """Return the chain of `match.pod`; `decision` is that on a request that names no identity."""
     bound, refusals = match.entitlements, match.refusals
     links = [_pod(match, refusals)]
@@ -114,16 +115,26 @@ def follow(match: Match, decision: Decision, permissions: Permissions, node: Nod
     links += [
         Link("assignment", State.BROKEN, each.awaited.message) for each in bound if each.awaited
     ]
-    if bound:
-        links += [_machine(each, node) for each in bound if on_machine(each)]
+    own = {each.identity.ref: _own(each, node, credentials) for each in bound}
+    links += [link for link in own.values() if link]
     if bound or match.exception:
         links.append(Link("nmi", node.nmi.state, node.nmi.text))
+    usable = tuple(each for each in bound if _usable(match, each, permissions))
     return Explanation(
         pod=match.pod.ref,
         links=tuple(links),
-        entitlements=tuple(each for each in bound if _usable(match, each, permissions)),
+        entitlements=usable,
         refusal=decision.refusal,
+        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-1]),
     )
+
+
+def _obstacle(own: Sequence[Link | None], last: Link) -> Link | None:
+    """Return the broken link of the identities, where each has one; else NMI's, if it is broken."""
+    broken = [link for link in own if link and link.state is State.BROKEN]
+    if broken and len(broken) == len(own):
+        return broken[0]
+    return last if last.name == "nmi" and last.state is State.BROKEN else None
 
 
 def on_machine(entitlement: Entitlement) -> bool:
@@ -167,6 +178,10 @@ def _identity(entitlement: Entitlement) -> str:
     return ", ".join([str(identity.ref), *known])
 
 
-def _machine(entitlement: Entitlement, node: Node) -> Link:
-    fact = node.attached[entitlement.identity.ref]
-    return Link("machine", fact.state, f"{entitlement.identity.ref.name}: {fact.text}")
+def _own(entitlement: Entitlement, node: Node, credentials: Credentials) -> Link | None:
+    """Return what is known of the identity's machine or credential, if it needs one of these."""
+    ref = entitlement.identity.ref
+    name, fact = "credential", credentials.get(ref)
+    if on_machine(entitlement):
+        name, fact = "machine", node.attached[ref]
+    return Link(name, fact.state, f"{ref.name}: {fact.text}") if fact else None

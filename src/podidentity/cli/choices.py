@@ -10,6 +10,7 @@ from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
+from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.permission import Authorization
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.policies import rules_of
@@ -21,6 +22,7 @@ class Choices:
 
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
+    identities_namespace: str = IDENTITIES_NAMESPACE
 
 
 async def choices_of_nmi(kube: Kube) -> Choices:
@@ -44,4 +46,8 @@ def chosen(daemon_set: Object) -> Choices:
             settings = settings_from(context.params)
     except (click.ClickException, click.exceptions.Exit):
         return Choices()
-    return Choices(rules=rules_of(settings), authorization=Authorization(settings.authorization))
+    return Choices(
+        rules=rules_of(settings),
+        authorization=Authorization(settings.authorization),
+        identities_namespace=settings.identities_namespace,
+    )

@@ -1,7 +1,7 @@
 """`podidentity explain pod`: why a pod gets a token, or why not.
 
-It asks the very rules that NMI applies, over the same objects, and what NMI cannot see: whether the
-identity is on the node's machine, and whether NMI itself is ready there.
+It asks the very rules that NMI applies, over the same objects, and what they do not ask: whether
+the identity can sign in or is on the node's machine, and whether NMI itself is ready there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.chain import Explanation, State, follow
 from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.failures import Failed
 from podidentity.cli.node_facts import node_of
 from podidentity.cli.objects import find
@@ -49,7 +50,7 @@ def explain() -> None:
 @cluster_options
 @click.pass_context
 def pod(ctx: click.Context, /, *, target: Target, ref: ObjectRef, ask: bool, output: str) -> None:
-    """Follow the chain label → binding → identity → permission → machine → NMI of a pod.
+    """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
 
     Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
     """
@@ -104,4 +105,5 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
     permissions = await permissions_of(kube, matched, choices.authorization)
     decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
     node = await node_of(kube, found, matched.entitlements, known.records, ask)
-    return follow(matched, decision, permissions, node)
+    credentials = await credentials_of(kube, matched.entitlements, choices.identities_namespace)
+    return follow(matched, decision, permissions, node, credentials)
