@@ -43,7 +43,7 @@ def ignored(
     return Refusal(
         reason=Reason.EXCEPTION_IGNORED,
         message=f"AzurePodIdentityException {found.ref} has no effect in its namespace.",
-        next_step=f"Bind an identity to pod {pod.ref}, or have the operator start NMI with "
+        next_step="Bind an identity to the pod, or have the operator start NMI with "
         f"--exception-namespaces=kube-system,{pod.ref.namespace}.",
         about=found.ref,
         told="Identity not found",
