@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
 from podidentity.core.entitlements import Basis, Match
-from podidentity.core.matching import match
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import MOST_BOUND, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Phase, Pod
 from podidentity.core.usability import STRICT, Rules
+from tests.core.objects import binding, identity
 from tests.core.worlds import World, pods, rules, worlds
 
 MATCHING = st.tuples(worlds(), pods(), rules())
@@ -99,6 +103,28 @@ def test_what_the_pod_is_told_names_no_other_namespace(world: World, asker: Pod)
     for refusal in match(asker, world).refusals:
         if refusal.reason is not Reason.FOREIGN_SECRET:  # its own AzureIdentity names that one
             assert other not in refusal.public
+
+
+@given(worlds(), pods())
+def test_nor_where_an_operator_lets_them_cross(world: World, asker: Pod) -> None:
+    other = "green" if asker.ref.namespace == "blue" else "blue"
+    for refusal in match(asker, world, Rules(cross_namespace=True)).refusals:
+        if refusal.reason is not Reason.FOREIGN_SECRET:
+            assert other not in refusal.public
+
+
+def test_of_thousands_of_bindings_the_heaviest_count_and_no_message_is_long() -> None:
+    asker = Pod(ref=ObjectRef("blue", "p"), uid="u", labels={"aadpodidbinding": "app"})
+    bound = [
+        replace(binding("blue", f"b{number}", "alpha", "app"), weight=number)
+        for number in range(MOST_BOUND + 1)
+    ]
+    found = match(asker, World(bound, [identity("blue", "alpha")]))
+    assert {each.weight for each in found.bindings} == set(range(1, MOST_BOUND + 1))
+    elsewhere = [binding(f"ns-{number}", "b", "alpha", "app") for number in range(5000)]
+    (refusal,) = match(asker, World(elsewhere)).refusals
+    assert refusal.reason is Reason.OTHER_NAMESPACE
+    assert len(str(refusal)) < 1000
 
 
 @given(worlds(), pods(), rules())

@@ -173,7 +173,7 @@ def test_a_message_names_ten_identities_of_thousands() -> None:
     )
     found = select(match(pod(), world), TokenRequest(resource=VAULT, client_id=client_id(3)))
     assert isinstance(found, Refusal)
-    assert found.public.endswith(f"i0009 ({client_id(1)}) and 1990 more.")
+    assert found.public.endswith(f"i0009 ({client_id(1)}) and 490 more.")
     assert len(found.public) < 1_000
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.entitlements import Match
 from podidentity.core.errors import (
     NotYetKnown,
     Refused,
@@ -15,6 +16,7 @@ from podidentity.core.errors import (
     UnknownCaller,
 )
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
 from podidentity.core.selection import Ambiguity
@@ -28,7 +30,27 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.worlds import OLD, World, reason
+from tests.nmi.worlds import OLD, REQUEST, World, reason
+
+
+async def test_what_a_pod_may_use_is_found_once_while_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, found = World(pod(started=OLD), identity(), binding()), []
+
+    def counted(*given: Any) -> Match:
+        found.append(match(*given))
+        return found[-1]
+
+    monkeypatch.setattr("podidentity.nmi.service.match", counted)
+    service = world.service()
+    for expected in (1, 1, 2, 2):
+        if expected == 2:
+            world.cluster.put(identity(client_id=ClientId.parse(OTHER_CLIENT)))
+        outcome = await service.answer(world.caller, REQUEST)
+        assert outcome.token is not None
+        assert len(found) == expected
+    assert outcome.identity == identity(client_id=ClientId.parse(OTHER_CLIENT))
 
 
 @pytest.mark.parametrize(

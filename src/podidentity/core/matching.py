@@ -13,8 +13,10 @@ walk answers a request, fills a log line and prints `podidentity explain`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from heapq import nsmallest
 
-from podidentity.core.entitlements import Basis, Directory, Entitlement, Match
+from podidentity.core.entitlements import MOST_NAMED, Basis, Directory, Entitlement, Match
 from podidentity.core.excepting import excepting, ignored
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
@@ -38,6 +40,10 @@ from podidentity.core.usability import (
     unusable,
 )
 
+MOST_BOUND = 500
+"""Bindings of one selector that count, the heaviest first: whoever makes ten thousand would take
+milliseconds of each request that is answered on the node."""
+
 
 def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
     """Return what `pod` may use: an exception, entitlements or refusals, never none of them."""
@@ -54,7 +60,7 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
 
 
 def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(sorted(_bindings(pod, directory, rules), key=_order))
+    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=_order))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
@@ -62,7 +68,7 @@ def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
         found = directory.identity(ObjectRef(binding.ref.namespace, binding.identity))
         refusal = unusable(binding, found, pod, rules)
         if refusal is not None:
-            refusals.append(refusal)
+            refusals.append(_for_a_stranger(refusal, binding, pod))
         elif isinstance(found, AzureIdentity) and found.ref not in entitled:
             # Two bindings of one identity: the first, and so the heavier, stands.
             record = assignment(records, pod, found.ref)
@@ -86,6 +92,13 @@ def _bindings(pod: Pod, directory: Directory, rules: Rules) -> Iterable[AzureIde
         for namespace in directory.namespaces_with(pod.selector)
         for binding in directory.bindings(namespace, pod.selector)
     )
+
+
+def _for_a_stranger(refusal: Refusal, binding: AzureIdentityBinding, pod: Pod) -> Refusal:
+    """Return `refusal` so that a pod is told nothing of what is wrong in another namespace."""
+    if refusal.told or binding.ref.namespace == pod.ref.namespace:
+        return refusal
+    return replace(refusal, told="What is bound to the pod in another namespace cannot be used.")
 
 
 def _order(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
@@ -173,7 +186,7 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     if elsewhere:
         return Refusal(
             reason=Reason.OTHER_NAMESPACE,
-            message=f"{told} Namespace {', '.join(elsewhere)} has one, but the application and its "
+            message=f"{told} Namespace {_some(elsewhere)} has one, but the application and its "
             "AzureIdentity must be in the same namespace.",
             next_step=f"Create the AzureIdentity and its binding in namespace {namespace}, or run "
             f"the pod in {elsewhere[0]}.",
@@ -187,3 +200,8 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
         f"{selector} …), or correct the pod's label {BINDING_LABEL}.",
         about=pod.ref,
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,7 @@ from podidentity.core.errors import (
     Refused,
     UnknownCaller,
 )
+from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Permissions, TokenSource
@@ -69,6 +70,8 @@ class TokenService:
         self._waits = Waits(cluster, clock, policy.patience)
         self._clock = clock
         self._policy = policy
+        self._matched_at = -1
+        self._matched: dict[ObjectRef, Match] = {}
         self._authorization = policy.authorization if permissions else Authorization.OFF
 
     def prove(self, caller: Caller) -> str:
@@ -142,7 +145,7 @@ class TokenService:
     ) -> tuple[Match, Decision]:
         """Return what is decided by what is known now; `told` is what was just asked."""
         known = self._permissions.known if self._permissions else told.get
-        matched = match(pod, self._cluster, self._policy.rules)
+        matched = self._match(pod)
         return matched, decide(
             matched,
             request,
@@ -150,6 +153,17 @@ class TokenService:
             ambiguity=self._policy.ambiguity,
             authorization=self._authorization,
         )
+
+    def _match(self, pod: Pod) -> Match:
+        """Return what the pod may use; found once while nothing changes, however often it asks."""
+        revision = self._cluster.revision
+        if self._matched_at != revision:
+            self._matched_at, self._matched = revision, {}
+        found = self._matched.get(pod.ref)
+        if found is None or found.pod is not pod:
+            found = match(pod, self._cluster, self._policy.rules)
+            self._matched[pod.ref] = found
+        return found
 
     async def _ask(self, use: Use) -> bool:
         """Return the cluster's decision; raise NotReady where it must be known and cannot be."""
