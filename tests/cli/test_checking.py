@@ -105,6 +105,15 @@ def test_a_bound_identity_that_nobody_was_granted_is_found_with_the_command() ->
     assert found(identity(), permitted=False) == [], "what is not bound needs no grant"
 
 
+def test_a_switch_that_lets_pods_cross_grants_them_nothing_and_that_is_found() -> None:
+    objects = [pod("a-0"), pod("a-1"), identity(ref=ObjectRef("bank", "orders")), ELSEWHERE]
+    crossing = Rules(cross_namespace=True)
+    assert found(*objects, rules=crossing) == []
+    mends = [each.mend for each in found(*objects, rules=crossing, permitted=False)]
+    assert ["--namespace bank" in mend for mend in mends] == [True, False]
+    assert ["--namespace shop" in mend for mend in mends] == [False, True]
+
+
 def test_pods_that_have_some_labels_of_an_exception_are_counted() -> None:
     system: dict[str, Any] = {"ref": ObjectRef("kube-system", "a"), "labels": {"app": "ADDON"}}
     (only,) = found(pod(**system), exception("kube-system", app="addon", tier="x"))

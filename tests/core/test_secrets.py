@@ -30,6 +30,11 @@ def test_a_client_secret_is_found_by_its_key_or_alone(entries: dict[str, bytes])
     [
         ({}, "it has no key clientSecret, only: nothing"),
         ({"a": b"s3cret", "b": b"s3cret"}, "it has no key clientSecret, only: a, b"),
+        (
+            {f"key-{number}": b"s3cret" for number in range(4000)},
+            "it has no key clientSecret, only: key-0, key-1, key-10, key-100, key-1000 and 3995 "
+            "more",
+        ),
         ({"clientSecret": b""}, "its key clientSecret holds no text"),
         ({"clientSecret": b"\xffs3cret"}, "its key clientSecret holds no text"),
     ],

@@ -162,7 +162,8 @@ def test_an_identity_that_imds_does_not_know_may_come_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7), ("", 1), ("0", 1), ("Wed, 25 Nov 2026 12:00:00 GMT", 1)]
+    ("header", "seconds"),
+    [("7", 7), ("", 1), ("0", 1), ("999999999", 60), ("Wed, 25 Nov 2026 12:00:00 GMT", 1)],
 )
 def test_a_throttled_answer_says_when_to_ask_again(header: str, seconds: int) -> None:
     with pytest.raises(TokenThrottled) as caught:

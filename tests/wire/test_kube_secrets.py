@@ -20,6 +20,9 @@ def secret(**data: Any) -> bytes:
     return json.dumps({"metadata": {"namespace": "shop", "name": "orders"}, "data": data}).encode()
 
 
+HUGE = secret(a="c2VjcmV0" * 20_000, b="c2VjcmV0" * 20_000)
+
+
 def test_a_secrets_entries_come_out_of_base64() -> None:
     found = parse_secret(secret(clientSecret="czNjcmV0"))
     assert (found.ref, found.data) == (ObjectRef("shop", "orders"), {"clientSecret": b"s3cret"})
@@ -31,7 +34,7 @@ def test_a_secret_may_be_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"[]", b"\xff", b"{}", secret(a=["c2VjcmV0"]), secret(a="c2VjcmV0x")]
+    "raw", [b"", b"[]", b"\xff", b"{}", secret(a=["c2VjcmV0"]), secret(a="c2VjcmV0x"), HUGE]
 )
 def test_what_is_no_secret_is_not_quoted(raw: bytes) -> None:
     with pytest.raises(ValueError, match="not") as caught:

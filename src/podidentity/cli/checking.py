@@ -61,6 +61,7 @@ def findings(
     found = [
         *_malformed([*cluster.all_identities(), *cluster.all_bindings(), *exceptions]),
         *_bound(cluster, rules, permitted),
+        *_borrowed(cluster, rules, permitted),
         *_elsewhere(cluster, rules),
         *(each for one in exceptions for each in _exception(cluster, one, rules)),
     ]
@@ -100,6 +101,17 @@ def _not_granted(pod: Pod, identity: AzureIdentity, binding: AzureIdentityBindin
         mend=not_permitted(pod, identity, use).next_step,
         switch="--authorization=observe",
     )
+
+
+def _borrowed(cluster: WatchedCluster, rules: Rules, permitted: Permitted) -> Iterator[Finding]:
+    """Yield identities of other namespaces that pods are bound to, and were not granted."""
+    for pod in cluster.pods():
+        for each in match(pod, cluster, rules).entitlements:
+            namespace, binding = pod.ref.namespace, each.binding
+            if binding is None or binding.ref.namespace == namespace:
+                continue
+            if not permitted(namespace, each.identity):
+                yield _not_granted(_any_pod(namespace), each.identity, binding)
 
 
 def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:

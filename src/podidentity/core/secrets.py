@@ -18,6 +18,8 @@ from podidentity.core.ids import ObjectRef
 CLIENT_SECRET = "clientSecret"  # noqa: S105 - the name of a key
 CERTIFICATE = "certificate"
 PASSWORD = "password"  # noqa: S105 - the name of a key
+_MOST_NAMED = 5
+"""Keys that a message names: a secret may have thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,9 @@ def _entry(secret: Secret, name: str) -> bytes:
         return found
     if len(secret.entries) == 1:
         return next(iter(secret.entries.values()))
-    has = ", ".join(sorted(secret.entries)) or "nothing"
+    names = sorted(secret.entries)
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    has = ", ".join(names[:_MOST_NAMED]) + more or "nothing"
     raise unusable(secret, f"it has no key {name}, only: {has}")
 
 

@@ -26,6 +26,8 @@ TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 API_VERSION = "2018-02-01"
 DEFAULT_RETRY_AFTER = 1
 """Seconds, where a 429 names none."""
+LONGEST_RETRY_AFTER = 60
+"""Seconds: all pods of the node wait for it, and IMDS counts by the second."""
 
 _USER_ASSIGNED = "/userassignedidentities/"
 
@@ -104,7 +106,8 @@ def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
     error, description = error_of(fields_of(body))
     told = f"IMDS: {description or f'status {status} without a reason'}"
     if status == 429:
-        raise TokenThrottled(told, retry_after=number(retry_after) or DEFAULT_RETRY_AFTER)
+        wanted = number(retry_after) or DEFAULT_RETRY_AFTER
+        raise TokenThrottled(told, retry_after=min(wanted, LONGEST_RETRY_AFTER))
     if status in {400, 401, 403}:
         absent = "identity not found" in description.lower()
         kind = NotYetKnown if absent else TokenRefused

@@ -13,6 +13,9 @@ import msgspec
 
 from podidentity.core.ids import ObjectRef
 
+LARGEST = 256 << 10
+"""Bytes of base64: an agent keeps dozens of secrets, and a certificate with its chain has 20 kB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
@@ -42,6 +45,8 @@ def parse_secret(raw: bytes | msgspec.Raw) -> Entries:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # What the decoder says may quote the bytes around the fault.
         raise ValueError("not a Secret") from None
+    if sum(map(len, (found.data or {}).values())) > LARGEST:
+        raise ValueError(f"it is not what an identity needs: it holds more than {LARGEST} bytes")
     try:
         data = {
             key: binascii.a2b_base64(value.encode()) for key, value in (found.data or {}).items()
