@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -62,6 +63,18 @@ async def test_a_head_of_a_megabyte_is_refused_with_the_reason(echo: Echo, megab
         await refused(talk, 431)
         await asyncio.gather(sending, return_exceptions=True)
     assert echo.asked == []
+
+
+async def test_a_loop_of_what_is_no_request_leaves_a_few_lines(
+    echo: Echo, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "podidentity.http")
+    async with listening(echo) as listener:
+        for _ in range(20):
+            async with talking(listener) as talk:
+                await talk.say(b"rubbish\r\n\r\n")
+                await refused(talk, 400)
+    assert len(caplog.records) == 5
 
 
 def test_offers_of_another_protocol_without_end_are_refused_with_the_reason() -> None:

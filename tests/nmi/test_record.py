@@ -200,6 +200,16 @@ async def test_a_loop_of_refusals_leaves_a_few_lines_and_their_number_and_all_au
     task.cancel()
 
 
+def test_whatever_one_client_writes_the_refusals_of_others_are_said() -> None:
+    record = Recorded(FakeClock())
+    for number in range(2000):
+        told = f"parameter 'x{number}' is given twice"
+        record.record.other(ASKED.caller, Route.TOKEN, 400, told, 0.0, reason="InvalidRequest")
+    record.record.token(ASKED, refused(Refused(REFUSAL)), 404, 0.0)
+    assert len(record.lines) == 6
+    assert record.lines[-1]["reason"] == "OtherNamespace"
+
+
 def test_tokens_are_never_left_unsaid() -> None:
     record = Recorded(FakeClock())
     for _ in range(100):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from typing import Self
 
 from podidentity.nmi.http import AtOnce, Handler, Limits, nothing_at_once
 from podidentity.nmi.protocol import Connection
+from podidentity.telemetry.repeats import Repeats
 
 FOR_LOOKS = Limits(connections=256, from_one=16)
 """Probes and metrics are asked for by few, each on a connection or two, and every pod reaches them:
 who holds all that he may must keep the kubelet's probe from nothing."""
 BACKLOG = 1024
 """Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
+
+_log = logging.getLogger("podidentity.http")
 
 
 class ListenError(Exception):
@@ -31,6 +35,7 @@ class Listener:
         self._factory = lambda: Connection(handler, at_once, self._limits, self)
         self._server: asyncio.Server | None = None
         self._open: set[Connection] = set()
+        self._refused: Repeats[str] = Repeats()
         self._from: dict[str, int] = {}
         """How many are open from each address."""
         self._empty = asyncio.Event()
@@ -93,6 +98,14 @@ class Listener:
             del self._from[connection.address]
         if not self._open:
             self._empty.set()
+
+    def refused(self, connection: Connection, why: str) -> None:
+        """Say so, however often one address does it only now and then."""
+        now = asyncio.get_running_loop().time()
+        for address, more in self._refused.ended(now):
+            _log.info("%s more connections from %s refused", more, address)
+        if self._refused.says(connection.address, now):
+            _log.info("connection from %s refused: %s", connection.address, why)
 
     async def empty(self) -> None:
         """Return when no connection is open."""

@@ -35,6 +35,9 @@ class Owner(Protocol):
     def discard(self, connection: Connection) -> None:
         """Count a connection out."""
 
+    def refused(self, connection: Connection, why: str) -> None:
+        """Take note of one that sent no request, or too much of one."""
+
 
 class Connection(asyncio.Protocol):
     """One connection: requests in, answers out, in their order.
@@ -189,7 +192,7 @@ class Connection(asyncio.Protocol):
         """Answer what is no request, and close: where the next one begins is not known."""
         if self._closing:
             return
-        _log.info("connection from %s refused: %s", self._caller.address, why)
+        self._owner.refused(self, why)
         self._closing = True
         self._waiting.clear()
         if self._task is not None:

@@ -199,7 +199,9 @@ class Record:
     ) -> None:
         """Record a request that concerns no pod in particular, or whose client has left."""
         self._metrics.requests.of(label_of(route), str(int(status))).value += 1
-        if status >= FAILED_FROM and not self._may_say(caller.address, f"{int(status)} {message}"):
+        # Not by its words where there is one: they may hold what the client wrote.
+        kind = more.get("reason") or message
+        if status >= FAILED_FROM and not self._may_say(caller.address, f"{int(status)} {kind}"):
             return
         milliseconds = f"{(self._clock.monotonic() - begun) * 1000:.2f}"
         line = self._sinks.form.template(request_line(status, message, caller.address, more))
