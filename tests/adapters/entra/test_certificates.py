@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import sys
+from base64 import encodebytes
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -8,6 +11,7 @@ import pytest
 
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.core.errors import TokenRefused, TokenSourceDown
+from podidentity.core.ids import ObjectRef
 from podidentity.core.secrets import Secret
 from tests.fakes import NOW
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key, secret
@@ -78,6 +82,55 @@ async def test_one_that_takes_all_the_time_it_is_given_is_refused_and_remembered
     certificates = written("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)")
     with pytest.raises(TokenRefused, match="too much time or memory"):
         await certificates.of(secret(certificate=b"c"))
+
+
+def der(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return bytes([tag, len(body)]) + body
+
+
+def locked_by_scrypt(blocks: int) -> bytes:
+    """Return a key whose derivation takes two megabytes for each of so many blocks."""
+    work = der(2, b"\x40\x00"), der(2, bytes([blocks])), der(2, b"\x01")
+    scrypt = der(6, bytes.fromhex("2b06010401da47040b")), der(0x30, der(4, b"saltsalt"), *work)
+    aes = der(6, bytes.fromhex("60864801650304012a")), der(4, bytes(16))
+    both = der(0x30, der(0x30, *scrypt), der(0x30, *aes))
+    how = der(0x30, der(6, bytes.fromhex("2a864886f70d01050d")), both)
+    text = encodebytes(der(0x30, how, der(4, bytes(16))))
+    name = b"ENCRYPTED PRIVATE KEY-----\n"
+    return b"-----BEGIN " + name + text + b"-----END " + name
+
+
+@pytest.mark.parametrize(
+    ("blocks", "why"), [(8, "password is wrong"), (120, "too much time or memory")]
+)
+async def test_one_that_takes_more_memory_than_the_agent_has_is_refused(
+    blocks: int, why: str
+) -> None:
+    greedy = secret(certificate=locked_by_scrypt(blocks) + pem_of(rsa_key(), OWN), password=b"p")
+    with pytest.raises(TokenRefused, match=why):
+        await Certificates().of(greedy)
+
+
+async def test_slow_ones_of_one_namespace_leave_a_turn_for_the_others() -> None:
+    certificates = written(
+        "import base64, json, signal, sys\n"
+        "if base64.b64decode(json.load(sys.stdin)['data']) == b'slow': signal.pause()\n"
+        'print(\'{"why": "it is quick"}\')'
+    )
+
+    def of(namespace: str, data: bytes, digest: str) -> Secret:
+        return replace(secret(certificate=data), ref=ObjectRef(namespace, "orders"), digest=digest)
+
+    slow = [
+        asyncio.create_task(certificates.of(of("greedy", b"slow", str(number))))
+        for number in range(4)
+    ]
+    with pytest.raises(TokenRefused, match="it is quick"):
+        await certificates.of(of("shop", b"c", "shop"))
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
 
 
 async def test_on_a_busy_node_it_is_tried_again() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.secrets import Secret, certificate, unusable
@@ -65,13 +66,14 @@ class Certificates:
         self._seconds = seconds
         self._kept: OrderedDict[str, Certificate | str] = OrderedDict()
         self._turn = asyncio.Semaphore(AT_ONCE)
+        self._of_namespace: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, secret: Secret) -> Certificate:
         """Return the certificate in the secret; raise a TokenUnavailable where there is none."""
         data, password = certificate(secret)
         found = self._kept.get(secret.digest)
         if found is None:
-            found = await self._opened(data, password)
+            found = await self._opened_in_turn(secret, data, password)
             self._kept[secret.digest] = found
             while len(self._kept) > MOST:
                 self._kept.popitem(last=False)
@@ -79,6 +81,14 @@ class Certificates:
         if isinstance(found, str):
             raise unusable(secret, found)
         return found
+
+    async def _opened_in_turn(
+        self, secret: Secret, data: bytes, password: bytes | None
+    ) -> Certificate | str:
+        """Open it once; a namespace's slow ones are opened one after the other."""
+        turn = self._of_namespace.setdefault(secret.ref.namespace, asyncio.Lock())
+        async with turn:
+            return self._kept.get(secret.digest) or await self._opened(data, password)
 
     async def _opened(self, data: bytes, password: bytes | None) -> Certificate | str:
         """Return the certificate, or why there is none, as a clause."""

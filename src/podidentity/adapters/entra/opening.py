@@ -16,6 +16,7 @@ import resource
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography import x509
@@ -31,8 +32,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 CPU_SECONDS = 5
-MEMORY = 512 << 20
-"""Bytes of address space."""
+MEMORY = 32 << 20
+"""Bytes beyond what the process has when it begins. A derivation by scrypt takes as much as its
+file says, and that counts for the agent's container, all of which ends where it is too much."""
 SMALLEST, LARGEST = 2048, 8192
 """Bits of an RSA key: less is not safe, more takes too long to sign with."""
 
@@ -124,10 +126,16 @@ def _public(holder: rsa.RSAPrivateKey | x509.Certificate) -> bytes:
     return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+def _address_space() -> int:
+    """Return the bytes of address space that the process has."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+
+
 def main() -> None:
     """Answer the one question on standard input."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    most = _address_space() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     asked = json.load(sys.stdin)
     password = asked["password"]
     try:
