@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import find, given
+from hypothesis import given
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
@@ -15,7 +15,7 @@ from podidentity.core.resources import AzureAssignedIdentity, Pod
 from podidentity.core.usability import Rules
 from tests.core.objects import binding, identity, pod, principal, record, system
 from tests.core.test_matching import MATCHING
-from tests.core.worlds import World, pods, rules, worlds
+from tests.core.worlds import World, occurs, pods, rules, worlds
 
 STANDARD = Rules(standard=True)
 
@@ -46,7 +46,7 @@ def test_records_that_count_occur_and_such_that_do_not(awaited: bool) -> None:
         found = match(asker, world, chosen).entitlements
         return any(each.identity.resource_id and bool(each.awaited) is awaited for each in found)
 
-    find(MATCHING, yields)
+    occurs(MATCHING, yields)
 
 
 ASSIGNED = record("blue", "alpha", "Assigned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import find, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.deciding import MOST_TRIED, Decision, Permitted, decide
@@ -18,7 +18,7 @@ from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.core.usability import Rules
 from tests.core.objects import binding, client_id, exception, identity, pod, record, system
-from tests.core.worlds import World, pods, rules, worlds
+from tests.core.worlds import World, occurs, pods, rules, worlds
 
 ANY = TokenRequest(resource="r")
 ACCOUNT = ObjectRef("blue", "default")
@@ -211,4 +211,4 @@ def test_each_kind_of_decision_occurs_for_bound_pods(kind: str) -> None:
         found = decide(matched, ANY, lambda use: known.get(use.name, False))
         return bool(matched.bindings and matched.entitlements) and getattr(found, kind) is not None
 
-    find(st.tuples(worlds(), pods(), PERMITTED), yields)
+    occurs(st.tuples(worlds(), pods(), PERMITTED), yields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import find, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.entitlements import Basis, Match
@@ -15,7 +15,7 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Phase, Pod
 from podidentity.core.usability import STRICT, Rules
 from tests.core.objects import binding, identity
-from tests.core.worlds import World, pods, rules, worlds
+from tests.core.worlds import World, occurs, pods, rules, worlds
 
 MATCHING = st.tuples(worlds(), pods(), rules())
 
@@ -46,7 +46,7 @@ def test_where_an_operator_lets_them_cross_they_do() -> None:
         found = match(asker, world, chosen).entitlements
         return any(each.identity.ref.namespace != asker.ref.namespace for each in found)
 
-    find(MATCHING, crosses)
+    occurs(MATCHING, crosses)
 
 
 @given(worlds(), pods(), rules())
@@ -168,7 +168,7 @@ def test_pods_with_none_one_and_two_identities_occur(wanted: int) -> None:
     def yields(pair: tuple[World, Pod]) -> bool:
         return len(match(pair[1], pair[0]).entitlements) == wanted
 
-    find(st.tuples(worlds(), pods()), yields)
+    occurs(st.tuples(worlds(), pods()), yields)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2, 3])
@@ -176,7 +176,7 @@ def test_pods_with_identities_of_each_type_occur(kind: int) -> None:
     def yields(pair: tuple[World, Pod]) -> bool:
         return any(each.identity.type == kind for each in match(pair[1], pair[0]).entitlements)
 
-    find(st.tuples(worlds(), pods()), yields)
+    occurs(st.tuples(worlds(), pods()), yields)
 
 
 @pytest.mark.parametrize("basis", [Basis.BINDING, Basis.SERVICE_ACCOUNT])
@@ -185,7 +185,7 @@ def test_each_way_to_an_identity_occurs(basis: Basis) -> None:
         world, asker, chosen = case
         return any(each.basis is basis for each in match(asker, world, chosen).entitlements)
 
-    find(MATCHING, yields)
+    occurs(MATCHING, yields)
 
 
 @pytest.mark.parametrize("reason", [each for each in Reason if each not in NOT_OF_MATCHING])
@@ -194,4 +194,4 @@ def test_every_reason_of_matching_occurs_by_the_strict_rules(reason: Reason) -> 
         world, asker = pair
         return any(each.reason is reason for each in match(asker, world, STRICT).refusals)
 
-    find(st.tuples(worlds(), pods()), refuses)
+    occurs(st.tuples(worlds(), pods()), refuses)

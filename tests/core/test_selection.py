@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import find, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.authorities import Tenant
@@ -22,7 +22,7 @@ from tests.core.objects import (
     principal,
     resource_id,
 )
-from tests.core.worlds import NUMBERS, World, pods, rules, worlds
+from tests.core.worlds import NUMBERS, World, occurs, pods, rules, worlds
 
 VAULT = "https://vault.azure.net"
 TWO = World(
@@ -107,7 +107,7 @@ def test_the_random_worlds_yield_both_asked_answers_and_refusals(
             and isinstance(select(matched, request), Refusal) is refused
         )
 
-    find(st.tuples(worlds(), pods(), rules(), requests()), holds)
+    occurs(st.tuples(worlds(), pods(), rules(), requests()), holds)
 
 
 def names(found: object) -> list[str]:

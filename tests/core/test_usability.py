@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import find, given
+from hypothesis import given
 
 from podidentity.core.authorities import Authority
 from podidentity.core.ids import ObjectRef
@@ -13,7 +13,7 @@ from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.usability import STRICT, Rules
 from tests.core.objects import binding, identity, pod, principal
 from tests.core.test_matching import MATCHING
-from tests.core.worlds import EVIL, World, pods, rules, worlds
+from tests.core.worlds import EVIL, World, occurs, pods, rules, worlds
 
 
 def bound(made: AzureIdentity) -> World:
@@ -38,7 +38,7 @@ def test_identities_with_such_secrets_occur_and_are_refused(reason: Reason) -> N
         world, asker, chosen = case
         return any(each.reason is reason for each in match(asker, world, chosen).refusals)
 
-    find(MATCHING, refuses)
+    occurs(MATCHING, refuses)
 
 
 @pytest.mark.parametrize(

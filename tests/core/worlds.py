@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from hypothesis import Phase as Generate
+from hypothesis import find, settings
 from hypothesis import strategies as st
 
 from podidentity.core.authorities import Authority
@@ -34,6 +38,15 @@ from tests.core.objects import (
     resource_id,
     system,
 )
+
+_Case = TypeVar("_Case")
+_FIRST = settings(phases=[Generate.generate], max_examples=5_000, database=None)
+
+
+def occurs(cases: st.SearchStrategy[_Case], holds: Callable[[_Case], bool]) -> None:
+    """Fail unless a case occurs for which `holds` is true; the first one will do."""
+    find(cases, holds, settings=_FIRST)
+
 
 NAMESPACES = ["blue", "green"]
 SELECTORS = ["app", "App", "job"]
