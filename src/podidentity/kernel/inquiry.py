@@ -5,7 +5,6 @@ Their sockets are made once, inside the namespace, and may be used from anywhere
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -98,7 +97,8 @@ class AddressInquiry:
         found: dict[str, int] = {}
         complete = True
         for message in self._answers():
-            if message.sequence != self._sequence:
+            if message is None or message.sequence != self._sequence:
+                # A notice, or the word that some were lost: either may be newer than the answer.
                 complete = False
                 continue
             if message.errno:
@@ -114,10 +114,15 @@ class AddressInquiry:
                 raise Crowded(f"holds more than {_MOST_ADDRESSES} addresses")
         return found, complete
 
-    def _answers(self) -> Iterator[netlink.Message]:
+    def _answers(self) -> Iterator[netlink.Message | None]:
+        """Yield what comes; None where notices were lost."""
         while True:
-            with contextlib.suppress(_Overrun):
-                yield from netlink.decode(self._receive())
+            try:
+                datagram = self._receive()
+            except _Overrun:
+                yield None
+            else:
+                yield from netlink.decode(datagram)
 
     def _receive(self) -> bytes:
         try:
