@@ -17,6 +17,7 @@ import yaml
 from bench.stage.ground import BenchPod, address_of
 from podidentity.manifests import crds, nmi
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.applying import Applier
@@ -99,9 +100,12 @@ class BenchCluster:
         return path
 
     async def add_pods(
-        self, numbers: Iterable[int], labels: Mapping[int, str], *, account: str = "default"
+        self, numbers: Iterable[int], labels: Mapping[int, str], *, accounts: str = "default"
     ) -> list[BenchPod]:
-        """Make running pods on the node; `labels`: the selector of each."""
+        """Make running pods on the node; `labels`: the selector of each.
+
+        `accounts`: the name of the pods' service account, where `{}` stands for their number.
+        """
         path = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
         async def add(number: int) -> BenchPod:
@@ -109,7 +113,7 @@ class BenchCluster:
             container = {"name": "main", "image": "idle"}
             pod["spec"] = {
                 "nodeName": self.node,
-                "serviceAccountName": account,
+                "serviceAccountName": accounts.format(number),
                 "containers": [container],
             }
             made = await self.request("POST", path, pod)
@@ -141,35 +145,66 @@ class BenchCluster:
 
     async def bind(self, identities: Sequence[Identity], namespace: str = NAMESPACE) -> None:
         """Make an AzureIdentity and its AzureIdentityBinding, selector its name, for each."""
+        await _gather(
+            self._bind(
+                each.name,
+                {"type": 0, "clientID": each.client_id, "resourceID": each.resource_id},
+                namespace,
+            )
+            for each in identities
+        )
+
+    async def _bind(self, name: str, spec: Object, namespace: str) -> None:
         path = f"{GROUP}/namespaces/{namespace}"
+        identity = _named("aadpodidentity.k8s.io/v1", "AzureIdentity", name)
+        await self.request("POST", f"{path}/azureidentities", {**identity, "spec": spec})
+        binding = _named("aadpodidentity.k8s.io/v1", "AzureIdentityBinding", name)
+        binding["spec"] = {"azureIdentity": name, "selector": name}
+        await self.request("POST", f"{path}/azureidentitybindings", binding)
 
-        async def bind(each: Identity) -> None:
-            identity = _named("aadpodidentity.k8s.io/v1", "AzureIdentity", each.name)
-            identity["spec"] = {
-                "type": 0,
-                "clientID": each.client_id,
-                "resourceID": each.resource_id,
-            }
-            await self.request("POST", f"{path}/azureidentities", identity)
-            binding = _named("aadpodidentity.k8s.io/v1", "AzureIdentityBinding", each.name)
-            binding["spec"] = {"azureIdentity": each.name, "selector": each.name}
-            await self.request("POST", f"{path}/azureidentitybindings", binding)
+    async def federate(self, name: str, accounts: Sequence[str]) -> None:
+        """Make an app that the tokens of these service accounts sign in, and bind it."""
+        async with AzureOperator(self._plan) as azure:
+            app = await azure.make_app(name)
+            for account in accounts:
+                subject = f"system:serviceaccount:{NAMESPACE}:{account}"
+                await azure.add_federated_credential(app, account, issuer=ISSUER, subject=subject)
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
+        for account in accounts:
+            await self.request("POST", path, _named("v1", "ServiceAccount", account))
+        spec = {"type": 3, "clientID": app.client_id, "tenantID": self._plan.tenant_id}
+        await self._bind(name, spec, NAMESPACE)
+        await self.permit([Identity(name=name, client_id=app.client_id, resource_id="")], name)
 
-        await _gather(bind(each) for each in identities)
-
-    async def permit(self, identities: Sequence[Identity], namespace: str = NAMESPACE) -> None:
+    async def permit(self, identities: Sequence[Identity], name: str = "use") -> None:
         """Grant the namespace's service accounts the use of the identities, by RBAC."""
-        name, group = f"use-{namespace}", "rbac.authorization.k8s.io"
+        group = "rbac.authorization.k8s.io"
         role = _named(f"{group}/v1", "ClusterRole", name)
         names = [each.client_id for each in identities]
         rule = {"apiGroups": ["aadpodidentity.k8s.io"], "resources": ["azureidentities"]}
         role["rules"] = [{**rule, "verbs": ["use"], "resourceNames": names}]
         binding = _named(f"{group}/v1", "ClusterRoleBinding", name)
         binding["roleRef"] = {"apiGroup": group, "kind": "ClusterRole", "name": name}
-        accounts = f"system:serviceaccounts:{namespace}"
+        accounts = f"system:serviceaccounts:{NAMESPACE}"
         binding["subjects"] = [{"apiGroup": group, "kind": "Group", "name": accounts}]
         for made, plural in ((role, "clusterroles"), (binding, "clusterrolebindings")):
             await self.request("POST", f"/apis/{group}/v1/{plural}", made)
+
+    async def record(self, pod: BenchPod, identity: str) -> str:
+        """Write, as the controller does, that an identity is on its way; return the path of it."""
+        path = f"{GROUP}/namespaces/{NAMESPACE}/azureassignedidentities"
+        name = f"{pod.name}-{NAMESPACE}-{identity}"
+        api = "aadpodidentity.k8s.io/v1"
+        made = _named(api, "AzureAssignedIdentity", name, {"nodename": self.node})
+        made["spec"] = {
+            "pod": pod.name,
+            "podNamespace": NAMESPACE,
+            "nodename": self.node,
+            "azureIdentityRef": {"metadata": {"name": identity, "namespace": NAMESPACE}},
+        }
+        made["status"] = {"status": "Created", "availableReplicas": 1}
+        await self.request("POST", path, made)
+        return f"{path}/{name}"
 
     async def crowd(self, count: int) -> None:
         """Fill other namespaces with so many identities that are no concern of this node."""

@@ -31,6 +31,7 @@ link set lo up
 addr add 169.254.169.254/32 dev lo
 addr add 203.0.113.10/32 dev lo
 addr add 203.0.113.53/32 dev lo
+addr add 203.0.113.6/32 dev lo
 addr add 10.240.0.1/24 dev node
 link set node up
 route add 10.244.0.0/16 via 10.240.0.4
@@ -122,8 +123,9 @@ def inside(netns: str, make: Callable[[], socket.socket]) -> socket.socket:
 class Cgroups:
     """Cgroups as a kubelet makes them, one for a container of each pod."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, home: Path) -> None:
         self.root = root
+        self._home = home
 
     @classmethod
     @contextlib.contextmanager
@@ -131,7 +133,13 @@ class Cgroups:
         """Yield a tree of our own; what is in it must have ended when the context does."""
         trees = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
         tree = next(path for path in trees if (path / "cgroup.controllers").exists())
-        own = cls(tree / f"podidentity-bench-{Path('/proc/self/ns/net').stat().st_ino}")
+        home = next(
+            line.removeprefix("0::/")
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            if line.startswith("0::/")
+        )
+        number = Path("/proc/self/ns/net").stat().st_ino
+        own = cls(tree / f"podidentity-bench-{number}", home=tree / home)
         own.root.mkdir()
         try:
             yield own
@@ -149,6 +157,21 @@ class Cgroups:
     def within(self, uid: str, command: Sequence[str]) -> list[str]:
         """Return the command that runs `command` in the pod's cgroup."""
         return ["sh", "-c", _IN_CGROUP, str(self.add(uid)), *command]
+
+    @contextlib.contextmanager
+    def entered(self, uid: str) -> Iterator[None]:
+        """Be in the pod's cgroup: a socket belongs for good to the one in which it was made."""
+        (self.add(uid) / "cgroup.procs").write_text("0")
+        try:
+            yield
+        finally:
+            (self._home / "cgroup.procs").write_text("0")
+
+
+def socket_of(cgroups: Cgroups, pod: BenchPod) -> socket.socket:
+    """Return a new socket of the pod: of its network namespace and of its cgroup."""
+    with cgroups.entered(pod.uid):
+        return inside(pod.name, socket.socket)
 
 
 def in_pod(cgroups: Cgroups, pod: BenchPod, command: Sequence[str]) -> list[str]:

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.stage.ground import AZURE, inside
-from podidentity_sandbox.plan import AZURE_ADDRESS, DNS_ADDRESS, IMDS_ADDRESS, Plan
+from podidentity_sandbox.plan import (
+    APISERVER_ADDRESS,
+    AZURE_ADDRESS,
+    DNS_ADDRESS,
+    IMDS_ADDRESS,
+    Plan,
+)
 from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
 from podidentity_sandbox.world.network import listen_tcp, listen_udp
@@ -37,7 +43,10 @@ def parts(folder: Path) -> Iterator[Plan]:
         write_certificates(plan)
         write_kubeconfig(plan)
         _names(folder)
-        stack.enter_context(_program(folder, "cluster", ["--listen-fd"], [api]))
+        # Entra reads the cluster's keys where anybody can.
+        public = stack.enter_context(inside(AZURE, lambda: listen_tcp(APISERVER_ADDRESS, 443)))
+        options = ["--listen-fd", "--listen-fd"]
+        stack.enter_context(_program(folder, "cluster", options, [api, public]))
         imds = stack.enter_context(inside(AZURE, lambda: listen_tcp(IMDS_ADDRESS, 80)))
         https = stack.enter_context(inside(AZURE, lambda: listen_tcp(AZURE_ADDRESS, 443)))
         dns = stack.enter_context(inside(AZURE, lambda: listen_udp(DNS_ADDRESS, 53)))

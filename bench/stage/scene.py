@@ -42,11 +42,14 @@ class Scene:
         await self.cluster.permit(self.identities)
         await self.cluster.bind(self.identities)
 
-    async def add_pods(self, numbers: Iterable[int]) -> list[BenchPod]:
-        """Start pods; the identities go round."""
+    async def add_pods(
+        self, numbers: Iterable[int], *, selector: str = "", accounts: str = "default"
+    ) -> list[BenchPod]:
+        """Start pods; without `selector` the identities go round."""
         wanted = list(numbers)
-        labels = {each: self.identities[each % len(self.identities)].name for each in wanted}
-        pods = await self.cluster.add_pods(wanted, labels)
+        names = [each.name for each in self.identities]
+        labels = {each: selector or names[each % len(names)] for each in wanted}
+        pods = await self.cluster.add_pods(wanted, labels, accounts=accounts)
         add_pods(pods)
         self.pods += pods
         return pods
