@@ -162,3 +162,12 @@ async def test_metadata_is_passed_on_with_status_and_type() -> None:
     assert server.asked[0].target == "/metadata/instance?format=text"
     assert "Accept: text/plain" in server.asked[0].head
     assert json.dumps("X-Forwarded-For") not in server.asked[0].head
+
+
+@pytest.mark.parametrize("accept", ["", " ", "\xff", "a\tb", "text/plain\x00"])
+async def test_headers_that_nobody_can_send_are_not_passed_on(accept: str) -> None:
+    turn = answers(b"westeurope", more="Content-Type: text/\u20ac\r\n")
+    async with asked(turn) as (imds, server):
+        found = await imds.metadata("/metadata/instance", accept)
+    assert (found.content_type, found.body) == ("application/json", b"westeurope")
+    assert "Accept: */*" in server.asked[0].head

@@ -112,7 +112,8 @@ class Imds:
         Raises TokenSourceDown, or TokenThrottled where too much is asked for already.
         """
         until = self._clock.monotonic() + self._seconds
-        answer, _ = await self._get(target, accept or "*/*", self._general, until)
+        wanted = accept if _is_plain(accept) else "*/*"
+        answer, _ = await self._get(target, wanted, self._general, until)
         return answer
 
     async def _get(
@@ -144,6 +145,13 @@ class Imds:
                     raise TokenSourceDown(f"IMDS sent more than {LONGEST_ANSWER} bytes")
             content_type = response.headers.get("Content-Type", "application/json")
             answer = Metadata(
-                status=response.status_code, content_type=content_type, body=bytes(body)
+                status=response.status_code,
+                content_type=content_type if _is_plain(content_type) else "application/json",
+                body=bytes(body),
             )
             return answer, response.headers
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a header's value is one that everybody sends and takes: a pod may write any."""
+    return value.isascii() and value.isprintable() and value == value.strip() != ""
