@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from podidentity.cli import main
+from podidentity.cli import azure_access, main
 from podidentity.manifests import crds
-from tests.cli.world import World, running
+from tests.cli.scripted import ScriptedArm
+from tests.cli.world import CUSTOM, World, running
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +64,19 @@ def podidentity(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def ns(world: World) -> Iterator[str]:
+    name = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    yield name
+    for plural in ("azureidentities", "azureidentitybindings"):
+        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+
+
+@pytest.fixture
+def arm(world: World, monkeypatch: pytest.MonkeyPatch) -> ScriptedArm:
+    """Azure as we script it, where the sandbox's own would not fail as wanted."""
+    scripted = ScriptedArm(world.plan.scale_set_id)
+    monkeypatch.setattr(azure_access, "azure", scripted.client)
+    return scripted

@@ -1,0 +1,35 @@
+"""What the tests of add, list, delete and explain do and look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from podidentity.cli.record import ANNOTATION
+from tests.cli.conftest import Ran
+from tests.cli.scripted import IDENTITY, ScriptedArm
+from tests.cli.world import CUSTOM, World
+
+Run = Callable[..., Ran]
+
+
+def add(run: Run, ns: str, name: str = "orders", *more: str) -> Ran:
+    return run("add", "--namespace", ns, "--name", name, "--identity-resource-id", IDENTITY, *more)
+
+
+def identity(world: World, ns: str, name: str = "orders") -> Any:
+    return world.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/{name}")
+
+
+def binding(world: World, ns: str, name: str = "orders-binding") -> Any:
+    return world.get(f"{CUSTOM}/namespaces/{ns}/azureidentitybindings/{name}")
+
+
+def record(found: Any) -> Any:
+    return json.loads(found["metadata"].get("annotations", {}).get(ANNOTATION, "[]"))
+
+
+def attached(arm: ScriptedArm) -> bool:
+    (ids,) = arm.blocks.values()
+    return IDENTITY.lower() in {each.lower() for each in ids}

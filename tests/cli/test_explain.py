@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from podidentity.core.resources import BINDING_LABEL
+from tests.cli.binding import Run, add
+from tests.cli.scripted import IDENTITY, ScriptedArm
+from tests.cli.world import World
+
+
+def nmi(world: World, node: int, name: str, *, ready: str) -> None:
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+    path = f"/api/v1/namespaces/kube-system/pods/{name}"
+    if world.get(path) is None:
+        world.pod("kube-system", name, labels, node=node)
+    status = {"conditions": [{"type": "Ready", "status": ready}]}
+    world.send("PATCH", f"{path}/status", {"status": status})
+
+
+@pytest.mark.usefixtures("arm")
+def test_explain_follows_the_chain_of_a_pod(world: World, ns: str, podidentity: Run) -> None:
+    assert add(podidentity, ns).code == 0
+    world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
+    nmi(world, 1, "nmi-by-hand", ready="False")
+    ran = podidentity("explain", "pod", f"{ns}/a")
+    assert ran.code == 1
+    assert "nmi-by-hand on node" in ran.out
+    assert "is not ready: not Ready" in ran.out
+    nmi(world, 1, "nmi-by-hand", ready="True")
+    ran = podidentity("explain", "pod", f"{ns}/a")
+    assert ran.code == 0
+    assert f"attached to scale set {world.plan.scale_set} by podidentity add" in ran.out
+    assert "The pod may use: orders." in ran.out
+    data = json.loads(podidentity("explain", "pod", f"{ns}/a", "-o", "json").out)
+    assert data["entitled"] is True
+    assert [link["link"] for link in data["chain"]] == [
+        "pod",
+        "binding",
+        "identity",
+        "permission",
+        "machine",
+        "nmi",
+    ]
+    world.send("DELETE", "/api/v1/namespaces/kube-system/pods/nmi-by-hand", gracePeriodSeconds="0")
+
+
+def test_explain_asks_azure_when_told_to(
+    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, ns, "orders", "--no-attach").code == 0
+    world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
+    ran = podidentity("explain", "pod", f"{ns}/a")
+    assert f"whether scale set {world.plan.scale_set} has it, --azure asks" in ran.out
+    ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
+    assert ran.code == 1
+    assert f"not attached to scale set {world.plan.scale_set}, as Azure says" in ran.out
+    arm.blocks[world.plan.scale_set_id.lower()].add(IDENTITY.upper())
+    ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
+    assert f"attached to scale set {world.plan.scale_set}, as Azure says" in ran.out
+
+
+@pytest.mark.usefixtures("arm")
+def test_explain_says_that_the_binding_is_in_another_namespace(
+    world: World, ns: str, podidentity: Run
+) -> None:
+    selector = f"only-{ns}"
+    assert add(podidentity, ns, "orders", "--binding-selector", selector).code == 0
+    elsewhere = world.namespace(f"{ns}-elsewhere")
+    world.pod(elsewhere, "a", {BINDING_LABEL: selector})
+    ran = podidentity("explain", "pod", f"{elsewhere}/a")
+    assert ran.code == 1
+    assert "must be in the same namespace" in ran.out
+    assert "No token (OtherNamespace)." in ran.out
+
+
+def test_explaining_a_pod_that_is_not_there_fails(ns: str, podidentity: Run) -> None:
+    ran = podidentity("explain", "pod", f"{ns}/nobody")
+    assert ran.code == 1
+    assert f"error: There is no pod {ns}/nobody. kubectl get pods" in ran.err

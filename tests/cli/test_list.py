@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from podidentity.core.resources import BINDING_LABEL
+from tests.cli.binding import Run, add
+from tests.cli.scripted import CLIENT, IDENTITY
+from tests.cli.world import World
+
+
+@pytest.mark.usefixtures("arm")
+def test_list_shows_identities_with_who_may_use_them(
+    world: World, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, ns).code == 0
+    world.pod(ns, "a", {BINDING_LABEL: "orders"})
+    world.pod(ns, "b", {BINDING_LABEL: "orders"})
+    world.pod(ns, "stranger")
+    world.custom(ns, "azureidentities", "broken", {"clientID": "x"})
+    world.custom(ns, "azureidentities", "free", {"clientID": CLIENT})
+    world.custom(ns, "azureidentitybindings", "dangling", {"azureIdentity": "no", "selector": "s"})
+    world.custom(ns, "azureidentitybindings", "empty", {"azureIdentity": "free", "selector": ""})
+    ran = podidentity("list", "--namespace", ns)
+    assert ran.code == 0
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert lines[0] == [
+        "NAMESPACE",
+        "NAME",
+        "CLIENT",
+        "ID",
+        "SELECTOR",
+        "PODS",
+        "PERMITTED",
+        "STATE",
+    ]
+    assert lines[1][:6] == [ns, "broken", "-", "-", "0", "?"]
+    assert lines[2] == [ns, "free", CLIENT, "-", "0", "all", "no", "binding"]
+    assert lines[3] == [ns, "orders", CLIENT, "orders", "2", "all", "bound"]
+    assert f"AzureIdentityBinding {ns}/empty cannot be used: spec.selector is empty." in ran.out
+    assert f"AzureIdentityBinding {ns}/dangling names AzureIdentity 'no'" in ran.out
+    data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
+    (orders,) = [each for each in data["identities"] if each["name"] == "orders"]
+    assert orders == {
+        "namespace": ns,
+        "name": "orders",
+        "type": 0,
+        "resourceID": IDENTITY,
+        "clientID": CLIENT,
+        "objectID": "22222222-2222-2222-2222-222222222222",
+        "selectors": ["orders"],
+        "pods": ["a", "b"],
+        "permitted": ["*"],
+        "usable": True,
+        "state": "bound",
+    }
+    assert len(data["problems"]) == 2
+
+
+def test_an_empty_list_is_a_sentence(ns: str, podidentity: Run) -> None:
+    ran = podidentity("list", "--namespace", ns)
+    assert (ran.code, ran.out) == (0, f"There is no AzureIdentity in namespace {ns}.\n")
+    data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
+    assert data == {"identities": [], "problems": []}
