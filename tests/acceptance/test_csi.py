@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.demo.prepare import SECRET, SECRET_VALUE, VAULT
+from podidentity_sandbox.cluster.tokens import ISSUER
+from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, Object
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance.directory import secret
 from tests.acceptance.stage import Stage
 from tests.sandboxes import own
 
@@ -169,3 +171,29 @@ async def test_the_provider_gets_no_token_of_a_pod_without_such_a_volume(driven:
     status, body = await driven.host_token("app", provider, "kube-system")
     assert status == 403
     assert "mounts no volume of secrets-store.csi.k8s.io" in body["error_description"]
+
+
+@pytest.mark.parametrize("kind", ["secret", "federated"])
+async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
+    driven: Driven, kind: str
+) -> None:
+    known: tuple[str, ...] = ("--federated",)
+    async with AzureOperator(driven.plan) as azure:
+        app = await azure.make_app(kind)
+        if kind == "secret":
+            made = await azure.add_secret(app)
+            driven.apply(secret(kind, clientSecret=made.value.encode()))
+            known = ("--secret", kind)
+        else:
+            account = "system:serviceaccount:default:default"
+            await azure.add_federated_credential(app, kind, issuer=ISSUER, subject=account)
+        vault = f"of-{kind}"
+        await azure.create_vault(GROUP, vault, readers=[app.principal_id])
+        await azure.put_secret(vault, SECRET, f"read by {kind}")
+    ids = ("--client-id", app.client_id, "--tenant-id", driven.plan.tenant_id)
+    driven.run("podidentity", "add", "--namespace", "default", "--name", kind, *ids, *known)
+    own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
+    driven.apply(own_class.replace("name: store", f"name: {vault}"))
+    mounting = MOUNTING.format(name=vault, label=kind)
+    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), "--wait")
+    assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"
