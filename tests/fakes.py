@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -246,12 +244,3 @@ def cluster(clock: Clock, *objects: Any) -> WatchedCluster:
         assigned=[each for each in objects if isinstance(each, AzureAssignedIdentity)],
         accounts=[each for each in objects if isinstance(each, WorkloadIdentity)],
     )
-
-
-def jwt(**claims: Any) -> str:
-    """Return something with the shape of a signed token."""
-
-    def part(value: dict[str, Any]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-    return f"{part({'alg': 'RS256'})}.{part(claims)}.c2lnbmF0dXJl"

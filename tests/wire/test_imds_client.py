@@ -17,7 +17,8 @@ from podidentity.core.errors import (
 from podidentity.core.ids import ClientId
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.imds_client import parse_answer, render_request
-from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, identity, jwt
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, identity
+from tests.jwts import jwt
 
 ID = ClientId.parse(CLIENT)
 OF = identity(resource_id=None)

@@ -20,7 +20,8 @@ from podidentity.core.resources import AzureIdentity, Federation, IdentityType, 
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import StaleAssertion
 from tests.adapters.entra.test_assertions import Minting
-from tests.fakes import CLIENT, NOW, RESOURCE_ID, VAULT, FakeClock, FakeTokenSource, jwt, pod
+from tests.fakes import CLIENT, NOW, RESOURCE_ID, VAULT, FakeClock, FakeTokenSource, pod
+from tests.jwts import jwt
 from tests.principals import (
     REF,
     TENANT,

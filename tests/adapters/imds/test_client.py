@@ -13,17 +13,8 @@ from podidentity.adapters.imds import AT_ONCE, Imds
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
-from tests.fakes import (
-    CLIENT,
-    NOW,
-    OTHER_CLIENT,
-    RESOURCE_ID,
-    VAULT,
-    FakeClock,
-    grant,
-    identity,
-    jwt,
-)
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT, FakeClock, grant, identity
+from tests.jwts import jwt
 
 TOKEN = {
     "access_token": jwt(appid=CLIENT),

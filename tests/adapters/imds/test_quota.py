@@ -12,7 +12,8 @@ from podidentity.adapters.imds.client import Imds
 from podidentity.adapters.imds.quota import AT_ONCE, RATE, Quota
 from podidentity.core.errors import TokenThrottled
 from tests.adapters.scripted import answers, scripted
-from tests.fakes import CLIENT, VAULT, FakeClock, ImpatientClock, grant, jwt
+from tests.fakes import CLIENT, VAULT, FakeClock, ImpatientClock, grant
+from tests.jwts import jwt
 
 TOKEN = {"access_token": jwt(appid=CLIENT), "client_id": CLIENT, "expires_in": "86399"}
 BUSY = answers({"error": "too_many_requests"}, 429, more="Retry-After: 3\r\n")

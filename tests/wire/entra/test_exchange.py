@@ -13,7 +13,8 @@ from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenUnavaila
 from podidentity.core.ids import ClientId
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.entra import Client, Proof, parse_answer, render_request
-from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, jwt
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT
+from tests.jwts import jwt
 
 TENANT = "aaaaaaaa-2222-3333-4444-555555555555"
 HERE = Client(
