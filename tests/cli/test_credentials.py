@@ -105,6 +105,9 @@ def test_the_secret_of_an_identity_is_looked_at_and_not_shown(
         world.send("POST", f"/api/v1/namespaces/{ns}/secrets", body)
     assert credential(podidentity, ns) == (state, text)
     assert "quiet" not in podidentity("explain", "pod", f"{ns}/a", "-o", "json").out
+    why = text.removeprefix("orders: ").replace("NS", ns)
+    told = f"AzureIdentity {ns}/orders cannot sign in: {why}."
+    assert (told in podidentity("check").out) == (state == "no")
 
 
 def test_the_own_account_of_a_federated_identity_is_looked_for(

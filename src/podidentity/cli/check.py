@@ -7,9 +7,11 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
-from podidentity.cli.checking import Finding, findings
+from podidentity.cli.chain import State
+from podidentity.cli.checking import Finding, cannot_sign_in, findings, usable_identities
 from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.grants import Roles
 from podidentity.cli.output import FORMATS, data, output_option
 from podidentity.cli.wording import examples
@@ -38,8 +40,8 @@ def check(ctx: click.Context, /, *, target: Target, output: str) -> None:
     """Say what in a cluster the rules refuse, and what would let it be.
 
     Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions
-    without effect, unknown authorities, objects that cannot be used. Before `enable` it says what
-    an upgrade would change; then by NMI's own flags. Exit code 1: something was found.
+    without effect, unknown authorities, objects and secrets that cannot be used. Before `enable` it
+    says what an upgrade would change; then by NMI's own flags. Exit code 1: something was found.
     """
     found = on_cluster(target, _findings)
     if output != "table":
@@ -69,7 +71,11 @@ async def _findings(kube: Kube) -> list[Finding]:
         granted = roles.grantees(permission_names(identity))
         return any(each.namespace in {"", namespace} for each in granted)
 
-    return findings(cluster, parsed, choices.rules, permitted)
+    found = findings(cluster, parsed, choices.rules, permitted)
+    usable = usable_identities(cluster, choices.rules)
+    facts = await credentials_of(kube, usable, choices.identities_namespace)
+    broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is State.BROKEN]
+    return [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
 
 
 def _shown(finding: Finding) -> str:

@@ -76,18 +76,41 @@ def _malformed(values: Sequence[object]) -> Iterator[Finding]:
 
 def _bound(cluster: WatchedCluster, rules: Rules, permitted: Permitted) -> Iterator[Finding]:
     """Yield what keeps bound identities from being used by pods of their namespace."""
-    for binding in cluster.all_bindings():
-        if isinstance(binding, Malformed):
-            continue
-        found = cluster.identity(ObjectRef(binding.ref.namespace, binding.identity))
-        pod = _any_pod(binding.ref.namespace)
-        refusal = unusable(binding, found, pod, rules)
+    for binding, found, refusal in _bindings(cluster, rules):
         if isinstance(found, AzureIdentity) and refusal is None:
             if not permitted(binding.ref.namespace, found):
-                yield _not_granted(pod, found, binding)
+                yield _not_granted(_any_pod(binding.ref.namespace), found, binding)
         elif refusal is not None and not isinstance(found, Malformed):
             kind = "AzureIdentityBinding" if found is None else "AzureIdentity"
             yield _refused(kind, refusal)
+
+
+def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdentity]:
+    """Return the identities that are bound and that the rules let be used, each once."""
+    usable = (found for _, found, refusal in _bindings(cluster, rules) if refusal is None)
+    return list(dict.fromkeys(each for each in usable if isinstance(each, AzureIdentity)))
+
+
+def _bindings(
+    cluster: WatchedCluster, rules: Rules
+) -> Iterator[tuple[AzureIdentityBinding, AzureIdentity | Malformed | None, Refusal | None]]:
+    """Yield each binding with its identity, and why that cannot be used, if so."""
+    for binding in cluster.all_bindings():
+        if not isinstance(binding, Malformed):
+            found = cluster.identity(ObjectRef(binding.ref.namespace, binding.identity))
+            pod = _any_pod(binding.ref.namespace)
+            yield binding, found, unusable(binding, found, pod, rules)
+
+
+def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
+    """Return the finding of an identity whose secret or account cannot be used."""
+    return Finding(
+        kind="AzureIdentity",
+        about=identity,
+        reason="Credential",
+        what=f"AzureIdentity {identity} cannot sign in: {why}.",
+        mend="Make it, or correct what it holds.",
+    )
 
 
 def _not_granted(pod: Pod, identity: AzureIdentity, binding: AzureIdentityBinding) -> Finding:

@@ -7,13 +7,12 @@ the very words of NMI; no value is shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli.chain import Credentials, Fact, State
-from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name
 from podidentity.core.ids import ObjectRef
@@ -24,11 +23,11 @@ from podidentity.wire.secrets import parse_secret
 
 
 async def credentials_of(
-    kube: Kube, entitlements: Sequence[Entitlement], identities_namespace: str
+    kube: Kube, identities: Iterable[AzureIdentity], identities_namespace: str
 ) -> Credentials:
-    """Return what is known of the credentials that the identities have."""
+    """Return what is known of the credentials that the identities have, if they need any."""
     found: dict[ObjectRef, Fact] = {}
-    for identity in (each.identity for each in entitlements):
+    for identity in identities:
         secret = identity.entra.secret if identity.entra else None
         if secret is not None:
             found[identity.ref] = await _secret(kube, identity, secret)

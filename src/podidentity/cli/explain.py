@@ -105,5 +105,6 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
     permissions = await permissions_of(kube, matched, choices.authorization)
     decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
     node = await node_of(kube, found, matched.entitlements, known.records, ask)
-    credentials = await credentials_of(kube, matched.entitlements, choices.identities_namespace)
+    bound = [each.identity for each in matched.entitlements]
+    credentials = await credentials_of(kube, bound, choices.identities_namespace)
     return follow(matched, decision, permissions, node, credentials)
