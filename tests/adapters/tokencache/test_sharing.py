@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
+from podidentity.core.authorities import Tenant
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Origin
-from podidentity.core.resources import IdentityType
+from podidentity.core.resources import Entra, IdentityType
 from tests.adapters.tokencache.caches import World, caching
 from tests.fakes import OTHER_CLIENT, VAULT, grant, identity, pod
 
@@ -133,3 +134,12 @@ async def test_closing_ends_the_fetches_under_way() -> None:
         await world.cache.close()
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+
+async def test_a_secret_may_have_the_name_of_its_identity() -> None:
+    entra = Entra(tenant=Tenant("contoso.com"), secret=identity().ref)
+    async with caching() as world:
+        await world.fetch(of=grant(identity(type=IdentityType.SERVICE_PRINCIPAL, entra=entra)))
+        world.source.unread = True
+        world.cache.changed(identity().ref)
+        assert len(world.cache) == 0

@@ -55,11 +55,11 @@ class Kept:
         self.fresh_until_time = self.since.time + self.schedule.renew
 
     @property
-    def refs(self) -> tuple[ObjectRef, ...]:
-        """The objects whose change may end it."""
+    def refs(self) -> frozenset[ObjectRef]:
+        """The objects whose change may end it; identity and secret may have the same name."""
         entra = self.grant.identity.entra
         secret = entra.secret if entra else None
-        return (self.grant.identity.ref, secret) if secret else (self.grant.identity.ref,)
+        return frozenset({self.grant.identity.ref, secret or self.grant.identity.ref})
 
     def fresh(self, now: Moment) -> bool:
         """Return whether it answers as it is."""
