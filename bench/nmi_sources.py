@@ -8,7 +8,7 @@ import sys
 from time import perf_counter
 
 from bench.bars import Bar, show, wants_json
-from bench.stage.asking import AUDIENCE, Answer, Asker, ask_once, connect_all
+from bench.stage.asking import AUDIENCE, Asker, ask_once, connect_all, must_be_token
 from bench.stage.ground import enter
 from bench.stage.scene import Scene, say, scene
 from podidentity_sandbox.azure.client import AzureOperator
@@ -43,7 +43,7 @@ async def _calls(stage: Scene) -> list[Bar]:
 
         async def ask(asker: Asker) -> None:
             for _ in numbers:
-                _must_be_token(await asker.ask())
+                must_be_token(await asker.ask())
             asker.close()
 
         askers = await connect_all(stage.cgroups, stage.pods)
@@ -90,7 +90,7 @@ async def _assigned(stage: Scene) -> list[Bar]:
             answer, _ = await asyncio.gather(asking, patching)
             if number:
                 taken.append((perf_counter() - began) * 1000)
-            _must_be_token(answer)
+            must_be_token(answer)
             await stage.cluster.request("DELETE", path)
             await asyncio.sleep(_ON_ITS_WAY)
         asker.close()
@@ -112,7 +112,7 @@ async def _ahead(stage: Scene) -> list[Bar]:
             # Entra has answered: NMI has it in a moment.
             await asyncio.sleep(_ON_ITS_WAY)
             answer = await ask_once(stage.cgroups, pod)
-            _must_be_token(answer)
+            must_be_token(answer)
             taken.append(answer.seconds * 1000)
     say(f"fetched ahead: worst of {NEW_PODS} {max(taken):.1f} ms")
     return [Bar("a new pod's first federated token, p50, ms", statistics.median(taken), 5)]
@@ -123,11 +123,6 @@ async def _given(azure: AzureOperator) -> int:
         each["status"] == 200 and each["credential"] != "client_secret"
         for each in await azure.entra_requests()
     )
-
-
-def _must_be_token(answer: Answer) -> None:
-    if answer.status != 200 or b'"access_token"' not in answer.body:
-        sys.exit(f"not a token: {answer.status} {answer.body[:300]!r}")
 
 
 def main() -> int:

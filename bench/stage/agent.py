@@ -43,7 +43,8 @@ class Agent:
         ]
         authority = {"SSL_CERT_FILE": str(folder / "ca.crt")}
         began = time.perf_counter()
-        with log.open("wb") as stderr:
+        log.unlink(missing_ok=True)
+        with log.open("ab") as stderr:
             process = subprocess.Popen(
                 cgroups.within(UID, command), stderr=stderr, env={**os.environ, **authority}
             )

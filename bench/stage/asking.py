@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import sys
 from collections.abc import Iterable
 from time import perf_counter
 from typing import NamedTuple
@@ -54,6 +56,12 @@ class Asker:
             body += await loop.sock_recv(self._socket, 65536)
         return Answer(int(head.split()[1]), perf_counter() - began, body)
 
+    async def token(self) -> str:
+        """Return the token that the pod is given; end the program where it is none."""
+        answer = await self.ask()
+        must_be_token(answer)
+        return str(json.loads(answer.body)["access_token"])
+
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
@@ -76,3 +84,9 @@ async def ask_once(cgroups: Cgroups, pod: BenchPod) -> Answer:
         return answer._replace(seconds=perf_counter() - began)
     finally:
         asker.close()
+
+
+def must_be_token(answer: Answer) -> None:
+    """End the program where the answer is no token."""
+    if answer.status != 200 or b'"access_token"' not in answer.body:
+        sys.exit(f"not a token: {answer.status} {answer.body[:300]!r}")

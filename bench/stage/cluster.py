@@ -146,7 +146,7 @@ class BenchCluster:
     async def bind(self, identities: Sequence[Identity], namespace: str = NAMESPACE) -> None:
         """Make an AzureIdentity and its AzureIdentityBinding, selector its name, for each."""
         await _gather(
-            self._bind(
+            self.bind_as(
                 each.name,
                 {"type": 0, "clientID": each.client_id, "resourceID": each.resource_id},
                 namespace,
@@ -154,7 +154,8 @@ class BenchCluster:
             for each in identities
         )
 
-    async def _bind(self, name: str, spec: Object, namespace: str) -> None:
+    async def bind_as(self, name: str, spec: Object, namespace: str = NAMESPACE) -> None:
+        """Make an AzureIdentity of this spec, and its AzureIdentityBinding, selector its name."""
         path = f"{GROUP}/namespaces/{namespace}"
         identity = _named("aadpodidentity.k8s.io/v1", "AzureIdentity", name)
         await self.request("POST", f"{path}/azureidentities", {**identity, "spec": spec})
@@ -173,16 +174,15 @@ class BenchCluster:
         for account in accounts:
             await self.request("POST", path, _named("v1", "ServiceAccount", account))
         spec = {"type": 3, "clientID": app.client_id, "tenantID": self._plan.tenant_id}
-        await self._bind(name, spec, NAMESPACE)
-        await self.permit([Identity(name=name, client_id=app.client_id, resource_id="")], name)
+        await self.bind_as(name, spec)
+        await self.permit(name, [app.client_id])
 
-    async def permit(self, identities: Sequence[Identity], name: str = "use") -> None:
-        """Grant the namespace's service accounts the use of the identities, by RBAC."""
+    async def permit(self, name: str, clients: Sequence[str]) -> None:
+        """Grant the namespace's service accounts the use of identities, by a role of this name."""
         group = "rbac.authorization.k8s.io"
         role = _named(f"{group}/v1", "ClusterRole", name)
-        names = [each.client_id for each in identities]
         rule = {"apiGroups": ["aadpodidentity.k8s.io"], "resources": ["azureidentities"]}
-        role["rules"] = [{**rule, "verbs": ["use"], "resourceNames": names}]
+        role["rules"] = [{**rule, "verbs": ["use"], "resourceNames": list(clients)}]
         binding = _named(f"{group}/v1", "ClusterRoleBinding", name)
         binding["roleRef"] = {"apiGroup": group, "kind": "ClusterRole", "name": name}
         accounts = f"system:serviceaccounts:{NAMESPACE}"

@@ -39,7 +39,7 @@ class Scene:
     async def bind(self, count: int) -> None:
         """Attach so many identities to the node, and let the benchmark's namespace use them."""
         self.identities = await self.cluster.attach(count)
-        await self.cluster.permit(self.identities)
+        await self.cluster.permit("use", [each.client_id for each in self.identities])
         await self.cluster.bind(self.identities)
 
     async def add_pods(
