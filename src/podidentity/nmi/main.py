@@ -8,6 +8,7 @@ what comes waits instead of failing; then the cluster is read.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
@@ -143,6 +144,9 @@ async def _assemble(
     )
     await publish(settings, clock, stack, seen, parts)
     where = f"{settings.listen_address}:{listener.port}"
+    # What is here now stays: the collector need not look at it again, 8 ms each time.
+    gc.collect()
+    gc.freeze()
     _log.info("serving node %s on %s", settings.node, where)
     telling = [seen.record.run, events.run]
     return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
