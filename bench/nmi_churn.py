@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import sys
 from dataclasses import dataclass
 
@@ -62,8 +61,9 @@ async def measure() -> list[Bar]:
                     seconds=SECONDS,
                 )
                 asked += found.requests
+                # Half a gigabyte of log and audit is of no use here.
+                await stage.written()
                 sizes.append((asked, agent.pss()))
-                _empty_files(stage)
                 say(f"{asked:,} requests, {sizes[-1][1]:.1f} MB: {found}")
             churning.cancel()
             await asyncio.gather(churning, return_exceptions=True)
@@ -131,12 +131,6 @@ def _claims(token: str) -> dict[str, str]:
     part = token.split(".")[1]
     claims: dict[str, str] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return claims
-
-
-def _empty_files(stage: Scene) -> None:
-    """Half a gigabyte of log and audit is of no use here."""
-    for name in ("nmi.log", "audit.jsonl"):
-        os.truncate(stage.folder / name, 0)
 
 
 def main() -> int:

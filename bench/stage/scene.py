@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from podidentity_sandbox.plan import Plan
 
 _FEATURES = ("--audit-log={folder}/audit.jsonl", "--prometheus-port=9090")
 """Everything that writes something down is on."""
+
+_FLUSHED = 0.2
+"""Seconds by which everything is in the files."""
 
 
 def say(line: str) -> None:
@@ -53,6 +57,18 @@ class Scene:
         add_pods(pods)
         self.pods += pods
         return pods
+
+    async def written(self) -> int:
+        """Return how many lines both log and audit have got, and empty them: they are large."""
+        await asyncio.sleep(_FLUSHED)
+        counts = []
+        for name in ("nmi.log", "audit.jsonl"):
+            with (self.folder / name).open("rb+") as file:
+                counts.append(
+                    sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+                )
+                file.truncate(0)
+        return min(counts)
 
     @contextlib.asynccontextmanager
     async def agent(self, *flags: str, mode: str = "managed") -> AsyncIterator[Agent]:
