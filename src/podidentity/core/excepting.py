@@ -9,7 +9,8 @@ https://azure.github.io/aad-pod-identity/docs/configure/application_exception/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from podidentity.core.ids import ClientId, ResourceId
 from podidentity.core.refusals import Reason, Refusal
@@ -17,6 +18,7 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
     IdentityType,
+    Malformed,
     Pod,
 )
 from podidentity.core.tokens import TokenRequest
@@ -27,10 +29,13 @@ def excepting(
     pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
 ) -> AzurePodIdentityException | None:
     """Return the exception that has effect on `pod`, the first by name, if there is one."""
-    allowed = rules.exception_namespaces
-    if not exceptions or (allowed is not None and pod.ref.namespace not in allowed):
+    if not exceptions or not _allowed(pod.ref.namespace, rules):
         return None
     return _matching(pod, exceptions, rules)
+
+
+def _allowed(namespace: str, rules: Rules) -> bool:
+    return rules.exception_namespaces is None or namespace in rules.exception_namespaces
 
 
 def ignored(
@@ -38,16 +43,56 @@ def ignored(
 ) -> Refusal | None:
     """Return the refusal of a pod that relies on an exception without effect, if it does."""
     found = _matching(pod, exceptions, rules)
-    if found is None:
-        return None
+    return None if found is None else _without_effect(found)
+
+
+def _without_effect(found: AzurePodIdentityException) -> Refusal:
     return Refusal(
         reason=Reason.EXCEPTION_IGNORED,
         message=f"AzurePodIdentityException {found.ref} has no effect in its namespace.",
         next_step="Bind an identity to the pod, or have the operator start NMI with "
-        f"--exception-namespaces=kube-system,{pod.ref.namespace}.",
+        f"--exception-namespaces=kube-system,{found.ref.namespace}.",
         about=found.ref,
         told="Identity not found",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """Whether an exception has effect, for whoever made it; reasons are stable words."""
+
+    holds: bool
+    reason: str
+    message: str
+
+
+def effect(
+    found: AzurePodIdentityException | Malformed, pods: Iterable[Pod], rules: Rules
+) -> Effect | None:
+    """Return whether an exception has effect on those of `pods` that it is meant for.
+
+    None where it is meant for none of them: then there is nothing to say.
+    """
+    if isinstance(found, Malformed):
+        why = f"{found.kind} {found.ref} cannot be used: {found.why}."
+        return Effect(holds=False, reason="Malformed", message=why)
+    if not any(meant_for(pod, found, rules) for pod in pods):
+        return None
+    if not _allowed(found.ref.namespace, rules):
+        return Effect(
+            holds=False, reason="NamespaceNotAllowed", message=str(_without_effect(found))
+        )
+    return Effect(
+        holds=True,
+        reason="NamespaceAllowed",
+        message="Pods with these labels get tokens of the node's own identities.",
+    )
+
+
+def meant_for(pod: Pod, exception: AzurePodIdentityException, rules: Rules) -> bool:
+    """Whether `pod` would be excepted if the namespace were one in which that counts."""
+    reached = not (pod.host_network or pod.ended) and pod.ref.namespace == exception.ref.namespace
+    return reached and _matching(pod, [exception], rules) is not None
 
 
 def _matching(

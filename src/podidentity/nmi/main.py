@@ -25,6 +25,7 @@ from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
+from podidentity.nmi.conditions import Conditions
 from podidentity.nmi.debug import permissions_shown, tokens_shown
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.events import PodEvents
@@ -126,7 +127,8 @@ async def _assemble(
         routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
     )
     stack.push_async_callback(listener.close, GRACE)
-    watches = Watches(kube, cluster, clock, scope=scope_of(settings))
+    conditions = Conditions(kube, cluster, clock, rules=rules_of(settings), node=settings.node)
+    watches = Watches(kube, cluster, clock, scope=scope_of(settings), teller=conditions)
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
@@ -151,9 +153,8 @@ async def _assemble(
         rules=rules_of(settings),
     )
     await publish(settings, clock, stack, seen, parts)
-    where = f"{settings.listen_address}:{listener.port}"
-    _log.info("serving node %s on %s", settings.node, where)
-    telling = [seen.record.run, events.run]
+    _log.info("serving node %s on %s:%s", settings.node, settings.listen_address, listener.port)
+    telling = [seen.record.run, events.run, conditions.run]
     return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
 
 

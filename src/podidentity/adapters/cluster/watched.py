@@ -114,6 +114,10 @@ class WatchedCluster:
         """Return the pod with this uid; a scan, for what is rare."""
         return next((pod for pod in self._pods.values() if pod.uid == uid), None)
 
+    def pods_in(self, namespace: str) -> Sequence[Pod]:
+        """Return the pods of a namespace, in any order; a scan, for what is rare."""
+        return [pod for pod in self._pods.values() if pod.ref.namespace == namespace]
+
     def changed_at(self, pod: Pod) -> float:
         """Return when what decides about `pod` last changed."""
         return max(
