@@ -16,6 +16,10 @@ from tests.cli.world import World
 Run = Callable[..., Ran]
 PODS = "/api/v1/namespaces/kube-system/pods"
 DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
+EXCEPTION = (
+    "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system"
+    "/azurepodidentityexceptions/aks-addon-exception"
+)
 OURS = "app.kubernetes.io/component=nmi"
 
 
@@ -35,8 +39,9 @@ def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
 def cluster(bare: World) -> Iterator[World]:
     """A cluster without NMI; its kubelets are the test."""
     yield bare
-    if bare.get(DAEMON_SET):
-        bare.send("DELETE", DAEMON_SET)
+    for path in (DAEMON_SET, EXCEPTION):
+        if bare.get(path):
+            bare.send("DELETE", path)
     end_nmi(bare)
 
 
@@ -134,12 +139,7 @@ def test_disable_takes_nmi_away_and_keeps_the_custom_resources(
     cluster: World, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    with running("disable") as process:
-        until(process, "serviceaccount/podidentity-nmi deleted")
-        end_nmi(cluster)
-        assert process.wait(10) == 0
-        assert process.stdout is not None
-        assert "The nodes keep their rules" in process.stdout.read()
+    assert "The nodes keep their rules" in disabled(cluster)
     assert cluster.get(DAEMON_SET) is None
     for crd in manifests.crds():
         assert cluster.get(f"{CRDS}/{crd['metadata']['name']}") is not None
@@ -174,8 +174,55 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
     monkeypatch.setenv("KUBECONFIG", "/no/such/file")
     ran = podidentity("enable", "--dry-run", "--image", "i:1")
     assert ran.code == 0
-    assert list(yaml.safe_load_all(ran.out)) == [*manifests.crds(), *manifests.nmi(image="i:1")]
+    *printed, last = yaml.safe_load_all(ran.out)
+    assert printed == [*manifests.crds(), *manifests.nmi(image="i:1")]
+    assert last == manifests.aks_exception()
     assert "&id" not in ran.out
+    ran = podidentity("enable", "--dry-run", "--no-aks-exception")
+    assert "AzurePodIdentityException" not in {each["kind"] for each in yaml.safe_load_all(ran.out)}
+
+
+def test_add_ons_of_aks_are_excepted_before_nmi_runs_unless_that_is_not_wanted(
+    cluster: World, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait", "--no-aks-exception").code == 0
+    assert cluster.get(EXCEPTION) is None
+    lines = podidentity("enable", "--no-wait").out.splitlines()
+    made = lines.index(
+        "azurepodidentityexception.aadpodidentity.k8s.io/aks-addon-exception created"
+    )
+    assert made < lines.index("daemonset.apps/nmi unchanged")
+    assert cluster.get(EXCEPTION)["spec"] == manifests.aks_exception()["spec"]
+    disabled(cluster)
+    assert cluster.get(EXCEPTION) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {"azureIdentities": ["00000000-0000-0000-0000-000000000001"]}},
+        {"metadata": {"labels": {"app.kubernetes.io/name": None}}},
+    ],
+    ids=["another spec", "somebody else's"],
+)
+def test_an_exception_that_others_changed_is_left_to_them(
+    cluster: World, podidentity: Run, change: Any
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    changed = cluster.send("PATCH", EXCEPTION, change)
+    assert podidentity("enable", "--no-wait").code == 0
+    assert "aks-addon-exception kept" in disabled(cluster)
+    assert cluster.get(EXCEPTION) == changed
+
+
+def disabled(cluster: World) -> str:
+    """Take NMI out; return what was said after its own objects went."""
+    with running("disable") as process:
+        until(process, "serviceaccount/podidentity-nmi deleted")
+        end_nmi(cluster)
+        said, _ = process.communicate(timeout=10)
+        assert process.returncode == 0
+        return said
 
 
 def test_purging_asks_first(bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> None:

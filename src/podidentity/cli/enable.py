@@ -9,13 +9,13 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
-from podidentity.cli.objects import Object, apply, called, remove
+from podidentity.cli.objects import Object, apply, called, create_once, is_unchanged, remove
 from podidentity.cli.output import documents, output_option
 from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import troubles, until_established, until_gone, until_ready
 from podidentity.cli.upgrade import grant_what_is_there
 from podidentity.cli.wording import examples
-from podidentity.manifests import IMAGE, crds, nmi
+from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 
 
 @click.command(
@@ -33,6 +33,12 @@ from podidentity.manifests import IMAGE, crds, nmi
     default=True,
     help="The first time, grant each namespace the identities that are bound in it already.",
 )
+@click.option(
+    "--aks-exception/--no-aks-exception",
+    "with_aks",
+    default=True,
+    help="Let add-ons of AKS in kube-system keep the node's identity.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option("--timeout", type=Duration(), default="120s", show_default=True, help="Wait so long.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
@@ -44,6 +50,7 @@ def enable(
     image: str,
     nmi_arg: tuple[str, ...],
     grants: bool,
+    with_aks: bool,
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -56,14 +63,27 @@ def enable(
     granted to their namespace, and no others.
     """
     manifests = nmi(image=image, extra_args=nmi_arg)
+    exceptions = [aks_exception()] if with_aks else []
     if dry_run:
-        click.echo(documents([*crds(), *manifests], output))
+        # The exceptions last: they need the custom resources to be served.
+        click.echo(documents([*crds(), *manifests, *exceptions], output))
         return
-    on_cluster(target, lambda kube: _enable(kube, manifests, grants, wait, timeout))
+    on_cluster(
+        target,
+        lambda kube: _enable(
+            kube, manifests, exceptions, grants=grants, wait=wait, seconds=timeout
+        ),
+    )
 
 
 async def _enable(
-    kube: Kube, manifests: list[Object], grants: bool, wait: bool, seconds: float
+    kube: Kube,
+    manifests: list[Object],
+    exceptions: list[Object],
+    *,
+    grants: bool,
+    wait: bool,
+    seconds: float,
 ) -> None:
     for crd in crds():
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
@@ -76,6 +96,8 @@ async def _enable(
             "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
         ) from error
     await grant_what_is_there(kube, wanted=grants)
+    for exception in exceptions:
+        click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     for manifest in manifests:
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
     if wait:
@@ -113,14 +135,19 @@ def disable(*, target: Target, keep_crds: bool, yes: bool, timeout: float) -> No
     """
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
-    manifests = [*([] if keep_crds else crds()), *nmi()]
-    on_cluster(target, lambda kube: _disable(kube, manifests, timeout))
+    on_cluster(target, lambda kube: _disable(kube, keep_crds, timeout))
 
 
-async def _disable(kube: Kube, manifests: list[Object], seconds: float) -> None:
-    for manifest in reversed(manifests):
-        there = await remove(kube, manifest)
-        click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
+    for manifest in reversed(nmi()):
+        await _removed(kube, manifest)
+    exception = aks_exception()
+    if await is_unchanged(kube, exception) is False:
+        click.echo(f"{called(exception)} kept, for it is not as enable made it")
+    else:
+        await _removed(kube, exception)
+    for crd in [] if keep_crds else reversed(crds()):
+        await _removed(kube, crd)
     try:
         async with asyncio.timeout(seconds):
             await until_gone(kube)
@@ -132,3 +159,8 @@ async def _disable(kube: Kube, manifests: list[Object], seconds: float) -> None:
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
     )
+
+
+async def _removed(kube: Kube, manifest: Object) -> None:
+    there = await remove(kube, manifest)
+    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")

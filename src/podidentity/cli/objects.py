@@ -10,6 +10,7 @@ from podidentity.adapters.kube import Kube, KubeError
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
     SERVICE_ACCOUNTS,
     Resource,
     parse_meta,
@@ -37,6 +38,7 @@ _BY_KIND = {
     "DaemonSet": DAEMON_SETS,
     "AzureIdentity": AZURE_IDENTITIES,
     "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,
+    "AzurePodIdentityException": AZURE_POD_IDENTITY_EXCEPTIONS,
 }
 
 
@@ -71,6 +73,31 @@ async def apply(kube: Kube, manifest: Object) -> Outcome:
     after = parse_meta(await kube.merge(_path(manifest), manifest))
     same = after.resource_version == before.resource_version
     return Outcome.UNCHANGED if same else Outcome.CONFIGURED
+
+
+async def create_once(kube: Kube, manifest: Object) -> Outcome:
+    """Create the object; one that is there stays as it is. Raise KubeError."""
+    namespace = manifest["metadata"].get("namespace", "")
+    try:
+        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
+    except KubeError as error:
+        if not error.conflict:
+            raise
+        return Outcome.UNCHANGED
+    return Outcome.CREATED
+
+
+async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
+    """Return whether the object is as it was created; None where it is not there."""
+    try:
+        found: Object = json.loads(await kube.get(_path(manifest)))
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return None
+    labels: Object = found["metadata"].get("labels") or {}
+    wanted: Object = manifest["metadata"].get("labels", {})
+    return wanted.items() <= labels.items() and found.get("spec") == manifest["spec"]
 
 
 async def remove(kube: Kube, manifest: Object) -> bool:

@@ -38,6 +38,12 @@ def nmi(*, image: str = IMAGE, extra_args: Sequence[str] = ()) -> list[Manifest]
     return manifests
 
 
+def aks_exception() -> Manifest:
+    """Return the exception for add-ons of AKS; the custom resources must be served before."""
+    (only,) = _documents("aks.yaml")
+    return only
+
+
 def _documents(name: str) -> list[Manifest]:
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     documents: list[Manifest] = []
