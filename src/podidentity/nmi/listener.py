@@ -127,7 +127,8 @@ class Listener:
 
 
 def _why_deaf(host: str, port: int, error: OSError) -> str:
-    cause = f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+    # From Python 3.13 on asyncio names no cause for an address that nobody has.
+    cause = f"cannot listen on {host}:{port}: {os.strerror(error.errno or errno.EADDRNOTAVAIL)}"
     if error.errno != errno.EADDRINUSE:
         return cause
     return (
