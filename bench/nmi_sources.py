@@ -18,6 +18,7 @@ REQUESTS = 10_000
 ASSIGNMENTS = 100
 NEW_PODS = 20
 """As many as an app may have federated credentials."""
+_IMDS_SECOND = 1.1
 _ON_ITS_WAY = 0.02
 """Seconds in which a request reaches NMI, and is held there."""
 
@@ -56,6 +57,8 @@ async def _at_once(stage: Scene) -> list[Bar]:
     """Let all pods of a node ask in the same moment, when nothing is known yet."""
     async with AzureOperator(stage.plan) as azure, stage.agent("--prefetch=off"):
         askers = await connect_all(stage.cgroups, stage.pods)
+        # What the agent before has asked for counts for a second: IMDS does not know that it ended.
+        await asyncio.sleep(_IMDS_SECOND)
         await azure.clear_imds_requests()
         answers = await asyncio.gather(*(asker.ask() for asker in askers))
         seen = await azure.imds_requests()
