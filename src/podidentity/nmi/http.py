@@ -12,7 +12,8 @@ from http import HTTPStatus
 
 from podidentity.nmi.outcomes import Caller
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+# RFC 9110's words, which Python has from 3.13 on.
+_REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ SENT = {
     "TLS": b"\x16\x03\x01\x02\x00\x01",
     "HTTP/2 without an offer": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a head of more than 16 KiB": b"GET / HTTP/1.1\r\nX: " + b"a" * (16 << 10) + b"\r\n\r\n",
+    "a body of more than 64 KiB": b"GET / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n"
+    + b"a" * 65_537,
     "a defect of the agent": b"GET / HTTP/1.1\r\n\r\n",
 }
 
