@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import Plan
@@ -97,6 +98,21 @@ async def stage(name: str) -> AsyncIterator[Stage]:
     """Bring a sandbox of one node up, and take it down afterwards."""
     with _sandbox(own(name)) as plan:
         yield Stage(plan)
+
+
+@contextmanager
+def opened(name: str) -> Iterator[tuple[Stage, AzureOperator, asyncio.Runner]]:
+    """Bring a sandbox up, for a whole module of tests that are not asynchronous.
+
+    The operator of its Azure is asked by way of the loop.
+    """
+    with asyncio.Runner() as loop, _sandbox(name) as plan:
+        azure = AzureOperator(plan)
+        loop.run(azure.__aenter__())
+        try:
+            yield Stage(plan), azure, loop
+        finally:
+            loop.run(azure.__aexit__())
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from podidentity_sandbox.demo.prepare import GROUP
 from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import pod
 from tests.acceptance.stage import Stage
+from tests.jwts import claims
 
 API = "aadpodidentity.k8s.io/v1"
 URL = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}"
@@ -91,5 +91,4 @@ async def _made(azure: AzureOperator, name: str) -> Identity:
 
 
 def appid(body: dict[str, Any]) -> str:
-    part = body["access_token"].split(".")[1]
-    return str(json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))["appid"])
+    return str(claims(body["access_token"])["appid"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.tenants import Tenant
 from podidentity_sandbox.node.client import execute
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import pod, secret
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Stage, opened
+from tests.jwts import claims
 from tests.sandboxes import own
 
 NAME = own("clouds")
@@ -59,26 +58,11 @@ class Town:
         return app.client_id
 
 
-def claims(token: str) -> dict[str, Any]:
-    part = token.split(".")[1]
-    found: dict[str, Any] = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return found
-
-
 @pytest.fixture(scope="module")
 def town() -> Iterator[Town]:
-    with asyncio.Runner() as loop:
-        try:
-            place = Stage(bring_up(NAME, nodes=1))
-            place.run("podidentity", "enable")
-            azure = AzureOperator(place.plan)
-            loop.run(azure.__aenter__())
-            try:
-                yield Town(place, azure, loop)
-            finally:
-                loop.run(azure.__aexit__())
-        finally:
-            bring_down(NAME)
+    with opened(NAME) as (place, azure, loop):
+        place.run("podidentity", "enable")
+        yield Town(place, azure, loop)
 
 
 @pytest.mark.parametrize("cloud", ["government", "china"])

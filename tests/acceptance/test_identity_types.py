@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
-from json import loads
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import Directory, bound, pod, register, secret
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Stage, opened
+from tests.jwts import claims
 from tests.sandboxes import own
 
 NAME = own("types")
@@ -25,31 +23,25 @@ SDK = (
 )
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
+Open = tuple[Stage, AzureOperator, asyncio.Runner]
 
 
 @pytest.fixture(scope="module")
-def here(loop: asyncio.Runner) -> Iterator[Directory]:
-    try:
-        place = Stage(bring_up(NAME, nodes=1))
-        place.run("podidentity", "enable")
-        azure = AzureOperator(place.plan)
-        loop.run(azure.__aenter__())
-        try:
-            yield loop.run(register(place, azure))
-        finally:
-            loop.run(azure.__aexit__())
-    finally:
-        bring_down(NAME)
+def sandbox() -> Iterator[Open]:
+    with opened(NAME) as found:
+        yield found
 
 
-def claims(token: str) -> dict[str, Any]:
-    part = token.split(".")[1]
-    found: dict[str, Any] = loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return found
+@pytest.fixture(scope="module")
+def loop(sandbox: Open) -> asyncio.Runner:
+    return sandbox[2]
+
+
+@pytest.fixture(scope="module")
+def here(sandbox: Open) -> Directory:
+    place, azure, loop = sandbox
+    place.run("podidentity", "enable")
+    return loop.run(register(place, azure))
 
 
 def test_scenario_21_a_service_principal_with_a_secret_reads_the_vault(

@@ -15,10 +15,9 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.scene import API, TOKEN, Scene, set_scene
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Stage, opened
 from tests.sandboxes import own
 
 NAME = own("scenarios")
@@ -37,29 +36,29 @@ print(credential.get_token("https://vault.azure.net/.default").token)
 """
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
+Open = tuple[Stage, AzureOperator, asyncio.Runner]
 
 
 @pytest.fixture(scope="module")
-def scene(loop: asyncio.Runner) -> Iterator[Scene]:
-    try:
-        place = Stage(bring_up(NAME, nodes=1))
-        azure = AzureOperator(place.plan)
-        loop.run(azure.__aenter__())
-        try:
-            found = loop.run(set_scene(place, azure))
-            found.bind("default", "orders", found.made.identity_id)
-            found.bind("bank", "second", found.other_id)
-            loop.run(found.give_node_its_own())
-            found.apply(pod("app", label="orders"))
-            yield found
-        finally:
-            loop.run(azure.__aexit__())
-    finally:
-        bring_down(NAME)
+def sandbox() -> Iterator[Open]:
+    with opened(NAME) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def loop(sandbox: Open) -> asyncio.Runner:
+    return sandbox[2]
+
+
+@pytest.fixture(scope="module")
+def scene(sandbox: Open) -> Scene:
+    place, azure, loop = sandbox
+    found = loop.run(set_scene(place, azure))
+    found.bind("default", "orders", found.made.identity_id)
+    found.bind("bank", "second", found.other_id)
+    loop.run(found.give_node_its_own())
+    found.apply(pod("app", label="orders"))
+    return found
 
 
 def by(parameter: str, value: str) -> str:

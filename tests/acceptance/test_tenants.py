@@ -7,16 +7,13 @@ that NMI asks for, is not even asked; and the neighbour is served as if nothing 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import bound, manifest, pod
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import opened
 from tests.acceptance.street import API, Street, appid, settle
 from tests.sandboxes import own
 
@@ -25,18 +22,9 @@ NAME = own("tenants")
 
 @pytest.fixture(scope="module")
 def street() -> Iterator[Street]:
-    with asyncio.Runner() as loop:
-        try:
-            place = Stage(bring_up(NAME, nodes=1))
-            place.run("podidentity", "enable")
-            azure = AzureOperator(place.plan)
-            loop.run(azure.__aenter__())
-            try:
-                yield loop.run(settle(Street(place, azure, loop)))
-            finally:
-                loop.run(azure.__aexit__())
-        finally:
-            bring_down(NAME)
+    with opened(NAME) as (place, azure, loop):
+        place.run("podidentity", "enable")
+        yield loop.run(settle(Street(place, azure, loop)))
 
 
 def test_both_have_what_is_theirs(street: Street) -> None:

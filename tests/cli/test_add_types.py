@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,14 +19,6 @@ from tests.cli.world import CUSTOM, World
 Run = Callable[..., Ran]
 TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 ACCOUNTS = "/api/v1/namespaces/podidentity-identities/serviceaccounts"
-
-
-@pytest.fixture
-def ns(world: World) -> Iterator[str]:
-    name = world.namespace(f"a-{uuid.uuid4().hex[:8]}")
-    yield name
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
 
 
 @pytest.fixture

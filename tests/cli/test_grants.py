@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import yaml
 
 from tests.cli.conftest import Ran
 from tests.cli.scripted import IDENTITY
-from tests.cli.world import CUSTOM, World
+from tests.cli.world import World
 
 Run = Callable[..., Ran]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -22,14 +22,6 @@ BINDING = "clusterrolebinding.rbac.authorization.k8s.io"
 @pytest.fixture
 def client() -> str:
     return str(uuid.uuid4())
-
-
-@pytest.fixture
-def ns(world: World) -> Iterator[str]:
-    name = world.namespace(f"g-{uuid.uuid4().hex[:8]}")
-    yield name
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
 
 
 def may(world: World, namespace: str, account: str, name: str) -> bool:

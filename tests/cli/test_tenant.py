@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,24 +18,21 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
 @pytest.fixture
-def ns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def ns(world: World, ns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A namespace whose owner is at the shell: all verbs on everything in it."""
-    name = world.namespace(f"t-{uuid.uuid4().hex[:8]}")
     owner = {
         "metadata": {"name": "owner"},
         "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": name}],
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": ns}],
     }
-    world.send("POST", f"{RBAC}/namespaces/{name}/rolebindings", owner)
-    account = f"/api/v1/namespaces/{name}/serviceaccounts/default/token"
+    world.send("POST", f"{RBAC}/namespaces/{ns}/rolebindings", owner)
+    account = f"/api/v1/namespaces/{ns}/serviceaccounts/default/token"
     token = world.send("POST", account, {"spec": {}})["status"]["token"]
     config = yaml.safe_load(world.plan.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    yield name
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+    return ns
 
 
 def add(run: Run, ns: str, client: str, *more: str) -> Ran:

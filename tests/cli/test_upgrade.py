@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Ran
 from tests.cli.scripted import IDENTITY
 from tests.cli.test_grants import may
-from tests.cli.world import CUSTOM, World
+from tests.cli.world import World
 
 Run = Callable[..., Ran]
 RECORD = "/api/v1/namespaces/kube-system/configmaps/podidentity-grants"
@@ -18,14 +18,11 @@ DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
 
 
 @pytest.fixture
-def ns(world: World) -> Iterator[str]:
+def ns(world: World, ns: str) -> Iterator[str]:
     """A namespace of a cluster to which podidentity has not come yet."""
     if world.get(RECORD):
         world.send("DELETE", RECORD)
-    name = world.namespace(f"u-{uuid.uuid4().hex[:8]}")
-    yield name
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+    yield ns
     if world.get(DAEMON_SET):
         world.send("DELETE", DAEMON_SET)
 

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from podidentity.core.ids import InvalidId
+from podidentity.core.ids import GUID, InvalidId
 
-_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
 _AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?)/?", re.ASCII)
@@ -34,7 +33,7 @@ class Tenant:
             raise InvalidId(f"must be a GUID or a domain name, not {type(text).__name__}")
         folded = text.strip().lower()
         # `adfs` is how Azure Stack Hub names the one tenant of AD FS.
-        if folded == "adfs" or _GUID.fullmatch(folded):
+        if folded == "adfs" or GUID.fullmatch(folded):
             return cls(folded)
         if len(folded) > 253 or not _DOMAIN.fullmatch(folded):
             raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
@@ -43,7 +42,7 @@ class Tenant:
     @property
     def is_id(self) -> bool:
         """Whether it is the tenant's id, not one of its names."""
-        return _GUID.fullmatch(self.text) is not None
+        return GUID.fullmatch(self.text) is not None
 
     def __str__(self) -> str:
         return self.text

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+"""In lower case."""
 # Names of a subscription, a resource group or an identity: what Azure allows in them, and no
 # slash, white space, quote or control character, because they are put into URLs and queries.
 _SEGMENT = r"[\w.()-]{1,128}"
@@ -45,7 +46,7 @@ class _Guid:
         if not isinstance(text, str):
             raise InvalidId(f"must be a GUID in a string, not {type(text).__name__}")
         folded = text.strip().lower()
-        if not _GUID.fullmatch(folded):
+        if not GUID.fullmatch(folded):
             raise InvalidId(f"must be a GUID, not {_shown(text)}")
         return cls(folded)
 

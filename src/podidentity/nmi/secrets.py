@@ -22,6 +22,7 @@ from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.secrets import Secret
+from podidentity.nmi.waiting import within
 from podidentity.wire.kube import SECRETS
 from podidentity.wire.secrets import parse_secret
 
@@ -75,7 +76,8 @@ class WatchedSecrets:
         """Return the secret, after reading it; raise a TokenUnavailable."""
         watched = self._watched.get(ref) or self._watch(ref)
         watched.used = self._clock.monotonic()
-        await self._answered(watched)
+        if not watched.answered.is_set():
+            await within(watched.answered.wait(), self._clock, _WAIT)
         if watched.secret is not None:
             return watched.secret
         if watched.synced:
@@ -145,19 +147,6 @@ class WatchedSecrets:
     def _listed(self, watched: _Watched) -> None:
         watched.synced = True
         watched.answered.set()
-
-    async def _answered(self, watched: _Watched) -> None:
-        if watched.answered.is_set():
-            return
-        waits = {
-            asyncio.ensure_future(watched.answered.wait()),
-            asyncio.ensure_future(self._clock.sleep(_WAIT)),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     def _end(self, ref: ObjectRef) -> None:
         task = self._watched.pop(ref).task

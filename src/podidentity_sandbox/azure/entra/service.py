@@ -20,8 +20,9 @@ from podidentity_sandbox.azure.entra.errors import (
     unknown_resource,
 )
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys, Unreachable
-from podidentity_sandbox.azure.entra.journal import Journal
+from podidentity_sandbox.azure.entra.journal import asked
 from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.journal import Journal
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, cloud_of
@@ -74,9 +75,8 @@ class Entra:
     async def _recorded(self, request: Request, match: re.Match[str], cloud: Cloud) -> Reply:
         form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
         now, name = self._world.clock(), match["tenant"]
-        entry = self.journal.open(
-            form, host=request.host, tenant=name, source=request.source, now=now
-        )
+        who = {"source": request.source, "host": request.host, "tenant": name}
+        entry = self.journal.open(time=now, **who, **asked(form), code=0)
         try:
             reply = await self.fault.strike(partial(refusal, now=now))
             if reply is None:

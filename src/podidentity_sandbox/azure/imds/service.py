@@ -10,7 +10,6 @@ from functools import partial
 from podidentity_sandbox.azure.faults import Fault
 from podidentity_sandbox.azure.imds.faults import refusal
 from podidentity_sandbox.azure.imds.instance import instance, read
-from podidentity_sandbox.azure.imds.journal import Journal
 from podidentity_sandbox.azure.imds.quota import (
     GENERAL_RATE,
     IDENTITY_AT_ONCE,
@@ -26,6 +25,7 @@ from podidentity_sandbox.azure.imds.rules import (
     path_of,
 )
 from podidentity_sandbox.azure.imds.tokens import Tokens
+from podidentity_sandbox.azure.journal import Journal
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
@@ -62,7 +62,14 @@ class Imds:
         """Answer one request to 169.254.169.254:80."""
         node = node_of(self._world.plan, request.source)
         now = self._world.clock()
-        entry = self.journal.open(request, node=node.name if node else "", now=now)
+        entry = self.journal.open(
+            time=now,
+            node=node.name if node else "",
+            source=request.source,
+            method=request.method,
+            target=request.target,
+            headers=dict(request.headers),
+        )
         try:
             reply = await self._answer(request, node, now)
         except ImdsError as error:

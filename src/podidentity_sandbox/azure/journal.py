@@ -1,12 +1,10 @@
-"""Every request that reached IMDS, in memory: a leak is seen here and nowhere else."""
+"""Requests as they came, in memory: what leaked, and what was asked too often, is seen here."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
-
-from podidentity_sandbox.azure.messages import Request
 
 KEPT = 50_000
 
@@ -17,17 +15,9 @@ class Journal:
     def __init__(self) -> None:
         self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
-    def open(self, request: Request, *, node: str, now: float) -> dict[str, Any]:
+    def open(self, **what: object) -> dict[str, Any]:
         """Record a request as it comes in; its status is 0 until it is answered."""
-        entry: dict[str, Any] = {
-            "time": now,
-            "node": node,
-            "source": request.source,
-            "method": request.method,
-            "target": request.target,
-            "headers": dict(request.headers),
-            "status": 0,
-        }
+        entry: dict[str, Any] = {**what, "status": 0}
         self._entries.append(entry)
         return entry
 
