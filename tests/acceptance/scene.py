@@ -95,8 +95,8 @@ class Scene:
         )
 
     def with_init(self, name: str, command: str) -> str:
-        """Return a pod whose init container runs a shell command; it shares /work with the pod."""
-        mount = [{"name": "work", "mountPath": "/work"}]
+        """Return a pod whose init container runs a shell command; it shares /kept with the pod."""
+        mount = [{"name": "kept", "mountPath": "/kept"}]
         return manifest(
             "v1",
             "Pod",
@@ -112,7 +112,7 @@ class Scene:
                     }
                 ],
                 "containers": [{"name": "main", "image": "idle", "volumeMounts": mount}],
-                "volumes": [{"name": "work", "emptyDir": {}}],
+                "volumes": [{"name": "kept", "emptyDir": {}}],
             },
         )
 

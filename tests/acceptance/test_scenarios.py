@@ -126,9 +126,9 @@ def test_scenario_23_an_init_container_has_a_token_before_the_pod_runs(
     scene: Scene, loop: asyncio.Runner
 ) -> None:
     scene.enable()
-    ask = f"curl -sf -H Metadata:true 'http://169.254.169.254{TOKEN}' > /work/token"
+    ask = f"curl -sf -H Metadata:true 'http://169.254.169.254{TOKEN}' > /kept/token"
     scene.apply(scene.with_init("eager", ask))
-    assert '"access_token":"' in loop.run(scene.inside("eager", "cat /work/token"))
+    assert '"access_token":"' in loop.run(scene.inside("eager", "cat /kept/token"))
     assert loop.run(scene.ask(pod="eager")).status == 200
 
 
