@@ -23,11 +23,11 @@ TENANT = Tenant.parse("72f988bf-86f1-41af-91ab-2d7cd011db47")
 
 
 def client_id(number: int) -> ClientId:
-    return ClientId.parse(f"00000000-0000-0000-0000-00000000000{number}")
+    return ClientId.parse(f"00000000-0000-0000-0000-{number:012}")
 
 
 def object_id(number: int) -> ObjectId:
-    return ObjectId.parse(f"10000000-0000-0000-0000-00000000000{number}")
+    return ObjectId.parse(f"10000000-0000-0000-0000-{number:012}")
 
 
 def resource_id(number: int, group: str = "G") -> ResourceId:

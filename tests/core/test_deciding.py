@@ -155,6 +155,33 @@ def test_of_thousands_of_bindings_a_request_asks_for_a_few() -> None:
     assert len(asked) <= 6 * MOST_TRIED
 
 
+ELEVEN = World(
+    [binding("blue", f"b{n}", f"i{n:02}", "app") for n in range(1, 12)],
+    [identity("blue", f"i{n:02}", n) for n in range(1, 12)],
+)
+
+
+@pytest.mark.parametrize("request_", [ANY, asking(2), asking(12)], ids=["none", "bound", "other"])
+def test_a_refusal_says_that_not_all_of_many_identities_were_looked_at(
+    request_: TokenRequest,
+) -> None:
+    refusal = decide(match(pod(), ELEVEN), request_, rbac(client_id(11))).refusal
+    assert refusal is not None
+    assert refusal.public.endswith(
+        " It may use: none. Only the first 10 of 11 were looked at; name one by client_id."
+    )
+    assert answers(decide(match(pod(), ELEVEN), asking(11), rbac(client_id(11)))) == "i11"
+
+
+@pytest.mark.parametrize("how", [Authorization.OFF, Authorization.OBSERVE])
+def test_where_nobody_has_to_be_asked_all_of_many_identities_are_counted(
+    how: Authorization,
+) -> None:
+    refusal = decide(match(pod(), ELEVEN), asking(12), rbac(), authorization=how).refusal
+    assert refusal is not None
+    assert refusal.public.endswith(f"i10 ({client_id(10)}) and 1 more.")
+
+
 @pytest.mark.parametrize(
     ("made", "name"),
     [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from podidentity.core.entitlements import MOST_NAMED, Entitlement, Match
 from podidentity.core.permission import Authorization, Use, not_permitted, uses_of
-from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity
 from podidentity.core.selection import Ambiguity, not_among, select
 from podidentity.core.tokens import TokenRequest
@@ -55,9 +55,9 @@ def decide(
     observing = authorization is Authorization.OBSERVE
     candidates = select(match, request, ambiguity)
     if isinstance(candidates, Refusal):
-        if candidates.reason is Reason.NOT_AMONG and match.entitlements:
-            return _not_among(match, request, _whatever if observing else permitted)
         return Decision(refusal=candidates)
+    if not candidates:
+        return _not_among(match, request, _whatever if observing else permitted)
     refused: list[tuple[Entitlement, Use]] = []
     for entitlement in candidates[:MOST_TRIED]:
         lacking = _lacking(match, entitlement, permitted)
@@ -92,7 +92,7 @@ def _not_among(match: Match, request: TokenRequest, permitted: Permitted) -> Dec
     usable = _usable(match, permitted)
     if isinstance(usable, Use):
         return Decision(question=usable)
-    return Decision(refusal=not_among(match, request, usable))
+    return Decision(refusal=not_among(match, request, usable, _unseen(match, permitted)))
 
 
 def _not_permitted(
@@ -102,12 +102,14 @@ def _not_permitted(
     identity = entitlement.identity
     if isinstance(usable, Use):
         return Decision(question=usable, identity=identity)
-    refusal = not_permitted(match.pod, identity, lacking, usable)
+    refusal = not_permitted(match.pod, identity, lacking, usable, _unseen(match, permitted))
     return Decision(refusal=refusal, identity=identity)
 
 
 def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
     """Return what the pod may use and is permitted, or what must be asked to tell."""
+    if permitted is _whatever:
+        return match.entitlements
     usable: list[Entitlement] = []
     for entitlement in match.entitlements[:MOST_TRIED]:
         lacking = _lacking(match, entitlement, permitted)
@@ -116,3 +118,8 @@ def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
         elif permitted(lacking) is None:
             return lacking
     return usable
+
+
+def _unseen(match: Match, permitted: Permitted) -> int:
+    """Return how many identities `_usable` leaves out: each would cost questions."""
+    return 0 if permitted is _whatever else max(0, len(match.entitlements) - MOST_TRIED)

@@ -85,6 +85,15 @@ def all_named(entitlements: Sequence[Entitlement]) -> str:
     return ", ".join(names or ["none"]) + (f" and {more} more" if more else "")
 
 
+def may_use(usable: Sequence[Entitlement], unseen: int = 0) -> str:
+    """Return what a pod may use as a sentence; behind the first ten there were `unseen` more."""
+    said = f"It may use: {all_named(usable)}."
+    if not unseen:
+        return said
+    seen = f"the first {MOST_NAMED} of {MOST_NAMED + unseen} were looked at"
+    return f"{said} Only {seen}; name one by client_id."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """What a pod may use, best first: highest weight, then the identity's name."""

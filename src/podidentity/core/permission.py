@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.entitlements import Basis, Entitlement, all_named
+from podidentity.core.entitlements import Basis, Entitlement, may_use
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import SYSTEM_ASSIGNED, AzureIdentity, Pod
@@ -77,16 +77,20 @@ def permission_name(identity: AzureIdentity) -> str:
 
 
 def not_permitted(
-    pod: Pod, identity: AzureIdentity, use: Use, usable: Sequence[Entitlement] = ()
+    pod: Pod,
+    identity: AzureIdentity,
+    use: Use,
+    usable: Sequence[Entitlement] = (),
+    unseen: int = 0,
 ) -> Refusal:
     """Return the refusal of a pod whose service account lacks the permission.
 
-    `usable` is what it may use instead.
+    `usable` is what it may use instead; `unseen` more were not looked at.
     """
     return Refusal(
         reason=Reason.NOT_PERMITTED,
         message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
-        f"{use.name} of AzureIdentity {identity.ref}. It may use: {all_named(usable)}.",
+        f"{use.name} of AzureIdentity {identity.ref}. {may_use(usable, unseen)}",
         next_step="An operator grants it: podidentity grant --namespace "
         f"{use.service_account.namespace} --identity {use.name}.",
         about=identity.ref,

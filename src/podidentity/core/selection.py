@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import islice
 
-from podidentity.core.entitlements import Basis, Entitlement, Match, all_named, named
+from podidentity.core.entitlements import Basis, Entitlement, Match, all_named, may_use, named
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.excepting import identity_of_the_node
 from podidentity.core.refusals import Reason, Refusal
@@ -30,7 +31,8 @@ def select(
 ) -> tuple[Entitlement, ...] | Refusal:
     """Return the entitlements that may answer `request`, best first, or why none does.
 
-    More than one only where the request names none: the first that is permitted answers.
+    More than one only where the request names none: the first that is permitted answers. Empty
+    where it names one that is none of the pod's.
     """
     if match.exception is not None:
         found = identity_of_the_node(match.pod, match.exception, request)
@@ -43,10 +45,8 @@ def select(
         if len(match.entitlements) > 1 and ambiguity is Ambiguity.REJECT:
             return _several(match)
         return match.entitlements
-    for entitlement in match.entitlements:
-        if _answers(entitlement.identity, request):
-            return (entitlement,)
-    return not_among(match, request, match.entitlements)
+    answering = (each for each in match.entitlements if _answers(each.identity, request))
+    return tuple(islice(answering, 1))
 
 
 def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
@@ -72,12 +72,17 @@ def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
     return identity.resource_id == request.resource_id
 
 
-def not_among(match: Match, request: TokenRequest, usable: Sequence[Entitlement]) -> Refusal:
-    """Return the refusal of a request for an identity that is not one of `usable`."""
+def not_among(
+    match: Match, request: TokenRequest, usable: Sequence[Entitlement], unseen: int
+) -> Refusal:
+    """Return the refusal of a request for an identity that is none of the pod's.
+
+    `usable` is what it may use instead; `unseen` more were not looked at.
+    """
     return Refusal(
         reason=Reason.NOT_AMONG,
         message=f"Pod {match.pod.ref} may not use the identity {request.asked}. "
-        f"It may use: {all_named(usable)}.",
+        f"{may_use(usable, unseen)}",
         next_step="Ask for one of these, or bind the identity to the pod.",
         about=match.pod.ref,
     )
