@@ -36,5 +36,5 @@ async def test_an_exception_says_by_a_condition_whether_it_has_effect() -> None:
         assert told(place, "kube-system", "True").startswith("NamespaceAllowed: ")
         without = told(place, "default", "False")
         assert without.startswith("NamespaceNotAllowed: ")
-        assert "--exception-namespaces=kube-system,default" in without
+        assert "--exception-namespaces=default,kube-system" in without
         assert "spec.azureIdentities" in told(place, "default", "False", "bad")

@@ -51,7 +51,7 @@ def test_an_exception_without_effect_is_told_in_the_words_of_the_pods_refusal() 
     found = effect(MINE, [asker], STRICT)
     assert found is not None
     assert found.message == str(ignored(asker, [MINE], STRICT))
-    assert "--exception-namespaces=kube-system,blue" in found.message
+    assert "--exception-namespaces=blue,kube-system" in found.message
 
 
 def test_a_malformed_exception_is_told_why_whether_there_are_pods_or_not() -> None:

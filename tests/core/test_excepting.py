@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from podidentity.core.entitlements import Basis, Entitlement
+from podidentity.core.excepting import ignored
 from podidentity.core.ids import ClientId, ObjectId, ResourceId
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason, Refusal
@@ -126,6 +127,13 @@ def test_an_exception_without_effect_is_told_to_the_operator_and_not_to_the_pod(
     assert "blue/e" in refusal.message
     assert "--exception-namespaces" in refusal.next_step
     assert refusal.public == "Identity not found"
+
+
+def test_the_flag_to_set_keeps_the_namespaces_that_the_operator_has_set() -> None:
+    chosen = Rules(exception_namespaces=frozenset({"ops", "azure"}))
+    refusal = ignored(pod(more=WEB), [exception("blue", "e", WEB)], chosen)
+    assert refusal is not None
+    assert refusal.next_step.endswith(" --exception-namespaces=azure,blue,ops.")
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,16 @@ def ignored(
 ) -> Refusal | None:
     """Return the refusal of a pod that relies on an exception without effect, if it does."""
     found = _matching(pod, exceptions, rules)
-    return None if found is None else _without_effect(found)
+    return None if found is None else _without_effect(found, rules)
 
 
-def _without_effect(found: AzurePodIdentityException) -> Refusal:
+def _without_effect(found: AzurePodIdentityException, rules: Rules) -> Refusal:
+    namespaces = sorted({*(rules.exception_namespaces or ()), found.ref.namespace})
     return Refusal(
         reason=Reason.EXCEPTION_IGNORED,
         message=f"AzurePodIdentityException {found.ref} has no effect in its namespace.",
         next_step="Bind an identity to the pod, or have the operator start NMI with "
-        f"--exception-namespaces=kube-system,{found.ref.namespace}.",
+        f"--exception-namespaces={','.join(namespaces)}.",
         about=found.ref,
         told="Identity not found",
     )
@@ -80,7 +81,7 @@ def effect(
         return None
     if not _allowed(found.ref.namespace, rules):
         return Effect(
-            holds=False, reason="NamespaceNotAllowed", message=str(_without_effect(found))
+            holds=False, reason="NamespaceNotAllowed", message=str(_without_effect(found, rules))
         )
     return Effect(
         holds=True,
