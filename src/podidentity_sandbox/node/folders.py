@@ -10,20 +10,26 @@ https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writ
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from podidentity_sandbox.node.contents import File
+from podidentity_sandbox.node.refusals import VolumeRefused
 
 _DATA = "..data"
 
 
 def write_all(folder: Path, files: Mapping[str, File], now: datetime, group: int | None) -> None:
-    """Make the folder hold these files and no others; they belong to `group`, if one is given."""
+    """Make the folder hold these files and no others; they belong to `group`, if one is given.
+
+    Raises VolumeRefused, before it writes anything, for a path that is not below the folder.
+    """
+    for path in files:
+        _check(path)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     old = Path(folder, _DATA).readlink() if Path(folder, _DATA).is_symlink() else None
@@ -40,15 +46,37 @@ def write_all(folder: Path, files: Mapping[str, File], now: datetime, group: int
         shutil.rmtree(folder / old, ignore_errors=True)
 
 
+def _check(path: str) -> None:
+    """Refuse what the API server should have refused, in the words of atomic_writer.go."""
+    parts = path.split("/")
+    if not path:
+        raise VolumeRefused("invalid path: must not be empty: ")
+    if path.startswith("/"):
+        raise VolumeRefused(f"invalid path: must be relative path: {path}")
+    if ".." in parts:
+        raise VolumeRefused(f"invalid path: must not contain '..': {path}")
+    if parts[0].startswith(".."):
+        raise VolumeRefused(f"invalid path: must not start with '..': {path}")
+
+
 def _write(path: Path, file: File, group: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.data)
     path.chmod(file.mode)
     if group is not None:
-        # Without root there is no other group to give it to.
-        with suppress(PermissionError, OSError):
-            os.chown(path, -1, group)
-            path.chmod(file.mode | 0o440)
+        _give(path, file, group)
+
+
+def _give(path: Path, file: File, group: int) -> None:
+    """Let the group read it; without root there is no other group to give it to."""
+    try:
+        os.chown(path, -1, group)
+    except OSError as error:
+        # EINVAL: the namespace of a sandbox without root does not know the group.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+    else:
+        path.chmod(file.mode | 0o440)
 
 
 def _link_visible(folder: Path, names: set[str]) -> None:

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster import names, status
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.kinds import volumefiles
 from podidentity_sandbox.cluster.status import Cause
+
+VOLUME = {
+    "name": str,
+    "hostPath": {"path": str, "type": str},
+    "csi": {"driver": str, "nodePublishSecretRef": {"name": str}},
+    **volumefiles.SHAPES,
+}
 
 
 def volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:
@@ -18,14 +26,23 @@ def volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:
     seen: set[str] = set()
     for index, volume in enumerate(volumes):
         where, name = f"{path}[{index}]", volume.get("name", "")
-        if not name:
-            yield status.required(f"{where}.name")
-        elif name in seen:
-            yield Cause(f"{where}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        yield from _name_faults(name, f"{where}.name", seen)
         seen.add(name)
         if "hostPath" in volume:
             place = f"{where}.hostPath.path"
-            yield from _back_steps(volume["hostPath"].get("path", ""), place)
+            yield from volumefiles.back_steps(volume["hostPath"].get("path", ""), place)
+        yield from volumefiles.faults(volume, where)
+
+
+def _name_faults(name: str, where: str, seen: set[str]) -> Iterator[Cause]:
+    """Yield the faults of a volume's name: it is that of a folder on the node as well."""
+    if not name:
+        yield status.required(where)
+        return
+    for fault in names.label_faults(name):
+        yield status.invalid(where, name, fault)
+    if name in seen:
+        yield Cause(where, "FieldValueDuplicate", f'Duplicate value: "{name}"')
 
 
 def mount_faults(mounts: list[Obj], path: str, volumes: set[str | None]) -> Iterator[Cause]:
@@ -42,18 +59,7 @@ def mount_faults(mounts: list[Obj], path: str, volumes: set[str | None]) -> Iter
             yield status.invalid(f"{where}.mountPath", target, "must be unique")
         seen.add(target)
         for field in ("subPath", "subPathExpr"):
-            yield from _descending(mount.get(field, ""), f"{where}.{field}")
+            yield from volumefiles.descending(mount.get(field, ""), f"{where}.{field}")
         if mount.get("subPath") and mount.get("subPathExpr"):
             detail = "subPathExpr and subPath are mutually exclusive"
             yield status.invalid(f"{where}.subPathExpr", mount["subPathExpr"], detail)
-
-
-def _descending(path: str, where: str) -> Iterator[Cause]:
-    if path.startswith("/"):
-        yield status.invalid(where, path, "must be a relative path")
-    yield from _back_steps(path, where)
-
-
-def _back_steps(path: str, where: str) -> Iterator[Cause]:
-    if ".." in path.split("/"):
-        yield status.invalid(where, path, "must not contain '..'")

@@ -45,20 +45,12 @@ CONTAINER = {
     "readinessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
     "livenessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
 }
-VOLUME = {
-    "name": str,
-    "hostPath": {"path": str, "type": str},
-    "secret": {"secretName": str},
-    "configMap": {"name": str},
-    "csi": {"driver": str, "nodePublishSecretRef": {"name": str}},
-    "projected": {"sources": [{"secret": {"name": str}, "configMap": {"name": str}}]},
-}
 RULES = [{"key": str, "operator": str, "values": [str]}]
 TERM = {"matchExpressions": RULES, "matchFields": RULES}
 SPEC = {
     "containers": [CONTAINER],
     "initContainers": [CONTAINER],
-    "volumes": [VOLUME],
+    "volumes": [mounts.VOLUME],
     "nodeName": str,
     "nodeSelector": {"*": str},
     "serviceAccountName": str,

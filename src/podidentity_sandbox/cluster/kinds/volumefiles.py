@@ -1,0 +1,110 @@
+"""Files of volumes that the kubelet writes: which of them may be asked for, and at which paths.
+
+Rules, words and the places of faults, odd as some are, of ValidateLocalNonReservedPath and of
+validateVolumeSource:
+https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.status import Cause
+
+_KEYS = [{"key": str, "path": str, "mode": int}]
+_FIELDS = [
+    {
+        "path": str,
+        "mode": int,
+        "fieldRef": {"fieldPath": str},
+        "resourceFieldRef": {"containerName": str, "resource": str},
+    }
+]
+SHAPES = {
+    "secret": {"secretName": str, "items": _KEYS, "defaultMode": int},
+    "configMap": {"name": str, "items": _KEYS, "defaultMode": int},
+    "downwardAPI": {"items": _FIELDS, "defaultMode": int},
+    "projected": {
+        "defaultMode": int,
+        "sources": [
+            {
+                "secret": {"name": str, "items": _KEYS},
+                "configMap": {"name": str, "items": _KEYS},
+                "downwardAPI": {"items": _FIELDS},
+                "serviceAccountToken": {"audience": str, "expirationSeconds": int, "path": str},
+            }
+        ],
+    },
+}
+_NAMED = ("containerName", "resource")
+_MOST = 0o777
+
+
+def faults(volume: Obj, where: str) -> Iterator[Cause]:
+    """Yield what is wrong with the files of a volume, whichever source they have."""
+    projected = f"{where}.projected"
+    yield from _of_source(volume, where)
+    for index, source in enumerate(volume.get("projected", {}).get("sources", [])):
+        yield from _of_source(source, f"{projected}.sources[{index}]")
+        if "serviceAccountToken" in source:
+            yield from _path(source["serviceAccountToken"], projected)
+
+
+def _of_source(source: Obj, where: str) -> Iterator[Cause]:
+    for kind in ("secret", "configMap"):
+        for index, item in enumerate(source.get(kind, {}).get("items", [])):
+            place = f"{where}.{kind}.items[{index}]"
+            if not item.get("key"):
+                yield status.required(f"{place}.key")
+            yield from _path(item, place)
+            yield from _mode(item, place)
+    for item in source.get("downwardAPI", {}).get("items", []):
+        place = f"{where}.downwardAPI"
+        yield from _path(item, place)
+        yield from _field(item, place)
+        yield from _mode(item, place)
+
+
+def _field(item: Obj, where: str) -> Iterator[Cause]:
+    if "fieldRef" in item:
+        if not item["fieldRef"].get("fieldPath"):
+            yield status.required(f"{where}.fieldRef.fieldPath")
+        if "resourceFieldRef" in item:
+            detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
+            yield status.invalid(where, "resource", detail)
+    elif "resourceFieldRef" in item:
+        absent = [field for field in _NAMED if not item["resourceFieldRef"].get(field)]
+        if absent:
+            yield status.required(f"{where}.resourceFieldRef.{absent[0]}")
+    else:
+        yield status.required(where, "one of fieldRef and resourceFieldRef is required")
+
+
+def _mode(item: Obj, where: str) -> Iterator[Cause]:
+    if not 0 <= item.get("mode", 0) <= _MOST:
+        detail = "must be a number between 0 and 0777 (octal), both inclusive"
+        yield status.invalid(f"{where}.mode", item["mode"], detail)
+
+
+def _path(item: Obj, where: str) -> Iterator[Cause]:
+    path, where = item.get("path", ""), f"{where}.path"
+    if not path:
+        yield status.required(where)
+    yield from descending(path, where)
+    if path.startswith("..") and not path.startswith("../"):
+        yield status.invalid(where, path, "must not start with '..'")
+
+
+def descending(path: str, where: str) -> Iterator[Cause]:
+    """Yield the faults of a path that must not lead out of its volume."""
+    if path.startswith("/"):
+        yield status.invalid(where, path, "must be a relative path")
+    yield from back_steps(path, where)
+
+
+def back_steps(path: str, where: str) -> Iterator[Cause]:
+    """Yield the fault of a path with `..` in it."""
+    if ".." in path.split("/"):
+        yield status.invalid(where, path, "must not contain '..'")
