@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
+from podidentity.nmi.waiting import within
 from podidentity.telemetry.metrics import Counter, Family
 from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
 from podidentity.wire.kube import EVENTS, KubeError
@@ -96,23 +97,11 @@ class PodEvents:
                 first = min(waiting, key=lambda each: each.due)
                 left = first.due - self._clock.monotonic()
                 if left > 0:
-                    await self._news_within(left)
+                    self._news.clear()
+                    await within(self._news.wait(), self._clock, left)
                 else:
                     await self._write(first)
                     await self._clock.sleep(PACE)
-
-    async def _news_within(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as something new is to be written."""
-        self._news.clear()
-        waits = {
-            asyncio.ensure_future(self._news.wait()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _write(self, told: _Told) -> None:
         told.due = self._clock.monotonic() + APART
