@@ -58,8 +58,7 @@ class World:
             policy=Policy(patience=Patience(hold=0), **policy),
         )
         self.express = Express(
-            cluster=self.cluster,
-            permissions=self.permissions,
+            revision=service.revision,
             prove=service.prove,
             cached=self.tokens.cached,
             record=self.record.record,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from podidentity.core.errors import NotReady
-from podidentity.core.ports import Clock, Cluster, Origin, Permissions
+from podidentity.core.ports import Clock, Origin
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.http import Request, Response, render
 from podidentity.nmi.outcomes import Asked, Caller, Outcome
@@ -75,27 +75,24 @@ class Express:
     def __init__(
         self,
         *,
-        cluster: Cluster,
-        permissions: Permissions | None,
+        revision: Callable[[], Mark],
         prove: Callable[[Caller], str],
         cached: Cached,
         record: Record,
         clock: Clock,
     ) -> None:
-        """`prove` returns the uid of a connection's pod, "" where that cannot be said at once."""
-        self._cluster = cluster
-        self._permissions = permissions
+        """`revision` returns the state of what decides.
+
+        `prove` returns the uid of a connection's pod, "" where that cannot be said at once.
+        """
+        self.mark = revision
+        """To be called before a decision begins, for `keep`."""
         self._prove = prove
         self._cached = cached
         self._record = record
         self._time, self._monotonic = clock.time, clock.monotonic
         self._mark: Mark = (-1, -1)
         self._answers: dict[tuple[str, bytes], _Answer] = {}
-
-    def mark(self) -> Mark:
-        """Return the state of what decides; to be taken before a decision begins."""
-        permissions = self._permissions
-        return self._cluster.revision, permissions.revision if permissions else 0
 
     def answer(self, request: Request) -> bytes | None:
         """Return the rendered answer; None where the request must be decided."""

@@ -194,8 +194,7 @@ def _routes(
     )
     of_pods = service(policy)
     express = Express(
-        cluster=cluster,
-        permissions=permissions,
+        revision=of_pods.revision,
         prove=of_pods.prove,
         cached=tokens.cached,
         record=seen.record,

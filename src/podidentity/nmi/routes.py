@@ -15,7 +15,7 @@ from podidentity.core.errors import InvalidRequest, PodIdentityError
 from podidentity.core.ports import Clock
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.answers import Answer, answer, host_answer
-from podidentity.nmi.express import Express
+from podidentity.nmi.express import Express, is_plain
 from podidentity.nmi.host import HostTokenService
 from podidentity.nmi.http import Request, Response
 from podidentity.nmi.old_answers import NO_HEADER, old_answer, old_response
@@ -129,12 +129,14 @@ class Routes:
         return self._express.answer(request) if self._express else None
 
     def _check_headers(self, request: Request, route: Route) -> None:
-        if "x-forwarded-for" in request.headers:
+        if is_plain(request.fields):
+            return
+        headers = request.headers
+        if "x-forwarded-for" in headers:
             raise InvalidRequest(_FORWARDED)
-        values = request.headers.get("metadata", [])
         # The CSI driver's provider sends none; that its own names are needed protects as well.
         required = self._policy.header_required and route is not Route.HOST_TOKEN
-        if required and [value.lower() for value in values] != ["true"]:
+        if required:
             raise InvalidRequest(NO_HEADER)
 
     async def _token(self, request: Request, target: Target, begun: float) -> Response:

@@ -78,6 +78,10 @@ class TokenService:
         """Return the uid of a connection's pod; "" where it cannot be said at once."""
         return self._callers.prove(caller)
 
+    def revision(self) -> tuple[int, int]:
+        """Return what grows with each change of what decides: cluster and permissions."""
+        return self._cluster.revision, self._permissions.revision if self._permissions else 0
+
     async def answer(self, caller: Caller, request: TokenRequest) -> Outcome:
         """Return the token that answers `request`, or why there is none; raises nothing."""
         outcome = Outcome()
@@ -94,7 +98,7 @@ class TokenService:
         """Put the token that answers a request of `pod` into `outcome`; raise PodIdentityError."""
         while True:
             entitlement = await self._entitlement(outcome, pod, request)
-            revision = self._revision()
+            revision = self.revision()
             outcome.grant = grant = granted(entitlement, outcome.pod or pod, request)
             try:
                 token, origin = await self._fetch(grant, request)
@@ -105,7 +109,7 @@ class TokenService:
                     raise
                 await self._clock.sleep(min(RETRY_PAUSE, left))
                 continue
-            if self._revision() == revision or self._stands(pod, request, entitlement):
+            if self.revision() == revision or self._stands(pod, request, entitlement):
                 outcome.token, outcome.origin, outcome.others = token, origin, tuple(others)
                 return
 
@@ -174,10 +178,6 @@ class TokenService:
             if self._authorization is Authorization.OBSERVE:
                 return True
             raise
-
-    def _revision(self) -> tuple[int, int]:
-        """Return what grows with each change of what decides."""
-        return self._cluster.revision, self._permissions.revision if self._permissions else 0
 
     def _stands(self, pod: Pod, request: TokenRequest, entitlement: Entitlement) -> bool:
         """Whether what was given before a fetch would be given now, after it."""
