@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from podidentity.telemetry import Format, configure, fields
+from podidentity.telemetry import Format, configure
+from podidentity.telemetry.lines import Said, form_of
 from podidentity.telemetry.writing import Writer
 
 
@@ -51,21 +52,43 @@ def write() -> Iterator[Write]:
 LOG = logging.getLogger("podidentity.request")
 
 
-def test_a_line_for_people_has_the_time_the_message_and_fields(write: Write) -> None:
+STAMP = "2026-11-25T12:00:00.123Z"
+
+
+def line_of(form: Format, message: str, **more: object) -> str:
+    return form_of(form).line(STAMP, Said("WARNING", LOG.name, message, more))
+
+
+def test_a_line_for_people_has_the_time_and_the_message(write: Write) -> None:
     stream = write("text")
-    LOG.info("token given", extra=fields(status=200, pod="orders-0", reason=None, proof=""))
+    LOG.info("%s given", "token")
     time, rest = stream.getvalue().split(" ", 1)
-    assert rest == "INFO token given status=200 pod=orders-0\n"
+    assert rest == "INFO token given\n"
     assert time.endswith("Z")
-    assert len(time) == len("2026-11-25T12:00:00.123Z")
+    assert len(time) == len(STAMP)
+
+
+def test_a_line_for_people_has_the_fields_that_have_a_value() -> None:
+    line = line_of("text", "token given", status=200, pod="orders-0", reason=None, proof="")
+    assert line == f"{STAMP} WARNING token given status=200 pod=orders-0\n"
 
 
 def test_a_line_for_machines_is_one_json_object(write: Write) -> None:
     stream = write("json")
-    LOG.warning("%s refused", "it", extra=fields(status=403, ms=0.25, resource="https://x/\n"))
+    LOG.warning("%s refused", "it")
     line = json.loads(stream.getvalue())
     assert line.pop("time").endswith("Z")
     assert line == {
+        "level": "warning",
+        "logger": "podidentity.request",
+        "message": "it refused",
+    }
+
+
+def test_a_line_for_machines_has_the_fields_as_members() -> None:
+    text = line_of("json", "it refused", status=403, ms=0.25, resource="https://x/\n", proof="")
+    assert json.loads(text) == {
+        "time": STAMP,
         "level": "warning",
         "logger": "podidentity.request",
         "message": "it refused",
@@ -81,17 +104,16 @@ def test_a_line_for_machines_is_one_json_object(write: Write) -> None:
 )
 def test_nobody_can_write_a_line_of_his_own(write: Write, form: Format, evil: str) -> None:
     stream = write(form)
-    LOG.info("refused %s", evil, extra=fields(resource=evil))
-    written = stream.getvalue()
-    assert len(written.splitlines()) == 1
-    assert "\x1b" not in written
-    assert 'pod="x"' not in written.replace('\\"', "")
+    LOG.info("refused %s", evil)
+    for written in (stream.getvalue(), line_of(form, f"refused {evil}", resource=evil)):
+        assert len(written.splitlines()) == 1
+        assert "\x1b" not in written
+        assert 'pod="x"' not in written.replace('\\"', "")
 
 
-def test_a_value_with_spaces_or_quotes_is_quoted(write: Write) -> None:
-    stream = write("text")
-    LOG.info("x", extra=fields(a="b c", d='e"f', g="h=i"))
-    assert stream.getvalue().endswith(r'INFO x a="b c" d="e\"f" g="h=i"' + "\n")
+def test_a_value_with_spaces_or_quotes_is_quoted() -> None:
+    line = line_of("text", "x", a="b c", d='e"f', g="h=i")
+    assert line.endswith(r'WARNING x a="b c" d="e\"f" g="h=i"' + "\n")
 
 
 def defect() -> None:

@@ -9,7 +9,7 @@ repeats     how often the same thing is said
 What is said of a request, and in which words, is with whoever answers it.
 """
 
-from podidentity.telemetry.lines import Form, Format, fields
+from podidentity.telemetry.lines import Form, Format
 from podidentity.telemetry.logs import configure
 
-__all__ = ["Form", "Format", "configure", "fields"]
+__all__ = ["Form", "Format", "configure"]

@@ -20,11 +20,6 @@ Format = Literal["text", "json"]
 _PLAIN = re.compile(r"[\w./:@+…-]+", re.ASCII)
 
 
-def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Return the `extra` of a log call: fields without a value are left out."""
-    return {"fields": present(values)}
-
-
 def present(values: Mapping[str, object]) -> dict[str, object]:
     """Return the fields that have a value."""
     return {name: value for name, value in values.items() if value is not None and value != ""}

@@ -49,7 +49,6 @@ class LineHandler(logging.Handler):
             self._writer.flush()
 
     def _line(self, record: logging.LogRecord) -> str:
-        more = getattr(record, "fields", {})
-        said = Said(record.levelname, record.name, record.getMessage(), more)
+        said = Said(record.levelname, record.name, record.getMessage())
         trace = _PLAIN.formatException(record.exc_info) if record.exc_info else ""
         return self._form.line(self._stamps.at(record.created), said, trace)
