@@ -13,12 +13,13 @@ from podidentity.nmi.prefetch import MOST_PENDING, Choice
 from tests.fakes import (
     OTHER_CLIENT,
     VAULT,
+    assigned,
     binding,
     grant,
     identity,
     pod,
 )
-from tests.nmi.prefetching import World, running
+from tests.nmi.prefetching import running
 
 ARM = "https://management.azure.com/"
 
@@ -81,6 +82,8 @@ async def test_in_standard_mode_an_identity_on_its_way_is_waited_for() -> None:
     async with running(rules=Rules(standard=True)) as world:
         world.cluster.put_pod(pod())
         assert await world.fetched() == []
+        world.cluster.put(assigned())
+        assert await world.fetched() == [ARM, VAULT]
 
 
 async def test_pods_that_run_for_long_have_asked_already() -> None:
@@ -145,10 +148,12 @@ async def test_no_more_than_two_are_fetched_at_once() -> None:
 
 
 async def test_a_node_full_of_pods_at_once_is_too_much_only_for_the_last_ones() -> None:
-    world = World()
-    for number in range(2 * MOST_PENDING):
-        world.cluster.put_pod(pod(f"p{number}"))
-    assert world.prefetcher.pending == MOST_PENDING
+    async with running(choice=("a",)) as world:
+        for number in range(2 * MOST_PENDING):
+            world.cluster.put_pod(pod(f"p{number}"))
+        for _ in range(MOST_PENDING):
+            await world.fetched()
+        assert world.looked == MOST_PENDING
 
 
 @pytest.mark.parametrize(
@@ -204,4 +209,5 @@ async def test_pods_that_are_gone_are_forgotten() -> None:
             world.cluster.put_pod(pod(f"p{number}"))
             await world.fetched()
             world.cluster.remove_pod(pod(f"p{number}").ref)
-        assert world.prefetcher.remembered == 0
+        assert not world.prefetcher._seen
+        assert not world.prefetcher._waiting

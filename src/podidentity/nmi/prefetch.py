@@ -101,25 +101,22 @@ class Prefetcher:
         self._waiting: dict[ObjectRef, float] = {}
         """Pods that lack something, and until when it is waited for."""
 
-    @property
-    def pending(self) -> int:
-        """How many pods are in the row."""
-        return self._row.qsize()
-
-    @property
-    def remembered(self) -> int:
-        """How many pods it knows."""
-        return len(self._seen.keys() | self._waiting.keys())
-
     def changed(self, kind: str, ref: ObjectRef) -> None:
-        """Look at a pod that is new, or at those that wait for what changed in their namespace."""
+        """Look at a pod that is new, or at those that wait for what changed."""
         if self._policy.choice == "off":
             return
         if kind == "Pod":
             self._pod_changed(ref)
             return
-        for waiting in [each for each in self._waiting if each.namespace == ref.namespace]:
+        for waiting in [each for each in self._waiting if self._concerns(each, kind, ref)]:
             self._queue(waiting)
+
+    def _concerns(self, pod: ObjectRef, kind: str, ref: ObjectRef) -> bool:
+        """Whether an object may be what `pod` waits for: one of its namespace, or its record."""
+        if kind == "AzureAssignedIdentity":
+            # The controller keeps these in a namespace of its own.
+            return any(each.ref == ref for each in self._cluster.assigned(pod))
+        return pod.namespace == ref.namespace
 
     async def run(self) -> None:
         """Fetch what is in the row, until cancelled."""
