@@ -11,7 +11,7 @@ from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.entra.endpoint import Endpoint
 from podidentity.adapters.entra.issuer import EntraIssuer
-from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret
+from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret, Prover
 from podidentity.adapters.kube import Kube
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
@@ -46,15 +46,10 @@ def entra_side(
         cloud=settings.cloud,
         namespace=settings.identities_namespace,
     )
-    issuer = EntraIssuer(
-        endpoint,
-        {
-            IdentityType.SERVICE_PRINCIPAL: BySecret(secrets),
-            IdentityType.CERTIFICATE: ByCertificate(secrets, Certificates(), clock),
-            IdentityType.FEDERATED: federation,
-        },
-        clock=clock,
-        cloud=settings.cloud,
-    )
-    kinds = (IdentityType.SERVICE_PRINCIPAL, IdentityType.CERTIFICATE, IdentityType.FEDERATED)
-    return EntraSide(issuers=dict.fromkeys(kinds, issuer), secrets=secrets, run=secrets.run)
+    proofs: dict[IdentityType, Prover] = {
+        IdentityType.SERVICE_PRINCIPAL: BySecret(secrets),
+        IdentityType.CERTIFICATE: ByCertificate(secrets, Certificates(), clock),
+        IdentityType.FEDERATED: federation,
+    }
+    issuer = EntraIssuer(endpoint, proofs, clock=clock, cloud=settings.cloud)
+    return EntraSide(issuers=dict.fromkeys(proofs, issuer), secrets=secrets, run=secrets.run)
