@@ -8,24 +8,13 @@ from typing import Any
 
 import click
 
-from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
+from podidentity.cli.parameters import TenantName
+from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import InvalidId
 from podidentity.wire.azure_environment import STACK, parse_environment
 
 _Decorated = Callable[..., Any]
-
-
-class _Tenant(click.ParamType[Tenant]):
-    name = "tenant"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Tenant:
-        try:
-            return value if isinstance(value, Tenant) else Tenant.parse(value)
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
 
 
 class _Authorities(click.ParamType[frozenset[Authority]]):
@@ -70,7 +59,7 @@ _OPTIONS = (
     click.option(
         "--tenant-id",
         "tenant",
-        type=_Tenant(),
+        type=TenantName(),
         default=None,
         help="Tenant of service accounts that are annotated with a client id and no tenant.",
     ),

@@ -22,7 +22,6 @@ Object = dict[str, Any]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
-EVENTS = Resource("/api/v1", "events")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
 NAMESPACES = Resource("/api/v1", "namespaces")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.objects import CRDS, DAEMON_SETS, EVENTS, Object, find_all
-from podidentity.wire.kube import PODS
+from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
+from podidentity.wire.kube import EVENTS, PODS
 
 NAMESPACE = "kube-system"
 DAEMON_SET = "nmi"

@@ -84,6 +84,31 @@ async def test_one_that_takes_all_the_time_it_is_given_is_refused_and_remembered
         await certificates.of(secret(certificate=b"c"))
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import sys; sys.exit(3)", "ended with 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended with -9"),
+    ],
+    ids=["a fault of its own", "killed from outside"],
+)
+async def test_a_crash_for_another_reason_is_told_by_its_status_and_not_remembered(
+    tmp_path: Any, text: str, why: str
+) -> None:
+    told = tmp_path / "told"
+    certificates = written(f"open({str(told)!r}, 'a').write('x'); {text}")
+    for _ in range(2):
+        with pytest.raises(TokenSourceDown, match=why):
+            await certificates.of(secret(certificate=b"c"))
+    assert told.read_text() == "xx"
+
+
+async def test_a_process_that_cannot_be_started_says_nothing_of_the_certificate() -> None:
+    certificates = Certificates(("/no/such/program",))
+    with pytest.raises(TokenSourceDown, match="could not be opened: No such file"):
+        await certificates.of(secret(certificate=b"c"))
+
+
 def der(tag: int, *parts: bytes) -> bytes:
     body = b"".join(parts)
     return bytes([tag, len(body)]) + body

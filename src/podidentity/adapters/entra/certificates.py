@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from base64 import b64decode, b64encode
 from collections import OrderedDict
@@ -31,6 +32,8 @@ AT_ONCE = 2
 SECONDS = 8.0
 """For opening one, its process's start included."""
 
+_LIMITS = {-signal.SIGXCPU, -signal.SIGABRT}
+"""How its process ends at its limits: of time, and of memory where that cannot be told."""
 _COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.entra.opening")
 
 
@@ -92,13 +95,19 @@ class Certificates:
 
     async def _opened(self, data: bytes, password: bytes | None) -> Certificate | str:
         """Return the certificate, or why there is none, as a clause."""
+        # Perhaps the node is busy, or short of something: so what is raised here is not kept.
         try:
-            answer = await self._asked(data, password)
+            status, said = await self._asked(data, password)
         except TimeoutError:
-            # Perhaps the node is busy: so this is not kept.
             raise TokenSourceDown("a certificate could not be opened in time") from None
-        except ValueError:
+        except OSError as error:
+            raise TokenSourceDown(f"a certificate could not be opened: {error.strerror}") from None
+        if status in _LIMITS:
             return "it takes too much time or memory to open"
+        if status != 0:
+            why = f"a certificate could not be opened: the process for it ended with {status}"
+            raise TokenSourceDown(why)
+        answer: dict[str, Any] = json.loads(said)
         if "why" in answer:
             return str(answer["why"])
         return Certificate(
@@ -108,7 +117,8 @@ class Certificates:
             ends=answer["ends"],
         )
 
-    async def _asked(self, data: bytes, password: bytes | None) -> dict[str, Any]:
+    async def _asked(self, data: bytes, password: bytes | None) -> tuple[int | None, bytes]:
+        """Return how the process ended, and what it said."""
         secret = None if password is None else b64encode(password).decode()
         question = json.dumps({"data": b64encode(data).decode(), "password": secret})
         pipe = asyncio.subprocess.PIPE
@@ -122,8 +132,7 @@ class Certificates:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-        answer: dict[str, Any] = json.loads(said)
-        return answer
+        return process.returncode, said
 
 
 def _key(plain: bytes) -> RSAPrivateKey:

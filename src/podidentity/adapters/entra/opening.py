@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -32,9 +32,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 CPU_SECONDS = 5
+"""After these it ends by SIGXCPU; a second later, and only then, by SIGKILL."""
 MEMORY = 32 << 20
 """Bytes beyond what the process has when it begins. A derivation by scrypt takes as much as its
 file says, and that counts for the agent's container, all of which ends where it is too much."""
+GREEDY = "it takes too much time or memory to open"
 SMALLEST, LARGEST = 2048, 8192
 """Bits of an RSA key: less is not safe, more takes too long to sign with."""
 
@@ -133,7 +135,7 @@ def _address_space() -> int:
 
 def main() -> None:
     """Answer the one question on standard input."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
     most = _address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     asked = json.load(sys.stdin)
@@ -142,6 +144,14 @@ def main() -> None:
         answer = opened(b64decode(asked["data"]), None if password is None else b64decode(password))
     except Unusable as error:
         answer = {"why": str(error)}
+    except MemoryError:
+        answer = {"why": GREEDY}
+    except InternalError as error:
+        # OpenSSL's word for it: ERR_R_MALLOC_FAILURE in
+        # https://github.com/openssl/openssl/blob/master/include/openssl/err.h.in
+        if "malloc failure" not in str(error):
+            raise
+        answer = {"why": GREEDY}
     json.dump(answer, sys.stdout)
 
 

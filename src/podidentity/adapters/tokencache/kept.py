@@ -1,7 +1,7 @@
 """One token that is kept, and until when it answers.
 
-Who holds one may give it out as long as `fresh` says so, without asking the cache again: what is
-dropped or replaced is fresh no more.
+Who holds one may give it out until `fresh_until` and `fresh_until_time`, without asking the cache
+again: what is dropped or replaced is fresh no more.
 """
 
 from __future__ import annotations
@@ -60,10 +60,6 @@ class Kept:
         entra = self.grant.identity.entra
         secret = entra.secret if entra else None
         return frozenset({self.grant.identity.ref, secret or self.grant.identity.ref})
-
-    def fresh(self, now: Moment) -> bool:
-        """Return whether it answers as it is."""
-        return now.monotonic < self.fresh_until and now.time < self.fresh_until_time
 
     def age(self, now: Moment) -> float:
         """Return its age, by the clock that makes it older: a clock set back keeps nothing."""
