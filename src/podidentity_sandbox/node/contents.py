@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from podidentity_sandbox.node.fields import field_value
 from podidentity_sandbox.node.quantities import resource_field
 from podidentity_sandbox.node.refusals import VolumeRefused
 
 KINDS = ("configMap", "secret", "downwardAPI", "projected")
-_RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
+RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
+"""The resources whose objects are sources of files and variables, by their name in a spec."""
 _MODE = 0o644
 
 Source = tuple[str, Mapping[str, Any]]
@@ -59,7 +61,7 @@ def sources_of(volume: Mapping[str, Any]) -> list[Source]:
 
 def references(sources: Iterable[Source]) -> list[tuple[str, str]]:
     """Return the objects that sources name, as (resource, name)."""
-    return [(_RESOURCES[kind], said["name"]) for kind, said in sources if kind in _RESOURCES]
+    return [(RESOURCES[kind], said["name"]) for kind, said in sources if kind in RESOURCES]
 
 
 def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
@@ -74,8 +76,8 @@ def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
 
 
 def _files(kind: str, said: Object, material: Material) -> Iterator[tuple[str, bytes, int | None]]:
-    if kind in _RESOURCES:
-        yield from _of_object(kind, said, material.objects[_RESOURCES[kind], said["name"]])
+    if kind in RESOURCES:
+        yield from _of_object(kind, said, material.objects[RESOURCES[kind], said["name"]])
     elif kind == "downwardAPI":
         for item in said.get("items") or ():
             yield item["path"], _of_pod(item, material).encode(), item.get("mode")
@@ -121,9 +123,19 @@ def decoded(kind: str, found: Object) -> dict[str, bytes]:
 
 def _of_pod(item: Object, material: Material) -> str:
     if "resourceFieldRef" in item:
-        reference = item["resourceFieldRef"]
-        return resource_field(material.containers[reference["containerName"]], reference)
-    path = item["fieldRef"]["fieldPath"]
-    if path not in material.fields and not path.startswith(("metadata.labels", "metadata.annot")):
-        raise VolumeRefused(f"unsupported fieldPath: {path}")
-    return material.fields.get(path, "")
+        return _of_container(item["resourceFieldRef"], material)
+    try:
+        return field_value(material.fields, item["fieldRef"]["fieldPath"])
+    except ValueError as error:
+        raise VolumeRefused(str(error)) from error
+
+
+def _of_container(reference: Object, material: Material) -> str:
+    container = material.containers.get(reference["containerName"])
+    if container is None:
+        # findContainerInPod in pkg/api/v1/resource/helpers.go
+        raise VolumeRefused(f"container {reference['containerName']} not found")
+    try:
+        return resource_field(container, reference)
+    except ValueError as error:
+        raise VolumeRefused(str(error)) from error

@@ -22,7 +22,7 @@ from podidentity_sandbox.node.contents import (
     references,
     sources_of,
 )
-from podidentity_sandbox.node.environment import pod_fields
+from podidentity_sandbox.node.fields import pod_fields
 from podidentity_sandbox.node.folders import write_all
 from podidentity_sandbox.node.refusals import VolumeRefused
 from podidentity_sandbox.node.services import Services
@@ -69,7 +69,7 @@ class ContentVolumes:
             self._changed.set()
 
     async def fill(self, address: str) -> None:
-        """Write all; raise VolumeRefused, or ApiError where there is no token to be had."""
+        """Write all; raise VolumeRefused."""
         self._address = address
         for resource, name in references(self._sources()):
             reference = resource, self._spec.namespace, name
@@ -90,7 +90,7 @@ class ContentVolumes:
             for name in self._volumes:
                 try:
                     await self._write(name)
-                except (VolumeRefused, ApiError, OSError) as error:
+                except (VolumeRefused, OSError) as error:
                     self._services.events.warn(self._spec, "FailedMount", str(error))
 
     async def close(self) -> None:

@@ -44,7 +44,7 @@ class CsiVolumes:
                 continue
             try:
                 await self._publish(name, volume)
-            except VolumeRefused as error:
+            except (VolumeRefused, ApiError) as error:
                 raise VolumeRefused(
                     f'MountVolume.SetUp failed for volume "{name}" : {error}'
                 ) from error

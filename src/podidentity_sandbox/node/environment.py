@@ -5,12 +5,12 @@ https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-e
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from podidentity_sandbox.node import references
+from podidentity_sandbox.node.fields import field_value
 from podidentity_sandbox.node.quantities import resource_field
 from podidentity_sandbox.node.references import Found
 from podidentity_sandbox.node.refusals import ContainerRefused
@@ -31,28 +31,6 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
         return variables.get(what[1:-1], match[0])
 
     return _REFERENCE.sub(replace, text)
-
-
-def pod_fields(pod: Mapping[str, Any], *, pod_address: str, host_address: str) -> dict[str, str]:
-    """Return what `fieldRef` can name, by its path."""
-    metadata, spec = pod["metadata"], pod["spec"]
-    fields = {
-        "metadata.name": metadata["name"],
-        "metadata.namespace": metadata["namespace"],
-        "metadata.uid": metadata["uid"],
-        "spec.nodeName": spec["nodeName"],
-        "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
-        "status.podIP": pod_address,
-        "status.podIPs": pod_address,
-        "status.hostIP": host_address,
-        "status.hostIPs": host_address,
-    }
-    for kind in ("labels", "annotations"):
-        entries = sorted((metadata.get(kind) or {}).items())
-        fields |= {f"metadata.{kind}['{key}']": value for key, value in entries}
-        lines = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in entries)
-        fields[f"metadata.{kind}"] = "\n".join(lines)
-    return fields
 
 
 def variables(
@@ -89,9 +67,9 @@ def _from(
     kind, said = next(iter(source.items()))
     match kind:
         case "fieldRef":
-            return _field(said["fieldPath"], fields)
+            return _or_refused(lambda: field_value(fields, said["fieldPath"]))
         case "resourceFieldRef":
-            return resource_field(container.resources, said)
+            return _or_refused(lambda: resource_field(container.resources, said))
         case "configMapKeyRef" | "secretKeyRef":
             return references.value(kind.removesuffix("KeyRef"), said, namespace, found)
         case _:
@@ -99,8 +77,8 @@ def _from(
             raise ContainerRefused("CreateContainerConfigError", why)
 
 
-def _field(path: str, fields: Mapping[str, str]) -> str:
-    # A label or annotation that is not there is empty; any other path is an error.
-    if path not in fields and not path.startswith(("metadata.labels[", "metadata.annotations[")):
-        raise ContainerRefused("CreateContainerConfigError", f"unsupported fieldPath: {path}")
-    return fields.get(path, "")
+def _or_refused(value: Callable[[], str]) -> str:
+    try:
+        return value()
+    except ValueError as error:
+        raise ContainerRefused("CreateContainerConfigError", str(error)) from error

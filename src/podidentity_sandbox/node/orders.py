@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from podidentity_sandbox.node.environment import expand, pod_fields, variables
+from podidentity_sandbox.node.environment import expand, variables
+from podidentity_sandbox.node.fields import pod_fields
 from podidentity_sandbox.node.programs import Order, Program, Room
 from podidentity_sandbox.node.references import Found, fetch
 from podidentity_sandbox.node.security import Rights, rights

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiError
 from podidentity_sandbox.node.containers import Container
 from podidentity_sandbox.node.network import Attachment, NetworkFailed
 from podidentity_sandbox.node.orders import Surroundings
@@ -150,7 +149,7 @@ class Pod:
                 )
             except NetworkFailed as error:
                 events.warn(self.spec, "FailedCreatePodSandBox", str(error))
-            except (VolumeRefused, ApiError, OSError) as error:
+            except (VolumeRefused, OSError) as error:
                 events.warn(self.spec, "FailedMount", str(error))
             await clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -17,21 +18,29 @@ _UNITS = {
     "u": Fraction(1, 10**6),
     "m": Fraction(1, 1000),
     "": Fraction(1),
-    **{unit: Fraction(1000**power) for power, unit in enumerate(("k", "M", "G", "T"), 1)},
-    **{unit: Fraction(1024**power) for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti"), 1)},
+    **{unit: Fraction(1000**power) for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": Fraction(1024**power) for power, unit in enumerate("KMGTPE", 1)},
 }
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?([0-9]+\.?[0-9]*|\.[0-9]+))"
+    r"(?P<unit>n|u|m|[kMGTPE]|[KMGTPE]i|)(?P<power>(?<=[0-9.])[eE][+-]?[0-9]{1,3})?"
+)
+_BAD = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
 def amount(text: str) -> Fraction:
-    """Return a quantity as a number."""
-    number = text.rstrip("numkKMGTi")
-    return Fraction(number) * _UNITS[text[len(number) :]]
+    """Return a quantity as a number; raise ValueError, in the words of resource.ParseQuantity."""
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        raise ValueError(_BAD)
+    return Fraction(found["number"] + (found["power"] or "")) * _UNITS[found["unit"]]
 
 
 def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """Return what a `resourceFieldRef` names of a container, in units of its divisor, rounded up.
 
     A limit that is not set is the node's; a request that is not set is the limit, if that is.
+    Raises ValueError for what is no quantity.
     """
     which, _, resource = reference["resource"].partition(".")
     given = container.get("resources") or {}

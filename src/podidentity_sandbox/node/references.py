@@ -9,21 +9,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from podidentity_sandbox.node.api import Api, ApiError
-from podidentity_sandbox.node.contents import decoded
+from podidentity_sandbox.node.contents import RESOURCES, decoded
 from podidentity_sandbox.node.refusals import ContainerRefused
 from podidentity_sandbox.node.spec import ContainerSpec
 
 Found = Mapping[tuple[str, str], Mapping[str, str] | None]
 """By kind (`configMap`, `secret`) and name: the data as text; None for one that is not there."""
-_KINDS = {"configMap": "configmaps", "secret": "secrets"}
 _NOT_FOUND = 404
 
 
 async def fetch(container: ContainerSpec, namespace: str, api: Api) -> Found:
-    """Read all that a container's environment names; raise ContainerRefused."""
+    """Read all that a container's environment names, once each; raise ContainerRefused."""
     found: dict[tuple[str, str], Mapping[str, str] | None] = {}
-    for kind, name in _named(container):
-        path = f"/api/v1/namespaces/{namespace}/{_KINDS[kind]}/{name}"
+    for kind, name in dict.fromkeys(_named(container)):
+        path = f"/api/v1/namespaces/{namespace}/{RESOURCES[kind]}/{name}"
         found[kind, name] = await _read(api, kind, path)
     return found
 
@@ -40,11 +39,11 @@ async def _read(api: Api, kind: str, path: str) -> Mapping[str, str] | None:
 
 def _named(container: ContainerSpec) -> Iterator[tuple[str, str]]:
     for source in container.environment_from:
-        for kind in _KINDS:
+        for kind in RESOURCES:
             if f"{kind}Ref" in source:
                 yield kind, source[f"{kind}Ref"]["name"]
     for entry in container.environment:
-        for kind in _KINDS:
+        for kind in RESOURCES:
             if f"{kind}KeyRef" in (entry.get("valueFrom") or {}):
                 yield kind, entry["valueFrom"][f"{kind}KeyRef"]["name"]
 
@@ -52,7 +51,7 @@ def _named(container: ContainerSpec) -> Iterator[tuple[str, str]]:
 def whole(source: Mapping[str, Any], found: Found) -> dict[str, str]:
     """Return the variables of one `envFrom`; raise ContainerRefused."""
     prefix = source.get("prefix") or ""
-    for kind in _KINDS:
+    for kind in RESOURCES:
         said = source.get(f"{kind}Ref")
         if said is None:
             continue

@@ -44,7 +44,7 @@ class PodVolumes:
         self._contents = ContentVolumes(spec, services, self._folder)
 
     async def open(self, address: str) -> None:
-        """Make them; raise VolumeRefused, or ApiError where there is no token to be had."""
+        """Make them; raise VolumeRefused."""
         hostname = self.hostname
         _write(
             self._folder / "hosts",

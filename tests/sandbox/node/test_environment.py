@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.environment import expand, pod_fields, variables
+from podidentity_sandbox.node.environment import expand, variables
+from podidentity_sandbox.node.fields import pod_fields
 from podidentity_sandbox.node.references import Found
 from podidentity_sandbox.node.refusals import ContainerRefused
 from podidentity_sandbox.node.spec import parse_pod
@@ -20,6 +21,9 @@ POD: dict[str, Any] = {
 }
 
 
+UNPARSED = (
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+)
 FOUND: Found = {
     ("secret", "s"): {"USER": "root"},
     ("configMap", "c"): {"A": "shared", "not=valid": "x"},
@@ -95,6 +99,11 @@ def test_a_variable_refers_to_those_before_it_and_not_after() -> None:
     ("source", "says"),
     [
         ({"fieldRef": {"fieldPath": "spec.colour"}}, "unsupported fieldPath: spec.colour"),
+        (
+            {"fieldRef": {"fieldPath": "metadata.labelsX"}},
+            "unsupported fieldPath: metadata.labelsX",
+        ),
+        ({"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Q"}}, UNPARSED),
         ({"secretKeyRef": {"name": "none", "key": "k"}}, 'secret "none" not found'),
         ({"configMapKeyRef": {"name": "none", "key": "k"}}, 'configmap "none" not found'),
         ({"secretKeyRef": {"name": "s", "key": "k"}}, "couldn't find key k in Secret shop/s"),
