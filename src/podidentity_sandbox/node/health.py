@@ -47,10 +47,9 @@ async def watch_over(patient: Patient, services: Services) -> None:
     spec = patient.spec
     if spec.startup is not None:
         await _start_up(patient, spec.startup, services)
-    patient.state.started = True
-    if spec.readiness is None:
-        patient.state.ready = True
-    patient.changed()
+        patient.state.started = True
+        patient.state.ready = spec.readiness is None
+        patient.changed()
     follow: list[Coroutine[Any, Any, None]] = []
     if spec.readiness is not None:
         follow.append(_follow(patient, spec.readiness, services, partial(_readiness, patient)))
