@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use
+from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Origin
-from podidentity.core.usability import STRICT
+from podidentity.core.selection import Ambiguity
 from podidentity.nmi.debug import Debug, permissions_shown, tokens_shown
+from podidentity.nmi.service import Policy, TokenService
 from tests.fakes import (
     CLIENT,
+    OTHER_CLIENT,
     VAULT,
     FakeClock,
+    FakePermissions,
     FakeTokenSource,
     binding,
     cluster,
@@ -24,9 +27,24 @@ from tests.fakes import (
 )
 from tests.nmi.talking import Reply, listening, talking
 
+POLICY, OBSERVE = Policy(), Policy(authorization=Authorization.OBSERVE)
+USE = Use(ObjectRef("shop", "default"), CLIENT)
 
-def debug(*objects: Any, **parts: Any) -> Debug:
-    return Debug(cluster(FakeClock(), *objects), STRICT, parts)
+
+def debug(*objects: Any, known: bool | None = True, how: Policy = POLICY, **parts: Any) -> Debug:
+    clock = FakeClock()
+    watched, permissions = cluster(clock, *objects), FakePermissions()
+    if known is not None:
+        permissions.allowed[USE] = known
+    service = TokenService(
+        cluster=watched,
+        tokens=FakeTokenSource(),
+        permissions=permissions,
+        attestor=None,
+        clock=clock,
+        policy=how,
+    )
+    return Debug(watched, service.decided, parts)
 
 
 async def ask(handler: Debug, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
@@ -64,6 +82,41 @@ async def test_it_follows_the_rules_for_one_pod() -> None:
     assert (await ask(handler, "/debug?pod=x")).status == 404
 
 
+def bank() -> list[Any]:
+    other = identity("bank", client_id=ClientId.parse(OTHER_CLIENT))
+    return [other, binding("bank-binding", identity="bank")]
+
+
+@pytest.mark.parametrize(
+    ("known", "how", "says"),
+    [
+        (True, POLICY, {"given": True}),
+        (False, POLICY, {"refused": "NotPermitted"}),
+        (None, POLICY, {"to_be_asked": f"shop/default use {CLIENT}"}),
+        (False, OBSERVE, {"given": True, "observed": "NotPermitted"}),
+    ],
+    ids=["permitted", "denied", "not known", "observed"],
+)
+async def test_it_shows_what_a_request_without_an_id_would_get(
+    known: bool | None, how: Policy, says: dict[str, object]
+) -> None:
+    handler = debug(pod(), identity(), binding(), known=known, how=how)
+    found = (await ask(handler, "/debug?pod=shop/orders-0")).json["decision"]
+    assert found.pop("identity")["client_id"] == CLIENT
+    for kind in ("refused", "observed"):
+        found[kind] = found[kind] and found[kind]["reason"]
+    assert {name: value for name, value in found.items() if value} == says
+
+
+async def test_several_identities_are_shown_as_refused_where_that_was_chosen() -> None:
+    chosen = Policy(ambiguity=Ambiguity.REJECT)
+    handler = debug(pod(), identity(), binding(), *bank(), how=chosen)
+    found = (await ask(handler, "/debug?pod=shop/orders-0")).json
+    assert len(found["entitled"]) == 2
+    assert found["decision"]["refused"]["reason"] == "SeveralIdentities"
+    assert found["decision"]["given"] is False
+
+
 async def test_tokens_are_shown_without_what_is_secret() -> None:
     clock = FakeClock()
     source = FakeTokenSource()
@@ -86,8 +139,7 @@ async def test_tokens_are_shown_without_what_is_secret() -> None:
 
 
 def test_permissions_are_shown_with_their_age() -> None:
-    use = Use(ObjectRef("shop", "default"), CLIENT)
-    assert permissions_shown([(use, True, 12.34)]) == [
+    assert permissions_shown([(USE, True, 12.34)]) == [
         {
             "service_account": "shop/default",
             "name": CLIENT,

@@ -1,7 +1,7 @@
 """What the agent knows, as JSON, for people on the node: no token, no secret, and only on loopback.
 
-`/debug` shows everything; `/debug?pod=NAMESPACE/NAME` follows the rules for one pod, as
-`podidentity explain` does, over what this agent has watched.
+`/debug` shows everything; `/debug?pod=NAMESPACE/NAME` shows one pod: what entitles it, and what a
+request that names no identity would get, as this agent decides by what it has watched and asked.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from podidentity.core.deciding import Decision
 from podidentity.core.entitlements import Match
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
 from podidentity.core.permission import Use
 from podidentity.core.ports import Cluster
+from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Grant
-from podidentity.core.usability import Rules
 from podidentity.nmi.http import Request, Response
 
 Part = Callable[[], object]
 """Returns something for JSON: what one part of the agent knows."""
+Decided = Callable[[Pod], tuple[Match, Decision]]
+"""Decides about a request of a pod that names no identity, without waiting for anybody."""
 
 
 class Watched(Cluster, Protocol):
@@ -50,9 +52,9 @@ class KeptToken(Protocol):
 class Debug:
     """The handler of the debug listener."""
 
-    def __init__(self, cluster: Watched, rules: Rules, parts: Mapping[str, Part]) -> None:
+    def __init__(self, cluster: Watched, decided: Decided, parts: Mapping[str, Part]) -> None:
         self._cluster = cluster
-        self._rules = rules
+        self._decides = decided
         self._parts = parts
 
     async def __call__(self, request: Request) -> Response:
@@ -83,6 +85,7 @@ class Debug:
         return _response(HTTPStatus.OK, self._decided(pod))
 
     def _decided(self, pod: Pod) -> dict[str, object]:
+        found, decision = self._decides(pod)
         return {
             "pod": str(pod.ref),
             "uid": pod.uid,
@@ -90,7 +93,8 @@ class Debug:
             "addresses": pod.addresses,
             "phase": str(pod.phase),
             "selector": pod.selector,
-            **_shown(match(pod, self._cluster, self._rules)),
+            **_shown(found),
+            "decision": _decision(decision),
         }
 
 
@@ -106,10 +110,25 @@ def _shown(found: Match) -> dict[str, object]:
             }
             for each in found.entitlements
         ],
-        "refused": [
-            {"reason": str(each.reason), "message": each.message, "next_step": each.next_step}
-            for each in found.refusals
-        ],
+        "refused": [_refusal(each) for each in found.refusals],
+    }
+
+
+def _decision(decision: Decision) -> dict[str, object]:
+    return {
+        "given": decision.entitlement is not None,
+        "identity": _identity(decision.identity) if decision.identity else None,
+        "refused": _refusal(decision.refusal) if decision.refusal else None,
+        "to_be_asked": str(decision.question) if decision.question else None,
+        "observed": _refusal(decision.observed) if decision.observed else None,
+    }
+
+
+def _refusal(refusal: Refusal) -> dict[str, str]:
+    return {
+        "reason": str(refusal.reason),
+        "message": refusal.message,
+        "next_step": refusal.next_step,
     }
 
 

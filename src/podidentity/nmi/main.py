@@ -113,7 +113,7 @@ async def _assemble(
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes = _routes(
+    routes, service = _routes(
         settings,
         clock,
         imds=imds,
@@ -150,7 +150,7 @@ async def _assemble(
         watches=watches.followed,
         connections=listener.connections,
         cluster=cluster,
-        rules=rules_of(settings),
+        decided=service.decided,
     )
     await publish(settings, clock, stack, seen, parts)
     _log.info("serving node %s on %s:%s", settings.node, settings.listen_address, listener.port)
@@ -168,7 +168,8 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> Routes:
+) -> tuple[Routes, TokenService]:
+    """Return what answers requests, and what decides about those of pods."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
@@ -200,7 +201,7 @@ def _routes(
         record=seen.record,
         clock=clock,
     )
-    return Routes(
+    routes = Routes(
         of_pods,
         host,
         imds,
@@ -209,6 +210,7 @@ def _routes(
         record=seen.record,
         express=express,
     )
+    return routes, of_pods
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

@@ -7,8 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from podidentity.core.ports import Clock
-from podidentity.core.usability import Rules
-from podidentity.nmi.debug import Debug, Watched
+from podidentity.nmi.debug import Debug, Decided, Watched
 from podidentity.nmi.listener import FOR_LOOKS, Listener
 from podidentity.nmi.looks import (
     Guard,
@@ -32,7 +31,7 @@ class Parts:
     watches: Callable[[], Sequence[Watch]]
     connections: Callable[[], int]
     cluster: Watched
-    rules: Rules
+    decided: Decided
 
 
 async def publish(
@@ -57,7 +56,7 @@ async def publish(
             "watches": lambda: list(map(_watch, parts.watches())),
             **seen.known,
         }
-        debug = Debug(parts.cluster, parts.rules, known)
+        debug = Debug(parts.cluster, parts.decided, known)
         listener = await Listener.start(debug, "127.0.0.1", settings.debug_port)
         stack.push_async_callback(listener.close, 0.0)
 

@@ -82,6 +82,10 @@ class TokenService:
         """Return what grows with each change of what decides: cluster and permissions."""
         return self._cluster.revision, self._permissions.revision if self._permissions else 0
 
+    def decided(self, pod: Pod) -> tuple[Match, Decision]:
+        """Return what a request of `pod` that names no identity would get now; nobody waits."""
+        return self._decide(pod, TokenRequest(resource=""), {})
+
     async def answer(self, caller: Caller, request: TokenRequest) -> Outcome:
         """Return the token that answers `request`, or why there is none; raises nothing."""
         outcome = Outcome()
