@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from podidentity.cli import add as add_command
 from podidentity.cli import azure_access
+from podidentity.cli import delete as delete_command
+from podidentity.cli.choices import Choices
+from podidentity.core.authorities import CLOUDS
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY, ScriptedArm
 from tests.cli.test_grants import may
@@ -26,6 +30,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> str:
     """An application that nobody but the test knows; Azure is asked nothing."""
     monkeypatch.setattr(azure_access, "azure", None)
     return str(uuid.uuid4())
+
+
+FEDERATED = ("--federated", "--client-id", CLIENT, "--tenant-id", TENANT)
 
 
 def add(run: Run, ns: str, *more: str, name: str = "orders") -> Ran:
@@ -107,6 +114,24 @@ def test_an_identity_with_a_subject_of_its_own_has_a_service_account_while_it_is
     assert world.get(f"{ACCOUNTS}/{account}") is None
 
 
+def test_the_account_and_the_audience_are_those_of_nmis_flags(
+    world: World, ns: str, client: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def choices(_: object) -> Choices:
+        return Choices(identities_namespace=ns, cloud=CLOUDS["azurechinacloud"])
+
+    for command in (add_command, delete_command):
+        monkeypatch.setattr(command, "choices_of_nmi", choices)
+    principal = ("--client-id", client, "--tenant-id", TENANT, "--subject", "identity")
+    asked = json.loads(trust(add(podidentity, ns, "--federated", *principal))[-1])
+    assert asked["audiences"] == ["api://AzureADTokenExchangeChina"]
+    assert asked["subject"].startswith(f"system:serviceaccount:{ns}:podidentity-")
+    account = f"/api/v1/namespaces/{ns}/serviceaccounts/{asked['subject'].rpartition(':')[2]}"
+    assert world.get(account) is not None
+    assert podidentity("delete", "-n", ns, "--name", "orders").code == 0
+    assert world.get(account) is None
+
+
 def test_a_managed_identity_that_signs_in_for_another_needs_its_own_permission(
     world: World, ns: str, client: str, podidentity: Run
 ) -> None:
@@ -141,6 +166,10 @@ def test_a_name_that_stands_for_another_application_is_not_taken_over(
         (["--secret", "s", "--identity-resource-id", IDENTITY], "not for type 1"),
         (["--federated", "--client-id", CLIENT], "needs --tenant-id"),
         (["--federated", "--type", "1"], "contradict"),
+        (
+            ["--subject", "identity", "--via", IDENTITY, *FEDERATED],
+            "--subject is not for --via",
+        ),
         (["--identity-resource-id", IDENTITY, "--subject", "pod"], "not for type 0"),
         (["--federated", "--tenant-id", "not a tenant"], "must be a GUID or a domain name"),
     ],

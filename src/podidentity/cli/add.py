@@ -18,6 +18,7 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
+from podidentity.cli.choices import Choices, choices_of_nmi
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.federating import make_account, trust_command
@@ -28,7 +29,7 @@ from podidentity.cli.wording import examples
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ResourceId
 from podidentity.core.permission import permission_names
-from podidentity.core.resources import BINDING_LABEL, AzureIdentity
+from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType
 from podidentity.wire.grants import Giver
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
@@ -67,6 +68,9 @@ def add(*, target: Target, **given: Any) -> None:  # noqa: ANN401 - parsed by cl
 async def _add(kube: Kube, wanted: Wanted) -> str:
     """Return the command that is left to be run in Azure, if one is."""
     await _unclaimed(kube, wanted)
+    # Nothing else that is made here depends on what NMI was told.
+    federated = wanted.type is IdentityType.FEDERATED
+    choices = await choices_of_nmi(kube) if federated else Choices()
     if wanted.on_machines and wanted.attach:
         async with azure_access.azure() as arm:
             identity = await _known(arm, wanted)
@@ -75,10 +79,10 @@ async def _add(kube: Kube, wanted: Wanted) -> str:
     else:
         identity = await _identified(wanted)
         await _grant(kube, wanted, identity)
-        await make_account(kube, identity)
+        await make_account(kube, identity, choices.identities_namespace)
         await _apply(kube, render_identity(identity))
     await _apply(kube, render_binding(wanted.binding))
-    return await trust_command(kube, wanted, identity)
+    return await trust_command(kube, wanted, identity, choices)
 
 
 async def _identified(wanted: Wanted) -> AzureIdentity:

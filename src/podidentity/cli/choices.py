@@ -1,8 +1,14 @@
-"""What the operator chose for NMI, read where NMI has it from: the arguments of its DaemonSet."""
+"""What the operator chose for NMI, read where NMI has it from: the container of its DaemonSet.
+
+Nothing is taken from this machine, neither a variable of the shell nor a file: they are not NMI's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 
@@ -10,10 +16,12 @@ from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
+from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.permission import Authorization
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.policies import rules_of
+from podidentity.wire.azure_environment import STACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,31 +31,100 @@ class Choices:
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
+    cloud: Cloud | None = PUBLIC
+    """None where only a file on NMI's side says which."""
+    doubt: str = ""
+    """What could not be read, and what is taken instead, as a sentence."""
 
 
 async def choices_of_nmi(kube: Kube) -> Choices:
-    """Return what NMI's arguments say; the defaults where they cannot be read."""
+    """Return what NMI was told; the defaults where there is none, or, said on stderr, is read."""
     try:
         found = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+        choices = chosen(found) if found else Choices()
     except KubeError as error:
         if not error.forbidden:
             raise
-        found = None
-    return chosen(found) if found else Choices()
+        choices = _defaults(f"you may not read DaemonSet {NAMESPACE}/{DAEMON_SET}")
+    if choices.doubt:
+        click.echo(choices.doubt, err=True)
+    return choices
 
 
 def chosen(daemon_set: Object) -> Choices:
-    """Return what the DaemonSet's arguments say; the defaults where they are not ours."""
+    """Return what the DaemonSet's container says; the defaults, with a doubt, where it is odd."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    arguments = next((each.get("args") or [] for each in containers if each["name"] == "nmi"), [])
+    container = next((each for each in containers if each["name"] == "nmi"), None)
+    if container is None:
+        return _defaults(f"DaemonSet {NAMESPACE}/{DAEMON_SET} has no container nmi")
+    variables = _variables(container, daemon_set["metadata"].get("namespace", NAMESPACE))
+    arguments = [_expanded(each, variables) for each in container.get("args") or []]
+    flags = arguments[1:] if arguments[:1] == ["nmi"] else arguments
     try:
-        flags = arguments[1:] if arguments[:1] == ["nmi"] else arguments
-        with nmi.make_context("nmi", list(flags)) as context:
-            settings = settings_from(context.params)
-    except (click.ClickException, click.exceptions.Exit):
-        return Choices()
+        return _parsed(flags, variables)
+    except click.ClickException as error:
+        return _defaults(error.format_message())
+
+
+def _defaults(why: str) -> Choices:
     return Choices(
+        doubt=f"NMI's flags cannot be read, and its defaults are taken: {why.rstrip('.')}."
+    )
+
+
+def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
+    """Return the choices; raise ClickException."""
+    command, known = _without_surroundings(variables)
+    with command.make_context("nmi", flags, default_map=known) as context:
+        given = dict(context.params)
+        stack = given["cloud"].strip().lower() == STACK.lower()
+        # The file is on NMI's nodes: one of the same name here would be another.
+        given |= {"cloud": PUBLIC.name, "environment_file": ""} if stack else {}
+        settings = settings_from(given)
+    choices = Choices(
         rules=rules_of(settings),
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
+        cloud=settings.cloud,
     )
+    if not stack:
+        return choices
+    doubt = "NMI's --azure-environment-file cannot be read here: its authority counts as unknown."
+    return replace(choices, cloud=None, doubt=doubt)
+
+
+def _without_surroundings(variables: Mapping[str, str]) -> tuple[click.Command, dict[str, Any]]:
+    """Return NMI's flags such that they look at no variable here, and what NMI's own say."""
+    command = copy.copy(nmi)
+    command.add_help_option = False
+    command.params = [copy.copy(each) for each in nmi.params if not each.is_eager]
+    known = {
+        each.name: variables[each.envvar]
+        for each in nmi.params
+        if each.name and isinstance(each.envvar, str) and variables.get(each.envvar)
+    }
+    for each in command.params:
+        each.envvar = None
+    return command, known
+
+
+def _variables(container: Object, namespace: str) -> dict[str, str]:
+    """Return the container's variables, as far as the DaemonSet itself says what they hold."""
+    found: dict[str, str] = {}
+    for each in container.get("env") or []:
+        field = ((each.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
+        if field == "metadata.namespace":
+            found[each["name"]] = namespace
+        elif "value" in each:
+            found[each["name"]] = _expanded(each["value"], found)
+    return found
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Put in the variables as a kubelet does; what is unknown stays as it is written.
+
+    https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/
+    """
+    for name, value in variables.items():
+        text = text.replace(f"$({name})", value)
+    return text

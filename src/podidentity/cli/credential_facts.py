@@ -14,9 +14,9 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli.chain import Credentials, Fact, State
 from podidentity.core.errors import TokenUnavailable
-from podidentity.core.federation import account_name
+from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AzureIdentity, IdentityType, Subject
+from podidentity.core.resources import AzureIdentity, IdentityType
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.wire.kube import SECRETS, SERVICE_ACCOUNTS
 from podidentity.wire.secrets import parse_secret
@@ -31,15 +31,10 @@ async def credentials_of(
         secret = identity.entra.secret if identity.entra else None
         if secret is not None:
             found[identity.ref] = await _secret(kube, identity, secret)
-        elif _has_an_account(identity):
+        elif has_an_account(identity):
             account = ObjectRef(identities_namespace, account_name(identity.ref))
             found[identity.ref] = await _account(kube, account)
     return found
-
-
-def _has_an_account(identity: AzureIdentity) -> bool:
-    federation = identity.entra.federation if identity.entra else None
-    return bool(federation and federation.subject is Subject.IDENTITY and not federation.via)
 
 
 async def _secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef) -> Fact:

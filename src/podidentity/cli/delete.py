@@ -14,6 +14,7 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
+from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.connection import Target, cluster_options, on_cluster
 from podidentity.cli.federating import remove_account
 from podidentity.cli.grants import take_unneeded
@@ -21,6 +22,7 @@ from podidentity.cli.objects import Object, apply, called, find, find_all, remov
 from podidentity.cli.parameters import Name
 from podidentity.cli.wanted import binding_ref
 from podidentity.cli.wording import examples
+from podidentity.core.federation import has_an_account
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ObjectRef, ResourceId
 from podidentity.core.resources import AzureIdentity
@@ -60,8 +62,9 @@ async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
     if not keep_attached:
         await _detach(kube, ref, identity)
     parsed = parse_identity(json.dumps(identity).encode())
-    if isinstance(parsed, AzureIdentity):
-        await remove_account(kube, parsed)
+    if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
+        choices = await choices_of_nmi(kube)
+        await remove_account(kube, parsed, choices.identities_namespace)
     await remove(kube, identity)
     click.echo(f"{called(identity)} deleted")
     await _say_left(kube, ref)

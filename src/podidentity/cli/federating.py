@@ -14,10 +14,10 @@ import shlex
 import click
 
 from podidentity.adapters.kube import Kube, KubeError
+from podidentity.cli.choices import Choices
 from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
 from podidentity.cli.wanted import Wanted
-from podidentity.core.authorities import PUBLIC
-from podidentity.core.federation import IDENTITIES_NAMESPACE, account_name
+from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import AzureIdentity, Federation, Subject
 from podidentity.wire.grants import LABELS
@@ -25,42 +25,47 @@ from podidentity.wire.kube import SERVICE_ACCOUNTS
 
 _OF = "aadpodidentity.k8s.io/identity"
 """On a service account: which AzureIdentity it stands for."""
+_ISSUER, _AUDIENCE = "ISSUER", "AUDIENCE"
+"""In the command, where they cannot be known here."""
 
 
-async def make_account(kube: Kube, identity: AzureIdentity) -> None:
-    """Make the service account that stands for an identity with a subject of its own."""
-    if not _stands_alone(identity):
+async def make_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
+    """Make the service account that stands for an identity with a subject of its own.
+
+    `namespace` is that of identities' own, here as below.
+    """
+    if not has_an_account(identity):
         return
-    if await find(kube, NAMESPACES, "", IDENTITIES_NAMESPACE) is None:
-        await _apply(kube, _object("Namespace", {"name": IDENTITIES_NAMESPACE}))
-    await _apply(kube, _account(identity.ref))
+    if await find(kube, NAMESPACES, "", namespace) is None:
+        await _apply(kube, _object("Namespace", {"name": namespace}))
+    await _apply(kube, _account(identity.ref, namespace))
 
 
-async def remove_account(kube: Kube, identity: AzureIdentity) -> None:
+async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
     """Remove that service account, if `add` made it; what is not there is no failure."""
-    if not _stands_alone(identity):
-        return
-    manifest = _account(identity.ref)
+    manifest = _account(identity.ref, namespace)
     try:
-        there = await find(kube, SERVICE_ACCOUNTS, IDENTITIES_NAMESPACE, account_name(identity.ref))
+        there = await find(kube, SERVICE_ACCOUNTS, namespace, account_name(identity.ref))
         labels = (there or {}).get("metadata", {}).get("labels") or {}
         if LABELS.items() <= labels.items() and await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
     except KubeError as error:
         if not error.forbidden:
             raise
-        where = f"{IDENTITIES_NAMESPACE}/{account_name(identity.ref)}"
+        where = f"{namespace}/{account_name(identity.ref)}"
         click.echo(f"left for an administrator: service account {where}", err=True)
 
 
-async def trust_command(kube: Kube, wanted: Wanted, identity: AzureIdentity) -> str:
+async def trust_command(
+    kube: Kube, wanted: Wanted, identity: AzureIdentity, choices: Choices
+) -> str:
     """Return the command that makes Entra trust the cluster's token; "" where it need not."""
-    federation = _federation(identity)
+    federation = identity.entra.federation if identity.entra else None
     if federation is None or federation.via is not None:
         return ""
-    subject = _subject(wanted, federation)
+    subject = _subject(wanted, federation, choices.identities_namespace)
     issuer = await _issuer(kube)
-    audience = federation.audience or PUBLIC.exchange_audience
+    audience = federation.audience or _audience(choices)
     name = f"{wanted.ref.namespace}-{wanted.ref.name}"[:120]
     if wanted.resource_id is not None:
         return shlex.join(
@@ -81,34 +86,39 @@ async def trust_command(kube: Kube, wanted: Wanted, identity: AzureIdentity) -> 
     )
 
 
-def _federation(identity: AzureIdentity) -> Federation | None:
-    return identity.entra.federation if identity.entra else None
-
-
-def _stands_alone(identity: AzureIdentity) -> bool:
-    federation = _federation(identity)
-    return federation is not None and federation.subject is Subject.IDENTITY
-
-
-def _subject(wanted: Wanted, federation: Federation) -> str:
+def _subject(wanted: Wanted, federation: Federation, namespace: str) -> str:
     if federation.subject is Subject.IDENTITY:
-        return f"system:serviceaccount:{IDENTITIES_NAMESPACE}:{account_name(wanted.ref)}"
+        return f"system:serviceaccount:{namespace}:{account_name(wanted.ref)}"
     return f"system:serviceaccount:{wanted.ref.namespace}:{wanted.service_account or 'default'}"
 
 
 async def _issuer(kube: Kube) -> str:
-    """Return the issuer of the cluster's tokens, as the API server publishes it."""
+    """Return the issuer of the cluster's tokens, as the API server publishes it, or say so."""
     try:
         published = json.loads(await kube.get("/.well-known/openid-configuration"))
         return str(published["issuer"])
     except (KubeError, ValueError, KeyError, TypeError):
-        return "ISSUER"
+        click.echo(
+            f"the issuer of the cluster's tokens cannot be read: put it in the place of {_ISSUER}, "
+            "from kubectl get --raw /.well-known/openid-configuration",
+            err=True,
+        )
+        return _ISSUER
 
 
-def _account(identity: ObjectRef) -> Object:
+def _audience(choices: Choices) -> str:
+    if choices.cloud is not None:
+        return choices.cloud.exchange_audience
+    click.echo(
+        f"NMI's cloud cannot be known here: put its audience in the place of {_AUDIENCE}", err=True
+    )
+    return _AUDIENCE
+
+
+def _account(identity: ObjectRef, namespace: str) -> Object:
     metadata = {
         "name": account_name(identity),
-        "namespace": IDENTITIES_NAMESPACE,
+        "namespace": namespace,
         "annotations": {_OF: str(identity)},
     }
     made = _object("ServiceAccount", metadata)

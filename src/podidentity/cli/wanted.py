@@ -173,6 +173,8 @@ def _needed(kind: IdentityType, given: Mapping[str, Any]) -> None:
             raise click.UsageError(
                 "Type 3 needs --tenant-id, and --client-id or --identity-resource-id."
             )
+        if given["subject"] and given["via"]:
+            raise click.UsageError("--subject is not for --via: the managed identity signs in.")
     elif not all(given[name] for name in _FIELDS[kind]):
         needs = ", ".join(map(_flag, _FIELDS[kind]))
         raise click.UsageError(f"Type {kind.value} needs {needs}.")

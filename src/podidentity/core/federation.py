@@ -38,6 +38,14 @@ def subject_of(grant: Grant, federation: Federation, namespace: str) -> ObjectRe
     return ObjectRef(grant.pod.ref.namespace, grant.pod.service_account)
 
 
+def has_an_account(identity: AzureIdentity) -> bool:
+    """Return whether a service account of its own signs in for it: not where `via` stands in."""
+    federation = identity.entra.federation if identity.entra else None
+    if federation is None or federation.via is not None:
+        return False
+    return federation.subject is Subject.IDENTITY
+
+
 def stand_in(identity: AzureIdentity, federation: Federation) -> AzureIdentity | None:
     """Return the managed identity that stands in for the cluster's token, if `via` names one."""
     if federation.via is None:
