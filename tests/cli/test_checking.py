@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,19 +21,20 @@ from podidentity.core.resources import (
 )
 from podidentity.core.usability import STRICT, Rules
 from tests.cli.conftest import Ran
+from tests.cli.scripted import CLIENT
 from tests.cli.world import World
 from tests.fakes import binding, cluster, identity, pod
 
 TENANT = Tenant.parse("contoso.com")
 
 
-def found(*objects: Any, rules: Rules = STRICT, permitted: bool = True) -> list[Finding]:
+def found(*objects: Any, rules: Rules = STRICT, lacking: Sequence[str] = ()) -> list[Finding]:
     exceptions = [each for each in objects if isinstance(each, AzurePodIdentityException)]
     known = cluster(SystemClock(), *objects)
     for each in objects:
         if isinstance(each, Malformed):
             known.put(each)
-    return findings(known, exceptions, rules, lambda *_: permitted)
+    return findings(known, exceptions, rules, lambda *_: lacking)
 
 
 def principal(**entra: Any) -> Any:
@@ -99,17 +100,17 @@ def test_what_the_rules_refuse_is_found_with_the_way_out(
 
 
 def test_a_bound_identity_that_nobody_was_granted_is_found_with_the_command() -> None:
-    (only,) = found(identity(), binding(), permitted=False)
+    (only,) = found(identity(), binding(), lacking=[CLIENT])
     assert only.reason == "NotPermitted"
     assert "podidentity grant --namespace shop --identity" in only.mend
-    assert found(identity(), permitted=False) == [], "what is not bound needs no grant"
+    assert found(identity(), lacking=[CLIENT]) == [], "what is not bound needs no grant"
 
 
 def test_a_switch_that_lets_pods_cross_grants_them_nothing_and_that_is_found() -> None:
     objects = [pod("a-0"), pod("a-1"), identity(ref=ObjectRef("bank", "orders")), ELSEWHERE]
     crossing = Rules(cross_namespace=True)
     assert found(*objects, rules=crossing) == []
-    mends = [each.mend for each in found(*objects, rules=crossing, permitted=False)]
+    mends = [each.mend for each in found(*objects, rules=crossing, lacking=[CLIENT])]
     assert ["--namespace bank" in mend for mend in mends] == [True, False]
     assert ["--namespace shop" in mend for mend in mends] == [False, True]
 
@@ -125,6 +126,27 @@ def test_a_label_of_many_pods_is_one_finding() -> None:
     assert len(found(pod("a"), pod("b", addresses=("10.244.0.9",)), ELSEWHERE)) == 2, (
         "and NoIdentity"
     )
+
+
+def test_each_missing_permission_is_a_finding() -> None:
+    names = ["11111111-1111-1111-1111-111111111111", "/subscriptions/s"]
+    all_found = found(identity(), binding(), lacking=names)
+    assert [each.mend.rpartition("--identity ")[2] for each in all_found] == [
+        f"{name}." for name in names
+    ]
+
+
+def test_a_switch_keeps_what_nmi_was_told_already() -> None:
+    own = Authority.parse("https://login.own.example")
+    rules = Rules(
+        exception_namespaces=frozenset({"kube-system", "own"}),
+        authorities=STRICT.authorities | {own},
+    )
+    objects = [principal(authority=EVIL), binding(), exception(app="x")]
+    assert {each.switch for each in found(*objects, rules=rules)} == {
+        f"--authorities={EVIL},{own}",
+        "--exception-namespaces=kube-system,own,shop",
+    }
 
 
 @pytest.mark.parametrize(

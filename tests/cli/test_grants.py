@@ -108,6 +108,22 @@ def test_revoking_names_what_grants_it_all_the_same(
     podidentity("revoke", "-n", ns, "--identity", client)
 
 
+def test_a_role_that_somebody_elses_binding_needs_is_left(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    podidentity("grant", "-n", ns, "--identity", client)
+    role = f"podidentity-use-{client}"
+    (made,) = bindings(world, client)
+    subject = {**made["subjects"][0], "name": "system:serviceaccounts:elsewhere"}
+    others = {"metadata": {"name": ns}, "roleRef": made["roleRef"], "subjects": [subject]}
+    world.send("POST", f"{RBAC}/clusterrolebindings", others)
+    assert podidentity("revoke", "-n", ns, "--identity", client).code == 0
+    assert world.get(f"{RBAC}/clusterroles/{role}") is not None
+    assert may(world, "elsewhere", "web", client)
+    world.send("DELETE", f"{RBAC}/clusterrolebindings/{ns}")
+    world.send("DELETE", f"{RBAC}/clusterroles/{role}")
+
+
 def test_a_grant_can_be_printed_for_others_to_apply(ns: str, client: str, podidentity: Run) -> None:
     ran = podidentity("grant", "-n", ns, "--identity", client, "--dry-run")
     role, binding = yaml.safe_load_all(ran.out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from podidentity.adapters.clock import SystemClock
@@ -16,6 +18,7 @@ from podidentity.cli.grants import Roles
 from podidentity.cli.output import FORMATS, data, output_option
 from podidentity.cli.wording import examples
 from podidentity.core.permission import Authorization, permission_names
+from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -41,19 +44,26 @@ def check(ctx: click.Context, /, *, target: Target, output: str) -> None:
 
     Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions
     without effect, unknown authorities, objects and secrets that cannot be used. Before `enable` it
-    says what an upgrade would change; then by NMI's own flags. Exit code 1: something was found.
+    says what an upgrade would change; then by NMI's own flags. Exit code 1: something was found,
+    or you may not read who is granted what.
     """
-    found = on_cluster(target, _findings)
+    found, complete = on_cluster(target, _findings)
+    if not complete:
+        unread = f"whether identities are granted could not be checked: that takes {Roles.RIGHT}"
+        click.echo(unread, err=True)
     if output != "table":
         click.echo(data([_as_data(each) for each in found], output))
     elif found:
         click.echo("\n\n".join(map(_shown, found)))
-    else:
+    elif complete:
         click.echo("Nothing that the rules refuse.")
-    ctx.exit(1 if found else 0)
+    else:
+        click.echo("Nothing else that the rules refuse.")
+    ctx.exit(1 if found or not complete else 0)
 
 
-async def _findings(kube: Kube) -> list[Finding]:
+async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
+    """Return what is found, and whether all could be looked at."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -63,19 +73,29 @@ async def _findings(kube: Kube) -> list[Finding]:
         bindings=map(parse_binding, (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items),
     )
     choices = await choices_of_nmi(kube)
-    roles = await Roles.read(kube) if choices.authorization is Authorization.RBAC else None
+    asked = choices.authorization is not Authorization.OFF
+    roles = await Roles.read(kube) if asked else None
 
-    def permitted(namespace: str, identity: AzureIdentity) -> bool:
-        if roles is None:
-            return True
-        granted = roles.grantees(permission_names(identity))
-        return any(each.namespace in {"", namespace} for each in granted)
+    def lacking(namespace: str, identity: AzureIdentity) -> list[str]:
+        return roles.lacking(namespace, permission_names(identity)) if roles else []
 
-    found = findings(cluster, parsed, choices.rules, permitted)
+    found = findings(cluster, parsed, choices.rules, lacking)
+    if choices.authorization is Authorization.OBSERVE:
+        found = [_only_told(each) for each in found]
     usable = usable_identities(cluster, choices.rules)
     facts = await credentials_of(kube, usable, choices.identities_namespace)
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is State.BROKEN]
-    return [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
+    told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
+    return told, roles is not None or not asked
+
+
+def _only_told(finding: Finding) -> Finding:
+    """Return it without a switch that is on already, if it is about a grant."""
+    if finding.reason != Reason.NOT_PERMITTED.value:
+        return finding
+    return replace(
+        finding, what=f"{finding.what} NMI tells it only, by {finding.switch}.", switch=""
+    )
 
 
 def _shown(finding: Finding) -> str:

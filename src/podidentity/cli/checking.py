@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.entitlements import Entitlement
+from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority
 from podidentity.core.excepting import excepting, ignored
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
-from podidentity.core.permission import not_permitted, uses_of
+from podidentity.core.permission import Use, not_permitted
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AzureIdentity,
@@ -47,21 +47,21 @@ class Finding:
     """The flag of NMI that brings the old rule back; "" where there is none."""
 
 
-Permitted = Callable[[str, AzureIdentity], bool]
-"""Whether the service accounts of a namespace, some or all, may use an identity."""
+Lacking = Callable[[str, AzureIdentity], Sequence[str]]
+"""The permissions for want of which no service account of a namespace may use an identity."""
 
 
 def findings(
     cluster: WatchedCluster,
     exceptions: Sequence[AzurePodIdentityException | Malformed],
     rules: Rules,
-    permitted: Permitted,
+    lacking: Lacking,
 ) -> list[Finding]:
     """Return what the rules refuse, in order of namespace and name, each once."""
     found = [
         *_malformed([*cluster.all_identities(), *cluster.all_bindings(), *exceptions]),
-        *_bound(cluster, rules, permitted),
-        *_borrowed(cluster, rules, permitted),
+        *_bound(cluster, rules, lacking),
+        *_borrowed(cluster, rules, lacking),
         *_elsewhere(cluster, rules),
         *(each for one in exceptions for each in _exception(cluster, one, rules)),
     ]
@@ -74,15 +74,15 @@ def _malformed(values: Sequence[object]) -> Iterator[Finding]:
             yield _refused(each.kind, replace(malformed(each), about=each.ref))
 
 
-def _bound(cluster: WatchedCluster, rules: Rules, permitted: Permitted) -> Iterator[Finding]:
+def _bound(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
     """Yield what keeps bound identities from being used by pods of their namespace."""
     for binding, found, refusal in _bindings(cluster, rules):
         if isinstance(found, AzureIdentity) and refusal is None:
-            if not permitted(binding.ref.namespace, found):
-                yield _not_granted(_any_pod(binding.ref.namespace), found, binding)
+            yield from _not_granted(binding.ref.namespace, found, lacking)
         elif refusal is not None and not isinstance(found, Malformed):
             kind = "AzureIdentityBinding" if found is None else "AzureIdentity"
-            yield _refused(kind, refusal)
+            authority = found.entra.authority if found and found.entra else None
+            yield _refused(kind, refusal, _switch(refusal, rules, authority))
 
 
 def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdentity]:
@@ -113,28 +113,29 @@ def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
     )
 
 
-def _not_granted(pod: Pod, identity: AzureIdentity, binding: AzureIdentityBinding) -> Finding:
-    use = uses_of(pod, Entitlement(identity=identity, binding=binding))[0]
-    return Finding(
-        kind="AzureIdentity",
-        about=identity.ref,
-        reason=Reason.NOT_PERMITTED.value,
-        what=f"No pod of namespace {pod.ref.namespace} may use the identity {use.name} of "
-        f"AzureIdentity {identity.ref}.",
-        mend=not_permitted(pod, identity, use).next_step,
-        switch="--authorization=observe",
-    )
+def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> Iterator[Finding]:
+    """Yield each permission that is missing: with one of two, an identity is of no use."""
+    pod = _any_pod(namespace)
+    for name in lacking(namespace, identity):
+        use = Use(ObjectRef(namespace, pod.service_account), name)
+        yield Finding(
+            kind="AzureIdentity",
+            about=identity.ref,
+            reason=Reason.NOT_PERMITTED.value,
+            what=f"No pod of namespace {namespace} may use AzureIdentity {identity.ref}, for want "
+            f"of the permission for {name}.",
+            mend=not_permitted(pod, identity, use).next_step,
+            switch="--authorization=observe",
+        )
 
 
-def _borrowed(cluster: WatchedCluster, rules: Rules, permitted: Permitted) -> Iterator[Finding]:
+def _borrowed(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
     """Yield identities of other namespaces that pods are bound to, and were not granted."""
     for pod in cluster.pods():
         for each in match(pod, cluster, rules).entitlements:
             namespace, binding = pod.ref.namespace, each.binding
-            if binding is None or binding.ref.namespace == namespace:
-                continue
-            if not permitted(namespace, each.identity):
-                yield _not_granted(_any_pod(namespace), each.identity, binding)
+            if binding is not None and binding.ref.namespace != namespace:
+                yield from _not_granted(namespace, each.identity, lacking)
 
 
 def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
@@ -143,7 +144,8 @@ def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
         refusals = match(pod, cluster, rules).refusals
         if refusals and refusals[0].reason is Reason.OTHER_NAMESPACE:
             about = ObjectRef(pod.ref.namespace, f"aadpodidbinding={pod.selector}")
-            yield _refused("Pod", replace(refusals[0], about=about))
+            found = replace(refusals[0], about=about)
+            yield _refused("Pod", found, _switch(found, rules))
 
 
 def _exception(
@@ -154,8 +156,10 @@ def _exception(
     namespace = exception.ref.namespace
     pod = replace(_any_pod(namespace), labels=exception.pod_labels)
     if excepting(pod, [exception], rules) is None:
-        idle = ignored(pod, [exception], rules) or _empty(exception)
-        yield _refused("AzurePodIdentityException", idle)
+        idle = ignored(pod, [exception], rules)
+        names = sorted({namespace, *(rules.exception_namespaces or ())})
+        switch = f"--exception-namespaces={','.join(names)}" if idle else ""
+        yield _refused("AzurePodIdentityException", idle or _empty(exception), switch)
     old = replace(rules, any_label=True)
     by_one = [
         each
@@ -189,21 +193,19 @@ def _any_pod(namespace: str) -> Pod:
     return Pod(ref=ObjectRef(namespace, "any"), uid="")
 
 
-def _refused(kind: str, refusal: Refusal) -> Finding:
-    about = refusal.about or ObjectRef("", "")
+def _refused(kind: str, refusal: Refusal, switch: str = "") -> Finding:
     return Finding(
         kind=kind,
-        about=about,
+        about=refusal.about or ObjectRef("", ""),
         reason=refusal.reason.value,
         what=refusal.message,
         mend=refusal.next_step,
-        switch=_switch(refusal, about),
+        switch=switch,
     )
 
 
-def _switch(refusal: Refusal, about: ObjectRef) -> str:
-    if refusal.reason is Reason.EXCEPTION_IGNORED and "--exception-namespaces" in refusal.next_step:
-        return f"--exception-namespaces=kube-system,{about.namespace}"
-    if refusal.reason is Reason.UNKNOWN_AUTHORITY:
-        return refusal.next_step.rpartition(": ")[2].rstrip(".")
+def _switch(refusal: Refusal, rules: Rules, authority: Authority | None = None) -> str:
+    if refusal.reason is Reason.UNKNOWN_AUTHORITY and authority is not None:
+        more = sorted(map(str, {authority, *(rules.authorities - KNOWN_AUTHORITIES)}))
+        return f"--authorities={','.join(more)}"
     return SWITCHES.get(refusal.reason, "")

@@ -92,19 +92,26 @@ def revoke(*, target: Target, namespace: str, service_account: str | None, ident
     """
     grantee = Grantee(namespace, service_account or "")
     left = on_cluster(target, lambda kube: _revoke(kube, identity, grantee))
+    if left is None:
+        click.echo(f"what else grants it cannot be read: that takes {Roles.RIGHT}", err=True)
+        return
     for each in left:
         click.echo(f"still granted by {each}", err=True)
     click.echo(f"Pods of {grantee} may {'still' if left else 'not'} use {identity}.")
 
 
-async def _revoke(kube: Kube, name: str, grantee: Grantee) -> list[str]:
-    """Return what grants it all the same: bindings of other people, or of a wider grantee."""
+async def _revoke(kube: Kube, name: str, grantee: Grantee) -> list[str] | None:
+    """Return what grants it all the same: bindings of other people, or of a wider grantee.
+
+    None where that cannot be read.
+    """
     if not await take(kube, name, grantee):
         click.echo(f"nothing was granted to {grantee} by podidentity")
     roles = await Roles.read(kube)
-    granted = roles.holders(name) if roles else []
+    if roles is None:
+        return None
     return [
         f"clusterrolebinding.rbac.authorization.k8s.io/{each.binding} to {each.grantee}"
-        for each in granted
+        for each in roles.holders(name)
         if each.grantee.includes(grantee) or grantee.includes(each.grantee)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -24,8 +24,8 @@ from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
 from podidentity.wire.grants import (
     GIVEN_BY,
+    LABELS,
     RBAC,
-    SELECTOR,
     Giver,
     Granted,
     Grantee,
@@ -71,7 +71,8 @@ async def take(
 ) -> int:
     """Take back what `givers` gave to `grantee` and all in it; return how many bindings went."""
     given_by = {each.value for each in givers}
-    bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=SELECTOR)
+    # Other people's bindings, too: while there is one, the role stays.
+    bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS)
     of_role = [each for each in bindings if each["roleRef"]["name"] == role_name(name)]
     going = [each for each in of_role if _giver(each) in given_by and _all_in(each, name, grantee)]
     for each in going:
@@ -108,6 +109,8 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
 class Roles:
     """The cluster's roles and who holds them, read once."""
 
+    RIGHT = "the right to list clusterroles and clusterrolebindings"
+
     def __init__(self, roles: list[Object], bindings: list[Object]) -> None:
         self._roles = roles
         self._bindings = bindings
@@ -123,6 +126,12 @@ class Roles:
                 raise
             return None
 
+    def lacking(self, namespace: str, names: Sequence[str]) -> list[str]:
+        """Return for which of these names nobody of `namespace` can use all; [] where one can."""
+        if _of(namespace, self.grantees(names)):
+            return []
+        return [name for name in names if not _of(namespace, self.grantees([name]))] or list(names)
+
     def holders(self, name: str) -> list[Granted]:
         """Return which pods may use what has this name."""
         return holders(name, self._roles, self._bindings)
@@ -137,12 +146,20 @@ class Roles:
         }
 
 
+def _of(namespace: str, grantees: Iterable[Grantee]) -> bool:
+    return any(each.namespace in {"", namespace} for each in grantees)
+
+
 def _names(identity: Object) -> tuple[str, ...]:
     parsed = parse_identity(json.dumps(identity).encode())
     return permission_names(parsed) if isinstance(parsed, AzureIdentity) else ()
 
 
 def _giver(found: Object) -> str:
+    """Return which command of ours made a binding; "" for none."""
+    labels = found["metadata"].get("labels") or {}
+    if not LABELS.items() <= labels.items():
+        return ""
     annotations = found["metadata"].get("annotations") or {}
     return str(annotations.get(GIVEN_BY, Giver.GRANT))
 

@@ -20,8 +20,7 @@ from podidentity.core.permission import GROUP, RESOURCE, VERB
 
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}
-SELECTOR = ",".join(f"{name}={value}" for name, value in LABELS.items())
-"""Finds what podidentity granted."""
+"""Of what podidentity granted."""
 GIVEN_BY = "aadpodidentity.k8s.io/granted-by"
 """On a ClusterRoleBinding: which command made it; `delete` takes back what `add` gave."""
 
