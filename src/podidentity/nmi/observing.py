@@ -31,29 +31,30 @@ class Observation:
     record: Record
     log: Writer
     audit: Writer | None = None
-    required: bool = False
-    """Whether no token is given that `audit` cannot write."""
+    required: Writer | None = None
+    """`audit`, where no token is given that it cannot write."""
     known: dict[str, Part] = field(default_factory=dict)
     """What `/debug` shows: each part of the agent adds its own."""
 
     def problems(self) -> Sequence[str]:
         """Return what keeps requests from being answered."""
-        failure = self.audit.failure if self.required and self.audit else ""
+        failure = self.required.failure if self.required else ""
         return (f"the audit log cannot be written: {failure}",) if failure else ()
 
 
 def observe(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Observation:
     """Open what records go to; `stack` writes the last of them, and ends it."""
     audit = _audit(settings, stack)
+    required = audit if settings.audit_required else None
     metrics = NmiMetrics(Registry())
     record = Record(
         Sinks(form_of(settings.log_format), log.write, audit.write if audit else None),
         metrics,
         clock,
         node=settings.node,
-        required=audit if settings.audit_required else None,
+        required=required,
     )
-    return Observation(metrics, record, log, audit, settings.audit_required)
+    return Observation(metrics, record, log, audit, required)
 
 
 def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
