@@ -124,6 +124,20 @@ async def test_a_secret_that_goes_is_gone_and_one_that_comes_is_there() -> None:
         await secrets.read(ORDERS)
 
 
+async def test_whoever_needs_a_secret_that_does_not_exist_is_told_when_it_comes() -> None:
+    server = Cluster()
+    secrets = WatchedSecrets(server, FakeClock())
+    with pytest.raises(NotYetKnown) as caught:
+        await secrets.read(ORDERS)
+    assert caught.value.comes is not None
+    waiting = asyncio.ensure_future(caught.value.comes())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await server.tell("ADDED", ORDERS, "new")
+    await waiting
+    assert value(secrets) == b"new"
+
+
 async def test_what_may_not_be_read_is_told_at_once_and_why_stands_in_the_log_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

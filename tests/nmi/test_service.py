@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.entitlements import Match
-from podidentity.core.errors import (
-    NotYetKnown,
-    Refused,
-    TokenRefused,
-    TokenSourceDown,
-    UnknownCaller,
-)
+from podidentity.core.errors import Refused, UnknownCaller
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
@@ -183,44 +177,6 @@ async def test_bypass_cache_reaches_the_source() -> None:
     world = World(pod(), identity(), binding())
     await world.ask(TokenRequest(resource=VAULT, bypass_cache=True))
     assert world.tokens.asked[0][2] is True
-
-
-# When the source says no.
-
-
-async def test_an_identity_attached_a_moment_ago_is_asked_for_again_within_the_hold() -> None:
-    world = World(pod(), identity(), binding())
-    absent = NotYetKnown("Identity not found", status=400, error="invalid_request")
-    world.tokens.failures = [absent, absent]
-    asking = await world.asking()
-    world.clock.advance(1)
-    await asyncio.sleep(0)
-    await world.clock.somebody_sleeps()
-    while len(world.tokens.asked) < 3:
-        world.clock.advance(1)
-        await asyncio.sleep(0)
-    assert (await asking).token is not None
-    assert set(world.clock.slept) == {1.0}
-
-
-async def test_an_identity_that_is_not_attached_is_refused_when_the_hold_is_over() -> None:
-    world = World(pod(started=OLD), identity(), binding())
-    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")]
-    outcome = await world.ask()
-    assert isinstance(outcome.error, NotYetKnown)
-    assert len(world.tokens.asked) == 1
-
-
-@pytest.mark.parametrize(
-    "failure", [TokenRefused("no", status=400, error="x"), TokenSourceDown("away")], ids=repr
-)
-async def test_other_failures_are_never_repeated(failure: Any) -> None:
-    world = World(pod(), identity(), binding())
-    world.tokens.failures = [failure]
-    outcome = await world.ask()
-    assert outcome.error is failure
-    assert (outcome.pod, outcome.identity) == (pod(), identity())
-    assert len(world.tokens.asked) == 1
 
 
 async def test_a_client_that_leaves_ends_its_wait() -> None:

@@ -19,9 +19,11 @@ another namespace goes into them. Causes are chained with `from`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from podidentity.core.refusals import Refusal
 
 
@@ -64,6 +66,18 @@ class TokenRefused(TokenUnavailable):
 
 class NotYetKnown(TokenRefused):
     """Entra or IMDS knows no such identity, credential or attachment: wrong, or a moment old."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error: str,
+        comes: Callable[[], Coroutine[Any, Any, object]] | None = None,
+    ) -> None:
+        """`comes` returns when it has come; None where only asking again tells."""
+        super().__init__(message, status=status, error=error)
+        self.comes = comes
 
 
 class TokenThrottled(TokenUnavailable):

@@ -45,6 +45,8 @@ class _Watched:
     synced: bool = False
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     """The API server has said something, if only that it will not."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, each time the secret comes or is rotated."""
     task: asyncio.Task[None] | None = None
 
 
@@ -85,6 +87,8 @@ class WatchedSecrets:
                 f"Secret {ref.name} does not exist, or cannot be read",
                 status=401,
                 error="invalid_client",
+                # The event of then: a failure may be remembered longer than the secret is missing.
+                comes=lambda: watched.news.wait(),
             )
         # Why stands in the log: it may name what is not the pod's to know.
         raise TokenSourceDown(f"Secret {ref.name} cannot be read at the moment")
@@ -134,6 +138,8 @@ class WatchedSecrets:
         for name, value in sorted(found.data.items()):
             digest.update(f"{name}:{len(value)}:".encode() + value)
         watched.secret = Secret(ref=ref, entries=found.data, digest=digest.hexdigest())
+        watched.news.set()
+        watched.news = asyncio.Event()
         self._tell(ref)
 
     def _remove(self, ref: ObjectRef, watched: _Watched) -> None:

@@ -31,7 +31,7 @@ from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.callers import Callers
 from podidentity.nmi.outcomes import Caller, Outcome
 from podidentity.nmi.patience import Patience, Waits
-from podidentity.nmi.waiting import change_within
+from podidentity.nmi.waiting import change_within, within
 
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
@@ -107,15 +107,22 @@ class TokenService:
             try:
                 token, origin = await self._fetch(grant, request)
                 others = [(await self._fetch(each, request))[0] for each in self._others(grant)]
-            except NotYetKnown:
+            except NotYetKnown as error:
                 left = self._waits.hold_left(pod)
                 if left <= 0:
                     raise
-                await self._clock.sleep(min(RETRY_PAUSE, left))
+                await self._pause(error, left)
                 continue
             if self.revision() == revision or self._stands(pod, request, entitlement):
                 outcome.token, outcome.origin, outcome.others = token, origin, tuple(others)
                 return
+
+    async def _pause(self, error: NotYetKnown, left: float) -> None:
+        """Return when asking again makes sense, within so many seconds."""
+        if error.comes is None:
+            await self._clock.sleep(min(RETRY_PAUSE, left))
+        else:
+            await within(error.comes(), self._clock, left)
 
     async def _fetch(self, grant: Grant, request: TokenRequest) -> tuple[AccessToken, Origin]:
         return await self._tokens.fetch(grant, request.resource, bypass_cache=request.bypass_cache)
