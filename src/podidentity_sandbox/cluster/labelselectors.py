@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
 
 from podidentity_sandbox.cluster import names
 
@@ -29,6 +31,24 @@ class Unreadable(ValueError):
 def parse(text: str) -> tuple[Test, ...]:
     """Return the conditions of a selector; raise Unreadable."""
     return tuple(_Parser(text).requirements())
+
+
+def text(selector: Mapping[str, Any]) -> str:
+    """Return a LabelSelector object as a query has it, in the order of its keys."""
+    labels = selector.get("matchLabels") or {}
+    parts = [(key, f"{key}={value}") for key, value in labels.items()]
+    for rule in selector.get("matchExpressions") or ():
+        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
+        match rule.get("operator"):
+            case "In":
+                parts.append((key, f"{key} in ({values})"))
+            case "NotIn":
+                parts.append((key, f"{key} notin ({values})"))
+            case "Exists":
+                parts.append((key, key))
+            case "DoesNotExist":
+                parts.append((key, f"!{key}"))
+    return ",".join(part for _, part in sorted(parts, key=itemgetter(0)))
 
 
 class _Parser:

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster import bodies, shapes, status
+from podidentity_sandbox.cluster import bodies, labelselectors, shapes, status
 from podidentity_sandbox.cluster.calls import Answer, Call, json_answer
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.patching import patches
@@ -53,23 +53,9 @@ def scale_of(record: Record) -> Obj:
         "spec": {"replicas": spec["replicas"]},
         "status": {
             "replicas": record.object.get("status", {}).get("replicas", 0),
-            "selector": selector_text(spec["selector"]),
+            "selector": labelselectors.text(spec["selector"]),
         },
     }
-
-
-def selector_text(selector: Obj) -> str:
-    """Return a label selector as a query has it."""
-    parts = {key: f"{key}={value}" for key, value in selector.get("matchLabels", {}).items()}
-    for rule in selector.get("matchExpressions", []):
-        key, values = rule["key"], ",".join(sorted(rule.get("values", [])))
-        parts[f"{key} "] = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }[rule["operator"]]
-    return ",".join(parts[key] for key in sorted(parts))
 
 
 def _read(record: Record, body: Json) -> tuple[int, str]:

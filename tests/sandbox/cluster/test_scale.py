@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from podidentity_sandbox.cluster.scale import selector_text
+from podidentity_sandbox.cluster.labelselectors import text
 from tests.sandbox.cluster.test_deployments import deployment
 
 PATH = "/apis/apps/v1/namespaces/default/deployments"
@@ -77,4 +77,4 @@ def test_a_selector_is_written_as_a_query_has_it() -> None:
         {"key": "old", "operator": "DoesNotExist"},
     ]
     selector = {"matchLabels": {"app": "web"}, "matchExpressions": rules}
-    assert selector_text(selector) == "app=web,!old,tier in (a,b)"
+    assert text(selector) == "app=web,!old,tier in (a,b)"

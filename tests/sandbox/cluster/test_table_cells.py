@@ -118,5 +118,11 @@ def test_a_selector_is_shown_in_the_order_of_its_keys() -> None:
     assert selector({}) == selector(None) == "<none>"
 
 
+def test_a_selector_shows_all_that_is_asked_of_one_key() -> None:
+    rules = [{"key": "a", "operator": "Exists"}, {"key": "a", "operator": "NotIn", "values": ["2"]}]
+    shown = selector({"matchLabels": {"a": "1"}, "matchExpressions": rules})
+    assert shown == "a=1,a,a notin (2)"
+
+
 def test_every_kind_with_columns_is_served() -> None:
     assert set(COLUMNS) <= {kind.key for kind in BUILT_IN}

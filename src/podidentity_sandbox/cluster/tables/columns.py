@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from podidentity_sandbox.cluster import labelselectors
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.storage import field_of
 from podidentity_sandbox.cluster.tables.ages import since
@@ -60,20 +61,7 @@ def selector(found: Json) -> str:
     """Return a label selector as text, as metav1.FormatLabelSelector does."""
     if not isinstance(found, Mapping):
         return NONE
-    labels = found.get("matchLabels") or {}
-    parts = {key: f"{key}={value}" for key, value in labels.items()}
-    for rule in found.get("matchExpressions") or ():
-        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
-        match rule.get("operator"):
-            case "In":
-                parts[key] = f"{key} in ({values})"
-            case "NotIn":
-                parts[key] = f"{key} notin ({values})"
-            case "Exists":
-                parts[key] = key
-            case "DoesNotExist":
-                parts[key] = f"!{key}"
-    return ",".join(parts[key] for key in sorted(parts)) or NONE
+    return labelselectors.text(found) or NONE
 
 
 NAME = Column(
