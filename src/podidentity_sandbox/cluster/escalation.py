@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster import rbac, status
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
@@ -59,13 +59,10 @@ class Escalation:
     def _granted(self, binding: Obj) -> list[Obj]:
         """Return the rules of the role that a binding names; raise 404."""
         reference = binding.get("roleRef", {})
-        plural = f"{reference.get('kind', '').lower()}s"
-        cluster_wide = reference.get("kind") == "ClusterRole"
-        where = "" if cluster_wide else binding["metadata"].get("namespace", "")
-        name = reference.get("name", "")
-        role = self._storage.get(f"{plural}.{GROUP}", where, name)
+        role = rbac.role_of(self._storage, binding)
         if role is None:
-            raise status.not_found(plural, GROUP, name)
+            plural = f"{reference.get('kind', '').lower()}s"
+            raise status.not_found(plural, GROUP, reference.get("name", ""))
         rules: list[Obj] = role.object.get("rules", [])
         return rules
 
@@ -118,12 +115,16 @@ def _held(held: Sequence[Obj], one: Obj) -> bool:
 
 
 def _covers(rule: Obj, one: Obj) -> bool:
-    paths = rule.get("nonResourceURLs", [])
     return (
-        _all(rule, one, "verbs")
-        and _all(rule, one, "apiGroups")
-        and all(_resource(rule.get("resources", []), each) for each in one.get("resources", []))
-        and all(_path(paths, each) for each in one.get("nonResourceURLs", []))
+        all(rbac.has(rule.get("verbs", []), each) for each in one["verbs"])
+        and all(rbac.has(rule.get("apiGroups", []), each) for each in one.get("apiGroups", []))
+        and all(
+            rbac.has_resource(rule.get("resources", []), each) for each in one.get("resources", [])
+        )
+        and all(
+            rbac.has_path(rule.get("nonResourceURLs", []), each)
+            for each in one.get("nonResourceURLs", [])
+        )
         and _named(rule.get("resourceNames") or [], one.get("resourceNames", []))
     )
 
@@ -131,23 +132,6 @@ def _covers(rule: Obj, one: Obj) -> bool:
 def _named(names: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether rights on `names`, none meaning all of them, are rights on those wanted."""
     return not names or (bool(wanted) and set(wanted) <= set(names))
-
-
-def _all(rule: Obj, one: Obj, field: str) -> bool:
-    values = rule.get(field, [])
-    return "*" in values or set(one.get(field, [])) <= set(values)
-
-
-def _resource(values: Sequence[str], wanted: str) -> bool:
-    _, slash, subresource = wanted.partition("/")
-    return not {"*", wanted, f"*/{subresource}" if slash else wanted}.isdisjoint(values)
-
-
-def _path(values: Sequence[str], wanted: str) -> bool:
-    return any(
-        value == wanted or (value.endswith("*") and wanted.startswith(value.rstrip("*")))
-        for value in values
-    )
 
 
 def _compact(missing: Sequence[Obj]) -> Iterator[str]:

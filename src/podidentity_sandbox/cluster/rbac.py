@@ -5,12 +5,12 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
-from podidentity_sandbox.cluster.storage import Storage
+from podidentity_sandbox.cluster.storage import Record, Storage
 from podidentity_sandbox.cluster.users import ACCOUNT_PREFIX, Decision, User
 
 
@@ -39,10 +39,7 @@ class Rbac:
                 yield record.object
 
     def _role(self, binding: Obj) -> Obj | None:
-        reference = binding["roleRef"]
-        key = f"{reference['kind'].lower()}s.{GROUP}"
-        namespace = binding["metadata"].get("namespace", "") if reference["kind"] == "Role" else ""
-        record = self._storage.get(key, namespace, reference["name"])
+        record = role_of(self._storage, binding)
         return record.object if record is not None else None
 
     def _missing(self, user: User, namespace: str) -> str:
@@ -72,31 +69,46 @@ def names(subject: Obj, user: User) -> bool:
             return False
 
 
+def role_of(storage: Storage, binding: Obj) -> Record | None:
+    """Return the role that a binding names, if it is there."""
+    reference = binding.get("roleRef", {})
+    kind = reference.get("kind", "")
+    namespace = binding["metadata"].get("namespace", "") if kind == "Role" else ""
+    return storage.get(f"{kind.lower()}s.{GROUP}", namespace, reference.get("name", ""))
+
+
 def covers(rule: Obj, info: RequestInfo) -> bool:
     """Whether one rule allows a request."""
-    if not _has(rule.get("verbs", []), info.verb):
+    if not has(rule.get("verbs", []), info.verb):
         return False
     if not info.resource:
-        return any(_path(url, info.path) for url in rule.get("nonResourceURLs", []))
+        return has_path(rule.get("nonResourceURLs", []), info.path)
     restricted = rule.get("resourceNames", [])
+    whole = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
     return (
-        _has(rule.get("apiGroups", []), info.group)
-        and any(_resource(wanted, info) for wanted in rule.get("resources", []))
+        has(rule.get("apiGroups", []), info.group)
+        and has_resource(rule.get("resources", []), whole)
         and (not restricted or info.single in restricted)
     )
 
 
-def _has(values: list[str], wanted: str) -> bool:
+def has(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's verbs or groups include one."""
     return "*" in values or wanted in values
 
 
-def _resource(granted: str, info: RequestInfo) -> bool:
-    whole = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
-    any_resource = info.subresource and granted == f"*/{info.subresource}"
-    return granted in ("*", whole) or bool(any_resource)
+def has_resource(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's resources include one, or one's subresource: `pods`, `pods/log`."""
+    _, slash, subresource = wanted.partition("/")
+    return has(values, wanted) or (bool(slash) and f"*/{subresource}" in values)
 
 
-def _path(granted: str, path: str) -> bool:
-    if granted.endswith("*"):
-        return path.startswith(granted[:-1])
-    return granted == path
+def has_path(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's paths include one: all stars at an end are one, as NonResourceURLMatches.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/rbac/v1/evaluation_helpers.go
+    """
+    return any(
+        value == wanted or (value.endswith("*") and wanted.startswith(value.rstrip("*")))
+        for value in values
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from podidentity_sandbox.cluster import rbac
 from tests.sandbox.cluster.conftest import ADMIN, Served
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -198,3 +199,20 @@ async def test_what_a_binding_grants_never_changes(api: httpx2.AsyncClient) -> N
     answer = await api.patch(f"{RBAC}/clusterrolebindings/b", json=patch, headers=MERGE)
     assert answer.status_code == 422
     assert "cannot change roleRef" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "asked", "yes"),
+    [
+        ("/logs", "/logs", True),
+        ("/logs", "/logs/a", False),
+        ("/logs/*", "/logs/a/b", True),
+        ("/logs/*", "/logs", False),
+        ("/logs**", "/logs/a", True),
+        ("*", "/logs", True),
+    ],
+)
+def test_stars_at_the_end_of_a_path_stand_for_all_below(
+    granted: str, asked: str, yes: bool
+) -> None:
+    assert rbac.has_path([granted], asked) is yes
