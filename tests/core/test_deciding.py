@@ -110,6 +110,7 @@ def test_observing_gives_the_token_and_tells_what_would_have_been_refused() -> N
     assert answers(found) == "beta"
     assert found.observed is not None
     assert found.observed.reason is Reason.NOT_PERMITTED
+    assert "It may use" not in found.observed.message, "nobody has looked"
     permitted = two(ANY, rbac(client_id(2)), authorization=Authorization.OBSERVE)
     assert (answers(permitted), permitted.observed) == ("beta", None)
     among = two(asking(3), rbac(), authorization=Authorization.OBSERVE)

@@ -80,17 +80,19 @@ def not_permitted(
     pod: Pod,
     identity: AzureIdentity,
     use: Use,
-    usable: Sequence[Entitlement] = (),
+    usable: Sequence[Entitlement] | None = None,
     unseen: int = 0,
 ) -> Refusal:
     """Return the refusal of a pod whose service account lacks the permission.
 
-    `usable` is what it may use instead; `unseen` more were not looked at.
+    `usable` is what it may use instead, None where nobody has looked; `unseen` more were not
+    looked at.
     """
+    instead = "" if usable is None else f" {may_use(usable, unseen)}"
     return Refusal(
         reason=Reason.NOT_PERMITTED,
         message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
-        f"{use.name} of AzureIdentity {identity.ref}. {may_use(usable, unseen)}",
+        f"{use.name} of AzureIdentity {identity.ref}.{instead}",
         next_step="An operator grants it: podidentity grant --namespace "
         f"{use.service_account.namespace} --identity {use.name}.",
         about=identity.ref,
