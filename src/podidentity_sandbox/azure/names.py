@@ -8,9 +8,7 @@ from podidentity_sandbox.azure import keyvault
 from podidentity_sandbox.azure.blob import service as blob
 from podidentity_sandbox.azure.graph import service as graph
 from podidentity_sandbox.azure.state import World
-from podidentity_sandbox.azure.tenants import cloud_of
-
-MANAGEMENT = ("management.azure.com", "management.core.windows.net")
+from podidentity_sandbox.azure.tenants import MANAGEMENT, cloud_of
 
 
 class Place(Enum):

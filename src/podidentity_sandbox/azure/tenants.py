@@ -97,6 +97,8 @@ CHINA = Cloud(
     blobs=".blob.core.chinacloudapi.cn",
 )
 CLOUDS = (PUBLIC, GOVERNMENT, CHINA)
+MANAGEMENT = ("management.azure.com", "management.core.windows.net")
+"""Host names of the one ARM that there is: the public cloud's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

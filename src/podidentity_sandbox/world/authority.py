@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT, PUBLIC
 from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
 
@@ -36,21 +37,13 @@ APISERVER_NAMES = (
 )
 AZURE_NAMES = (
     AZURE_ADDRESS,
-    "login.microsoftonline.com",
-    "sts.windows.net",
-    "login.windows.net",
-    "login.microsoftonline.us",
-    "login.partner.microsoftonline.cn",
-    "login.chinacloudapi.cn",
-    "sts.chinacloudapi.cn",
-    "management.azure.com",
-    "management.core.windows.net",
-    "graph.microsoft.com",
-    "graph.microsoft.us",
-    "microsoftgraph.chinacloudapi.cn",
+    *(name for cloud in CLOUDS for name in cloud.logins),
+    *MANAGEMENT,
+    *(cloud.graph for cloud in CLOUDS),
     "*.vault.azure.net",
-    "*.blob.core.windows.net",
+    f"*{PUBLIC.blobs}",
 )
+"""What the sandbox's Azure serves: see `azure.names`."""
 # Where the distributions keep the authorities that a machine trusts.
 _MACHINE_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from podidentity_sandbox.azure import keyvault
+from podidentity_sandbox.azure.blob import service as blob
+from podidentity_sandbox.azure.graph import service as graph
+from podidentity_sandbox.azure.names import place_of
+from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT
+from podidentity_sandbox.plan import AZURE_ADDRESS, Plan
 from podidentity_sandbox.world.authority import (
     APISERVER_NAMES,
     AZURE_NAMES,
@@ -16,10 +23,8 @@ from podidentity_sandbox.world.authority import (
 from podidentity_sandbox.world.blueprint import draw_plan
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    plan = draw_plan(
+def plan_of(folder: Path) -> Plan:
+    return draw_plan(
         "one",
         str(folder),
         nodes=1,
@@ -28,7 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         azure_proxy_port=2,
         cgroup_root="",
     )
-    write_certificates(plan)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    write_certificates(plan_of(folder))
     return folder
 
 
@@ -76,6 +86,18 @@ def test_a_strict_client_trusts_a_server_by_its_name(
 def test_no_server_is_trusted_by_another_name(folder: Path, part: str, name: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="not valid for"):
         shake_hands(folder, part, name, "ca.crt")
+
+
+def test_azures_certificate_names_what_azure_serves_and_nothing_else(folder: Path) -> None:
+    world = World(plan_of(folder))
+    fixed = {name for name in AZURE_NAMES if name != AZURE_ADDRESS and "*" not in name}
+    assert [name for name in sorted(fixed) if place_of(world, name) is None] == []
+    logins = {name for cloud in CLOUDS for name in cloud.logins}
+    assert fixed == logins | graph.HOSTS | set(MANAGEMENT)
+    assert {name for name in AZURE_NAMES if "*" in name} == {
+        f"*{keyvault.SUFFIX}",
+        f"*{blob.SUFFIX}",
+    }
 
 
 def test_the_authoritys_key_is_nowhere(folder: Path) -> None:
