@@ -8,11 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def moment(seconds: float) -> datetime:
+    """Return seconds since 1970 as a time; the end of the year 9999 for what is beyond it."""
+    most = 253402300799.0
+    return datetime.fromtimestamp(min(seconds, most), UTC)
 
 
 class BadBody(Exception):

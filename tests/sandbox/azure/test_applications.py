@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -97,8 +98,9 @@ def test_nobody_sees_another_tenants_directory(direct: Direct) -> None:
     assert mine.graph("GET")[1]["appId"] == mine.client_id
     named = graph(direct, "GET", f"applications(appId='{mine.client_id}')")
     assert named[1]["id"] == mine.object_id
-    found = graph(direct, "GET", f"applications?$filter=appId%20eq%20'{mine.client_id}'")
-    assert [one["id"] for one in found[1]["value"]] == [mine.object_id]
+    for asked in (f"appId eq '{mine.client_id}'", f"APPID EQ '{mine.client_id.upper()}'"):
+        found = graph(direct, "GET", f"applications?$filter={quote(asked)}")
+        assert [one["id"] for one in found[1]["value"]] == [mine.object_id]
 
 
 def test_a_deleted_application_is_gone_from_every_tenant(direct: Direct) -> None:

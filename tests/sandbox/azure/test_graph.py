@@ -69,8 +69,9 @@ def test_principals_are_named_by_their_ids(direct: Direct) -> None:
     assert ask(direct, "POST", "directoryObjects/getByIds", token, {"ids": "x"})[0] == 400
 
 
-def test_a_filter_that_is_not_known_is_refused(direct: Direct) -> None:
-    path = f"servicePrincipals?$filter={quote('endswith(appId,1)')}"
+@pytest.mark.parametrize("kind", ["servicePrincipals", "applications"])
+def test_a_filter_that_is_not_known_is_refused(direct: Direct, kind: str) -> None:
+    path = f"{kind}?$filter={quote('endswith(appId,1)')}"
     status, answer = ask(direct, "GET", path, direct.token(GRAPH))
     assert (status, answer["error"]["code"]) == (400, "Request_UnsupportedQuery")
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import jwt
 
 from podidentity_sandbox.azure.entra.errors import EntraError
+from podidentity_sandbox.azure.messages import moment
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -100,5 +100,4 @@ def _seconds(assertion: Assertion, name: str) -> float | None:
 
 
 def _stamp(seconds: float) -> str:
-    most = 253402300799.0  # the end of the year 9999
-    return f"{datetime.fromtimestamp(min(seconds, most), UTC):%Y-%m-%dT%H:%M:%S.%f}0Z"
+    return f"{moment(seconds):%Y-%m-%dT%H:%M:%S.%f}0Z"

@@ -10,7 +10,6 @@ import binascii
 import re
 import secrets
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,31 +17,26 @@ from typing import Any
 from cryptography import x509
 
 from podidentity_sandbox.azure.directory import Application, ClientCertificate, ClientSecret
+from podidentity_sandbox.azure.graph import filters
 from podidentity_sandbox.azure.graph.call import Call
 from podidentity_sandbox.azure.graph.errors import bad, unknown
-from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.messages import Reply, moment
 
 _AUDIENCES = {"AzureADMyOrg": False, "AzureADMultipleOrgs": True}
 _SECRET_LIFE = 2 * 365 * 86_400.0
 """Seconds that a secret holds for which no end is named."""
+_FILTERS: filters.Rules[Application] = {
+    r"appId eq QUOTED": lambda one, text: text == one.app_id,
+    r"displayName eq QUOTED": lambda one, text: text == one.name.lower(),
+    r"startswith\(displayName,\s*QUOTED\)": lambda one, text: one.name.lower().startswith(text),
+}
 
 
 def list_applications(call: Call) -> Reply:
     """List the tenant's registrations, or those of one client id or name."""
-    asked = call.request.parameter("$filter").strip()
-    admits = _filter(asked) if asked else lambda _: True
-    found = [one for one in call.world.all(Application) if one.tenant_id == call.tenant.id]
-    return call.collection("applications", [shown(one) for one in found if admits(one)])
-
-
-def _filter(asked: str) -> Callable[[Application], bool]:
-    if match := re.fullmatch(r"startswith\(displayName,\s*'([^']*)'\)", asked):
-        start = match[1].lower()
-        return lambda one: one.name.lower().startswith(start)
-    if match := re.fullmatch(r"(appId|displayName) eq '([^']*)'", asked):
-        field, value = ("app_id" if match[1] == "appId" else "name"), match[2].lower()
-        return lambda one: str(getattr(one, field)).lower() == value
-    raise bad(f"Unsupported or invalid query filter clause specified: {asked}.")
+    mine = [one for one in call.world.all(Application) if one.tenant_id == call.tenant.id]
+    found = filters.admitted(call, mine, _FILTERS)
+    return call.collection("applications", [shown(one) for one in found])
 
 
 def make_application(call: Call) -> Reply:
@@ -204,5 +198,4 @@ def _seconds(value: object, otherwise: float) -> float:
 
 
 def _stamp(seconds: float) -> str:
-    most = 253402300799.0  # the end of the year 9999
-    return datetime.fromtimestamp(min(seconds, most), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment(seconds):%Y-%m-%dT%H:%M:%SZ}"

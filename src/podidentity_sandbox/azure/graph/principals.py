@@ -7,46 +7,27 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from podidentity_sandbox.azure.directory import Application, Principal
+from podidentity_sandbox.azure.graph import filters
 from podidentity_sandbox.azure.graph.call import Call
 from podidentity_sandbox.azure.graph.errors import GraphError, bad, unknown
 from podidentity_sandbox.azure.messages import Reply
 
-_Admits = Callable[[Principal, str], bool]
-_QUOTED = r"'(?P<value>[^']*)'"
-_FILTERS: tuple[tuple[re.Pattern[str], _Admits], ...] = tuple(
-    (re.compile(pattern.replace("QUOTED", _QUOTED), re.IGNORECASE), rule)
-    for pattern, rule in (
-        (
-            r"servicePrincipalNames/any\(c:\s*c eq QUOTED\)",
-            lambda who, text: text.lower() == who.app_id,
-        ),
-        (r"appId eq QUOTED", lambda who, text: text.lower() == who.app_id),
-        (r"id eq QUOTED", lambda who, text: text.lower() == who.object_id),
-        (r"displayName eq QUOTED", lambda who, text: text.lower() == who.name.lower()),
-        (
-            r"startswith\(displayName,\s*QUOTED\)",
-            lambda who, text: who.name.lower().startswith(text.lower()),
-        ),
-    )
-)
-"""What `$filter` may ask of service principals, and whom each admits."""
+_FILTERS: filters.Rules[Principal] = {
+    r"servicePrincipalNames/any\(c:\s*c eq QUOTED\)": lambda who, text: text == who.app_id,
+    r"appId eq QUOTED": lambda who, text: text == who.app_id,
+    r"id eq QUOTED": lambda who, text: text == who.object_id,
+    r"displayName eq QUOTED": lambda who, text: text == who.name.lower(),
+    r"startswith\(displayName,\s*QUOTED\)": lambda who, text: who.name.lower().startswith(text),
+}
 
 
 def list_principals(call: Call) -> Reply:
     """List those that `$filter` admits."""
-    asked = call.request.parameter("$filter").strip()
-    for pattern, admits in _FILTERS:
-        if match := pattern.fullmatch(asked):
-            found = [one for one in call.principals if admits(one, match["value"])]
-            return call.collection("servicePrincipals", [shown(call, one) for one in found])
-    if asked:
-        message = f"Unsupported or invalid query filter clause specified: {asked}."
-        raise GraphError(400, "Request_UnsupportedQuery", message)
-    return call.collection("servicePrincipals", [shown(call, one) for one in call.principals])
+    found = filters.admitted(call, call.principals, _FILTERS)
+    return call.collection("servicePrincipals", [shown(call, one) for one in found])
 
 
 def get_principal(call: Call, name: str) -> Reply:
