@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from podidentity_sandbox.azure.arm.roles import BLOB_CONTRIBUTOR
-from podidentity_sandbox.azure.connection import STORAGE, Answer, AzureError, Json
+from podidentity_sandbox.azure.connection import ARM, STORAGE, Answer, AzureError, Json
 from podidentity_sandbox.azure.orders import Orders
 from podidentity_sandbox.azure.registrations import Registrations
 from podidentity_sandbox.azure.seed import operator_object_id
@@ -18,7 +18,6 @@ from podidentity_sandbox.plan import stable_guid
 
 __all__ = ["ARM", "VAULT", "Answer", "AzureError", "AzureOperator"]
 
-ARM = "https://management.azure.com"
 VAULT = "https://vault.azure.net"
 ARM_VERSION = "2024-11-01"
 _SKU = {"name": "Standard_LRS"}

@@ -17,6 +17,7 @@ from podidentity_sandbox.azure.control import SOCKET
 from podidentity_sandbox.azure.tenants import Tenant, tenants_of
 from podidentity_sandbox.plan import Plan
 
+ARM = "https://management.azure.com"
 STORAGE = "https://storage.azure.com"
 _BLOB_VERSION = {"x-ms-version": "2021-12-02"}
 

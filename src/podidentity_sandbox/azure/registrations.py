@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from podidentity_sandbox.azure.connection import Connection, Json
+from podidentity_sandbox.azure.connection import ARM, Connection, Json
 from podidentity_sandbox.azure.tenants import EXCHANGE, Tenant
 
-_ARM = "https://management.azure.com"
 _CREDENTIALS = "federatedIdentityCredentials"
 
 
@@ -132,8 +131,8 @@ class Registrations(Connection):
     async def _of_identity(
         self, method: str, identity_id: str, name: str, body: object = None
     ) -> None:
-        url = f"{_ARM}{identity_id}/{_CREDENTIALS}/{name}?api-version=2024-11-30"
-        await self._call(method, url, body, resource=f"{_ARM}/")
+        url = f"{ARM}{identity_id}/{_CREDENTIALS}/{name}?api-version=2024-11-30"
+        await self._call(method, url, body, resource=f"{ARM}/")
 
 
 def _stamp(at: datetime) -> str:

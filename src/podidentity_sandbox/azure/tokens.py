@@ -25,6 +25,8 @@ from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP, Tenant, Te
 
 CLOCK_SKEW = 300
 """Seconds by which Entra dates `iat` and `nbf` back."""
+MANAGED_LIFETIME = 86_400
+"""Seconds that the token of a managed identity lives, however it was got."""
 
 
 class SignedInBy(StrEnum):

@@ -26,10 +26,7 @@ from podidentity_sandbox.azure.journal import Journal
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, cloud_of
-from podidentity_sandbox.azure.tokens import Grant, Issuers, SignedInBy
-
-MANAGED_LIFETIME = 86_400
-"""Seconds that the token of a managed identity lives, however it was got."""
+from podidentity_sandbox.azure.tokens import MANAGED_LIFETIME, Grant, Issuers, SignedInBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

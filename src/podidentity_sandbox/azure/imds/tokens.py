@@ -9,12 +9,10 @@ from podidentity_sandbox.azure.entra.errors import unknown_resource
 from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity, World
-from podidentity_sandbox.azure.tokens import CLOCK_SKEW, Grant, Issuer, SignedInBy
+from podidentity_sandbox.azure.tokens import CLOCK_SKEW, MANAGED_LIFETIME, Grant, Issuer, SignedInBy
 from podidentity_sandbox.plan import NodePlan
 
-LIFETIME = 86_400
-"""Seconds that a managed identity's token lives."""
-RENEWED_BELOW = LIFETIME // 2
+RENEWED_BELOW = MANAGED_LIFETIME // 2
 """Seconds left at which IMDS fetches a new token for the next request."""
 
 
@@ -87,9 +85,9 @@ class Tokens:
                 managed_identity=chosen.resource_id,
             ),
             now=now,
-            lifetime=LIFETIME,
+            lifetime=MANAGED_LIFETIME,
         )
-        return Cached(token=token, expires_on=int(now) + LIFETIME)
+        return Cached(token=token, expires_on=int(now) + MANAGED_LIFETIME)
 
 
 def _success(cached: Cached, chosen: Chosen, resource: str, now: float) -> Reply:
@@ -99,8 +97,8 @@ def _success(cached: Cached, chosen: Chosen, resource: str, now: float) -> Reply
             "client_id": chosen.client_id,
             "expires_in": str(cached.expires_on - int(now) - 1),
             "expires_on": str(cached.expires_on),
-            "ext_expires_in": str(LIFETIME - 1),
-            "not_before": str(cached.expires_on - LIFETIME - CLOCK_SKEW),
+            "ext_expires_in": str(MANAGED_LIFETIME - 1),
+            "not_before": str(cached.expires_on - MANAGED_LIFETIME - CLOCK_SKEW),
             "resource": resource,
             "token_type": "Bearer",
         }
