@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from podidentity_sandbox.node.api import Api
 from podidentity_sandbox.node.environment import expand, variables
 from podidentity_sandbox.node.fields import pod_fields
-from podidentity_sandbox.node.references import Found
+from podidentity_sandbox.node.references import Found, fetch
 from podidentity_sandbox.node.refusals import ContainerRefused
 from podidentity_sandbox.node.spec import parse_pod
 
@@ -155,3 +157,30 @@ def test_a_container_sees_its_resources(resource: str, divisor: str | None, expe
 def test_without_limits_a_container_sees_those_of_the_node() -> None:
     source = {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Gi"}}
     assert made([{"name": "X", "valueFrom": source}], {}, {})["X"] == "4"
+
+
+async def test_each_object_is_read_once_however_many_variables_it_gives() -> None:
+    asked: list[str] = []
+
+    class Recording(Api):
+        """Answers every question with the same config map."""
+
+        def __init__(self) -> None:
+            """Connect to nothing."""
+
+        async def insist(self, what: Callable[[], Awaitable[Any]]) -> Any:
+            return await what()
+
+        async def request(self, method: str, path: str, *_: Any, **__: Any) -> dict[str, Any]:
+            asked.append(f"{method} {path}")
+            return {"data": {"a": "1", "b": "2"}}
+
+    entries = [
+        {"name": key, "valueFrom": {"configMapKeyRef": {"name": "c", "key": key}}} for key in "ab"
+    ]
+    raw = {"name": "main", "image": "none", "env": entries}
+    raw["envFrom"] = [{"configMapRef": {"name": "c"}}]
+    (container,) = parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers
+    found = await fetch(container, "shop", Recording())
+    assert asked == ["GET /api/v1/namespaces/shop/configmaps/c"]
+    assert found == {("configMap", "c"): {"a": "1", "b": "2"}}
