@@ -14,7 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-OURS = [*SOURCES, *(path for part in ("tests", "bench") for path in (ROOT / part).rglob("*.py"))]
 
 
 def shown(path: Path) -> str:
@@ -27,11 +26,6 @@ def tracked() -> tuple[Path, ...]:
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     return tuple(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
-
-
-@pytest.mark.parametrize("path", sorted(OURS), ids=shown)
-def test_a_source_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 250
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=shown)

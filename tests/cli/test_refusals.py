@@ -9,7 +9,7 @@ import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenRefused
 from podidentity.core.refusals import Reason
-from podidentity.nmi.answers import ERRORS
+from podidentity.nmi.request.errors import ERRORS
 from tests.cli.conftest import Ran, have_custom_resources
 from tests.cli.world import CUSTOM, World
 from tests.docs.blocks import ROOT, blocks_of

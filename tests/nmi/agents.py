@@ -9,11 +9,11 @@ from typing import Any
 
 from podidentity.core.delegation import Delegation
 from podidentity.core.errors import TokenSourceDown
-from podidentity.nmi.host import HostTokenService
-from podidentity.nmi.listener import Listener
-from podidentity.nmi.patience import Patience
-from podidentity.nmi.routes import RoutePolicy, Routes
-from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.request.decision import Policy, TokenService
+from podidentity.nmi.request.host_token import HostTokenService
+from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.routes import RoutePolicy, Routes
+from podidentity.nmi.server.listener import Listener
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     FakeAttestor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 

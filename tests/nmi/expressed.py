@@ -10,13 +10,13 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.ids import ClientId
 from podidentity.core.resources import BINDING_LABEL, Phase
-from podidentity.nmi.express import Express
-from podidentity.nmi.host import HostTokenService
-from podidentity.nmi.http import Request, render
-from podidentity.nmi.outcomes import Caller
-from podidentity.nmi.patience import Patience
-from podidentity.nmi.routes import RoutePolicy, Routes
-from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.request.answer_cache import Express
+from podidentity.nmi.request.decision import Policy, TokenService
+from podidentity.nmi.request.host_token import HostTokenService
+from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.routes import RoutePolicy, Routes
+from podidentity.nmi.server.messages import Request, render
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     ADDRESS,

@@ -9,7 +9,7 @@ from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.tokencache import TokenCache
-from podidentity.nmi.prefetch import Prefetcher, PrefetchPolicy
+from podidentity.nmi.sync.prefetch import Prefetcher, PrefetchPolicy
 from tests.fakes import FakeClock, FakePermissions, FakeTokenSource, binding, cluster, identity
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.metrics import NmiMetrics
-from podidentity.nmi.record import Record, Sinks
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.reporting.request_log import Record, Sinks
 from podidentity.telemetry.exposition import render
 from podidentity.telemetry.lines import Json
 from podidentity.telemetry.metrics import Registry

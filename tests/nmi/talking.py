@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity.nmi.http import Handler, Limits
-from podidentity.nmi.listener import Listener
+from podidentity.nmi.server.listener import Listener
+from podidentity.nmi.server.messages import Handler, Limits
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 from podidentity.core import errors
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.nmi.answers import ERRORS, REFUSALS, answer
+from podidentity.nmi.request.errors import ERRORS, REFUSALS, answer
 
 
 def classes(base: type[PodIdentityError] = PodIdentityError) -> Iterator[type[PodIdentityError]]:

@@ -12,8 +12,8 @@ from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
 from podidentity.core.usability import Rules
-from podidentity.nmi.outcomes import Outcome
-from podidentity.nmi.patience import Patience
+from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.request.patience import Patience
 from tests.fakes import OTHER_CLIENT, VAULT, assigned, binding, identity, pod
 from tests.nmi.worlds import World, reason
 

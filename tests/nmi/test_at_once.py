@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.alarm import Alarm
-from podidentity.nmi.http import Limits, Request, Response, render
-from podidentity.nmi.listener import Listener
+from podidentity.nmi.server.alarm import Alarm
+from podidentity.nmi.server.listener import Listener
+from podidentity.nmi.server.messages import Limits, Request, Response, render
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import talking
 

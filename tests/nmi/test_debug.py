@@ -10,8 +10,8 @@ from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Origin
 from podidentity.core.selection import Ambiguity
-from podidentity.nmi.debug import Debug, permissions_shown, tokens_shown
-from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
+from podidentity.nmi.request.decision import Policy, TokenService
 from tests.fakes import (
     CLIENT,
     OTHER_CLIENT,

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from podidentity.nmi.events import APART, PACE, ROOM, PodEvents
-from podidentity.nmi.metrics import NmiMetrics
+from podidentity.nmi.reporting.events import APART, PACE, ROOM, PodEvents
+from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, pod

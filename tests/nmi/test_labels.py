@@ -7,8 +7,8 @@ from dataclasses import replace
 from podidentity.core.errors import UnknownCaller
 from podidentity.core.ids import ObjectRef
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.metrics import KNOWN_RESOURCES
-from podidentity.nmi.outcomes import Outcome
+from podidentity.nmi.reporting.metrics import KNOWN_RESOURCES
+from podidentity.nmi.request.outcome import Outcome
 from tests.fakes import VAULT, FakeClock, pod
 from tests.nmi.recorded import Recorded
 from tests.nmi.test_record import ASKED, GIVEN

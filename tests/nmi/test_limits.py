@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.http import Limits, Request
-from podidentity.nmi.outcomes import Caller
-from podidentity.nmi.parsing import RequestParser, Unacceptable
+from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.server.messages import Limits, Request
+from podidentity.nmi.server.parser import RequestParser, Unacceptable
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking
 

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from podidentity.nmi.listener import Listener, ListenError
-from podidentity.nmi.probes import Probes
+from podidentity.nmi.reporting.probes import Probes
+from podidentity.nmi.server.listener import Listener, ListenError
 from tests.fakes import FakeClock
 
 

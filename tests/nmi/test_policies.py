@@ -10,9 +10,9 @@ from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority, Tenant
 from podidentity.core.permission import Authorization
 from podidentity.core.selection import Ambiguity
 from podidentity.core.usability import Rules
-from podidentity.nmi.patience import Patience
 from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, warn_of
-from podidentity.nmi.watches import Scope
+from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 
 DEFAULT = NmiSettings(node="n1")

@@ -9,7 +9,7 @@ from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.ports import Origin
 from podidentity.core.resources import BINDING_LABEL, IdentityType, Phase
 from podidentity.core.usability import Rules
-from podidentity.nmi.prefetch import MOST_PENDING, Choice
+from podidentity.nmi.sync.prefetch import MOST_PENDING, Choice
 from tests.fakes import (
     OTHER_CLIENT,
     VAULT,

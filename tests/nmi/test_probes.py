@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from podidentity.nmi.http import Request
-from podidentity.nmi.outcomes import Caller
-from podidentity.nmi.probes import Probes
+from podidentity.nmi.reporting.probes import Probes
+from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.server.messages import Request
 from tests.fakes import FakeClock
 from tests.nmi.talking import listening, talking
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import listening, talking
 

@@ -23,9 +23,9 @@ from podidentity.core.resources import AzurePodIdentityException, WorkloadIdenti
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
 from podidentity.core.usability import Rules
-from podidentity.nmi.answers import answer
-from podidentity.nmi.outcomes import Outcome
-from podidentity.nmi.patience import Patience
+from podidentity.nmi.request.errors import answer
+from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.request.patience import Patience
 from tests.core.objects import TENANT
 from tests.fakes import (
     CLIENT,

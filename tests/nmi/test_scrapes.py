@@ -14,8 +14,7 @@ from podidentity.core.entitlements import Basis
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
 from podidentity.core.ports import Origin, Verdict
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.http import Request
-from podidentity.nmi.looks import (
+from podidentity.nmi.reporting.gauges import (
     look_at_connections,
     look_at_interception,
     look_at_process,
@@ -23,12 +22,17 @@ from podidentity.nmi.looks import (
     look_at_watches,
     look_at_writers,
 )
-from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
-from podidentity.nmi.metrics import NmiMetrics
-from podidentity.nmi.observing import Observation
-from podidentity.nmi.outcomes import Asked, Caller, Outcome
-from podidentity.nmi.record import Record
-from podidentity.nmi.scrapes import MEMORY, Scrapes
+from podidentity.nmi.reporting.instrumented import (
+    MeasuredAttestor,
+    MeasuredIssuer,
+    kubernetes_errors,
+)
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.reporting.observing import Observation
+from podidentity.nmi.reporting.request_log import Record
+from podidentity.nmi.reporting.scrapes import MEMORY, Scrapes
+from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.server.messages import Request
 from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.writing import Stream, Writer
 from podidentity.wire.metadata import Route

@@ -12,7 +12,7 @@ import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
-from podidentity.nmi.secrets import IDLE, WatchedSecrets
+from podidentity.nmi.sync.secret_watch import IDLE, WatchedSecrets
 from podidentity.wire.kube import Event, KubeError, Page
 from tests.fakes import FakeClock
 

@@ -15,7 +15,7 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
 from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.patience import Patience
+from podidentity.nmi.request.patience import Patience
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -36,7 +36,7 @@ async def test_what_a_pod_may_use_is_found_once_while_nothing_changes(
         found.append(match(*given))
         return found[-1]
 
-    monkeypatch.setattr("podidentity.nmi.service.match", counted)
+    monkeypatch.setattr("podidentity.nmi.request.decision.match", counted)
     service = world.service()
     for expected in (1, 1, 2, 2):
         if expected == 2:

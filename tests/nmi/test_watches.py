@@ -12,7 +12,7 @@ import pytest
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Assignment, AzurePodIdentityException, Malformed
-from podidentity.nmi.watches import Scope, Watches
+from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.wire.conditions import Said
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
 from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity, pod

@@ -10,9 +10,9 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.callers import Callers
-from podidentity.nmi.outcomes import Caller, Outcome
-from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Policy, TokenService
+from podidentity.nmi.request.outcome import Caller, Outcome
 from tests.fakes import (
     ADDRESS,
     NOW,

@@ -206,8 +206,8 @@ def _serve(settings: NmiSettings) -> None:
     """Run the agent; its imports are made here, so that `--help` costs none of them."""
     from podidentity.adapters.kube import KubeError
     from podidentity.kernel.interception import InterceptionError
-    from podidentity.nmi.listener import ListenError
     from podidentity.nmi.main import run
+    from podidentity.nmi.server.listener import ListenError
     from podidentity.telemetry import configure
 
     log = configure(settings.log_format, verbose=settings.verbose)

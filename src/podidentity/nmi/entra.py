@@ -15,7 +15,7 @@ from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySec
 from podidentity.adapters.kube import Kube
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
-from podidentity.nmi.secrets import WatchedSecrets
+from podidentity.nmi.sync.secret_watch import WatchedSecrets
 from podidentity.settings import NmiSettings
 
 

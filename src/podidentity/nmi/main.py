@@ -26,17 +26,8 @@ from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
 from podidentity.nmi.conditions import Conditions
-from podidentity.nmi.debug import permissions_shown, tokens_shown
 from podidentity.nmi.entra import entra_side
-from podidentity.nmi.events import PodEvents
-from podidentity.nmi.express import Express
-from podidentity.nmi.host import HostTokenService
-from podidentity.nmi.issuing import Issuers
-from podidentity.nmi.listener import FOR_LOOKS, Listener
-from podidentity.nmi.looks import look_at_tokens
-from podidentity.nmi.measuring import MeasuredAttestor, MeasuredIssuer, kubernetes_errors
 from podidentity.nmi.node import Task, attest, intercept
-from podidentity.nmi.observing import Observation, observe
 from podidentity.nmi.policies import (
     delegation_of,
     policy_of,
@@ -46,12 +37,25 @@ from podidentity.nmi.policies import (
     scope_of,
     warn_of,
 )
-from podidentity.nmi.probes import Check, Probes
-from podidentity.nmi.publishing import Parts, publish
-from podidentity.nmi.routes import Routes
-from podidentity.nmi.service import Policy, TokenService
+from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
+from podidentity.nmi.reporting.events import PodEvents
+from podidentity.nmi.reporting.gauges import look_at_tokens
+from podidentity.nmi.reporting.instrumented import (
+    MeasuredAttestor,
+    MeasuredIssuer,
+    kubernetes_errors,
+)
+from podidentity.nmi.reporting.issuing import Issuers
+from podidentity.nmi.reporting.observing import Observation, observe
+from podidentity.nmi.reporting.probes import Check, Probes
+from podidentity.nmi.reporting.publishing import Parts, publish
+from podidentity.nmi.request.answer_cache import Express
+from podidentity.nmi.request.decision import Policy, TokenService
+from podidentity.nmi.request.host_token import HostTokenService
+from podidentity.nmi.request.routes import Routes
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener
+from podidentity.nmi.sync.watches import Watches
 from podidentity.nmi.tokens import token_side
-from podidentity.nmi.watches import Watches
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.writing import Writer
 

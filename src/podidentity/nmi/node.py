@@ -14,7 +14,7 @@ from podidentity.kernel.attestation import KernelAttestor
 from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
-from podidentity.nmi.probes import Check
+from podidentity.nmi.reporting.probes import Check
 from podidentity.settings import NmiSettings
 
 Task = Callable[[], Coroutine[Any, Any, None]]

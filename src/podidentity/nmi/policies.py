@@ -9,11 +9,11 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.permission import Authorization
 from podidentity.core.selection import Ambiguity
 from podidentity.core.usability import Rules
-from podidentity.nmi.patience import Patience
-from podidentity.nmi.prefetch import PrefetchPolicy
-from podidentity.nmi.routes import RoutePolicy
-from podidentity.nmi.service import Policy
-from podidentity.nmi.watches import Scope
+from podidentity.nmi.request.decision import Policy
+from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.routes import RoutePolicy
+from podidentity.nmi.sync.prefetch import PrefetchPolicy
+from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 from podidentity.wire.metadata import AllowList
 

@@ -14,7 +14,7 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, Permissions, TokenIssuer
 from podidentity.core.standing import standing
-from podidentity.nmi.prefetch import Prefetcher, PrefetchPolicy
+from podidentity.nmi.sync.prefetch import Prefetcher, PrefetchPolicy
 
 
 class Secrets(Protocol):

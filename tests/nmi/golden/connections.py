@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 from tests.nmi.golden.situation import heard
 from tests.nmi.talking import listening, talking
 

@@ -18,8 +18,8 @@ from podidentity.core.resources import (
 )
 from podidentity.core.selection import Ambiguity
 from podidentity.core.usability import Rules
-from podidentity.nmi.patience import Patience
-from podidentity.nmi.service import Policy
+from podidentity.nmi.request.decision import Policy
+from podidentity.nmi.request.patience import Patience
 from tests.core.objects import principal
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, assigned, binding, identity, pod
 from tests.nmi.golden.situation import ORDERS, WORLD, Situation, asking

@@ -17,7 +17,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
 from podidentity.core.ports import Verdict
 from podidentity.core.resources import Malformed
-from podidentity.nmi.service import Policy
+from podidentity.nmi.request.decision import Policy
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
 from tests.nmi.talking import Talk, talking

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.nmi.service import Policy
+from podidentity.nmi.request.decision import Policy
 from tests.fakes import RESOURCE_ID, VAULT, binding, identity
 from tests.nmi.golden.rules import HASTY, LONG_AGO, MOUNTS, host
 from tests.nmi.golden.situation import Situation, asking

@@ -8,7 +8,7 @@ https://azure.github.io/aad-pod-identity/docs/configure/pod_identity_metrics/
 from __future__ import annotations
 
 from podidentity import __version__
-from podidentity.nmi.outcomes import Asked
+from podidentity.nmi.request.outcome import Asked
 from podidentity.telemetry.metrics import Registry
 from podidentity.wire.metadata import Route
 

@@ -22,7 +22,7 @@ from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Grant
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 
 Part = Callable[[], object]
 """Returns something for JSON: what one part of the agent knows."""

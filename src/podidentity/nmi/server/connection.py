@@ -14,10 +14,10 @@ from collections import deque
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from podidentity.nmi.alarm import Alarm
-from podidentity.nmi.http import AtOnce, Handler, Limits, Request, Response, render
-from podidentity.nmi.outcomes import Caller
-from podidentity.nmi.parsing import RequestParser, Unacceptable
+from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.server.alarm import Alarm
+from podidentity.nmi.server.messages import AtOnce, Handler, Limits, Request, Response, render
+from podidentity.nmi.server.parser import RequestParser, Unacceptable
 from podidentity.wire.imds_server import render_error
 
 LINGER = 2.0

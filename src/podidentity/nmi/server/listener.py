@@ -8,8 +8,8 @@ import logging
 import os
 from typing import Self
 
-from podidentity.nmi.http import AtOnce, Handler, Limits, nothing_at_once
-from podidentity.nmi.protocol import Connection
+from podidentity.nmi.server.connection import Connection
+from podidentity.nmi.server.messages import AtOnce, Handler, Limits, nothing_at_once
 from podidentity.telemetry.repeats import Repeats
 
 FOR_LOOKS = Limits(connections=256, from_one=16)

@@ -14,14 +14,14 @@ from typing import Protocol
 from podidentity.core.errors import InvalidRequest, PodIdentityError
 from podidentity.core.ports import Clock
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.answers import Answer, answer, host_answer
-from podidentity.nmi.express import Express, is_plain
-from podidentity.nmi.host import HostTokenService
-from podidentity.nmi.http import Request, Response
-from podidentity.nmi.old_answers import NO_HEADER, old_answer, old_response
-from podidentity.nmi.outcomes import Asked, Outcome
-from podidentity.nmi.record import CLIENT_LEFT, Record
-from podidentity.nmi.service import TokenService
+from podidentity.nmi.reporting.request_log import CLIENT_LEFT, Record
+from podidentity.nmi.request.answer_cache import Express, is_plain
+from podidentity.nmi.request.decision import TokenService
+from podidentity.nmi.request.errors import Answer, answer, host_answer
+from podidentity.nmi.request.host_token import HostTokenService
+from podidentity.nmi.request.old_errors import NO_HEADER, old_answer, old_response
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Request, Response
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds_server import (
     parse_request,

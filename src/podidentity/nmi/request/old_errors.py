@@ -21,8 +21,8 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.answers import RETRY_AFTER, Answer, answer
-from podidentity.nmi.http import Response
+from podidentity.nmi.request.errors import RETRY_AFTER, Answer, answer
+from podidentity.nmi.server.messages import Response
 from podidentity.wire.imds_server import render_error
 
 TEXT = "text/plain; charset=utf-8"

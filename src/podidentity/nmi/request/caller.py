@@ -18,8 +18,8 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
 from podidentity.core.resources import Pod
-from podidentity.nmi.outcomes import Caller, Outcome
-from podidentity.nmi.waiting import change_within
+from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.waiting import change_within
 
 STRANGER_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from podidentity.core.errors import NotReady, PodIdentityError, Refused, TokenUnavailable
 from podidentity.core.ids import ObjectRef
-from podidentity.nmi.outcomes import Asked, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.telemetry.lines import json_members, present
 
 GRANTED = "granted"

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from podidentity.nmi.outcomes import Caller
+from podidentity.nmi.request.outcome import Caller
 
 # RFC 9110's words, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}

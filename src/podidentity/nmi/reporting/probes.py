@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 
 MEMORY = 1.0
 """Seconds that an answer is kept: the port is open to pods, and a look costs milliseconds."""

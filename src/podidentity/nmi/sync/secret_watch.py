@@ -22,7 +22,7 @@ from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.secrets import Secret
-from podidentity.nmi.waiting import within
+from podidentity.nmi.request.waiting import within
 from podidentity.wire.kube import SECRETS
 from podidentity.wire.secrets import parse_secret
 

@@ -28,10 +28,10 @@ from podidentity.core.resources import Pod
 from podidentity.core.selection import Ambiguity, granted
 from podidentity.core.tokens import AccessToken, Grant, TokenRequest
 from podidentity.core.usability import STRICT, Rules
-from podidentity.nmi.callers import Callers
-from podidentity.nmi.outcomes import Caller, Outcome
-from podidentity.nmi.patience import Patience, Waits
-from podidentity.nmi.waiting import change_within, within
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.patience import Patience, Waits
+from podidentity.nmi.request.waiting import change_within, within
 
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""

@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 import httptools
 
-from podidentity.nmi.http import Limits, Request
-from podidentity.nmi.outcomes import Caller
+from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.server.messages import Limits, Request
 
 
 class Unacceptable(Exception):

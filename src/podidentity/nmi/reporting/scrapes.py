@@ -9,7 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.http import Request, Response
+from podidentity.nmi.server.messages import Request, Response
 from podidentity.telemetry.exposition import CONTENT_TYPE, render
 from podidentity.telemetry.metrics import Registry
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.debug import Part
-from podidentity.nmi.metrics import NmiMetrics
-from podidentity.nmi.record import Record, Sinks
+from podidentity.nmi.reporting.debug import Part
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.reporting.request_log import Record, Sinks
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.lines import form_of
 from podidentity.telemetry.metrics import Registry

@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, UnprovenCaller
 from podidentity.core.ports import Verdict
-from podidentity.nmi.auditing import reason_of
-from podidentity.nmi.outcomes import Asked, Outcome
+from podidentity.nmi.reporting.audit import reason_of
+from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.telemetry.lines import Said
 from podidentity.telemetry.repeats import WINDOW
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from podidentity.nmi.observing import Observation
+from podidentity.nmi.reporting.observing import Observation
 from podidentity.telemetry import process
 from podidentity.telemetry.metrics import Reading, Registry
 

@@ -15,10 +15,16 @@ from typing import NamedTuple, Protocol
 from podidentity.core.errors import NotReady, PodIdentityError
 from podidentity.core.ports import Clock
 from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.nmi.auditing import Decision, decision_of, members, reason_of
-from podidentity.nmi.metrics import NmiMetrics, Resources, label_of, route_of
-from podidentity.nmi.outcomes import Asked, Caller, Outcome
-from podidentity.nmi.words import FAILED_FROM, more_like_this, owners_words, request_line, said
+from podidentity.nmi.reporting.audit import Decision, decision_of, members, reason_of
+from podidentity.nmi.reporting.metrics import NmiMetrics, Resources, label_of, route_of
+from podidentity.nmi.reporting.words import (
+    FAILED_FROM,
+    more_like_this,
+    owners_words,
+    request_line,
+    said,
+)
+from podidentity.nmi.request.outcome import Asked, Caller, Outcome
 from podidentity.telemetry import Form
 from podidentity.telemetry.lines import Stamps, Template, json_template
 from podidentity.telemetry.metrics import Counter, Histogram

@@ -21,9 +21,9 @@ from typing import NamedTuple, Protocol
 from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock, Origin
 from podidentity.core.tokens import AccessToken, Grant
-from podidentity.nmi.http import Request, Response, render
-from podidentity.nmi.outcomes import Asked, Caller, Outcome
-from podidentity.nmi.record import Given, Record
+from podidentity.nmi.reporting.request_log import Given, Record
+from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.server.messages import Request, Response, render
 
 ROOM = 4096
 """Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""

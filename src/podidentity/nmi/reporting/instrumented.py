@@ -8,7 +8,7 @@ from podidentity.core.errors import TokenUnavailable
 from podidentity.core.ports import Attestor, Clock, Proof, TokenIssuer, Verdict
 from podidentity.core.resources import AzureIdentity, IdentityType, Pod
 from podidentity.core.tokens import AccessToken, Grant
-from podidentity.nmi.metrics import NmiMetrics
+from podidentity.nmi.reporting.metrics import NmiMetrics
 
 _OLD_NAMES = {("get", "pods"): "get_pod_list", ("get", "secrets"): "get_secret"}
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch"}

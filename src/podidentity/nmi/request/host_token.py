@@ -21,10 +21,10 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.callers import STRANGER_WAIT, must_be_proven
-from podidentity.nmi.outcomes import Caller, Outcome
-from podidentity.nmi.service import TokenService
-from podidentity.nmi.waiting import awaited
+from podidentity.nmi.request.caller import STRANGER_WAIT, must_be_proven
+from podidentity.nmi.request.decision import TokenService
+from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.waiting import awaited
 
 
 class HostTokenService:

@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.debug import Debug, Decided, Watched
-from podidentity.nmi.listener import FOR_LOOKS, Listener
-from podidentity.nmi.looks import (
+from podidentity.nmi.reporting.debug import Debug, Decided, Watched
+from podidentity.nmi.reporting.gauges import (
     Guard,
     Watch,
     look_at_connections,
@@ -18,8 +17,9 @@ from podidentity.nmi.looks import (
     look_at_watches,
     look_at_writers,
 )
-from podidentity.nmi.observing import Observation
-from podidentity.nmi.scrapes import Scrapes
+from podidentity.nmi.reporting.observing import Observation
+from podidentity.nmi.reporting.scrapes import Scrapes
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.settings import NmiSettings
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.waiting import within
+from podidentity.nmi.request.waiting import within
 from podidentity.telemetry.metrics import Counter, Family
 from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
 from podidentity.wire.kube import EVENTS, KubeError

@@ -1,0 +1,1 @@
+"""One token request: who asks, what it may use, which token answers it."""

@@ -1,0 +1,1 @@
+"""What the agent follows at the API server: pods, custom resources, secrets."""
