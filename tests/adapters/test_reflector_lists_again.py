@@ -12,7 +12,7 @@ from tests.adapters.scripted import Conversation, Turn, answers, cuts
 from tests.fakes import FakeClock, ImpatientClock
 
 # As kube-apiserver 1.37 says it to a watch from a version that it has not reached:
-# https://github.com/kubernetes/apiserver/blob/master/pkg/storage/errors.go, NewTooLargeResourceVersionError
+# https://github.com/kubernetes/apiserver/blob/master/pkg/storage/errors.go
 TOO_LARGE = {
     "code": 504,
     "reason": "Timeout",
@@ -28,10 +28,10 @@ async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Pat
         listing("900", thing("deleted"), thing("kept")),
         answers(TOO_LARGE, 504),
         listing("5", thing("kept")),
-        watching(),
+        watching(("ADDED", thing("new", "6"))),
     )
     async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
-        await told.until({"kept": None}, lists=2)
+        await told.until({"kept": None, "new": None}, lists=2)
         assert "resourceVersion=5" in server.asked[3].query
 
 

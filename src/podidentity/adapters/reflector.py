@@ -76,6 +76,9 @@ class Reflector:
         self._known: set[ObjectRef] = set()
         self._version = ""
         self._failures = 0
+        """In a row; the next attempt waits the longer."""
+        self._failures_of_version = 0
+        """In a row, of watches from the present version."""
         self._heard = clock.monotonic()
         self.what = source.what
         self.synced = False
@@ -110,7 +113,7 @@ class Reflector:
         finally:
             lasted = self._clock.monotonic() - begun >= SHORT_WATCH
             if lasted:
-                self._failures = 0
+                self._succeeded()
         if not heard and not lasted:
             await self._back_off("the watch ended at once")
 
@@ -124,7 +127,7 @@ class Reflector:
             self._put(ref, item)
         for ref in before - self._known:
             self._source.remove(ref)
-        self._version = page.resource_version
+        self._version, self._failures_of_version = page.resource_version, 0
         self._heard = self._clock.monotonic()
         self.synced = True
         self._source.listed()
@@ -142,7 +145,7 @@ class Reflector:
             async for event in events:
                 heard = True
                 self._take(event)
-                self._failures = 0
+                self._succeeded()
         return heard
 
     def _take(self, event: Event) -> None:
@@ -180,6 +183,9 @@ class Reflector:
         self.trouble = ""
         self._heard = self._clock.monotonic()
 
+    def _succeeded(self) -> None:
+        self._failures = self._failures_of_version = 0
+
     async def _back_off(self, why: str) -> None:
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
@@ -187,7 +193,8 @@ class Reflector:
         self._source.failed()
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        if self._failures >= MOST_FAILURES:
+        self._failures_of_version += 1
+        if self._failures_of_version >= MOST_FAILURES:
             self._version = ""
         await self._clock.sleep(delay * (0.5 + self._jitter() / 2))
 
