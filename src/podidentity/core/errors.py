@@ -9,6 +9,7 @@
     │   ├── TokenRefused      whoever issues tokens said no; asking again does not help
     │   │   └── NotYetKnown   …or it has not heard of the identity yet, which may pass
     │   ├── TokenThrottled    too many requests; carries when to ask again
+    │   │   └── ShareExhausted  …of this pod or its namespace; the others may go on
     │   └── TokenSourceDown   whoever issues tokens cannot be reached or makes no sense
     └── NotReady              this agent cannot decide yet
 
@@ -86,6 +87,10 @@ class TokenThrottled(TokenUnavailable):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ShareExhausted(TokenThrottled):
+    """The pod, or its namespace, asks for more than its share: no other pod is meant by it."""
 
 
 class TokenSourceDown(TokenUnavailable):

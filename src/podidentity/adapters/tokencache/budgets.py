@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from podidentity.core.errors import TokenThrottled
-from podidentity.core.pacing import Bucket
+from podidentity.core.errors import ShareExhausted
+from podidentity.core.rate_limits import TokenBucket
 
 RATE = 2.0
 BURST = 10.0
@@ -22,21 +22,21 @@ class Budgets:
     def __init__(self, *, rate: float = RATE, burst: float = BURST) -> None:
         self._rate = rate
         self._burst = burst
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._many = _MANY
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def take(self, uid: str, now: float) -> None:
-        """Count one; raise TokenThrottled where the pod has had enough for now."""
+        """Count one; raise ShareExhausted where the pod has had enough for now."""
         bucket = self._buckets.get(uid)
         if bucket is None:
             self._forget(now)
-            bucket = self._buckets[uid] = Bucket(self._rate, self._burst, now)
+            bucket = self._buckets[uid] = TokenBucket(self._rate, self._burst, now)
         wait = bucket.take(now)
         if wait > 0:
-            raise TokenThrottled(
+            raise ShareExhausted(
                 "The pod asks for new tokens too often; those that it has had are answered.",
                 retry_after=ceil(wait),
             )
