@@ -13,11 +13,11 @@ runs it in a process of its own. It speaks to the kernel only, through netlink a
     attestation   proves whose socket is at the other end of a connection
       verdicts    from evidence to verdict
       podnets     the pods' network namespaces, and who holds which address
-      namespaces  entering one and coming back
+      namespaces  their files: a folder watched, one opened, entered
       inquiry     conversations with a namespace, about connections and addresses
       diag        their questions and answers, as bytes
       cgroups     from a cgroup id to its pod
-      inotify     notices of namespaces that come and go
+    links         the links of the node, and which namespace each leads to
     netlink       messages and attributes, as bytes
 
 Capabilities needed: CAP_NET_ADMIN (rules, sysctl, notices of rules), CAP_SYS_ADMIN (to enter the
