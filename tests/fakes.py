@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
@@ -24,6 +24,7 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 from podidentity.core.tokens import AccessToken, Grant
+from podidentity.wire.kube import Event, Page
 
 NOW = 1_795_600_000.0
 CLIENT = "11111111-2222-3333-4444-555555555555"
@@ -157,6 +158,34 @@ class FakePermissions:
         if self.failure is not None:
             raise self.failure
         return self.allowed.setdefault(use, self.default)
+
+
+class FakeKubeApi:
+    """An API server that is asked for nothing; a test's own answers what it expects."""
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        raise AssertionError(f"nobody expects a list of {path} by {params}")
+
+    async def watch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        opened: Callable[[], None],
+    ) -> AsyncGenerator[Event, None]:
+        del params, resource_version, opened
+        for event in self.watched(path):
+            yield event
+
+    def watched(self, path: str) -> Iterable[Event]:
+        raise AssertionError(f"nobody expects a watch of {path}")
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects an object at {path}: {body}")
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects a change of {path}: {body}")
 
 
 class FakeAttestor:
