@@ -20,8 +20,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from podidentity.kernel.diag import Endpoint, TcpSocket
-from podidentity.kernel.inquiry import AddressInquiry, Crowded, SocketInquiry
+from podidentity.kernel.addresses import Addresses, TooManyAddresses
 from podidentity.kernel.links import NamespaceNumbers
 from podidentity.kernel.namespaces import (
     FolderWatch,
@@ -30,6 +29,7 @@ from podidentity.kernel.namespaces import (
     key_of,
     network_namespace,
 )
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class PodNetwork:
         self.key = key
         self.number = number
         """What the node's namespace calls it (nsid); None where it was given no number."""
-        self._sockets = SocketInquiry()
-        self._addresses = AddressInquiry()
+        self._sockets = SockDiag()
+        self._addresses = Addresses()
         self.addresses: dict[str, int] = {}
         """Each IPv4 address with its interface, as of the last `reread`."""
 
@@ -60,7 +60,7 @@ class PodNetwork:
         return self._addresses.notices.fileno()
 
     def reread(self) -> None:
-        """Read the addresses anew; raise Crowded or OSError, and then it holds none."""
+        """Read the addresses anew; raise TooManyAddresses or OSError, and then it holds none."""
         self.addresses = {}
         self.addresses = self._addresses.read()
 
@@ -278,7 +278,7 @@ class PodNetworks:
             return
         try:
             network.reread()
-        except Crowded as error:
+        except TooManyAddresses as error:
             # What is left of the answer goes with the socket.
             self._say(key, f"{network.name} {error}: refused until it holds fewer")
             self._crowded[key] = now + _CROWDED_FOR
