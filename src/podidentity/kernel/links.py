@@ -293,9 +293,7 @@ class _Route:
 
     def nsid(self, namespace: int) -> int | None:
         """Return the number of a namespace, as `NamespaceNumbers.number` does."""
-        who = _GENERIC.pack(socket.AF_UNSPEC) + netlink.attribute(
-            _NETNSA_FD, _U32.pack(namespace)
-        )
+        who = _GENERIC.pack(socket.AF_UNSPEC) + netlink.attribute(_NETNSA_FD, _U32.pack(namespace))
         number = self._nsid(who)
         if number is None:
             try:
