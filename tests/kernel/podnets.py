@@ -1,4 +1,4 @@
-"""Scenarios: pods' namespaces under the eyes of `PodNetworks`, and pods that misuse its attention."""
+"""Scenarios: `PodNetworks` and pods that vanish, flap and hold too many addresses."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ async def flapping() -> dict[str, Any]:
     return found
 
 
+def _file(text: str) -> str:
+    path = Path("/run/batch")
+    path.write_text(text)
+    return str(path)
+
+
 async def crowded(*, addresses: int) -> dict[str, Any]:
     """Pod p1 takes hundreds or thousands of addresses, and gives them back."""
     clock = Seconds()
@@ -75,13 +81,11 @@ async def crowded(*, addresses: int) -> dict[str, Any]:
         found[what] = [held, networks.failure]
 
     note("before")
-    many = "".join(
-        f"addr add 10.{20 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}/32 dev lo\n"
+    many = "\n".join(
+        f"addr add 10.{20 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}/32 dev lo"
         for n in range(addresses)
     )
-    batch = Path("/run/batch")
-    batch.write_text(many)
-    await command("ip", "-n", "p1", "-batch", str(batch))
+    await command("ip", "-n", "p1", "-batch", _file(many))
     note("crowded")
     clock.now += 60
     note("still crowded")
