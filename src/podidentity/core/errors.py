@@ -9,7 +9,6 @@
     │   ├── TokenRefused      whoever issues tokens said no; asking again does not help
     │   │   └── NotYetKnown   …or it has not heard of the identity yet, which may pass
     │   ├── TokenThrottled    too many requests; carries when to ask again
-    │   │   └── ShareExhausted  …of this pod or its namespace; the others may go on
     │   └── TokenSourceDown   whoever issues tokens cannot be reached or makes no sense
     └── NotReady              this agent cannot decide yet
 
@@ -82,15 +81,15 @@ class NotYetKnown(TokenRefused):
 
 
 class TokenThrottled(TokenUnavailable):
-    """Entra or IMDS asked to slow down; `retry_after` is in seconds."""
+    """Entra, IMDS or this agent asks to slow down; `retry_after` is in seconds.
 
-    def __init__(self, message: str, *, retry_after: int) -> None:
+    `of_caller`: this agent says so to one pod or its namespace; it means no other pod.
+    """
+
+    def __init__(self, message: str, *, retry_after: int, of_caller: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-class ShareExhausted(TokenThrottled):
-    """The pod, or its namespace, asks for more than its share: no other pod is meant by it."""
+        self.of_caller = of_caller
 
 
 class TokenSourceDown(TokenUnavailable):

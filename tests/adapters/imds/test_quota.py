@@ -10,7 +10,7 @@ import pytest
 
 from podidentity.adapters.imds.client import Imds
 from podidentity.adapters.imds.quota import AT_ONCE, MOST_OF_NAMESPACE, MOST_OF_POD, RATE, Quota
-from podidentity.core.errors import ShareExhausted, TokenThrottled
+from podidentity.core.errors import TokenThrottled
 from podidentity.core.rate_limits import Flow
 from tests.adapters.scripted import answers, scripted
 from tests.fakes import CLIENT, VAULT, FakeClock, ImpatientClock, grant
@@ -94,7 +94,7 @@ async def test_what_could_not_be_answered_in_time_is_refused_at_once() -> None:
     waiting = [asyncio.create_task(imds.ask(quota, flow=flow)) for flow in flows for _ in range(20)]
     await clock.somebody_sleeps()
     await asyncio.sleep(0)
-    with pytest.raises(ShareExhausted) as found:
+    with pytest.raises(TokenThrottled) as found:
         async with quota.turn(flows[0], 9.5):
             pass
     # 160 wait, and 20 may be asked for in 1.1 s.
@@ -156,7 +156,7 @@ async def test_a_pod_and_a_namespace_have_a_bound_of_what_waits(pods: int) -> No
     assert len(asking) - len(refused) - len(imds.served) <= min(
         pods * MOST_OF_POD, MOST_OF_NAMESPACE
     )
-    assert all(isinstance(each.exception(), ShareExhausted) for each in refused)
+    assert all(isinstance(each.exception(), TokenThrottled) for each in refused)
     assert refused
     for each in asking:
         each.cancel()

@@ -113,7 +113,7 @@ class Imds:
     async def metadata(self, target: str, accept: str, flow: Flow) -> Metadata:
         """Return what IMDS answers for path and query `target`, which `flow` asks for.
 
-        Raises TokenSourceDown, or ShareExhausted where too much is asked for already.
+        Raises TokenSourceDown, or TokenThrottled where too much is asked for already.
         """
         until = self._clock.monotonic() + self._seconds
         wanted = accept if _is_plain(accept) else "*/*"

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import ceil
 
-from podidentity.core.errors import ShareExhausted
+from podidentity.core.errors import TokenThrottled
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow
 
@@ -62,7 +62,7 @@ class Quota:
     async def turn(self, flow: Flow, seconds: float) -> AsyncIterator[None]:
         """Hold a place while IMDS is asked, from the moment on at which `flow` may ask.
 
-        Raises ShareExhausted at once if that moment does not come within `seconds`.
+        Raises TokenThrottled at once if that moment does not come within `seconds`.
         """
         turn = self._enqueued(flow, seconds)
         try:
@@ -97,8 +97,10 @@ class Quota:
         wait = self._window.wait(self._clock.monotonic()) + turns
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if wait > seconds or not self._queue.put(flow, turn):
-            raise ShareExhausted(
-                "More is asked of IMDS than it allows this node.", retry_after=max(1, ceil(wait))
+            raise TokenThrottled(
+                "The pod, and its namespace, ask IMDS for more than their share.",
+                retry_after=max(1, ceil(wait)),
+                of_caller=True,
             )
         self._idle.clear()
         self._dispatch()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from podidentity.core.errors import ShareExhausted
+from podidentity.core.errors import TokenThrottled
 from podidentity.core.rate_limits import TokenBucket
 
 RATE = 2.0
@@ -29,16 +29,17 @@ class Budgets:
         return len(self._buckets)
 
     def take(self, uid: str, now: float) -> None:
-        """Count one; raise ShareExhausted where the pod has had enough for now."""
+        """Count one; raise TokenThrottled where the pod has had enough for now."""
         bucket = self._buckets.get(uid)
         if bucket is None:
             self._forget(now)
             bucket = self._buckets[uid] = TokenBucket(self._rate, self._burst, now)
         wait = bucket.take(now)
         if wait > 0:
-            raise ShareExhausted(
+            raise TokenThrottled(
                 "The pod asks for new tokens too often; those that it has had are answered.",
                 retry_after=ceil(wait),
+                of_caller=True,
             )
 
     def _forget(self, now: float) -> None:

@@ -15,7 +15,6 @@ from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
     Refused,
-    ShareExhausted,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
@@ -42,15 +41,13 @@ _Row = tuple[HTTPStatus, str]
 _DENIED: _Row = (HTTPStatus.FORBIDDEN, "access_denied")
 _INVALID: _Row = (HTTPStatus.BAD_REQUEST, "invalid_request")
 _ABSENT: _Row = (HTTPStatus.NOT_FOUND, "not_found")
-_TOO_MANY: _Row = (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests")
 _LATER: _Row = (HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable")
 
 ERRORS: dict[type[PodIdentityError], _Row] = {
     InvalidRequest: _INVALID,
     UnknownCaller: _ABSENT,
     UnprovenCaller: _DENIED,
-    TokenThrottled: _TOO_MANY,
-    ShareExhausted: _TOO_MANY,
+    TokenThrottled: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
     TokenSourceDown: _LATER,
     TokenUnavailable: _LATER,
     NotReady: _LATER,
