@@ -22,8 +22,8 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock, Origin
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.reporting.request_log import Given, Record
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
-from podidentity.nmi.server.messages import Request, Response, render
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller, Request, Response, render
 
 ROOM = 4096
 """Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""
