@@ -220,7 +220,6 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
         ("", "serviceaccounts/token"): {"create"},
         ("", "events"): {"create", "patch"},
         ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
-        (custom, "azurepodidentityexceptions/status"): {"patch"},
         **{(custom, plural): reading for plural in KINDS.values()},
     }
     pod = daemon_set["spec"]["template"]["spec"]

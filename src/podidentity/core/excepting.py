@@ -9,8 +9,7 @@ https://azure.github.io/aad-pod-identity/docs/configure/application_exception/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from podidentity.core.ids import ClientId, ResourceId
 from podidentity.core.refusals import Reason, Refusal
@@ -18,7 +17,6 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
     IdentityType,
-    Malformed,
     Pod,
 )
 from podidentity.core.tokens import TokenRequest
@@ -56,44 +54,6 @@ def _without_effect(found: AzurePodIdentityException, rules: Rules) -> Refusal:
         about=found.ref,
         told="Identity not found",
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """Whether an exception has effect, for whoever made it; reasons are stable words."""
-
-    holds: bool
-    reason: str
-    message: str
-
-
-def effect(
-    found: AzurePodIdentityException | Malformed, pods: Iterable[Pod], rules: Rules
-) -> Effect | None:
-    """Return whether an exception has effect on those of `pods` that it is meant for.
-
-    None where it is meant for none of them: then there is nothing to say.
-    """
-    if isinstance(found, Malformed):
-        why = f"{found.kind} {found.ref} cannot be used: {found.why}."
-        return Effect(holds=False, reason="Malformed", message=why)
-    if not any(meant_for(pod, found, rules) for pod in pods):
-        return None
-    if not _allowed(found.ref.namespace, rules):
-        return Effect(
-            holds=False, reason="NamespaceNotAllowed", message=str(_without_effect(found, rules))
-        )
-    return Effect(
-        holds=True,
-        reason="NamespaceAllowed",
-        message="Pods with these labels get tokens of the node's own identities.",
-    )
-
-
-def meant_for(pod: Pod, exception: AzurePodIdentityException, rules: Rules) -> bool:
-    """Whether `pod` would be excepted if the namespace were one in which that counts."""
-    reached = not (pod.host_network or pod.ended) and pod.ref.namespace == exception.ref.namespace
-    return reached and _matching(pod, [exception], rules) is not None
 
 
 def _matching(

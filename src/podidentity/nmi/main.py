@@ -25,7 +25,6 @@ from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
-from podidentity.nmi.conditions import Conditions
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.node import Task, attest, intercept
 from podidentity.nmi.policies import (
@@ -33,7 +32,6 @@ from podidentity.nmi.policies import (
     policy_of,
     prefetch_of,
     route_policy_of,
-    rules_of,
     scope_of,
     warn_of,
 )
@@ -131,8 +129,7 @@ async def _assemble(
         routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
     )
     stack.push_async_callback(listener.close, GRACE)
-    conditions = Conditions(kube, cluster, clock, rules=rules_of(settings), node=settings.node)
-    watches = Watches(kube, cluster, clock, scope=scope_of(settings), teller=conditions)
+    watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
@@ -158,7 +155,7 @@ async def _assemble(
     )
     await publish(settings, clock, stack, seen, parts)
     _log.info("serving node %s on %s:%s", settings.node, settings.listen_address, listener.port)
-    telling = [seen.record.run, events.run, conditions.run]
+    telling = [seen.record.run, events.run]
     return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
 
 
@@ -200,7 +197,6 @@ def _routes(
     of_pods = service(policy)
     express = Express(
         revision=of_pods.revision,
-        prove=of_pods.prove,
         cached=tokens.cached,
         record=seen.record,
         clock=clock,

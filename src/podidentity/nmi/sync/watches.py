@@ -6,17 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
-from podidentity.adapters.reflector import Reflector, Server, Source
+from podidentity.adapters.reflector import Reflector, Source
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
-from podidentity.core.resources import AzurePodIdentityException, Malformed
-from podidentity.nmi.conditions import EFFECTIVE
-from podidentity.wire.conditions import Said, parse_said
+from podidentity.core.resources import Malformed
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -24,6 +21,7 @@ from podidentity.wire.kube import (
     AZURE_POD_IDENTITY_EXCEPTIONS,
     PODS,
     SERVICE_ACCOUNTS,
+    KubeApi,
     Resource,
 )
 from podidentity.wire.manifests import (
@@ -75,30 +73,18 @@ _KINDS = (
 _RECORDS = _Kind(name=ASSIGNED_KIND, resource=AZURE_ASSIGNED_IDENTITIES, parse=parse_assigned)
 
 
-class Teller(Protocol):
-    """Tells whoever made an exception what becomes of it."""
-
-    def seen(self, found: AzurePodIdentityException | Malformed, said: Said) -> None:
-        """Take note of an exception, and of what it says of itself."""
-
-    def gone(self, ref: ObjectRef) -> None:
-        """Forget an exception."""
-
-
 class Watches:
     """Keeps `cluster` as the API server tells it."""
 
     def __init__(
         self,
-        server: Server,
+        server: KubeApi,
         cluster: WatchedCluster,
         clock: Clock,
         *,
         scope: Scope,
-        teller: Teller | None = None,
     ) -> None:
         self._cluster = cluster
-        self._teller = teller
         self._told: dict[tuple[str, ObjectRef], Malformed] = {}
         sources = [
             Source(
@@ -121,7 +107,7 @@ class Watches:
             what=kind.resource.plural,
             path=kind.resource.path(),
             params=dict(params or {}),
-            put=lambda raw: self._read(kind, raw),
+            put=lambda raw: self._put(kind, kind.parse(raw)),
             remove=lambda ref: self._remove(kind.name, ref),
             listed=self._listed,
         )
@@ -149,13 +135,6 @@ class Watches:
             self._cluster.mark_synced()
             _log.info("the cluster has been read: requests can be decided")
 
-    def _read(self, kind: _Kind, raw: msgspec.Raw) -> None:
-        found = kind.parse(raw)
-        self._put(kind, found)
-        if self._teller and kind.name == EXCEPTION_KIND:
-            assert isinstance(found, AzurePodIdentityException | Malformed)  # noqa: S101 - its kind
-            self._teller.seen(found, parse_said(raw, EFFECTIVE))
-
     def _put(self, kind: _Kind, found: _Parsed) -> None:
         if isinstance(found, ObjectRef):
             # A service account without annotations: it may have had some.
@@ -170,8 +149,6 @@ class Watches:
     def _remove(self, kind: str, ref: ObjectRef) -> None:
         self._told.pop((kind, ref), None)
         self._cluster.remove(kind, ref)
-        if self._teller and kind == EXCEPTION_KIND:
-            self._teller.gone(ref)
 
     def _warn(self, found: Malformed) -> None:
         """Say once what cannot be used, and why."""
