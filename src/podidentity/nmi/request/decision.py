@@ -29,9 +29,10 @@ from podidentity.core.selection import Ambiguity, granted
 from podidentity.core.tokens import Grant, TokenRequest
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
 from podidentity.nmi.request.patience import Patience, Waits
 from podidentity.nmi.request.waiting import change_within, within
+from podidentity.nmi.server.messages import Caller
 
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
