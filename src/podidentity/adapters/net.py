@@ -112,7 +112,8 @@ class NetClient:
             self._number += 1
             number = self._number
             loop = asyncio.get_running_loop()
-            answer = self._waiting[number] = loop.create_future()
+            answer: asyncio.Future[ConnectionFacts | None] = loop.create_future()
+            self._waiting[number] = answer
             timer = loop.call_later(ANSWER_SECONDS, self._late, answer)
             try:
                 self._send(wire.Question(number, address, port, local))

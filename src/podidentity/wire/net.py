@@ -96,8 +96,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
 FromServe = Hello | Question | Accepting
 FromNet = Hello | Refusal | Answer | State
 
-_FROM_SERVE = msgspec.json.Decoder(FromServe)
-_FROM_NET = msgspec.json.Decoder(FromNet)
+_FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
+_FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
 _ENCODER = msgspec.json.Encoder()
 
 
