@@ -10,7 +10,6 @@ from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 
-
 SERVE_UID = 64_912
 """User and group of `serve`: of no image and no package (Debian and Fedora give out less than
 60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node)."""

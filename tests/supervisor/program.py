@@ -51,13 +51,16 @@ class Toy:
         beats = asyncio.create_task(self.beat())
         stop = asyncio.create_task(self.stopped.wait())
         drain = asyncio.create_task(self.draining.wait())
-        await asyncio.wait([stop, drain], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stop, drain}, return_when=asyncio.FIRST_COMPLETED)
         loop.remove_reader(self.given.listeners["pods"])
         if self.open and not self.stopped.is_set():
-            done = asyncio.gather(*self.open)
-            await asyncio.wait([stop, done], return_when=asyncio.FIRST_COMPLETED)
+            done = asyncio.create_task(self.all_done())
+            await asyncio.wait({stop, done}, return_when=asyncio.FIRST_COMPLETED)
         beats.cancel()
         return 0
+
+    async def all_done(self) -> None:
+        await asyncio.wait(self.open)
 
     async def beat(self) -> None:
         while True:

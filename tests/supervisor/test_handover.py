@@ -60,6 +60,10 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def reaches(self, name: str) -> None:
+        """Return when an agent of this name has answered last."""
+        eventually(lambda: self.names and self.names[-1] == name)
+
     def _run(self) -> None:
         kept: Client | None = None
         while not self._stop.is_set():
@@ -85,7 +89,7 @@ def test_a_new_agent_takes_over_without_a_lost_request(start: Start, folder: Pat
         eventually(lambda: len(load.names) > 20)
         new = start("new", handover=str(folder))
         new.ready()
-        eventually(lambda: load.names[-1] == "new")
+        load.reaches("new")
         old.tell(signal.SIGTERM)
         assert old.ends() == 0
         before = len(load.names)
@@ -100,7 +104,7 @@ def test_one_update_after_the_other_loses_nothing(start: Start, folder: Path) ->
         for number in range(4):
             new = start(f"new-{number}", handover=str(folder))
             new.ready()
-            eventually(lambda name=new.name: load.names[-1] == name)
+            load.reaches(new.name)
             old.tell(signal.SIGTERM)
             old = new
     assert load.failures == []
@@ -153,7 +157,7 @@ def test_what_is_not_settled_in_time_is_taken_back(start: Start, folder: Path) -
     with Load(old.port) as load:
         broken = start("broken", handover=str(folder), **{"never settled": True})
         broken.says("the agent before serves again")
-        eventually(lambda: load.names[-1] == "old")
+        load.reaches("old")
     assert load.failures == []
     assert "did not serve within 0.5 s: this agent serves again" in old.log
 
@@ -197,7 +201,7 @@ def test_an_agent_that_is_told_to_stop_gives_what_it_has_to_who_prepares(
     with Load(old.port) as load:
         old.tell(signal.SIGTERM)
         assert old.ends() == 0
-        eventually(lambda: load.names and load.names[-1] == "new")
+        load.reaches("new")
     assert load.failures == []
 
 

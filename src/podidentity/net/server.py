@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
-from podidentity.core.pacing import Bucket
+from podidentity.core.rate_limits import TokenBucket
 from podidentity.local_sockets import Untrusted, check_user
 from podidentity.telemetry.repeats import Repeats
 from podidentity.wire import net as wire
@@ -153,7 +153,7 @@ class _Client:
         self._pid = pid
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._questions = Bucket(RATE, BURST, self._loop.time())
+        self._questions = TokenBucket(RATE, BURST, self._loop.time())
         self._timer = self._loop.call_later(HELLO_SECONDS, self._refuse, "it did not say hello")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)
         self._loop.add_reader(connection, self._read)

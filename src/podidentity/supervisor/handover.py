@@ -153,29 +153,31 @@ class HandoverFolder:
             return None
         connection.setblocking(False)
         try:
-            check_user(connection, self.uids, "who asks for the listeners")
-            if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
-                raise Untrusted("who connected asks for nothing")
-            word, protocol, version = _request(connection.recv(LARGEST))
-            if word != b"take" or protocol != PROTOCOL:
-                raise Untrusted("who connected speaks another protocol")
-            if not serving:
-                connection.send(b"busy")
-                raise Untrusted("another agent takes over, or this one does not serve yet")
-            names = " ".join(["listeners", *sockets]).encode()
-            socket.send_fds(connection, [names], [each.fileno() for each in sockets.values()])
+            version = _asked(connection, self.uids)
+            if serving:
+                names = " ".join(["listeners", *sockets]).encode()
+                descriptors = [each.fileno() for each in sockets.values()]
+                socket.send_fds(connection, [names], descriptors)
+                return Successor(connection, version)
+            connection.send(b"busy")
+            why = "another agent takes over, or this one does not serve yet"
         except (Untrusted, OSError) as error:
-            _log.warning("the listeners are not handed over: %s", error)
-            connection.close()
-            return None
-        return Successor(connection, version)
+            why = str(error)
+        _log.warning("the listeners are not handed over: %s", why)
+        connection.close()
+        return None
 
 
-def _request(packet: bytes) -> tuple[bytes, bytes, str]:
-    parts = packet.split(b" ", 2)
-    if len(parts) != 3:
-        return b"", b"", ""
-    return parts[0], parts[1], parts[2].decode(errors="replace")
+def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
+    """Return the version of the agent that asks for the sockets; raise Untrusted or OSError."""
+    check_user(connection, uids, "the process that asks for them")
+    if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
+        raise Untrusted("the process that connected asks for nothing")
+    word, _, rest = connection.recv(LARGEST).partition(b" ")
+    protocol, _, version = rest.partition(b" ")
+    if word != b"take" or protocol != PROTOCOL:
+        raise Untrusted("the process that connected speaks another protocol")
+    return version.decode(errors="replace")
 
 
 def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:
@@ -183,11 +185,24 @@ def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str,
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Busy(f"the agent before does not answer within {ANSWER_SECONDS:g} s")
     packet, descriptors, _, _ = socket.recv_fds(connection, LARGEST, MOST_SOCKETS)
-    given = from_descriptors(descriptors)
     word, *names = packet.decode(errors="replace").split(" ")
+    given = from_descriptors(descriptors)
+    kept = _fitting(zip(names, given, strict=False), wanted) if word == "listeners" else {}
+    for each in given:
+        if each is not None and each not in kept.values():
+            each.close()
+    if word != "listeners":
+        raise Busy("the agent before hands over to another, or does not serve yet")
+    return kept
+
+
+def _fitting(
+    given: Iterable[tuple[str, socket.socket | None]], wanted: Iterable[Address]
+) -> dict[str, socket.socket]:
+    """Return those that are what they are called, by name."""
     addresses = {each.name: each for each in wanted}
     kept: dict[str, socket.socket] = {}
-    for name, each in zip(names, given, strict=False):
+    for name, each in given:
         if each is None or name not in addresses or name in kept:
             continue
         why = why_not_ours(each, addresses[name])
@@ -196,11 +211,4 @@ def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str,
         else:
             each.setblocking(False)
             kept[name] = each
-    for each in given:
-        if each is not None and each not in kept.values():
-            each.close()
-    if word != "listeners":
-        for each in kept.values():
-            each.close()
-        raise Busy("the agent before hands over to another, or does not serve yet")
     return kept
