@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
@@ -76,8 +77,8 @@ class NmiSettings:
     """What it does where RBAC does not let the pod's service account use an identity."""
     authorization_outlives: float = 12 * 3600.0
     """Seconds that RBAC's last answer stands while the API server cannot be asked: a night."""
-    attestation: Literal["kernel", "address"] = "kernel"
-    """What proves a caller: the kernel's word on its socket, or only its address."""
+    attestation: AttestationMode = AttestationMode.KERNEL
+    """What proves a caller. What was chosen and cannot be had makes the agent not ready."""
     host_token: Literal["pod", "root"] = "pod"  # noqa: S105 - a choice
     """Who may ask for tokens of other pods at `/host/token`: pods of `host_token_callers`, or
     also root of the node."""

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState, judge
+from podidentity.core.attestation import (
+    AttestationMode,
+    ConnectionFacts,
+    Sighting,
+    SocketState,
+    judge,
+)
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Phase, Pod
 from podidentity.wire.pods import parse_pod

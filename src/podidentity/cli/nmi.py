@@ -22,6 +22,7 @@ from podidentity.cli.parameters import PodRef
 from podidentity.cli.prefetch_flag import prefetch_flag
 from podidentity.cli.rules_flags import rules_flags, rules_settings
 from podidentity.cli.wording import examples
+from podidentity.core.attestation import AttestationMode
 from podidentity.settings import NmiSettings
 
 _OPERATION_MODES = ("standard", "managed")
@@ -89,10 +90,13 @@ _OPERATION_MODES = ("standard", "managed")
 )
 @click.option(
     "--attestation",
-    type=click.Choice(["kernel", "address"]),
-    default="kernel",
+    type=click.Choice([each.value for each in AttestationMode]),
+    default=AttestationMode.KERNEL.value,
     show_default=True,
-    help="What proves a caller. address: any pod can take another's tokens by its address.",
+    callback=lambda _context, _option, value: AttestationMode(value),
+    help="What proves a caller. kernel: its socket, and the pod of the socket's cgroup (v2). "
+    "namespace: its socket, in the only network namespace with its address; for nodes with cgroup "
+    "v1 only. address: nothing; any pod can take another's tokens.",
 )
 @click.option(
     "--host-token",
