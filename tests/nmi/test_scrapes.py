@@ -16,8 +16,8 @@ from podidentity.core.errors import TokenThrottled, UnprovenCaller
 from podidentity.core.ports import Origin
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.gauges import (
-    look_at_connections,
     look_at_attestation,
+    look_at_connections,
     look_at_interception,
     look_at_process,
     look_at_tokens,
