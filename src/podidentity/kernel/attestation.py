@@ -19,8 +19,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
-from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.namespaces import unpropagated
@@ -64,6 +65,20 @@ class ConnectionInspector:
         self._networks.refresh()
         if cgroups is not None:
             cgroups.check()
+
+    @classmethod
+    def open(
+        cls,
+        mode: AttestationMode,
+        *,
+        netns_dir: Path,
+        cgroup_root: Path,
+        listener: Endpoint,
+        imds: Endpoint = IMDS,
+    ) -> Self:
+        """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
+        cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
+        return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.

@@ -13,7 +13,6 @@ from podidentity.core.attestation import AttestationMode, Proof, judge, judge_lo
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import Pod
 from podidentity.kernel.attestation import ConnectionInspector
-from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
@@ -89,10 +88,10 @@ def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
     if mode is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
         return Attestation(mode)
-    by_cgroup = mode is AttestationMode.KERNEL
-    inspector = ConnectionInspector(
+    inspector = ConnectionInspector.open(
+        mode,
         netns_dir=Path(settings.netns_dir),
-        cgroups=PodCgroups(Path(settings.cgroup_root)) if by_cgroup else None,
+        cgroup_root=Path(settings.cgroup_root),
         listener=Endpoint(_redirect(settings).target, settings.listen_port),
         imds=Endpoint(settings.metadata_address, settings.metadata_port),
     )
