@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal
 
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.errors import InvalidRequest
@@ -323,13 +324,16 @@ class NmiSettings:
             text="How long RBAC's last answer stands while the API server cannot be asked.",
         ),
     )
-    attestation: Literal["kernel", "address"] = field(
-        default="kernel",
+    attestation: AttestationMode = field(
+        default=AttestationMode.KERNEL,
         metadata=flag(
             "--attestation",
-            choices=("kernel", "address"),
-            text="What proves a caller. `address`: any pod can take another's tokens by its "
-            "address.",
+            choices=tuple(AttestationMode),
+            parse=AttestationMode,
+            text="What [proves a caller](#who-is-asking). `kernel`: its socket, and the pod of the "
+            "socket's cgroup (v2). `namespace`: its socket, in the only network namespace with its "
+            "address; for nodes with cgroup v1 only. `address`: nothing; any pod can take "
+            "another's tokens. What was chosen and cannot be had makes the agent not ready.",
         ),
     )
     host_token: Literal["pod", "root"] = field(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
@@ -30,6 +31,8 @@ NET_SOCKET = "net.sock"
 """Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
+
+_ADDRESS = AttestationMode.ADDRESS
 
 _log = logging.getLogger("podidentity.net")
 
@@ -48,6 +51,7 @@ async def run(settings: NmiSettings) -> None:
         if settings.on_exit == "remove":
             stack.callback(_remove, interception)
         inspector = ConnectionInspector.open(
+            settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
             listener=Endpoint(redirect.target, settings.listen_port),
@@ -67,7 +71,7 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
-        report = Reporter(interception, inspector, server, clock)
+        report = Reporter(interception, inspector, server, clock, settings.attestation)
         await _until_told_to_stop(interception, inspector, report)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
@@ -91,6 +95,7 @@ class Reporter:
     inspector: ConnectionInspector
     server: NetServer
     clock: Clock
+    mode: AttestationMode
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -100,9 +105,9 @@ class Reporter:
             self.server.tell(
                 State(
                     interception=interception,
-                    attestation=self.inspector.problems(),
+                    attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
                     repairs=self.interception.repairs,
-                    proof="cgroup" if self.inspector.by_cgroup else "namespace",
+                    proof=self.mode,
                 )
             )
             await self.clock.sleep(CHECK_SECONDS)
