@@ -190,7 +190,9 @@ def test_by_cgroup_nobody_is_proven_but_by_a_sound_socket_and_by_uid_before_any_
 
 
 def local(*sightings: Sighting, accepted: bool = True, failure: str = "") -> Proof:
-    return judge_local(ConnectionFacts(accepted=accepted, sightings=sightings, failure=failure))
+    return judge_local(
+        ConnectionFacts(accepted=accepted, sightings=sightings, failure=failure), KERNEL
+    )
 
 
 def test_a_local_connection_is_that_of_a_pod_or_of_a_user() -> None:
@@ -210,6 +212,7 @@ def test_a_local_connection_is_that_of_a_pod_or_of_a_user() -> None:
         (NOTHING, Verdict.FORGED),
         (STALE, Verdict.FORGED),
         (NOT_LOOKED_UP, Verdict.UNKNOWN),
+        (NO_CGROUP, Verdict.UNKNOWN),
     ],
 )
 def test_a_local_connection_without_an_open_socket_is_nobodys(

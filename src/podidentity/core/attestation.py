@@ -96,6 +96,9 @@ class Proof:
     """For the log: which namespace, which cgroup, or what is missing."""
 
 
+_NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
+
+
 def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMode) -> Proof:
     """Return the verdict on a pod's connection; `candidates` have its address in their status."""
     if not facts.accepted:
@@ -110,7 +113,7 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
         network = next(each.network for each in sound if each.pod == cgroup)
         return Proof(verdict=Verdict.PROVEN, pod_uid=uid, detail=network)
     failures = [each.failure for each in facts.sightings if each.failure]
-    failures += ["cgroups are not asked" for each in opened if each.pod is None]
+    failures += [_NO_CGROUPS for each in opened if each.pod is None]
     if failures:
         return Proof(verdict=Verdict.UNKNOWN, detail=failures[0])
     if sound:
@@ -120,7 +123,7 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
     return _not_found(facts)
 
 
-def judge_local(facts: ConnectionFacts) -> Proof:
+def judge_local(facts: ConnectionFacts, mode: AttestationMode) -> Proof:
     """Return the verdict on a connection from the node's own namespace: whose, not whether."""
     if not facts.accepted:
         return _not_accepted(facts)
@@ -129,6 +132,8 @@ def judge_local(facts: ConnectionFacts) -> Proof:
             return Proof(verdict=Verdict.UNKNOWN, detail=found.failure)
         if found.doubt:
             return _doubted(found)
+        if found.state is SocketState.OPEN and found.pod is None and mode is AttestationMode.KERNEL:
+            return Proof(verdict=Verdict.UNKNOWN, detail=_NO_CGROUPS)
         if found.state is SocketState.OPEN:
             pod = found.pod or ""
             detail = f"pod {pod}" if pod else f"a process of user {found.user}"
