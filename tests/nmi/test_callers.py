@@ -229,12 +229,3 @@ async def test_the_address_of_a_pod_that_has_ended_is_nobodys() -> None:
 
 
 # What can be said at once.
-
-
-async def test_a_connection_is_proved_at_once_or_not_at_all() -> None:
-    world = World(pod(), identity(), binding())
-    assert world.callers().prove(world.caller) == pod().uid == world.caller.proven
-    for unknown in (World(), World(pod("a"), pod("b")), World(pod(attestation="address"))):
-        unknown.attestor.uid = ""
-        assert unknown.callers().prove(unknown.caller) == "" == unknown.caller.proven
-    assert World(pod()).callers(attested=False).prove(world.caller) == ""

@@ -8,7 +8,6 @@ because the watch is late, the request waits for it; where they disagree otherwi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from podidentity.core.errors import (
     NotReady,
@@ -52,18 +51,6 @@ class Callers:
             else:
                 caller.proven = pod.uid if outcome.verdict is Verdict.PROVEN else ""
                 return pod
-
-    def prove(self, caller: Caller) -> str:
-        """Prove a connection, where that needs no waiting, and return the uid of its pod.
-
-        "" where it cannot be said at once, or is not so: `pod` waits, or says why.
-        """
-        candidates = tuple(self._cluster.pods_at(caller.address))
-        if not self._must_prove(candidates):
-            return ""
-        with suppress(PodIdentityError, _NotYet):
-            caller.proven = self._proved(caller, candidates, Outcome()).uid
-        return caller.proven
 
     def _must_prove(self, candidates: Sequence[Pod]) -> bool:
         if self._attestor is None:

@@ -16,7 +16,15 @@ from typing import Protocol, cast
 
 from podidentity.nmi.request.outcome import Caller
 from podidentity.nmi.server.alarm import Alarm
-from podidentity.nmi.server.messages import AtOnce, Handler, Limits, Request, Response, render
+from podidentity.nmi.server.messages import (
+    LONGEST_REMEMBERED,
+    AnswerMemo,
+    Handler,
+    Limits,
+    Request,
+    Response,
+    render,
+)
 from podidentity.nmi.server.parser import RequestParser, Unacceptable
 from podidentity.wire.imds_server import render_error
 
@@ -42,13 +50,13 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection: requests in, answers out, in their order.
 
-    A request is answered in the turn of the event loop in which it came, where that needs no
-    waiting; otherwise by a task, which those behind it wait for.
+    A request whose bytes the memo knows is answered in the turn of the event loop in which they
+    came, without being parsed; any other by a task, and the requests behind it wait for that.
     """
 
-    def __init__(self, handler: Handler, at_once: AtOnce, limits: Limits, owner: Owner) -> None:
+    def __init__(self, handler: Handler, memo: AnswerMemo, limits: Limits, owner: Owner) -> None:
         self._handler = handler
-        self._at_once = at_once
+        self._memo = memo
         self._limits = limits
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -60,8 +68,10 @@ class Connection(asyncio.Protocol):
         self._alarm = Alarm(self._loop, self._late)
         self._timed = True
         """Whether the alarm is set for the end of the request that is arriving."""
-        self._room = 0
-        """How many more of what came in one piece may be answered at once."""
+        self._between = True
+        """Whether the next byte begins a request, and none is under way."""
+        self._taken: list[Request] = []
+        """The requests of the piece that is being parsed."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._closing = False
@@ -88,15 +98,39 @@ class Connection(asyncio.Protocol):
         """Parse what came."""
         if self._closing:
             return
-        self._room = self._limits.ahead
+        if self._between and self._remembered(data):
+            return
+        alone, self._taken = self._between, []
         try:
             self._parser.feed(data)
         except Unacceptable as error:
             self._refuse(error.status, str(error))
         else:
-            if not self._timed and self._task is None and self._parser.partial:
-                self._timed = True
-                self._alarm.set(self._limits.head_seconds)
+            self._parsed(data, alone=alone)
+
+    def _remembered(self, data: bytes) -> bool:
+        """Answer what the memo knows; return whether it did."""
+        try:
+            answer = self._memo(self._caller, data)
+        except Exception:  # noqa: BLE001 - the handler still answers
+            _log.exception("a request could not be answered from the memo; please report this")
+            return False
+        if answer is None:
+            return False
+        self._transport.write(answer)
+        self._timed = False
+        self._alarm.set(self._limits.idle_seconds)
+        return True
+
+    def _parsed(self, data: bytes, *, alone: bool) -> None:
+        """Note where in a request the connection is; `alone`: `data` began between two."""
+        partial = self._parser.partial
+        if alone and len(self._taken) == 1 and not partial and len(data) <= LONGEST_REMEMBERED:
+            self._taken[0].raw = data
+        self._between = self._task is None and not partial
+        if not self._timed and self._task is None and partial:
+            self._timed = True
+            self._alarm.set(self._limits.head_seconds)
 
     def eof_received(self) -> bool:
         """The client has left: whatever it waits for, it will not read."""
@@ -114,43 +148,27 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take its answers."""
         self._writable.clear()
+        self._between = False
 
     def resume_writing(self) -> None:
         """It does again."""
         self._writable.set()
+        self._between = self._task is None and not self._parser.partial
 
     # Answering.
 
     def _take(self, request: Request) -> None:
         """Answer a request, after those before it."""
         self._timed = False
-        if self._closing or (self._task is None and self._answered_at_once(request)):
+        if self._closing:
             return
+        self._taken.append(request)
         self._waiting.append(request)
         if len(self._waiting) > self._limits.ahead:
             self._refuse(HTTPStatus.BAD_REQUEST, "too many requests before their answers")
         elif self._task is None:
             self._alarm.stop()
             self._task = self._loop.create_task(self._serve())
-
-    def _answered_at_once(self, request: Request) -> bool:
-        """Answer what needs no waiting; not without end, whatever came in one piece."""
-        if not self._room or not self._writable.is_set():
-            return False
-        self._room -= 1
-        try:
-            answer = self._at_once(request)
-        except Exception:  # noqa: BLE001 - the handler still answers
-            _log.exception("a request could not be answered at once; please report this")
-            return False
-        if answer is None:
-            return False
-        self._transport.write(answer)
-        if request.keep_alive:
-            self._alarm.set(self._limits.idle_seconds)
-        else:
-            self._shut()
-        return True
 
     async def _serve(self) -> None:
         while self._waiting:
@@ -167,6 +185,7 @@ class Connection(asyncio.Protocol):
         self._task = None
         if not self._closing:
             limits, self._timed = self._limits, self._parser.partial
+            self._between = not self._timed
             self._alarm.set(limits.head_seconds if self._timed else limits.idle_seconds)
 
     async def _answer(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ import os
 from typing import Self
 
 from podidentity.nmi.server.connection import Connection
-from podidentity.nmi.server.messages import AtOnce, Handler, Limits, nothing_at_once
+from podidentity.nmi.server.messages import AnswerMemo, Handler, Limits, no_memo
 from podidentity.telemetry.repeats import Repeats
 
 FOR_LOOKS = Limits(connections=256, from_one=16)
@@ -29,10 +29,10 @@ class Listener:
     """Serves one handler. Counts its connections, as protocol.Owner."""
 
     def __init__(
-        self, handler: Handler, limits: Limits | None = None, at_once: AtOnce = nothing_at_once
+        self, handler: Handler, limits: Limits | None = None, memo: AnswerMemo = no_memo
     ) -> None:
         self._limits = limits or Limits()
-        self._factory = lambda: Connection(handler, at_once, self._limits, self)
+        self._factory = lambda: Connection(handler, memo, self._limits, self)
         self._server: asyncio.Server | None = None
         self._open: set[Connection] = set()
         self._refused: Repeats[str] = Repeats()
@@ -49,10 +49,10 @@ class Listener:
         port: int,
         limits: Limits | None = None,
         *,
-        at_once: AtOnce = nothing_at_once,
+        memo: AnswerMemo = no_memo,
     ) -> Self:
         """Listen on `host`:`port` (0: any free one); raise ListenError."""
-        listener = cls(handler, limits, at_once)
+        listener = cls(handler, limits, memo)
         try:
             listener._server = await asyncio.get_running_loop().create_server(
                 listener._factory, host, port, backlog=BACKLOG

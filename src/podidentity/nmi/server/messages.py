@@ -15,6 +15,9 @@ from podidentity.nmi.request.outcome import Caller
 # RFC 9110's words, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 
+LONGEST_REMEMBERED = 2048
+"""Bytes of a request whose answer may be remembered: no client of IMDS sends as many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -46,6 +49,9 @@ class Request:
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Headers, byte for byte, in the order of arrival."""
     keep_alive: bool = True
+    raw: bytes = b""
+    """All of the request, if it arrived alone and in one piece, else empty: equal bytes are the
+    same request, and need not be parsed to be answered from a memo."""
 
     @property
     def target(self) -> str:
@@ -79,13 +85,14 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-AtOnce = Callable[[Request], bytes | None]
-"""Returns the rendered answer of a request for which nobody must be waited for, else None."""
+AnswerMemo = Callable[[Caller, bytes], bytes | None]
+"""Returns the rendered answer of a request that arrived as exactly these bytes on this connection,
+if the handler's answer is remembered and still holds; else None."""
 
 
-def nothing_at_once(request: Request) -> None:
-    """Leave every request to the handler."""
-    del request
+def no_memo(caller: Caller, raw: bytes) -> None:
+    """Remember nothing: every request goes to the handler."""
+    del caller, raw
 
 
 def render(response: Response, *, stays: bool) -> bytes:
