@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import NotReady
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.permission import Use
-from podidentity.core.ports import Clock, Origin, Proof, Verdict
+from podidentity.core.ports import Clock, Origin
 from podidentity.core.resources import (
     BINDING_LABEL,
     Assignment,
@@ -23,6 +24,7 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 from podidentity.core.tokens import AccessToken, Grant
+from podidentity.wire.kube import Event, Page
 
 NOW = 1_795_600_000.0
 CLIENT = "11111111-2222-3333-4444-555555555555"
@@ -158,6 +160,34 @@ class FakePermissions:
         return self.allowed.setdefault(use, self.default)
 
 
+class FakeKubeApi:
+    """An API server that is asked for nothing; a test's own answers what it expects."""
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        raise AssertionError(f"nobody expects a list of {path} by {params}")
+
+    async def watch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        opened: Callable[[], None],
+    ) -> AsyncGenerator[Event, None]:
+        del params, resource_version, opened
+        for event in self.watched(path):
+            yield event
+
+    def watched(self, path: str) -> Iterable[Event]:
+        raise AssertionError(f"nobody expects a watch of {path}")
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects an object at {path}: {body}")
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects a change of {path}: {body}")
+
+
 class FakeAttestor:
     """Says what the test tells it to; by default that every connection is the first pod's."""
 
@@ -168,7 +198,7 @@ class FakeAttestor:
         self.root = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
 
-    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
         if self.uid is not None:
             return Proof(verdict=self.verdict, pod_uid=self.uid, detail="in cni-1234")
@@ -176,7 +206,7 @@ class FakeAttestor:
             return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
         return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")
 
-    def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int) -> Proof:
         self.asked.append((address, port, []))
         verdict, uid = self.verdict, self.uid or ""
         return Proof(verdict=verdict, pod_uid=uid, root=self.root, detail="user 0")

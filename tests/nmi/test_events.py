@@ -9,13 +9,13 @@ from podidentity.nmi.reporting.events import APART, PACE, ROOM, PodEvents
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry
 from podidentity.wire.kube import KubeError
-from tests.fakes import FakeClock, pod
+from tests.fakes import FakeClock, FakeKubeApi, pod
 
 AWAY = KubeError("The API server cannot be asked")
 GONE = KubeError("no such event", status=404, reason="NotFound")
 
 
-class Board:
+class Board(FakeKubeApi):
     """An API server that keeps events, or fails as told."""
 
     def __init__(self) -> None:

@@ -84,11 +84,14 @@ async def test_what_did_not_arrive_alone_and_in_one_piece_is_not_remembered() ->
     assert world.remembered(pieces) is None
 
 
-async def test_a_connection_that_is_not_proved_gets_nothing_of_it() -> None:
+async def test_a_new_connection_is_proved_before_anything_is_remembered_for_it() -> None:
     world = World()
-    await world.warm()
+    decided = await world.warm()
     world.caller = Caller(ADDRESS, 2)
     assert world.remembered() is None
+    assert await world.decide(world.request()) == decided
+    assert world.attestor.asked[-1][1] == 2
+    assert world.remembered() == decided
 
 
 async def test_a_neighbour_with_the_same_address_gets_nothing_of_it() -> None:

@@ -14,7 +14,7 @@ from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
 from podidentity.nmi.sync.secret_watch import IDLE, WatchedSecrets
 from podidentity.wire.kube import Event, KubeError, Page
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeKubeApi
 
 ORDERS = ObjectRef("shop", "orders")
 
@@ -25,7 +25,7 @@ def raw(ref: ObjectRef, value: str) -> msgspec.Raw:
     return msgspec.Raw(json.dumps({"metadata": meta, "data": data}).encode())
 
 
-class Cluster:
+class Cluster(FakeKubeApi):
     """An API server that has secrets, and tells whoever watches what becomes of them."""
 
     def __init__(self, **values: str) -> None:

@@ -14,7 +14,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Assignment, Malformed
 from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
-from tests.fakes import ADDRESS, CLIENT, ImpatientClock, binding, identity, pod
+from tests.fakes import ADDRESS, CLIENT, FakeKubeApi, ImpatientClock, binding, identity, pod
 
 PODS = "/api/v1/pods"
 IDENTITIES = "/apis/aadpodidentity.k8s.io/v1/azureidentities"
@@ -41,7 +41,7 @@ BINDING = {
 }
 
 
-class FakeServer:
+class FakeServer(FakeKubeApi):
     """Lists what it holds, and watches what the test says."""
 
     def __init__(self) -> None:

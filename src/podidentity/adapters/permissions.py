@@ -17,14 +17,13 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from podidentity.core.errors import NotReady
 from podidentity.core.permission import Use
 from podidentity.core.ports import Clock
-from podidentity.wire.kube import KubeError
+from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import PATH, RULE, Undecided, parse_review, review
 
 ALLOWED = 60.0
@@ -43,13 +42,6 @@ AT_ONCE = 8
 _log = logging.getLogger("podidentity.permissions")
 
 
-class Server(Protocol):
-    """The part of `Kube` that is needed."""
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Create `body`; return what the server answers; raise KubeError."""
-
-
 @dataclass(slots=True)
 class _Decision:
     allowed: bool
@@ -66,7 +58,7 @@ class RbacPermissions:
 
     def __init__(
         self,
-        server: Server,
+        server: KubeApi,
         clock: Clock,
         *,
         outlives: float = OUTLIVES,

@@ -2,52 +2,42 @@
 
     list ──► watch ──► (ended by the server) ──► watch again from the last version
       ▲                │
-      └── too old (410), or an answer that makes no sense
+      └── an error that the server states, an answer that makes no sense, a version smaller than
+          the last one, or three failures in a row
 
-While the API server is away what is known stays, and keeps serving; nothing is forgotten because
-nobody could be asked. After a new list, what is no longer in it is removed.
+A watch from a version that the server does not have tells nothing of what happened, and a restored
+etcd may lack that version for hours. So, as in client-go's reflector, an error of a watch leads to
+a new list; only a connection that breaks, or a server that asks for patience (429), is followed by
+another watch from the same version. While the API server is away what is known stays, and keeps
+serving. After a new list, what is no longer in it is removed.
+
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
-from podidentity.wire.kube import Event, KubeError, NotKubernetes, Page, parse_meta
+from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_meta
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
 """Seconds: a cluster's agents, all back at once after an outage, come within this time."""
 SHORT_WATCH = 1.0
 """Seconds. A watch that ends sooner without a word is a failure, not the server's time-out."""
+MOST_FAILURES = 3
+"""Failures in a row after which the version is not trusted any more."""
 
 _log = logging.getLogger("podidentity.watch")
-
-
-class Server(Protocol):
-    """The part of `Kube` that a reflector needs."""
-
-    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
-        """Return the whole list; raise KubeError."""
-
-    def watch(
-        self,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        *,
-        resource_version: str,
-        opened: Callable[[], None],
-    ) -> AsyncGenerator[Event, None]:
-        """Call `opened`, and yield events until the server ends the watch; raise KubeError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +63,7 @@ class Reflector:
 
     def __init__(
         self,
-        server: Server,
+        server: KubeApi,
         source: Source,
         *,
         clock: Clock,
@@ -86,6 +76,9 @@ class Reflector:
         self._known: set[ObjectRef] = set()
         self._version = ""
         self._failures = 0
+        """In a row; the next attempt waits the longer."""
+        self._failures_of_version = 0
+        """In a row, of watches from the present version."""
         self._heard = clock.monotonic()
         self.what = source.what
         self.synced = False
@@ -103,8 +96,11 @@ class Reflector:
         while True:
             try:
                 await self._follow()
-            except (KubeError, NotKubernetes) as error:
-                if isinstance(error, NotKubernetes) or error.gone:
+            except NotKubernetes as error:
+                self._version = ""
+                await self._back_off(str(error))
+            except KubeError as error:
+                if not (error.unreachable or error.throttled):
                     self._version = ""
                 await self._back_off(str(error))
 
@@ -112,18 +108,26 @@ class Reflector:
         if not self._version:
             await self._list()
         begun = self._clock.monotonic()
-        heard = await self._watch()
-        if not heard and self._clock.monotonic() - begun < SHORT_WATCH:
+        try:
+            heard = await self._watch()
+        finally:
+            lasted = self._clock.monotonic() - begun >= SHORT_WATCH
+            if lasted:
+                self._succeeded()
+        if not heard and not lasted:
             await self._back_off("the watch ended at once")
 
     async def _list(self) -> None:
         page = await self._server.list_all(self._source.path, self._source.params)
+        # All names are read before anything is changed: a list that breaks off in the middle
+        # must neither add nor forget.
+        items = [(parse_meta(item).ref, item) for item in page.items]
         before, self._known = self._known, set()
-        for item in page.items:
-            self._put(parse_meta(item).ref, item)
+        for ref, item in items:
+            self._put(ref, item)
         for ref in before - self._known:
             self._source.remove(ref)
-        self._version = page.resource_version
+        self._version, self._failures_of_version = page.resource_version, 0
         self._heard = self._clock.monotonic()
         self.synced = True
         self._source.listed()
@@ -141,7 +145,7 @@ class Reflector:
             async for event in events:
                 heard = True
                 self._take(event)
-                self._failures = 0
+                self._succeeded()
         return heard
 
     def _take(self, event: Event) -> None:
@@ -150,9 +154,12 @@ class Reflector:
             self._put(meta.ref, event.object)
         elif event.type == "DELETED":
             self._forget(meta.ref)
-        if meta.resource_version:
-            self._version = meta.resource_version
         self._heard = self._clock.monotonic()
+        if _is_older(meta.resource_version, self._version):
+            raise NotKubernetes(
+                f"version {meta.resource_version} follows {self._version}: the history went back"
+            )
+        self._version = meta.resource_version or self._version
 
     def _put(self, ref: ObjectRef, raw: msgspec.Raw) -> None:
         try:
@@ -176,6 +183,9 @@ class Reflector:
         self.trouble = ""
         self._heard = self._clock.monotonic()
 
+    def _succeeded(self) -> None:
+        self._failures = self._failures_of_version = 0
+
     async def _back_off(self, why: str) -> None:
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
@@ -183,4 +193,16 @@ class Reflector:
         self._source.failed()
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
+        self._failures_of_version += 1
+        if self._failures_of_version >= MOST_FAILURES:
+            self._version = ""
         await self._clock.sleep(delay * (0.5 + self._jitter() / 2))
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Whether `version` comes before `than`; False where the two cannot be compared.
+
+    From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
+    https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
+    """
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)

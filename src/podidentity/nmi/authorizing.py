@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack
 
-from podidentity.adapters.permissions import RbacPermissions, Server
+from podidentity.adapters.permissions import RbacPermissions
 from podidentity.core.permission import Authorization
 from podidentity.core.ports import Clock
 from podidentity.settings import NmiSettings
+from podidentity.wire.kube import KubeApi
 
 _log = logging.getLogger("podidentity.nmi")
 
 
 def permissions_of(
-    settings: NmiSettings, server: Server, clock: Clock, stack: AsyncExitStack
+    settings: NmiSettings, server: KubeApi, clock: Clock, stack: AsyncExitStack
 ) -> RbacPermissions | None:
     """Return what asks `server`, closed by `stack`; None where nobody is to be asked."""
     choice = Authorization(settings.authorization)

@@ -8,9 +8,10 @@ Shapes: https://kubernetes.io/docs/reference/using-api/api-concepts/
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -62,6 +63,11 @@ class KubeError(Exception):
     def conflict(self) -> bool:
         """It exists already, or has changed meanwhile; `reason` tells the two apart."""
         return self.status == HTTPStatus.CONFLICT
+
+    @property
+    def throttled(self) -> bool:
+        """The server has too much to do; nothing is wrong with the request."""
+        return self.status == HTTPStatus.TOO_MANY_REQUESTS
 
     @property
     def gone(self) -> bool:
@@ -123,6 +129,29 @@ class Meta:
 
     ref: ObjectRef
     resource_version: str
+
+
+class KubeApi(Protocol):
+    """The API server, as the agent uses it; `adapters.kube.Kube` is one. All raise KubeError."""
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return the whole list at `path`, `params` being selectors."""
+
+    def watch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        resource_version: str,
+        opened: Callable[[], None],
+    ) -> AsyncGenerator[Event, None]:
+        """Call `opened`, and yield what happens until the server ends the watch."""
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Create `body` in the collection at `path`; return it as stored."""
+
+    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Merge `body` (RFC 7386) into the object at `path`; return it as stored."""
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):

@@ -11,13 +11,13 @@ from podidentity.adapters.entra.assertions import MOST, Assertions
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.ids import ObjectRef
 from podidentity.wire.kube import KubeError
-from tests.fakes import FakeClock, FakeTokenSource, identity, pod
+from tests.fakes import FakeClock, FakeKubeApi, FakeTokenSource, identity, pod
 
 WEB = ObjectRef("shop", "web")
 AUDIENCE = "api://AzureADTokenExchange"
 
 
-class Minting:
+class Minting(FakeKubeApi):
     """An API server that mints tokens of an hour."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -123,7 +123,7 @@ async def test_what_the_api_server_refuses_is_told(
 
 
 async def test_an_answer_without_a_token_is_none() -> None:
-    class Empty:
+    class Empty(FakeKubeApi):
         async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
             del path, body
             return b"{}"

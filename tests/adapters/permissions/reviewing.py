@@ -11,14 +11,14 @@ from podidentity.adapters.permissions import RbacPermissions
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
 from podidentity.wire.kube import KubeError
-from tests.fakes import CLIENT
+from tests.fakes import CLIENT, FakeKubeApi
 
 USE = Use(ObjectRef("shop", "web"), CLIENT)
 YES, NO = {"allowed": True}, {"allowed": False}
 NIGHT = 12 * 3600.0
 
 
-class Server:
+class Server(FakeKubeApi):
     """Answers reviews with a status, or as badly as a test wants."""
 
     def __init__(self) -> None:

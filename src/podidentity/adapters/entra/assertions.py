@@ -7,15 +7,14 @@ pod that it is bound to, and the audience.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import Grant
-from podidentity.wire.kube import KubeError
+from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.service_account_tokens import (
     Minted,
     parse_token_request,
@@ -29,17 +28,10 @@ SHARE = 0.8
 """Of its life that one is used for: Entra must still find it valid when it gets there."""
 
 
-class Server(Protocol):
-    """The part of `Kube` that is needed."""
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Create the object in the collection at `path`; return it; raise KubeError."""
-
-
 class Assertions:
     """Mints assertions and keeps them."""
 
-    def __init__(self, server: Server, imds: TokenIssuer, clock: Clock) -> None:
+    def __init__(self, server: KubeApi, imds: TokenIssuer, clock: Clock) -> None:
         self._server = server
         self._imds = imds
         self._clock = clock

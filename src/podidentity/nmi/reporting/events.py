@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.nmi.request.waiting import within
 from podidentity.telemetry.metrics import Counter, Family
 from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
-from podidentity.wire.kube import EVENTS, KubeError
+from podidentity.wire.kube import EVENTS, KubeApi, KubeError
 
 APART = 60.0
 """Seconds between two writes of the same event."""
@@ -30,16 +28,6 @@ ROOM = 500
 """Events that are remembered."""
 
 _log = logging.getLogger("podidentity.events")
-
-
-class Server(Protocol):
-    """The part of `Kube` that is needed."""
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Create an object; raise KubeError."""
-
-    async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Change an object; raise KubeError."""
 
 
 @dataclass(slots=True)
@@ -61,7 +49,7 @@ class PodEvents:
     """Writes events; `run` it as a task."""
 
     def __init__(
-        self, server: Server, clock: Clock, counters: Family[Counter], *, node: str
+        self, server: KubeApi, clock: Clock, counters: Family[Counter], *, node: str
     ) -> None:
         self._server = server
         self._clock = clock

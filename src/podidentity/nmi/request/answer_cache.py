@@ -22,7 +22,7 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock, Origin
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.reporting.request_log import Given, Record
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.nmi.server.messages import Request, Response, render
 
 ROOM = 4096

@@ -17,13 +17,13 @@ from hashlib import blake2b
 
 import msgspec
 
-from podidentity.adapters.reflector import Reflector, Server, Source
+from podidentity.adapters.reflector import Reflector, Source
 from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.secrets import Secret
 from podidentity.nmi.request.waiting import within
-from podidentity.wire.kube import SECRETS
+from podidentity.wire.kube import SECRETS, KubeApi
 from podidentity.wire.secrets import parse_secret
 
 MOST = 64
@@ -53,7 +53,7 @@ class _Watched:
 class WatchedSecrets:
     """A core.ports.Secrets. `run` it beside whatever uses it."""
 
-    def __init__(self, server: Server, clock: Clock, *, most: int = MOST) -> None:
+    def __init__(self, server: KubeApi, clock: Clock, *, most: int = MOST) -> None:
         self._server = server
         self._clock = clock
         self._most = most

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
-from podidentity.adapters.reflector import Reflector, Server, Source
+from podidentity.adapters.reflector import Reflector, Source
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Malformed
@@ -21,6 +21,7 @@ from podidentity.wire.kube import (
     AZURE_POD_IDENTITY_EXCEPTIONS,
     PODS,
     SERVICE_ACCOUNTS,
+    KubeApi,
     Resource,
 )
 from podidentity.wire.manifests import (
@@ -77,7 +78,7 @@ class Watches:
 
     def __init__(
         self,
-        server: Server,
+        server: KubeApi,
         cluster: WatchedCluster,
         clock: Clock,
         *,
