@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.request.outcome import Caller
-from podidentity.nmi.server.alarm import Alarm
+from podidentity.nmi.server.connection import Timeout
 from podidentity.nmi.server.listener import Listener
-from podidentity.nmi.server.messages import LONGEST_REMEMBERED, Limits, Response, render
+from podidentity.nmi.server.messages import (
+    LONGEST_REMEMBERED,
+    Caller,
+    Limits,
+    Response,
+    render,
+)
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import talking
 
@@ -76,9 +81,7 @@ async def test_the_rest_of_a_request_is_not_taken_for_one(echo: Echo) -> None:
         assert (await talk.ask(AT_ONCE)).body == b"at once"
 
 
-async def test_what_the_handler_may_have_remembered_came_alone_in_one_piece_and_is_short(
-    echo: Echo,
-) -> None:
+async def test_what_may_be_remembered_came_alone_in_one_piece_and_is_short(echo: Echo) -> None:
     long = GET.replace(b"Host", b"X: " + b"a" * LONGEST_REMEMBERED + b"\r\nHost")
     async with serving(echo) as listener, talking(listener) as talk:
         for said in (GET, GET + GET, long):
@@ -86,6 +89,16 @@ async def test_what_the_handler_may_have_remembered_came_alone_in_one_piece_and_
             for _ in range(said.count(b"GET")):
                 await talk.hear()
     assert [each.raw for each in echo.asked] == [GET, b"", b"", b""]
+
+
+async def test_a_listener_that_is_draining_answers_nothing_from_memory(echo: Echo) -> None:
+    async with serving(echo) as listener, talking(listener) as talk:
+        await talk.ask(AT_ONCE)
+        draining = asyncio.create_task(listener.drain())
+        await asyncio.sleep(0)
+        reply = await talk.ask(AT_ONCE)
+        assert (reply.body, reply.header("Connection")) == (b"GET /at-once", ["close"])
+        await draining
 
 
 async def test_a_defect_leaves_the_request_to_the_handler(
@@ -121,12 +134,12 @@ async def test_an_alarm_that_moves_rings_once_at_its_last_time() -> None:
         times.append(loop.time())
         rung.set()
 
-    alarm = Alarm(loop, ring)
-    alarm.set(0.01)
-    alarm.set(60)
-    alarm.set(0.02)
+    timeout = Timeout(loop, ring)
+    timeout.set(0.01)
+    timeout.set(60)
+    timeout.set(0.02)
     due = loop.time() + 0.02
-    alarm.set(0.02)
+    timeout.set(0.02)
     await rung.wait()
     assert len(times) == 1
     assert times[0] >= due
@@ -134,8 +147,8 @@ async def test_an_alarm_that_moves_rings_once_at_its_last_time() -> None:
 
 async def test_an_alarm_that_was_stopped_does_not_ring() -> None:
     loop, later = asyncio.get_running_loop(), asyncio.Event()
-    alarm = Alarm(loop, lambda: pytest.fail("it rang"))
-    alarm.set(0.01)
-    alarm.stop()
-    Alarm(loop, later.set).set(0.02)
+    timeout = Timeout(loop, lambda: pytest.fail("it rang"))
+    timeout.set(0.01)
+    timeout.cancel()
+    Timeout(loop, later.set).set(0.02)
     await later.wait()
