@@ -13,6 +13,7 @@ import pytest
 
 from podidentity_sandbox.node.client import execute
 from tests.acceptance.stage import Stage, stage
+from tests.kernel.topology import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
@@ -63,8 +64,7 @@ async def test_an_old_socket_of_a_pod_proves_nobody_who_speaks_from_its_port() -
         on_node(place, "sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
         os.kill(place.nmi(), signal.SIGKILL)
         await place.nmi_ready()
-        while port in on_node(place, "ss", "-Htan", "dport", "=", f":{port}"):
-            await asyncio.sleep(0.1)
+        await until(lambda: port not in on_node(place, "ss", "-Htan", "dport", "=", f":{port}"))
         assert await state_of(place, port) == "CLOSE-WAIT"
 
         forger = FORGER.format(address=address, port=port)
