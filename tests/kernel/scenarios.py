@@ -16,7 +16,7 @@ from typing import Any
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel import drifting, local, podnets, proving, spoofing
+from tests.kernel import drifting, local, podnets, proving, spoofing, stale
 from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
@@ -126,6 +126,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changes": proving.changes,
     "absent": proving.absent,
     "local": local.local,
+    "stale": stale.stale,
     "vanishing": podnets.vanishing,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,

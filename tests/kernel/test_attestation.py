@@ -97,9 +97,31 @@ def test_each_state_of_a_connection_has_its_verdict(*, rootless: bool) -> None:
         "only a listener": "gone",
         "its second address": "proven",
         "which another has taken since": "forged",
+        "more sent than we have read": "proven",
+        "answered without a proof before": "proven",
+        "it reads nothing": "proven",
+        "half-closed after its requests": "proven",
+        "its data lost": "proven",
+        "its data lost and sent again": "proven",
+        "long in our backlog": "proven",
+        "a request after a long silence": "proven",
         "an address of no pod": "gone",
         "IPv6": "gone",
         "no address": "gone",
+    }
+
+
+def test_an_old_socket_of_the_victim_proves_nobody_who_speaks_from_its_port(
+    *, rootless: bool
+) -> None:
+    seen = run("stale", rootless=rootless)
+    assert {what: before for what, (before, _) in seen.items()} == dict.fromkeys(seen, "proven")
+    old = "forged: the socket in p2 is of another connection: "
+    assert {what: after.removeprefix(old) for what, (_, after) in seen.items()} == {
+        "closed by us": "it has received the end of a connection, and we have sent none",
+        "our end was diverted": "it has received 40 bytes, and we have sent 0",
+        "diverted before any answer": "it sent its last data before the last that has arrived",
+        "diverted before any request": "it has sent 0 bytes, and 76 have arrived",
     }
 
 

@@ -81,11 +81,15 @@ class NotYetKnown(TokenRefused):
 
 
 class TokenThrottled(TokenUnavailable):
-    """Entra or IMDS asked to slow down; `retry_after` is in seconds."""
+    """Entra, IMDS or this agent asks to slow down; `retry_after` is in seconds.
 
-    def __init__(self, message: str, *, retry_after: int) -> None:
+    `of_caller`: this agent says so to one pod or its namespace; it means no other pod.
+    """
+
+    def __init__(self, message: str, *, retry_after: int, of_caller: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.of_caller = of_caller
 
 
 class TokenSourceDown(TokenUnavailable):

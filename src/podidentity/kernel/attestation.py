@@ -17,18 +17,22 @@ import errno
 import logging
 import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
-from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
 _log = logging.getLogger(__name__)
 
 IMDS = Endpoint("169.254.169.254", 80)
 _NODE = "the node's network"
+_STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
+"""States of our end while we have not closed it."""
 
 
 class ConnectionInspector:
@@ -82,14 +86,9 @@ class ConnectionInspector:
             # IMDS has an IPv4 address only.
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
-        try:
-            if not self._is_accepted(client):
-                return ConnectionFacts(accepted=False)
-        except OSError as error:
-            return ConnectionFacts(accepted=False, failure=str(error.strerror))
         self._networks.refresh()
-        sightings = tuple(self._sighting(each, client) for each in self._networks.holders(address))
-        return ConnectionFacts(accepted=True, sightings=sightings, failure=self._failure())
+        holders = self._networks.holders(address)
+        return self._facts(client, lambda ours: [self._at(each, client, ours) for each in holders])
 
     def local_facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself.
@@ -97,13 +96,7 @@ class ConnectionInspector:
         The node's own namespace is this process's: nobody else's socket can be found there.
         """
         client = Endpoint(address, port)
-        try:
-            if not self._is_accepted(client):
-                return ConnectionFacts(accepted=False)
-            found = self._node.find(client, self._listener)
-        except OSError as error:
-            return ConnectionFacts(accepted=False, failure=str(error.strerror))
-        return ConnectionFacts(accepted=True, sightings=(self._seen(_NODE, found),))
+        return self._facts(client, lambda ours: [self._at(None, client, ours)])
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven; () where all is well."""
@@ -121,38 +114,57 @@ class ConnectionInspector:
         if self._cgroups is not None:
             self._cgroups.close()
 
+    def _facts(
+        self, client: Endpoint, look: Callable[[TcpSocket], list[Sighting]]
+    ) -> ConnectionFacts:
+        """Look at our end first, then at the client's: so the client has always sent as much.
+
+        A second time if they do not fit, because we may have sent or closed something meanwhile.
+        """
+        sightings: list[Sighting] = []
+        for _ in range(2):
+            try:
+                ours = self._node.find(self._listener, client)
+            except OSError as error:
+                return ConnectionFacts(accepted=False, failure=str(error.strerror))
+            if ours is None or ours.state not in _STILL_OURS:
+                return ConnectionFacts(accepted=False)
+            sightings = look(ours)
+            if not any(each.doubt for each in sightings):
+                break
+        return ConnectionFacts(accepted=True, sightings=tuple(sightings), failure=self._failure())
+
     def _failure(self) -> str:
         if self._networks.failure or len(self._networks):
             return self._networks.failure
         return "no pod's network namespace is to be seen"
 
-    def _is_accepted(self, client: Endpoint) -> bool:
-        ours = self._node.find(self._listener, client)
-        return ours is not None and ours.is_of_connection
-
-    def _sighting(self, network: PodNetwork, client: Endpoint) -> Sighting:
+    def _at(self, network: PodNetwork | None, client: Endpoint, ours: TcpSocket) -> Sighting:
+        """Return what there is of the connection in a pod's network; None: in the node's."""
+        name = network.name if network else _NODE
         try:
-            found = network.find(client, self._imds)
+            if network is None:
+                found = self._node.find(client, self._listener)
+            else:
+                found = network.find(client, self._imds)
+            if found is None or not found.is_of_connection:
+                return Sighting(network=name)
+            if not found.is_open:
+                return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+            return self._open(name, found, difference(found, ours))
         except OSError as error:
-            return Sighting(network=network.name, failure=str(error.strerror))
-        return self._seen(network.name, found)
+            return Sighting(network=name, failure=str(error.strerror))
 
-    def _seen(self, network: str, found: TcpSocket | None) -> Sighting:
-        if found is None or not found.is_of_connection:
-            return Sighting(network=network)
-        if not found.is_open:
-            return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
-        pod, failure = None, ""
-        if self._cgroups is not None:
-            try:
-                pod = self._cgroups.pod(found.cgroup)
-            except OSError as error:
-                if error.errno == errno.ESTALE:
-                    # Its cgroup is removed: the pod has ended, there is nobody to answer.
-                    return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
-                failure = str(error.strerror)
+    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+        try:
+            pod = self._cgroups.pod(found.cgroup) if self._cgroups is not None else None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # Its cgroup is removed: the pod has ended, there is nobody to answer.
+            return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
         state = SocketState.OPEN
-        return Sighting(network=network, state=state, pod=pod, user=found.user, failure=failure)
+        return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
 
 
 def _cgroups_of_pods(cgroup_root: Path) -> PodCgroups | None:

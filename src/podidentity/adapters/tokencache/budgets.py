@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import ceil
 
 from podidentity.core.errors import TokenThrottled
-from podidentity.core.pacing import Bucket
+from podidentity.core.rate_limits import TokenBucket
 
 RATE = 2.0
 BURST = 10.0
@@ -22,7 +22,7 @@ class Budgets:
     def __init__(self, *, rate: float = RATE, burst: float = BURST) -> None:
         self._rate = rate
         self._burst = burst
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._many = _MANY
 
     def __len__(self) -> int:
@@ -33,12 +33,13 @@ class Budgets:
         bucket = self._buckets.get(uid)
         if bucket is None:
             self._forget(now)
-            bucket = self._buckets[uid] = Bucket(self._rate, self._burst, now)
+            bucket = self._buckets[uid] = TokenBucket(self._rate, self._burst, now)
         wait = bucket.take(now)
         if wait > 0:
             raise TokenThrottled(
                 "The pod asks for new tokens too often; those that it has had are answered.",
                 retry_after=ceil(wait),
+                of_caller=True,
             )
 
     def _forget(self, now: float) -> None:
