@@ -70,6 +70,11 @@ class ConnectionInspector:
         return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
 
     @property
+    def networks(self) -> PodNetworks:
+        """The pods' namespaces, for who else needs them."""
+        return self._networks
+
+    @property
     def by_cgroup(self) -> bool:
         """Whether sightings name the pod of the cgroup."""
         return self._cgroups is not None

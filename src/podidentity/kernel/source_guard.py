@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from socket import socket
@@ -68,8 +69,8 @@ class SourceGuard:
     """Installs, watches and repairs the source rules of the namespace that this process is in.
 
     Raises NftablesError where libnftables is missing, and OSError where the node's links cannot be
-    read. Its methods belong to one thread; what may wait for the kernel's lock of rules goes to
-    another in `run`.
+    read. Its methods belong to one thread; `run` leaves to another what may wait for the kernel's
+    lock of rules.
     """
 
     def __init__(self, networks: PodNetworks, redirect: Redirect, clock: Clock) -> None:
@@ -81,7 +82,8 @@ class SourceGuard:
         self._routes = _InstalledTable(reverse_path_table(redirect))
         self._bindings: dict[int, Binding] = {}
         """By port, in the order in which they were first seen."""
-        self._looks = 0
+        self._looks, self._applied = 0, 0
+        self._turn = threading.Lock()
         self._said: dict[int, str] = {}
         """What was last logged of a port."""
         self._filtered: set[int] = set()
@@ -106,13 +108,19 @@ class SourceGuard:
         """
         return self._problems
 
-    def refresh(self) -> bool:
-        """Bring the rules up to date; return whether another had changed them.
+    @property
+    def bound(self) -> int:
+        """How many ports are bound to a MAC address and to addresses."""
+        return len(self._bindings)
 
-        Blocks for as long as others hold the kernel's lock of rules. Failures are in `problems`.
+    def refresh(self) -> None:
+        """Bring the rules up to date; failures are in `problems`.
+
+        Blocks for as long as others hold the kernel's lock of rules.
         """
         look = self._look()
-        return look is not None and self._apply(look)
+        if look is not None:
+            self._apply(look)
 
     async def run(self) -> None:
         """Bind new ports, and repair whatever others change, until cancelled; the rules stay."""
@@ -225,7 +233,8 @@ class SourceGuard:
             closed=self._closed,
         )
         self._tell_of_disputes(elements)
-        return _Look(elements, _names(self._links), problems, bridged=bool(pods))
+        names = _names(self._links)
+        return _Look(self._looks, elements, names, problems, bridged=bool(pods))
 
     def _unlearn(self, ports: list[Link]) -> Iterator[str]:
         """End what bridges of pods learn without the filter; yield why that fails."""
@@ -281,30 +290,33 @@ class SourceGuard:
                 namespace=namespace,
             )
 
-    def _apply(self, look: _Look) -> bool:
-        """Write the rules as they are to be; return whether another had changed them."""
-        problems = list(look.problems)
-        repaired = []
-        for table, elements, why in (
-            (self._routes, Elements(), _ROUTES_UNGUARDED),
-            (self._bridge, look.elements, _BRIDGE_UNGUARDED),
-        ):
-            try:
-                difference = table.write(elements, look.names)
-                if difference:
-                    repaired.append(difference)
-            except NftablesError as error:
-                if table is self._routes or look.bridged:
-                    problems.append(why.format(why=error))
-        new = [each for each in problems if each not in self._problems]
-        for each in new:
-            _log.error("%s", each)
+    def _apply(self, look: _Look) -> None:
+        """Write the rules as they are to be, unless a later look has been written already."""
+        with self._turn:
+            if look.number <= self._applied:
+                return
+            self._applied = look.number
+            problems, repaired = list(look.problems), []
+            for table, elements, unguarded in (
+                (self._routes, Elements(), _ROUTES_UNGUARDED),
+                (self._bridge, look.elements, _BRIDGE_UNGUARDED),
+            ):
+                try:
+                    repaired += table.write(elements, look.names)
+                except NftablesError as error:
+                    if table is self._routes or look.bridged:
+                        problems.append(unguarded.format(why=error))
+            self._report(problems, repaired)
+
+    def _report(self, problems: list[str], repaired: list[str]) -> None:
+        for each in problems:
+            if each not in self._problems:
+                _log.error("%s", each)
         self._problems = tuple(problems)
         if repaired:
             self.repairs += 1
             cause, self._cause = self._cause or "an unknown hand", ""
             _log.warning("source rules repaired: %s; by %s", " and ".join(repaired), cause)
-        return bool(repaired)
 
     def _tell_of_disputes(self, granted: Elements) -> None:
         for index, addresses in disputed(self._bindings.values(), granted).items():
@@ -340,6 +352,7 @@ class SourceGuard:
 class _Look:
     """How the node was at one moment."""
 
+    number: int
     elements: Elements
     names: Mapping[str, int]
     """The node's links, name to index."""
@@ -361,23 +374,21 @@ class _InstalledTable:
         """Return which addresses its ports are bound to; none where it is not there."""
         return bound_ports(self._listed(), links)
 
-    def write(self, elements: Elements, links: Mapping[str, int]) -> str:
-        """Make it hold `elements` and read it back; return what another had changed."""
-        found = ""
-        if self._written is not None:
-            found = self._table.difference(self._written, self._listed(), links)
-            if not found and self._written == elements:
-                return ""
+    def write(self, elements: Elements, links: Mapping[str, int]) -> list[str]:
+        """Make it hold `elements`, and read it back; return what another had changed."""
         before, self._written = self._written, None
-        if before is None or found:
-            self._nft.run(self._table.replacement(elements))
-        else:
-            self._nft.run(self._table.change(before, elements))
-        left = self._table.difference(elements, self._listed(), links)
-        if left:
-            raise NftablesError(f"the kernel does not hold the rules that were set: {left}")
+        found = self._table.difference(before, self._listed(), links) if before is not None else ""
+        if before != elements or found:
+            self._nft.run(
+                self._table.change(before, elements)
+                if before is not None and not found
+                else self._table.replacement(elements)
+            )
+            left = self._table.difference(elements, self._listed(), links)
+            if left:
+                raise NftablesError(f"the kernel does not hold the rules that were set: {left}")
         self._written = elements
-        return found
+        return [f"table {self._table.family} {TABLE}: {found}"] if found else []
 
     def remove(self) -> None:
         """Take it away, also where there is none."""
@@ -389,13 +400,11 @@ class _InstalledTable:
         self._nft.close()
 
     def _listed(self) -> Mapping[str, Any]:
-        """Return the listing; {} where there is no such table."""
+        """Return the listing; {} where there is no such table, or it cannot be read."""
         try:
             return self._nft.run(self._table.listing())
-        except NftablesError as error:
-            if "No such file or directory" in str(error):
-                return {}
-            raise
+        except NftablesError:
+            return {}
 
 
 def _names(links: Links) -> dict[str, int]:
