@@ -10,6 +10,10 @@ from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 
+SERVE_UID = 64_912
+"""User and group of `serve`: of no image and no package (Debian and Fedora give out less than
+60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
@@ -93,6 +97,13 @@ class NmiSettings:
     on_exit: Literal["keep", "remove"] = "keep"
     """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
     every identity of the node."""
+
+    runtime_dir: str = "/run/podidentity"
+    """Where `net` and `serve` meet, and their probes ask."""
+    handover_dir: str = ""
+    """Folder of the node in which an agent takes over from the one before it; "": none."""
+    memory_limit: int = 0
+    """Bytes that the container of `serve` may hold; the worker is replaced before. 0: none."""
 
     cloud: Cloud = PUBLIC
     """Where identities of type 1, 2 and 3 belong that name no authority."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow, TokenBucket
+from podidentity.core.rate_limits import FairQueue, Flow, RateLimiter, SlidingWindow, TokenBucket
 
 GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
 
@@ -72,6 +72,22 @@ def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
     assert not bucket.full(0.0)
     assert bucket.full(1000.0)
     assert sum(bucket.take(1000.0) == 0 for _ in range(100)) == 10
+
+
+def test_pods_that_come_and_go_leave_no_bucket_behind() -> None:
+    limiter = RateLimiter(2.0, 10.0)
+    for number in range(5000):
+        limiter.take(f"p{number}", float(number))
+    assert len(limiter) <= 256
+
+
+def test_many_pods_with_a_budget_spent_are_remembered_all_the_same() -> None:
+    limiter = RateLimiter(2.0, 10.0)
+    for _ in range(10):
+        for number in range(1000):
+            limiter.take(f"p{number}", 0.0)
+    for number in range(1000):
+        assert limiter.take(f"p{number}", 0.0) == 0.5
 
 
 FLOWS = st.builds(Flow, st.sampled_from("abc"), st.sampled_from("xyz"))

@@ -13,10 +13,9 @@ from podidentity.core.resources import BINDING_LABEL, Phase
 from podidentity.nmi.request.answer_cache import Express
 from podidentity.nmi.request.decision import Policy, TokenService
 from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.outcome import Caller
 from podidentity.nmi.request.patience import Patience
 from podidentity.nmi.request.routes import RoutePolicy, Routes
-from podidentity.nmi.server.messages import Request, render
+from podidentity.nmi.server.messages import Caller, Request, render
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     ADDRESS,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.server.alarm import Alarm
+from podidentity.nmi.server.connection import PIECES, Timeout
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Limits, Request, Response, render
 from tests.nmi.echoing import GET, Echo
@@ -52,15 +52,25 @@ async def test_answers_keep_the_order_of_requests_whoever_answers_them(echo: Ech
     async with serving(echo) as listener, talking(listener) as talk:
         await talk.say(AT_ONCE + GET + AT_ONCE + GET)
         bodies = [(await talk.hear()).body for _ in range(4)]
-    # Behind one that waits all wait: the third is the handler's, too.
-    assert bodies == [b"at once", b"GET /a", b"GET /at-once", b"GET /a"]
+    assert bodies == [b"at once", b"GET /a", b"at once", b"GET /a"]
 
 
-async def test_what_comes_in_one_piece_is_not_answered_at_once_without_end(echo: Echo) -> None:
-    async with serving(echo, ahead=4) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE * 6)
-        bodies = [(await talk.hear()).body for _ in range(6)]
-    assert bodies == [b"at once"] * 4 + [b"GET /at-once"] * 2
+async def test_what_comes_in_one_packet_is_answered_in_turns_that_others_have_too() -> None:
+    answered, before_others = 0, []
+
+    def count(request: Request) -> bytes | None:
+        nonlocal answered
+        if not answered:
+            asyncio.get_running_loop().call_soon(lambda: before_others.append(answered))
+        answered += 1
+        return at_once(request)
+
+    listener = await Listener.start(Echo(), "127.0.0.1", 0, at_once=count)
+    async with talking(listener) as talk:
+        await talk.say(AT_ONCE * 100)
+        assert [(await talk.hear()).body for _ in range(100)] == [b"at once"] * 100
+    assert before_others[0] <= PIECES
+    await listener.close(0.0)
 
 
 async def test_the_connection_is_closed_where_it_shall_not_be_kept(echo: Echo) -> None:
@@ -103,12 +113,12 @@ async def test_an_alarm_that_moves_rings_once_at_its_last_time() -> None:
         times.append(loop.time())
         rung.set()
 
-    alarm = Alarm(loop, ring)
-    alarm.set(0.01)
-    alarm.set(60)
-    alarm.set(0.02)
+    timeout = Timeout(loop, ring)
+    timeout.set(0.01)
+    timeout.set(60)
+    timeout.set(0.02)
     due = loop.time() + 0.02
-    alarm.set(0.02)
+    timeout.set(0.02)
     await rung.wait()
     assert len(times) == 1
     assert times[0] >= due
@@ -116,8 +126,8 @@ async def test_an_alarm_that_moves_rings_once_at_its_last_time() -> None:
 
 async def test_an_alarm_that_was_stopped_does_not_ring() -> None:
     loop, later = asyncio.get_running_loop(), asyncio.Event()
-    alarm = Alarm(loop, lambda: pytest.fail("it rang"))
-    alarm.set(0.01)
-    alarm.stop()
-    Alarm(loop, later.set).set(0.02)
+    timeout = Timeout(loop, lambda: pytest.fail("it rang"))
+    timeout.set(0.01)
+    timeout.cancel()
+    Timeout(loop, later.set).set(0.02)
     await later.wait()

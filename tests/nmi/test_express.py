@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from podidentity.core.attestation import Verdict
 from podidentity.core.permission import Authorization
 from podidentity.nmi.request.answer_cache import is_plain
-from podidentity.nmi.request.outcome import Caller
+from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity
 from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
 

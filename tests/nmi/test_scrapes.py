@@ -32,8 +32,8 @@ from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.reporting.request_log import Record
 from podidentity.nmi.reporting.scrapes import MEMORY, Scrapes
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
-from podidentity.nmi.server.messages import Request
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.writing import Stream, Writer
 from podidentity.wire.metadata import Route

@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.objects import Object, apply, called, create_once, is_unchanged, remove
 from podidentity.cli.output import documents, output_option
@@ -46,7 +46,7 @@ from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 @cluster_options
 def enable(
     *,
-    target: Target,
+    target: ClusterTarget,
     image: str,
     nmi_arg: tuple[str, ...],
     grants: bool,
@@ -127,7 +127,7 @@ async def _ready(kube: Kube, seconds: float) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--timeout", type=Duration(), default="60s", show_default=True, help="Wait so long.")
 @cluster_options
-def disable(*, target: Target, keep_crds: bool, yes: bool, timeout: float) -> None:
+def disable(*, target: ClusterTarget, keep_crds: bool, yes: bool, timeout: float) -> None:
     """Take NMI out of a cluster.
 
     The nodes keep their rules, so that pods get no token from anybody: nothing opens by itself.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from podidentity.cli.parameters import TenantName
+from podidentity.cli.parameters import TenantType
 from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import InvalidId
@@ -59,7 +59,7 @@ _OPTIONS = (
     click.option(
         "--tenant-id",
         "tenant",
-        type=TenantName(),
+        type=TenantType(),
         default=None,
         help="Tenant of service accounts that are annotated with a client id and no tenant.",
     ),

@@ -31,7 +31,7 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _UNITS[found[2]]
 
 
-class Resource(click.ParamType[ResourceId]):
+class ResourceIdType(click.ParamType[ResourceId]):
     """The ARM id of a user-assigned managed identity."""
 
     name = "id"
@@ -46,7 +46,7 @@ class Resource(click.ParamType[ResourceId]):
             self.fail(str(error), param, ctx)
 
 
-class Client(click.ParamType[ClientId]):
+class ClientIdType(click.ParamType[ClientId]):
     """A client id."""
 
     name = "guid"
@@ -61,7 +61,7 @@ class Client(click.ParamType[ClientId]):
             self.fail(str(error), param, ctx)
 
 
-class TenantName(click.ParamType[Tenant]):
+class TenantType(click.ParamType[Tenant]):
     """The id or a domain name of a tenant."""
 
     name = "guid|domain"

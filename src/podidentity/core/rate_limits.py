@@ -12,6 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
 
+_SWEEP_AT = 256
+"""Buckets from which on a limiter looks for full ones."""
+
 
 class SlidingWindow:
     """At most `most` events in any `seconds`, wherever these begin: how a metered service counts.
@@ -72,6 +75,34 @@ class TokenBucket:
     def _refill(self, now: float) -> None:
         self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         self._at = now
+
+
+class RateLimiter:
+    """A token bucket for each key, such as a pod's uid."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+        self._sweep_at = _SWEEP_AT
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now: float) -> float:
+        """Take one and return 0; or return the seconds until there is one, taking none."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._sweep(now)
+            bucket = self._buckets[key] = TokenBucket(self._rate, self._burst, now)
+        return bucket.take(now)
+
+    def _sweep(self, now: float) -> None:
+        """Drop the buckets that are full, each time there are twice as many as were left."""
+        if len(self._buckets) >= self._sweep_at:
+            left = {key: each for key, each in self._buckets.items() if not each.full(now)}
+            self._buckets = left
+            self._sweep_at = max(_SWEEP_AT, 2 * len(left))
 
 
 class Flow(NamedTuple):

@@ -4,7 +4,7 @@ An answer is kept with all that it depends on, and given again, byte for byte, o
 that has changed:
 
 * the cluster as watched and the permissions: one change of either, and everything is forgotten;
-* the token: fresh, and neither dropped nor replaced (`Kept`);
+* the token: fresh, and neither dropped nor replaced (`CachedToken`);
 * the connection: proved to be the same pod's, from the same address;
 * the request: the same target, byte for byte, GET, with IMDS's header and without a proxy's;
 * the second on the clock, because the answer says in how many of them the token expires.
@@ -16,11 +16,11 @@ anew where all are decided (`service`), and that is also what keeps token and pe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from podidentity.core.errors import NotReady
-from podidentity.core.ports import Clock, Origin
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.ports import CachedToken, Clock, Origin
+from podidentity.core.tokens import Grant
 from podidentity.nmi.reporting.request_log import Given, Record
 from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.nmi.server.messages import Request, Response, render
@@ -31,26 +31,10 @@ LONGEST = 1024
 """Bytes of a target whose answer is kept: no client's is as long."""
 
 
-class Kept(Protocol):
-    """A token of the cache; it says itself how long it may be given."""
-
-    @property
-    def token(self) -> AccessToken:
-        """The token."""
-
-    @property
-    def fresh_until(self) -> float:
-        """Monotonic seconds; in the past once it was dropped or replaced."""
-
-    @property
-    def fresh_until_time(self) -> float:
-        """The same in seconds since 1970."""
-
-
 _METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
 _CONCERNED = frozenset({len(_METADATA), len(_FORWARDED)})
 
-Cached = Callable[[Grant, str], Kept | None]
+Cached = Callable[[Grant, str], CachedToken | None]
 """Looks a token for a grant and an audience up, without waiting."""
 Mark = tuple[int, int]
 """The state of cluster and permissions."""
@@ -63,7 +47,7 @@ class _Answer(NamedTuple):
     """Of the pod."""
     second: int
     """Since 1970."""
-    kept: Kept
+    kept: CachedToken
     response: Response
     rendered: bytes
     given: Given

@@ -3,10 +3,10 @@
 Everything is in seconds of age, counted from when the token came: a clock that is set afterwards
 changes nothing about what is left of it.
 
-    0 ────────── renew ─────────── stale ─────────── last
-      as it is     │  as it is,     │  fetched first;  │  gone
-                   │  and fetched   │  as it is where  │
-                   │  behind it     │  nobody issues   │
+    0 ────────── renew ─────────── stale ──────────────── last, before it expires
+      as it is     │  as it is, and │  a new one is fetched  │  never
+                   │  a new one is  │  first; as it is where │
+                   │  fetched       │  none can be fetched   │
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ LONG = 7200.0
 """From this life on a token is renewed at half of it, as the same client does."""
 JITTER = 0.1
 """Part of its age by which a renewal may come early: tokens fetched at once part ways."""
-PAUSE = 30.0
-"""Between two attempts to renew ahead; that client's own."""
-LAST = 30.0
-"""A token with less life could expire on the pod's way to whom it shows it."""
-LEASE = 600.0
-"""What is promised of the life beyond the expiry: in an outage only, and outages end."""
+RENEWAL_INTERVAL = 30.0
+"""Seconds between two attempts to renew ahead; that client's own."""
+LEAST_LIFE = 30.0
+"""Seconds. A token with less life could expire on the way from the pod to the service."""
 
 _SLOWEST_RETRY = 3600.0
 """No Retry-After is believed beyond it: MSAL's limit.
@@ -50,25 +48,22 @@ class Schedule:
     last: float
 
 
-def schedule(life: float, *, extended: float = 0.0, jitter: float = 0.0) -> Schedule:
-    """Return what becomes of a token with `life` seconds left.
-
-    `extended`: seconds that it may be used beyond, in an outage. `jitter` from 0 to 1.
-    """
+def schedule(life: float, *, jitter: float = 0.0) -> Schedule:
+    """Return what becomes of a token with `life` seconds left; `jitter` is from 0 to 1."""
     # One that was never good for ten minutes is kept for half of what it has.
     stale = life - min(MARGIN, life / 2)
     renew = life / 2 if life >= LONG else stale - min(MARGIN, stale / 4)
     return Schedule(
         renew=renew * (1 - JITTER * jitter),
         stale=stale,
-        last=max(stale, life + extended - LAST),
+        last=max(stale, life - LEAST_LIFE),
     )
 
 
-def remembered(error: TokenUnavailable, before: int) -> float:
-    """Return how long `error` is repeated without asking again, in seconds.
+def negative_ttl(error: TokenUnavailable, before: int) -> float:
+    """Return for how many seconds `error` is repeated without asking the issuer again.
 
-    `before`: how often in a row it was so already.
+    `before`: how often in a row it was met already.
     """
     if isinstance(error, TokenThrottled):
         return min(float(error.retry_after), _SLOWEST_RETRY)

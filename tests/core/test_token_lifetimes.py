@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.caching import Schedule, remembered, schedule
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -14,38 +13,37 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
+from podidentity.core.token_lifetimes import Schedule, negative_ttl, schedule
 
 DAY = 86_400
 
 
 @pytest.mark.parametrize(
-    ("life", "extended", "expected"),
+    ("life", "expected"),
     [
-        (DAY, 0, Schedule(renew=DAY / 2, stale=DAY - 300, last=DAY - 30)),
-        (7200, 0, Schedule(renew=3600, stale=6900, last=7170)),
-        (3600, 0, Schedule(renew=3000, stale=3300, last=3570)),
-        (3600, DAY, Schedule(renew=3000, stale=3300, last=DAY + 3570)),
-        (600, 0, Schedule(renew=225, stale=300, last=570)),
-        (60, 0, Schedule(renew=22.5, stale=30, last=30)),
-        (1, 0, Schedule(renew=0.375, stale=0.5, last=0.5)),
+        (DAY, Schedule(renew=DAY / 2, stale=DAY - 300, last=DAY - 30)),
+        (7200, Schedule(renew=3600, stale=6900, last=7170)),
+        (3600, Schedule(renew=3000, stale=3300, last=3570)),
+        (600, Schedule(renew=225, stale=300, last=570)),
+        (60, Schedule(renew=22.5, stale=30, last=30)),
+        (1, Schedule(renew=0.375, stale=0.5, last=0.5)),
     ],
 )
 def test_a_token_is_renewed_ahead_then_fetched_first_then_gone(
-    life: float, extended: float, expected: Schedule
+    life: float, expected: Schedule
 ) -> None:
-    assert schedule(life, extended=extended) == expected
+    assert schedule(life) == expected
 
 
 @given(
     life=st.integers(1, 10 * DAY),
-    extended=st.integers(0, 10 * DAY),
     jitter=st.floats(0, 1),
 )
 def test_ages_come_in_their_order_and_none_beyond_what_the_token_has(
-    life: int, extended: int, jitter: float
+    life: int, jitter: float
 ) -> None:
-    found = schedule(life, extended=extended, jitter=jitter)
-    assert 0 < found.renew <= found.stale <= found.last < life + extended
+    found = schedule(life, jitter=jitter)
+    assert 0 < found.renew <= found.stale <= found.last < life
     assert found.stale <= life - min(300, life / 2)
 
 
@@ -77,8 +75,8 @@ def refused(status: int) -> TokenRefused:
 def test_a_failure_is_believed_for_as_long_as_its_kind_deserves(
     error: TokenUnavailable, seconds: list[float]
 ) -> None:
-    assert [remembered(error, before) for before in range(len(seconds))] == seconds
+    assert [negative_ttl(error, before) for before in range(len(seconds))] == seconds
 
 
 def test_a_failure_that_lasts_for_weeks_has_a_number_still() -> None:
-    assert remembered(TokenSourceDown("away"), 10**6) == 10
+    assert negative_ttl(TokenSourceDown("away"), 10**6) == 10
