@@ -10,9 +10,11 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
@@ -21,6 +23,7 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import listen
 from podidentity.net.server import NetServer
 from podidentity.settings import SERVE_UID, NmiSettings
@@ -54,6 +57,11 @@ async def run(settings: NmiSettings) -> None:
             imds=Endpoint(settings.metadata_address, settings.metadata_port),
         )
         stack.callback(inspector.close)
+        sources = SourceGuard(inspector.networks, redirect, clock)
+        stack.callback(sources.close)
+        if settings.on_exit == "remove":
+            stack.callback(sources.remove)
+        sources.refresh()
         server = NetServer(
             inspector,
             version=__version__,
@@ -67,8 +75,8 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
-        report = Reporter(interception, inspector, server, clock)
-        await _until_told_to_stop(interception, inspector, report)
+        report = Reporter(interception, inspector, sources, server, clock)
+        await _until_told_to_stop(interception.guard, inspector.follow, sources.run, report.run)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
 
@@ -89,6 +97,7 @@ class Reporter:
 
     interception: Interception
     inspector: ConnectionInspector
+    sources: SourceGuard
     server: NetServer
     clock: Clock
 
@@ -101,7 +110,8 @@ class Reporter:
                 State(
                     interception=interception,
                     attestation=self.inspector.problems(),
-                    repairs=self.interception.repairs,
+                    sources=self.sources.problems(),
+                    repairs=self.interception.repairs + self.sources.repairs,
                     proof="cgroup" if self.inspector.by_cgroup else "namespace",
                 )
             )
@@ -114,18 +124,13 @@ def _remove(interception: Interception) -> None:
     _log.warning("the interception is removed: pods reach the real metadata service")
 
 
-async def _until_told_to_stop(
-    interception: Interception, inspector: ConnectionInspector, reporter: Reporter
-) -> None:
+async def _until_told_to_stop(*tasks: Callable[[], Coroutine[Any, Any, None]]) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(task())
-            for task in (interception.guard, inspector.follow, reporter.run)
-        ]
+        running = [group.create_task(task()) for task in tasks]
         await told.wait()
-        for task in tasks:
+        for task in running:
             task.cancel()
