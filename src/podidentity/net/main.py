@@ -18,6 +18,7 @@ from typing import Any
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
@@ -33,6 +34,8 @@ NET_SOCKET = "net.sock"
 """Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
+
+_ADDRESS = AttestationMode.ADDRESS
 
 _log = logging.getLogger("podidentity.net")
 
@@ -51,17 +54,14 @@ async def run(settings: NmiSettings) -> None:
         if settings.on_exit == "remove":
             stack.callback(_remove, interception)
         inspector = ConnectionInspector.open(
+            settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
             listener=Endpoint(redirect.target, settings.listen_port),
             imds=Endpoint(settings.metadata_address, settings.metadata_port),
         )
         stack.callback(inspector.close)
-        sources = SourceGuard(inspector.networks, redirect, clock)
-        stack.callback(sources.close)
-        if settings.on_exit == "remove":
-            stack.callback(sources.remove)
-        sources.refresh()
+        sources = _guard_sources(settings, inspector, clock, stack)
         server = NetServer(
             inspector,
             version=__version__,
@@ -75,10 +75,27 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
-        report = Reporter(interception, inspector, sources, server, clock)
-        await _until_told_to_stop(interception.guard, inspector.follow, sources.run, report.run)
+        report = Reporter(interception, inspector, sources, server, clock, settings.attestation)
+        tasks = [interception.guard, inspector.follow, report.run]
+        if sources is not None:
+            tasks.append(sources.run)
+        await _until_told_to_stop(*tasks)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
+
+
+def _guard_sources(
+    settings: NmiSettings, inspector: ConnectionInspector, clock: Clock, stack: AsyncExitStack
+) -> SourceGuard | None:
+    """Tie the pods' addresses to their ports; None where callers are not proved anyway."""
+    if settings.attestation is _ADDRESS:
+        return None
+    sources = SourceGuard(inspector.networks, redirect_of(settings), clock)
+    stack.callback(sources.close)
+    if settings.on_exit == "remove":
+        stack.callback(sources.remove)
+    sources.refresh()
+    return sources
 
 
 def redirect_of(settings: NmiSettings) -> Redirect:
@@ -97,9 +114,10 @@ class Reporter:
 
     interception: Interception
     inspector: ConnectionInspector
-    sources: SourceGuard
+    sources: SourceGuard | None
     server: NetServer
     clock: Clock
+    mode: AttestationMode
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -109,10 +127,10 @@ class Reporter:
             self.server.tell(
                 State(
                     interception=interception,
-                    attestation=self.inspector.problems(),
-                    sources=self.sources.problems(),
-                    repairs=self.interception.repairs + self.sources.repairs,
-                    proof="cgroup" if self.inspector.by_cgroup else "namespace",
+                    attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
+                    sources=self.sources.problems() if self.sources is not None else (),
+                    repairs=self.interception.repairs,
+                    proof=self.mode,
                 )
             )
             await self.clock.sleep(CHECK_SECONDS)

@@ -141,7 +141,7 @@ async def _assemble(
     }
     # The kubelet asks at the node's address.
     probes = await Listener.start(
-        Probes(checks, clock),
+        Probes(checks, clock, attestation=attestation.mode),
         "0.0.0.0",  # noqa: S104
         settings.probe_port,
         FOR_LOOKS,
@@ -149,6 +149,7 @@ async def _assemble(
     stack.push_async_callback(probes.close, 0.0)
     parts = Parts(
         interception=interception,
+        attestation=attestation.mode,
         watches=watches.followed,
         connections=listener.connections,
         cluster=cluster,

@@ -23,6 +23,11 @@ from podidentity.settings import NmiSettings
 Task = Callable[[], Coroutine[Any, Any, None]]
 """What must run beside the listeners."""
 
+PROVED_BY = {
+    AttestationMode.KERNEL: "their socket and its cgroup",
+    AttestationMode.NAMESPACE: "their socket's network namespace alone",
+}
+
 _log = logging.getLogger("podidentity.nmi")
 
 
@@ -72,6 +77,7 @@ class InProcessAttestor:
 class Attestation:
     """The attestor, what must run beside it, and how to ask whether it works."""
 
+    mode: AttestationMode
     attestor: Attestor | None = None
     tasks: tuple[Task, ...] = ()
     problems: Check = tuple
@@ -81,10 +87,12 @@ class Attestation:
 
 def attest(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Attestation:
     """Open what proves callers, where that was chosen, and tie their addresses to their ports."""
-    if settings.attestation == "address":
+    mode = settings.attestation
+    if mode is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
-        return Attestation()
+        return Attestation(mode)
     inspector = ConnectionInspector.open(
+        mode,
         netns_dir=Path(settings.netns_dir),
         cgroup_root=Path(settings.cgroup_root),
         listener=Endpoint(_redirect(settings).target, settings.listen_port),
@@ -96,8 +104,11 @@ def attest(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Attest
     if settings.on_exit == "remove":
         stack.callback(sources.remove)
     sources.refresh()
-    mode = AttestationMode.KERNEL if inspector.by_cgroup else AttestationMode.NAMESPACE
+    for problem in inspector.problems():
+        _log.error("callers cannot be proved: %s", problem)
+    _log.info("callers are proved by %s", PROVED_BY[mode])
     return Attestation(
+        mode,
         InProcessAttestor(inspector, mode),
         (inspector.follow, sources.run),
         inspector.problems,
