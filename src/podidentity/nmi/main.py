@@ -115,7 +115,7 @@ async def _assemble(
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes, service = _routes(
+    routes, service, express = _routes(
         settings,
         clock,
         imds=imds,
@@ -126,7 +126,7 @@ async def _assemble(
         seen=seen,
     )
     listener = await Listener.start(
-        routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
+        routes, settings.listen_address, settings.listen_port, memo=express.answer
     )
     stack.push_async_callback(listener.close, GRACE)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
@@ -171,8 +171,8 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[Routes, TokenService]:
-    """Return what answers requests, and what decides about those of pods."""
+) -> tuple[Routes, TokenService, Express]:
+    """Return what answers requests, what decides about those of pods, and the memo of answers."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
@@ -212,7 +212,7 @@ def _routes(
         record=seen.record,
         express=express,
     )
-    return routes, of_pods
+    return routes, of_pods, express
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
