@@ -70,7 +70,7 @@ class InProcessAttestor:
 
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of a connection from the node."""
-        return judge_local(self._inspector.local_facts(address, port))
+        return judge_local(self._inspector.local_facts(address, port), self._mode)
 
 
 @dataclass(frozen=True, slots=True)
