@@ -16,7 +16,7 @@ from typing import Any
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel import drifting, local, proving, spoofing
+from tests.kernel import drifting, exposures, local, proving, spoofing
 from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
@@ -120,6 +120,8 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unrepaired": drifting.unrepaired,
     "rivals": drifting.rivals,
     "storm": drifting.storm,
+    "unanswering": exposures.unanswering,
+    "storms": exposures.storms,
     "spoofing": spoofing.spoofing,
     "states": proving.states,
     "cost": proving.cost,
