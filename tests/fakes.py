@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mappin
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import NotReady
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.permission import Use
-from podidentity.core.ports import Clock, Origin, Proof, Verdict
+from podidentity.core.ports import Clock, Origin
 from podidentity.core.resources import (
     BINDING_LABEL,
     Assignment,
@@ -197,7 +198,7 @@ class FakeAttestor:
         self.root = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
 
-    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
         if self.uid is not None:
             return Proof(verdict=self.verdict, pod_uid=self.uid, detail="in cni-1234")
@@ -205,7 +206,7 @@ class FakeAttestor:
             return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
         return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")
 
-    def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int) -> Proof:
         self.asked.append((address, port, []))
         verdict, uid = self.verdict, self.uid or ""
         return Proof(verdict=verdict, pod_uid=uid, root=self.root, detail="user 0")

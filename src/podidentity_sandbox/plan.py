@@ -82,6 +82,8 @@ class Plan:
     """On the host's loopback: an HTTP CONNECT proxy for Azure's names."""
     cgroup_root: str = ""
     """Folder in cgroup v2 where the nodes make their pods' cgroups; "" where there is none."""
+    memory_root: str = ""
+    """Folder in the cgroups with the memory controller, of v2 or v1; "" where there is none."""
     azure_cli: str = ""
     """Folder of the Azure CLI that scripts/setup-az made, for shells and pods; "" without it."""
     subscription_name: str = "My Azure Subscription"

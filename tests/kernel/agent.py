@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from podidentity.core.attestation import AttestationMode, judge
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Pod
-from podidentity.kernel.attestation import KernelAttestor
+from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.diag import Endpoint
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.topology import PODS, serve
 
 UID = "00000000-0000-4000-8000-0000000000{}"
@@ -80,7 +81,8 @@ class Node:
         redirect = Redirect()
         self.interception = Watched()
         root = settings.get("cgroup_root")
-        self.attestor = KernelAttestor(
+        self.mode = AttestationMode.KERNEL if root else AttestationMode.NAMESPACE
+        self.inspector = ConnectionInspector(
             netns_dir=Path("/run/netns"),
             cgroups=PodCgroups.under(Path(root)) if root else None,
             listener=Endpoint(redirect.target, redirect.listen_port),
@@ -92,7 +94,7 @@ class Node:
         """Answer a request: without attestation, `peer` would be all that is known."""
         candidates = [each for each in self._pods if peer[0] in each.addresses]
         began = time.perf_counter()
-        proof = self.attestor.prove(*peer, candidates)
+        proof = judge(self.inspector.facts(*peer), candidates, self.mode)
         return {
             "who": "agent",
             "peer": peer[0],
@@ -126,7 +128,7 @@ async def main(settings: dict[str, Any]) -> None:
         listening = socket.create_server(("127.0.0.1", 2579), backlog=1024)
         node.server = await serve(listening, node.answer)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(node.attestor.follow())]
+        tasks = [group.create_task(node.inspector.follow())]
         if settings.get("guard", True):
             tasks.append(group.create_task(node.interception.guard()))
         sys.stdout.write("ready\n")

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from podidentity.kernel.attestation import KernelAttestor
+from podidentity.core.attestation import judge_local
+from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.agent import uid
 from tests.kernel.topology import inside
 
@@ -25,17 +26,17 @@ _NOBODY = 65534
 async def local(*, cgroups: str = "") -> dict[str, Any]:
     """Connections from the node's namespace, by whom and in which state."""
     found: dict[str, Any] = {}
-    attestor = KernelAttestor(
+    inspector = ConnectionInspector(
         netns_dir=Path("/run/netns"),
         cgroups=PodCgroups.under(Path(cgroups)) if cgroups else None,
         listener=Endpoint(*_LISTENER),
     )
 
     def prove(what: str, peer: tuple[str, int]) -> None:
-        proof = attestor.prove_local(*peer)
+        proof = judge_local(inspector.local_facts(*peer))
         found[what] = [proof.verdict, proof.pod_uid, proof.root]
 
-    with socket.create_server(_LISTENER) as listening, contextlib.closing(attestor):
+    with socket.create_server(_LISTENER) as listening, contextlib.closing(inspector):
         async with _process(listening) as peer:
             prove("root", peer)
         if cgroups:

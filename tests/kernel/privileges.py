@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from podidentity.kernel.attestation import KernelAttestor
-from podidentity.kernel.diag import Endpoint
+from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.sysctl import PROC_SYS_NET
 
 
@@ -25,14 +25,14 @@ def install() -> str:
 
 
 if __name__ == "__main__":
-    attestor = KernelAttestor.open(
+    inspector = ConnectionInspector.open(
         netns_dir=Path("/run/netns"),
         cgroup_root=Path("/sys/fs/cgroup"),
         listener=Endpoint("127.0.0.1", 2579),
     )
     found = {
         "install": install(),
-        "networks": list(attestor.problems()),
-        "by cgroup": attestor.by_cgroup,
+        "networks": list(inspector.problems()),
+        "by cgroup": inspector.by_cgroup,
     }
     sys.stdout.write(json.dumps(found))

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from podidentity.kernel.attestation import KernelAttestor
-from podidentity.kernel.diag import Endpoint
+from podidentity.core.attestation import AttestationMode, judge
+from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.fence import Fence
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.sysctl import PROC_SYS_NET
 from tests.kernel.agent import pod
 from tests.kernel.topology import IMDS, PODS, command, inside
@@ -31,10 +32,10 @@ async def states() -> dict[str, Any]:
     Fence(Redirect(), PROC_SYS_NET).install()
     candidates = [pod("p1")]
     found: dict[str, Any] = {}
-    with socket.create_server(_LISTENER) as listening, _attestor() as attestor:
+    with socket.create_server(_LISTENER) as listening, _inspector() as inspector:
 
         def prove(what: str, address: str, port: int) -> None:
-            proof = attestor.prove(address, port, candidates)
+            proof = judge(inspector.facts(address, port), candidates, AttestationMode.NAMESPACE)
             found[what] = [proof.verdict, proof.detail]
 
         for what, family, device in (
@@ -72,11 +73,11 @@ async def cost(*, connections: int) -> list[float]:
     Fence(Redirect(), PROC_SYS_NET).install()
     await _more_pods(107)
     took = []
-    with socket.create_server(_LISTENER) as listening, _attestor() as attestor:
+    with socket.create_server(_LISTENER) as listening, _inspector() as inspector:
         for _ in range(connections):
             with _connected(listening) as (_, peer):
                 began = time.perf_counter()
-                attestor.prove(*peer, [pod("p1")])
+                judge(inspector.facts(*peer), [pod("p1")], AttestationMode.NAMESPACE)
                 took.append((time.perf_counter() - began) * 1e6)
     return took
 
@@ -156,12 +157,12 @@ async def absent() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _attestor() -> Iterator[KernelAttestor]:
-    attestor = KernelAttestor(netns_dir=NETNS, cgroups=None, listener=Endpoint(*_LISTENER))
+def _inspector() -> Iterator[ConnectionInspector]:
+    inspector = ConnectionInspector(netns_dir=NETNS, cgroups=None, listener=Endpoint(*_LISTENER))
     try:
-        yield attestor
+        yield inspector
     finally:
-        attestor.close()
+        inspector.close()
 
 
 @contextlib.contextmanager

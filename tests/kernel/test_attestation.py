@@ -98,8 +98,8 @@ def test_each_state_of_a_connection_has_its_verdict(*, rootless: bool) -> None:
         "its second address": "proven",
         "which another has taken since": "forged",
         "an address of no pod": "gone",
-        "IPv6": "forged",
-        "no address": "forged",
+        "IPv6": "gone",
+        "no address": "gone",
     }
 
 

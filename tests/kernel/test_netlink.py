@@ -5,16 +5,16 @@ import struct
 
 import pytest
 
-from podidentity.kernel import diag, netlink
+from podidentity.kernel import addresses, netlink, sock_diag
 from podidentity.kernel.backstop import wanted
-from podidentity.kernel.diag import Endpoint, TcpSocket
 from podidentity.kernel.drift import committer
+from podidentity.kernel.sock_diag import Endpoint, TcpSocket
 
 CLIENT = Endpoint("10.244.0.11", 44016)
 IMDS = Endpoint("169.254.169.254", 80)
 
 # As `ss` sends it for one socket, little-endian (the two architectures that AKS has).
-SOCKET_QUESTION = bytes.fromhex(
+SOCKET_REQUEST = bytes.fromhex(
     "48000000 1400 0100 07000000 00000000"  # 72 bytes, SOCK_DIAG_BY_FAMILY, REQUEST, sequence 7
     "02 06 00 00 ffffffff"  # AF_INET, TCP, no extensions, any state
     "abf0 0050"  # ports, in network order
@@ -22,18 +22,18 @@ SOCKET_QUESTION = bytes.fromhex(
     "a9fea9fe 00000000 00000000 00000000"
     "02000000 ffffffffffffffff"  # interface 2, any cookie
 )
-ADDRESSES_QUESTION = bytes.fromhex(
+ADDRESSES_REQUEST = bytes.fromhex(
     "18000000 1600 0103 07000000 00000000"  # 24 bytes, RTM_GETADDR, REQUEST|DUMP
     "02 00 00 00 00000000"
 )
 
 
-def test_the_question_for_a_socket_is_these_bytes() -> None:
-    assert diag.socket_question(7, CLIENT, IMDS, interface=2) == SOCKET_QUESTION
+def test_the_request_for_a_socket_is_these_bytes() -> None:
+    assert sock_diag.encode_request(7, CLIENT, IMDS, interface=2) == SOCKET_REQUEST
 
 
-def test_the_question_for_addresses_is_these_bytes() -> None:
-    assert diag.addresses_question(7) == ADDRESSES_QUESTION
+def test_the_request_for_addresses_is_these_bytes() -> None:
+    assert addresses.encode_request(7) == ADDRESSES_REQUEST
 
 
 def socket_answer(state: int, inode: int, cgroup: bytes = b"") -> netlink.Message:
@@ -43,16 +43,18 @@ def socket_answer(state: int, inode: int, cgroup: bytes = b"") -> netlink.Messag
 
 def test_a_socket_is_described_by_state_inode_cgroup_and_user() -> None:
     cgroup = netlink.attribute(4, b"x") + netlink.attribute(21, (3559).to_bytes(8, "little"))
-    assert diag.socket_answer(socket_answer(1, 61808, cgroup)) == TcpSocket(1, 61808, 3559, 1000)
+    assert sock_diag.decode_answer(socket_answer(1, 61808, cgroup)) == TcpSocket(
+        1, 61808, 3559, 1000
+    )
 
 
 def test_a_kernel_that_knows_no_cgroup_of_a_socket_says_so() -> None:
-    assert diag.socket_answer(socket_answer(1, 61808)).cgroup == 0
+    assert sock_diag.decode_answer(socket_answer(1, 61808)).cgroup == 0
 
 
 def test_an_answer_of_another_kind_is_no_socket() -> None:
     with pytest.raises(netlink.Malformed, match="describes no socket"):
-        diag.socket_answer(netlink.Message(21, 0, 7, bytes(100)))
+        sock_diag.decode_answer(netlink.Message(21, 0, 7, bytes(100)))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_only_a_socket_that_somebody_can_still_read_is_open(
 )
 def test_an_address_is_the_local_one(attributes: bytes, expected: tuple[str, int] | None) -> None:
     message = netlink.Message(20, 0, 1, struct.pack("=BBBBI", 2, 24, 0, 0, 3) + attributes)
-    assert diag.address_answer(message) == expected
+    assert addresses.decode_answer(message) == expected
 
 
 def test_messages_of_a_datagram_are_read_one_by_one() -> None:

@@ -59,7 +59,6 @@ class World:
         )
         self.express = Express(
             revision=service.revision,
-            prove=service.prove,
             cached=self.tokens.cached,
             record=self.record.record,
             clock=self.clock,

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.core.attestation import Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.ports import Origin, Verdict
+from podidentity.core.ports import Origin
 from podidentity.core.resources import Phase, Pod
 from tests.fakes import (
     ADDRESS,
@@ -228,13 +229,8 @@ async def test_the_address_of_a_pod_that_has_ended_is_nobodys() -> None:
     assert (await asking).pod == pod("new")
 
 
-# What can be said at once.
-
-
-async def test_a_connection_is_proved_at_once_or_not_at_all() -> None:
-    world = World(pod(), identity(), binding())
-    assert world.callers().prove(world.caller) == pod().uid == world.caller.proven
-    for unknown in (World(), World(pod("a"), pod("b")), World(pod(attestation="address"))):
-        unknown.attestor.uid = ""
-        assert unknown.callers().prove(unknown.caller) == "" == unknown.caller.proven
-    assert World(pod()).callers(attested=False).prove(world.caller) == ""
+async def test_a_pod_without_a_uid_is_proved_for_each_request() -> None:
+    world = World(pod(uid=""), identity(), binding())
+    await world.ask()
+    world.attestor.verdict = Verdict.FORGED
+    assert isinstance((await world.ask()).error, UnprovenCaller)

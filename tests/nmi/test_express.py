@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.permission import Authorization
-from podidentity.core.ports import Verdict
 from podidentity.nmi.request.answer_cache import is_plain
 from podidentity.nmi.request.outcome import Caller
 from tests.fakes import ADDRESS, identity
@@ -89,8 +89,10 @@ async def test_a_new_connection_is_proved_before_it_is_answered() -> None:
     world = World()
     decided = await world.warm()
     world.caller = Caller(ADDRESS, 2)
-    assert world.express.answer(world.request()) == decided
+    assert world.express.answer(world.request()) is None
+    assert await world.decide(world.request()) == decided
     assert world.attestor.asked[-1][1] == 2
+    assert world.express.answer(world.request()) == decided
     world.caller = Caller(ADDRESS, 3)
     world.attestor.verdict = Verdict.FORGED
     assert world.express.answer(world.request()) is None

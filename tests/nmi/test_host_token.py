@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.delegation import CSI_DRIVER, Delegation
 from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.ports import Verdict
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.host_token import HostTokenService
 from podidentity.nmi.request.outcome import Caller, Outcome

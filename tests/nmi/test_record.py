@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.entitlements import Basis
 from podidentity.core.errors import (
     NotReady,
@@ -20,7 +21,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Origin, Verdict
+from podidentity.core.ports import Origin
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Verdict
 from podidentity.wire.metadata import AllowList
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import Passed, agent

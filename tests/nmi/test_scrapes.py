@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from podidentity import __version__
+from podidentity.core.attestation import Verdict
 from podidentity.core.entitlements import Basis
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
-from podidentity.core.ports import Origin, Verdict
+from podidentity.core.ports import Origin
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.gauges import (
     look_at_connections,
@@ -87,8 +88,8 @@ async def lived() -> Recorded:
 
 async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
     attestor = MeasuredAttestor(FakeAttestor(), metrics)
-    attestor.prove(ADDRESS, 1, [pod()])
-    attestor.prove_local("127.0.0.1", 1)
+    await attestor.prove(ADDRESS, 1, [pod()])
+    await attestor.prove_local("127.0.0.1", 1)
     tokens = FakeTokenSource()
     issuer = MeasuredIssuer(tokens, metrics, clock)
     await issuer.issue(grant(), VAULT)

@@ -7,10 +7,10 @@ how: an HTTP call, a netlink question or a dictionary are all the same to a serv
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from podidentity.core.attestation import Proof
 from podidentity.core.entitlements import Directory
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
@@ -131,45 +131,19 @@ class Origin(StrEnum):
     """Another request's fetch, already under way."""
 
 
-class Verdict(StrEnum):
-    """What the kernel says of a connection."""
-
-    PROVEN = "proven"
-    FORGED = "forged"
-    """No socket of the claimed pod has this connection."""
-    GONE = "gone"
-    """The client has closed already: there is nobody to answer."""
-    UNKNOWN = "unknown"
-    """The kernel could not be asked for a moment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """The kernel's answer about one accepted connection."""
-
-    verdict: Verdict
-    pod_uid: str = ""
-    """The pod that owns the socket's cgroup; "" where the node has no cgroup v2 of pods."""
-    root: bool = False
-    """Whether the process that made the socket was root's; said of local connections only."""
-    detail: str = ""
-    """For the log: which namespace, which cgroup, or what is missing."""
-
-
 class Attestor(Protocol):
     """Proves whose socket is at the other end of a connection."""
 
-    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
-        """Ask the kernel whose the connection from `address`:`port` to IMDS is.
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        """Return the proof of the connection from `address`:`port` to IMDS.
 
-        `candidates` are the pods whose status has the address. Costs tens of microseconds, blocks
-        for nothing else.
+        `candidates` are the pods whose status has the address.
         """
 
-    def prove_local(self, address: str, port: int) -> Proof:
-        """Ask the kernel whose the connection from the node's own `address`:`port` to us is.
+    async def prove_local(self, address: str, port: int) -> Proof:
+        """Return the proof of the connection from the node's own `address`:`port` to us.
 
-        Its `pod_uid` is "" for a process of no pod, and where pods have no cgroups.
+        Its `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
         """
 
 

@@ -1,7 +1,7 @@
 """What needs privilege on a node: the rules that lead IMDS traffic here, and whose socket asks.
 
-It stands behind two small ports of `core.ports` (Interception, Attestor), because a later version
-runs it in a process of its own. It speaks to the kernel only, through netlink and libnftables.
+It stands behind two small ports of `core.ports` (Interception, Attestor), because it runs in a
+process of its own. It speaks to the kernel only, through netlink and libnftables.
 
     interception  keeps the fence as it must be, whoever changes it
       fence       all that it is made of, to install, check and repair
@@ -10,12 +10,11 @@ runs it in a process of its own. It speaks to the kernel only, through netlink a
       backstop    rules of routing, for the time while that table is gone
       sysctl      route_localnet
       drift       the kernel's notices of a changed table
-    attestation   proves whose socket is at the other end of a connection
-      verdicts    from evidence to verdict
+    attestation   states facts about connections, which `core.attestation` judges
       podnets     the pods' network namespaces, and who holds which address
       namespaces  entering one and coming back
-      inquiry     conversations with a namespace, about connections and addresses
-      diag        their questions and answers, as bytes
+      addresses   the IPv4 addresses of a namespace
+      sock_diag   one TCP socket, by the two ends of its connection
       cgroups     from a cgroup id to its pod
       inotify     notices of namespaces that come and go
     netlink       messages and attributes, as bytes

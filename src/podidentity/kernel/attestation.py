@@ -1,9 +1,10 @@
-"""An address is a claim; the socket is the proof. This is where the kernel is asked for it.
+"""States facts about connections: which socket is at the client's end, and in whose cgroup.
 
 A pod can send packets with its neighbour's address (ARP poisoning, a stolen MAC address, a second
 address), and hold a whole conversation with them. But it cannot make a socket in the neighbour's
 network namespace, under the neighbour's cgroup: so for each connection that NMI accepted, the
 namespaces that hold the address are asked whether that connection's socket is theirs, and whose.
+`core.attestation` judges the answers.
 
 What this does not prove: who reads along. A pod that puts itself between its neighbour and the
 node by ARP sees the neighbour's own, proven connections; only a filter on the bridge closes that.
@@ -16,28 +17,24 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from podidentity.core.ports import Proof, Verdict
-from podidentity.core.resources import Pod
+from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.diag import Endpoint, TcpSocket
-from podidentity.kernel.inquiry import SocketInquiry
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
-from podidentity.kernel.verdicts import Sighting, judge
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 
 _log = logging.getLogger(__name__)
 
-_ROOT = 0
 IMDS = Endpoint("169.254.169.254", 80)
+_NODE = "the node's network"
 
 
-class KernelAttestor:
-    """Proves callers by their sockets. Implements `core.ports.Attestor`.
+class ConnectionInspector:
+    """Inspects accepted connections.
 
-    Use `open` for a node; the constructor is for those who know how its pods' cgroups are.
+    Use `open` for a node; the constructor takes what a test knows of its pods' cgroups.
     """
 
     def __init__(
@@ -48,19 +45,20 @@ class KernelAttestor:
         listener: Endpoint,
         imds: Endpoint = IMDS,
     ) -> None:
+        """`cgroups` None: cgroups are not asked, and no sighting names a pod."""
         _raise_file_limit()
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
         self._imds = imds
-        self._own = SocketInquiry()
+        self._node = SockDiag()
         self._networks.refresh()
 
     @classmethod
     def open(
         cls, *, netns_dir: Path, cgroup_root: Path, listener: Endpoint, imds: Endpoint = IMDS
     ) -> Self:
-        """Return the attestor for this node, by cgroups if this process, a pod's, is in a pod's.
+        """Return the inspector for this node, by cgroups if this process, a pod's, is in a pod's.
 
         `listener` is where intercepted connections end (`Redirect.target`, its port).
         """
@@ -69,46 +67,43 @@ class KernelAttestor:
 
     @property
     def by_cgroup(self) -> bool:
-        """Whether the proof includes the cgroup; otherwise it is by namespace alone."""
+        """Whether sightings name the pod of the cgroup."""
         return self._cgroups is not None
 
-    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
-        """Ask the kernel whose the connection from `address`:`port` to IMDS is.
+    def facts(self, address: str, port: int) -> ConnectionFacts:
+        """Return the facts about the connection from `address`:`port` to IMDS.
 
-        An ordinary one takes two questions (socket, cgroup). One that is not found takes another
-        look at what has changed, once: a flood of forged connections costs no more than that each.
+        Costs some ten system calls if one namespace holds the address, and more only for namespaces
+        that came or changed since the last call.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
         except OSError:
-            return Proof(verdict=Verdict.FORGED, detail="IMDS has an IPv4 address only")
-        claimed = Endpoint(address, port)
-        if self._cgroups is None:
-            # Whether just one namespace holds the address must be known as of now.
-            self._networks.refresh()
-        proof = judge(self._sightings(claimed), candidates)
-        if (proof is None or proof.verdict is not Verdict.PROVEN) and self._networks.refresh():
-            proof = judge(self._sightings(claimed), candidates)
-        return proof or self._not_found(claimed)
+            # IMDS has an IPv4 address only.
+            return ConnectionFacts(accepted=False)
+        client = Endpoint(address, port)
+        try:
+            if not self._is_accepted(client):
+                return ConnectionFacts(accepted=False)
+        except OSError as error:
+            return ConnectionFacts(accepted=False, failure=str(error.strerror))
+        self._networks.refresh()
+        sightings = tuple(self._sighting(each, client) for each in self._networks.holders(address))
+        return ConnectionFacts(accepted=True, sightings=sightings, failure=self._failure())
 
-    def prove_local(self, address: str, port: int) -> Proof:
-        """Ask the kernel whose the connection from `address`:`port` of the node itself is.
+    def local_facts(self, address: str, port: int) -> ConnectionFacts:
+        """Return the facts about the connection from `address`:`port` of the node itself.
 
         The node's own namespace is this process's: nobody else's socket can be found there.
         """
-        claimed = Endpoint(address, port)
+        client = Endpoint(address, port)
         try:
-            found = self._own.find(claimed, self._listener)
-            if found is None or not found.is_open:
-                return self._not_open(found, claimed)
-            pod = self._pod(found) or ""
+            if not self._is_accepted(client):
+                return ConnectionFacts(accepted=False)
+            found = self._node.find(client, self._listener)
         except OSError as error:
-            if error.errno == errno.ESTALE:
-                return Proof(verdict=Verdict.GONE, detail="its cgroup is removed")
-            return Proof(verdict=Verdict.UNKNOWN, detail=str(error.strerror))
-        detail = f"pod {pod}" if pod else f"a process of user {found.user}"
-        root = found.user == _ROOT
-        return Proof(verdict=Verdict.PROVEN, pod_uid=pod, root=root, detail=detail)
+            return ConnectionFacts(accepted=False, failure=str(error.strerror))
+        return ConnectionFacts(accepted=True, sightings=(self._seen(_NODE, found),))
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven; () where all is well."""
@@ -122,50 +117,42 @@ class KernelAttestor:
     def close(self) -> None:
         """Close every socket."""
         self._networks.close()
-        self._own.close()
+        self._node.close()
         if self._cgroups is not None:
             self._cgroups.close()
 
-    def _sightings(self, claimed: Endpoint) -> list[Sighting]:
-        return [self._sighting(each, claimed) for each in self._networks.holders(claimed.address)]
+    def _failure(self) -> str:
+        if self._networks.failure or len(self._networks):
+            return self._networks.failure
+        return "no pod's network namespace is to be seen"
 
-    def _sighting(self, network: PodNetwork, claimed: Endpoint) -> Sighting:
-        found = None
+    def _is_accepted(self, client: Endpoint) -> bool:
+        ours = self._node.find(self._listener, client)
+        return ours is not None and ours.is_of_connection
+
+    def _sighting(self, network: PodNetwork, client: Endpoint) -> Sighting:
         try:
-            found = network.find(claimed, self._imds)
-            return Sighting(network=network.name, socket=found, pod=self._pod(found))
+            found = network.find(client, self._imds)
         except OSError as error:
-            if error.errno == errno.ESTALE and found is not None:
-                # Its cgroup is removed: the pod has ended, there is nobody to answer.
-                return Sighting(network=network.name, socket=found._replace(inode=0))
-            return Sighting(network=network.name, socket=found, failure=str(error.strerror))
+            return Sighting(network=network.name, failure=str(error.strerror))
+        return self._seen(network.name, found)
 
-    def _pod(self, found: TcpSocket | None) -> str | None:
-        if self._cgroups is None or found is None or not found.is_open:
-            return None
-        return self._cgroups.pod(found.cgroup)
-
-    def _not_open(self, found: TcpSocket | None, claimed: Endpoint) -> Proof:
-        ours = self._own.find(self._listener, claimed)
-        if found is None and ours is not None and ours.is_of_connection:
-            return Proof(verdict=Verdict.FORGED, detail="no socket of this connection on the node")
-        return Proof(verdict=Verdict.GONE, detail="closed by the client")
-
-    def _not_found(self, claimed: Endpoint) -> Proof:
-        """Return the verdict on a connection whose client end is in no namespace of a pod."""
-        if self._networks.failure or not len(self._networks):
-            why = self._networks.failure or "no pod's network namespace is to be seen"
-            return Proof(verdict=Verdict.UNKNOWN, detail=why)
-        try:
-            ours = self._own.find(self._listener, claimed)
-        except OSError as error:
-            return Proof(verdict=Verdict.UNKNOWN, detail=str(error.strerror))
-        if ours is None or not ours.is_of_connection:
-            # An honest client that resets leaves as little behind as an attacker: no alarm.
-            return Proof(verdict=Verdict.GONE, detail="reset by the client")
-        holders = ", ".join(sorted(each.name for each in self._networks.holders(claimed.address)))
-        where = f"in {holders}" if holders else "in any pod: no network namespace has the address"
-        return Proof(verdict=Verdict.FORGED, detail=f"no socket of this connection {where}")
+    def _seen(self, network: str, found: TcpSocket | None) -> Sighting:
+        if found is None or not found.is_of_connection:
+            return Sighting(network=network)
+        if not found.is_open:
+            return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
+        pod, failure = None, ""
+        if self._cgroups is not None:
+            try:
+                pod = self._cgroups.pod(found.cgroup)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    # Its cgroup is removed: the pod has ended, there is nobody to answer.
+                    return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
+                failure = str(error.strerror)
+        state = SocketState.OPEN
+        return Sighting(network=network, state=state, pod=pod, user=found.user, failure=failure)
 
 
 def _cgroups_of_pods(cgroup_root: Path) -> PodCgroups | None:
@@ -187,12 +174,12 @@ def _cgroups_of_pods(cgroup_root: Path) -> PodCgroups | None:
 
 def _own_cgroup() -> int:
     """Return this process's cgroup id, by a socket of its own: /proc hides it in containers."""
-    inquiry = SocketInquiry()
+    diag = SockDiag()
     try:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            found = inquiry.find(Endpoint(*listening.getsockname()), Endpoint("0.0.0.0", 0))  # noqa: S104 - no peer
+            found = diag.find(Endpoint(*listening.getsockname()), Endpoint("0.0.0.0", 0))  # noqa: S104 - no peer
     finally:
-        inquiry.close()
+        diag.close()
     return found.cgroup if found is not None else 0
 
 

@@ -36,7 +36,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def pod_of(path: str) -> str:
-    """Return uid, or config hash of a static pod, in a cgroup's path; "" where it is no pod's."""
+    """Return uid, or config hash of a static pod, in a cgroup's path; "" if it is no pod's."""
     pods = _PODS.search(path)
     # Only what the kubelet itself made, at the top: a pod may be let to name cgroups of its own.
     found = _POD.match(path, pods.end()) if pods else None

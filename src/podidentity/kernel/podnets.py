@@ -17,10 +17,10 @@ import select
 from collections.abc import Collection
 from pathlib import Path
 
-from podidentity.kernel.diag import Endpoint, TcpSocket
+from podidentity.kernel.addresses import Addresses, TooManyAddresses
 from podidentity.kernel.inotify import FolderWatch
-from podidentity.kernel.inquiry import AddressInquiry, Crowded, SocketInquiry
 from podidentity.kernel.namespaces import NamespaceKey, entered, key_of, network_namespace
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ class PodNetwork:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sockets = SocketInquiry()
-        self._addresses = AddressInquiry()
+        self._sockets = SockDiag()
+        self._addresses = Addresses()
         self.addresses: dict[str, int] = {}
         """Each IPv4 address with its interface, as of the last `reread`."""
 
@@ -41,7 +41,7 @@ class PodNetwork:
         return self._addresses.notices.fileno()
 
     def reread(self) -> None:
-        """Read the addresses anew; raise Crowded or OSError, and then it holds none."""
+        """Read the addresses anew; raise TooManyAddresses or OSError, and then it holds none."""
         self.addresses = {}
         self.addresses = self._addresses.read()
 
@@ -186,7 +186,7 @@ class PodNetworks:
         self._let_go(key, network)
         try:
             network.reread()
-        except Crowded as error:
+        except TooManyAddresses as error:
             _log.warning("%s %s: its pod cannot be proven", network.name, error)
             self._crowded.add(key)
             self._drop(key)

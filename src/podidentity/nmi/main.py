@@ -197,7 +197,6 @@ def _routes(
     of_pods = service(policy)
     express = Express(
         revision=of_pods.revision,
-        prove=of_pods.prove,
         cached=tokens.cached,
         record=seen.record,
         clock=clock,

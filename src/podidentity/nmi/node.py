@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from podidentity.core.attestation import AttestationMode, Proof, judge, judge_local
 from podidentity.core.ports import Attestor, Clock
-from podidentity.kernel.attestation import KernelAttestor
-from podidentity.kernel.diag import Endpoint
+from podidentity.core.resources import Pod
+from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.nmi.reporting.probes import Check
 from podidentity.settings import NmiSettings
 
@@ -49,6 +51,22 @@ def _redirect(settings: NmiSettings) -> Redirect:
     )
 
 
+class InProcessAttestor:
+    """A core.ports.Attestor that inspects connections in this process."""
+
+    def __init__(self, inspector: ConnectionInspector, mode: AttestationMode) -> None:
+        self._inspector = inspector
+        self._mode = mode
+
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        """Return the proof of a connection to IMDS."""
+        return judge(self._inspector.facts(address, port), candidates, self._mode)
+
+    async def prove_local(self, address: str, port: int) -> Proof:
+        """Return the proof of a connection from the node."""
+        return judge_local(self._inspector.local_facts(address, port))
+
+
 @dataclass(frozen=True, slots=True)
 class Attestation:
     """The attestor, what must run beside it, and how to ask whether it works."""
@@ -63,11 +81,12 @@ def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
     if settings.attestation == "address":
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
         return Attestation()
-    attestor = KernelAttestor.open(
+    inspector = ConnectionInspector.open(
         netns_dir=Path(settings.netns_dir),
         cgroup_root=Path(settings.cgroup_root),
         listener=Endpoint(_redirect(settings).target, settings.listen_port),
         imds=Endpoint(settings.metadata_address, settings.metadata_port),
     )
-    stack.callback(attestor.close)
-    return Attestation(attestor, (attestor.follow,), attestor.problems)
+    stack.callback(inspector.close)
+    mode = AttestationMode.KERNEL if inspector.by_cgroup else AttestationMode.NAMESPACE
+    return Attestation(InProcessAttestor(inspector, mode), (inspector.follow,), inspector.problems)

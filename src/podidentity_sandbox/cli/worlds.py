@@ -12,7 +12,7 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder, base_folder
-from podidentity_sandbox.world.inspection import PROOF, Status
+from podidentity_sandbox.world.inspection import Status, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from podidentity_sandbox.world.teardown import Found, names
@@ -41,7 +41,7 @@ def up(name: str, *, nodes: int, rootless: bool, as_json: bool) -> None:
         (f"podidentity sandbox down{option}", "take all of it away"),
     )
     click.echo(
-        f"Sandbox {name!r} is up after {seconds:.1f} s ({PROOF[plan.rootless]}).\n"
+        f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n"
         "This machine's programs stand in for every image; a pod without a command idles.\n\nNext:"
     )
     for command, why in following:
@@ -53,11 +53,19 @@ def _facts(plan: Plan) -> dict[str, object]:
         "name": plan.name,
         "folder": plan.folder,
         "rootless": plan.rootless,
+        "memory_limits": _memory(plan),
         "kubeconfig": str(plan.kubeconfig),
         "apiserver_port": plan.apiserver_port,
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
     }
+
+
+def _memory(plan: Plan) -> str | None:
+    """Return which cgroups enforce containers' limits of memory; None: nothing does."""
+    if not plan.memory_root:
+        return None
+    return "v2" if plan.memory_root == plan.cgroup_root else "v1"
 
 
 @click.command(epilog="Example: podidentity sandbox down --all")
@@ -100,7 +108,8 @@ def _told(found: Status) -> list[str]:
         rows.append((part["name"], part["state"] + ended, str(part["pid"] or "-"), shown))
     return [
         f"Sandbox {plan.name!r} is running (process {found.supervisor}).",
-        PROOF[plan.rootless] + ".",
+        f"{proof(plan)}.",
+        f"{memory_limits(plan)}.",
         f"API server 127.0.0.1:{plan.apiserver_port}, "
         f"proxy to Azure 127.0.0.1:{plan.azure_proxy_port}, folder {plan.folder}",
         "",

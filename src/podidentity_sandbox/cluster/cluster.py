@@ -83,7 +83,7 @@ class Cluster:
                 Namespaces(manager, authority),
                 Deployments(manager, later),
                 ReplicaSets(manager),
-                DaemonSets(manager),
+                DaemonSets(manager, later),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
                 Garbage(manager),
             ),

@@ -50,6 +50,19 @@ def obstacle(pod: Obj, node: Obj) -> str:
     return ""
 
 
+def host_ports(pod: Obj) -> set[tuple[str, int]]:
+    """Return the ports of its node that a pod declares: protocol and number.
+
+    On every address of the node: `hostIP` is not looked at.
+    """
+    return {
+        (port.get("protocol", "TCP"), port["hostPort"])
+        for container in pod["spec"].get("containers", [])
+        for port in container.get("ports", [])
+        if port.get("hostPort")
+    }
+
+
 def selected(spec: Obj, node: Obj) -> bool:
     """Whether a pod's spec wants a node: nodeSelector and required node affinity."""
     labels = node["metadata"].get("labels", {})

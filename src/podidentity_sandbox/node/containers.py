@@ -58,6 +58,8 @@ class Container:
         self._starting: asyncio.Task[Process] | None = None
         self._program: Program | None = None
         self._runs: list[Run] = []
+        self._ended_before = 0
+        """Processes that earlier runs lost for want of memory."""
 
     @property
     def running(self) -> Process | None:
@@ -98,7 +100,7 @@ class Container:
         await self._end(self._process, grace, hurry)
         code = await self._process.wait()
         await self._runs[-1].heard()
-        self.state.end(code, self._services.clock.now())
+        self._ended(code)
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed."""
@@ -111,6 +113,7 @@ class Container:
         """Run it once; return its exit code."""
         clock = self._services.clock
         order = await self._order(around)
+        self._ended_before = self._ended_for_memory()
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'
         self._tell("Pulled", image)
@@ -127,9 +130,22 @@ class Container:
         self._tell("Started", f"Started container {self.spec.name}")
         code = await self._watch(process, around)
         await self._runs[-1].heard()
-        self.state.end(code, clock.now())
+        self._ended(code)
         self._changed()
         return code
+
+    def _ended(self, code: int) -> None:
+        """Note how a run ended.
+
+        Its reason is OOMKilled whenever the kernel ended one of its processes for want of memory,
+        even if the program went on and ended otherwise: containerd's handler of TaskOOM.
+        https://github.com/containerd/containerd/blob/main/internal/cri/server/events.go
+        """
+        reason = "OOMKilled" if self._ended_for_memory() > self._ended_before else ""
+        self.state.end(code, self._services.clock.now(), reason=reason)
+
+    def _ended_for_memory(self) -> int:
+        return self._services.cgroups.out_of_memory(self._pod.uid, self.spec.name)
 
     async def _start(self, order: Order) -> Process:
         if self._services.plan.rootless and runs_as_other_than_root(self.spec, self._pod):

@@ -146,8 +146,8 @@ def _become(order: Order, fds: list[int], target: int, failure: int) -> NoReturn
         _reset_signals(order.program)
         os.umask(0o022)
         os.setsid()
-        if order.program.cgroup:
-            Path(order.program.cgroup, "cgroup.procs").write_text("0")
+        for folder in order.program.cgroups:
+            Path(folder, "cgroup.procs").write_text("0")
         if order.room is not None:
             _make_room(order.room)
         else:

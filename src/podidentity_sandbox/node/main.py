@@ -71,7 +71,7 @@ async def compose(folder: Path, name: str, ready_fd: int) -> None:
         api=api,
         launcher=launcher,
         network=PodNetwork(node),
-        cgroups=PodCgroups(plan.cgroup_root, node.name),
+        cgroups=PodCgroups(plan.cgroup_root, plan.memory_root, node.name),
         events=Events(api, node.name, clock),
         watched=WatchedObjects(api, clock),
         clock=clock,

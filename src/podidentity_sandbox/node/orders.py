@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from podidentity_sandbox.node.environment import expand, variables
 from podidentity_sandbox.node.fields import pod_fields
 from podidentity_sandbox.node.programs import Order, Program, Room
+from podidentity_sandbox.node.quantities import memory_limit
 from podidentity_sandbox.node.references import Found, fetch
+from podidentity_sandbox.node.refusals import ContainerRefused
 from podidentity_sandbox.node.security import Rights, rights
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
@@ -52,7 +54,7 @@ async def order_for(container: ContainerSpec, around: Surroundings, services: Se
         groups=() if plan.rootless else may.groups,
         capabilities=may.capabilities,
         no_new_privileges=may.no_new_privileges,
-        cgroup=services.cgroups.container(around.pod.uid, container.name),
+        cgroups=_cgroups(container, around.pod, services),
         terminal=container.tty,
         reaped=not container.command,
     )
@@ -69,6 +71,17 @@ def order_beside(started: Program, pid: int, argv: tuple[str, ...], *, terminal:
 def runs_as_other_than_root(container: ContainerSpec, pod: PodSpec) -> bool:
     """Say whether the spec asks for a user that a sandbox without root does not have."""
     return rights(pod.security, container.security).uid != 0
+
+
+def _cgroups(container: ContainerSpec, pod: PodSpec, services: Services) -> tuple[str, ...]:
+    """Make the container's cgroups, in those of the pod, with their limits of memory."""
+    try:
+        limits = {each.name: memory_limit(each.resources) for each in pod.containers}
+        own = memory_limit(container.resources)
+    except ValueError as error:
+        raise ContainerRefused("CreateContainerConfigError", str(error)) from error
+    services.cgroups.pod(pod.uid, limits)
+    return services.cgroups.container(pod.uid, container.name, own)
 
 
 def _room(

@@ -53,8 +53,8 @@ class Program:
     capabilities: int = 0
     """Bit n for capability n."""
     no_new_privileges: bool = False
-    cgroup: str = ""
-    """Folder of its cgroup in the node's view; "" where there are none."""
+    cgroups: tuple[str, ...] = ()
+    """Folders of its cgroups in the node's view, one in each tree that there is."""
     terminal: bool = False
     """Whether its standard input becomes its controlling terminal."""
     reaped: bool = False
@@ -79,6 +79,7 @@ class Order:
         data = json.loads(raw)
         program, room = data["program"], data["room"]
         program["environment"] = tuple((name, value) for name, value in program["environment"])
+        program["cgroups"] = tuple(program["cgroups"])
         if room is not None:
             room["binds"] = tuple(Bind(**bind) for bind in room["binds"])
         return cls(

@@ -1,4 +1,4 @@
-"""Amounts of CPU and memory, as `resourceFieldRef` shows a container its own.
+"""Amounts of CPU and memory: a container's limit, and what `resourceFieldRef` shows it.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -34,6 +34,15 @@ def amount(text: str) -> Fraction:
     if found is None:
         raise ValueError(_BAD)
     return Fraction(found["number"] + (found["power"] or "")) * _UNITS[found["unit"]]
+
+
+def memory_limit(container: Mapping[str, Any]) -> int:
+    """Return the bytes of memory that a container may have; 0 if it names no limit.
+
+    Raises ValueError for what is no quantity.
+    """
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return math.ceil(amount(str(limits.get("memory", "0"))))
 
 
 def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:

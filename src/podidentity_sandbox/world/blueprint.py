@@ -25,7 +25,8 @@ def draw_plan(
     rootless: bool,
     apiserver_port: int,
     azure_proxy_port: int,
-    cgroup_root: str,
+    cgroup_root: str = "",
+    memory_root: str = "",
     azure_cli: str = "",
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
@@ -44,6 +45,7 @@ def draw_plan(
         apiserver_port=apiserver_port,
         azure_proxy_port=azure_proxy_port,
         cgroup_root=cgroup_root,
+        memory_root=memory_root,
         azure_cli=azure_cli,
     )
     return replace(plan, nodes=tuple(_node(plan, index) for index in range(nodes)))

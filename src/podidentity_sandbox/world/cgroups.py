@@ -1,87 +1,106 @@
-"""The sandbox's folder in cgroup v2, where the kernel notes which pod a socket belongs to.
+"""The sandbox's cgroups, which outlive its processes: made at `up`, removed at `down`.
 
-Made by root only; a person without root has no folder there to call their own, and callers are then
-proved by network namespace alone.
+In cgroup v2 the kernel notes which pod a socket belongs to. The memory controller, which enforces
+the limits of containers, is in v2 as well, or in v1 on machines that have both. Made by root only:
+a person without root has no folder there to call their own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import select
-from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from podidentity_sandbox.node.cgroups import allow_memory, end_processes, remove_tree
 from podidentity_sandbox.world import SandboxError
 
-_PATIENCE_MS = 5000
 _MOUNTS = Path("/proc/self/mounts")
 
 
-def mount_point(mounts: str) -> Path | None:
-    """Return where cgroup v2 is mounted, by the text of /proc/self/mounts (proc_mounts(5)).
+@dataclass(frozen=True, slots=True)
+class Hierarchies:
+    """Where the machine has its cgroups."""
 
-    /sys/fs/cgroup where it stands alone, a folder below it where v1 is used beside it.
+    v2: Path | None
+    memory_v1: Path | None
+    """The hierarchy of v1 with the memory controller."""
+
+
+def hierarchies(mounts: str) -> Hierarchies:
+    """Read the text of /proc/self/mounts (proc_mounts(5)).
+
+    cgroup v2 is at /sys/fs/cgroup where it stands alone, in a folder below it beside v1.
     """
+    v2 = memory = None
     for line in mounts.splitlines():
-        _, place, kind, *_ = line.split(" ")
+        _, place, kind, options, *_ = line.split(" ")
+        path = Path(place.replace("\\040", " "))
         if kind == "cgroup2":
-            return Path(place.replace("\\040", " "))
-    return None
+            v2 = v2 or path
+        elif kind == "cgroup" and "memory" in options.split(","):
+            memory = memory or path
+    return Hierarchies(v2, memory)
 
 
-def root_of(folder: Path) -> Path | None:
-    """Return the cgroup of the sandbox in `folder`, made or not; None without cgroup v2.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The folders of a sandbox; "" for one that cannot be had."""
+
+    sockets: str = ""
+    """In v2: names whose a socket is."""
+    memory: str = ""
+    """In the hierarchy with the memory controller; the same as `sockets` if that is v2."""
+
+
+def roots_of(folder: Path) -> list[Path]:
+    """Return the cgroups of the sandbox in `folder`, made or not.
 
     Named by the whole path: sandboxes of one name in two places must not end each other.
     """
-    mounted = mount_point(_MOUNTS.read_text())
     place = hashlib.sha256(bytes(folder)).hexdigest()[:8]
-    return None if mounted is None else mounted / f"podidentity-sandbox-{folder.name}-{place}"
+    name = f"podidentity-sandbox-{folder.name}-{place}"
+    found = hierarchies(_MOUNTS.read_text())
+    return [mount / name for mount in (found.v2, found.memory_v1) if mount is not None]
 
 
-def make(folder: Path) -> str:
-    """Make the folder and return its path; "" where there is no cgroup v2 to write to."""
-    root = root_of(folder)
-    if root is None:
-        return ""
+def make(folder: Path) -> Made:
+    """Make the sandbox's cgroups."""
     remove(folder)
+    made = [root for root in roots_of(folder) if _made(root)]
+    v2 = next((root for root in made if (root / "cgroup.controllers").exists()), None)
+    if v2 is not None and _has_memory(v2):
+        return Made(str(v2), str(v2))
+    v1 = next((root for root in made if root != v2), None)
+    return Made(str(v2 or ""), str(v1 or ""))
+
+
+def _made(root: Path) -> bool:
     try:
         root.mkdir()
     except OSError:
-        return ""
-    return str(root)
+        return False
+    return True
+
+
+def _has_memory(root: Path) -> bool:
+    """Hand the memory controller of v2 down to the sandbox; say whether that could be done."""
+    try:
+        if "memory" not in (root.parent / "cgroup.controllers").read_text().split():
+            return False
+        allow_memory(root.parent)
+        allow_memory(root)
+    except OSError:
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder with all below it, and end what may still live in it."""
-    root = root_of(folder)
-    if root is None or not root.is_dir():
-        return
-    _end_processes(root)
-    for each in _deepest_first(root):
-        with suppress(FileNotFoundError):
-            each.rmdir()
-
-
-def _end_processes(root: Path) -> None:
-    """Kill all in a cgroup and wait until it is empty.
-
-    The kernel tells a change of `cgroup.events` as POLLPRI:
-    https://docs.kernel.org/admin-guide/cgroup-v2.html#un-populated-notification
-    """
-    with (root / "cgroup.events").open() as events:
-        changes = select.poll()
-        changes.register(events, select.POLLPRI)
-        (root / "cgroup.kill").write_text("1")
-        while "populated 1" in events.read():
-            if not changes.poll(_PATIENCE_MS):
-                raise SandboxError(f"processes in {root} do not end; look at its cgroup.procs")
-            events.seek(0)
-
-
-def _deepest_first(folder: Path) -> Iterator[Path]:
-    for child in folder.iterdir():
-        if child.is_dir():
-            yield from _deepest_first(child)
-    yield folder
+    """Remove the cgroups with all below them, and end what may still live in them."""
+    for root in roots_of(folder):
+        if root.is_dir():
+            end_processes(root)
+            try:
+                remove_tree(root)
+            except OSError as error:
+                why = f"processes in {root} do not end; look at its cgroup.procs"
+                raise SandboxError(why) from error

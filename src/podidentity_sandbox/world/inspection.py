@@ -13,10 +13,22 @@ from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.teardown import children
 
-PROOF = {
-    False: "root: callers are proved by network namespace and cgroup",
-    True: "rootless: no cgroups, so callers are proved by network namespace alone",
-}
+
+def proof(plan: Plan) -> str:
+    """Say by what the product can know its callers here."""
+    if plan.cgroup_root:
+        return "root: callers are proved by network namespace and cgroup"
+    how = "rootless" if plan.rootless else "root"
+    return f"{how}: no cgroups, so callers are proved by network namespace alone"
+
+
+def memory_limits(plan: Plan) -> str:
+    """Say whether a container that takes more memory than its limit is ended, and by what."""
+    if not plan.memory_root:
+        return "memory limits of containers are not enforced: no memory cgroup may be written here"
+    if plan.memory_root == plan.cgroup_root:
+        return "memory limits are enforced by cgroup v2: all of a container is ended at its limit"
+    return "memory limits are enforced by cgroup v1: one process is ended at its container's limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

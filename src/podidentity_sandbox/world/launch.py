@@ -112,6 +112,7 @@ def _start(
     """Write the folder and start the supervisor; return also the pipe that it reports to."""
     api = opened.enter_context(listen_tcp("127.0.0.1", 0))
     proxy = opened.enter_context(listen_tcp("127.0.0.1", 0))
+    made = cgroups.Made() if wish.rootless else cgroups.make(wish.folder.path)
     plan = draw_plan(
         wish.folder.name,
         str(wish.folder.path),
@@ -119,7 +120,8 @@ def _start(
         rootless=wish.rootless,
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
-        cgroup_root="" if wish.rootless else cgroups.make(wish.folder.path),
+        cgroup_root=made.sockets,
+        memory_root=made.memory,
         azure_cli=find_azure_cli(),
     )
     plan.logs.mkdir(mode=0o700)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.authorities import Authority
 from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.ports import Verdict
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     AzurePodIdentityException,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
-from podidentity.core.ports import Verdict
 from podidentity.core.resources import Malformed
 from podidentity.nmi.request.decision import Policy
 from tests.fakes import VAULT, binding, identity, pod

@@ -5,11 +5,15 @@ https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
 
 from __future__ import annotations
 
+import asyncio
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster.objects import stamp
 from podidentity_sandbox.cluster.status import StatusError
 from tests.sandbox.cluster.conftest import pod
 from tests.sandbox.cluster.settled import Settled
@@ -149,3 +153,189 @@ def test_a_daemon_set_takes_its_pods_with_it(world: Settled) -> None:
 def test_a_daemon_set_selects_its_own_pods(world: Settled, spec: Obj, says: str) -> None:
     with pytest.raises(StatusError, match=says):
         world.create("daemonsets.apps", daemon_set(**spec))
+
+
+SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+def surging(world: Settled, nodes: int = 2, **spec: Any) -> set[str]:
+    """Make a set with surge that runs on each node, give it a new template; return its old pods."""
+    for number in range(nodes):
+        world.node(f"n{number}")
+    world.create("daemonsets.apps", daemon_set(updateStrategy=SURGE, **spec))
+    old = set(world.pods())
+    for name in old:
+        world.run(name)
+    world.late += timedelta(seconds=1)  # of two pods of one second, that with the first name counts
+    template = daemon_set("nmi:2")["spec"]["template"]
+    world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
+    return old
+
+
+def state(world: Settled) -> Obj:
+    found = world.get("daemonsets.apps", "nmi")
+    assert found is not None
+    told: Obj = found.object["status"]
+    return told
+
+
+def test_with_surge_the_new_pod_is_made_beside_the_old_one_on_one_node(world: Settled) -> None:
+    old = surging(world)
+    assert old < set(world.pods())
+    assert len(world.pods()) == 3
+    assert state(world)["numberAvailable"] == 2
+    assert state(world)["updatedNumberScheduled"] == 0
+
+
+def test_with_surge_the_old_pod_goes_once_the_new_one_is_ready_and_then_the_next_node_follows(
+    world: Settled,
+) -> None:
+    old = surging(world)
+    first = (set(world.pods()) - old).pop()
+    node = world.pods()[first]
+    world.run(first)
+    (gone,) = old - set(world.pods())
+    second = (set(world.pods()) - old - {first}).pop()
+    assert world.pods()[second] != node
+    world.delete("pods", gone, grace_seconds=0)
+    assert state(world)["updatedNumberScheduled"] == 1
+    world.run(second)
+    for name in old & {each.name for each in world.cluster.storage.all("pods")}:
+        world.delete("pods", name, grace_seconds=0)
+    assert set(world.pods()) == {first, second}
+    assert (state(world)["updatedNumberScheduled"], state(world)["numberAvailable"]) == (2, 2)
+
+
+def test_with_surge_a_template_whose_pods_never_get_ready_stops_at_the_first_node(
+    world: Settled,
+) -> None:
+    old = surging(world, nodes=4)
+    (new,) = set(world.pods()) - old
+    waiting = {"conditions": [{"type": "Ready", "status": "False"}], "phase": "Running"}
+    world.patch("pods", new, {"status": waiting}, "status")
+    assert set(world.pods()) == old | {new}
+    assert state(world)["numberUnavailable"] == 0
+
+
+def test_with_surge_a_template_that_is_taken_back_removes_the_new_pod_alone(
+    world: Settled,
+) -> None:
+    old = surging(world)
+    template = daemon_set("nmi:1")["spec"]["template"]
+    world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
+    assert set(world.pods()) == old
+
+
+def test_with_surge_an_old_pod_that_is_not_ready_gives_way_on_every_node_at_once(
+    world: Settled,
+) -> None:
+    for number in range(3):
+        world.node(f"n{number}")
+    world.create("daemonsets.apps", daemon_set(updateStrategy=SURGE))
+    old = set(world.pods())
+    template = daemon_set("nmi:2")["spec"]["template"]
+    world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
+    assert not old & set(world.pods())
+    assert len(world.pods()) == 3
+
+
+def test_with_surge_a_new_pod_must_be_ready_for_min_ready_seconds(world: Settled) -> None:
+    old = surging(world, nodes=1, minReadySeconds=30)
+    world.late += timedelta(minutes=1)
+    (new,) = set(world.pods()) - old
+    run_since(world, new, world.cluster.resources.now())
+    assert set(world.pods()) == old | {new}
+    world.late += timedelta(seconds=31)
+    world.patch("pods", new, {"metadata": {"labels": {"seen": "again"}}})
+    assert set(world.pods()) == {new}
+
+
+def run_since(world: Settled, name: str, moment: datetime) -> None:
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(moment)}
+    world.patch("pods", name, {"status": {"phase": "Running", "conditions": [ready]}}, "status")
+
+
+async def test_min_ready_seconds_need_no_further_change(world: Settled) -> None:
+    world.node("a")
+    world.create("daemonsets.apps", daemon_set(minReadySeconds=1))
+    (name,) = world.pods()
+    run_since(world, name, world.cluster.resources.now())
+    assert state(world)["numberAvailable"] == 0
+    changed = asyncio.Event()
+    world.cluster.storage.observers.append(lambda _: changed.set())
+    async with asyncio.timeout(10):
+        await changed.wait()
+    assert state(world)["numberAvailable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("surge", "unavailable", "says"),
+    [
+        (1, 1, "maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"),
+        (0, 0, "maxUnavailable: Required value: cannot be 0 when maxSurge is 0"),
+        ("0%", 0, "maxUnavailable: Required value: cannot be 0 when maxSurge is 0"),
+        (-1, 0, "maxSurge: Invalid value: -1: must be greater than or equal to 0"),
+        ("101%", 0, 'maxSurge: Invalid value: "101%": must not be greater than 100%'),
+        ("many", 0, 'maxSurge: Invalid value: "many": a valid percent string'),
+    ],
+)
+def test_of_surge_and_unavailability_exactly_one_is_allowed(
+    world: Settled, surge: int | str, unavailable: int | str, says: str
+) -> None:
+    rolling = {"maxSurge": surge, "maxUnavailable": unavailable}
+    update = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    with pytest.raises(StatusError, match=re.escape(says)):
+        world.create("daemonsets.apps", daemon_set(updateStrategy=update))
+
+
+@pytest.mark.parametrize(("surge", "made"), [("50%", 2), ("10%", 1), (3, 3)])
+def test_surge_as_a_share_is_rounded_up(world: Settled, surge: int | str, made: int) -> None:
+    for number in range(4):
+        world.node(f"n{number}")
+    rolling = {"maxSurge": surge, "maxUnavailable": 0}
+    update = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    world.create("daemonsets.apps", daemon_set(updateStrategy=update))
+    old = set(world.pods())
+    for name in old:
+        world.run(name)
+    template = daemon_set("nmi:2")["spec"]["template"]
+    world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
+    assert len(set(world.pods()) - old) == made
+
+
+def in_the_nodes_network(image: str, *ports: int) -> Obj:
+    made = daemon_set(image, updateStrategy=SURGE)
+    spec = made["spec"]["template"]["spec"]
+    spec["hostNetwork"] = True
+    spec["containers"][0]["ports"] = [{"containerPort": port} for port in ports]
+    return made
+
+
+@pytest.mark.parametrize(("ports", "placed"), [((), True), ((2579,), False)])
+def test_with_surge_in_the_nodes_network_a_declared_port_keeps_the_new_pod_waiting(
+    world: Settled, ports: tuple[int, ...], placed: bool
+) -> None:
+    world.node("a")
+    world.create("daemonsets.apps", in_the_nodes_network("nmi:1", *ports))
+    (old,) = world.pods()
+    world.run(old)
+    template = in_the_nodes_network("nmi:2", *ports)["spec"]["template"]
+    world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
+    (new,) = set(world.pods()) - {old}
+    assert bool(world.pods()[new]) == placed
+    if not placed:
+        found = world.get("pods", new)
+        assert found is not None
+        message = found.object["status"]["conditions"][0]["message"]
+        assert "1 node(s) didn't have free ports for the requested pod ports" in message
+
+
+def test_a_pod_that_waits_for_a_port_is_placed_when_its_holder_is_gone(world: Settled) -> None:
+    world.node("a")
+    for name in ("one", "two"):
+        ported = pod(name, hostNetwork=True)
+        ported["spec"]["containers"][0]["ports"] = [{"containerPort": 80}]
+        world.create("pods", ported)
+    assert world.pods() == {"one": "a", "two": ""}
+    world.delete("pods", "one", grace_seconds=0)
+    assert world.pods() == {"two": "a"}

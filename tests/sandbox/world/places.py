@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.cgroups import root_of
+from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, status
 from podidentity_sandbox.world.launch import Wish, up
@@ -51,7 +51,7 @@ class Traces:
 
     folder: Path
     namespaces: frozenset[str]
-    cgroup: Path | None
+    cgroups: list[Path]
     held: list[int]
     """The namespaces, open until they were looked for: so nobody else's get their numbers."""
 
@@ -64,7 +64,7 @@ class Traces:
         return cls(
             found.plan.path,
             frozenset(inside),
-            root_of(found.plan.path),
+            roots_of(found.plan.path),
             [os.open(link, os.O_RDONLY | os.O_CLOEXEC) for link in inside.values()],
         )
 
@@ -77,7 +77,7 @@ class Traces:
                 os.close(self.held.pop())
 
     def _seen(self) -> list[str]:
-        there = [str(path) for path in (self.folder, self.cgroup) if path and path.exists()]
+        there = [str(path) for path in (self.folder, *self.cgroups) if path.exists()]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         there += [line for line in mounts if str(self.folder) in line]
         for process in Path("/proc").iterdir():

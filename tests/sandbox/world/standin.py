@@ -81,8 +81,8 @@ def live_as_kubelet(plan: Plan, node: str) -> None:
         ["sh", "-c", "setsid sleep 1000 & setsid sh -c 'sleep 0.1' & exit 0"], check=True
     )
     subprocess.run(["ip", "netns", "add", f"cni-of-{node}"], check=True)
-    if plan.cgroup_root:
-        group = Path(plan.cgroup_root, node, "kubepods", "pod1")
+    for root in {plan.cgroup_root, plan.memory_root} - {""}:
+        group = Path(root, node, "kubepods", "pod1")
         group.mkdir(parents=True, exist_ok=True)
         sleeper = subprocess.Popen(["sleep", "1000"])
         (group / "cgroup.procs").write_text(str(sleeper.pid))

@@ -1,4 +1,4 @@
-"""Where cgroup v2 is, by the kernel's own list of mounts."""
+"""Where the machine's cgroups are, by the kernel's own list of mounts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world import cgroups
-from podidentity_sandbox.world.cgroups import mount_point
+from podidentity_sandbox.world.cgroups import Hierarchies, hierarchies
 
 ALONE = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0\n"
 HYBRID = (
     "tmpfs /sys/fs/cgroup tmpfs rw,mode=755 0 0\n"
     "cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0\n"
+    "cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n"
     "cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n"
 )
 V1_ONLY = "cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0\n"
@@ -22,18 +23,20 @@ SPACE = "cgroup2 /mnt/my\\040groups cgroup2 rw 0 0\n"
 @pytest.mark.parametrize(
     ("mounts", "found"),
     [
-        (ALONE, Path("/sys/fs/cgroup")),
-        (HYBRID, Path("/sys/fs/cgroup/unified")),
-        (V1_ONLY, None),
-        (SPACE, Path("/mnt/my groups")),
-        ("", None),
+        (ALONE, Hierarchies(Path("/sys/fs/cgroup"), None)),
+        (HYBRID, Hierarchies(Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/memory"))),
+        (V1_ONLY, Hierarchies(None, None)),
+        (SPACE, Hierarchies(Path("/mnt/my groups"), None)),
+        ("", Hierarchies(None, None)),
     ],
 )
-def test_cgroup_v2_is_found_alone_or_beside_v1(mounts: str, found: Path | None) -> None:
-    assert mount_point(mounts) == found
+def test_cgroup_v2_is_found_alone_or_beside_v1_with_the_memory_controller(
+    mounts: str, found: Hierarchies
+) -> None:
+    assert hierarchies(mounts) == found
 
 
 def test_sandboxes_of_one_name_in_two_places_have_cgroups_of_their_own() -> None:
-    mine, yours = (cgroups.root_of(Path(base) / "one") for base in ("/tmp/a", "/tmp/b"))  # noqa: S108
-    assert mine is None or mine != yours
-    assert mine == cgroups.root_of(Path("/tmp/a/one"))  # noqa: S108
+    mine, yours = (cgroups.roots_of(Path(base) / "one") for base in ("/tmp/a", "/tmp/b"))  # noqa: S108
+    assert not set(mine) & set(yours)
+    assert mine == cgroups.roots_of(Path("/tmp/a/one"))  # noqa: S108

@@ -61,6 +61,12 @@ def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:
     assert "podidentity sandbox shell" in result.stdout
 
 
+def test_a_sandbox_that_cannot_enforce_limits_of_memory_says_so(run: Run) -> None:
+    run("up", "--rootless")
+    assert "memory limits of containers are not enforced" in run("status").stdout
+    assert json.loads(run("status", "-o", "json").stdout)["memory_limits"] is None
+
+
 def test_up_of_a_running_one_fails_and_names_the_way_out(run: Run) -> None:
     run("up", "--rootless", "--name", "mine")
     result = run("up", "--name", "mine")
@@ -81,7 +87,7 @@ def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
     run("up", "--rootless")
     table = run("status").stdout
     assert "rootless" in table
-    assert [line.split()[:2] for line in table.splitlines()[4:]][:3] == [
+    assert [line.split()[:2] for line in table.splitlines()[5:]][:3] == [
         ["PART", "STATE"],
         ["cluster", "ready"],
         ["azure", "ready"],

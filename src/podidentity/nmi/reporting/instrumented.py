@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import TokenUnavailable
-from podidentity.core.ports import Attestor, Clock, Proof, TokenIssuer, Verdict
+from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import AzureIdentity, IdentityType, Pod
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.reporting.metrics import NmiMetrics
@@ -69,13 +70,13 @@ class MeasuredAttestor:
         self._attestor = attestor
         self._counters = {each: metrics.verdicts.of(each.value) for each in Verdict}
 
-    def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Ask the kernel whose a connection to IMDS is."""
-        return self._counted(self._attestor.prove(address, port, candidates))
+        return self._counted(await self._attestor.prove(address, port, candidates))
 
-    def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int) -> Proof:
         """Ask the kernel whose a connection from the node is."""
-        return self._counted(self._attestor.prove_local(address, port))
+        return self._counted(await self._attestor.prove_local(address, port))
 
     def _counted(self, proof: Proof) -> Proof:
         self._counters[proof.verdict].value += 1

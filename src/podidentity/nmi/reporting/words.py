@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, UnprovenCaller
-from podidentity.core.ports import Verdict
 from podidentity.nmi.reporting.audit import reason_of
 from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.telemetry.lines import Said

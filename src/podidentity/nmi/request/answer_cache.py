@@ -22,7 +22,7 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock, Origin
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.reporting.request_log import Given, Record
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.nmi.server.messages import Request, Response, render
 
 ROOM = 4096
@@ -76,18 +76,13 @@ class Express:
         self,
         *,
         revision: Callable[[], Mark],
-        prove: Callable[[Caller], str],
         cached: Cached,
         record: Record,
         clock: Clock,
     ) -> None:
-        """`revision` returns the state of what decides.
-
-        `prove` returns the uid of a connection's pod, "" where that cannot be said at once.
-        """
+        """`revision` returns the state of what decides."""
         self.mark = revision
         """To be called before a decision begins, for `keep`."""
-        self._prove = prove
         self._cached = cached
         self._record = record
         self._time, self._monotonic = clock.time, clock.monotonic
@@ -103,7 +98,7 @@ class Express:
         begun, now = self._monotonic(), self._time()
         if not self._holds(found, begun, now):
             return None
-        if (caller.proven or self._prove(caller)) != found.uid:
+        if caller.proven != found.uid:
             return None
         found.given.note(now, self._monotonic() - begun)
         return found.rendered if request.keep_alive else render(found.response, stays=False)

@@ -8,15 +8,15 @@ because the watch is late, the request waits for it; where they disagree otherwi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
+from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
 from podidentity.nmi.request.outcome import Caller, Outcome
 from podidentity.nmi.request.waiting import change_within
@@ -43,7 +43,7 @@ class Callers:
         while True:
             candidates = outcome.claimed = tuple(self._cluster.pods_at(caller.address))
             try:
-                pod = self._owner(caller, candidates, outcome)
+                pod = await self._owner(caller, candidates, outcome)
             except _NotYet as late:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
@@ -53,39 +53,27 @@ class Callers:
                 caller.proven = pod.uid if outcome.verdict is Verdict.PROVEN else ""
                 return pod
 
-    def prove(self, caller: Caller) -> str:
-        """Prove a connection, where that needs no waiting, and return the uid of its pod.
-
-        "" where it cannot be said at once, or is not so: `pod` waits, or says why.
-        """
-        candidates = tuple(self._cluster.pods_at(caller.address))
-        if not self._must_prove(candidates):
-            return ""
-        with suppress(PodIdentityError, _NotYet):
-            caller.proven = self._proved(caller, candidates, Outcome()).uid
-        return caller.proven
-
     def _must_prove(self, candidates: Sequence[Pod]) -> bool:
         if self._attestor is None:
             return False
         return not candidates or any(pod.attestation != _BY_ADDRESS for pod in candidates)
 
-    def _owner(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
+    async def _owner(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
         """Return the pod; raise _NotYet where the watch may be late."""
         for pod in candidates:
             # A later request of a connection that was proved when it began.
-            if pod.uid == caller.proven:
+            if caller.proven and pod.uid == caller.proven:
                 outcome.verdict = Verdict.PROVEN
                 return pod
         if self._must_prove(candidates):
-            return self._proved(caller, candidates, outcome)
+            return await self._proved(caller, candidates, outcome)
         if not candidates:
             raise _NotYet(self._stranger(caller.address))
         return _only(candidates)
 
-    def _proved(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
+    async def _proved(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
         assert self._attestor is not None  # noqa: S101 - who asks has looked
-        proof = self._attestor.prove(caller.address, caller.port, candidates)
+        proof = await self._attestor.prove(caller.address, caller.port, candidates)
         outcome.detail, outcome.verdict = proof.detail, proof.verdict
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:

@@ -74,10 +74,6 @@ class TokenService:
         self._matched: dict[ObjectRef, Match] = {}
         self._authorization = policy.authorization if permissions else Authorization.OFF
 
-    def prove(self, caller: Caller) -> str:
-        """Return the uid of a connection's pod; "" where it cannot be said at once."""
-        return self._callers.prove(caller)
-
     def revision(self) -> tuple[int, int]:
         """Return what grows with each change of what decides: cluster and permissions."""
         return self._cluster.revision, self._permissions.revision if self._permissions else 0

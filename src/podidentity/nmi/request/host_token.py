@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.delegation import Delegation, not_to_be_named
 from podidentity.core.errors import (
     NotReady,
@@ -18,7 +19,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Attestor, Clock, Cluster, Proof, Verdict
+from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.caller import STRANGER_WAIT, must_be_proven
@@ -61,7 +62,7 @@ class HostTokenService:
         """Raise unless the caller may ask."""
         if not _is_local(caller.address):
             raise UnprovenCaller("the connection is not from this node")
-        proof = self._proof(caller)
+        proof = await self._proof(caller)
         outcome.detail = proof.detail
         asker = await self._pod_of(proof) if proof.pod_uid else None
         if asker is not None:
@@ -70,11 +71,11 @@ class HostTokenService:
         if refusal is not None:
             raise Refused(refusal)
 
-    def _proof(self, caller: Caller) -> Proof:
+    async def _proof(self, caller: Caller) -> Proof:
         if self._attestor is None:
             detail = "not asked: callers are believed"
             return Proof(verdict=Verdict.PROVEN, root=True, detail=detail)
-        proof = self._attestor.prove_local(caller.address, caller.port)
+        proof = await self._attestor.prove_local(caller.address, caller.port)
         must_be_proven(proof)
         return proof
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.entitlements import Basis
 from podidentity.core.errors import PodIdentityError
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Origin, Verdict
+from podidentity.core.ports import Origin
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Grant, TokenRequest

@@ -1,22 +1,27 @@
-"""Gives each pod without a node one: in turn, among those that it fits."""
+"""Gives each pod without a node one: in turn, among those that it fits.
+
+A port of the node that a pod declares is its own until it has ended: a second pod with that port
+waits, as for the scheduler's plugin NodePorts. (So an agent that is to run beside its successor in
+the node's network declares none.)
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from podidentity_sandbox.cluster import objects
 from podidentity_sandbox.cluster.decoding import Write
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
-from podidentity_sandbox.cluster.placement import fits, obstacle
+from podidentity_sandbox.cluster.placement import fits, host_ports, obstacle
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
 
 class Scheduler:
-    """Looks at a new pod at once, and at all that wait whenever a node changes."""
+    """Looks at a new pod at once; at all that wait when a node changes or a pod ends."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
@@ -25,11 +30,11 @@ class Scheduler:
 
     def react(self, change: Change) -> None:
         """Place what can be placed."""
-        if change.event == "DELETED":
-            return
-        if change.key == "pods":
+        gone = change.event == "DELETED"
+        ended = field_of(change.record.object, "status.phase") in ENDED
+        if change.key == "pods" and not gone and not ended:
             self._place(self._resources.storage.get("pods", *_address(change.record)))
-        elif change.key == "nodes":
+        elif change.key == "pods" or (change.key == "nodes" and not gone):
             for pod in self._resources.storage.all("pods"):
                 self._place(pod)
 
@@ -39,15 +44,30 @@ class Scheduler:
         if field_of(pod.object, "status.phase") in ENDED:
             return
         nodes = self._resources.storage.all("nodes")
-        fitting = [node for node in nodes if fits(pod.object, node.object)]
+        taken = self._nodes_without_its_ports(pod.object)
+        fitting = [
+            node for node in nodes if node.name not in taken and fits(pod.object, node.object)
+        ]
         if fitting:
             self._turn += 1
             self._bind(pod, fitting[self._turn % len(fitting)].name)
         else:
-            message = unplaceable(pod.object, nodes)
+            message = unplaceable(pod.object, nodes, taken)
             condition = {"status": "False", "reason": "Unschedulable", "message": message}
             if self._write(pod, pod.thaw(), condition):
                 self._events.warn(pod, "FailedScheduling", message)
+
+    def _nodes_without_its_ports(self, pod: Obj) -> set[str]:
+        """Return the nodes on which a port that the pod declares is another pod's."""
+        wanted = host_ports(pod)
+        if not wanted:
+            return set()
+        return {
+            str(field_of(other.object, "spec.nodeName"))
+            for other in self._resources.storage.all("pods")
+            if field_of(other.object, "status.phase") not in ENDED
+            and wanted & host_ports(other.object)
+        }
 
     def _bind(self, pod: Record, node: str) -> None:
         new = pod.thaw()
@@ -72,14 +92,17 @@ class Scheduler:
         return news
 
 
-def unplaceable(pod: Obj, nodes: Sequence[Record]) -> str:
-    """Return why a pod fits on no node, as the scheduler says it.
+def unplaceable(pod: Obj, nodes: Sequence[Record], taken: Container[str] = ()) -> str:
+    """Return why a pod fits on no node, as the scheduler says it; on `taken`, for its ports.
 
     https://github.com/kubernetes/kubernetes/blob/master/pkg/scheduler/framework/types.go (FitError)
     """
     if not nodes:
         return "no nodes available to schedule pods"
-    counts = Counter(obstacle(pod, node.object) for node in nodes)
+    ports = "node(s) didn't have free ports for the requested pod ports"
+    counts = Counter(
+        obstacle(pod, node.object) or (ports if node.name in taken else "") for node in nodes
+    )
     reasons = ", ".join(sorted(f"{number} {why}" for why, number in counts.items()))
     none = f"0/{len(nodes)} nodes are available"
     helpless = f"{none}: {len(nodes)} Preemption is not helpful for scheduling."

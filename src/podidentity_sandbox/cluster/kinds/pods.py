@@ -115,6 +115,7 @@ class PodStrategy(Strategy):
         """Fill in the defaults; an account has two names, an old one and a new one."""
         spec = new.setdefault("spec", {})
         default_spec(spec)
+        _default_host_ports(spec)
         qos.default_requests(spec)
         if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
             spec["serviceAccountName"] = spec["serviceAccount"] = account
@@ -185,6 +186,14 @@ def default_spec(spec: Obj) -> None:
             port.setdefault("protocol", "TCP")
         moving = tag == "latest" or ":" not in str(container.get("image", ""))
         container.setdefault("imagePullPolicy", "Always" if moving else "IfNotPresent")
+
+
+def _default_host_ports(spec: Obj) -> None:
+    """A port of a pod in the node's network is a port of the node: setHostNetworkPorts."""
+    if spec.get("hostNetwork"):
+        for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
+            for port in container.get("ports", []):
+                port.setdefault("hostPort", port.get("containerPort"))
 
 
 def _fixed(spec: Obj) -> Obj:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from podidentity_sandbox.cluster import status
@@ -23,7 +23,10 @@ SHAPE: dict[str, Any] = {
     "spec": {
         "selector": SELECTOR,
         "template": TEMPLATE,
-        "updateStrategy": {"type": str, "rollingUpdate": {"maxUnavailable": INT_OR_STRING}},
+        "updateStrategy": {
+            "type": str,
+            "rollingUpdate": {"maxSurge": INT_OR_STRING, "maxUnavailable": INT_OR_STRING},
+        },
         "minReadySeconds": int,
     },
 }
@@ -64,14 +67,41 @@ class DaemonSetStrategy(Strategy):
         return [*faults, *_update_faults(spec["updateStrategy"])]
 
 
-def _update_faults(update: Obj) -> Sequence[Cause]:
+def _update_faults(update: Obj) -> Iterator[Cause]:
+    """Yield the faults of an update strategy: of both limits exactly one is not zero.
+
+    ValidateRollingUpdateDaemonSet of pkg/apis/apps/validation/validation.go.
+    """
     kinds, where = ("RollingUpdate", "OnDelete"), "spec.updateStrategy"
     if update["type"] not in kinds:
-        return [status.unsupported(f"{where}.type", update["type"], kinds)]
-    limit = update.get("rollingUpdate", {}).get("maxUnavailable", 1)
-    if isinstance(limit, str) and not re.fullmatch("[0-9]{1,9}%", limit, re.ASCII):
-        return [status.invalid(f"{where}.rollingUpdate.maxUnavailable", limit, PERCENT)]
-    return []
+        yield status.unsupported(f"{where}.type", update["type"], kinds)
+    if update["type"] != "RollingUpdate":
+        return
+    rolling, where = update["rollingUpdate"], f"{where}.rollingUpdate"
+    for field in ("maxUnavailable", "maxSurge"):
+        yield from _limit_faults(rolling[field], f"{where}.{field}")
+    unavailable, surge = (_number(rolling[field]) for field in ("maxUnavailable", "maxSurge"))
+    if unavailable and surge:
+        detail = "may not be set when maxUnavailable is non-zero"
+        yield status.invalid(f"{where}.maxSurge", rolling["maxSurge"], detail)
+    elif not unavailable and not surge:
+        detail = "cannot be 0 when maxSurge is 0"
+        yield status.required(f"{where}.maxUnavailable", detail)
+
+
+def _limit_faults(limit: int | str, where: str) -> Iterator[Cause]:
+    if isinstance(limit, int):
+        if limit < 0:
+            yield status.invalid(where, limit, "must be greater than or equal to 0")
+    elif not re.fullmatch("[0-9]{1,9}%", limit, re.ASCII):
+        yield status.invalid(where, limit, PERCENT)
+    elif _number(limit) > 100:
+        yield status.invalid(where, limit, "must not be greater than 100%")
+
+
+def _number(limit: int | str) -> int:
+    digits = str(limit).removesuffix("%")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _selector_faults(selector: Obj | None, template: Obj) -> list[Cause]:

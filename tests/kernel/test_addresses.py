@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from podidentity.kernel import netlink
-from podidentity.kernel.inquiry import AddressInquiry
+from podidentity.kernel.addresses import Addresses
 
 _NEW_ADDRESS, _LOCAL = 20, 2
 Event = bytes | int
@@ -49,10 +49,10 @@ def done(sequence: int) -> bytes:
 
 
 def read(kernel: Kernel) -> dict[str, int]:
-    inquiry = AddressInquiry()
-    inquiry.close()
-    inquiry.notices = kernel  # type: ignore[assignment]
-    return inquiry.read()
+    known = Addresses()
+    known.close()
+    known.notices = kernel  # type: ignore[assignment]
+    return known.read()
 
 
 OLD, NEW = "127.0.0.1", "10.244.0.2"

@@ -1,6 +1,6 @@
-"""The two conversations with a network namespace: about a connection, and about its addresses.
+"""The IPv4 addresses of one network namespace, and the kernel's notices that they have changed.
 
-Their sockets are made once, inside the namespace, and may be used from anywhere afterwards.
+Source: linux/if_addr.h, rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
-from podidentity.kernel import diag, netlink
-from podidentity.kernel.diag import Endpoint, TcpSocket
+from podidentity.kernel import netlink
 
 _DATAGRAM = 1 << 15
-_STRAY_ANSWERS = 8
 _GROUP_IPV4_ADDRESSES = 0x10  # RTMGRP_IPV4_IFADDR
 _SMALLEST_BUFFER = 1
 """The kernel rounds it up: a few notices fit, more is an overrun, which tells as much."""
@@ -22,42 +21,18 @@ _MOST_NOTICES = 64
 _ATTEMPTS = 3
 _MOST_ADDRESSES = 256
 
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+# ifaddrmsg: family, prefix length, flags, scope, interface
+_ADDRESS = struct.Struct("=BBBBI")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
-class Crowded(Exception):
+
+class TooManyAddresses(Exception):
     """A namespace with more addresses than any pod has; reading them would cost too much."""
 
 
-class SocketInquiry:
-    """Asks the namespace in which it is made for the socket of a connection."""
-
-    def __init__(self) -> None:
-        self._socket = netlink.connect(netlink.SOCK_DIAG)
-        self._sequence = 0
-
-    def find(self, local: Endpoint, remote: Endpoint, *, interface: int = 0) -> TcpSocket | None:
-        """Return the socket at the `local` end, or None where there is none; raise OSError."""
-        self._sequence = self._sequence % 0xFFFFFFFF + 1
-        question = diag.socket_question(self._sequence, local, remote, interface=interface)
-        self._socket.send(question)
-        # An answer that an earlier question, broken off, has left behind is passed over.
-        for _ in range(_STRAY_ANSWERS):
-            for message in netlink.decode(self._socket.recv(_DATAGRAM)):
-                if message.sequence != self._sequence:
-                    continue
-                if message.errno == errno.ENOENT:
-                    return None
-                if message.errno:
-                    raise OSError(message.errno, os.strerror(message.errno))
-                return diag.socket_answer(message)
-        raise OSError(errno.EPROTO, "the kernel answers other questions than ours")
-
-    def close(self) -> None:
-        """Close the conversation."""
-        self._socket.close()
-
-
-class AddressInquiry:
-    """Knows the IPv4 addresses of the namespace in which it is made; `notices` tells of changes."""
+class Addresses:
+    """The IPv4 addresses of the namespace in which it is made; `notices` tells of changes."""
 
     def __init__(self) -> None:
         self.notices = netlink.connect(socket.NETLINK_ROUTE, groups=_GROUP_IPV4_ADDRESSES)
@@ -65,9 +40,9 @@ class AddressInquiry:
         self._sequence = 0
 
     def read(self) -> dict[str, int]:
-        """Return each address with its interface; raise Crowded or OSError.
+        """Return each address with its interface; raise TooManyAddresses or OSError.
 
-        What waits in `notices` is dropped first: the answer is newer.
+        Notices that wait are dropped first: the answer is newer.
         """
         self._drop_notices()
         found: dict[str, int] = {}
@@ -78,7 +53,7 @@ class AddressInquiry:
         return found  # they change all the time; the next notice is on its way
 
     def close(self) -> None:
-        """Close the conversation."""
+        """Close the netlink socket."""
         self.notices.close()
 
     def _drop_notices(self) -> None:
@@ -93,12 +68,12 @@ class AddressInquiry:
     def _dump(self) -> tuple[dict[str, int], bool]:
         """Return the addresses, and whether none changed meanwhile."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
-        self.notices.send(diag.addresses_question(self._sequence))
+        self.notices.send(encode_request(self._sequence))
         found: dict[str, int] = {}
         complete = True
         for message in self._answers():
             if message is None or message.sequence != self._sequence:
-                # A notice, or the word that some were lost: either may be newer than the answer.
+                # A notice, or notices were lost: either may be newer than the answer.
                 complete = False
                 continue
             if message.errno:
@@ -107,15 +82,15 @@ class AddressInquiry:
                 complete = False
             if message.kind == netlink.NLMSG_DONE:
                 break
-            address = diag.address_answer(message)
+            address = decode_answer(message)
             if address is not None:
                 found.setdefault(*address)
             if len(found) > _MOST_ADDRESSES:
-                raise Crowded(f"holds more than {_MOST_ADDRESSES} addresses")
+                raise TooManyAddresses(f"holds more than {_MOST_ADDRESSES} addresses")
         return found, complete
 
     def _answers(self) -> Iterator[netlink.Message | None]:
-        """Yield what comes; None where notices were lost."""
+        """Yield the messages that come; None where notices were lost."""
         while True:
             try:
                 datagram = self._receive()
@@ -139,3 +114,19 @@ class _Overrun(Exception):
 def _only_overrun(error: OSError) -> None:
     if error.errno != errno.ENOBUFS:
         raise error
+
+
+def encode_request(sequence: int) -> bytes:
+    """Return the request for all IPv4 addresses of a namespace."""
+    flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
+    return netlink.encode(_RTM_GETADDR, flags, sequence, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
+
+
+def decode_answer(message: netlink.Message) -> tuple[str, int] | None:
+    """Return the address and interface in an answer; None for any other message."""
+    if message.kind != _RTM_NEWADDR or len(message.payload) < _ADDRESS.size:
+        return None
+    *_, interface = _ADDRESS.unpack_from(message.payload)
+    found = netlink.attributes(message.payload, _ADDRESS.size)
+    local = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    return (socket.inet_ntoa(local), interface) if local else None

@@ -1,19 +1,22 @@
-"""Questions to the kernel about one TCP socket and about addresses, and its answers, as bytes.
+"""Asks the kernel for one TCP socket, by the two ends of its connection: state, owner, cgroup.
 
-Layouts: linux/inet_diag.h, linux/if_addr.h; sock_diag(7), rtnetlink(7).
+Source: linux/inet_diag.h, sock_diag(7).
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from typing import NamedTuple
 
 from podidentity.kernel import netlink
 
-_SOCK_DIAG_BY_FAMILY = 20
-_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+_DATAGRAM = 1 << 15
+_STRAY_ANSWERS = 8
 
+_SOCK_DIAG_BY_FAMILY = 20
 # inet_diag_req_v2: family, protocol, extensions, pad, states, then inet_diag_sockid: ports in
 # network order, two addresses of 16 bytes, interface, and a cookie that matches any socket.
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")
@@ -23,10 +26,6 @@ _ANY_STATE = 0xFFFFFFFF
 _ANSWER = struct.Struct("=BBBB48sIIIII")
 _CGROUP_ID = 21  # INET_DIAG_CGROUP_ID, kernel 5.7
 _U64 = struct.Struct("=Q")
-
-# ifaddrmsg: family, prefix length, flags, scope, interface
-_ADDRESS = struct.Struct("=BBBBI")
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LISTEN, _SYN_SENT = 1, 4, 5, 8, 10, 2
 _CAN_RECEIVE = frozenset({_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT})
@@ -44,19 +43,19 @@ class Endpoint(NamedTuple):
 
 
 class TcpSocket(NamedTuple):
-    """What the kernel says of a socket."""
+    """One TCP socket as the kernel describes it."""
 
     state: int
     inode: int
-    """0 where no process holds it any more."""
+    """0 if no process holds the socket any more."""
     cgroup: int
-    """Id of the cgroup of whoever made it; 0 where the kernel does not say (before 5.7)."""
+    """Id of the cgroup of the process that made the socket; 0 before kernel 5.7."""
     user: int = -1
-    """The uid that made it, as this user namespace numbers it; -1 where it was not asked."""
+    """Uid of the process that made the socket, in this user namespace."""
 
     @property
     def is_of_connection(self) -> bool:
-        """Whether it is, or was, that connection's.
+        """Whether it is, or was, the socket of that connection.
 
         Where there is no connection, the kernel answers with a socket that listens on the port. And
         a client is ESTABLISHED before the acknowledgement leaves that lets the server accept: one
@@ -70,14 +69,42 @@ class TcpSocket(NamedTuple):
         return self.state in _CAN_RECEIVE and self.inode != 0
 
 
-def socket_question(
+class SockDiag:
+    """Finds sockets of the network namespace in which it is made."""
+
+    def __init__(self) -> None:
+        self._socket = netlink.connect(netlink.SOCK_DIAG)
+        self._sequence = 0
+
+    def find(self, local: Endpoint, remote: Endpoint, *, interface: int = 0) -> TcpSocket | None:
+        """Return the socket at the `local` end of a connection, or None; raise OSError."""
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(encode_request(self._sequence, local, remote, interface=interface))
+        # An answer to an earlier request that was broken off is passed over.
+        for _ in range(_STRAY_ANSWERS):
+            for message in netlink.decode(self._socket.recv(_DATAGRAM)):
+                if message.sequence != self._sequence:
+                    continue
+                if message.errno == errno.ENOENT:
+                    return None
+                if message.errno:
+                    raise OSError(message.errno, os.strerror(message.errno))
+                return decode_answer(message)
+        raise OSError(errno.EPROTO, "the kernel does not answer the request for a socket")
+
+    def close(self) -> None:
+        """Close the netlink socket."""
+        self._socket.close()
+
+
+def encode_request(
     sequence: int, local: Endpoint, remote: Endpoint, *, interface: int = 0
 ) -> bytes:
-    """Return the question for the socket of one connection, as seen from its `local` end.
+    """Return the request for the socket of one connection, as seen from its `local` end.
 
     With `interface`, sockets bound to it are found beside unbound ones; without, unbound ones only.
     """
-    question = _REQUEST.pack(
+    request = _REQUEST.pack(
         socket.AF_INET,
         socket.IPPROTO_TCP,
         0,
@@ -89,29 +116,13 @@ def socket_question(
         interface,
         _ANY_COOKIE,
     )
-    return netlink.encode(_SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, sequence, question)
+    return netlink.encode(_SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, sequence, request)
 
 
-def socket_answer(message: netlink.Message) -> TcpSocket:
+def decode_answer(message: netlink.Message) -> TcpSocket:
     """Return the socket that an answer describes; raise netlink.Malformed for anything else."""
     if message.kind != _SOCK_DIAG_BY_FAMILY or len(message.payload) < _ANSWER.size:
         raise netlink.Malformed(f"message {message.kind} describes no socket")
     _family, state, *_, user, inode = _ANSWER.unpack_from(message.payload)
     cgroup = netlink.attributes(message.payload, _ANSWER.size).get(_CGROUP_ID)
     return TcpSocket(state, inode, _U64.unpack(cgroup)[0] if cgroup else 0, user)
-
-
-def addresses_question(sequence: int) -> bytes:
-    """Return the question for all IPv4 addresses of a namespace."""
-    flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-    return netlink.encode(_RTM_GETADDR, flags, sequence, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
-
-
-def address_answer(message: netlink.Message) -> tuple[str, int] | None:
-    """Return address and interface that an answer tells of; None for any other message."""
-    if message.kind != _RTM_NEWADDR or len(message.payload) < _ADDRESS.size:
-        return None
-    *_, interface = _ADDRESS.unpack_from(message.payload)
-    found = netlink.attributes(message.payload, _ADDRESS.size)
-    local = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
-    return (socket.inet_ntoa(local), interface) if local else None

@@ -1,0 +1,210 @@
+"""From facts about a connection to a verdict on it: the rule, without the kernel.
+
+An address is a claim; the socket is the proof. `net` states facts and knows no pods; `serve` judges
+them against the pods that have the address. Among the namespaces that hold the claimed address, one
+has the client's socket, and its cgroup is named by the uid of a pod whose status has the address.
+So a pod that takes a foreign address proves only itself, and cannot lock the owner out.
+
+Where pods have no cgroups of their own (`--attestation=namespace`), the namespace alone is the
+proof, and then exactly one may hold the address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from podidentity.core.resources import Pod
+
+
+class AttestationMode(StrEnum):
+    """What proves a caller; the values of `--attestation`."""
+
+    KERNEL = "kernel"
+    """The client's socket, and the pod in the name of its cgroup."""
+    NAMESPACE = "namespace"
+    """The client's socket, in the only network namespace that holds the address."""
+    ADDRESS = "address"
+    """Nothing: the source address is believed."""
+
+
+class SocketState(StrEnum):
+    """What a namespace has of a connection."""
+
+    NONE = "none"
+    OPEN = "open"
+    """A process holds the socket and can still read an answer."""
+    CLOSED = "closed"
+    """The client has closed it, or its pod has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What one namespace that holds the claimed address has of the connection."""
+
+    network: str
+    """Name of the namespace, for people."""
+    state: SocketState = SocketState.NONE
+    pod: str | None = None
+    """Uid, or config hash of a static pod, in the name of the open socket's cgroup.
+
+    "" for a process of no pod; None where cgroups are not asked.
+    """
+    user: int = -1
+    """Uid of the process that made the socket, in this user namespace; -1 if there is none."""
+    doubt: str = ""
+    """Why the open socket cannot be this connection's, though it has the same two ends."""
+    failure: str = ""
+    """Why the namespace, or the cgroup, could not be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFacts:
+    """What the kernel says of one accepted connection, at one moment."""
+
+    accepted: bool
+    """Whether our own end of the connection still exists."""
+    sightings: tuple[Sighting, ...] = ()
+    """One for each namespace that holds the client's address."""
+    failure: str = ""
+    """Why a namespace, or our own end, could not be looked for; "" if all could be."""
+
+
+class Verdict(StrEnum):
+    """What the facts say of a connection."""
+
+    PROVEN = "proven"
+    FORGED = "forged"
+    """No socket of the claimed pod has this connection."""
+    GONE = "gone"
+    """The client has closed already: there is nobody to answer."""
+    UNKNOWN = "unknown"
+    """The kernel could not be asked for a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The verdict on one accepted connection."""
+
+    verdict: Verdict
+    pod_uid: str = ""
+    """The pod that owns the socket's cgroup, claimed or not; "" where cgroups are not asked."""
+    root: bool = False
+    """Whether the process that made the socket was root's; said of local connections only."""
+    detail: str = ""
+    """For the log: which namespace, which cgroup, or what is missing."""
+
+
+def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMode) -> Proof:
+    """Return the verdict on a pod's connection; `candidates` have its address in their status."""
+    if not facts.accepted:
+        return _not_accepted(facts)
+    opened = [each for each in facts.sightings if each.state is SocketState.OPEN]
+    if mode is AttestationMode.NAMESPACE:
+        return _by_namespace(facts, opened, candidates)
+    sound = [each for each in opened if each.pod is not None and not each.doubt]
+    found = _owner(sound, candidates)
+    if found is not None:
+        network, owner = found
+        return Proof(verdict=Verdict.PROVEN, pod_uid=owner.uid, detail=network)
+    failures = [each.failure for each in facts.sightings if each.failure]
+    failures += ["cgroups are not asked" for each in opened if each.pod is None]
+    if failures:
+        return Proof(verdict=Verdict.UNKNOWN, detail=failures[0])
+    if sound:
+        return _another(sound[0], bool(candidates))
+    if opened:
+        return _doubted(opened[0])
+    return _not_found(facts)
+
+
+def judge_local(facts: ConnectionFacts) -> Proof:
+    """Return the verdict on a connection from the node's own namespace: whose, not whether."""
+    if not facts.accepted:
+        return _not_accepted(facts)
+    for found in facts.sightings:
+        if found.failure:
+            return Proof(verdict=Verdict.UNKNOWN, detail=found.failure)
+        if found.doubt:
+            return _doubted(found)
+        if found.state is SocketState.OPEN:
+            pod = found.pod or ""
+            detail = f"pod {pod}" if pod else f"a process of user {found.user}"
+            root = found.user == 0
+            return Proof(verdict=Verdict.PROVEN, pod_uid=pod, root=root, detail=detail)
+    return _not_found(facts)
+
+
+def _owner(sound: Sequence[Sighting], candidates: Sequence[Pod]) -> tuple[str, Pod] | None:
+    """Return the candidate that one of the sockets belongs to, with the socket's namespace.
+
+    A uid decides before any config hash: the uid is the API server's, the hash is an annotation.
+    "" (no pod's cgroup) is nobody's. A hash that two pods claim is neither's.
+    """
+    for each in sound:
+        for pod in candidates:
+            if each.pod and each.pod == pod.uid:
+                return each.network, pod
+    for each in sound:
+        claiming = [pod for pod in candidates if each.pod and each.pod == pod.config_hash]
+        if len(claiming) == 1:
+            return each.network, claiming[0]
+    return None
+
+
+def _another(found: Sighting, known: bool) -> Proof:
+    """Judge an open socket that belongs to no candidate."""
+    whose = f"pod {found.pod}" if found.pod else "no pod"
+    detail = f"the socket in {found.network} belongs to {whose}"
+    # Without candidates: the kernel knows a pod before the API server has told of its address.
+    verdict = Verdict.FORGED if known else Verdict.UNKNOWN
+    return Proof(verdict=verdict, pod_uid=found.pod or "", detail=detail)
+
+
+def _by_namespace(
+    facts: ConnectionFacts, opened: Sequence[Sighting], candidates: Sequence[Pod]
+) -> Proof:
+    """Judge where the only proof is that one namespace alone holds the address."""
+    failures = [facts.failure, *(each.failure for each in facts.sightings)]
+    if any(failures):
+        return Proof(verdict=Verdict.UNKNOWN, detail=next(filter(None, failures)))
+    if not opened:
+        return _not_found(facts)
+    if len(facts.sightings) > 1:
+        names = ", ".join(sorted(each.network for each in facts.sightings))
+        detail = f"{names} hold the address, and pods have no cgroups to tell them apart"
+        return Proof(verdict=Verdict.FORGED, detail=detail)
+    found = opened[0]
+    if found.doubt:
+        return _doubted(found)
+    if len(candidates) != 1:
+        detail = f"{len(candidates)} pods have the address in their status"
+        return Proof(verdict=Verdict.UNKNOWN, detail=detail)
+    return Proof(verdict=Verdict.PROVEN, detail=f"{found.network}, by namespace alone")
+
+
+def _doubted(found: Sighting) -> Proof:
+    # No pod is named: the socket is an old one, and its owner has not asked.
+    detail = f"the socket in {found.network} is of another connection: {found.doubt}"
+    return Proof(verdict=Verdict.FORGED, detail=detail)
+
+
+def _not_accepted(facts: ConnectionFacts) -> Proof:
+    if facts.failure:
+        return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    # An honest client that resets leaves as little behind as an attacker: no alarm.
+    return Proof(verdict=Verdict.GONE, detail="reset by the client")
+
+
+def _not_found(facts: ConnectionFacts) -> Proof:
+    """Judge a connection whose client end is open nowhere."""
+    for each in facts.sightings:
+        if each.state is SocketState.CLOSED:
+            detail = f"closed by the client in {each.network}"
+            return Proof(verdict=Verdict.GONE, detail=detail)
+    if facts.failure:
+        return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    names = ", ".join(sorted(each.network for each in facts.sightings))
+    where = f"in {names}" if names else "in any pod: no network namespace has the address"
+    return Proof(verdict=Verdict.FORGED, detail=f"no socket of this connection {where}")

@@ -1,0 +1,116 @@
+"""A container's limit of memory, as the kernel enforces it and a kubelet tells of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox.node.objects import pod, script
+from tests.sandbox.node.site import Site, restarted, terminated
+
+pytestmark = pytest.mark.net
+
+TAKE = """exec python3 -I -S -c 'held = bytearray({} << 20); print("took it", flush=True)'"""
+
+
+def limited(text: str, memory: str = "64Mi", **more: Any) -> dict[str, Any]:
+    return script(text, resources={"limits": {"memory": memory}}, **more)
+
+
+@pytest.fixture
+def enforced(site: Site) -> Site:
+    if not site.plan.memory_root:
+        pytest.skip("no memory cgroup may be written")
+    return site
+
+
+def ending(found: dict[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = found["status"]["containerStatuses"][0]["state"]["terminated"]
+    return state
+
+
+def test_a_container_that_takes_more_than_its_limit_is_killed_and_the_reason_said(
+    enforced: Site,
+) -> None:
+    found = enforced.run(pod("greedy", limited(TAKE.format(200))), terminated)
+    assert (ending(found)["reason"], ending(found)["exitCode"]) == ("OOMKilled", 137)
+    assert found["status"]["phase"] == "Failed"
+    assert enforced.log(found) == ""
+
+
+def test_a_container_within_its_limit_lives(enforced: Site) -> None:
+    found = enforced.run(pod("modest", limited(TAKE.format(20))), terminated)
+    assert (ending(found)["reason"], ending(found)["exitCode"]) == ("Completed", 0)
+    assert enforced.log(found) == "took it\n"
+
+
+def test_a_container_without_a_limit_takes_what_it_needs(enforced: Site) -> None:
+    found = enforced.run(pod("free", script(TAKE.format(200))), terminated)
+    assert ending(found)["reason"] == "Completed"
+
+
+def test_a_container_that_was_killed_for_memory_is_restarted(enforced: Site) -> None:
+    text = f"test -e /data/again && exec sleep infinity; touch /data/again; {TAKE.format(200)}"
+    greedy = limited(text, volumeMounts=[{"name": "v", "mountPath": "/data"}])
+    volumes = [{"name": "v", "emptyDir": {}}]
+    found = enforced.run(
+        pod("greedy", greedy, volumes=volumes, restartPolicy="Always"), restarted(1)
+    )
+    last = found["status"]["containerStatuses"][0]["lastState"]["terminated"]
+    assert (last["reason"], last["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_neighbour_in_the_pod_lives_on(enforced: Site) -> None:
+    calm = script("exec sleep infinity", name="calm", resources={"limits": {"memory": "32Mi"}})
+    found = enforced.run(pod("two", limited(TAKE.format(200)), calm), terminated)
+    states = {each["name"]: each["state"] for each in found["status"]["containerStatuses"]}
+    assert states["main"]["terminated"]["reason"] == "OOMKilled"
+    assert "running" in states["calm"]
+
+
+def test_what_is_executed_beside_a_program_counts_against_the_same_limit(enforced: Site) -> None:
+    enforced.run(pod("beside", limited("exec sleep infinity")))
+    assert enforced.sh("beside", TAKE.format(200)).exit == 137
+
+
+def test_of_a_container_at_its_limit_v1_ends_one_process_and_v2_all(enforced: Site) -> None:
+    # As a kubelet's: memory.oom.group is of cgroup v2.
+    text = f"sh -c '{TAKE.format(200).replace(chr(39), chr(34))}'; echo code $?; exit 3"
+    found = enforced.run(pod("parent", limited(text.replace('"took it"', "1"))), terminated)
+    v2 = enforced.plan.memory_root == enforced.plan.cgroup_root
+    assert ending(found)["exitCode"] == (137 if v2 else 3)
+    assert ending(found)["reason"] == "OOMKilled"
+
+
+def test_a_pod_whose_containers_all_have_limits_is_held_to_their_sum(enforced: Site) -> None:
+    second = script("exec sleep infinity", name="b", resources={"limits": {"memory": "32Mi"}})
+    found = enforced.run(pod("sum", limited("exec sleep infinity"), second))
+    assert pod_limit(enforced, found) == 96 << 20
+
+
+def test_a_pod_with_a_container_that_has_no_limit_has_none(enforced: Site) -> None:
+    free = script("exec sleep infinity", name="b")
+    found = enforced.run(pod("half", limited("exec sleep infinity"), free))
+    assert pod_limit(enforced, found) > 1 << 50
+
+
+def pod_limit(site: Site, found: dict[str, Any]) -> int:
+    folder = next(Path(site.plan.memory_root).rglob(f"pod{found['metadata']['uid']}"))
+    v1, v2 = folder / "memory.limit_in_bytes", folder / "memory.max"
+    said = (v1 if v1.exists() else v2).read_text().strip()
+    return 1 << 60 if said == "max" else int(said)
+
+
+def test_a_pod_that_is_gone_leaves_no_memory_cgroup(enforced: Site) -> None:
+    found = enforced.run(pod("gone", limited("exec sleep infinity")))
+    uid = found["metadata"]["uid"]
+    assert list(Path(enforced.plan.memory_root).rglob(f"*{uid}*"))
+    enforced.delete("gone")
+    assert not list(Path(enforced.plan.memory_root).rglob(f"*{uid}*"))
+
+
+def test_a_limit_that_is_no_quantity_refuses_the_container(site: Site) -> None:
+    site.create(pod("odd", limited("true", memory="much")))
+    assert "quantities must match" in site.event("odd", "Failed")
