@@ -37,7 +37,8 @@ class NmiSettings:
     """Path of a kubeconfig. None: the pod's service account, else `~/.kube/config`."""
 
     listen_address: str = "127.0.0.1"
-    """IPv4 address that intercepted connections are redirected to."""
+    """IPv4 address that intercepted connections are redirected to; a loopback address: where the
+    node's own come, and those of pods go to a link-local one (`kernel.rules.LINK_LOCAL`)."""
     listen_port: int = 2579
     """Port beside it."""
     metadata_address: str = "169.254.169.254"
@@ -87,9 +88,6 @@ class NmiSettings:
     """Where the container runtime mounts the pods' network namespaces."""
     cgroup_root: str = "/sys/fs/cgroup"
     """Where the host's cgroup v2 is mounted."""
-    proc_sys_net: str = "/proc/sys/net"
-    """Where the node's own is mounted, writable: a container's is read-only, and nothing can be
-    mounted over it (https://github.com/opencontainers/runc/issues/2826)."""
     on_exit: Literal["keep", "remove"] = "keep"
     """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
     every identity of the node."""

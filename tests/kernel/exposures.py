@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,15 +41,15 @@ table inet filter {
 """An ordinary firewall of a node, loaded as its unit does; nothing in it tracks connections."""
 
 
-async def unanswering() -> dict[str, Any]:
-    """The agent has stopped, all rules are flushed, and a network manager is restarted."""
+async def killed() -> dict[str, Any]:
+    """The agent is dead, all rules are flushed, and a network manager is restarted."""
     imds = Imds()
     found: dict[str, Any] = {}
     async with _counted() as packets, imds.serving(), _loopback(), Agent.running() as agent:
         for size in _SIZES:
             found[f"with the rules, {size}"] = await _fragments(size, more=_ONCE)
         found["leaked with the rules"] = [len(imds.seen), await packets()]
-        agent.process.send_signal(signal.SIGSTOP)
+        await agent.kill()
         await command("nft", "flush", "ruleset")
         for size in _SIZES:
             found[f"flushed, {size}"] = await _fragments(size, more=_ONCE)
@@ -60,15 +59,19 @@ async def unanswering() -> dict[str, Any]:
         found["restarted, 8"] = await _fragments(8, more=_ONCE)
         found["leaked"] = [len(imds.seen), await packets()]
         found["node"] = await ask(_NODE, "/node")
-        found["ip rule"] = await command("ip", "-j", "rule")
-        agent.process.send_signal(signal.SIGCONT)
+        found["ip rule"] = json.loads(await command("ip", "-j", "rule"))
     return found
 
 
-async def storms(*, kind: str, lasts: float) -> dict[str, Any]:
+async def storms(*, kind: str, lasts: float, copy: bool) -> dict[str, Any]:
     """The agent runs; others flush or reload the rules while a pod sends fragments."""
     imds = Imds()
-    async with _counted() as packets, imds.serving(), _loopback(), Agent.running() as agent:
+    async with (
+        _counted() as packets,
+        imds.serving(),
+        _loopback(),
+        Agent.running(copy=copy) as agent,
+    ):
         storm = asyncio.create_task(_STORMS[kind]())
         answered = await asyncio.gather(
             _fragments(8, seconds=lasts, source="10.244.0.211", more=("--flood",)),
@@ -84,6 +87,7 @@ async def storms(*, kind: str, lasts: float) -> dict[str, Any]:
             "answered": answered,
             "leaked": [len(imds.seen), await packets()],
             "repairs": await agent.tell("repairs 1"),
+            "problems": await agent.tell("problems"),
         }
 
 

@@ -45,7 +45,14 @@ _OPERATION_MODES = ("standard", "managed")
     envvar="FORCENAMESPACED",
     text="Always so, unless --compat-cross-namespace: pod, binding and identity share a namespace.",
 )
-@click.option("--nmi-listen-address", "listen_address", default="127.0.0.1", show_default=True)
+@click.option(
+    "--nmi-listen-address",
+    "listen_address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where pods' requests are redirected to, such as the node's address. A loopback address: "
+    "of /host/token alone, and pods' requests go to 169.254.25.79, an address made on lo.",
+)
 @click.option("--nmi-port", "listen_port", type=int, default=2579, show_default=True)
 @click.option("--metadata-ip", "metadata_address", default="169.254.169.254", show_default=True)
 @click.option("--metadata-port", type=int, default=80, show_default=True)
@@ -121,12 +128,6 @@ _OPERATION_MODES = ("standard", "managed")
     default="/sys/fs/cgroup",
     show_default=True,
     help="Where the host's cgroup v2 is mounted.",
-)
-@click.option(
-    "--proc-sys-net",
-    default="/proc/sys/net",
-    show_default=True,
-    help="Where the host's /proc/sys/net is mounted, writable.",
 )
 @click.option(
     "--on-exit",

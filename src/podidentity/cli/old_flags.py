@@ -36,6 +36,7 @@ VALUES = {
     "ipt-update-interval-sec": f"{_NONE} Changed rules are seen and repaired at once.",
     "kubelet-config": f"{_NONE} Kubenet is supported: callers are proved.",
     "host-ip": _NONE,
+    "proc-sys-net": f"{_NONE} No sysctl is set any more.",
 }
 
 

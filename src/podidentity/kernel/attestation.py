@@ -28,6 +28,7 @@ from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 _log = logging.getLogger(__name__)
 
 IMDS = Endpoint("169.254.169.254", 80)
+HOST = Endpoint("127.0.0.1", 2579)
 _NODE = "the node's network"
 
 
@@ -43,6 +44,7 @@ class ConnectionInspector:
         netns_dir: Path,
         cgroups: PodCgroups | None,
         listener: Endpoint,
+        host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> None:
         """`cgroups` None: cgroups are not asked, and no sighting names a pod."""
@@ -50,20 +52,34 @@ class ConnectionInspector:
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
+        self._host_listener = host_listener
         self._imds = imds
         self._node = SockDiag()
         self._networks.refresh()
 
     @classmethod
     def open(
-        cls, *, netns_dir: Path, cgroup_root: Path, listener: Endpoint, imds: Endpoint = IMDS
+        cls,
+        *,
+        netns_dir: Path,
+        cgroup_root: Path,
+        listener: Endpoint,
+        host_listener: Endpoint = HOST,
+        imds: Endpoint = IMDS,
     ) -> Self:
         """Return the inspector for this node, by cgroups if this process, a pod's, is in a pod's.
 
-        `listener` is where intercepted connections end (`Redirect.target`, its port).
+        `listener` is where intercepted connections end (`Redirect.target`, its port),
+        `host_listener` where those of the node itself do.
         """
         cgroups = _cgroups_of_pods(cgroup_root)
-        return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
+        return cls(
+            netns_dir=netns_dir,
+            cgroups=cgroups,
+            listener=listener,
+            host_listener=host_listener,
+            imds=imds,
+        )
 
     @property
     def by_cgroup(self) -> bool:
@@ -83,7 +99,7 @@ class ConnectionInspector:
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
         try:
-            if not self._is_accepted(client):
+            if not self._is_accepted(client, self._listener):
                 return ConnectionFacts(accepted=False)
         except OSError as error:
             return ConnectionFacts(accepted=False, failure=str(error.strerror))
@@ -98,9 +114,9 @@ class ConnectionInspector:
         """
         client = Endpoint(address, port)
         try:
-            if not self._is_accepted(client):
+            if not self._is_accepted(client, self._host_listener):
                 return ConnectionFacts(accepted=False)
-            found = self._node.find(client, self._listener)
+            found = self._node.find(client, self._host_listener)
         except OSError as error:
             return ConnectionFacts(accepted=False, failure=str(error.strerror))
         return ConnectionFacts(accepted=True, sightings=(self._seen(_NODE, found),))
@@ -126,8 +142,8 @@ class ConnectionInspector:
             return self._networks.failure
         return "no pod's network namespace is to be seen"
 
-    def _is_accepted(self, client: Endpoint) -> bool:
-        ours = self._node.find(self._listener, client)
+    def _is_accepted(self, client: Endpoint, listener: Endpoint) -> bool:
+        ours = self._node.find(listener, client)
         return ours is not None and ours.is_of_connection
 
     def _sighting(self, network: PodNetwork, client: Endpoint) -> Sighting:

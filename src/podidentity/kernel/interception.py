@@ -6,7 +6,12 @@ the kernel's own notices, and repaired in one transaction. Connections that are 
 stay so when the rules are removed, until they end: conntrack is left alone.
 
 The interception is made of table `ip podid` (`rules`), of routing rules and of an address
-(`routing`). One thread of our own talks to the kernel about all three: changing rules may have to
+(`routing`), and of a copy of the table that belongs to this process. `nft flush ruleset` passes the
+copy over. Without it, a flush costs more than the time of the repair: an answer that is under way
+leaves with the source address 169.254.25.79, the pod's kernel resets it, and the client waits for
+its own time-out. The copy goes with the process, so it cannot stand in for the table.
+
+One thread of our own talks to the kernel about all three: changing rules may have to
 wait 60 ms for a process that holds the kernel's lock, and libnftables is not for two threads.
 
 Another way, tried in network namespaces and not taken: a routing rule to a table with `local
@@ -21,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +37,7 @@ from podidentity.core.ports import Clock
 from podidentity.kernel import drift, rules
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
-from podidentity.kernel.rules import Redirect
+from podidentity.kernel.rules import Redirect, Table
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
 
@@ -54,14 +60,17 @@ class InterceptionError(Exception):
 class Interception:
     """Installs, watches and repairs the rules of the network namespace that this process is in.
 
-    Implements `core.ports.Interception`. Raises InterceptionError, here where libnftables is
-    missing, with the cause and the next step in its message.
+    Raises InterceptionError, the constructor too (libnftables missing), with the cause and the next
+    step in its message.
     """
 
-    def __init__(self, redirect: Redirect, clock: Clock) -> None:
+    def __init__(self, redirect: Redirect, clock: Clock, *, copy: bool = True) -> None:
+        """`copy` False: none is made, as on kernels before 5.12."""
         self._clock = clock
         self._redirect = redirect
-        self._replacement = rules.replacement(redirect)
+        self._table = Table(redirect)
+        name = f"{rules.TABLE}-{secrets.token_hex(4)}"
+        self._copy = Table(redirect, name, owned=True) if copy else None
         try:
             self._nft = Nftables()
             self._routing = Routing(redirect)
@@ -102,6 +111,7 @@ class Interception:
     async def check(self) -> bool:
         """Repair what is not as wanted; return whether something was not and now is."""
         loop = asyncio.get_running_loop()
+        cause, self._cause = self._cause or "an unknown process", ""
         try:
             repaired = await loop.run_in_executor(self._thread, self._repair)
         except InterceptionError as error:
@@ -109,10 +119,10 @@ class Interception:
                 _log.error("cannot repair the interception, will try again: %s", error)
             self._problems = (str(error),)
             return False
-        self._problems = self._dispute(repaired)
+        self._problems = self._dispute(repaired, cause)
         if repaired:
             self.repairs += 1
-            self._report(_some(repaired))
+            self._report(_some(repaired), cause)
         return bool(repaired)
 
     async def guard(self) -> None:
@@ -149,22 +159,26 @@ class Interception:
         self._warn_of_release_0_1()
         with _explained():
             self._routing.repair()
-            self._nft.run(self._replacement)
+            self._nft.run(self._table.replacement())
         self._must_be_as_wanted()
+        self._make_copy()
 
     def _remove(self) -> None:
         with _explained():
-            self._nft.run(rules.deletion())
+            for table in filter(None, (self._copy, self._table)):
+                self._nft.run(table.deletion())
             self._routing.remove()
 
     def _repair(self) -> list[str]:
         """Put right what is not as wanted, and look at it again; return what was not."""
         with _explained():
-            of_routing, of_table = self._routing.differences(), self._table_differences()
+            of_routing, of_table = self._routing.differences(), self._listed(self._table)
             if of_routing:
                 self._routing.repair()
             if of_table:
-                self._nft.run(self._replacement)
+                self._nft.run(self._table.replacement())
+        if self._copy and self._listed(self._copy):
+            self._make_copy()
         found = [*of_routing, *of_table]
         if found:
             self._must_be_as_wanted()
@@ -172,21 +186,37 @@ class Interception:
 
     def _must_be_as_wanted(self) -> None:
         with _explained():
-            left = [*self._routing.differences(), *self._table_differences()]
+            left = [*self._routing.differences(), *self._listed(self._table)]
         if left:
             raise InterceptionError(f"set, and not as it was set: {_some(left)}")
 
-    def _table_differences(self) -> list[str]:
+    def _make_copy(self) -> None:
+        """Make our own copy; do without it for good where the kernel gives nobody ownership."""
+        if not self._copy:
+            return
+        with contextlib.suppress(NftablesError):
+            self._nft.run(self._copy.replacement())
+        if left := self._listed(self._copy):
+            _log.info("others' flushes will interrupt requests: %s", _some(left))
+            with contextlib.suppress(NftablesError):
+                self._nft.run(self._copy.deletion())
+            self._copy = None
+
+    def _listed(self, table: Table) -> list[str]:
+        """Return what is not as wanted in a table, in words."""
         try:
-            listed = self._nft.run(rules.listing())
+            listed = self._nft.run(table.listing())
         except NftablesError as error:
-            return [f"table ip {rules.TABLE} cannot be listed: {error}"]
-        return rules.differences(self._redirect, listed)
+            return [f"table ip {table.name}: {error}"]
+        return table.differences(listed)
 
     def _warn_of_release_0_1(self) -> None:
         """Tell of the sysctl that podidentity 0.1 set and that nothing of ours needs any more."""
         with contextlib.suppress(NftablesError, OSError):
-            if rules.redirects_to_loopback(self._nft.run(rules.listing())) and _localnet_is_on():
+            if (
+                rules.redirects_to_loopback(self._nft.run(self._table.listing()))
+                and _localnet_is_on()
+            ):
                 _log.warning(
                     "podidentity 0.1 needed net.ipv4.conf.all.route_localnet=1 on this node; set "
                     "it to 0 unless something else needs it, such as kube-proxy for node ports on "
@@ -217,7 +247,7 @@ class Interception:
             self._cause = notice.cause
             changed.set()
 
-    def _dispute(self, repaired: list[str]) -> tuple[str, ...]:
+    def _dispute(self, repaired: list[str], cause: str) -> tuple[str, ...]:
         """Return what to say where each repair is undone at once; () where it is not so."""
         if not repaired:
             self._disputed = False
@@ -228,11 +258,9 @@ class Interception:
         self._disputed = self._disputed or often
         if not self._disputed:
             return ()
-        by = self._cause or "an unknown process"
-        return (f"each repair is undone again, by {by}; last: {_some(repaired)}",)
+        return (f"each repair is undone again, by {cause}; last: {_some(repaired)}",)
 
-    def _report(self, what: str) -> None:
-        cause, self._cause = self._cause or "an unknown process", ""
+    def _report(self, what: str, cause: str) -> None:
         now = self._clock.monotonic()
         if now - self._reported < _QUIET:
             self._unreported += 1

@@ -3,9 +3,9 @@
 `nft flush ruleset` takes all tables of nf_tables away, and nobody can put one back before its
 process has ended: 5 to 60 ms (measured). Routing rules are not part of nf_tables. What a pod sends
 to IMDS and is not redirected has no route, whatever it carries; a fragment has no port to match, so
-none is asked for. As `ip rule` prints them:
+none is asked for. As `ip -d rule` prints them:
 
-    2:  from all iif lo goto 6                              the node's own traffic passes
+    2:  from all iif lo goto 6 proto kernel                 the node's own traffic passes
     3:  from all to 169.254.169.254 blackhole proto kernel
     4:  from all to 169.254.25.79 lookup local proto kernel
     5:  from all to 169.254.25.79 blackhole proto kernel    while it is not on lo
@@ -157,7 +157,7 @@ class Routing:
         found = []
         if missing := _not_in(self._listed(), self._wanted):
             priorities = ", ".join(str(each.priority) for each in missing)
-            found.append(f"of the routing rules {priorities} missing")
+            found.append(f"routing rules missing: {priorities}")
         if self._target and self._interface_of_target() != _LO:
             found.append(f"address {self._target} is not on lo")
         return found
@@ -225,7 +225,7 @@ class Routing:
                 raise OSError(answer.errno, f"cannot change the routing rules: {why}")
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[netlink.Message]:
-        """Return what the kernel answers, to its end; what answers an earlier question is passed over."""
+        """Return the kernel's answer, whole. What answers an earlier question is passed over."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self._socket.send(netlink.encode(kind, flags, self._sequence, body))
         found: list[netlink.Message] = []

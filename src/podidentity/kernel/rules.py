@@ -1,4 +1,4 @@
-"""Table `ip podid`, which redirects pods' IMDS traffic to NMI: what is installed is what is compared.
+"""What is intercepted and where to, and table `ip podid`, which does it: compared as installed.
 
 Three chains. As nft prints them:
 
@@ -33,10 +33,10 @@ from typing import Any
 
 TABLE = "podid"
 
-_TABLE_REF = {"family": "ip", "name": TABLE}
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
 _RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -110, -90
-_KERNELS_OWN = ("handle", "index")
+_KERNELS_OWN = frozenset({"handle", "index"})
+_NAMES = frozenset({"family", "table", "chain", "name"})
 _LONGEST = 400
 
 
@@ -94,66 +94,88 @@ class Redirect:
         return self.target, self.host_address
 
 
-def wanted(redirect: Redirect) -> list[dict[str, Any]]:
-    """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
-    imds = [
-        _match(_field("ip", "daddr"), redirect.metadata_ip),
-        _match(_field("tcp", "dport"), redirect.metadata_port),
-    ]
-    from_a_wire = _match({"meta": {"key": "iifname"}}, "lo", operator="!=")
-    local = [_LOOPBACK, redirect.target] if redirect.owns_target else [_LOOPBACK]
-    guarded = [(from_a_wire, _match(_field("ip", "daddr"), each)) for each in local]
-    return [
-        {"table": dict(_TABLE_REF)},
-        _chain("guard_local", "filter", "prerouting", _RAW),
-        _chain("intercept", "nat", "prerouting", _BEFORE_KUBE_PROXY),
-        _chain("guard_imds", "filter", "prerouting", _AFTER_REDIRECTIONS),
-        *(_rule("guard_local", *each, {"drop": None}) for each in guarded),
-        _rule(
-            "intercept",
-            *imds,
-            {"dnat": {"addr": redirect.target, "port": redirect.listen_port}},
-        ),
-        _rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
-    ]
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of IPv4: `podid`, which stays, or a copy of it that lives as long as its maker."""
 
+    redirect: Redirect
+    name: str = TABLE
+    owned: bool = False
+    """Whether nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
+    `nft flush ruleset` of others passes it over, and it goes when that socket is closed."""
 
-def replacement(redirect: Redirect) -> str:
-    """Return the transaction that puts our table in the place of whatever has its name."""
-    return _commands(
-        {"add": {"table": _TABLE_REF}},
-        {"delete": {"table": _TABLE_REF}},
-        *({"add": each} for each in wanted(redirect)),
-    )
+    def wanted(self) -> list[dict[str, Any]]:
+        """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
+        imds = [
+            _match(_field("ip", "daddr"), self.redirect.metadata_ip),
+            _match(_field("tcp", "dport"), self.redirect.metadata_port),
+        ]
+        from_a_wire = _match({"meta": {"key": "iifname"}}, "lo", operator="!=")
+        local = [_LOOPBACK, self.redirect.target] if self.redirect.owns_target else [_LOOPBACK]
+        target = {"addr": self.redirect.target, "port": self.redirect.listen_port}
+        flags = {"flags": ["owner"]} if self.owned else {}
+        return [
+            {"table": {**self._reference, **flags}},
+            self._chain("guard_local", "filter", _RAW),
+            self._chain("intercept", "nat", _BEFORE_KUBE_PROXY),
+            self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
+            *(
+                self._rule(
+                    "guard_local", from_a_wire, _match(_field("ip", "daddr"), each), {"drop": None}
+                )
+                for each in local
+            ),
+            self._rule("intercept", *imds, {"dnat": target}),
+            self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
+        ]
 
+    def replacement(self) -> str:
+        """Return the transaction that puts this table in the place of what has its name."""
+        return _commands(
+            {"add": self.wanted()[0]},
+            {"delete": {"table": self._reference}},
+            *({"add": each} for each in self.wanted()),
+        )
 
-def deletion() -> str:
-    """Return the transaction that takes our table away, also where there is none."""
-    return _commands({"add": {"table": _TABLE_REF}}, {"delete": {"table": _TABLE_REF}})
+    def deletion(self) -> str:
+        """Return the transaction that takes the table away, also where there is none."""
+        return _commands({"add": self.wanted()[0]}, {"delete": {"table": self._reference}})
 
+    def listing(self) -> str:
+        """Return the command that lists the table."""
+        return _commands({"list": {"table": self._reference}})
 
-def listing() -> str:
-    """Return the command that lists our table."""
-    return _commands({"list": {"table": _TABLE_REF}})
+    def differences(self, listed: Mapping[str, Any]) -> list[str]:
+        """Return where the kernel's listing of the table is not what we want, in words.
+
+        [] where it is, whatever the counters say.
+        """
+        here, there = _normal(self.wanted()), _normal(listed.get("nftables", ()))
+        return [
+            f"table ip {self.name}, {name}: {_difference(here.get(name), there.get(name))}"
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name) != there.get(name)
+        ]
+
+    @property
+    def _reference(self) -> dict[str, Any]:
+        return {"family": "ip", "name": self.name}
+
+    def _chain(self, name: str, kind: str, priority: int) -> dict[str, Any]:
+        where = {"type": kind, "hook": "prerouting", "prio": priority, "policy": "accept"}
+        return {"chain": {"family": "ip", "table": self.name, "name": name, **where}}
+
+    def _rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
+        """Return a rule that counts what it decides about: its last expression is the decision."""
+        expr = [*expressions[:-1], {"counter": None}, expressions[-1]]
+        return {"rule": {"family": "ip", "table": self.name, "chain": chain, "expr": expr}}
 
 
 def redirects_to_loopback(listed: Mapping[str, Any]) -> bool:
     """Whether this listing is of the table of podidentity 0.1, which needed `route_localnet`."""
-    expressions = (each for item in listed["nftables"] for each in item.get("rule", {}).get("expr", ()))
-    return any(str(each["dnat"]["addr"]).startswith("127.") for each in expressions if "dnat" in each)
-
-
-def differences(redirect: Redirect, listed: Mapping[str, Any]) -> list[str]:
-    """Return where the kernel's listing of our table is not what we want, in words.
-
-    [] where it is, whatever the counters say.
-    """
-    here, there = _normal(wanted(redirect)), _normal(listed.get("nftables", ()))
-    return [
-        f"{name} of table ip {TABLE} {_difference(here.get(name), there.get(name))}"
-        for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name)
-    ]
+    rules = [item["rule"] for item in listed["nftables"] if "rule" in item]
+    targets = [each["dnat"] for rule in rules for each in rule["expr"] if "dnat" in each]
+    return any(str(each["addr"]).startswith("127.") for each in targets)
 
 
 def _normal(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -162,7 +184,7 @@ def _normal(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     for item in items:
         for kind, body in item.items():
             if kind != "metainfo":
-                name = f"rules in {body['chain']}" if "chain" in body else f"{kind} {body['name']}"
+                name = f"rules of {body['chain']}" if "chain" in body else f"{kind} {body['name']}"
                 found.setdefault(name, []).append(_bare(body))
     return found
 
@@ -170,13 +192,15 @@ def _normal(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 def _difference(here: object, there: object) -> str:
     if there is None:
         return "missing"
-    found = json.dumps(there)
+    found = json.dumps(there, ensure_ascii=False)
     cut = found if len(found) <= _LONGEST else f"{found[:_LONGEST]}…"
-    return f"changed to {cut}" if here is not None else f"not ours: {cut}"
+    return f"changed to {cut}" if here is not None else f"not ours, {cut}"
 
 
 def _bare(body: Mapping[str, Any]) -> dict[str, Any]:
-    bare = {key: value for key, value in body.items() if key not in _KERNELS_OWN}
+    bare = {key: value for key, value in body.items() if key not in _KERNELS_OWN | _NAMES}
+    if isinstance(bare.get("flags"), str):  # libnftables lists a single flag so
+        bare["flags"] = [bare["flags"]]
     if "expr" in bare:
         bare["expr"] = [{"counter": None} if "counter" in each else each for each in bare["expr"]]
     return bare
@@ -188,17 +212,6 @@ def _field(protocol: str, name: str) -> dict[str, Any]:
 
 def _match(left: dict[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
     return {"match": {"op": operator, "left": left, "right": right}}
-
-
-def _chain(name: str, kind: str, hook: str, priority: int) -> dict[str, Any]:
-    where = {"type": kind, "hook": hook, "prio": priority, "policy": "accept"}
-    return {"chain": {"family": "ip", "table": TABLE, "name": name, **where}}
-
-
-def _rule(chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
-    """Return a rule that counts what it decides about: its last expression is the decision."""
-    expr = [*expressions[:-1], {"counter": None}, expressions[-1]]
-    return {"rule": {"family": "ip", "table": TABLE, "chain": chain, "expr": expr}}
 
 
 def _commands(*commands: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
 from podidentity.nmi.entra import entra_side
-from podidentity.nmi.node import Task, attest, intercept
+from podidentity.nmi.node import Task, attest, intercept, redirect_of
 from podidentity.nmi.policies import (
     delegation_of,
     policy_of,
@@ -125,17 +125,14 @@ async def _assemble(
         attestor=attestation.attestor,
         seen=seen,
     )
-    listener = await Listener.start(
-        routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
-    )
-    stack.push_async_callback(listener.close, GRACE)
+    listeners = await _listen(settings, routes, stack)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
-        "listener": lambda: () if listener.serving else ("not listening",),
+        "listener": lambda: () if all(each.serving for each in listeners) else ("not listening",),
         "audit": seen.problems,
     }
     # The kubelet asks at the node's address.
@@ -149,14 +146,27 @@ async def _assemble(
     parts = Parts(
         interception=interception,
         watches=watches.followed,
-        connections=listener.connections,
+        connections=lambda: sum(each.connections() for each in listeners),
         cluster=cluster,
         decided=service.decided,
     )
     await publish(settings, clock, stack, seen, parts)
-    _log.info("serving node %s on %s:%s", settings.node, settings.listen_address, listener.port)
+    addresses = " and ".join(redirect_of(settings).listen_addresses)
+    _log.info("serving node %s on %s, port %s", settings.node, addresses, settings.listen_port)
     telling = [seen.record.run, events.run]
     return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
+
+
+async def _listen(settings: NmiSettings, routes: Routes, stack: AsyncExitStack) -> list[Listener]:
+    """Listen for intercepted connections, and for those of the node itself."""
+    listeners = []
+    for address in redirect_of(settings).listen_addresses:
+        listener = await Listener.start(
+            routes, address, settings.listen_port, at_once=routes.at_once
+        )
+        stack.push_async_callback(listener.close, GRACE)
+        listeners.append(listener)
+    return listeners
 
 
 def _routes(

@@ -27,8 +27,7 @@ _log = logging.getLogger("podidentity.nmi")
 
 def intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Interception:
     """Lead pods' traffic here; raise InterceptionError."""
-    sysctls = Path(settings.proc_sys_net)
-    interception = Interception(_redirect(settings), clock, proc_sys_net=sysctls)
+    interception = Interception(redirect_of(settings), clock)
     stack.callback(interception.close)
     interception.install()
     if settings.on_exit == "remove":
@@ -38,11 +37,12 @@ def intercept(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Int
 
 def _remove(interception: Interception) -> None:
     for left in interception.remove():
-        _log.warning("left behind: %s", left)
+        _log.warning("left to do: %s", left)
     _log.warning("the interception is removed: pods reach the real metadata service")
 
 
-def _redirect(settings: NmiSettings) -> Redirect:
+def redirect_of(settings: NmiSettings) -> Redirect:
+    """Return what is intercepted, and where to; raise ValueError."""
     return Redirect(
         metadata_ip=settings.metadata_address,
         metadata_port=settings.metadata_port,
@@ -81,11 +81,13 @@ def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
     if settings.attestation == "address":
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
         return Attestation()
+    redirect = redirect_of(settings)
     inspector = ConnectionInspector.open(
         netns_dir=Path(settings.netns_dir),
         cgroup_root=Path(settings.cgroup_root),
-        listener=Endpoint(_redirect(settings).target, settings.listen_port),
-        imds=Endpoint(settings.metadata_address, settings.metadata_port),
+        listener=Endpoint(redirect.target, redirect.listen_port),
+        host_listener=Endpoint(redirect.host_address, redirect.listen_port),
+        imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
     )
     stack.callback(inspector.close)
     mode = AttestationMode.KERNEL if inspector.by_cgroup else AttestationMode.NAMESPACE
