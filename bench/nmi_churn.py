@@ -13,7 +13,7 @@ from bench.bars import Bar, show, wants_json
 from bench.stage.asking import Asker, connect_all
 from bench.stage.cluster import GROUP, NAMESPACE
 from bench.stage.ground import BenchPod, enter, remove_pods
-from bench.stage.load import PODS, load, require_wrk
+from bench.stage.load import PODS, load, require_programs
 from bench.stage.scene import Scene, say, scene
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.registrations import App
@@ -143,7 +143,7 @@ def _claims(token: str) -> dict[str, str]:
 def main() -> int:
     """Measure in namespaces of our own, and print the table."""
     as_json = wants_json()
-    require_wrk()
+    require_programs()
     enter("bench.nmi_churn")
     return show(asyncio.run(measure()), as_json=as_json)
 

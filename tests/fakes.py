@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
@@ -11,7 +13,7 @@ from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import NotReady
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.permission import Use
-from podidentity.core.ports import Clock, Origin
+from podidentity.core.ports import Clock, Fetched, Origin
 from podidentity.core.resources import (
     BINDING_LABEL,
     Assignment,
@@ -90,6 +92,15 @@ class ImpatientClock(FakeClock):
         await asyncio.sleep(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Uncached:
+    """A token that is in no cache."""
+
+    token: AccessToken
+    fresh_until: float = -inf
+    fresh_until_time: float = -inf
+
+
 class FakeTokenSource:
     """Gives `token-1`, `token-2`, …, or fails as told; remembers who asked for what.
 
@@ -114,10 +125,9 @@ class FakeTokenSource:
     async def ready(self, grant: Grant) -> Hashable:
         return (grant.identity.type, grant.identity.client_id)
 
-    async def fetch(
-        self, grant: Grant, resource: str, *, bypass_cache: bool = False
-    ) -> tuple[AccessToken, Origin]:
-        return await self.issue(grant, resource, bypass_cache=bypass_cache), Origin.IMDS
+    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
+        token = await self.issue(grant, resource, bypass_cache=bypass_cache)
+        return Fetched(Uncached(token), Origin.IMDS)
 
     async def issue(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False

@@ -1,30 +1,109 @@
-"""The agent under test: the real program, on a core of its own, in a pod's cgroup as on a node."""
+"""The servers under test: this agent, an earlier one, and nginx as the control.
+
+Each runs on a core of its own, in a pod's cgroup as on a node. An agent may be several processes:
+CPU time and memory are those of the process that was started and of all below it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.stage.ground import Cgroups
+from bench.stage.ground import GATEWAY, Cgroups
 
 CORE, OTHER_CORE = "0", "1"
 UID = "00000000-0000-4000-8000-0000000000aa"
-_READY = "requests can be decided"
-_PATIENCE = 20.0
+EARLIER = "ba97e96"
+"""The commit of the agent that later ones are compared with: one process, before the split."""
 PROBE_PORT = 8085
+_READY = "requests can be decided"
+_START_SECONDS = 20.0
+ROOT = Path(__file__).parents[2]
+
+_NGINX_PORT = 8181
+_NGINX_INTERCEPTED = 8080
+"""Port of 169.254.169.254 that leads to nginx, by the same kind of rule as port 80 to the agent."""
+_NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 75s;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{
+    listen {address}:{port} backlog=1024;
+    location / {{ default_type application/json; return 200 '{{"access_token":"{token}"}}'; }}
+  }}
+}}
+"""
+_NGINX_RULE = f"""
+table ip bench {{
+  chain to_nginx {{
+    type nat hook prerouting priority -110; policy accept;
+    ip daddr 169.254.169.254 tcp dport {_NGINX_INTERCEPTED} counter dnat to {GATEWAY}:{_NGINX_PORT}
+  }}
+}}
+"""
+_ANSWER_BYTES = 1700
+"""Of a token's answer, about."""
 
 
-class Agent:
+class Server:
+    """A running server, asked by pods at `url`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def pids(self) -> list[int]:
+        """Return the process that was started and all below it."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, parent = (
+                    int(stat.parent.name),
+                    int(stat.read_text().rpartition(")")[2].split()[1]),
+                )
+                children.setdefault(parent, []).append(pid)
+        found = [self.process.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def pss(self) -> float:
+        """Return the proportional set size of all its processes, in MB."""
+        total = 0.0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                found = re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)
+                total += int(found[1]) / 1024 if found else 0.0
+        return total
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU time that its processes have used."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                    total += int(task.read_text().split()[0])
+        return total / 1e9
+
+
+class Agent(Server):
     """A running NMI."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._process = process
+        super().__init__(process, "http://169.254.169.254")
         self.log = log
         self.start_seconds = 0.0
         """From its start to the moment at which requests can be decided, imports included."""
@@ -32,22 +111,34 @@ class Agent:
     @classmethod
     @contextlib.contextmanager
     def running(
-        cls, folder: Path, cgroups: Cgroups, *, node: str, kubeconfig: Path, flags: Sequence[str]
+        cls,
+        folder: Path,
+        cgroups: Cgroups,
+        *,
+        node: str,
+        kubeconfig: Path,
+        flags: Sequence[str],
+        source: Path | None = None,
     ) -> Iterator[Agent]:
-        """Start it, and yield it when it can decide requests."""
+        """Start it, and yield it when it can decide requests.
+
+        `source`: the tree of another commit; None for this one.
+        """
         log = folder / "nmi.log"
         command = [
             *("taskset", "-c", CORE, sys.executable, "-m", "podidentity", "nmi"),
             *(f"--node={node}", f"--kubeconfig={kubeconfig}", f"--http-probe-port={PROBE_PORT}"),
             *flags,
         ]
-        authority = {"SSL_CERT_FILE": str(folder / "ca.crt")}
+        environment = {
+            **os.environ,
+            "SSL_CERT_FILE": str(folder / "ca.crt"),
+            "PYTHONPATH": str((source or ROOT) / "src"),
+        }
         began = time.perf_counter()
         log.unlink(missing_ok=True)
         with log.open("ab") as stderr:
-            process = subprocess.Popen(
-                cgroups.within(UID, command), stderr=stderr, env={**os.environ, **authority}
-            )
+            process = subprocess.Popen(cgroups.within(UID, command), stderr=stderr, env=environment)
         agent = cls(process, log)
         try:
             agent._await_ready(began)
@@ -58,23 +149,54 @@ class Agent:
 
     def _await_ready(self, began: float) -> None:
         while _READY not in self.log.read_text():
-            if self._process.poll() is not None or time.perf_counter() - began > _PATIENCE:
+            if self.process.poll() is not None or time.perf_counter() - began > _START_SECONDS:
                 sys.exit(f"NMI did not start:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.002)
         self.start_seconds = time.perf_counter() - began
 
-    def pss(self) -> float:
-        """Return its proportional set size in MB."""
-        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
-        found = re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)
-        return int(found[1]) / 1024 if found else float("nan")
 
-    def cpu(self) -> float:
-        """Return the seconds of CPU time that it has used."""
-        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+@contextlib.contextmanager
+def nginx(folder: Path, cgroups: Cgroups) -> Iterator[Server]:
+    """Run nginx with a fixed answer of a token's size, reached over the pods' way to IMDS."""
+    settings = folder / "nginx.conf"
+    token = "x" * _ANSWER_BYTES
+    settings.write_text(
+        _NGINX.format(folder=folder, address=GATEWAY, port=_NGINX_PORT, token=token)
+    )
+    subprocess.run(["nft", "-f", "-"], input=_NGINX_RULE.encode(), check=True)
+    command = ["taskset", "-c", CORE, "nginx", "-c", str(settings), "-e", f"{folder}/nginx.log"]
+    process = subprocess.Popen(cgroups.within(UID, command))
+    try:
+        _await_port(GATEWAY, _NGINX_PORT)
+        yield Server(process, f"http://169.254.169.254:{_NGINX_INTERCEPTED}")
+    finally:
+        process.terminate()
+        process.wait()
+        subprocess.run(["nft", "delete", "table", "ip", "bench"], check=True)
+
+
+def _await_port(address: str, port: int) -> None:
+    deadline = time.perf_counter() + _START_SECONDS
+    while time.perf_counter() < deadline:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((address, port)):
+            return
+        time.sleep(0.01)
+    sys.exit(f"nothing listens on {address}:{port}")
+
+
+def earlier_source(folder: Path) -> Path:
+    """Unpack the tree of the commit EARLIER and return its folder; end where git has it not."""
+    packed = subprocess.run(
+        ["git", "-C", ROOT, "archive", EARLIER, "src"], capture_output=True, check=False
+    )
+    if packed.returncode:
+        sys.exit(f"this benchmark compares with commit {EARLIER}: fetch the whole history first")
+    where = folder / EARLIER
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tree:
+        tree.extractall(where, filter="data")
+    return where
 
 
 def on_other_core() -> None:
-    """Put this process, and all that it starts but the agent, on the load's core."""
+    """Put this process, and all that it starts but the servers, on the load's core."""
     os.sched_setaffinity(0, {int(OTHER_CORE)})

@@ -28,6 +28,8 @@ class Answer(NamedTuple):
     status: int
     seconds: float
     body: bytes
+    closes: bool = False
+    """Whether the connection ends with it."""
 
 
 class Asker:
@@ -43,18 +45,35 @@ class Asker:
         await asyncio.get_running_loop().sock_connect(self._socket, _IMDS)
 
     async def ask(self) -> Answer:
-        """Ask for a token, and wait for the whole answer."""
-        loop = asyncio.get_running_loop()
+        """Ask for a token, and wait for the whole answer; raise EOFError or OSError for none."""
         began = perf_counter()
-        await loop.sock_sendall(self._socket, _REQUEST)
-        got = await loop.sock_recv(self._socket, 65536)
+        await asyncio.get_running_loop().sock_sendall(self._socket, _REQUEST)
+        got = await self._more()
         while b"\r\n\r\n" not in got:
-            got += await loop.sock_recv(self._socket, 65536)
+            got += await self._more()
         head, _, body = got.partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        head = head.lower()
+        length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         while len(body) < length:
-            body += await loop.sock_recv(self._socket, 65536)
-        return Answer(int(head.split()[1]), perf_counter() - began, body)
+            body += await self._more()
+        closes = b"connection: close" in head
+        return Answer(int(head.split()[1]), perf_counter() - began, body, closes)
+
+    async def _more(self) -> bytes:
+        got = await asyncio.get_running_loop().sock_recv(self._socket, 65536)
+        if not got:
+            raise EOFError("the connection ended before the answer did")
+        return got
+
+    def is_dropped(self) -> bool:
+        """Return whether the other side has ended the connection, as HTTP clients look for."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     async def token(self) -> str:
         """Return the token that the pod is given; end the program where it is none."""

@@ -19,6 +19,8 @@ from pathlib import Path
 from podidentity.kernel.namespaces import entered
 
 AZURE = "/run/azure"
+GATEWAY = "10.244.0.1"
+"""The node's address on the pods' bridge."""
 _BUILD = f"""
 mount -t tmpfs tmpfs /run; mkdir /run/netns; touch {AZURE}
 unshare --net={AZURE} true

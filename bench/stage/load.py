@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.stage.agent import Agent
+from bench.stage.agent import Server
 from bench.stage.ground import BenchPod, Cgroups, in_pod
 
 PODS = 8
@@ -29,7 +29,7 @@ class Load:
     latencies: Counter[int]
     """How often each latency was seen, in microseconds."""
     cpu: float
-    """Microseconds of the agent's CPU time for each request."""
+    """Microseconds of the server's CPU time for each request."""
 
     def percentile(self, share: float) -> float:
         """Return a percentile of the latency, in milliseconds."""
@@ -47,14 +47,16 @@ class Load:
         )
 
 
-def require_wrk() -> None:
-    """End with the next step where there is no wrk."""
-    if shutil.which("wrk") is None:
-        sys.exit("this benchmark needs wrk: apt-get install wrk")
+def require_programs() -> None:
+    """End with the next step where a program is missing."""
+    missing = [name for name in ("wrk", "nginx") if shutil.which(name) is None]
+    if missing:
+        packages = " ".join(missing).replace("nginx", "nginx-light")
+        sys.exit(f"this benchmark needs {' and '.join(missing)}: apt-get install {packages}")
 
 
 def load(
-    agent: Agent,
+    server: Server,
     cgroups: Cgroups,
     pods: Sequence[BenchPod],
     *,
@@ -70,8 +72,8 @@ def load(
     if rest:
         raise ValueError(f"{connections} connections are not the same for {len(pods)} pods")
     command = ["wrk", "-t1", f"-c{each}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_SCRIPT)]
-    words = ["http://169.254.169.254", "--", "keep-alive" if keep else "close"]
-    before = agent.cpu()
+    words = [server.url, "--", "keep-alive" if keep else "close"]
+    before = server.cpu()
     running = [
         subprocess.Popen(
             in_pod(cgroups, pod, [*command, *words, str(pod.number)]), stdout=subprocess.PIPE
@@ -79,7 +81,7 @@ def load(
         for pod in pods
     ]
     found = [_result(process) for process in running]
-    cpu = agent.cpu() - before
+    cpu = server.cpu() - before
     requests = sum(each["requests"] for each in found)
     latencies: Counter[int] = Counter()
     for result in found:

@@ -71,8 +71,13 @@ class Scene:
         return min(counts)
 
     @contextlib.asynccontextmanager
-    async def agent(self, *flags: str, mode: str = "managed") -> AsyncIterator[Agent]:
-        """Run the agent with everything on that writes something down."""
+    async def agent(
+        self, *flags: str, mode: str = "managed", source: Path | None = None
+    ) -> AsyncIterator[Agent]:
+        """Run the agent with everything on that writes something down.
+
+        `source`: the tree of another commit; None for this one.
+        """
         kubeconfig = await self.cluster.kubeconfig(self.folder)
         with Agent.running(
             self.folder,
@@ -80,6 +85,7 @@ class Scene:
             node=self.cluster.node,
             kubeconfig=kubeconfig,
             flags=[f"--operation-mode={mode}", *_features(self.folder), *flags],
+            source=source,
         ) as agent:
             yield agent
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from podidentity.core.errors import TokenSourceDown, UnprovenCaller
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller
 from tests.docs.blocks import ROOT
 from tests.fakes import ADDRESS, CLIENT, VAULT, FakeClock, pod
 from tests.nmi.recorded import Recorded

@@ -7,23 +7,28 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, judge
 from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.both_ends import SLACK_MS
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.agent import WallClock, pod
-from tests.kernel.topology import IMDS, PODS, command, inside
+from tests.kernel.topology import IMDS, PODS, command, inside, until
 
 NETNS = Path("/run/netns")
 _SHARED = "10.244.0.77"
 _LISTENER = (Redirect().target, 2579)
+_NO_PODS = {"an address of no pod": "10.244.0.99", "IPv6": "fd00::1", "no address": "nowhere"}
+_REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 
 async def states() -> dict[str, Any]:
@@ -61,10 +66,63 @@ async def states() -> dict[str, Any]:
             prove("its second address", *peer)
             await command("ip", "addr", "add", f"{_SHARED}/32", "dev", "lo", netns="p2")
             prove("which another has taken since", *peer)
-        prove("an address of no pod", "10.244.0.99", 5000)
-        prove("IPv6", "fd00::1", 5000)
-        prove("no address", "not an address", 5000)
+        await _honest_clients(listening, prove)
+        for what, address in _NO_PODS.items():
+            prove(what, address, 5000)
     return found
+
+
+async def _honest_clients(listening: socket.socket, prove: Callable[[str, str, int], None]) -> None:
+    """What the two ends count may differ in many ways, and be of one connection."""
+    with _pair(listening) as (waiting, _, old), _pair(listening) as (silent, _, silent_at_first):
+        waiting.sendall(_REQUEST)
+        with _pair(listening) as (client, accepted, peer):
+            client.sendall(3 * _REQUEST)
+            prove("more sent than we have read", *peer)
+            accepted.sendall(1000 * b"x")
+            client.sendall(_REQUEST)
+            prove("answered without a proof before", *peer)
+            accepted.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.send(bytes(1 << 16))
+            prove("it reads nothing", *peer)
+            client.shutdown(socket.SHUT_WR)
+            prove("half-closed after its requests", *peer)
+        with _pair(listening) as (client, accepted, peer):
+            with _lost_data():
+                client.sendall(_REQUEST)
+                await until(lambda: _tcp_info(client, 208) > 0)
+                prove("its data lost", *peer)
+            await until(lambda: _tcp_info(accepted, 128) > 0)
+            prove("its data lost and sent again", *peer)
+        await until(lambda: _ago(waiting) > SLACK_MS)
+        prove("long in our backlog", *old)
+        silent.sendall(_REQUEST)
+        prove("a request after a long silence", *silent_at_first)
+
+
+@contextlib.contextmanager
+def _lost_data() -> Iterator[None]:
+    """Drop what pods send to IMDS, but for packets without data."""
+    rule = f"add rule ip lossy pre ip daddr {IMDS[0]} ip length gt 60 drop"
+    chain = "add chain ip lossy pre { type filter hook prerouting priority -400; }"
+    subprocess.run(["nft", f"add table ip lossy; {chain}; {rule}"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete table ip lossy"], check=True)
+
+
+def _tcp_info(end: socket.socket, offset: int, size: int = 8) -> int:
+    """Return a number in a socket's `struct tcp_info`."""
+    info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + size)
+    return int.from_bytes(info[offset:], sys.byteorder)
+
+
+def _ago(end: socket.socket) -> int:
+    """Return how many milliseconds ago it sent data."""
+    return _tcp_info(end, 44, 4)
 
 
 async def cost(*, connections: int) -> list[float]:
@@ -183,3 +241,15 @@ def _connected(
         accepted, peer = listening.accept()
         with accepted:
             yield client, peer
+
+
+@contextlib.contextmanager
+def _pair(
+    listening: socket.socket,
+) -> Iterator[tuple[socket.socket, socket.socket, tuple[str, int]]]:
+    """Connect p1 to IMDS; yield both ends, and where the client is."""
+    with inside("p1", socket.socket) as client:
+        client.connect(IMDS)
+        accepted, peer = listening.accept()
+        with accepted:
+            yield client, accepted, peer

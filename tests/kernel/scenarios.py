@@ -18,7 +18,16 @@ from typing import Any
 
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.rules import LINK_LOCAL, Redirect
-from tests.kernel import drifting, exposures, local, proving, spoofing
+from tests.kernel import (
+    drifting,
+    exposures,
+    local,
+    podnets,
+    proving,
+    spoofing,
+    stale,
+    unprovable,
+)
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     AZURE_NETNS,
@@ -148,11 +157,13 @@ async def _connect(netns: str, to: tuple[str, int]) -> str:
     return "connected"
 
 
-async def privileges(*, capabilities: list[str], cgroup: str = "") -> Any:
+async def privileges(
+    *, capabilities: list[str], cgroup: str = "", cgroup_root: str = "/sys/fs/cgroup"
+) -> Any:
     """What the kernel package can do with just these capabilities, in this cgroup."""
     join = ("sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', cgroup) if cgroup else ()
     allowed = ",".join(["-all", *(f"+{each}" for each in capabilities)])
-    program = (sys.executable, "-m", "tests.kernel.privileges")
+    program = (sys.executable, "-m", "tests.kernel.privileges", cgroup_root)
     return json.loads(await command(*join, "setpriv", f"--bounding-set={allowed}", *program))
 
 
@@ -245,6 +256,12 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changes": proving.changes,
     "absent": proving.absent,
     "local": local.local,
+    "stale": stale.stale,
+    "unprovable": unprovable.unprovable,
+    "propagation": unprovable.propagation,
+    "vanishing": podnets.vanishing,
+    "flapping": podnets.flapping,
+    "crowded": podnets.crowded,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from podidentity.kernel import addresses, netlink, sock_diag
 from podidentity.kernel.drift import committer
-from podidentity.kernel.sock_diag import Endpoint, TcpSocket
+from podidentity.kernel.sock_diag import Endpoint, TcpInfo, TcpSocket
 
 CLIENT = Endpoint("10.244.0.11", 44016)
 IMDS = Endpoint("169.254.169.254", 80)
@@ -15,7 +15,7 @@ IMDS = Endpoint("169.254.169.254", 80)
 # As `ss` sends it for one socket, little-endian (the two architectures that AKS has).
 SOCKET_REQUEST = bytes.fromhex(
     "48000000 1400 0100 07000000 00000000"  # 72 bytes, SOCK_DIAG_BY_FAMILY, REQUEST, sequence 7
-    "02 06 00 00 ffffffff"  # AF_INET, TCP, no extensions, any state
+    "02 06 02 00 ffffffff"  # AF_INET, TCP, with INET_DIAG_INFO, any state
     "abf0 0050"  # ports, in network order
     "0af4000b 00000000 00000000 00000000"
     "a9fea9fe 00000000 00000000 00000000"
@@ -45,6 +45,21 @@ def test_a_socket_is_described_by_state_inode_cgroup_and_user() -> None:
     assert sock_diag.decode_answer(socket_answer(1, 61808, cgroup)) == TcpSocket(
         1, 61808, 3559, 1000
     )
+
+
+def test_its_counters_are_read_from_tcp_info() -> None:
+    info = bytearray(280)
+    struct.pack_into("=IIII", info, 44, 1, 99, 2, 3)
+    struct.pack_into("=QQ", info, 120, 4, 5)
+    struct.pack_into("=QQ", info, 200, 6, 7)
+    found = sock_diag.decode_answer(socket_answer(1, 61808, netlink.attribute(2, bytes(info))))
+    assert found.info == TcpInfo(1, 2, 3, 4, 5, 6, 7)
+
+
+def test_a_kernel_that_counts_no_sent_bytes_gives_no_counters() -> None:
+    assert sock_diag.decode_answer(socket_answer(1, 61808)).info is None
+    older = netlink.attribute(2, bytes(200))  # Linux 4.18
+    assert sock_diag.decode_answer(socket_answer(1, 61808, older)).info is None
 
 
 def test_a_kernel_that_knows_no_cgroup_of_a_socket_says_so() -> None:

@@ -238,6 +238,12 @@ class Agent:
         await self.process.wait()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the kernel has come to a state that it tells nobody of."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0.02)
+
+
 async def command(*arguments: str, netns: str = "") -> str:
     """Run a program, in a pod's network namespace if one is named, and return its output."""
     entry = ("nsenter", f"--net=/run/netns/{netns}") if netns else ()

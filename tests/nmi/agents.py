@@ -9,6 +9,7 @@ from typing import Any
 
 from podidentity.core.delegation import Delegation
 from podidentity.core.errors import TokenSourceDown
+from podidentity.core.rate_limits import Flow
 from podidentity.nmi.request.decision import Policy, TokenService
 from podidentity.nmi.request.host_token import HostTokenService
 from podidentity.nmi.request.patience import Patience
@@ -46,7 +47,8 @@ class FakeMetadata:
     down: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    async def metadata(self, target: str, accept: str) -> Passed:
+    async def metadata(self, target: str, accept: str, flow: Flow) -> Passed:
+        del flow
         self.asked.append((target, accept))
         if self.down:
             raise TokenSourceDown("IMDS did not answer within 10 s")

@@ -13,10 +13,9 @@ from podidentity.core.resources import BINDING_LABEL, Phase
 from podidentity.nmi.request.answer_cache import Express
 from podidentity.nmi.request.decision import Policy, TokenService
 from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.outcome import Caller
 from podidentity.nmi.request.patience import Patience
 from podidentity.nmi.request.routes import RoutePolicy, Routes
-from podidentity.nmi.server.messages import Request, render
+from podidentity.nmi.server.messages import Caller, Request, render
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     ADDRESS,
@@ -83,7 +82,13 @@ class World:
 
     def request(self, target: bytes = TOKEN, **more: Any) -> Request:
         fields: dict[str, Any] = {"method": "GET", "fields": PLAIN} | more
-        return Request(self.caller, raw_target=target, **fields)
+        raw = repr((target, fields)).encode()
+        return Request(self.caller, raw_target=target, raw=raw, **fields)
+
+    def remembered(self, request: Request | None = None) -> bytes | None:
+        """Return what the memo answers."""
+        request = request or self.request()
+        return self.express.answer(request.caller, request.raw)
 
     async def decide(self, request: Request) -> bytes:
         """Return the answer of a decision; whoever waits for something waits in vain."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity.nmi.server.listener import Listener
+from podidentity.nmi.server.listener import IsLocal, Listener, is_local
 from podidentity.nmi.server.messages import Handler, Limits
 
 
@@ -40,7 +40,7 @@ class Talk:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def hear(self) -> Reply:
+    async def hear(self, *, with_body: bool = True) -> Reply:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = []
         for line in head[1:]:
@@ -50,12 +50,13 @@ class Talk:
         reply = Reply(int(head[0].split(" ")[1]), headers, b"")
         assert head[0].startswith("HTTP/1.1 ")
         (length,) = reply.header("Content-Length")
-        reply.body = await self.reader.readexactly(int(length))
+        if with_body:
+            reply.body = await self.reader.readexactly(int(length))
         return reply
 
     async def ask(self, request: bytes) -> Reply:
         await self.say(request)
-        return await self.hear()
+        return await self.hear(with_body=not request.startswith(b"HEAD "))
 
     async def closed(self) -> bytes:
         """Return what else comes until the other side closes."""
@@ -71,9 +72,11 @@ class Talk:
 
 
 @asynccontextmanager
-async def listening(handler: Handler, **limits: Any) -> AsyncIterator[Listener]:
-    """Serve a handler on loopback."""
-    listener = await Listener.start(handler, "127.0.0.1", 0, Limits(**limits))
+async def listening(
+    handler: Handler, *, local: IsLocal = is_local, **limits: Any
+) -> AsyncIterator[Listener]:
+    """Serve a handler on loopback, whose connections are the node's own unless `local` says no."""
+    listener = await Listener.start(handler, "127.0.0.1", 0, Limits(**limits), local=local)
     try:
         yield listener
     finally:

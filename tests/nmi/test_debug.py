@@ -121,8 +121,8 @@ async def test_tokens_are_shown_without_what_is_secret() -> None:
     clock = FakeClock()
     source = FakeTokenSource()
     tokens = TokenCache(source, clock)
-    token, origin = await tokens.fetch(grant(), VAULT)
-    assert (token.value, origin) == ("token-1", Origin.IMDS)
+    fetched = await tokens.fetch(grant(), VAULT)
+    assert (fetched.token.value, fetched.origin) == ("token-1", Origin.IMDS)
     handler = debug(tokens=lambda: tokens_shown(tokens.entries(), clock.time()))
     reply = await ask(handler)
     assert reply.json["tokens"] == [

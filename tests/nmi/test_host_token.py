@@ -13,7 +13,8 @@ from podidentity.core.delegation import CSI_DRIVER, Delegation
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
 from tests.nmi.talking import Reply, talking

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.request.outcome import Caller
-from podidentity.nmi.server.messages import Limits, Request
-from podidentity.nmi.server.parser import RequestParser, Unacceptable
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking
 
@@ -77,15 +74,6 @@ async def test_a_loop_of_what_is_no_request_leaves_a_few_lines(
     assert len(caplog.records) == 5
 
 
-def test_offers_of_another_protocol_without_end_are_refused_with_the_reason() -> None:
-    asked: list[Request] = []
-    parser = RequestParser(Caller("", 0), Limits(), asked.append)
-    offer = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    with pytest.raises(Unacceptable, match="too many requests"):
-        parser.feed(offer * 5000)
-    assert len(asked) == Limits().ahead + 1
-
-
 async def test_a_large_body_is_refused_with_the_reason(echo: Echo) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     async with listening(echo) as listener, talking(listener) as talk:
@@ -135,33 +123,42 @@ async def test_a_slow_answer_is_waited_for_longer_than_a_request(echo: Echo) -> 
         assert (await talk.hear()).status == 200
 
 
-async def test_who_takes_all_the_connections_that_he_may_takes_none_of_anothers(
-    echo: Echo,
-) -> None:
-    async with listening(echo, from_one=1) as listener, talking(listener) as first:
-        await first.ask(GET)
-        async with talking(listener) as second:
-            await refused(second, 503)
-        async with talking(listener, "127.0.0.2") as neighbour:
-            assert (await neighbour.ask(GET)).status == 200
-        await first.leave()
-        await listener.empty()
-        async with talking(listener) as third:
-            assert (await third.ask(GET)).status == 200
+def nobody(remote: str, own: str) -> bool:
+    """Take no connection for the node's own."""
+    del remote, own
+    return False
 
 
-async def test_more_connections_than_allowed_are_refused_and_the_others_served(
+async def test_an_address_that_is_not_proved_has_few_places_and_takes_none_of_anothers(
     echo: Echo,
 ) -> None:
     async with (
-        listening(echo, connections=1) as listener,
+        listening(echo, local=nobody, per_address=1) as listener,
         talking(listener) as first,
     ):
         await first.ask(GET)
         async with talking(listener) as second:
             await refused(second, 503)
+        async with talking(listener, "127.0.0.2") as neighbour:
+            assert (await neighbour.ask(GET)).status == 200
         assert (await first.ask(GET)).status == 200
         await first.leave()
         await listener.empty()
         async with talking(listener) as third:
             assert (await third.ask(GET)).status == 200
+
+
+async def test_a_full_house_evicts_the_longest_idle_of_the_address_that_holds_most(
+    echo: Echo,
+) -> None:
+    async with (
+        listening(echo, local=nobody, unproven=2) as listener,
+        talking(listener) as oldest,
+        talking(listener) as newer,
+    ):
+        await oldest.ask(GET)
+        await newer.ask(GET)
+        async with talking(listener, "127.0.0.2") as newcomer:
+            assert (await newcomer.ask(GET)).status == 200
+            assert await oldest.closed() == b""
+            assert (await newer.ask(GET)).status == 200

@@ -14,7 +14,8 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Origin
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.writing import File, Writer
 from tests.fakes import ADDRESS, VAULT, FakeClock, identity, pod

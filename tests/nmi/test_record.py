@@ -25,7 +25,8 @@ from podidentity.core.ports import Origin
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller
 from podidentity.telemetry.repeats import SAID, WINDOW
 from podidentity.wire.metadata import Route
 from tests.fakes import ADDRESS, CLIENT, RESOURCE_ID, VAULT, FakeClock, identity, pod

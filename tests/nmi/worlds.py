@@ -12,7 +12,8 @@ from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Policy, TokenService
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.server.messages import Caller
 from tests.fakes import (
     ADDRESS,
     NOW,

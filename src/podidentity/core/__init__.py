@@ -2,6 +2,7 @@
 
 Read in this order: `ids`, `authorities`, `refusals`, `errors`, `resources`, `tokens`, `hosts`,
 `entitlements`, `usability`, `excepting`, `matching`, `selection`, `permission`, `deciding`,
-`ports`; beside them `delegation`; for the sources of tokens `secrets`, `federation`, `caching`,
-`pacing`, `standing`. A module knows only those before it; a test of the imports holds that.
+`ports`; beside them `delegation`; for the sources of tokens `secrets`, `federation`,
+`token_lifetimes`, `rate_limits`, `standing`. A module knows only those before it; a test of the
+imports holds that.
 """

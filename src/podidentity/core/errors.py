@@ -54,6 +54,9 @@ class Refused(PodIdentityError):
 class TokenUnavailable(PodIdentityError):
     """The pod is entitled, but there is no token to hand out."""
 
+    of_caller = False
+    """Whether it is so for the pod that asks alone: others may have a token of the identity."""
+
 
 class TokenRefused(TokenUnavailable):
     """Entra or IMDS refused; `status` and `error` are theirs (HTTP status, OAuth error code)."""
@@ -74,18 +77,21 @@ class NotYetKnown(TokenRefused):
         status: int,
         error: str,
         comes: Callable[[], Coroutine[Any, Any, object]] | None = None,
+        of_caller: bool = False,
     ) -> None:
         """`comes` returns when it has come; None where only asking again tells."""
         super().__init__(message, status=status, error=error)
         self.comes = comes
+        self.of_caller = of_caller
 
 
 class TokenThrottled(TokenUnavailable):
-    """Entra or IMDS asked to slow down; `retry_after` is in seconds."""
+    """Entra, IMDS or this agent asks to slow down; `retry_after` is in seconds."""
 
-    def __init__(self, message: str, *, retry_after: int) -> None:
+    def __init__(self, message: str, *, retry_after: int, of_caller: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.of_caller = of_caller
 
 
 class TokenSourceDown(TokenUnavailable):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from podidentity.core.attestation import Proof
 from podidentity.core.entitlements import Directory
@@ -109,18 +109,6 @@ class TokenIssuer(Protocol):
         """Return a new token for the audience `resource`; raise a TokenUnavailable."""
 
 
-class TokenSource(Protocol):
-    """Where the services have tokens from."""
-
-    async def fetch(
-        self, grant: Grant, resource: str, *, bypass_cache: bool = False
-    ) -> tuple[AccessToken, Origin]:
-        """Return a token of `grant` for `resource`, and where it came from.
-
-        Raises a TokenUnavailable.
-        """
-
-
 class Origin(StrEnum):
     """Where a token came from, for the log."""
 
@@ -129,6 +117,41 @@ class Origin(StrEnum):
     ENTRA = "entra"
     SHARED = "shared"
     """Another request's fetch, already under way."""
+
+
+class CachedToken(Protocol):
+    """A token, and until when it may be given without asking its source again."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+    @property
+    def fresh_until(self) -> float:
+        """Monotonic seconds; in the past once it was dropped or replaced."""
+
+    @property
+    def fresh_until_time(self) -> float:
+        """The same in seconds since 1970: whichever comes first counts."""
+
+
+class Fetched(NamedTuple):
+    """A token from its source."""
+
+    entry: CachedToken
+    origin: Origin
+
+    @property
+    def token(self) -> AccessToken:
+        """The token itself."""
+        return self.entry.token
+
+
+class TokenSource(Protocol):
+    """Where the services have tokens from."""
+
+    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
+        """Return a token of `grant` for `resource`; raise a TokenUnavailable."""
 
 
 class Attestor(Protocol):

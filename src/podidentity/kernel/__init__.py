@@ -9,11 +9,11 @@ It runs in a process of its own, and speaks to the kernel only, through netlink 
       drift       the kernel's notices of changed rules and addresses
     attestation   states facts about connections, which `core.attestation` judges
       podnets     the pods' network namespaces, and who holds which address
-      namespaces  entering one and coming back
+      namespaces  their files: a folder watched, one opened, entered
       addresses   the IPv4 addresses of a namespace
       sock_diag   one TCP socket, by the two ends of its connection
       cgroups     from a cgroup id to its pod
-      inotify     notices of namespaces that come and go
+    links         the links of the node, and which namespace each leads to
     netlink       messages and attributes, as bytes
 
 Capabilities needed: CAP_NET_ADMIN (rules, address, notices of rules), CAP_SYS_ADMIN (to enter the

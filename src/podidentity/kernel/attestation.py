@@ -14,29 +14,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import resource
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
+from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
+from podidentity.kernel.namespaces import unpropagated
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
-from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
-
-_log = logging.getLogger(__name__)
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
 IMDS = Endpoint("169.254.169.254", 80)
 HOST = Endpoint("127.0.0.1", 2579)
 _NODE = "the node's network"
+_STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
+"""States of our end while we have not closed it."""
 
 
 class ConnectionInspector:
-    """Inspects accepted connections.
-
-    Use `open` for a node; the constructor takes what a test knows of its pods' cgroups.
-    """
+    """Inspects accepted connections."""
 
     def __init__(
         self,
@@ -47,19 +47,33 @@ class ConnectionInspector:
         host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> None:
-        """`cgroups` None: cgroups are not asked, and no sighting names a pod."""
+        """`cgroups` None: cgroups are not asked, and no sighting names a pod.
+
+        `listener` is where intercepted connections end (`Redirect.target`, its port), and
+        `host_listener` where the node's own do (`Redirect.host_address`).
+        """
         _raise_file_limit()
+        self._netns_dir = netns_dir
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
         self._host_listener = host_listener
         self._imds = imds
         self._node = SockDiag()
+        self._no_network = False
+        """Whether a pod's connection came while no pod's namespace was to be seen."""
+        self._unpropagated = ""
+        """As of the last look at the problems."""
+        self._pods_seen = self._strangers_seen = 0
+        """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
         self._networks.refresh()
+        if cgroups is not None:
+            cgroups.check()
 
     @classmethod
     def open(
         cls,
+        mode: AttestationMode,
         *,
         netns_dir: Path,
         cgroup_root: Path,
@@ -67,12 +81,8 @@ class ConnectionInspector:
         host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> Self:
-        """Return the inspector for this node, by cgroups if this process, a pod's, is in a pod's.
-
-        `listener` is where intercepted connections end (`Redirect.target`, its port),
-        `host_listener` where those of the node itself do.
-        """
-        cgroups = _cgroups_of_pods(cgroup_root)
+        """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
+        cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(
             netns_dir=netns_dir,
             cgroups=cgroups,
@@ -80,11 +90,6 @@ class ConnectionInspector:
             host_listener=host_listener,
             imds=imds,
         )
-
-    @property
-    def by_cgroup(self) -> bool:
-        """Whether sightings name the pod of the cgroup."""
-        return self._cgroups is not None
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
@@ -98,14 +103,12 @@ class ConnectionInspector:
             # IMDS has an IPv4 address only.
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
-        try:
-            if not self._is_accepted(client, self._listener):
-                return ConnectionFacts(accepted=False)
-        except OSError as error:
-            return ConnectionFacts(accepted=False, failure=str(error.strerror))
         self._networks.refresh()
-        sightings = tuple(self._sighting(each, client) for each in self._networks.holders(address))
-        return ConnectionFacts(accepted=True, sightings=sightings, failure=self._failure())
+        holders = self._networks.holders(address)
+        found = self._facts(
+            client, self._listener, lambda ours: [self._at(each, client, ours) for each in holders]
+        )
+        return found if not found.accepted else replace(found, failure=self._failure())
 
     def local_facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself.
@@ -113,18 +116,16 @@ class ConnectionInspector:
         The node's own namespace is this process's: nobody else's socket can be found there.
         """
         client = Endpoint(address, port)
-        try:
-            if not self._is_accepted(client, self._host_listener):
-                return ConnectionFacts(accepted=False)
-            found = self._node.find(client, self._host_listener)
-        except OSError as error:
-            return ConnectionFacts(accepted=False, failure=str(error.strerror))
-        return ConnectionFacts(accepted=True, sightings=(self._seen(_NODE, found),))
+        return self._facts(client, self._host_listener, lambda ours: [self._at(None, client, ours)])
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps callers from being proven; () where all is well."""
+        """Return what keeps callers from being proven, with the next steps; () if nothing does."""
         self._networks.refresh()
-        return (self._networks.failure,) if self._networks.failure else ()
+        self._unpropagated = unpropagated(self._netns_dir)
+        found = [self._networks.failure, self._without_networks(), self._unpropagated]
+        if self._cgroups is not None:
+            found += [self._cgroups.check(), self._without_pods()]
+        return tuple(filter(None, found))
 
     async def follow(self) -> None:
         """Let go of the namespaces of pods that end, until cancelled; run it beside the service."""
@@ -137,66 +138,82 @@ class ConnectionInspector:
         if self._cgroups is not None:
             self._cgroups.close()
 
-    def _failure(self) -> str:
-        if self._networks.failure or len(self._networks):
-            return self._networks.failure
-        return "no pod's network namespace is to be seen"
+    def _facts(
+        self,
+        client: Endpoint,
+        listener: Endpoint,
+        look: Callable[[TcpSocket], list[Sighting]],
+    ) -> ConnectionFacts:
+        """Look at our end first, then at the client's: so the client has always sent as much.
 
-    def _is_accepted(self, client: Endpoint, listener: Endpoint) -> bool:
-        ours = self._node.find(listener, client)
-        return ours is not None and ours.is_of_connection
-
-    def _sighting(self, network: PodNetwork, client: Endpoint) -> Sighting:
-        try:
-            found = network.find(client, self._imds)
-        except OSError as error:
-            return Sighting(network=network.name, failure=str(error.strerror))
-        return self._seen(network.name, found)
-
-    def _seen(self, network: str, found: TcpSocket | None) -> Sighting:
-        if found is None or not found.is_of_connection:
-            return Sighting(network=network)
-        if not found.is_open:
-            return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
-        pod, failure = None, ""
-        if self._cgroups is not None:
+        A second time if they do not fit, because we may have sent or closed something meanwhile.
+        """
+        sightings: list[Sighting] = []
+        for _ in range(2):
             try:
-                pod = self._cgroups.pod(found.cgroup)
+                ours = self._node.find(listener, client)
             except OSError as error:
-                if error.errno == errno.ESTALE:
-                    # Its cgroup is removed: the pod has ended, there is nobody to answer.
-                    return Sighting(network=network, state=SocketState.CLOSED, user=found.user)
-                failure = str(error.strerror)
+                return ConnectionFacts(accepted=False, failure=str(error.strerror))
+            if ours is None or ours.state not in _STILL_OURS:
+                return ConnectionFacts(accepted=False)
+            sightings = look(ours)
+            if not any(each.doubt for each in sightings):
+                break
+        return ConnectionFacts(accepted=True, sightings=tuple(sightings))
+
+    def _failure(self) -> str:
+        if self._networks.failure:
+            return self._networks.failure
+        self._no_network = not len(self._networks)
+        return self._without_networks() or self._unpropagated
+
+    def _without_networks(self) -> str:
+        if not self._no_network or len(self._networks):
+            return ""
+        return (
+            f"a pod has connected, and no network namespace is in {self._netns_dir}: name the "
+            "folder of the container runtime's by --netns-dir, and mount it (containerd with "
+            "netns_mounts_under_state_dir has its own)"
+        )
+
+    def _without_pods(self) -> str:
+        if self._pods_seen or not self._strangers_seen:
+            return ""
+        return (
+            f"{self._strangers_seen} sockets in pods' network namespaces were in no pod's cgroup, "
+            "and none was in one: the kubelet and the container runtime must use one cgroup "
+            "driver, and cgroup v2"
+        )
+
+    def _at(self, network: PodNetwork | None, client: Endpoint, ours: TcpSocket) -> Sighting:
+        """Return what there is of the connection in a pod's network; None: in the node's."""
+        name = network.name if network else _NODE
+        try:
+            if network is None:
+                found = self._node.find(client, self._host_listener)
+            else:
+                found = network.find(client, self._imds)
+            if found is None or not found.is_of_connection:
+                return Sighting(network=name)
+            if not found.is_open:
+                return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+            return self._open(name, found, difference(found, ours))
+        except OSError as error:
+            return Sighting(network=name, failure=str(error.strerror))
+
+    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+        try:
+            pod = self._cgroups.pod(found.cgroup) if self._cgroups is not None else None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # Its cgroup is removed: the pod has ended, there is nobody to answer.
+            return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+        if pod is not None and name != _NODE:
+            self._pods_seen += pod != ""
+            self._strangers_seen += pod == ""
         state = SocketState.OPEN
-        return Sighting(network=network, state=state, pod=pod, user=found.user, failure=failure)
-
-
-def _cgroups_of_pods(cgroup_root: Path) -> PodCgroups | None:
-    """Return the tree if this process is in a pod's cgroup: then so are all pods of the node."""
-    cgroups = PodCgroups.under(cgroup_root)
-    if cgroups is None:
-        _log.warning("no cgroup v2 at %s: callers are proven by namespace alone", cgroup_root)
-        return None
-    try:
-        if cgroups.pod(_own_cgroup()):
-            return cgroups
-        why = "this process is in no pod's cgroup"
-    except OSError as error:
-        why = str(error.strerror)
-    _log.warning("%s: callers are proven by namespace alone", why)
-    cgroups.close()
-    return None
-
-
-def _own_cgroup() -> int:
-    """Return this process's cgroup id, by a socket of its own: /proc hides it in containers."""
-    diag = SockDiag()
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            found = diag.find(Endpoint(*listening.getsockname()), Endpoint("0.0.0.0", 0))  # noqa: S104 - no peer
-    finally:
-        diag.close()
-    return found.cgroup if found is not None else 0
+        return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
 
 
 def _raise_file_limit() -> None:

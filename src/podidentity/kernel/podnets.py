@@ -1,11 +1,12 @@
 """The pods' network namespaces, and which of them holds which address.
 
 They are found in the folder where the container runtime mounts them (`/run/netns`). In each, two
-conversations are opened once and kept. What is kept keeps its namespace alive, so namespaces whose
-file has gone must be let go at once: `follow` does.
+netlink sockets are opened once and kept. An open socket keeps its namespace alive, so a namespace
+is let go as soon as its file has gone: `follow` does that.
 
-Nothing here runs at a pod's command: notices of addresses wait until a proof needs them, and a
-namespace with more addresses than any pod has is given up.
+A pod may change its addresses as often as it likes. Reading them anew costs 20 µs, and each
+namespace has a budget for that: one that exceeds it, or has more addresses than any pod, holds no
+address until it has been read again. That refuses this pod alone.
 """
 
 from __future__ import annotations
@@ -14,22 +15,40 @@ import asyncio
 import logging
 import os
 import select
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity.kernel.addresses import Addresses, TooManyAddresses
-from podidentity.kernel.inotify import FolderWatch
-from podidentity.kernel.namespaces import NamespaceKey, entered, key_of, network_namespace
+from podidentity.kernel.links import NamespaceNumbers
+from podidentity.kernel.namespaces import (
+    FolderWatch,
+    NamespaceKey,
+    entered,
+    key_of,
+    network_namespace,
+)
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 
 _log = logging.getLogger(__name__)
+
+_READS_AT_ONCE = 10
+_READS_A_SECOND = 1.0
+_CROWDED_FOR = 5.0
+"""Seconds after which a namespace with too many addresses is tried again."""
+_SAY_EVERY = 60.0
+"""Seconds between two log lines about one namespace."""
 
 
 class PodNetwork:
     """One namespace, opened; made inside it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: NamespaceKey, number: int | None) -> None:
         self.name = name
+        self.key = key
+        self.number = number
+        """What the node's namespace calls it (nsid); None where it was given no number."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
         self.addresses: dict[str, int] = {}
@@ -55,23 +74,50 @@ class PodNetwork:
         self._addresses.close()
 
 
+@dataclass(slots=True)
+class _Budget:
+    """Reads of one namespace's addresses: ten at once, then one a second."""
+
+    tokens: float
+    since: float
+
+    def take(self, now: float) -> bool:
+        """Whether one more read is allowed now; if so it is counted."""
+        filled = self.tokens + (now - self.since) * _READS_A_SECOND
+        self.tokens, self.since = min(filled, float(_READS_AT_ONCE)), now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
 class PodNetworks:
     """The namespaces of a folder; `refresh` brings it up to date."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._monotonic = monotonic
         self._watch = FolderWatch(folder)
+        self._numbers = NamespaceNumbers()
         self._unread = True
         self._device = 0
+        self._mounted: dict[NamespaceKey, str] = {}
+        """The namespaces of the folder as of the last scan, opened or not."""
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._holders: dict[str, dict[NamespaceKey, PodNetwork]] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
-        self._crowded: set[NamespaceKey] = set()
+        self._budgets: dict[NamespaceKey, _Budget] = {}
+        self._over_budget: dict[NamespaceKey, float] = {}
+        """When the addresses of each may be read again; until then it holds none."""
+        self._crowded: dict[NamespaceKey, float] = {}
+        """When each is opened again."""
+        self._said: dict[NamespaceKey, float] = {}
         self._untried: set[str] = set()
         """Files where no namespace is mounted yet, or that could not be opened."""
         self._failures: dict[str, str] = {}
         """By file; under "" the folder's own."""
+        self._listeners: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._networks)
@@ -85,6 +131,18 @@ class PodNetworks:
         """Return the namespaces that hold an IPv4 address, as of the last refresh."""
         return self._holders.get(address, {}).values()
 
+    def by_number(self) -> dict[int, PodNetwork]:
+        """Return the open namespaces by the node's number of each, oldest first."""
+        return {each.number: each for each in self._networks.values() if each.number is not None}
+
+    def is_mounted(self, key: NamespaceKey) -> bool:
+        """Whether the namespace has a file in the folder: its pod has not ended."""
+        return key in self._mounted
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called after each refresh that has found something."""
+        self._listeners.append(changed)
+
     def refresh(self) -> bool:
         """Take in what has changed; return whether anything may have.
 
@@ -95,21 +153,29 @@ class PodNetworks:
         if self._watch.changed() or self._unread:
             changed = self._scan()
         elif self._untried:
-            changed = self._open_all([each for each in self._untried if self._is_mounted(each)])
+            changed = self._open_all([each for each in self._untried if self._is_ready(each)])
+        if self._over_budget:
+            changed = self._read_after_rest() or changed
         for fd, _ in self._poll.poll(0):
             self._reread(self._by_notices[fd])
             changed = True
+        if changed:
+            for listener in self._listeners:
+                listener()
         return changed
 
     async def follow(self) -> None:
-        """Let go of namespaces as soon as their file is removed, until cancelled."""
+        """Take in what changes as soon as it does, until cancelled."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._watch.fileno(), self.refresh)
+        followed = (self._watch.fileno(), self._poll.fileno())
+        for each in followed:
+            loop.add_reader(each, self.refresh)
         try:
             self.refresh()
             await loop.create_future()
         finally:
-            loop.remove_reader(self._watch.fileno())
+            for each in followed:
+                loop.remove_reader(each)
 
     def close(self) -> None:
         """Let all go."""
@@ -117,6 +183,7 @@ class PodNetworks:
             self._drop(key)
         self._poll.close()
         self._watch.close()
+        self._numbers.close()
 
     def _scan(self) -> bool:
         """Compare the folder with what is open; return whether that differed."""
@@ -124,7 +191,7 @@ class PodNetworks:
             # Watched before it is read, so that what comes in between is noticed.
             self._watch.renew()
             self._device = self._folder.stat().st_dev
-            files = {each.name: key_of(each.stat()) for each in self._folder.iterdir()}
+            files = self._files()
         except OSError as error:
             self._unread = True
             self._failures[""] = (
@@ -134,23 +201,37 @@ class PodNetworks:
             return False
         self._unread = False
         self._failures.clear()
-        there = set(files.values())
-        gone = self._networks.keys() - there
+        before, self._mounted = self._mounted, {key: name for name, key in files.items()}
+        gone = before.keys() - self._mounted.keys()
         for key in gone:
-            self._drop(key)
-        self._crowded &= there
-        known = self._networks.keys() | self._crowded
-        self._untried = {name for name, key in files.items() if key not in known}
-        opened = self._open_all([each for each in self._untried if self._is_mounted(each)])
+            self._forget(key)
+        self._untried = {name for name, key in files.items() if key not in self._networks}
+        opened = self._open_all([each for each in self._untried if self._is_ready(each)])
         return opened or bool(gone)
 
-    def _is_mounted(self, name: str) -> bool:
-        """Whether something is mounted there: a file that a crash has left is not looked into."""
+    def _files(self) -> dict[str, NamespaceKey]:
+        """Return the folder's files; raise OSError. One that vanishes meanwhile is left out."""
+        found = {}
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                try:
+                    found[entry.name] = key_of(os.stat(entry.path))  # noqa: PTH116 - a path as text
+                except FileNotFoundError:
+                    continue
+        return found
+
+    def _is_ready(self, name: str) -> bool:
+        """Whether a namespace to be opened is mounted there.
+
+        A file that a crash has left is not looked into, nor is a crowded namespace before its time.
+        """
         try:
             status = os.stat(f"{self._folder}/{name}")  # noqa: PTH116 - at each doubtful connection
         except OSError:
             return False
-        return status.st_dev != self._device
+        if status.st_dev == self._device:
+            return False
+        return self._monotonic() >= self._crowded.get(key_of(status), 0.0)
 
     def _open_all(self, names: list[str]) -> bool:
         """Open those that can be; return whether one could. The others stay to be tried."""
@@ -160,6 +241,8 @@ class PodNetworks:
             self._failures.pop(name, None)
             try:
                 self._open(name)
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 self._untried.add(name)
                 self._failures[name] = f"cannot open {self._folder / name}: {error.strerror}"
@@ -172,10 +255,12 @@ class PodNetworks:
                 self._untried.add(name)
                 return
             key = key_of(os.fstat(fd))
-            if key in self._networks or key in self._crowded:
+            if key in self._networks:
                 return
+            number = self._numbers.number(fd)
             with entered(fd):
-                network = PodNetwork(name)
+                network = PodNetwork(name, key, number)
+        self._mounted[key] = name
         self._networks[key] = network
         self._by_notices[network.notices] = key
         self._poll.register(network.notices, select.EPOLLIN)
@@ -184,11 +269,20 @@ class PodNetworks:
     def _reread(self, key: NamespaceKey) -> None:
         network = self._networks[key]
         self._let_go(key, network)
+        now = self._monotonic()
+        if not self._budgets.setdefault(key, _Budget(_READS_AT_ONCE, now)).take(now):
+            network.addresses = {}
+            self._over_budget[key] = now + 1 / _READS_A_SECOND
+            self._poll.unregister(network.notices)
+            self._say(key, f"{network.name} changes its addresses all the time: refused meanwhile")
+            return
         try:
             network.reread()
         except TooManyAddresses as error:
-            _log.warning("%s %s: its pod cannot be proven", network.name, error)
-            self._crowded.add(key)
+            # What is left of the answer goes with the socket.
+            self._say(key, f"{network.name} {error}: refused until it holds fewer")
+            self._crowded[key] = now + _CROWDED_FOR
+            self._untried.add(network.name)
             self._drop(key)
         except OSError as error:
             self._untried.add(network.name)
@@ -196,6 +290,22 @@ class PodNetworks:
             self._drop(key)
         for address in network.addresses:
             self._holders.setdefault(address, {})[key] = network
+
+    def _read_after_rest(self) -> bool:
+        """Read those again whose time has come; return whether there were any."""
+        now = self._monotonic()
+        due = [key for key, when in self._over_budget.items() if when <= now]
+        for key in due:
+            del self._over_budget[key]
+            self._poll.register(self._networks[key].notices, select.EPOLLIN)
+            self._reread(key)
+        return bool(due)
+
+    def _say(self, key: NamespaceKey, what: str) -> None:
+        now = self._monotonic()
+        if now >= self._said.get(key, now):
+            self._said[key] = now + _SAY_EVERY
+            _log.warning("%s", what)
 
     def _let_go(self, key: NamespaceKey, network: PodNetwork) -> None:
         """Take a namespace out of those that are found by an address."""
@@ -205,8 +315,17 @@ class PodNetworks:
                 del self._holders[address]
 
     def _drop(self, key: NamespaceKey) -> None:
+        """Close a namespace; it may be opened again."""
         network = self._networks.pop(key)
         self._let_go(key, network)
-        self._poll.unregister(network.notices)
+        if self._over_budget.pop(key, None) is None:
+            self._poll.unregister(network.notices)
         del self._by_notices[network.notices]
         network.close()
+
+    def _forget(self, key: NamespaceKey) -> None:
+        """Close a namespace whose file has gone, for good."""
+        if key in self._networks:
+            self._drop(key)
+        for each in (self._budgets, self._crowded, self._said):
+            each.pop(key, None)

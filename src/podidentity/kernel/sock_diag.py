@@ -1,6 +1,6 @@
-"""Asks the kernel for one TCP socket, by the two ends of its connection: state, owner, cgroup.
+"""Asks the kernel for one TCP socket, by the two ends of its connection: state, owner, counters.
 
-Source: linux/inet_diag.h, sock_diag(7).
+Source: linux/inet_diag.h, linux/tcp.h, sock_diag(7).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+from enum import IntEnum
 from typing import NamedTuple
 
 from podidentity.kernel import netlink
@@ -24,12 +25,34 @@ _ANY_COOKIE = b"\xff" * 8
 _ANY_STATE = 0xFFFFFFFF
 # inet_diag_msg: family, state, timer, retransmits, the same sockid, expires, queues, user, inode
 _ANSWER = struct.Struct("=BBBB48sIIIII")
-_CGROUP_ID = 21  # INET_DIAG_CGROUP_ID, kernel 5.7
+_INFO, _CGROUP_ID = 2, 21  # INET_DIAG_INFO, INET_DIAG_CGROUP_ID (kernel 5.7)
+_WITH_INFO = 1 << (_INFO - 1)
 _U64 = struct.Struct("=Q")
+# struct tcp_info, by offset: 44 last_data_sent, 52 last_data_recv, 56 last_ack_recv (milliseconds),
+# 120 bytes_acked, 128 bytes_received (kernel 4.1), 200 bytes_sent, 208 bytes_retrans (kernel 4.19).
+_TCP_INFO = struct.Struct("=44xI4xII60xQQ64xQQ")
 
-_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LISTEN, _SYN_SENT = 1, 4, 5, 8, 10, 2
-_CAN_RECEIVE = frozenset({_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT})
-_NOT_THIS_CONNECTION = frozenset({_LISTEN, _SYN_SENT})
+
+class TcpState(IntEnum):
+    """States of a TCP socket (net/tcp_states.h)."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+
+
+_CAN_RECEIVE = frozenset(
+    {TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT}
+)
+_NOT_THIS_CONNECTION = frozenset({TcpState.LISTEN, TcpState.SYN_SENT})
 
 
 class Endpoint(NamedTuple):
@@ -42,6 +65,22 @@ class Endpoint(NamedTuple):
         return f"{self.address}:{self.port}"
 
 
+class TcpInfo(NamedTuple):
+    """Counters of a socket, a part of `struct tcp_info`; times are milliseconds ago."""
+
+    last_data_sent: int
+    """The socket's age while it has sent none."""
+    last_data_recv: int
+    last_ack_recv: int
+    bytes_acked: int
+    """Of a client, with its SYN; of either end, with its FIN."""
+    bytes_received: int
+    """With the other end's FIN."""
+    bytes_sent: int
+    """With retransmissions."""
+    bytes_retrans: int
+
+
 class TcpSocket(NamedTuple):
     """One TCP socket as the kernel describes it."""
 
@@ -52,6 +91,8 @@ class TcpSocket(NamedTuple):
     """Id of the cgroup of the process that made the socket; 0 before kernel 5.7."""
     user: int = -1
     """Uid of the process that made the socket, in this user namespace."""
+    info: TcpInfo | None = None
+    """None before kernel 4.19, and of a socket that is no more than a memory (TIME_WAIT)."""
 
     @property
     def is_of_connection(self) -> bool:
@@ -107,7 +148,7 @@ def encode_request(
     request = _REQUEST.pack(
         socket.AF_INET,
         socket.IPPROTO_TCP,
-        0,
+        _WITH_INFO,
         _ANY_STATE,
         local.port.to_bytes(2, "big"),
         remote.port.to_bytes(2, "big"),
@@ -124,5 +165,12 @@ def decode_answer(message: netlink.Message) -> TcpSocket:
     if message.kind != _SOCK_DIAG_BY_FAMILY or len(message.payload) < _ANSWER.size:
         raise netlink.Malformed(f"message {message.kind} describes no socket")
     _family, state, *_, user, inode = _ANSWER.unpack_from(message.payload)
-    cgroup = netlink.attributes(message.payload, _ANSWER.size).get(_CGROUP_ID)
-    return TcpSocket(state, inode, _U64.unpack(cgroup)[0] if cgroup else 0, user)
+    found = netlink.attributes(message.payload, _ANSWER.size)
+    cgroup, info = found.get(_CGROUP_ID), found.get(_INFO, b"")
+    return TcpSocket(
+        state,
+        inode,
+        _U64.unpack(cgroup)[0] if cgroup else 0,
+        user,
+        TcpInfo._make(_TCP_INFO.unpack_from(info)) if len(info) >= _TCP_INFO.size else None,
+    )

@@ -51,7 +51,7 @@ from podidentity.nmi.request.answer_cache import Express
 from podidentity.nmi.request.decision import Policy, TokenService
 from podidentity.nmi.request.host_token import HostTokenService
 from podidentity.nmi.request.routes import Routes
-from podidentity.nmi.server.listener import FOR_LOOKS, Listener
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener, listening_socket
 from podidentity.nmi.sync.watches import Watches
 from podidentity.nmi.tokens import token_side
 from podidentity.settings import NmiSettings
@@ -115,7 +115,7 @@ async def _assemble(
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes, service = _routes(
+    routes, service, express = _routes(
         settings,
         clock,
         imds=imds,
@@ -125,19 +125,27 @@ async def _assemble(
         attestor=attestation.attestor,
         seen=seen,
     )
-    listeners = await _listen(settings, routes, stack)
+    redirect = redirect_of(settings)
+    listener = await Listener.start(
+        routes,
+        sockets=[
+            listening_socket(each, redirect.listen_port) for each in redirect.listen_addresses
+        ],
+        memo=express.answer,
+    )
+    stack.push_async_callback(listener.close, GRACE)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
-        "listener": lambda: () if all(each.serving for each in listeners) else ("not listening",),
+        "listener": lambda: () if listener.serving else ("not listening",),
         "audit": seen.problems,
     }
     # The kubelet asks at the node's address.
     probes = await Listener.start(
-        Probes(checks, clock),
+        Probes(checks, clock, attestation=attestation.mode),
         "0.0.0.0",  # noqa: S104
         settings.probe_port,
         FOR_LOOKS,
@@ -145,28 +153,17 @@ async def _assemble(
     stack.push_async_callback(probes.close, 0.0)
     parts = Parts(
         interception=interception,
+        attestation=attestation.mode,
         watches=watches.followed,
-        connections=lambda: sum(each.connections() for each in listeners),
+        connections=listener.connections,
         cluster=cluster,
         decided=service.decided,
     )
     await publish(settings, clock, stack, seen, parts)
-    addresses = " and ".join(redirect_of(settings).listen_addresses)
-    _log.info("serving node %s on %s, port %s", settings.node, addresses, settings.listen_port)
+    addresses = " and ".join(redirect.listen_addresses)
+    _log.info("serving node %s on %s, port %s", settings.node, addresses, listener.port)
     telling = [seen.record.run, events.run]
     return [interception.guard, watches.run, entra.run, tokens.run, *telling, *attestation.tasks]
-
-
-async def _listen(settings: NmiSettings, routes: Routes, stack: AsyncExitStack) -> list[Listener]:
-    """Listen for intercepted connections, and for those of the node itself."""
-    listeners = []
-    for address in redirect_of(settings).listen_addresses:
-        listener = await Listener.start(
-            routes, address, settings.listen_port, at_once=routes.at_once
-        )
-        stack.push_async_callback(listener.close, GRACE)
-        listeners.append(listener)
-    return listeners
 
 
 def _routes(
@@ -179,8 +176,8 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[Routes, TokenService]:
-    """Return what answers requests, and what decides about those of pods."""
+) -> tuple[Routes, TokenService, Express]:
+    """Return what answers requests, what decides about those of pods, and the memo of answers."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
@@ -220,7 +217,7 @@ def _routes(
         record=seen.record,
         express=express,
     )
-    return routes, of_pods
+    return routes, of_pods, express
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

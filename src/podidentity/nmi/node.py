@@ -22,6 +22,11 @@ from podidentity.settings import NmiSettings
 Task = Callable[[], Coroutine[Any, Any, None]]
 """What must run beside the listeners."""
 
+PROVED_BY = {
+    AttestationMode.KERNEL: "their socket and its cgroup",
+    AttestationMode.NAMESPACE: "their socket's network namespace alone",
+}
+
 _log = logging.getLogger("podidentity.nmi")
 
 
@@ -71,6 +76,7 @@ class InProcessAttestor:
 class Attestation:
     """The attestor, what must run beside it, and how to ask whether it works."""
 
+    mode: AttestationMode
     attestor: Attestor | None = None
     tasks: tuple[Task, ...] = ()
     problems: Check = tuple
@@ -78,11 +84,13 @@ class Attestation:
 
 def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
     """Open what proves callers, where that was chosen."""
-    if settings.attestation == "address":
+    mode = settings.attestation
+    if mode is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
-        return Attestation()
+        return Attestation(mode)
     redirect = redirect_of(settings)
     inspector = ConnectionInspector.open(
+        mode,
         netns_dir=Path(settings.netns_dir),
         cgroup_root=Path(settings.cgroup_root),
         listener=Endpoint(redirect.target, redirect.listen_port),
@@ -90,5 +98,8 @@ def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
         imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
     )
     stack.callback(inspector.close)
-    mode = AttestationMode.KERNEL if inspector.by_cgroup else AttestationMode.NAMESPACE
-    return Attestation(InProcessAttestor(inspector, mode), (inspector.follow,), inspector.problems)
+    for problem in inspector.problems():
+        _log.error("callers cannot be proved: %s", problem)
+    _log.info("callers are proved by %s", PROVED_BY[mode])
+    attestor = InProcessAttestor(inspector, mode)
+    return Attestation(mode, attestor, (inspector.follow,), inspector.problems)

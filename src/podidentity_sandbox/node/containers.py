@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from podidentity_sandbox.node.console import Console
-from podidentity_sandbox.node.health import Patient, watch_over
+from podidentity_sandbox.node.health import Patient, run_beside, watch_over
 from podidentity_sandbox.node.logs import RunLog
 from podidentity_sandbox.node.orders import (
     Surroundings,
@@ -24,7 +24,7 @@ from podidentity_sandbox.node.programs import Order, Program
 from podidentity_sandbox.node.refusals import ContainerRefused
 from podidentity_sandbox.node.runs import Run, log_of
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
+from podidentity_sandbox.node.spec import ContainerSpec, Exec, PodSpec, Sleep
 from podidentity_sandbox.node.status import (
     LONGEST_BACKOFF,
     ContainerState,
@@ -39,6 +39,8 @@ _RUNTIME = (
 """Words of containerd and runc around the reason."""
 _REFUSED_SECONDS = 10.0
 """Seconds after which a container that cannot be made is tried again."""
+_LEAST_GRACE = 2.0
+"""Seconds that a program has after a hook, however long that took."""
 _START_ERROR = 128
 """containerd's exit code of a container whose program could not be started."""
 
@@ -207,7 +209,7 @@ class Container:
             changed=self._changed,
             warn=self._warn,
             tell=self._tell,
-            end=partial(self._end, process, self._pod.grace, asyncio.Event()),
+            end=partial(self._end_of_probe, process),
             execute=partial(self.execute, terminal=False),
         )
         watcher = asyncio.create_task(watch_over(patient, self._services))
@@ -217,9 +219,17 @@ class Container:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
+    async def _end_of_probe(self, process: Process, grace: float | None) -> None:
+        await self._end(process, self._pod.grace if grace is None else grace, asyncio.Event())
+
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
+        if grace > 0 and self.spec.pre_stop is not None:
+            began = self._services.clock.now()
+            await self._pre_stop(self.spec.pre_stop, grace, hurry)
+            took = (self._services.clock.now() - began).total_seconds()
+            grace = max(grace - took, _LEAST_GRACE)
         # What idles in place of an image has nothing to bring to an end.
-        if self.spec.command and grace > 0:
+        if self.spec.command and grace > 0 and not process.ended.done():
             await process.signal(signal.SIGTERM)
             waits: list[asyncio.Task[Any]] = [
                 asyncio.create_task(process.wait()),
@@ -231,6 +241,18 @@ class Container:
                 wait.cancel()
         await process.signal(signal.SIGKILL)
         await process.wait()
+
+    async def _pre_stop(self, hook: Exec | Sleep, grace: float, hurry: asyncio.Event) -> None:
+        """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
+        if isinstance(hook, Sleep):
+            waiting = asyncio.create_task(hurry.wait())
+            sleeping = asyncio.create_task(self._services.clock.sleep(min(hook.seconds, grace)))
+            await asyncio.wait([waiting, sleeping], return_when=asyncio.FIRST_COMPLETED)
+            for each in (waiting, sleeping):
+                each.cancel()
+            return
+        if await run_beside(partial(self.execute, terminal=False), hook, grace) is not None:
+            self._warn("FailedPreStopHook", "PreStopHook failed")
 
     def _tell(self, reason: str, message: str) -> None:
         self._services.events.tell(self._pod, reason, message, container=self.spec.name)

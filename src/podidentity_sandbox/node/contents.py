@@ -31,6 +31,8 @@ class File:
 
     data: bytes
     mode: int
+    user: int | None = None
+    """Its owner; None for root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,10 @@ class Material:
     """The pod's containers, for `resourceFieldRef`."""
     token: Callable[[str, int], bytes]
     """The token for an audience, with a life of so many seconds."""
+    user: int | None = None
+    """As whom every container of the pod runs; None where they differ or one does not say."""
+    group: int | None = None
+    """The pod's fsGroup."""
 
 
 def sources_of(volume: Mapping[str, Any]) -> list[Source]:
@@ -65,13 +71,19 @@ def references(sources: Iterable[Source]) -> list[tuple[str, str]]:
 
 
 def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
-    """Return a volume's files by their path in it; raise VolumeRefused."""
+    """Return a volume's files by their path in it; raise VolumeRefused.
+
+    A token has the volume's mode and is root's, like every file, unless the pod names one user for
+    all of its containers, or an fsGroup: then it is closed to all but these (collectData).
+    https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/projected/projected.go
+    """
     kind = next(kind for kind in KINDS if kind in volume)
     mode = volume[kind].get("defaultMode")
     files: dict[str, File] = {}
     for source, said in sources_of(volume):
+        user = material.user if source == "serviceAccountToken" else None
         for path, data, own in _files(source, said, material):
-            files[path] = File(data, own or mode or _MODE)
+            files[path] = File(data, own or mode or _MODE, user)
     return files
 
 
@@ -83,7 +95,9 @@ def _files(kind: str, said: Object, material: Material) -> Iterator[tuple[str, b
             yield item["path"], _of_pod(item, material).encode(), item.get("mode")
     elif kind == "serviceAccountToken":
         seconds = said.get("expirationSeconds") or 3600
-        yield said["path"], material.token(said.get("audience") or "", seconds), None
+        closed = material.user is not None or material.group is not None
+        text = material.token(said.get("audience") or "", seconds)
+        yield said["path"], text, 0o600 if closed else None
     else:
         raise VolumeRefused(f"the sandbox does not serve {kind} as a source of files")
 

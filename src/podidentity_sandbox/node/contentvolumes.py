@@ -25,6 +25,7 @@ from podidentity_sandbox.node.contents import (
 from podidentity_sandbox.node.fields import pod_fields
 from podidentity_sandbox.node.folders import write_all
 from podidentity_sandbox.node.refusals import VolumeRefused
+from podidentity_sandbox.node.security import user_of_all
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.tokens import Token, request_token
@@ -127,6 +128,8 @@ class ContentVolumes:
             ),
             containers={container["name"]: container for container in every},
             token=lambda audience, seconds: self._tokens[audience, seconds].text.encode(),
+            user=user_of_all(raw["spec"]),
+            group=self._spec.security.get("fsGroup"),
         )
 
     async def _refresh_tokens(self, sources: list[Source], now: datetime) -> None:

@@ -21,6 +21,8 @@ from podidentity_sandbox.node.status import ContainerState
 
 _MOST_SAID = 10 * 1024
 """Bytes of a program's output that an event shows: maxReadLength of pkg/probe/exec."""
+Execute = Callable[[tuple[str, ...], list[int]], Awaitable[Process]]
+"""Starts a program beside a container's; raises StartFailed."""
 Report = Callable[[bool, str], Awaitable[None]]
 
 
@@ -36,10 +38,9 @@ class Patient:
     warn: Callable[[str, str], None]
     tell: Callable[[str, str], None]
     """Report an event: reason and message."""
-    end: Callable[[], Awaitable[None]]
-    """Ends the program: it will be started again."""
-    execute: Callable[[tuple[str, ...], list[int]], Awaitable[Process]]
-    """Starts a program beside it; raises StartFailed."""
+    end: Callable[[float | None], Awaitable[None]]
+    """Ends the program, in so many seconds or those of the pod: it will be started again."""
+    execute: Execute
 
 
 async def watch_over(patient: Patient, services: Services) -> None:
@@ -54,7 +55,7 @@ async def watch_over(patient: Patient, services: Services) -> None:
     if spec.readiness is not None:
         follow.append(_follow(patient, spec.readiness, services, partial(_readiness, patient)))
     if spec.liveness is not None:
-        alive = partial(_mortal, patient, "liveness")
+        alive = partial(_mortal, patient, "liveness", spec.liveness)
         follow.append(_follow(patient, spec.liveness, services, alive))
     await asyncio.gather(*follow)
 
@@ -67,7 +68,7 @@ async def _start_up(patient: Patient, probe: Probe, services: Services) -> None:
         if well:
             up.set()
         else:
-            await _mortal(patient, "startup", well, why)
+            await _mortal(patient, "startup", probe, well, why)
 
     following = asyncio.create_task(_follow(patient, probe, services, report))
     try:
@@ -85,13 +86,13 @@ async def _readiness(patient: Patient, well: bool, why: str) -> None:
         patient.changed()
 
 
-async def _mortal(patient: Patient, kind: str, well: bool, why: str) -> None:
+async def _mortal(patient: Patient, kind: str, probe: Probe, well: bool, why: str) -> None:
     if well:
         return
     name = patient.spec.name
     patient.warn("Unhealthy", f"{kind.capitalize()} probe failed: {why}")
     patient.tell("Killing", f"Container {name} failed {kind} probe, will be restarted")
-    await patient.end()
+    await patient.end(probe.grace)
 
 
 async def _follow(patient: Patient, probe: Probe, services: Services, report: Report) -> None:
@@ -107,13 +108,13 @@ async def _once(patient: Patient, probe: Probe, services: Services) -> str | Non
             return await probes.connect(target, patient.address, probe.timeout)
         case Exec() as program:
             # Not to be cancelled half way: its program would run and nobody know it.
-            run = asyncio.create_task(_execute(patient, program, probe.timeout))
+            run = asyncio.create_task(run_beside(patient.execute, program, probe.timeout))
             return await asyncio.shield(run)
         case None:
             return "the sandbox serves httpGet, tcpSocket and exec probes"
 
 
-async def _execute(patient: Patient, program: Exec, seconds: float) -> str | None:
+async def run_beside(execute: Execute, program: Exec, seconds: float) -> str | None:
     """Run the program; return what it said if it fails, which may be nothing; None if not."""
     console, said = Console(stdin=False, tty=False), b""
 
@@ -122,7 +123,7 @@ async def _execute(patient: Patient, program: Exec, seconds: float) -> str | Non
         said = (said + data)[:_MOST_SAID]
 
     try:
-        process = await patient.execute(program.command, console.child)
+        process = await execute(program.command, console.child)
     except StartFailed as error:
         console.close()
         return str(error)

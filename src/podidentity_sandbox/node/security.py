@@ -56,6 +56,19 @@ def capability_mask(add: tuple[str, ...], drop: tuple[str, ...]) -> int:
     return sum(1 << _NUMBERS[name] for name in held)
 
 
+def user_of_all(spec: Mapping[str, Any]) -> int | None:
+    """Return the user of every container of a pod's spec; None where they differ or one is silent.
+
+    FsUserFrom of pkg/volume/util/util.go.
+    """
+    everyone = (spec.get("securityContext") or {}).get("runAsUser")
+    users = {
+        (container.get("securityContext") or {}).get("runAsUser", everyone)
+        for container in (*(spec.get("initContainers") or ()), *spec["containers"])
+    }
+    return users.pop() if len(users) == 1 else None
+
+
 def rights(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Rights:
     """Return what both `securityContext`s make; the container's wins. Raises ContainerRefused."""
     merged = {**pod, **{key: value for key, value in container.items() if value is not None}}

@@ -29,7 +29,7 @@ class TcpSocket:
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """A probe that runs a program in the container."""
+    """A probe or hook that runs a program in the container."""
 
     command: tuple[str, ...]
 
@@ -45,6 +45,15 @@ class Probe:
     timeout: float
     successes: int
     failures: int
+    grace: float | None
+    """Seconds between SIGTERM and SIGKILL when it has failed; None for the pod's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A hook that waits."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,8 @@ class ContainerSpec:
     startup: Probe | None
     readiness: Probe | None
     liveness: Probe | None
+    pre_stop: Exec | Sleep | None
+    """What comes before SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,7 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
         startup=_probe(raw.get("startupProbe"), ports),
         readiness=_probe(raw.get("readinessProbe"), ports),
         liveness=_probe(raw.get("livenessProbe"), ports),
+        pre_stop=_hook((raw.get("lifecycle") or {}).get("preStop")),
     )
 
 
@@ -189,6 +201,7 @@ def _command(raw: Mapping[str, Any]) -> tuple[str, ...]:
 def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | None:
     if not raw:
         return None
+    grace = raw.get("terminationGracePeriodSeconds")
     return Probe(
         action=_action(raw, ports),
         initial_delay=float(raw.get("initialDelaySeconds") or 0),
@@ -196,7 +209,17 @@ def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | N
         timeout=float(raw.get("timeoutSeconds") or 1),
         successes=int(raw.get("successThreshold") or 1),
         failures=int(raw.get("failureThreshold") or 3),
+        grace=None if grace is None else float(grace),
     )
+
+
+def _hook(raw: Mapping[str, Any] | None) -> Exec | Sleep | None:
+    """Read a lifecycle hook; of kind httpGet none is made."""
+    if raw and "exec" in raw:
+        return Exec(tuple(raw["exec"]["command"]))
+    if raw and "sleep" in raw:
+        return Sleep(float(raw["sleep"]["seconds"]))
+    return None
 
 
 def _action(raw: Mapping[str, Any], ports: Mapping[str, int]) -> HttpGet | TcpSocket | Exec | None:

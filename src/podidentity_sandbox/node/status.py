@@ -56,7 +56,6 @@ class ContainerState:
             "exitCode": code,
             "reason": reason or ("Completed" if code == 0 else "Error"),
             **({"message": message} if message else {}),
-            **({"signal": code - 128} if code > 128 and not reason else {}),
             "startedAt": started,
             "finishedAt": stamp(now),
             "containerID": self.identity,

@@ -8,6 +8,7 @@ so it is read-only whatever the spec says.
 from __future__ import annotations
 
 import errno
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Any
 from podidentity_sandbox.node.contentvolumes import ContentVolumes
 from podidentity_sandbox.node.csivolumes import CsiVolumes
 from podidentity_sandbox.node.environment import expand
+from podidentity_sandbox.node.folders import give
 from podidentity_sandbox.node.programs import Bind
+from podidentity_sandbox.node.quantities import NODE, amount, memory_limit
 from podidentity_sandbox.node.refusals import ContainerRefused, VolumeRefused
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import ContainerSpec, Mount, PodSpec
+from podidentity_sandbox.node.syscalls import NO_DEVICES, NO_SUID, mount, unmount
 from podidentity_sandbox.plan import DNS_ADDRESS
 
 PODS = Path("/run/kubelet/pods")
@@ -52,7 +56,9 @@ class PodVolumes:
         )
         search = f"search {self._spec.namespace}.{_SEARCH}"
         _write(self._folder / "resolv.conf", f"nameserver {DNS_ADDRESS}\n{search}\n")
-        for name in self._spec.volumes:
+        for name, volume in self._spec.volumes.items():
+            if "emptyDir" in volume:
+                self._make_empty(name, volume["emptyDir"])
             self._source(name)
         await self._csi.publish()
         await self._contents.fill(address)
@@ -114,7 +120,37 @@ class PodVolumes:
         """Remove them."""
         await self._contents.close()
         await self._csi.unpublish()
+        for name in self._spec.volumes:
+            if self._empty(name).is_mount():
+                unmount(str(self._empty(name)))
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _empty(self, name: str) -> Path:
+        return self._folder / "volumes" / "kubernetes.io~empty-dir" / name
+
+    def _make_empty(self, name: str, said: Mapping[str, Any]) -> None:
+        """Make an emptyDir; one of the medium Memory is as large as its limit, or the pod's."""
+        folder = self._empty(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        if said.get("medium") == "Memory" and not folder.is_mount():
+            size = self._memory_size(name, said)
+            mount("tmpfs", str(folder), "tmpfs", NO_DEVICES | NO_SUID, f"size={size},mode=0777")
+        folder.chmod(0o777)
+        if (group := self._spec.security.get("fsGroup")) is not None:
+            give(folder, group, read_only=False)
+
+    def _memory_size(self, name: str, said: Mapping[str, Any]) -> int:
+        """Return the size as calculateEmptyDirMemorySize in pkg/volume/emptydir does."""
+        try:
+            wanted = math.ceil(amount(str(said.get("sizeLimit") or "0")))
+            limits = [memory_limit(each.resources) for each in self._spec.containers]
+        except ValueError as error:
+            raise VolumeRefused(
+                f'MountVolume.SetUp failed for volume "{name}" : {error}'
+            ) from error
+        of_node = math.ceil(amount(NODE["memory"]))
+        of_pod = sum(limits) if all(limits) else of_node
+        return min(size for size in (wanted, of_pod, of_node) if size)
 
     def _source(self, name: str) -> str:
         volume = self._spec.volumes.get(name)
@@ -123,10 +159,7 @@ class PodVolumes:
         if "hostPath" in volume:
             return _host_path(volume["hostPath"])
         if "emptyDir" in volume:
-            folder = self._folder / "volumes" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o777)
-            return str(folder)
+            return str(self._empty(name))
         if "csi" in volume:
             return str(self._csi.path(name))
         if (written := self._contents.path(name)) is not None:

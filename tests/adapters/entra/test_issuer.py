@@ -9,16 +9,23 @@ import pytest
 
 from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.entra.endpoint import Endpoint, Reply
+from podidentity.adapters.entra.client_credentials import (
+    CertificateCredentials,
+    FederatedCredentials,
+    SecretCredentials,
+)
+from podidentity.adapters.entra.endpoint import Reply, TokenEndpoint
 from podidentity.adapters.entra.issuer import EntraIssuer
-from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret
+from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.authorities import CLOUDS, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.errors import NotYetKnown, TokenRefused
 from podidentity.core.federation import account_name
 from podidentity.core.ids import ResourceId
+from podidentity.core.ports import Origin
 from podidentity.core.resources import AzureIdentity, Federation, IdentityType, Subject
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import StaleAssertion
+from podidentity.wire.kube import KubeError
 from tests.adapters.entra.test_assertions import Minting
 from tests.fakes import CLIENT, NOW, RESOURCE_ID, VAULT, FakeClock, FakeTokenSource, pod
 from tests.jwts import jwt
@@ -38,7 +45,7 @@ CERTIFICATE = IdentityType.CERTIFICATE
 STALE = {"error": "invalid_client", "error_description": "old", "error_codes": [700024]}
 
 
-class Posted(Endpoint):
+class Posted(TokenEndpoint):
     """Answers what the test says, else with a token of whoever asks."""
 
     def __init__(self) -> None:
@@ -68,9 +75,11 @@ class Setting:
         self.issuer = EntraIssuer(
             self.endpoint,
             {
-                IdentityType.SERVICE_PRINCIPAL: BySecret(self.secrets),
-                CERTIFICATE: ByCertificate(self.secrets, Certificates(), self.clock),
-                IdentityType.FEDERATED: ByFederation(assertions, cloud=cloud, namespace="ours"),
+                IdentityType.SERVICE_PRINCIPAL: SecretCredentials(self.secrets),
+                CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
+                IdentityType.FEDERATED: FederatedCredentials(
+                    assertions, cloud=cloud, namespace="ours"
+                ),
             },
             clock=self.clock,
             cloud=cloud,
@@ -234,3 +243,23 @@ def test_what_changes_no_token_changes_no_credential() -> None:
     world = Setting(SIGNED_IN)
     assert world.credential(federated(), pod=pod("another")) == world.credential(federated())
     assert world.credential(principal(authority=PUBLIC.authority)) == world.credential(principal())
+
+
+@pytest.mark.parametrize("status", [404, 409], ids=["deleted", "made again"])
+async def test_that_one_pod_is_gone_is_not_told_to_the_others_of_its_service_account(
+    status: int,
+) -> None:
+    """The assertion is bound to a pod; the token that Entra gives for it is not."""
+    world = Setting()
+    gone, stays = pod("gone"), pod("stays")
+    cache = TokenCache(world.issuer, world.clock)
+    identity = federated()
+    world.server.failure = KubeError("no such pod", status=status)
+    with pytest.raises(NotYetKnown, match="gone"):
+        await cache.fetch(Grant(identity=identity, pod=gone), VAULT)
+    world.server.failure = None
+    found = await cache.fetch(Grant(identity=identity, pod=stays), VAULT)
+    assert found[1] is Origin.ENTRA
+    # And the token itself is everybody's.
+    assert (await cache.fetch(Grant(identity=identity, pod=pod("new")), VAULT))[1] is Origin.CACHE
+    await cache.close()

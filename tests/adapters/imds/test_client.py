@@ -12,10 +12,12 @@ import pytest
 from podidentity.adapters.imds import AT_ONCE, Imds
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef
+from podidentity.core.rate_limits import Flow
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT, FakeClock, grant, identity
 from tests.jwts import jwt
 
+FLOW = Flow("", "10.244.0.2")
 TOKEN = {
     "access_token": jwt(appid=CLIENT),
     "client_id": CLIENT,
@@ -148,7 +150,7 @@ async def test_never_more_than_five_are_asked_at_once() -> None:
 async def test_metadata_is_passed_on_with_status_and_type() -> None:
     turn = answers(b"westeurope", 404, more="Content-Type: text/plain\r\nServer: IMDS\r\n")
     async with asked(turn) as (imds, server):
-        found = await imds.metadata("/metadata/instance?format=text", "text/plain")
+        found = await imds.metadata("/metadata/instance?format=text", "text/plain", FLOW)
     assert (found.status, found.content_type, found.body) == (404, "text/plain", b"westeurope")
     assert server.asked[0].target == "/metadata/instance?format=text"
     assert "Accept: text/plain" in server.asked[0].head
@@ -159,6 +161,6 @@ async def test_metadata_is_passed_on_with_status_and_type() -> None:
 async def test_headers_that_nobody_can_send_are_not_passed_on(accept: str) -> None:
     turn = answers(b"westeurope", more="Content-Type: text/\u20ac\r\n")
     async with asked(turn) as (imds, server):
-        found = await imds.metadata("/metadata/instance", accept)
+        found = await imds.metadata("/metadata/instance", accept, FLOW)
     assert (found.content_type, found.body) == ("application/json", b"westeurope")
     assert "Accept: */*" in server.asked[0].head

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.imds.client import Imds
-from podidentity.adapters.imds.quota import AT_ONCE, RATE, Quota
+from podidentity.adapters.imds.quota import AT_ONCE, MOST_OF_NAMESPACE, MOST_OF_POD, RATE, Quota
 from podidentity.core.errors import TokenThrottled
+from podidentity.core.rate_limits import Flow
 from tests.adapters.scripted import answers, scripted
 from tests.fakes import CLIENT, VAULT, FakeClock, ImpatientClock, grant
 from tests.jwts import jwt
 
 TOKEN = {"access_token": jwt(appid=CLIENT), "client_id": CLIENT, "expires_in": "86399"}
+WEB = Flow("shop", "web")
 BUSY = answers({"error": "too_many_requests"}, 429, more="Retry-After: 3\r\n")
 
 
@@ -29,8 +31,8 @@ class Metered:
         self.refused = 0
         self.served: list[Any] = []
 
-    async def ask(self, quota: Quota, who: Any = None) -> None:
-        async with quota.turn(10.0):
+    async def ask(self, quota: Quota, who: Any = None, *, flow: Flow = WEB) -> None:
+        async with quota.turn(flow, 10.0):
             now = self.clock.monotonic()
             crowded = len(self.last) == RATE and now - self.last[0] < 1.0
             self.refused += crowded or self.busy >= AT_ONCE
@@ -42,18 +44,27 @@ class Metered:
             self.served.append(who)
 
 
-async def test_a_hundred_at_once_are_all_served_in_their_order_and_none_too_soon() -> None:
+async def test_a_hundred_at_once_are_all_served_by_turns_and_none_too_soon() -> None:
     clock = ImpatientClock()
     imds, quota = Metered(clock), Quota(RATE, clock)
-    await asyncio.gather(*(imds.ask(quota, number) for number in range(100)))
-    assert (imds.refused, imds.served) == (0, list(range(100)))
+    flows = [Flow("shop", f"p{number}") for number in range(10)]
+    asking = [
+        imds.ask(quota, (number, flow.pod), flow=flow) for flow in flows for number in range(10)
+    ]
+    await asyncio.gather(*asking)
+    assert imds.refused == 0
+    for flow in flows:
+        own = [number for number, pod in imds.served if pod == flow.pod]
+        assert own == list(range(10))
+    assert len(set(imds.served)) == 100
     assert clock.monotonic() == pytest.approx(4 * 1.1)
 
 
 async def test_the_service_of_this_test_does_refuse() -> None:
     clock = FakeClock()
     imds, generous = Metered(clock), Quota(1000, clock)
-    await asyncio.gather(*(imds.ask(generous) for _ in range(100)))
+    asking = [imds.ask(generous, flow=Flow("shop", f"p{number}")) for number in range(100)]
+    await asyncio.gather(*asking)
     assert imds.refused == 80
 
 
@@ -76,20 +87,29 @@ async def test_who_leaves_while_he_waits_takes_nobodys_place() -> None:
 
 async def test_what_could_not_be_answered_in_time_is_refused_at_once() -> None:
     clock = FakeClock()
-    imds, quota = Metered(clock), Quota(RATE, clock, most_waiting=3)
+    imds, quota = Metered(clock), Quota(RATE, clock)
     for _ in range(RATE):
         await imds.ask(quota)
-    waiting = [asyncio.create_task(imds.ask(quota)) for _ in range(3)]
+    flows = [Flow(f"n{number}", f"p{pod}") for number in range(2) for pod in range(4)]
+    waiting = [asyncio.create_task(imds.ask(quota, flow=flow)) for flow in flows for _ in range(20)]
     await clock.somebody_sleeps()
+    await asyncio.sleep(0)
     with pytest.raises(TokenThrottled) as found:
-        await imds.ask(quota)
-    assert found.value.retry_after == 2
+        async with quota.turn(flows[0], 9.5):
+            pass
+    # 160 wait, and 20 may be asked for in 1.1 s.
+    assert found.value.retry_after == 10
+    newcomer = asyncio.create_task(imds.ask(quota, "newcomer", flow=Flow("n2", "p0")))
+    await asyncio.sleep(0)
+    clock.advance(1.2)
+    await newcomer
+    assert len(imds.served) < RATE + 2 * AT_ONCE
     for each in waiting:
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_pause_that_outlasts_ones_patience_is_told_at_once() -> None:
+async def test_a_pause_that_outlasts_ones_timeout_is_told_at_once() -> None:
     clock = FakeClock()
     quota = Quota(RATE, clock)
     quota.pause(60)
@@ -125,6 +145,42 @@ async def test_what_nobody_waits_for_comes_after_those_who_wait() -> None:
     await asyncio.gather(asking, sparing)
 
 
+@pytest.mark.parametrize("pods", [1, 16])
+async def test_a_pod_and_a_namespace_have_a_bound_of_what_waits(pods: int) -> None:
+    clock = FakeClock()
+    imds, quota = Metered(clock), Quota(RATE, clock)
+    flows = [Flow("tenant", f"p{number}") for number in range(pods)]
+    asking = [asyncio.create_task(imds.ask(quota, flow=flow)) for flow in flows for _ in range(50)]
+    await clock.somebody_sleeps()
+    refused = [each for each in asking if each.done() and each.exception() is not None]
+    assert len(asking) - len(refused) - len(imds.served) <= min(
+        pods * MOST_OF_POD, MOST_OF_NAMESPACE
+    )
+    assert all(isinstance(each.exception(), TokenThrottled) for each in refused)
+    assert refused
+    for each in asking:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_a_request_that_leaves_in_the_moment_of_its_turn_takes_no_place() -> None:
+    clock = FakeClock()
+    imds, quota = Metered(clock), Quota(RATE, clock)
+    for _ in range(RATE):
+        await imds.ask(quota)
+    leaving = [asyncio.create_task(imds.ask(quota, "left")) for _ in range(AT_ONCE)]
+    staying = asyncio.create_task(imds.ask(quota, "stayed"))
+    await clock.somebody_sleeps()
+    clock.advance(1.2)
+    for each in leaving:
+        each.cancel()
+    await staying
+    await asyncio.gather(*leaving, return_exceptions=True)
+    assert imds.served[RATE:] == ["stayed"]
+    async with quota.turn(WEB, 1), quota.turn(WEB, 1), quota.turn(WEB, 1), quota.turn(WEB, 1):
+        await asyncio.wait_for(imds.ask(quota, "the fifth place is free"), 1)
+
+
 async def test_a_429_is_asked_again_when_imds_wants_to_be() -> None:
     clock = ImpatientClock()
     async with scripted(BUSY, answers(TOKEN)) as server:
@@ -149,7 +205,8 @@ async def test_other_metadata_has_a_limit_of_its_own() -> None:
     clock = ImpatientClock()
     async with scripted(answers(b"{}")) as server:
         imds = Imds.connect("127.0.0.1", server.port, clock=clock, user_agent="t")
-        asking = [imds.metadata(f"/metadata/versions?{n}", "") for n in range(11)]
+        flow = Flow("", "10.244.0.2")
+        asking = [imds.metadata(f"/metadata/versions?{n}", "", flow) for n in range(11)]
         await asyncio.gather(*asking)
         await imds.close()
     assert clock.monotonic() == pytest.approx(2 * 1.1)

@@ -27,8 +27,8 @@ class World:
         self, resource: str = VAULT, *, of: Grant | None = None, bypass: bool = False
     ) -> tuple[str, Origin]:
         """Return the text of a token, and where it came from."""
-        token, origin = await self.cache.fetch(of or grant(), resource, bypass_cache=bypass)
-        return token.value, origin
+        found = await self.cache.fetch(of or grant(), resource, bypass_cache=bypass)
+        return found.token.value, found.origin
 
 
 @asynccontextmanager

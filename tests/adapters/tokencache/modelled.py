@@ -90,7 +90,7 @@ class Node:
             self.clock,
             standing=partial(standing, directory=self.cluster),
             capacity=CAPACITY,
-            share=SHARE,
+            capacity_of_pod=SHARE,
             jitter=self.chance.random,
         )
         self.cluster.follow(lambda _, ref: self.cache.changed(ref))
@@ -174,12 +174,12 @@ class Node:
         bypass = self.chance.random() < 0.05
         generation = self.issuer.stamp(grant)[2]
         try:
-            token, origin = await self.cache.fetch(grant, resource, bypass_cache=bypass)
+            found = await self.cache.fetch(grant, resource, bypass_cache=bypass)
         except TokenUnavailable as error:
             self.seen[type(error).__name__] += 1
             return
-        self.seen[origin] += 1
-        self.check(token, grant, resource, generation)
+        self.seen[found.origin] += 1
+        self.check(found.token, grant, resource, generation)
 
     async def _prepare(self, grant: Grant, resource: str) -> None:
         try:

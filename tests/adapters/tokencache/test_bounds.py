@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.adapters.tokencache.budgets import Budgets
 from podidentity.core.errors import TokenThrottled
 from podidentity.core.ports import Origin
 from tests.adapters.tokencache.caches import World, caching
@@ -29,7 +28,7 @@ async def test_what_was_not_used_for_longest_makes_room() -> None:
 
 
 async def test_a_pod_that_asks_for_a_thousand_audiences_loses_its_own() -> None:
-    async with caching(share=8) as world:
+    async with caching(capacity_of_pod=8) as world:
         for number in range(4):
             await world.fetch(f"quiet-{number}", of=QUIET)
         for number in range(1000):
@@ -47,7 +46,7 @@ async def test_many_pods_together_stay_within_the_whole() -> None:
 
 
 async def test_who_renews_what_another_fetched_does_not_take_it_over() -> None:
-    async with caching(share=2) as world:
+    async with caching(capacity_of_pod=2) as world:
         await world.fetch("shared", of=QUIET)
         await world.fetch("shared", of=GREEDY, bypass=True)
         for number in range(5):
@@ -91,20 +90,3 @@ async def test_what_must_be_read_first_is_within_the_budget_and_counts_once() ->
             await world.fetch(f"r{number}", of=GREEDY)
         with pytest.raises(TokenThrottled):
             await world.fetch("one more", of=GREEDY)
-
-
-def test_pods_that_come_and_go_leave_no_budget_behind() -> None:
-    budgets = Budgets()
-    for number in range(5000):
-        budgets.take(f"p{number}", float(number))
-    assert len(budgets) <= 256
-
-
-def test_many_pods_with_a_budget_spent_are_remembered_all_the_same() -> None:
-    budgets = Budgets()
-    for _ in range(10):
-        for number in range(1000):
-            budgets.take(f"p{number}", 0.0)
-    for number in range(1000):
-        with pytest.raises(TokenThrottled):
-            budgets.take(f"p{number}", 0.0)

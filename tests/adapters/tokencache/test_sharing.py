@@ -7,7 +7,13 @@ import asyncio
 import pytest
 
 from podidentity.core.authorities import Tenant
-from podidentity.core.errors import TokenRefused, TokenSourceDown
+from podidentity.core.errors import (
+    NotYetKnown,
+    TokenRefused,
+    TokenSourceDown,
+    TokenThrottled,
+    TokenUnavailable,
+)
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Origin
 from podidentity.core.resources import Entra, IdentityType
@@ -143,3 +149,43 @@ async def test_a_secret_may_have_the_name_of_its_identity() -> None:
         world.source.unread = True
         world.cache.changed(identity().ref)
         assert len(world.cache) == 0
+
+
+OF_ONE_POD = [
+    TokenThrottled("its share", retry_after=9, of_caller=True),
+    NotYetKnown("the pod is gone", status=401, error="invalid_client", of_caller=True),
+]
+
+
+@pytest.mark.parametrize("failure", OF_ONE_POD, ids=["share", "gone"])
+async def test_a_failure_of_one_pod_is_told_to_no_other(failure: TokenUnavailable) -> None:
+    async with caching() as world:
+        world.source.failures.append(failure)
+        with pytest.raises(type(failure)):
+            await world.fetch(of=grant(pod=pod("a")))
+        assert (await world.fetch(of=grant(pod=pod("b"))))[1] is Origin.IMDS
+
+
+@pytest.mark.parametrize("failure", OF_ONE_POD, ids=["share", "gone"])
+async def test_those_who_share_a_fetch_that_fails_for_its_pod_alone_fetch_for_themselves(
+    failure: TokenUnavailable,
+) -> None:
+    async with caching() as world:
+        world.source.open.clear()
+        names = ("a", "b", "c", "a")
+        asking = [asyncio.create_task(world.fetch(of=grant(pod=pod(name)))) for name in names]
+        await asyncio.sleep(0)
+        world.source.failures.append(failure)
+        world.source.open.set()
+        found = await asyncio.gather(*asking, return_exceptions=True)
+    assert [isinstance(each, type(failure)) for each in found] == [True, False, False, False]
+    assert len(world.source.asked) == 2
+
+
+async def test_a_failure_of_one_pod_is_repeated_to_that_pod() -> None:
+    async with caching() as world:
+        world.source.failures.append(OF_ONE_POD[0])
+        for _ in range(3):
+            with pytest.raises(TokenThrottled):
+                await world.fetch()
+        assert len(world.source.asked) == 1

@@ -29,6 +29,52 @@ def test_a_program_hears_of_its_end_and_may_finish(site: Site) -> None:
     assert site.event("polite", "Killing") == "Stopping container main"
 
 
+def hooked(hook: dict[str, object], **more: object) -> dict[str, object]:
+    return {**POLITE, "lifecycle": {"preStop": hook}, **more}
+
+
+def test_a_hook_is_run_before_a_program_hears_of_its_end(site: Site) -> None:
+    text = "trap 'cat /said; exit 0' TERM; touch /ready; while :; do sleep 0.05; done"
+    hook = {"exec": {"command": ["sh", "-c", "sleep 0.2; echo hook >/said"]}}
+    made = {**script(text), "lifecycle": {"preStop": hook}}
+    found = site.run(pod("hooked", made, terminationGracePeriodSeconds=30))
+    while site.sh("hooked", "test -e /ready").exit:
+        pass
+    site.delete("hooked")
+    assert site.log(found) == "hook\n"
+
+
+def test_a_hook_takes_from_the_grace_and_a_program_has_two_seconds_after_it(site: Site) -> None:
+    found = site.run(
+        pod("slow", hooked({"exec": {"command": ["sleep", "60"]}}), terminationGracePeriodSeconds=1)
+    )
+    while site.sh("slow", "test -e /ready").exit:
+        pass
+    began = time.monotonic()
+    site.delete("slow")
+    assert site.log(found) == "bye\n"
+    assert 0.9 < time.monotonic() - began < 10
+    assert site.event("slow", "FailedPreStopHook") == "PreStopHook failed"
+
+
+def test_a_hook_may_sleep(site: Site) -> None:
+    made = hooked({"sleep": {"seconds": 1}})
+    found = site.run(pod("sleepy", made, terminationGracePeriodSeconds=30))
+    while site.sh("sleepy", "test -e /ready").exit:
+        pass
+    began = time.monotonic()
+    site.delete("sleepy")
+    assert site.log(found) == "bye\n"
+    assert 0.9 < time.monotonic() - began < 10
+
+
+def test_a_hook_is_not_run_where_there_is_no_grace(site: Site) -> None:
+    site.run(pod("now", hooked({"exec": {"command": ["sleep", "60"]}})))
+    began = time.monotonic()
+    site.delete("now", grace=0)
+    assert time.monotonic() - began < 10
+
+
 def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> None:
     deaf = script("trap '' TERM; while :; do sleep 0.05; done")
     site.run(pod("deaf", deaf, terminationGracePeriodSeconds=1))

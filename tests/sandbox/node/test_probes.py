@@ -32,6 +32,7 @@ def probe(successes: int, failures: int) -> Probe:
         timeout=1,
         successes=successes,
         failures=failures,
+        grace=None,
     )
 
 

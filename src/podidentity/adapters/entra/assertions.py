@@ -73,7 +73,7 @@ class Assertions:
         try:
             return parse_token_request(await self._server.create(token_path(account), request))
         except KubeError as error:
-            raise _refusal(account, error) from error
+            raise _refusal(account, error, of_caller=pod is not None) from error
         except ValueError as error:
             raise TokenSourceDown(str(error)) from error
 
@@ -82,12 +82,15 @@ class Assertions:
         return Minted(text=token.value, expires_on=token.expires_on)
 
 
-def _refusal(account: ObjectRef, error: KubeError) -> TokenUnavailable:
-    if error.not_found:
+def _refusal(account: ObjectRef, error: KubeError, *, of_caller: bool) -> TokenUnavailable:
+    """Return what is told; `of_caller`: the token would have been bound to the pod that asks."""
+    # 409: a pod of the same name has another uid by now.
+    if error.not_found or (error.conflict and of_caller):
         return NotYetKnown(
             f"ServiceAccount {account} does not exist, or the pod is gone",
             status=401,
             error="invalid_client",
+            of_caller=of_caller,
         )
     if error.forbidden:
         return TokenRefused(

@@ -16,6 +16,7 @@ import httpx2
 from podidentity.adapters.imds.quota import AT_ONCE, GENERAL_RATE, RATE, Quota
 from podidentity.core.errors import TokenSourceDown, TokenThrottled
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import Flow
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.imds_client import parse_answer, render_request
 
@@ -43,7 +44,7 @@ class Imds:
         self._clock = clock
         self._seconds = seconds
         self._tokens = Quota(RATE, clock)
-        self._general = Quota(GENERAL_RATE, clock, most_waiting=int(GENERAL_RATE * seconds))
+        self._general = Quota(GENERAL_RATE, clock)
 
     @classmethod
     def connect(
@@ -63,6 +64,8 @@ class Imds:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._tokens.close()
+        await self._general.close()
         await self._client.aclose()
 
     def credential(self, grant: Grant) -> Hashable:
@@ -85,9 +88,10 @@ class Imds:
         it wants to be, if that is in time.
         """
         target = render_request(grant.identity, resource, bypass_cache=bypass_cache)
+        flow = Flow(grant.pod.ref.namespace, grant.pod.uid)
         until = self._clock.monotonic() + self._seconds
         while True:
-            answer, headers = await self._get(target, "application/json", self._tokens, until)
+            answer, headers = await self._get(target, "application/json", self._tokens, flow, until)
             try:
                 return parse_answer(
                     answer.status,
@@ -106,27 +110,27 @@ class Imds:
         """Return when IMDS may be asked for what nobody waits for, at nobody's expense."""
         await self._tokens.spare()
 
-    async def metadata(self, target: str, accept: str) -> Metadata:
-        """Return what IMDS answers for path and query `target`.
+    async def metadata(self, target: str, accept: str, flow: Flow) -> Metadata:
+        """Return what IMDS answers for path and query `target`, which `flow` asks for.
 
         Raises TokenSourceDown, or TokenThrottled where too much is asked for already.
         """
         until = self._clock.monotonic() + self._seconds
         wanted = accept if _is_plain(accept) else "*/*"
-        answer, _ = await self._get(target, wanted, self._general, until)
+        answer, _ = await self._get(target, wanted, self._general, flow, until)
         return answer
 
     async def _get(
-        self, target: str, accept: str, quota: Quota, until: float
+        self, target: str, accept: str, quota: Quota, flow: Flow, until: float
     ) -> tuple[Metadata, httpx2.Headers]:
         left = until - self._clock.monotonic()
         try:
             async with asyncio.timeout(left):
                 try:
-                    return await self._once(target, accept, quota, left)
+                    return await self._once(target, accept, quota, flow, left)
                 except httpx2.RemoteProtocolError:
                     # A kept connection that IMDS closed just as we used it: no answer was lost.
-                    return await self._once(target, accept, quota, left)
+                    return await self._once(target, accept, quota, flow, left)
         except TimeoutError as error:
             raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -134,10 +138,10 @@ class Imds:
             raise TokenSourceDown(f"IMDS cannot be asked: {what}") from error
 
     async def _once(
-        self, target: str, accept: str, quota: Quota, patience: float
+        self, target: str, accept: str, quota: Quota, flow: Flow, seconds: float
     ) -> tuple[Metadata, httpx2.Headers]:
         asking = self._client.stream("GET", target, headers={"Accept": accept})
-        async with quota.turn(patience), asking as response:
+        async with quota.turn(flow, seconds), asking as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

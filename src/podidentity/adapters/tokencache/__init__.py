@@ -1,6 +1,6 @@
-"""Tokens kept while they are good; a core.ports.TokenSource in front of whoever issues them."""
+"""Tokens, cached while they are good; a core.ports.TokenSource in front of an issuer."""
 
 from podidentity.adapters.tokencache.cache import TokenCache
-from podidentity.adapters.tokencache.kept import Kept
+from podidentity.adapters.tokencache.entries import CacheEntry
 
-__all__ = ["Kept", "TokenCache"]
+__all__ = ["CacheEntry", "TokenCache"]

@@ -1,9 +1,9 @@
-"""Tokens kept while they are good, and one fetch at a time for each.
+"""The token cache: one fetch at a time for each token, shared by all requests for it.
 
 A node's pods ask for few different tokens, often, and all at once after a restart; IMDS allows 20
-requests a second. A fetch belongs to no request: whoever asks meanwhile shares it, and a client
-that leaves takes nothing from the others. What is used is renewed behind those who use it; what is
-not used costs nothing. The numbers, with their reasons, are in `core.caching`.
+requests a second. A fetch belongs to no request: requests that come meanwhile share it, and a
+client that leaves takes nothing from the others. A token in use is renewed in the background; one
+that is not used costs nothing. The numbers, with their reasons, are in `core.token_lifetimes`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from math import ceil, inf
 
-from podidentity.adapters.tokencache.budgets import Budgets
-from podidentity.adapters.tokencache.failures import Failures
-from podidentity.adapters.tokencache.kept import Kept, Key, Moment
-from podidentity.adapters.tokencache.store import CAPACITY, SHARE, Store
-from podidentity.core.caching import schedule
+from podidentity.adapters.tokencache.entries import (
+    CAPACITY,
+    CAPACITY_OF_POD,
+    CacheEntries,
+    CacheEntry,
+    Key,
+    Moment,
+    NegativeCache,
+)
 from podidentity.core.errors import (
     TokenRefused,
     TokenSourceDown,
@@ -25,14 +29,19 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Clock, Origin, TokenIssuer
+from podidentity.core.ports import Clock, Fetched, Origin, TokenIssuer
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import IdentityType
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.token_lifetimes import schedule
+from podidentity.core.tokens import Grant
 
-SHARED = 1.0
-"""Seconds for which a token fetched past all caches answers others who want the same."""
+FORCED = 1.0
+"""Seconds for which a token fetched past all caches answers others that want the same."""
+MISSES_PER_SECOND = 2.0
+MISSES_AT_ONCE = 10.0
+"""Of a pod: when it starts it asks for a few audiences of a few identities at once."""
 
-Standing = Callable[[Grant], Iterable[Grant]]
+Reasons = Callable[[Grant], Iterable[Grant]]
 """Gives a grant as it stands now; nothing where its reason is gone."""
 
 
@@ -44,83 +53,81 @@ class TokenCache:
         issuer: TokenIssuer,
         clock: Clock,
         *,
-        standing: Standing = lambda grant: (grant,),
+        standing: Reasons = lambda grant: (grant,),
         capacity: int = CAPACITY,
-        share: int = SHARE,
+        capacity_of_pod: int = CAPACITY_OF_POD,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._issuer = issuer
         self._standing = standing
         self._jitter = jitter
-        self._store = Store(capacity=capacity, share=share)
-        self._failures = Failures()
-        self._budgets = Budgets()
-        self._flights: dict[tuple[Key, bool], asyncio.Task[AccessToken]] = {}
+        self._entries = CacheEntries(capacity=capacity, capacity_of_pod=capacity_of_pod)
+        self._failures = NegativeCache()
+        self._misses = RateLimiter(MISSES_PER_SECOND, MISSES_AT_ONCE)
+        self._flights: dict[tuple[Key, bool], asyncio.Task[CacheEntry]] = {}
         # Bound once: the hot path calls them for each request.
         self._credential = issuer.credential
         self._time, self._monotonic = clock.time, clock.monotonic
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self._entries)
 
-    def cached(self, grant: Grant, resource: str) -> Kept | None:
-        """Return a token that needs nothing done, without waiting; `fetch` does the rest."""
-        kept = self._store.get((self._credential(grant), resource))
-        if kept is None:
+    def cached(self, grant: Grant, resource: str) -> CacheEntry | None:
+        """Return an entry that is fresh, without waiting; `fetch` does the rest."""
+        entry = self._entries.get((self._credential(grant), resource))
+        if entry is None:
             return None
         now = self._monotonic()
-        if now >= kept.fresh_until or self._time() >= kept.fresh_until_time:
+        if now >= entry.fresh_until or self._time() >= entry.fresh_until_time:
             return None
-        kept.used = now
-        return kept
+        entry.used = now
+        return entry
 
-    async def fetch(
-        self, grant: Grant, resource: str, *, bypass_cache: bool = False
-    ) -> tuple[AccessToken, Origin]:
+    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
         """Return a token of `grant` for `resource`; raise a TokenUnavailable."""
         if not bypass_cache and (found := self.cached(grant, resource)):
-            return found.token, Origin.CACHE
+            return Fetched(found, Origin.CACHE)
         now = self._now()
         credential, paid = self._credential(grant), False
         if credential is None:
-            self._budgets.take(grant.pod.uid, now.monotonic)
+            self._count_miss(grant, now)
             credential, paid = await self._issuer.ready(grant), True
         key = (credential, resource)
-        kept = self._store.get(key)
-        if kept and not bypass_cache and not kept.stale(now):
-            kept.used = now.monotonic
-            self._renew(kept, grant, now)
-            return kept.token, Origin.CACHE
+        entry = self._entries.get(key)
+        if entry and not bypass_cache and not entry.stale(now):
+            entry.used = now.monotonic
+            self._renew(entry, grant, now)
+            return Fetched(entry, Origin.CACHE)
         try:
             return await self._share(key, grant, bypass=bypass_cache, paid=paid)
         except (TokenSourceDown, TokenThrottled):
-            rest = kept.in_an_outage(self._now()) if kept and not bypass_cache else None
-            if rest is None:
+            if entry is None or bypass_cache or entry.expired(self._now()):
                 raise
-            return rest, Origin.CACHE
+            return Fetched(entry, Origin.CACHE)
 
     async def prepare(self, grant: Grant, resource: str) -> None:
-        """Fetch a token before anybody asks for it, where there is none; raise TokenUnavailable."""
+        """Fetch a token before it is asked for, where there is none; raise TokenUnavailable."""
         credential = self._credential(grant) or await self._issuer.ready(grant)
         key, now = (credential, resource), self._now()
-        kept = self._store.get(key)
-        if (kept and not kept.stale(now)) or self._failures.recall(key, now.monotonic):
+        entry = self._entries.get(key)
+        if entry and not entry.stale(now):
             return
-        await asyncio.shield(self._flight(key, grant, asked=False))
+        if self._failures.get(key, grant.pod.uid, now.monotonic) is None:
+            await asyncio.shield(self._flight(key, grant, asked=False))
 
     def audiences(self, ref: ObjectRef) -> Sequence[str]:
         """Return what tokens of the identity of that name are used for on this node."""
-        return sorted({each.key[1] for each in self._store.about(ref) if each.used > -inf})
+        return sorted({each.key[1] for each in self._entries.of_object(ref) if each.used > -inf})
 
-    def entries(self) -> Sequence[Kept]:
-        """Return all that is kept, for who looks on."""
-        return self._store.all()
+    def entries(self) -> Sequence[CacheEntry]:
+        """Return all entries, for `/debug`."""
+        return self._entries.all()
 
     def changed(self, ref: ObjectRef) -> None:
         """Drop what an object's change has ended: an identity, a service account, a secret."""
-        for kept in self._store.about(ref):
-            if not self._stands(kept.key, kept.grant):
-                self._store.drop(kept)
+        for entry in self._entries.of_object(ref):
+            if not self._stands(entry.key, entry.grant):
+                self._entries.drop(entry)
 
     async def settled(self) -> None:
         """Return when no fetch is under way."""
@@ -134,33 +141,47 @@ class TokenCache:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    async def _share(
-        self, key: Key, grant: Grant, *, bypass: bool, paid: bool
-    ) -> tuple[AccessToken, Origin]:
+    async def _share(self, key: Key, grant: Grant, *, bypass: bool, paid: bool) -> Fetched:
         """Return what is fetched for `key`, by this request or by one before it."""
+        while (flight := self._flights.get((key, bypass))) is not None:
+            try:
+                return Fetched(await asyncio.shield(flight), Origin.SHARED)
+            except TokenUnavailable as error:
+                if not error.of_caller:
+                    raise
+                # It failed for the pod that began it; this one may have the token.
         now = self._now()
-        if (key, bypass) in self._flights:
-            return await asyncio.shield(self._flights[key, bypass]), Origin.SHARED
-        kept = self._store.get(key)
-        if bypass and kept and kept.forced and kept.age(now) < SHARED:
-            return kept.token, Origin.SHARED
-        failure = self._failures.recall(key, now.monotonic)
-        # Who bypasses a cache wants to know whether a refusal still stands.
+        entry = self._entries.get(key)
+        if bypass and entry and entry.forced and entry.age(now) < FORCED:
+            return Fetched(entry, Origin.SHARED)
+        failure = self._failures.get(key, grant.pod.uid, now.monotonic)
+        # A request that bypasses the cache wants to know whether a refusal still stands.
         if failure and not (bypass and isinstance(failure, TokenRefused)):
             raise failure
         if not paid:
-            self._budgets.take(grant.pod.uid, now.monotonic)
-        token = await asyncio.shield(self._flight(key, grant, bypass=bypass))
-        return token, _origin(grant)
+            self._count_miss(grant, now)
+        return Fetched(
+            await asyncio.shield(self._flight(key, grant, bypass=bypass)), _origin(grant)
+        )
 
-    def _renew(self, kept: Kept, grant: Grant, now: Moment) -> None:
-        kept.renewing(now)
-        if self._failures.recall(kept.key, now.monotonic) is None:
-            self._flight(kept.key, grant)
+    def _count_miss(self, grant: Grant, now: Moment) -> None:
+        """Raise TokenThrottled where the pod has had its share of new tokens."""
+        wait = self._misses.take(grant.pod.uid, now.monotonic)
+        if wait > 0:
+            raise TokenThrottled(
+                "The pod asks for new tokens too often; those that it has had are answered.",
+                retry_after=ceil(wait),
+                of_caller=True,
+            )
+
+    def _renew(self, entry: CacheEntry, grant: Grant, now: Moment) -> None:
+        entry.renewing(now)
+        if self._failures.get(entry.key, grant.pod.uid, now.monotonic) is None:
+            self._flight(entry.key, grant)
 
     def _flight(
         self, key: Key, grant: Grant, *, bypass: bool = False, asked: bool = True
-    ) -> asyncio.Task[AccessToken]:
+    ) -> asyncio.Task[CacheEntry]:
         """Return the fetch of `key` that is under way, or begin one."""
         flight = self._flights.get((key, bypass))
         if flight is None:
@@ -169,35 +190,31 @@ class TokenCache:
             flight.add_done_callback(lambda done: self._landed(key, bypass, done))
         return flight
 
-    async def _fetch(self, key: Key, grant: Grant, *, bypass: bool, asked: bool) -> AccessToken:
+    async def _fetch(self, key: Key, grant: Grant, *, bypass: bool, asked: bool) -> CacheEntry:
+        uid = grant.pod.uid
         try:
             token = await self._issuer.issue(grant, key[1], bypass_cache=bypass)
         except TokenUnavailable as error:
-            self._failures.remember(key, error, self._monotonic())
+            self._failures.put(key, uid, error, self._monotonic())
             raise
-        self._failures.forget(key)
-        if self._stands(key, grant):
-            self._store.put(self._kept(key, grant, token, forced=bypass, asked=asked))
-        return token
-
-    def _kept(
-        self, key: Key, grant: Grant, token: AccessToken, *, forced: bool, asked: bool
-    ) -> Kept:
+        self._failures.drop(key, uid)
         now = self._now()
-        before = self._store.get(key)
-        used = now.monotonic if asked else before.used if before else -inf
-        return Kept(
+        before = self._entries.get(key)
+        entry = CacheEntry(
             key=key,
             token=token,
             grant=grant,
-            owner=grant.pod.uid,
+            owner=uid,
             since=now,
-            schedule=schedule(
-                token.life(now.time), extended=token.ext_expires_in, jitter=self._jitter()
-            ),
-            forced=forced,
-            used=used,
+            schedule=schedule(token.life(now.time), jitter=self._jitter()),
+            forced=bypass,
+            used=now.monotonic if asked else before.used if before else -inf,
         )
+        if self._stands(key, grant):
+            self._entries.put(entry)
+        else:
+            entry.end()
+        return entry
 
     def _stands(self, key: Key, grant: Grant) -> bool:
         return any(self._credential(each) == key[0] for each in self._standing(grant))
@@ -205,7 +222,7 @@ class TokenCache:
     def _now(self) -> Moment:
         return Moment(self._time(), self._monotonic())
 
-    def _landed(self, key: Key, bypass: bool, flight: asyncio.Task[AccessToken]) -> None:
+    def _landed(self, key: Key, bypass: bool, flight: asyncio.Task[CacheEntry]) -> None:
         del self._flights[key, bypass]
         if not flight.cancelled():
             # Perhaps everybody has left; a failure without a listener is none to complain about.

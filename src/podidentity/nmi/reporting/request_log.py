@@ -24,7 +24,8 @@ from podidentity.nmi.reporting.words import (
     request_line,
     said,
 )
-from podidentity.nmi.request.outcome import Asked, Caller, Outcome
+from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.server.messages import Caller
 from podidentity.telemetry import Form
 from podidentity.telemetry.lines import Stamps, Template, json_template
 from podidentity.telemetry.metrics import Counter, Histogram

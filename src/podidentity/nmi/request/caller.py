@@ -18,8 +18,9 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
 from podidentity.nmi.request.waiting import change_within
+from podidentity.nmi.server.messages import Caller
 
 STRANGER_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
@@ -50,7 +51,7 @@ class Callers:
                     raise late.reason from None
                 await change_within(self._cluster, self._clock, left)
             else:
-                caller.proven = pod.uid if outcome.verdict is Verdict.PROVEN else ""
+                caller.attribute(pod.uid, proven=outcome.verdict is Verdict.PROVEN)
                 return pod
 
     def _must_prove(self, candidates: Sequence[Pod]) -> bool:

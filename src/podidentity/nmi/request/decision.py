@@ -23,15 +23,16 @@ from podidentity.core.errors import (
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.permission import Authorization, Use
-from podidentity.core.ports import Attestor, Clock, Cluster, Origin, Permissions, TokenSource
+from podidentity.core.ports import Attestor, Clock, Cluster, Fetched, Permissions, TokenSource
 from podidentity.core.resources import Pod
 from podidentity.core.selection import Ambiguity, granted
-from podidentity.core.tokens import AccessToken, Grant, TokenRequest
+from podidentity.core.tokens import Grant, TokenRequest
 from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
 from podidentity.nmi.request.patience import Patience, Waits
 from podidentity.nmi.request.waiting import change_within, within
+from podidentity.nmi.server.messages import Caller
 
 RETRY_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
@@ -101,8 +102,8 @@ class TokenService:
             revision = self.revision()
             outcome.grant = grant = granted(entitlement, outcome.pod or pod, request)
             try:
-                token, origin = await self._fetch(grant, request)
-                others = [(await self._fetch(each, request))[0] for each in self._others(grant)]
+                fetched = await self._fetch(grant, request)
+                others = [(await self._fetch(each, request)).token for each in self._others(grant)]
             except NotYetKnown as error:
                 left = self._waits.hold_left(pod)
                 if left <= 0:
@@ -110,7 +111,8 @@ class TokenService:
                 await self._pause(error, left)
                 continue
             if self.revision() == revision or self._stands(pod, request, entitlement):
-                outcome.token, outcome.origin, outcome.others = token, origin, tuple(others)
+                outcome.token, outcome.origin = fetched.token, fetched.origin
+                outcome.others = tuple(others)
                 return
 
     async def _pause(self, error: NotYetKnown, left: float) -> None:
@@ -120,7 +122,7 @@ class TokenService:
         else:
             await within(error.comes(), self._clock, left)
 
-    async def _fetch(self, grant: Grant, request: TokenRequest) -> tuple[AccessToken, Origin]:
+    async def _fetch(self, grant: Grant, request: TokenRequest) -> Fetched:
         return await self._tokens.fetch(grant, request.resource, bypass_cache=request.bypass_cache)
 
     def _others(self, grant: Grant) -> list[Grant]:

@@ -24,8 +24,9 @@ from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.caller import STRANGER_WAIT, must_be_proven
 from podidentity.nmi.request.decision import TokenService
-from podidentity.nmi.request.outcome import Caller, Outcome
+from podidentity.nmi.request.outcome import Outcome
 from podidentity.nmi.request.waiting import awaited
+from podidentity.nmi.server.messages import Caller
 
 
 class HostTokenService:

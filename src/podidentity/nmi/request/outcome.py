@@ -13,16 +13,7 @@ from podidentity.core.ports import Origin
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Grant, TokenRequest
-
-
-@dataclass(slots=True)
-class Caller:
-    """One connection: what it claims, and what was proved of it."""
-
-    address: str
-    port: int
-    proven: str = ""
-    """Uid of the pod that the kernel named, once it has."""
+from podidentity.nmi.server.messages import Caller
 
 
 class Asked(NamedTuple):

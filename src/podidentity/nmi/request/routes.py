@@ -13,6 +13,7 @@ from typing import Protocol
 
 from podidentity.core.errors import InvalidRequest, PodIdentityError
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import Flow
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, Record
 from podidentity.nmi.request.answer_cache import Express, is_plain
@@ -63,8 +64,8 @@ class Passed(Protocol):
 class MetadataSource(Protocol):
     """The real service, for what is passed on."""
 
-    async def metadata(self, target: str, accept: str) -> Passed:
-        """Return its answer for path and query `target`; raise TokenSourceDown."""
+    async def metadata(self, target: str, accept: str, flow: Flow) -> Passed:
+        """Return its answer for path and query `target`; raise a TokenUnavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +125,6 @@ class Routes:
             self._record.other(request.caller, target.route, CLIENT_LEFT, left, begun)
             raise
 
-    def at_once(self, request: Request) -> bytes | None:
-        """Return the rendered answer of what was answered a moment ago."""
-        return self._express.answer(request) if self._express else None
-
     def _check_headers(self, request: Request, route: Route) -> None:
         if is_plain(request.fields):
             return
@@ -175,7 +172,12 @@ class Routes:
     async def _forward(self, request: Request, target: Target, begun: float) -> Response:
         accept = request.headers.get("accept", ["*/*"])[-1]
         query = f"?{target.query}" if target.query else ""
-        passed = await self._metadata.metadata(target.path + query, accept)
+        passed = await self._metadata.metadata(
+            # The caller is not proved here; each address has its own turns.
+            target.path + query,
+            accept,
+            Flow("", request.caller.address),
+        )
         body = passed.body
         if self._policy.allow.strips(target.path):
             body = without_user_data(body)

@@ -1,217 +1,545 @@
 """HTTP/1.1 on a socket, as far as metadata clients speak it, and no further.
 
-asyncio's Protocol with llhttp's parser: as fast as the fastest server measured, and with the two
-things that this agent needs and servers hide: the accepted socket, which is what a caller is
-proved by, and the moment at which a client leaves. Everything that a client can send is bounded:
-size, time, requests ahead of their answers, connections.
+An asyncio protocol with llhttp's parser. We own the connection because a pod is proved once for
+each connection, because most requests are answered without a task, and because all that a client
+can send or hold is bounded here: bytes, seconds, requests ahead of their answers.
+
+One request is answered at a time. While one is under way nothing more is parsed: what arrives
+meanwhile is kept as it came, at most one read of it, and then the socket is not read at all. So a
+client that sends requests ahead is slowed down by TCP, and costs what any other client costs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from math import inf
+from typing import cast
 
-from podidentity.nmi.request.outcome import Caller
-from podidentity.nmi.server.alarm import Alarm
-from podidentity.nmi.server.messages import AtOnce, Handler, Limits, Request, Response, render
-from podidentity.nmi.server.parser import RequestParser, Unacceptable
+from podidentity.nmi.server.messages import (
+    LONGEST_REMEMBERED,
+    AnswerMemo,
+    Caller,
+    Handler,
+    Limits,
+    Request,
+    Response,
+    render,
+)
+from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
+from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.wire.imds_server import render_error
 
-LINGER = 2.0
-"""Seconds to read on after a refusal: closed with unread bytes, TCP would take the answer back."""
+READ_BYTES = 16 << 10
+"""Of one read; all that waits in memory behind a request under way."""
+WRITE_BYTES = 64 << 10
+"""Of a large answer that are given to the transport at a time."""
+PIECES = 32
+"""Pieces, up to a blank line each, that are parsed in one turn of the event loop: what one client
+sends in one packet must not keep the others waiting."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a reset instead of the wait for a client that takes nothing."""
 
 _log = logging.getLogger("podidentity.http")
 
 
-class Owner(Protocol):
-    """Who counts the connections of a listener."""
+class Timeout:
+    """Calls `late` once, when the time that was set last is over.
 
-    def add(self, connection: Connection) -> bool:
-        """Count a connection in; return whether there is room for it."""
-
-    def discard(self, connection: Connection) -> None:
-        """Count a connection out."""
-
-    def refused(self, connection: Connection, why: str) -> None:
-        """Take note of one that sent no request, or too much of one."""
-
-
-class Connection(asyncio.Protocol):
-    """One connection: requests in, answers out, in their order.
-
-    A request is answered in the turn of the event loop in which it came, where that needs no
-    waiting; otherwise by a task, which those behind it wait for.
+    A timer of the event loop for each request would be most of a request's work. So one timer is
+    kept: if it fires too early, because the time was moved meanwhile, it is set again.
     """
 
-    def __init__(self, handler: Handler, at_once: AtOnce, limits: Limits, owner: Owner) -> None:
-        self._handler = handler
-        self._at_once = at_once
+    __slots__ = ("_due", "_late", "_loop", "_timer", "since")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
+        self._loop = loop
+        self._late = late
+        self._due = inf
+        self._timer: asyncio.TimerHandle | None = None
+        self.since = loop.time()
+        """When it was last set."""
+
+    def set(self, seconds: float) -> None:
+        """Be late in so many seconds, and at no time that was set before."""
+        self.since = now = self._loop.time()
+        due = self._due = now + seconds
+        timer = self._timer
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(due, self._fired)
+
+    def suspend(self) -> None:
+        """Be never late until it is set again."""
+        self._due = inf
+
+    def cancel(self) -> None:
+        """Be never late, and let the event loop forget the timer."""
+        self._due = inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fired(self) -> None:
+        self._timer = None
+        due = self._due
+        if due <= self._loop.time():
+            self._due = inf
+            self._late()
+        elif due < inf:
+            self._timer = self._loop.call_at(due, self._fired)
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerContext:
+    """What the connections of a listener share."""
+
+    handler: Handler
+    memo: AnswerMemo | None
+    limits: Limits
+    pool: ConnectionPool[Connection]
+    refused: Callable[[str, str], None]
+    """Takes the address and the reason of a connection that sent no request, or too much."""
+    gone: Callable[[], None]
+    """Called after each connection that has ended."""
+    keep_alive: bool = True
+    """Whether connections are kept after an answer; may change at any time."""
+    buffer: memoryview
+    """Where the sockets are read into, one after the other; parsed before the next read."""
+
+
+class Sender:
+    """The sending half of a connection, and its end."""
+
+    __slots__ = ("_limits", "_lingering", "_timeout", "_unsent", "closing", "transport", "writable")
+
+    def __init__(self, limits: Limits, timeout: Timeout) -> None:
         self._limits = limits
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport
-        self._caller = Caller("", 0)
-        self._parser = RequestParser(self._caller, limits, self._take)
-        self._waiting: deque[Request] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._alarm = Alarm(self._loop, self._late)
-        self._timed = True
-        """Whether the alarm is set for the end of the request that is arriving."""
-        self._room = 0
-        """How many more of what came in one piece may be answered at once."""
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._closing = False
+        self._timeout = timeout
+        self.transport: asyncio.Transport | None = None
+        """None before asyncio has made it: a connection may be evicted that early."""
+        self.writable = True
+        """Whether the client takes what is sent."""
+        self.closing = False
+        """Whether nothing more will be answered."""
+        self._unsent = memoryview(b"")
+        """Of a large answer."""
+        self._lingering = False
 
     @property
-    def address(self) -> str:
-        """Where it comes from."""
-        return self._caller.address
+    def idle(self) -> bool:
+        """Whether all that was sent is in the kernel's hands."""
+        transport = self.transport
+        return transport is not None and not transport.get_write_buffer_size() and not self._unsent
+
+    def send(self, data: bytes) -> None:
+        """Send an answer; a large one bit by bit, so that it is in memory once for all clients."""
+        if len(data) > WRITE_BYTES:
+            self._unsent = memoryview(data)
+            self._send_on()
+        elif self.transport is not None:
+            self.transport.write(data)
+
+    def paused(self) -> None:
+        """Take note that the client takes no more."""
+        self.writable = False
+        self._timeout.set(self._limits.write_seconds)
+
+    def resumed(self) -> bool:
+        """Take note that the client takes more; return whether it has all that was sent."""
+        self.writable = True
+        self._send_on()
+        return self.writable
+
+    def close(self, *, linger: bool = False) -> None:
+        """Close behind what was sent.
+
+        `linger`: read on for a while and throw away. Closed with bytes that nobody has read, TCP
+        would take the last answer back.
+        """
+        self.closing = True
+        transport, seconds = self.transport, self._limits.close_seconds
+        if transport is None or self._unsent or self._lingering:
+            return
+        self._lingering = linger
+        self._timeout.cancel()
+        if linger:
+            transport.write_eof()
+        if linger or transport.get_write_buffer_size():
+            self._timeout.set(seconds)
+        if not linger:
+            # The kernel's own part of the answer, too, ends in time.
+            milliseconds = int(seconds * 1000)
+            self._set_option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever the client has not taken yet."""
+        self.closing = True
+        if self.transport is not None:
+            self._set_option(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+
+    def _send_on(self) -> None:
+        while self._unsent and self.writable and self.transport is not None:
+            part, self._unsent = self._unsent[:WRITE_BYTES], self._unsent[WRITE_BYTES:]
+            self.transport.write(part)
+
+    def _set_option(self, level: int, option: int, value: int | bytes) -> None:
+        if self.transport is None:
+            return
+        found: socket.socket | None = self.transport.get_extra_info("socket")
+        if found is not None:
+            with suppress(OSError):
+                found.setsockopt(level, option, value)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection: requests in, answers out, in their order.
+
+    A request whose bytes the context's memo knows is answered in the turn of the event loop in
+    which they came, without being parsed; any other by a task.
+    """
+
+    def __init__(self, context: ServerContext, caller: Caller, *, local: bool = False) -> None:
+        """`local`: it comes from the node itself, whose connections need no proof to be kept."""
+        self._context = context
+        self._limits = context.limits
+        self._loop = asyncio.get_running_loop()
+        self._caller = caller
+        caller.attributed = self._attributed
+        self._attributable = local
+        """Whether it is known whose connection it is."""
+        self._timeout = Timeout(self._loop, self._late)
+        self._sender = Sender(context.limits, self._timeout)
+        self._parser = RequestParser(caller, context.limits, self._take)
+
+        self._task: asyncio.Task[None] | None = None
+        self._request: Request | None = None
+        """The request under way, which the task answers."""
+        self._waiting: deque[Request] = deque()
+        """Parsed behind it all the same: a piece may hold the end of a body and a whole request."""
+        self._failure: Unacceptable | None = None
+        """To be answered after the request under way."""
+        self._rest = b""
+        """Not parsed yet; while there is any the socket is not read."""
+        self._held = 0
+        """Bytes of requests that the pool knows of."""
+        self._reading = True
+        self._timed = False
+        """Whether the timeout is set for the end of the request that is arriving."""
+        self._postponed = False
+        """Whether the rest will be parsed in a later turn of the event loop."""
+
+    # What the pool asks.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._task is not None
+
+    @property
+    def since(self) -> float:
+        """Time of the loop at which something last happened."""
+        return self._timeout.since
+
+    def evict(self) -> None:
+        """Close it at once; a client that has all its answers sees an orderly end."""
+        if self._sender.idle and not self.busy:
+            self._sender.close()
+        else:
+            self._sender.abort()
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the first request must come in time."""
-        self._transport = cast("asyncio.Transport", transport)
-        address, port = transport.get_extra_info("peername")[:2]
-        self._caller.address, self._caller.port = address, port
-        if self._owner.add(self):
-            self._alarm.set(self._limits.head_seconds)
+        self._sender.transport = made = cast("asyncio.Transport", transport)
+        made.set_write_buffer_limits(high=0)
+        if self._sender.closing:
+            made.abort()
         else:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
-            self._shut()
+            self._timeout.set(self._head_seconds)
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what came."""
-        if self._closing:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        """Return where to read into."""
+        return self._context.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what came, or keep it while a request is under way."""
+        if self._sender.closing:
             return
-        self._room = self._limits.ahead
-        try:
-            self._parser.feed(data)
-        except Unacceptable as error:
-            self._refuse(error.status, str(error))
-        else:
-            if not self._timed and self._task is None and self._parser.partial:
-                self._timed = True
-                self._alarm.set(self._limits.head_seconds)
+        data = bytes(self._context.buffer[:nbytes])
+        if self._must_wait:
+            self._keep(data)
+        elif self._parser.partial:
+            self._parse(data)
+        elif not self._remembered(data):
+            self._parse(data)
+            self._note_raw(data)
 
     def eof_received(self) -> bool:
-        """The client has left: whatever it waits for, it will not read."""
+        """The client has left: it will not read the answer."""
+        self._sender.closing = True
+        self._timeout.set(self._limits.close_seconds)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        """End whatever still runs for the client; a shared fetch goes on without it."""
-        self._closing = True
-        self._alarm.stop()
-        self._writable.set()
+        """End the work for the client; a shared fetch goes on without it."""
+        self._sender.closing = True
+        self._timeout.cancel()
+        self._forget()
+        self._caller.attributed = None
         if self._task is not None:
             self._task.cancel()
-        self._owner.discard(self)
+        self._context.pool.remove(self)
+        self._context.gone()
 
     def pause_writing(self) -> None:
         """The client does not take its answers."""
-        self._writable.clear()
+        self._sender.paused()
 
     def resume_writing(self) -> None:
-        """It does again."""
-        self._writable.set()
+        """The client takes them again."""
+        if not self._sender.resumed():
+            return
+        if self._sender.closing:
+            self._end()
+        elif not self.busy:
+            self._wait()
+            self._go_on()
 
-    # Answering.
+    # Requests.
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether nothing may be parsed now."""
+        return self.busy or self._postponed or not self._sender.writable
+
+    def _remembered(self, data: bytes) -> bool:
+        """Answer what the memo knows; return whether it did."""
+        context = self._context
+        if context.memo is None or not context.keep_alive:
+            return False
+        try:
+            answer = context.memo(self._caller, data)
+        except Exception:  # noqa: BLE001 - the handler still answers
+            _log.exception("a request could not be answered from the memo; please report this")
+            return False
+        if answer is None:
+            return False
+        self._finish(answer, stays=True)
+        return True
+
+    def _note_raw(self, data: bytes) -> None:
+        """Let the handler remember its answer if `data` was one whole request and nothing else."""
+        request = self._request
+        if request is None or self._rest or self._waiting or self._parser.partial:
+            return
+        if len(data) <= LONGEST_REMEMBERED:
+            request.raw = data
+
+    def _parse(self, data: bytes) -> None:
+        """Parse and answer until nothing is left, or something must be waited for."""
+        try:
+            data = self._parse_pieces(data)
+        except Unacceptable as error:
+            self._failure, data = error, b""
+        if self._sender.closing:
+            return
+        if data:
+            self._keep(data)
+        elif self._failure is not None and not self._must_wait:
+            self._refuse(self._failure.status, str(self._failure))
+        elif self._parser.partial:
+            self._await_the_rest()
+        elif self._held:
+            self._count()
+
+    def _parse_pieces(self, data: bytes) -> bytes:
+        """Return what is left."""
+        for _ in range(PIECES):
+            data = self._parser.feed(data)
+            if not data or self._sender.closing or self._must_wait:
+                return data
+        self._postponed = True
+        self._loop.call_soon(self._resume_parsing)
+        return data
+
+    def _await_the_rest(self) -> None:
+        """Give the client its time for the end of a request."""
+        if not (self._timed or self._must_wait):
+            self._timed = True
+            self._timeout.set(self._head_seconds)
+        if self._parser.awaits_continue:
+            self._sender.send(_CONTINUE)
+        self._count()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what cannot be parsed yet, and read no more."""
+        self._rest += data
+        if self._reading and self._sender.transport is not None:
+            self._reading = False
+            self._sender.transport.pause_reading()
+        self._count()
+
+    def _resume_parsing(self) -> None:
+        self._postponed = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on with what came behind the last request."""
+        while self._waiting and not self._sender.closing and not self._must_wait:
+            self._take(self._waiting.popleft())
+        if self._sender.closing or self._must_wait:
+            return
+        if self._failure is not None:
+            self._refuse(self._failure.status, str(self._failure))
+        elif self._rest:
+            data, self._rest = self._rest, b""
+            self._parse(data)
+        if not self._rest:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._reading and self._sender.transport is not None:
+            self._reading = True
+            self._sender.transport.resume_reading()
 
     def _take(self, request: Request) -> None:
         """Answer a request, after those before it."""
         self._timed = False
-        if self._closing or (self._task is None and self._answered_at_once(request)):
+        if self._sender.closing:
             return
-        self._waiting.append(request)
-        if len(self._waiting) > self._limits.ahead:
-            self._refuse(HTTPStatus.BAD_REQUEST, "too many requests before their answers")
-        elif self._task is None:
-            self._alarm.stop()
-            self._task = self._loop.create_task(self._serve())
+        if self.busy or not self._sender.writable:
+            self._waiting.append(request)
+            return
+        request.keep_alive = request.keep_alive and self._context.keep_alive
+        self._request = request
+        if self._count():
+            self._timeout.suspend()
+            self._task = self._loop.create_task(self._serve(request))
 
-    def _answered_at_once(self, request: Request) -> bool:
-        """Answer what needs no waiting; not without end, whatever came in one piece."""
-        if not self._room or not self._writable.is_set():
-            return False
-        self._room -= 1
-        try:
-            answer = self._at_once(request)
-        except Exception:  # noqa: BLE001 - the handler still answers
-            _log.exception("a request could not be answered at once; please report this")
-            return False
-        if answer is None:
-            return False
-        self._transport.write(answer)
-        if request.keep_alive:
-            self._alarm.set(self._limits.idle_seconds)
-        else:
-            self._shut()
-        return True
-
-    async def _serve(self) -> None:
-        while self._waiting:
-            request = self._waiting.popleft()
-            response = await self._answer(request)
-            stays = request.keep_alive and not self._closing
-            self._transport.write(render(response, stays=stays))
-            if not stays:
-                self._shut()
-                break
-            if not self._writable.is_set():
-                self._alarm.set(self._limits.idle_seconds)
-                await self._writable.wait()
-        self._task = None
-        if not self._closing:
-            limits, self._timed = self._limits, self._parser.partial
-            self._alarm.set(limits.head_seconds if self._timed else limits.idle_seconds)
+    async def _serve(self, request: Request) -> None:
+        response = await self._answer(request)
+        self._task = self._request = None
+        stays = request.keep_alive and self._context.keep_alive and not self._sender.closing
+        self._finish(render(response, stays=stays, with_body=request.method != "HEAD"), stays=stays)
+        if not self._sender.closing:
+            self._count()
+            self._go_on()
 
     async def _answer(self, request: Request) -> Response:
         try:
-            return await self._handler(request)
+            return await self._context.handler(request)
         except Exception:  # noqa: BLE001 - a defect costs one answer, not the agent
             _log.exception("a request could not be answered; please report this")
             body = render_error("server_error", "The agent failed to answer.")
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, body)
 
-    def finish(self) -> None:
-        """Close after the answer under way; at once if there is none."""
-        self._closing = True
-        if self._task is None:
-            self._shut()
+    def _finish(self, answer: bytes, *, stays: bool) -> None:
+        """Send an answer; then wait for the next request, or close."""
+        self._sender.send(answer)
+        if not stays:
+            self._end()
+        elif self._sender.writable:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Be idle from now on; half a request may have come already."""
+        self._timed = self._parser.partial
+        self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
+
+    def close_if_idle(self) -> None:
+        """Close it unless a request is arriving or under way."""
+        if not (self.busy or self._parser.partial or self._rest or self._sender.closing):
+            self._sender.close()
+
+    def close_when_idle(self) -> None:
+        """Close it after the answer under way; at once if there is none."""
+        if self.busy:
+            self._sender.closing = True
+        else:
+            self._sender.close()
 
     def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self._transport.abort()
+        """Close it at once, whatever the client has not taken yet."""
+        self._sender.abort()
+
+    def _end(self) -> None:
+        """Close behind the last answer."""
+        linger = bool(self._rest or self._waiting or not self._reading)
+        self._forget()
+        self._sender.close(linger=linger)
+        if linger:
+            self._read_on()
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer what is no request, and close: where the next one begins is not known."""
-        if self._closing:
-            return
-        self._owner.refused(self, why)
-        self._closing = True
-        self._waiting.clear()
-        if self._task is not None:
-            self._shut()
-            return
-        body = render_error("invalid_request", why)
-        self._transport.write(render(Response(status, body), stays=False))
-        self._transport.write_eof()
-        self._alarm.set(LINGER)
+        self._context.refused(self._caller.address, why)
+        full = status is HTTPStatus.SERVICE_UNAVAILABLE
+        body = render_error("service_unavailable" if full else "invalid_request", why)
+        self._forget()
+        self._sender.send(render(Response(status, body), stays=False))
+        self._sender.close(linger=True)
+        self._read_on()
 
-    def _shut(self) -> None:
-        self._closing = True
-        self._alarm.stop()
-        self._transport.close()
+    # Limits.
+
+    @property
+    def _head_seconds(self) -> float:
+        limits = self._limits
+        return limits.head_seconds if self._attributable else limits.unproven_seconds
+
+    @property
+    def _idle_seconds(self) -> float:
+        limits = self._limits
+        return limits.idle_seconds if self._attributable else limits.unproven_seconds
+
+    def _attributed(self, uid: str) -> None:
+        """Count against the pod `uid` from now on."""
+        self._attributable = True
+        self._context.pool.attribute(self, uid)
+
+    def _count(self) -> bool:
+        """Tell the pool what is held in memory; return whether that may be, and refuse if not."""
+        under_way = held_bytes(self._request) if self._request is not None else 0
+        waiting = sum(map(held_bytes, self._waiting))
+        held = len(self._rest) + self._parser.held_bytes + under_way + waiting
+        if held == self._held:
+            return True
+        self._held = held
+        if self._context.pool.hold(self, held):
+            return True
+        why = "too much is waiting from this client"
+        if self.busy:
+            # The answer under way is the last one.
+            self._context.refused(self._caller.address, why)
+            self._forget()
+            self._sender.closing = True
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, why)
+        return False
+
+    def _forget(self) -> None:
+        """Drop what came and will not be answered."""
+        self._waiting.clear()
+        self._rest, self._failure = b"", None
 
     def _late(self) -> None:
-        if self._task is not None or self._closing:
-            self.abort()
+        if self._sender.closing or not self._sender.writable:
+            self._sender.abort()
         elif self._parser.partial:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
-            self._shut()
+            self._sender.close()

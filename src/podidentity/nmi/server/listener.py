@@ -1,43 +1,115 @@
-"""A listening socket and the connections that it accepted, ended together and in good order."""
+"""Listening sockets and the connections accepted from them, ended together and in good order.
+
+We accept ourselves, a few connections in each turn of the event loop. asyncio's server would take
+a whole backlog before the first byte of it is read, and make a transport for each connection that
+is refused in the next moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import logging
-import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Self
 
-from podidentity.nmi.server.connection import Connection
-from podidentity.nmi.server.messages import AtOnce, Handler, Limits, nothing_at_once
+from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
+from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
+from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.telemetry.repeats import Repeats
+from podidentity.wire.imds_server import render_error
 
-FOR_LOOKS = Limits(connections=256, from_one=16)
-"""Probes and metrics are asked for by few, each on a connection or two, and every pod reaches them:
-who holds all that he may must keep the kubelet's probe from nothing."""
+FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
+"""Probes and metrics are asked for by few, and every pod reaches their ports."""
 BACKLOG = 1024
 """Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
+ACCEPTED_AT_ONCE = 16
+"""Connections accepted in one turn of the event loop."""
+_PAUSE = 0.1
+"""Seconds without accepting when the process has no descriptor left for a connection."""
+_SEND_BUFFER, _RECEIVE_BUFFER = 16 << 10, 8 << 10
+"""Kernel memory of one connection, in bytes; Linux doubles both. Unbounded, a client that does
+not read has megabytes of it."""
+_IP_FREEBIND = 15
+"""linux/in.h; Python names it from 3.13 on."""
+
+_FULL = render(
+    Response(503, render_error("service_unavailable", "too many connections")), stays=False
+)
 
 _log = logging.getLogger("podidentity.http")
 
+IsLocal = Callable[[str, str], bool]
+"""Takes a connection's remote and own address; returns whether the node itself is the client."""
+
 
 class ListenError(Exception):
-    """Nothing can be heard at an address: whose fault, and what to do."""
+    """Nothing can be heard at an address; says whose fault it is, and what to do."""
+
+
+def is_local(remote: str, own: str) -> bool:
+    """Return whether a connection comes from the node itself.
+
+    Linux drops packets from elsewhere with an address of the node, or of loopback, as martians.
+    """
+    return remote == own or remote.startswith("127.") or remote == "::1"
+
+
+def listening_socket(host: str, port: int, *, freebind: bool = False) -> socket.socket:
+    """Return a socket that listens on an address (port 0: any free one); raise ListenError.
+
+    `freebind`: the address need not be there yet.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit these.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        if freebind:
+            made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        made.bind((host, port))
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise ListenError(_why_deaf(host, port, error)) from error
+    return made
 
 
 class Listener:
-    """Serves one handler. Counts its connections, as protocol.Owner."""
+    """Serves one handler on one or more sockets."""
 
     def __init__(
-        self, handler: Handler, limits: Limits | None = None, at_once: AtOnce = nothing_at_once
+        self,
+        handler: Handler,
+        limits: Limits | None = None,
+        *,
+        memo: AnswerMemo | None = None,
+        local: IsLocal = is_local,
     ) -> None:
+        """`memo` answers what it remembers; None: all requests go to the handler."""
+        self._loop = asyncio.get_running_loop()
         self._limits = limits or Limits()
-        self._factory = lambda: Connection(handler, at_once, self._limits, self)
-        self._server: asyncio.Server | None = None
-        self._open: set[Connection] = set()
-        self._refused: Repeats[str] = Repeats()
-        self._from: dict[str, int] = {}
-        """How many are open from each address."""
+        self._pool: ConnectionPool[Connection] = ConnectionPool(self._limits, self._loop.time)
+        self._context = ServerContext(
+            handler=handler,
+            memo=memo,
+            limits=self._limits,
+            pool=self._pool,
+            refused=self._refused,
+            gone=self._gone,
+            buffer=memoryview(bytearray(READ_BYTES)),
+        )
+        self._is_local = local
+        self._sockets: list[socket.socket] = []
+        self._port = 0
+        self._attaching: set[asyncio.Task[object]] = set()
+        self._refusals: Repeats[str] = Repeats()
+        self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -45,90 +117,155 @@ class Listener:
     async def start(
         cls,
         handler: Handler,
-        host: str,
-        port: int,
+        host: str = "",
+        port: int = 0,
         limits: Limits | None = None,
         *,
-        at_once: AtOnce = nothing_at_once,
+        sockets: Sequence[socket.socket] = (),
+        memo: AnswerMemo | None = None,
+        local: IsLocal = is_local,
     ) -> Self:
-        """Listen on `host`:`port` (0: any free one); raise ListenError."""
-        listener = cls(handler, limits, at_once)
-        try:
-            listener._server = await asyncio.get_running_loop().create_server(
-                listener._factory, host, port, backlog=BACKLOG
-            )
-        except OSError as error:
-            raise ListenError(_why_deaf(host, port, error)) from error
+        """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
+
+        The listener closes the sockets when it ends; another process that has them, too, goes on.
+        Raises ListenError.
+        """
+        listener = cls(handler, limits, memo=memo, local=local)
+        for each in sockets or [listening_socket(host, port)]:
+            listener.accept_from(each)
         return listener
+
+    def accept_from(self, listening: socket.socket) -> None:
+        """Accept the connections of a socket that listens, beside those of the others."""
+        listening.setblocking(False)
+        self._sockets.append(listening)
+        self._port = self._port or listening.getsockname()[1]
+        self._loop.add_reader(listening, self._accept, listening)
 
     @property
     def serving(self) -> bool:
         """Whether connections are accepted."""
-        return self._server is not None and self._server.is_serving()
-
-    def connections(self) -> int:
-        """Return how many are open."""
-        return len(self._open)
+        return bool(self._sockets)
 
     @property
     def port(self) -> int:
-        """The port, of a listener that serves."""
-        if self._server is None:
-            return 0
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        """The port of the first socket."""
+        return self._port
 
-    def add(self, connection: Connection) -> bool:
-        """Count a connection in; return whether there is room for it."""
-        mine = self._from.get(connection.address, 0)
-        if len(self._open) >= self._limits.connections or mine >= self._limits.from_one:
-            return False
-        self._open.add(connection)
-        self._from[connection.address] = mine + 1
+    def connections(self) -> int:
+        """Return how many are open."""
+        return len(self._pool)
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether connections are kept after an answer."""
+        return self._context.keep_alive
+
+    def keep_connections(self, *, kept: bool) -> None:
+        """Keep connections after an answer from now on, or close them; idle ones close at once."""
+        self._context.keep_alive = kept and not self._draining
+        if not kept:
+            for connection in self._pool.connections():
+                connection.close_if_idle()
+
+    def connect(self, caller: Caller, *, local: bool = False) -> Connection | None:
+        """Return the protocol of a new connection; None if there is no place for it."""
+        if not self._pool.makes_room(caller.address, local=local):
+            self._refused(caller.address, "too many connections")
+            return None
+        connection = Connection(self._context, caller, local=local)
+        self._pool.add(connection, caller.address, local=local)
         self._empty.clear()
-        return True
-
-    def discard(self, connection: Connection) -> None:
-        """Count a connection out."""
-        if connection not in self._open:
-            return
-        self._open.discard(connection)
-        left = self._from[connection.address] = self._from[connection.address] - 1
-        if not left:
-            del self._from[connection.address]
-        if not self._open:
-            self._empty.set()
-
-    def refused(self, connection: Connection, why: str) -> None:
-        """Say so, however often one address does it only now and then."""
-        now = asyncio.get_running_loop().time()
-        for address, more in self._refused.ended(now):
-            _log.info("%s more connections from %s refused", more, address)
-        if self._refused.says(connection.address, now):
-            _log.info("connection from %s refused: %s", connection.address, why)
+        return connection
 
     async def empty(self) -> None:
         """Return when no connection is open."""
         await self._empty.wait()
 
+    async def drain(self, seconds: float | None = None) -> None:
+        """Accept no more; close each connection behind its next answer, all after so many seconds.
+
+        None: after the idle limit. For a hand-over: no request is lost, because a kept connection
+        is told `Connection: close` before it is closed, and an idle one keeps its time.
+        """
+        self._draining = True
+        self._context.keep_alive = False
+        self._stop_accepting()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
+                await self.empty()
+        await self.close()
+
     async def close(self, seconds: float = 1.0) -> None:
         """Accept no more, let requests under way finish for so many seconds, cut the rest."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._open):
-            connection.finish()
+        self._stop_accepting()
+        for connection in self._pool.connections():
+            connection.close_when_idle()
         try:
             async with asyncio.timeout(seconds):
                 await self.empty()
         except TimeoutError:
-            for connection in list(self._open):
+            for connection in self._pool.connections():
                 connection.abort()
             await self.empty()
 
+    def _stop_accepting(self) -> None:
+        for each in self._sockets:
+            self._loop.remove_reader(each)
+            each.close()
+        self._sockets.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, peer = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(listening, error)
+                return
+            accepted.setblocking(False)
+            address, port = peer[:2]
+            own = accepted.getsockname()[0]
+            connection = self.connect(Caller(address, port), local=self._is_local(address, own))
+            if connection is None:
+                with suppress(OSError):
+                    accepted.send(_FULL)
+                accepted.close()
+            else:
+                self._attach(connection, accepted)
+
+    def _attach(self, connection: Connection, accepted: socket.socket) -> None:
+        attaching = self._loop.connect_accepted_socket(lambda: connection, accepted)
+        task: asyncio.Task[object] = self._loop.create_task(attaching)
+        self._attaching.add(task)
+        task.add_done_callback(self._attaching.discard)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Accept nothing for a moment: there is no descriptor or memory for a connection."""
+        _log.error("no connection can be accepted for a moment: %s", error)
+        self._loop.remove_reader(listening)
+        self._loop.call_later(_PAUSE, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _gone(self) -> None:
+        if not len(self._pool):
+            self._empty.set()
+
+    def _refused(self, address: str, why: str) -> None:
+        """Log it, but a few times only for each address."""
+        now = self._loop.time()
+        for repeated, more in self._refusals.ended(now):
+            _log.info("%s more connections from %s refused", more, repeated)
+        if self._refusals.says(address, now):
+            _log.info("connection from %s refused: %s", address, why)
+
 
 def _why_deaf(host: str, port: int, error: OSError) -> str:
-    # From Python 3.13 on asyncio names no cause for an address that nobody has.
-    cause = f"cannot listen on {host}:{port}: {os.strerror(error.errno or errno.EADDRNOTAVAIL)}"
+    cause = f"cannot listen on {host}:{port}: {error.strerror}"
     if error.errno != errno.EADDRINUSE:
         return cause
     return (

@@ -1,7 +1,6 @@
-"""HTTP requests and answers as values, and what a client may take of us.
+"""HTTP requests and answers as values, and the limits of one client.
 
-A request holds what came as it came: most are answered by a few of its bytes, and only the others
-are ever read in full.
+A request keeps its bytes as they came: most requests are answered by looking at a few of them.
 """
 
 from __future__ import annotations
@@ -10,29 +9,72 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from podidentity.nmi.request.outcome import Caller
-
-# RFC 9110's words, which Python has from 3.13 on.
+# The phrases of RFC 9110, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
+
+LONGEST_REMEMBERED = 2048
+"""Bytes of a request whose answer may be remembered: no client of IMDS sends as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one client may take."""
+    """The most that a client may take; the listener's own numbers are those of docs/reference."""
 
+    # One request.
     head_bytes: int = 16 << 10
     """Request line and headers."""
-    body_bytes: int = 64 << 10
-    """Bodies are read and thrown away: no request of IMDS has one."""
+    request_bytes: int = 64 << 10
+    """Every byte of a request: head, body, chunk framing and trailers."""
+    fields: int = 100
+    """Headers of a request."""
+
+    # Seconds.
     head_seconds: float = 10.0
-    """From the connection, or the first byte of a later request, to the end of the headers."""
+    """From the connection, or the first byte of a later request, to the end of the request."""
     idle_seconds: float = 75.0
-    """A kept connection without a request; also an answer that nobody takes."""
-    ahead: int = 32
-    """Requests sent before the answer of the first."""
+    """A kept connection without a request."""
+    unproven_seconds: float = 5.0
+    """Replaces both while nobody has said whose the connection is."""
+    write_seconds: float = 10.0
+    """An answer of which the client takes nothing."""
+    close_seconds: float = 2.0
+    """From the decision to close a connection until it is gone."""
+
+    # Connections.
     connections: int = 4096
-    from_one: int = 256
-    """Of these, from one address: a pod takes none of the others' places."""
+    """Of all pods together."""
+    per_pod: int = 256
+    unproven: int = 256
+    """Of all addresses together, until the request layer has said which pod's they are."""
+    per_address: int = 32
+    """Of these, from one address."""
+    local: int = 64
+    """From the node itself; no pod can take these places."""
+
+    # Bytes of requests in memory.
+    held_bytes: int = 16 << 20
+    """Of all connections together."""
+    held_per_pod: int = 1 << 20
+    held_per_address: int = 256 << 10
+    """From an address whose connections are not proved."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """The other end of one connection: the address that it claims, and what was proved of it."""
+
+    address: str
+    port: int
+    proven: str = ""
+    """Uid of the pod that the kernel named, once it has."""
+    attributed: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """The connection's callback: takes the uid of the pod whose share it counts against."""
+
+    def attribute(self, uid: str, *, proven: bool) -> None:
+        """Take the connection for that of the pod `uid`; `proven`: the kernel says so."""
+        self.proven = uid if proven else ""
+        if self.attributed is not None:
+            self.attributed(uid)
 
 
 @dataclass(slots=True)
@@ -44,8 +86,11 @@ class Request:
     raw_target: bytes = b""
     """Path and query, byte for byte."""
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Headers, byte for byte, in the order of arrival."""
+    """Headers, byte for byte, in the order of arrival; no trailers."""
     keep_alive: bool = True
+    raw: bytes = b""
+    """All of the request if it arrived alone, in one piece, and is short; else empty. Equal bytes
+    are the same request: it need not be parsed again to be answered from a memo."""
 
     @property
     def target(self) -> str:
@@ -79,17 +124,16 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-AtOnce = Callable[[Request], bytes | None]
-"""Returns the rendered answer of a request for which nobody must be waited for, else None."""
+AnswerMemo = Callable[[Caller, bytes], bytes | None]
+"""Returns the rendered answer to a request that arrived as exactly these bytes on this connection,
+if the handler's answer is remembered and still holds; else None."""
 
 
-def nothing_at_once(request: Request) -> None:
-    """Leave every request to the handler."""
-    del request
+def render(response: Response, *, stays: bool, with_body: bool = True) -> bytes:
+    """Return the bytes of an answer.
 
-
-def render(response: Response, *, stays: bool) -> bytes:
-    """Return the bytes of an answer; `stays`: the connection is kept."""
+    `stays`: the connection is kept. Without `with_body` only the head is returned, as HEAD wants.
+    """
     extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
     closing = "" if stays else "Connection: close\r\n"
     status = int(response.status)
@@ -98,4 +142,4 @@ def render(response: Response, *, stays: bool) -> bytes:
         f"Content-Type: {response.content_type}\r\n"
         f"Content-Length: {len(response.body)}\r\n{extra}{closing}\r\n"
     )
-    return head.encode("latin-1") + response.body
+    return head.encode("latin-1") + response.body if with_body else head.encode("latin-1")

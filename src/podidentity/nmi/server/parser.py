@@ -1,4 +1,4 @@
-"""From bytes to HTTP/1.1 requests, by llhttp, with an end to what one request may be."""
+"""From bytes to HTTP/1.1 requests, by llhttp, with a limit to the size of each request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from http import HTTPStatus
 
 import httptools
 
-from podidentity.nmi.request.outcome import Caller
-from podidentity.nmi.server.messages import Limits, Request
+from podidentity.nmi.server.messages import Caller, Limits, Request
+
+_BLANK_LINE = b"\r\n\r\n"
+_FIELD_BYTES = 150
+"""Memory of a header's two bytes objects and their tuple in CPython, beside the text itself."""
 
 
 class Unacceptable(Exception):
-    """What came is no request, or too much of one; where the next one begins is not known."""
+    """What came is no request, or too large; where the next one begins is not known."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -20,37 +23,64 @@ class Unacceptable(Exception):
 
 
 class RequestParser:
-    """Parses what one connection sends, and hands each whole request to `take`."""
+    """Parses the bytes of one connection, and hands each whole request to `take`.
+
+    A size is counted in the pieces that are fed. So a request that begins in the middle of a piece
+    is charged the whole piece: never too little, and only behind a body can it be too much.
+    """
 
     def __init__(self, caller: Caller, limits: Limits, take: Callable[[Request], None]) -> None:
         self._caller = caller
         self._limits = limits
         self._take = take
         self._parser = httptools.HttpRequestParser(self)
+        self._fed = 0
+        """Bytes of the piece that is being parsed."""
+        self._size = 0
+        """Bytes of the request that is arriving; 0 between two requests."""
+        self._in_head = True
+        self._told_to_continue = False
         self._begin()
-        # `_size`: bytes of the head, or body, that is arriving; 0 between two requests.
-        self._in_head, self._size = True, 0
 
     @property
     def partial(self) -> bool:
         """Whether a request has begun to arrive, and not ended."""
-        return self._size > 0 or not self._in_head
+        return self._size > 0
 
-    def feed(self, data: bytes) -> None:
-        """Parse what came; raise Unacceptable, after which nothing may follow."""
-        upgrades = 0
-        while data:
-            data = self._feed(data)
-            upgrades += 1
-            if data and upgrades > self._limits.ahead:
-                why = "too many requests before their answers"
-                raise Unacceptable(HTTPStatus.BAD_REQUEST, why)
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the request that is arriving; its body is thrown away."""
+        if not self._size:
+            return 0
+        return (self._size if self._in_head else 0) + held_bytes(self._request)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client sends its body only after `100 Continue`; true once a request."""
+        if self._in_head or self._told_to_continue:
+            return False
+        self._told_to_continue = True
+        return self._parser.get_http_version() == "1.1" and any(
+            name.lower() == b"expect" and value.strip().lower() == b"100-continue"
+            for name, value in self._request.fields
+        )
+
+    def feed(self, data: bytes) -> bytes:
+        """Parse up to the next blank line, where a head ends; return what follows it.
+
+        So the caller can stop behind a request. Raises Unacceptable, after which nothing may
+        follow.
+        """
+        end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+        if len(_BLANK_LINE) <= end < len(data):
+            return self._feed(data[:end]) + data[end:]
+        return self._feed(data)
 
     def _feed(self, data: bytes) -> bytes:
-        """Parse what came up to a request that offers another protocol; return what follows it."""
+        """Parse one piece; return what follows a request that offers another protocol."""
         rest = b""
-        if self._in_head:
-            self._size += len(data)
+        self._fed = len(data)
+        self._size += self._fed
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -63,56 +93,57 @@ class RequestParser:
         except httptools.HttpParserError as error:
             why = f"not an HTTP/1.1 request ({error})"
             raise Unacceptable(HTTPStatus.BAD_REQUEST, why) from error
-        self._check_head(self._size)
+        if self._size:
+            self._check_size()
         return rest
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins, perhaps behind another one in the same piece."""
+        self._size = self._size or self._fed
         self._begin()
-        self._size = self._size or 1
 
     def on_url(self, url: bytes) -> None:
         """Take the target, or the next piece of it."""
         self._request.raw_target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self._add((name, value))
+        """Take a header; drop a trailer, which must never be taken for one (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            self._add((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: what follows is a body."""
-        if self._size > self._limits.head_bytes:
-            # Some of what came may be of requests behind it.
-            self._check_head(self._request.head_bytes)
-        self._in_head, self._size = False, 0
-
-    def on_body(self, body: bytes) -> None:
-        """Throw the body away."""
-        self._size += len(body)
-        if self._size > self._limits.body_bytes:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            raise Unacceptable(status, "the body is too large")
+        self._check_size()
+        self._in_head = False
 
     def on_message_complete(self) -> None:
         """Hand the request on."""
+        self._check_size()
         self._in_head, self._size = True, 0
         request, parser = self._request, self._parser
         request.method = parser.get_method().decode("latin-1")
-        request.keep_alive = (
-            parser.should_keep_alive()
-            and parser.get_http_version() == "1.1"
-            and request.method != "HEAD"  # its answer would have no body, ours has one
-        )
+        request.keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
         self._take(request)
 
     def _begin(self) -> None:
         self._request = request = Request(self._caller)
         # Called some ten times for each request.
         self._add = request.fields.append
+        self._told_to_continue = False
 
-    def _check_head(self, size: int) -> None:
-        if self._in_head and size > self._limits.head_bytes:
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            raise Unacceptable(status, "the headers are too large")
+    def _check_size(self) -> None:
+        limits = self._limits
+        if self._in_head:
+            if self._size > limits.head_bytes or len(self._request.fields) > limits.fields:
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                raise Unacceptable(status, "the headers are too large")
+        elif self._size > limits.request_bytes:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise Unacceptable(status, "the body is too large")
+
+
+def held_bytes(request: Request) -> int:
+    """Return the memory that a request takes, in bytes."""
+    return request.head_bytes + _FIELD_BYTES * len(request.fields)

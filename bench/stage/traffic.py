@@ -1,0 +1,96 @@
+"""Steady requests of clients that do not retry, and each failure with its moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from bench.stage.asking import Asker
+from bench.stage.ground import BenchPod, Cgroups
+
+_SENDERS = 50
+_SECONDS = 15.0
+"""Longer than any client waits, so that a lost request is seen as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no token."""
+
+    began: float
+    """When it was sent, in `perf_counter` seconds; its connection was opened just before if new."""
+    why: str
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was asked and what came of it."""
+
+    requests: int = 0
+    slowest: float = 0.0
+    """Seconds."""
+    failures: list[Failure] = field(default_factory=list)
+
+    def failed_after(self, moments: Sequence[float]) -> list[Failure]:
+        """Return the failures of requests that were not under way at one of the `moments`."""
+        return [
+            failure
+            for failure in self.failures
+            if not any(failure.began <= moment <= failure.began + _SECONDS for moment in moments)
+        ]
+
+
+async def steady(
+    cgroups: Cgroups, pods: Sequence[BenchPod], *, rate: float, seconds: float
+) -> Traffic:
+    """Ask `rate` times a second; every second sender opens a new connection for each request."""
+    traffic, end = Traffic(), perf_counter() + seconds
+    async with asyncio.TaskGroup() as group:
+        for number in range(_SENDERS):
+            pod = pods[number % len(pods)]
+            group.create_task(
+                _send(traffic, cgroups, pod, keep=number % 2 == 0, pace=_SENDERS / rate, end=end)
+            )
+            await asyncio.sleep(1 / rate)
+    return traffic
+
+
+async def _send(
+    traffic: Traffic, cgroups: Cgroups, pod: BenchPod, *, keep: bool, pace: float, end: float
+) -> None:
+    kept: Asker | None = None
+    due = perf_counter()
+    while perf_counter() < end:
+        # A client's pool looks at a kept connection before it uses it.
+        if kept is not None and kept.is_dropped():
+            kept.close()
+            kept = None
+        asker = kept or Asker(cgroups, pod)
+        stays = await _ask(traffic, asker, fresh=kept is None) and keep
+        if not stays:
+            asker.close()
+        kept = asker if stays else None
+        due = max(due + pace, perf_counter())
+        await asyncio.sleep(due - perf_counter())
+    if kept is not None:
+        kept.close()
+
+
+async def _ask(traffic: Traffic, asker: Asker, *, fresh: bool) -> bool:
+    """Ask once; return whether the connection may be used again."""
+    began = perf_counter()
+    traffic.requests += 1
+    try:
+        async with asyncio.timeout(_SECONDS):
+            if fresh:
+                await asker.connect()
+            answer = await asker.ask()
+    except (OSError, EOFError, TimeoutError) as error:
+        traffic.failures.append(Failure(began, f"{type(error).__name__} {error}"))
+        return False
+    if answer.status != 200:
+        traffic.failures.append(Failure(began, f"status {answer.status}: {answer.body[:200]!r}"))
+    traffic.slowest = max(traffic.slowest, perf_counter() - began)
+    return not answer.closes

@@ -1,0 +1,187 @@
+"""Who may do something how often, and whose turn is next, as values that never wait themselves.
+
+Times are `Clock.monotonic` seconds: a clock that is set must neither open a quota nor close it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+
+_SWEEP_AT = 256
+"""Buckets from which on a limiter looks for full ones."""
+
+
+class SlidingWindow:
+    """At most `most` events in any `seconds`, wherever these begin: how a metered service counts.
+
+    A bucket that refills would let almost twice as many into one such span.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._events: deque[float] = deque()
+        self._paused = -inf
+
+    @property
+    def rate(self) -> float:
+        """Events a second in the long run."""
+        return self._most / self._seconds
+
+    def wait(self, now: float, *, leaving: int = 0) -> float:
+        """Return the seconds until one more may be, `leaving` being still free after it."""
+        while self._events and self._events[0] + self._seconds <= now:
+            self._events.popleft()
+        too_many = len(self._events) + 1 + leaving - self._most
+        until = self._events[too_many - 1] + self._seconds if too_many > 0 else now
+        return max(0.0, until - now, self._paused - now)
+
+    def take(self, now: float) -> None:
+        """Count one; the caller has seen that `wait` returns 0."""
+        self._events.append(now)
+
+    def pause(self, until: float) -> None:
+        """Let none be before `until`: the service has said so."""
+        self._paused = max(self._paused, until)
+
+
+class TokenBucket:
+    """So many at once, and so many a second in the long run."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Take one and return 0; or return the seconds until there is one, taking none."""
+        self._refill(now)
+        if self._level < 1:
+            return (1 - self._level) / self._rate
+        self._level -= 1
+        return 0.0
+
+    def full(self, now: float) -> bool:
+        """Return whether it is as good as new, and need not be remembered."""
+        self._refill(now)
+        return self._level >= self._burst
+
+    def _refill(self, now: float) -> None:
+        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
+        self._at = now
+
+
+class RateLimiter:
+    """A token bucket for each key, such as a pod's uid."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+        self._sweep_at = _SWEEP_AT
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now: float) -> float:
+        """Take one and return 0; or return the seconds until there is one, taking none."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._sweep(now)
+            bucket = self._buckets[key] = TokenBucket(self._rate, self._burst, now)
+        return bucket.take(now)
+
+    def _sweep(self, now: float) -> None:
+        """Drop the buckets that are full, each time there are twice as many as were left."""
+        if len(self._buckets) >= self._sweep_at:
+            left = {key: each for key, each in self._buckets.items() if not each.full(now)}
+            self._buckets = left
+            self._sweep_at = max(_SWEEP_AT, 2 * len(left))
+
+
+class Flow(NamedTuple):
+    """For whom something is done: what a fair queue tells apart."""
+
+    namespace: str
+    pod: str
+    """The pod's uid, or an address that is not proved to be a pod's."""
+
+
+class FairQueue(Generic[_T]):
+    """What waits, in turns: each namespace one, and within a namespace each pod one.
+
+    A namespace with a hundred pods has the same share as one with a single pod. Where only one
+    namespace waits, it has every turn.
+    """
+
+    def __init__(self, *, most_of_pod: int, most_of_namespace: int) -> None:
+        self._most_of_pod = most_of_pod
+        self._most_of_namespace = most_of_namespace
+        # The first namespace, and in it the first pod, is next; after its turn it is the last.
+        self._namespaces: OrderedDict[str, OrderedDict[str, deque[_T]]] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._sizes.values())
+
+    def ahead(self, flow: Flow) -> int:
+        """Return how many turns at most come before that of an item added now.
+
+        Items that are added later are not counted.
+        """
+        pods = self._pods(flow)
+        mine = len(pods.get(flow.pod, ()))
+        before = mine + sum(
+            min(len(each), mine + 1) for pod, each in pods.items() if pod != flow.pod
+        )
+        others = (size for name, size in self._sizes.items() if name != flow.namespace)
+        return before + sum(min(size, before + 1) for size in others)
+
+    def put(self, flow: Flow, item: _T) -> bool:
+        """Add an item; return False, and add nothing, if the pod or the namespace has too many."""
+        if len(self._pods(flow).get(flow.pod, ())) >= self._most_of_pod:
+            return False
+        size = self._sizes.get(flow.namespace, 0)
+        if size >= self._most_of_namespace:
+            return False
+        pods = self._namespaces.setdefault(flow.namespace, OrderedDict())
+        pods.setdefault(flow.pod, deque()).append(item)
+        self._sizes[flow.namespace] = size + 1
+        return True
+
+    def pop(self) -> _T:
+        """Remove and return the item whose turn it is; raise IndexError where none waits."""
+        if not self._namespaces:
+            raise IndexError("nothing waits")
+        namespace, pods = next(iter(self._namespaces.items()))
+        pod, items = next(iter(pods.items()))
+        item = items.popleft()
+        pods.move_to_end(pod)
+        self._namespaces.move_to_end(namespace)
+        self._shrink(Flow(namespace, pod))
+        return item
+
+    def remove(self, flow: Flow, item: _T) -> None:
+        """Remove an item if it still waits; the others keep their turns."""
+        items = self._pods(flow).get(flow.pod)
+        if items is not None and item in items:
+            items.remove(item)
+            self._shrink(flow)
+
+    def _pods(self, flow: Flow) -> Mapping[str, deque[_T]]:
+        return self._namespaces.get(flow.namespace) or {}
+
+    def _shrink(self, flow: Flow) -> None:
+        """Count one out, and forget a pod or a namespace of which nothing waits any more."""
+        namespace, pod = flow
+        self._sizes[namespace] -= 1
+        if not self._namespaces[namespace][pod]:
+            del self._namespaces[namespace][pod]
+        if not self._sizes[namespace]:
+            del self._namespaces[namespace], self._sizes[namespace]

@@ -1,0 +1,363 @@
+"""The node's network links, as the node's own namespace sees them (rtnetlink(7)).
+
+Which port of a bridge leads to which pod is read here and nowhere else: from the node's end of each
+link. A pod may rename, move or multiply what lies at its own end; it cannot touch the node's.
+
+Layouts: linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from podidentity.kernel import netlink
+
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWNSID, _GETNSID = 88, 90
+_GROUP_LINK, _GROUP_IPV4_ADDRESSES = 0x1, 0x10  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR
+_DATAGRAM = 1 << 17
+_MOST_AT_ONCE = 1024
+_ATTEMPTS = 3
+
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
+_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_GENERIC = struct.Struct("=B3x")  # rtgenmsg: family
+_U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
+
+_IFLA_ADDRESS, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 5, 10, 18
+_IFLA_EXT_MASK, _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 29, 37, 46
+_IFLA_IFNAME, _INFO_KIND, _INFO_DATA = 3, 1, 2
+_BR_MULTI_BOOLOPT, _NO_LL_LEARN = 46, 1 << 0  # BR_BOOLOPT_NO_LL_LEARN
+_BOOLOPT = struct.Struct("=II")  # br_boolopt_multi: values, mask
+_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_NESTED = 0x8000  # NLA_F_NESTED
+_IFA_LOCAL = 2
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_NETLINK, _GET_STRICT_CHK = 270, 12  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One link of the node."""
+
+    index: int
+    """Never given to another link while the node runs."""
+    name: str
+    kind: str = ""
+    """Such as `veth` or `bridge`; "" for hardware."""
+    master: int = 0
+    """Index of the bridge (bond, VRF) whose port it is; 0: none."""
+    peer: int = 0
+    """Index of its other end, in the namespace `namespace`."""
+    namespace: int | None = None
+    """Number (nsid) that the node's namespace has given to the one of the other end; None where
+    that is the node's own."""
+    learns_link_local: bool = False
+    """Of a bridge: whether it learns MAC addresses from link-local frames (01:80:c2:00:00:0x),
+    which pass no filter (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
+
+
+class Links:
+    """All links of the namespace in which this is made, and the addresses of its bridges.
+
+    `refresh` takes in what has changed since; `fileno` is readable then.
+    """
+
+    def __init__(self) -> None:
+        groups = _GROUP_LINK | _GROUP_IPV4_ADDRESSES
+        self._notices = netlink.connect(socket.NETLINK_ROUTE, groups=groups)
+        self._route = _Route()
+        self._links: dict[int, Link] = {}
+        self._addresses: dict[int, frozenset[str]] = {}
+        """IPv4 addresses of each bridge."""
+        self.reload()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something has changed."""
+        return self._notices.fileno()
+
+    @property
+    def all(self) -> Mapping[int, Link]:
+        """The links by index, as of the last `refresh`."""
+        return self._links
+
+    def ports(self) -> Iterator[Link]:
+        """Yield the ports of bridges, by index."""
+        for index in sorted(self._links):
+            link = self._links[index]
+            if self._is_bridge(link.master):
+                yield link
+
+    def addresses(self) -> frozenset[str]:
+        """Return the IPv4 addresses of all bridges: the pods' gateways."""
+        return frozenset().union(*self._addresses.values())
+
+    def refresh(self) -> bool:
+        """Take in the waiting notices; return whether anything of interest has changed.
+
+        Raises OSError. Costs one system call where nothing waits, 30 µs for each notice.
+        """
+        changed = False
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                datagram = self._notices.recv(_DATAGRAM)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.reload()
+                return True
+            for message in netlink.decode(datagram):
+                changed = self._take(message) or changed
+        return changed
+
+    def reload(self) -> None:
+        """Read everything anew; raise OSError."""
+        _drop(self._notices)
+        self._links = {each.index: each for each in self._route.links()}
+        self._addresses = {}
+        for each in self._links.values():
+            if each.kind == "bridge":
+                self._addresses[each.index] = self._route.addresses(each.index)
+
+    def mac_of_peer(self, link: Link) -> str:
+        """Return the MAC address of the other end of `link`; raise OSError where it has none."""
+        if link.namespace is None:
+            raise OSError(errno.EINVAL, f"{link.name} leads to no other namespace")
+        return self._route.mac(link.peer, link.namespace)
+
+    def stop_link_local_learning(self, bridge: Link) -> None:
+        """Have `bridge` learn from filtered frames only; raise OSError where that fails."""
+        self._route.set_no_link_local_learning(bridge.index, on=True)
+        self._reread(bridge.index)
+
+    def restore_link_local_learning(self, bridge: Link) -> None:
+        """Undo `stop_link_local_learning`; raise OSError."""
+        self._route.set_no_link_local_learning(bridge.index, on=False)
+        self._reread(bridge.index)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._notices.close()
+        self._route.close()
+
+    def _is_bridge(self, index: int) -> bool:
+        link = self._links.get(index)
+        return link is not None and link.kind == "bridge"
+
+    def _reread(self, index: int) -> None:
+        self._links[index] = self._route.link(index)
+
+    def _take(self, message: netlink.Message) -> bool:
+        if message.kind in {_NEWADDR, _DELADDR}:
+            return self._take_address(message)
+        if message.kind not in {_NEWLINK, _DELLINK}:
+            return False
+        # Bridges send messages about their ports, too (AF_BRIDGE), without all attributes.
+        link = link_of(message)
+        if link is None:
+            return False
+        if message.kind == _DELLINK:
+            self._addresses.pop(link.index, None)
+            return self._links.pop(link.index, None) is not None
+        if self._links.get(link.index) == link:
+            return False
+        self._links[link.index] = link
+        return True
+
+    def _take_address(self, message: netlink.Message) -> bool:
+        *_, index = _ADDRESS.unpack_from(message.payload)
+        if not self._is_bridge(index):
+            return False
+        before = self._addresses.get(index)
+        self._addresses[index] = self._route.addresses(index)
+        return self._addresses[index] != before
+
+
+class NamespaceNumbers:
+    """Asks which number (nsid) the namespace in which this is made has given to another."""
+
+    def __init__(self) -> None:
+        self._route = _Route()
+
+    def number(self, namespace: int) -> int | None:
+        """Return the number of the namespace of this descriptor, which is given one if need be.
+
+        None where it has none and may get none (no CAP_NET_ADMIN). It stays while the namespace
+        exists, whatever becomes of links.
+        """
+        return self._route.nsid(namespace)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._route.close()
+
+
+def link_of(message: netlink.Message) -> Link | None:
+    """Return the link of an RTM_NEWLINK or RTM_DELLINK; None for a bridge's message of a port."""
+    if len(message.payload) < _LINK.size:
+        return None
+    family, _, index, _, _ = _LINK.unpack_from(message.payload)
+    if family != socket.AF_UNSPEC:
+        return None
+    found = netlink.attributes(message.payload, _LINK.size)
+    information = netlink.attributes(found.get(_IFLA_LINKINFO, b""))
+    kind = information.get(_INFO_KIND, b"").rstrip(b"\0").decode()
+    return Link(
+        index=index,
+        name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        kind=kind,
+        master=_number(found.get(_IFLA_MASTER)),
+        peer=_number(found.get(_IFLA_LINK)),
+        namespace=_S32.unpack(found[_IFLA_LINK_NETNSID])[0]
+        if _IFLA_LINK_NETNSID in found
+        else None,
+        learns_link_local=kind == "bridge"
+        and _learns_link_local(netlink.attributes(information.get(_INFO_DATA, b""))),
+    )
+
+
+def _learns_link_local(data: Mapping[int, bytes]) -> bool:
+    values = data.get(_BR_MULTI_BOOLOPT, bytes(_BOOLOPT.size))
+    return not _BOOLOPT.unpack(values)[0] & _NO_LL_LEARN
+
+
+def _number(value: bytes | None) -> int:
+    return _U32.unpack(value)[0] if value else 0
+
+
+class _Route:
+    """Questions and orders to rtnetlink, one at a time."""
+
+    def __init__(self) -> None:
+        self._socket = netlink.connect(socket.NETLINK_ROUTE)
+        # The kernel then honours the interface of a question for addresses.
+        self._socket.setsockopt(_NETLINK, _GET_STRICT_CHK, 1)
+        self._sequence = 0
+
+    def links(self) -> list[Link]:
+        """Return all links; raise OSError."""
+        body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _extended()
+        found = [link_of(each) for each in self._dump(_GETLINK, _NEWLINK, body)]
+        return [each for each in found if each is not None]
+
+    def link(self, index: int) -> Link:
+        """Return one link; raise OSError."""
+        body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + _extended()
+        found = link_of(self._one(_GETLINK, body))
+        if found is None:
+            raise OSError(errno.EPROTO, "the kernel describes no link")
+        return found
+
+    def mac(self, index: int, namespace: int) -> str:
+        """Return the MAC address of a link of another namespace; raise OSError."""
+        body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + _extended()
+        body += netlink.attribute(_IFLA_TARGET_NETNSID, _S32.pack(namespace))
+        answer = self._one(_GETLINK, body)
+        mac = netlink.attributes(answer.payload, _LINK.size).get(_IFLA_ADDRESS, b"")
+        if len(mac) != 6:
+            raise OSError(errno.EADDRNOTAVAIL, "the link has no MAC address")
+        return mac.hex(":")
+
+    def addresses(self, index: int) -> frozenset[str]:
+        """Return the IPv4 addresses of a link; raise OSError."""
+        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index)
+        found = set()
+        try:
+            for each in self._dump(_GETADDR, _NEWADDR, body):
+                *_, on = _ADDRESS.unpack_from(each.payload)
+                local = netlink.attributes(each.payload, _ADDRESS.size).get(_IFA_LOCAL)
+                if local and on == index:
+                    found.add(socket.inet_ntoa(local))
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # gone meanwhile
+                raise
+        return frozenset(found)
+
+    def set_no_link_local_learning(self, index: int, *, on: bool) -> None:
+        """Set the option of a bridge; raise OSError."""
+        values = _BOOLOPT.pack(_NO_LL_LEARN if on else 0, _NO_LL_LEARN)
+        data = netlink.attribute(_BR_MULTI_BOOLOPT, values)
+        information = netlink.attribute(_INFO_KIND, b"bridge\0")
+        information += netlink.attribute(_INFO_DATA | _NESTED, data)
+        body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+        body += netlink.attribute(_IFLA_LINKINFO | _NESTED, information)
+        self._order(_NEWLINK, body)
+
+    def nsid(self, namespace: int) -> int | None:
+        """Return the number of a namespace, as `NamespaceNumbers.number` does."""
+        who = _GENERIC.pack(socket.AF_UNSPEC) + netlink.attribute(_NETNSA_FD, _U32.pack(namespace))
+        number = self._nsid(who)
+        if number is None:
+            try:
+                self._order(_NEWNSID, who + netlink.attribute(_NETNSA_NSID, _S32.pack(-1)))
+            except OSError as error:
+                if error.errno != errno.EEXIST:
+                    return None
+            number = self._nsid(who)
+        return number
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _nsid(self, who: bytes) -> int | None:
+        answer = self._one(_GETNSID, who)
+        value = netlink.attributes(answer.payload, _GENERIC.size).get(_NETNSA_NSID)
+        number = _S32.unpack(value)[0] if value else -1
+        return number if number >= 0 else None
+
+    def _one(self, kind: int, body: bytes) -> netlink.Message:
+        return next(iter(self._ask(kind, netlink.NLM_F_REQUEST, body)))
+
+    def _order(self, kind: int, body: bytes) -> None:
+        for _ in self._ask(kind, netlink.NLM_F_REQUEST | netlink.NLM_F_ACK, body):
+            pass
+
+    def _dump(self, question: int, answer: int, body: bytes) -> list[netlink.Message]:
+        """Return the answers of one kind; reads again where they changed meanwhile."""
+        flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
+        found: list[netlink.Message] = []
+        for _ in range(_ATTEMPTS):
+            messages = list(self._ask(question, flags, body))
+            found = [each for each in messages if each.kind == answer]
+            if not any(each.flags & netlink.NLM_F_DUMP_INTR for each in messages):
+                break
+        return found
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> Collection[netlink.Message]:
+        """Return what the kernel answers, to its end; raise OSError with its error."""
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(netlink.encode(kind, flags, self._sequence, body))
+        found: list[netlink.Message] = []
+        while True:
+            for message in netlink.decode(self._socket.recv(_DATAGRAM)):
+                if message.sequence != self._sequence:
+                    continue
+                if message.errno:
+                    raise OSError(message.errno, os.strerror(message.errno))
+                found.append(message)
+                if not flags & netlink.NLM_F_DUMP or message.kind == netlink.NLMSG_DONE:
+                    return found
+
+
+def _extended() -> bytes:
+    return netlink.attribute(_IFLA_EXT_MASK, _U32.pack(_SKIP_STATS))
+
+
+def _drop(notices: socket.socket) -> None:
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            notices.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise

@@ -1,0 +1,186 @@
+"""The open connections of a listener, shared out fairly: each holder pays for what it holds.
+
+A holder is a pod, an address that is not proved yet, or the node itself. Addresses that are not
+proved share one small pool, because a pod on a bridge can speak with many of them. Where there is
+no place left, the holder with most connections loses the one that has been idle longest; so a
+newcomer gets a place from whoever has more than it. The same holds for the memory of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
+
+from podidentity.nmi.server.messages import Limits
+
+SETTLED_SECONDS = 1.0
+"""An address at its own limit loses a connection that was idle for so long, else gets no other:
+so a flood of connections costs little more than their acceptance."""
+
+
+class Kind(Enum):
+    """What a holder is."""
+
+    LOCAL = auto()
+    POD = auto()
+    ADDRESS = auto()
+
+
+class Evictable(Protocol):
+    """A connection, as far as the pool cares."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+
+    @property
+    def since(self) -> float:
+        """Time of the loop at which something last happened on it."""
+
+    def evict(self) -> None:
+        """Close it; `ConnectionPool.remove` is called when it is gone, at once or later."""
+
+
+_C = TypeVar("_C", bound=Evictable)
+
+
+class Holder(Generic[_C]):
+    """The connections of one pod, address, or of the node, and the memory of their requests."""
+
+    __slots__ = ("connections", "held", "kind", "name")
+
+    def __init__(self, kind: Kind, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        """Uid of the pod, or the address."""
+        self.connections: dict[_C, int] = {}
+        """Bytes of requests in memory, by connection."""
+        self.held = 0
+
+    def longest_idle(self, but: _C | None = None) -> _C | None:
+        """Return the connection to close first: an idle one if there is one."""
+        found = (each for each in self.connections if each is not but)
+        return min(found, key=lambda each: (each.busy, each.since), default=None)
+
+
+class ConnectionPool(Generic[_C]):
+    """Counts connections, and says which one must go."""
+
+    def __init__(self, limits: Limits, time: Callable[[], float]) -> None:
+        self._limits = limits
+        self._time = time
+        self._holders: dict[tuple[Kind, str], Holder[_C]] = {}
+        self._of: dict[_C, Holder[_C]] = {}
+        self._count = dict.fromkeys(Kind, 0)
+        self._held = 0
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def connections(self) -> list[_C]:
+        """Return all that are counted."""
+        return list(self._of)
+
+    def makes_room(self, address: str, *, local: bool) -> bool:
+        """Return whether a new connection gets a place, taken from another one where it must be."""
+        limits = self._limits
+        if local:
+            holder = self._holders.get((Kind.LOCAL, ""))
+            if holder is not None and len(holder.connections) >= limits.local:
+                self._evict(holder)
+            return True
+        holder = self._holders.get((Kind.ADDRESS, address))
+        mine = len(holder.connections) if holder is not None else 0
+        if holder is not None and mine >= limits.per_address:
+            idle = holder.longest_idle()
+            if idle is None or idle.busy or self._time() - idle.since < SETTLED_SECONDS:
+                return False
+            self._evict(holder)
+            return True
+        if self._count[Kind.ADDRESS] >= limits.unproven:
+            most = self._most(Kind.ADDRESS)
+            if len(most.connections) <= mine:
+                return False
+            self._evict(most)
+        return True
+
+    def add(self, connection: _C, address: str, *, local: bool) -> None:
+        """Count a new connection in."""
+        self._put(connection, (Kind.LOCAL, "") if local else (Kind.ADDRESS, address), 0)
+
+    def attribute(self, connection: _C, uid: str) -> None:
+        """Count a connection against a pod from now on; those of the node stay the node's."""
+        holder = self._of.get(connection)
+        if holder is None or holder.kind is Kind.LOCAL:
+            return
+        if holder.kind is Kind.POD and holder.name == uid:
+            return
+        held = self._take(connection)
+        holder = self._put(connection, (Kind.POD, uid), held)
+        if len(holder.connections) > self._limits.per_pod:
+            self._evict(holder, but=connection)
+        elif self._count[Kind.POD] > self._limits.connections:
+            self._evict(self._most(Kind.POD), but=connection)
+
+    def remove(self, connection: _C) -> None:
+        """Count a connection out."""
+        if connection in self._of:
+            self._take(connection)
+
+    def hold(self, connection: _C, held: int) -> bool:
+        """Take note that a connection's requests take `held` bytes; return whether they may."""
+        holder = self._of.get(connection)
+        if holder is None:
+            return False
+        more = held - holder.connections[connection]
+        holder.connections[connection] = held
+        holder.held += more
+        self._held += more
+        if more <= 0:
+            return True
+        limits = self._limits
+        own = limits.held_per_address if holder.kind is Kind.ADDRESS else limits.held_per_pod
+        if holder.held > own:
+            return False
+        while self._held > limits.held_bytes:
+            most = max(self._holders.values(), key=lambda each: each.held)
+            largest = max(most.connections, key=most.connections.__getitem__)
+            if most is holder:
+                return False
+            self._take(largest)
+            largest.evict()
+        return True
+
+    def _most(self, kind: Kind) -> Holder[_C]:
+        found = (each for each in self._holders.values() if each.kind is kind)
+        return max(found, key=lambda each: len(each.connections))
+
+    def _evict(self, holder: Holder[_C], but: _C | None = None) -> None:
+        """Take the place of a connection, which is counted no more, and close it."""
+        found = holder.longest_idle(but)
+        if found is not None:
+            self._take(found)
+            found.evict()
+
+    def _put(self, connection: _C, key: tuple[Kind, str], held: int) -> Holder[_C]:
+        holder = self._holders.get(key)
+        if holder is None:
+            holder = self._holders[key] = Holder(*key)
+        holder.connections[connection] = held
+        holder.held += held
+        self._held += held
+        self._count[holder.kind] += 1
+        self._of[connection] = holder
+        return holder
+
+    def _take(self, connection: _C) -> int:
+        """Take a connection from its holder; return the bytes that it holds."""
+        holder = self._of.pop(connection)
+        held = holder.connections.pop(connection)
+        holder.held -= held
+        self._held -= held
+        self._count[holder.kind] -= 1
+        if not holder.connections:
+            del self._holders[holder.kind, holder.name]
+        return held

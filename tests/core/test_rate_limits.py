@@ -1,0 +1,229 @@
+"""Counters that say how long to wait."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.rate_limits import FairQueue, Flow, RateLimiter, SlidingWindow, TokenBucket
+
+GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
+
+
+def admitted(window: SlidingWindow, gaps: list[float]) -> list[float]:
+    """Return when each of those who came after these gaps was let in, in order."""
+    now, times = 0.0, []
+    for gap in gaps:
+        now += gap
+        while (wait := window.wait(now)) > 0:
+            now += wait
+        window.take(now)
+        times.append(now)
+    return times
+
+
+@given(gaps=GAPS, most=st.integers(1, 10))
+def test_no_span_however_it_lies_holds_more_than_is_allowed(gaps: list[float], most: int) -> None:
+    times = admitted(SlidingWindow(most, 1.0), gaps)
+    for first, after in zip(times, times[most:], strict=False):
+        assert after - first >= 1.0 - 1e-9
+
+
+@given(gaps=GAPS)
+def test_whoever_comes_when_there_is_room_does_not_wait(gaps: list[float]) -> None:
+    window, now = SlidingWindow(100, 1.0), 0.0
+    for gap in gaps:
+        now += gap
+        assert window.wait(now) == 0
+        window.take(now)
+
+
+def test_some_of_the_worlds_above_are_crowded() -> None:
+    times = admitted(SlidingWindow(3, 1.0), [0.0] * 30)
+    assert times[-1] == 9.0
+
+
+def test_a_request_that_leaves_some_to_others_waits_sooner() -> None:
+    window = SlidingWindow(4, 1.0)
+    for now in (0.0, 0.1, 0.2):
+        window.take(now)
+    assert window.wait(0.3) == 0
+    assert window.wait(0.3, leaving=2) == 1.1 - 0.3
+    assert window.wait(0.3, leaving=1) == 1.0 - 0.3
+
+
+def test_a_pause_lets_nobody_in_and_a_shorter_one_does_not_end_it() -> None:
+    window = SlidingWindow(4, 1.0)
+    window.pause(10.0)
+    window.pause(5.0)
+    assert (window.wait(4.0), window.wait(10.0)) == (6.0, 0.0)
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    bucket = TokenBucket(2.0, 10.0, now=0.0)
+    assert [bucket.take(0.0) for _ in range(11)] == [0.0] * 10 + [0.5]
+    assert [bucket.take(0.5), bucket.take(0.5)] == [0.0, 0.5]
+
+
+def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
+    bucket = TokenBucket(2.0, 10.0, now=0.0)
+    bucket.take(0.0)
+    assert not bucket.full(0.0)
+    assert bucket.full(1000.0)
+    assert sum(bucket.take(1000.0) == 0 for _ in range(100)) == 10
+
+
+def test_pods_that_come_and_go_leave_no_bucket_behind() -> None:
+    limiter = RateLimiter(2.0, 10.0)
+    for number in range(5000):
+        limiter.take(f"p{number}", float(number))
+    assert len(limiter) <= 256
+
+
+def test_many_pods_with_a_budget_spent_are_remembered_all_the_same() -> None:
+    limiter = RateLimiter(2.0, 10.0)
+    for _ in range(10):
+        for number in range(1000):
+            limiter.take(f"p{number}", 0.0)
+    for number in range(1000):
+        assert limiter.take(f"p{number}", 0.0) == 0.5
+
+
+FLOWS = st.builds(Flow, st.sampled_from("abc"), st.sampled_from("xyz"))
+STEPS = st.lists(st.one_of(FLOWS, st.none(), st.integers(0, 5)), max_size=80)
+"""A flow adds an item, None takes the next one, a number removes one of those that wait."""
+
+
+class Model:
+    """A queue beside a plain list of what waits, in the order in which it came."""
+
+    def __init__(self, *, most_of_pod: int = 6, most_of_namespace: int = 12) -> None:
+        self.queue: FairQueue[int] = FairQueue(
+            most_of_pod=most_of_pod, most_of_namespace=most_of_namespace
+        )
+        self.waiting: list[tuple[Flow, int]] = []
+        self.born = 0
+
+    def put(self, flow: Flow) -> bool:
+        self.born += 1
+        if not self.queue.put(flow, self.born):
+            return False
+        self.waiting.append((flow, self.born))
+        return True
+
+    def pop(self) -> Flow:
+        item = self.queue.pop()
+        flow = next(flow for flow, each in self.waiting if each == item)
+        first = next(each for other, each in self.waiting if other == flow)
+        assert item == first, "a pod's own requests keep their order"
+        self.waiting.remove((flow, item))
+        return flow
+
+    def do(self, step: Flow | int | None) -> None:
+        if isinstance(step, Flow):
+            self.put(step)
+        elif step is None and self.waiting:
+            self.pop()
+        elif step is not None and step < len(self.waiting):
+            flow, item = self.waiting.pop(step)
+            self.queue.remove(flow, item)
+            self.queue.remove(flow, item)
+        assert len(self.queue) == len(self.waiting)
+
+    def namespaces(self) -> set[str]:
+        return {flow.namespace for flow, _ in self.waiting}
+
+    def pods(self, namespace: str) -> set[str]:
+        return {flow.pod for flow, _ in self.waiting if flow.namespace == namespace}
+
+
+def modelled(steps: list[Flow | int | None]) -> Model:
+    model = Model()
+    for step in steps:
+        model.do(step)
+    return model
+
+
+@given(steps=STEPS)
+def test_a_queue_gives_exactly_what_waits_whatever_came_and_left(
+    steps: list[Flow | int | None],
+) -> None:
+    model = modelled(steps)
+    while model.waiting:
+        model.pop()
+    with pytest.raises(IndexError):
+        model.queue.pop()
+
+
+@given(steps=STEPS, more=st.lists(FLOWS, max_size=40))
+def test_no_namespace_waits_longer_than_one_turn_of_each_other(
+    steps: list[Flow | int | None], more: list[Flow]
+) -> None:
+    """Whatever is added meanwhile: the others cannot overtake."""
+    model = modelled(steps)
+    since: dict[str, set[str]] = {name: set() for name in model.namespaces()}
+    while model.waiting:
+        if more:
+            model.put(more.pop())
+        for name in model.namespaces():
+            since.setdefault(name, set())
+        had = model.pop().namespace
+        del since[had]
+        for served in since.values():
+            assert had not in served, "it had two turns while another waited for one"
+            served.add(had)
+
+
+@given(steps=STEPS)
+def test_no_pod_has_two_turns_of_its_namespace_while_another_waits(
+    steps: list[Flow | int | None],
+) -> None:
+    model = modelled(steps)
+    last: dict[str, list[str]] = {}
+    while model.waiting:
+        waiting = {name: model.pods(name) for name in model.namespaces()}
+        namespace, had = model.pop()
+        turns = last.setdefault(namespace, [])
+        missed = waiting[namespace] - {had}
+        if had in turns:
+            between = set(turns[turns.index(had) :])
+            assert missed <= between
+        turns[:] = [*(each for each in turns if each != had), had]
+
+
+@given(steps=STEPS, flow=FLOWS)
+def test_no_more_turns_come_before_an_item_than_was_said(
+    steps: list[Flow | int | None], flow: Flow
+) -> None:
+    model = modelled(steps)
+    said = model.queue.ahead(flow)
+    if not model.put(flow):
+        return
+    item, turns = model.born, 0
+    while any(each == item for _, each in model.waiting):
+        model.pop()
+        turns += 1
+    rounds = len({one for one, _ in model.waiting}) + 9
+    assert turns - 1 <= said <= (turns - 1) + rounds
+
+
+@given(flows=st.lists(FLOWS, max_size=120))
+def test_pods_and_namespaces_have_their_bounds_and_no_other_is_refused_for_them(
+    flows: list[Flow],
+) -> None:
+    model = Model(most_of_pod=3, most_of_namespace=5)
+    for flow in flows:
+        of_pod = sum(each == flow for each, _ in model.waiting)
+        of_namespace = sum(each.namespace == flow.namespace for each, _ in model.waiting)
+        assert model.put(flow) is (of_pod < 3 and of_namespace < 5)
+
+
+def test_some_of_the_worlds_above_are_dense() -> None:
+    queue: FairQueue[str] = FairQueue(most_of_pod=99, most_of_namespace=99)
+    for pod in "xyz":
+        for number in range(3):
+            queue.put(Flow("tenant", pod), f"{pod}{number}")
+    queue.put(Flow("shop", "web"), "web")
+    assert queue.ahead(Flow("shop", "web")) == 3
+    assert [queue.pop() for _ in range(6)] == ["x0", "web", "y0", "z0", "x1", "y1"]

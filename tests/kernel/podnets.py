@@ -1,0 +1,97 @@
+"""Scenarios: `PodNetworks` and pods that vanish, flap and hold too many addresses."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from podidentity.kernel.podnets import PodNetworks
+from tests.kernel.topology import PODS, command
+
+NETNS = Path("/run/netns")
+
+
+class Seconds:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def vanishing() -> dict[str, Any]:
+    """A file of the folder is listed and cannot be found a moment later, as at the end of a pod."""
+    networks = PodNetworks(NETNS)
+    networks.refresh()
+    (NETNS / "short").symlink_to("/run/gone")
+    await command("ip", "netns", "add", "late")
+    found = [networks.refresh(), networks.failure, len(networks)]
+    networks.close()
+    return {"seen": found}
+
+
+async def flapping() -> dict[str, Any]:
+    """Pod p1 changes its addresses all the time, and stops."""
+    clock = Seconds()
+    networks = PodNetworks(NETNS, monotonic=clock)
+    networks.refresh()
+    flaps = "".join("addr add 10.9.0.1/32 dev lo\naddr del 10.9.0.1/32 dev lo\n" for _ in range(20))
+    held = []
+    for _ in range(30):
+        await command("sh", "-c", f"ip -n p1 -batch - <<END\n{flaps}END")
+        networks.refresh()
+        held.append(len(networks.holders(PODS["p1"])))
+    began = time.perf_counter()
+    quiet = [networks.refresh() for _ in range(100)]
+    took = time.perf_counter() - began
+    others = [len(networks.holders(PODS[name])) for name in ("p2", "p3")]
+    clock.now += 1
+    networks.refresh()
+    found = {
+        "held": held,
+        "others": others,
+        "quiet": any(quiet),
+        "us": took * 1e4,
+        "after": len(networks.holders(PODS["p1"])),
+        "failure": networks.failure,
+    }
+    networks.close()
+    return found
+
+
+def _file(text: str) -> str:
+    path = Path("/run/batch")
+    path.write_text(text)
+    return str(path)
+
+
+async def crowded(*, addresses: int) -> dict[str, Any]:
+    """Pod p1 takes hundreds or thousands of addresses, and gives them back."""
+    clock = Seconds()
+    networks = PodNetworks(NETNS, monotonic=clock)
+    networks.refresh()
+    found: dict[str, Any] = {}
+
+    def note(what: str) -> None:
+        networks.refresh()
+        held = {name: len(networks.holders(PODS[name])) for name in ("p1", "p2")}
+        found[what] = [held, networks.failure]
+
+    note("before")
+    many = "\n".join(
+        f"addr add 10.{20 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}/32 dev lo"
+        for n in range(addresses)
+    )
+    await command("ip", "-n", "p1", "-batch", _file(many))
+    note("crowded")
+    clock.now += 60
+    note("still crowded")
+    await command("ip", "addr", "flush", "dev", "lo", netns="p1")
+    note("at once")
+    clock.now += 60
+    note("after")
+    networks.close()
+    return found

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.topology import run
+
+pytestmark = pytest.mark.net
+
+
+def test_a_namespace_that_vanishes_while_its_folder_is_read_hides_no_other(
+    *, rootless: bool
+) -> None:
+    refreshed, failure, opened = run("vanishing", rootless=rootless)["seen"]
+    assert refreshed
+    assert failure == ""
+    assert opened == 4, "the three of the start, and the new one"
+
+
+def test_a_pod_that_changes_its_addresses_all_the_time_is_refused_alone_until_it_stops(
+    *, rootless: bool
+) -> None:
+    seen = run("flapping", rootless=rootless)
+    assert seen["held"][:9] == [1] * 9, "a few changes are an ordinary life"
+    assert seen["held"][-10:] == [0] * 10
+    assert seen["others"] == [1, 1]
+    assert not seen["quiet"], "meanwhile nobody reads its addresses at its command"
+    assert seen["after"] == 1
+    assert seen["failure"] == "", "and the node is as ready as before"
+
+
+@pytest.mark.parametrize("addresses", [300, 5000])
+def test_a_pod_with_too_many_addresses_is_refused_alone_until_it_holds_fewer(
+    addresses: int, *, rootless: bool
+) -> None:
+    seen = run("crowded", rootless=rootless, addresses=addresses)
+    assert seen == {
+        "before": [{"p1": 1, "p2": 1}, ""],
+        "crowded": [{"p1": 0, "p2": 1}, ""],
+        "still crowded": [{"p1": 0, "p2": 1}, ""],
+        "at once": [{"p1": 0, "p2": 1}, ""],
+        "after": [{"p1": 1, "p2": 1}, ""],
+    }

@@ -1,0 +1,170 @@
+"""Whose the files of a pod's volumes are, where its containers run as users of their own.
+
+Rules of pkg/volume/projected, pkg/volume/emptydir and pkg/volume/volume_linux.go of Kubernetes.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from tests.sandbox.node.objects import container, pod, script
+from tests.sandbox.node.site import Site, terminated
+
+pytestmark = pytest.mark.net
+
+SERVE = 64912
+TOKEN = {
+    "name": "token",
+    "projected": {"sources": [{"serviceAccountToken": {"path": "token", "audience": "me"}}]},
+}
+LOOK = ("stat", "-Lc", "%u:%g %a", "/token/token")
+
+
+@pytest.fixture
+def rooted(site: Site) -> Site:
+    if site.plan.rootless:
+        pytest.skip("without root there is one user only")
+    return site
+
+
+def two(*, user: int | None = SERVE, token: dict[str, Any] = TOKEN, **spec: Any) -> dict[str, Any]:
+    """Return a pod of `net`, root without capabilities, and `serve`, which has the token."""
+    net = container(
+        "sleep",
+        "infinity",
+        name="net",
+        securityContext={"runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
+        volumeMounts=[{"name": "shared", "mountPath": "/shared"}],
+    )
+    serve = container(
+        "sleep",
+        "infinity",
+        name="serve",
+        securityContext={} if user is None else {"runAsUser": user, "runAsGroup": user},
+        volumeMounts=[
+            {"name": "shared", "mountPath": "/shared"},
+            {"name": "token", "mountPath": "/token", "readOnly": True},
+        ],
+    )
+    shared = {"name": "shared", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+    return pod(
+        "two", net, serve, volumes=[shared, token], automountServiceAccountToken=False, **spec
+    )
+
+
+def said(site: Site, of: str, *command: str) -> str:
+    result = site.execute("two", *command, container=of)
+    assert result.exit == 0, result.stderr.decode()
+    return result.stdout.decode().strip()
+
+
+def test_a_token_is_roots_and_readable_by_all_where_users_differ_and_no_group_is_named(
+    rooted: Site,
+) -> None:
+    rooted.run(two())
+    assert said(rooted, "serve", *LOOK) == "0:0 644"
+    assert said(rooted, "serve", "cat", "/token/token").count(".") == 2
+
+
+def test_a_token_is_closed_to_all_but_the_fs_group(rooted: Site) -> None:
+    rooted.run(two(securityContext={"fsGroup": SERVE}))
+    assert said(rooted, "serve", *LOOK) == f"0:{SERVE} 640"
+    assert said(rooted, "serve", "cat", "/token/token").count(".") == 2
+
+
+def test_a_token_is_the_users_alone_where_all_containers_have_one(rooted: Site) -> None:
+    alone = container("sleep", "infinity", volumeMounts=[{"name": "token", "mountPath": "/token"}])
+    rooted.run(pod("two", alone, volumes=[TOKEN], securityContext={"runAsUser": SERVE}))
+    assert said(rooted, "main", *LOOK) == f"{SERVE}:0 600"
+
+
+def test_a_mode_that_shuts_the_token_to_its_reader_is_not_repaired(rooted: Site) -> None:
+    shut = {**TOKEN, "projected": {**TOKEN["projected"], "defaultMode": 0o400}}  # type: ignore[dict-item]
+    rooted.run(two(token=shut))
+    result = rooted.execute("two", "cat", "/token/token", container="serve")
+    assert b"Permission denied" in result.stderr
+
+
+def test_a_token_is_in_the_container_alone_that_mounts_it(site: Site) -> None:
+    site.run(two(user=None))
+    look = "find / -xdev -name token -not -path '/proc/*' 2>/dev/null; ls /var/run/secrets 2>&1"
+    assert "kubernetes.io" not in said(site, "net", "sh", "-c", f"{look}; true")
+    assert said(site, "serve", "cat", "/token/token").count(".") == 2
+
+
+def test_an_empty_dir_is_everybodys_and_what_is_made_in_it_is_the_fs_groups(rooted: Site) -> None:
+    rooted.run(two(securityContext={"fsGroup": SERVE}))
+    assert said(rooted, "net", "stat", "-c", "%u:%g %a", "/shared") == f"0:{SERVE} 2777"
+    said(rooted, "net", "sh", "-c", "umask 007; echo hello >/shared/word; mkdir /shared/sub")
+    assert said(rooted, "serve", "cat", "/shared/word") == "hello"
+    assert said(rooted, "serve", "stat", "-c", "%g", "/shared/sub") == str(SERVE)
+
+
+def test_containers_talk_over_a_socket_in_an_empty_dir_and_are_told_apart(rooted: Site) -> None:
+    rooted.run(two(securityContext={"fsGroup": SERVE}))
+    listen = (
+        "import os, socket, struct\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind('/shared/s'); os.chmod('/shared/s', 0o660)\n"
+        "s.listen(); print('up', flush=True); c, _ = s.accept()\n"
+        "open('/shared/peer', 'w').write(str(struct.unpack('3i', c.getsockopt(1, 17, 12))[1:]))\n"
+    )
+    said(rooted, "net", "sh", "-c", f'python3 -I -S -c "{listen}" >/shared/log 2>&1 &')
+    said(rooted, "net", "sh", "-c", "while ! grep -q up /shared/log; do sleep 0.02; done")
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/shared/s')"
+    said(rooted, "serve", "python3", "-I", "-S", "-c", connect)
+    said(rooted, "net", "sh", "-c", "while ! test -s /shared/peer; do sleep 0.02; done")
+    assert said(rooted, "net", "cat", "/shared/peer") == f"({SERVE}, {SERVE})"
+
+
+def test_an_empty_dir_of_memory_is_a_file_system_of_its_own_with_its_limit(site: Site) -> None:
+    site.run(two(user=None))
+    assert said(site, "net", "stat", "-fc", "%T", "/shared") == "tmpfs"
+    full = site.execute(
+        "two", "sh", "-c", "head -c 2000000 /dev/zero >/shared/big", container="serve"
+    )
+    assert b"No space left" in full.stderr
+    site.delete("two")
+    assert site.on_node("mount | grep -c empty-dir || true") == "0"
+
+
+def test_an_empty_dir_of_memory_is_no_larger_than_the_pods_limit(site: Site) -> None:
+    limited = container(
+        "sleep",
+        "infinity",
+        resources={"limits": {"memory": "32Mi"}},
+        volumeMounts=[{"name": "v", "mountPath": "/v"}],
+    )
+    volumes = [{"name": "v", "emptyDir": {"medium": "Memory"}}]
+    site.run(pod("two", limited, volumes=volumes))
+    assert said(site, "main", "df", "--output=size", "-B1", "/v").split()[-1] == str(32 << 20)
+
+
+def test_a_folder_of_the_node_is_roots_and_net_may_give_it_to_the_group(rooted: Site) -> None:
+    # No capability: root owns it and is a member of the pod's fsGroup.
+    made = two(securityContext={"fsGroup": SERVE})
+    volume = {"name": "run", "hostPath": {"path": "/run/agent", "type": "DirectoryOrCreate"}}
+    made["spec"]["volumes"].append(volume)
+    for each in made["spec"]["containers"]:
+        each["volumeMounts"].append({"name": "run", "mountPath": "/run/agent"})
+    rooted.run(made)
+    assert said(rooted, "serve", "stat", "-c", "%u:%g %a", "/run/agent") == "0:0 755"
+    give = f"import os; os.chown('/run/agent', -1, {SERVE}); os.chmod('/run/agent', 0o770)"
+    said(rooted, "net", "python3", "-I", "-S", "-c", give)
+    said(rooted, "serve", "touch", "/run/agent/mine")
+    rooted.on_node("rm -r /run/agent")
+
+
+def test_an_init_container_counts_among_those_that_must_have_the_same_user(rooted: Site) -> None:
+    reader = script(shlex.join(LOOK), volumeMounts=[{"name": "token", "mountPath": "/token"}])
+    first = container("true", name="first", securityContext={"runAsUser": 0})
+    made = pod(
+        "two",
+        reader,
+        initContainers=[first],
+        volumes=[TOKEN],
+        securityContext={"runAsUser": SERVE},
+    )
+    assert rooted.log(rooted.run(made, terminated)) == "0:0 644\n"
