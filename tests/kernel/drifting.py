@@ -14,7 +14,7 @@ from typing import Any
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
-from podidentity.kernel.rules import LINK_LOCAL, Redirect, Table
+from podidentity.kernel.rules import LINK_LOCAL, Redirect, RedirectTable
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import PODS, Agent, Imds, ask, command
 
@@ -140,7 +140,7 @@ async def edits() -> dict[str, Any]:
 async def unrepaired() -> dict[str, list[str]]:
     """Return what is found to differ after each edit, where nobody repairs it."""
     redirect = Redirect()
-    table = Table(redirect)
+    table = RedirectTable(redirect)
     interception = Interception(redirect, WallClock())
     found = {}
     with Nftables() as nft, contextlib.closing(Routing(redirect)) as routing:

@@ -24,6 +24,7 @@ from tests.kernel import (
     local,
     podnets,
     proving,
+    sources,
     spoofing,
     stale,
     unprovable,
@@ -262,6 +263,14 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "vanishing": podnets.vanishing,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,
+    "theft": sources.theft,
+    "learning": sources.learning,
+    "changing": sources.changing,
+    "life": sources.life,
+    "absence": sources.absence,
+    "strangers": sources.strangers,
+    "routed": sources.routed,
+    "source_drift": sources.drift,
 }
 
 

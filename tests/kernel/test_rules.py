@@ -8,12 +8,12 @@ import pytest
 
 from podidentity.kernel import nftables, routing
 from podidentity.kernel.nftables import Nftables, NftablesError
-from podidentity.kernel.rules import Redirect, Table
+from podidentity.kernel.rules import Redirect, RedirectTable
 
 
 def listing(redirect: Redirect) -> dict[str, Any]:
     """What libnftables lists of what we want: with handles, counts and chains in another order."""
-    listed = copy.deepcopy(Table(redirect).wanted())
+    listed = copy.deepcopy(RedirectTable(redirect).wanted())
     for handle, item in enumerate(listed):
         (body,) = item.values()
         body["handle"] = handle
@@ -44,14 +44,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 def test_a_listing_of_what_was_installed_is_as_wanted() -> None:
-    assert Table(Redirect()).differences(listing(Redirect())) == []
+    assert RedirectTable(Redirect()).differences(listing(Redirect())) == []
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_listing_with_any_change_is_not_as_wanted(what: str) -> None:
     changed = listing(Redirect())
     CHANGES[what](changed)
-    assert Table(Redirect()).differences(changed)
+    assert RedirectTable(Redirect()).differences(changed)
 
 
 def test_the_order_of_rules_within_a_chain_matters() -> None:
@@ -59,13 +59,15 @@ def test_the_order_of_rules_within_a_chain_matters() -> None:
     both = [{"rule": {**rule, "expr": [{"accept": None}]}}, {"rule": {**rule, "expr": []}}]
     listed = listing(Redirect())
     first, second = ({"nftables": [*listed["nftables"], *each]} for each in (both, both[::-1]))
-    assert Table(Redirect()).differences(first) != Table(Redirect()).differences(second)
+    assert RedirectTable(Redirect()).differences(first) != RedirectTable(Redirect()).differences(
+        second
+    )
 
 
 def test_what_others_put_into_our_table_is_cut_to_a_bounded_length() -> None:
     listed = listing(Redirect())
     listed["nftables"] += [{"rule": {"chain": "intercept", "expr": [{"accept": None}]}}] * 9999
-    assert all(len(said) < 500 for said in Table(Redirect()).differences(listed))
+    assert all(len(said) < 500 for said in RedirectTable(Redirect()).differences(listed))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_what_others_put_into_our_table_is_cut_to_a_bounded_length() -> None:
     ],
 )
 def test_a_listing_for_other_settings_is_not_as_wanted(other: Redirect) -> None:
-    assert Table(Redirect()).differences(listing(other))
+    assert RedirectTable(Redirect()).differences(listing(other))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_pods_are_redirected_to_the_given_address_or_to_a_link_local_one_and_nev
 def test_an_address_of_the_node_is_neither_guarded_nor_made() -> None:
     redirect = Redirect(listen_address="10.240.0.4")
     assert not redirect.owns_target
-    guards = [each for each in Table(redirect).wanted() if "guard_local" in str(each)]
+    guards = [each for each in RedirectTable(redirect).wanted() if "guard_local" in str(each)]
     assert "10.240.0.4" not in str(guards)
     assert "10.240.0.4" not in str(routing.wanted(redirect))
 

@@ -91,6 +91,11 @@ class ConnectionInspector:
             imds=imds,
         )
 
+    @property
+    def networks(self) -> PodNetworks:
+        """The pods' namespaces, for who else needs them."""
+        return self._networks
+
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 

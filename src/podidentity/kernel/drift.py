@@ -33,7 +33,7 @@ class Notice(NamedTuple):
     """Who did it, such as `'nft' (pid 4711)`, counted outside containers; "" if not known yet."""
 
 
-def subscribe_table() -> socket.socket:
+def subscribe() -> socket.socket:
     """Return a non-blocking socket with the notices of nf_tables; needs CAP_NET_ADMIN."""
     return netlink.connect(netlink.NETFILTER, groups=1 << (_GROUP_NFTABLES - 1))
 

@@ -37,7 +37,7 @@ from podidentity.core.ports import Clock
 from podidentity.kernel import drift, rules
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
-from podidentity.kernel.rules import Redirect, Table
+from podidentity.kernel.rules import Redirect, RedirectTable
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
 
@@ -68,9 +68,9 @@ class Interception:
         """`copy` False: none is made, as on kernels before 5.12."""
         self._clock = clock
         self._redirect = redirect
-        self._table = Table(redirect)
+        self._table = RedirectTable(redirect)
         name = f"{rules.TABLE}-{secrets.token_hex(4)}"
-        self._copy = Table(redirect, name, owned=True) if copy else None
+        self._copy = RedirectTable(redirect, name, owned=True) if copy else None
         try:
             self._nft = Nftables()
             self._routing = Routing(redirect)
@@ -129,7 +129,7 @@ class Interception:
         """Repair whatever others change, until cancelled; the rules stay when it ends."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        with drift.subscribe_table() as of_table, drift.subscribe_routing() as of_routing:
+        with drift.subscribe() as of_table, drift.subscribe_routing() as of_routing:
             loop.add_reader(of_table, self._table_changed, of_table, changed)
             loop.add_reader(of_routing, _routing_changed, of_routing, changed)
             try:
@@ -202,7 +202,7 @@ class Interception:
                 self._nft.run(self._copy.deletion())
             self._copy = None
 
-    def _listed(self, table: Table) -> list[str]:
+    def _listed(self, table: RedirectTable) -> list[str]:
         """Return what is not as wanted in a table, in words."""
         try:
             listed = self._nft.run(table.listing())

@@ -95,7 +95,7 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RedirectTable:
     """A table of IPv4: `podid`, which stays, or a copy of it that lives as long as its maker."""
 
     redirect: Redirect
