@@ -128,14 +128,20 @@ class Node:
                 self.interception.install()
             case "repairs":
                 return await self.interception.repaired(int(arguments[0]))
-            case "remove":
-                return self.interception.remove()
             case "checked":
                 await self.interception.checked()
             case "healthy":
                 await self.interception.healthy()
             case "problems":
                 return self.interception.problems()
+            case _:
+                return self._obey(command)
+        return None
+
+    def _obey(self, command: str) -> object:
+        match command:
+            case "remove":
+                return self.interception.remove()
             case "sources" if self.sources is not None:
                 self.sources.refresh()
                 return [self.sources.bound, self.sources.repairs, self.sources.problems()]

@@ -101,7 +101,7 @@ def attest(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Attest
         imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
     )
     stack.callback(inspector.close)
-    sources = SourceGuard(inspector.networks, _redirect(settings), clock)
+    sources = SourceGuard(inspector.networks, redirect, clock)
     stack.callback(sources.close)
     if settings.on_exit == "remove":
         stack.callback(sources.remove)
