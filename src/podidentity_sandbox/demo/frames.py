@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ETHERTYPE_ARP, ETHERTYPE_IP = 0x0806, 0x0800
 BROADCAST = b"\xff" * 6
-SYN, ACK, PSH, SYN_ACK = 0x02, 0x10, 0x08, 0x12
+FIN, SYN, RST, PSH, ACK, SYN_ACK = 0x01, 0x02, 0x04, 0x08, 0x10, 0x12
 
 
 def checksum(data: bytes) -> int:

@@ -32,4 +32,4 @@ def listen(victim: str, seconds: float) -> bytes:
 if __name__ == "__main__":
     of, span = sys.argv[1:]
     heard = listen(of, float(span))
-    print(json.dumps({"bytes": len(heard), "token": b"access_token" in heard}))
+    print(json.dumps({"bytes": len(heard), "stolen": b"access_token" in heard}))

