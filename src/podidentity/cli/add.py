@@ -19,7 +19,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
 from podidentity.cli.choices import Choices, choices_of_nmi
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.federating import make_account, trust_command
 from podidentity.cli.grants import give
@@ -49,7 +49,7 @@ from podidentity.wire.manifests import parse_identity, render_binding, render_id
 )
 @identity_options
 @cluster_options
-def add(*, target: Target, **given: Any) -> None:  # noqa: ANN401 - parsed by click
+def add(*, target: ClusterTarget, **given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Let the pods of a namespace use an identity of Azure.
 
     Gives the namespace, or one service account, the permission to use it; makes AzureIdentity NAME

@@ -15,7 +15,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.choices import choices_of_nmi
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federating import remove_account
 from podidentity.cli.grants import take_unneeded
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
@@ -41,7 +41,7 @@ from podidentity.wire.manifests import parse_identity
 @click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
 @click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
 @cluster_options
-def delete(*, target: Target, namespace: str, name: str, keep_attached: bool) -> None:
+def delete(*, target: ClusterTarget, namespace: str, name: str, keep_attached: bool) -> None:
     """Take an identity from the pods of a namespace.
 
     Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Takes back the permission that

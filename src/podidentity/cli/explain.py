@@ -11,7 +11,7 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.chain import Explanation, State, follow
 from podidentity.cli.choices import choices_of_nmi
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.failures import Failed
 from podidentity.cli.node_facts import node_of
@@ -49,7 +49,9 @@ def explain() -> None:
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def pod(ctx: click.Context, /, *, target: Target, ref: ObjectRef, ask: bool, output: str) -> None:
+def pod(
+    ctx: click.Context, /, *, target: ClusterTarget, ref: ObjectRef, ask: bool, output: str
+) -> None:
     """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
 
     Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
