@@ -186,3 +186,26 @@ def test_lists_for_people_are_in_order(clock: FakeClock) -> None:
     assert [each.ref.name for each in known.all_bindings()] == ["bad", "d"]
     assert known.pod_by_uid("uid-a") == pod("a")
     assert known.pod_by_uid("nobody") is None
+
+
+async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
+    clock = FakeClock()
+    watched = cluster(clock, pod())
+    for number in range(1000):
+        named = ObjectRef(f"n{number}", "orders")
+        watched.put(identity(ref=named))
+        watched.remove("AzureIdentity", named)
+    watched.put(binding())
+    assert list(watched._namespace_changed) == ["shop"]
+    watched.remove_pod(pod().ref)
+    assert not watched._namespace_changed
+
+
+async def test_a_change_in_a_namespace_of_several_pods_counts_until_the_last_has_gone() -> None:
+    clock = FakeClock()
+    pods = [pod("a", addresses=()), pod("b")]
+    watched = cluster(clock, *pods)
+    clock.advance(5)
+    watched.put(binding())
+    watched.remove_pod(pods[0].ref)
+    assert watched.changed_at(pods[1]) == 5

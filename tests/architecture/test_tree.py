@@ -56,10 +56,14 @@ def test_only_a_composition_root_of_the_product_reads_the_environment(path: Path
 
 def test_every_dependency_has_its_line_of_reason() -> None:
     listed = (ROOT / "ARCHITECTURE.md").read_text()
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project = pyproject["project"]
-    groups = [*project["optional-dependencies"].values(), *pyproject["dependency-groups"].values()]
-    declared = [*project["dependencies"], *chain.from_iterable(groups)]
+    product, sandbox = (
+        tomllib.loads((ROOT / each).read_text())
+        for each in ("pyproject.toml", "sandbox/pyproject.toml")
+    )
+    project = product["project"]
+    groups = [*project["optional-dependencies"].values(), *product["dependency-groups"].values()]
+    own = [*project["dependencies"], *sandbox["project"]["dependencies"]]
+    declared = [*own, *chain.from_iterable(groups)]
     names = [re.split("[><=]", each)[0] for each in declared]
     assert len(names) > 15
     assert [name for name in names if f"`{name}`" not in listed] == []

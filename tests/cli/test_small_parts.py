@@ -8,7 +8,14 @@ import pytest
 
 from podidentity.cli import output, record
 from podidentity.cli.azure_access import next_step
-from podidentity.cli.parameters import Client, Duration, Name, PodRef, Resource, Selector
+from podidentity.cli.parameters import (
+    ClientIdType,
+    Duration,
+    Name,
+    PodRef,
+    ResourceIdType,
+    Selector,
+)
 from podidentity.cli.rollout import ready, rollout, trouble
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ObjectRef, ResourceId
@@ -26,8 +33,8 @@ WANTED = ResourceId.parse(IDENTITY)
         (Duration(), "90s", 90.0),
         (Duration(), "2m", 120.0),
         (Duration(), "1h", 3600.0),
-        (Client(), CLIENT.upper(), CLIENT),
-        (Resource(), IDENTITY, IDENTITY),
+        (ClientIdType(), CLIENT.upper(), CLIENT),
+        (ResourceIdType(), IDENTITY, IDENTITY),
         (Selector(), "Orders_1.x-y", "Orders_1.x-y"),
         (Selector(), "a" * 63, "a" * 63),
         (Name(), "orders.v1-x", "orders.v1-x"),
@@ -46,8 +53,8 @@ def test_a_good_value_is_taken(kind: click.ParamType[Any], text: str, value: obj
         (Duration(), "", "is not a duration such as 90s"),
         (Duration(), "-1s", "is not a duration"),
         (Duration(), "1.5m", "is not a duration"),
-        (Client(), "orders", "must be a GUID, not 'orders'"),
-        (Resource(), SCALE_SET, "must match /subscriptions/<subscription>/"),
+        (ClientIdType(), "orders", "must be a GUID, not 'orders'"),
+        (ResourceIdType(), SCALE_SET, "must match /subscriptions/<subscription>/"),
         (Selector(), "", "cannot be a label's value"),
         (Selector(), "a" * 64, "cannot be a label's value"),
         (Selector(), "-a", "cannot be a label's value"),

@@ -15,7 +15,7 @@ from podidentity.wire.kube import (
     parse_error,
     parse_event,
     parse_list,
-    parse_meta,
+    parse_object_version,
 )
 
 
@@ -51,13 +51,13 @@ def test_an_event_keeps_its_object_as_it_came() -> None:
 
 def test_what_names_an_object_is_read_without_the_rest() -> None:
     raw = b'{"metadata":{"name":"a","namespace":"n","resourceVersion":"3"},"spec":{"odd":[1]}}'
-    meta = parse_meta(raw)
+    meta = parse_object_version(raw)
     assert (meta.ref, meta.resource_version) == (ObjectRef("n", "a"), "3")
 
 
 @given(st.binary())
 def test_bytes_of_no_api_server_raise_one_error(body: bytes) -> None:
-    for parse in (parse_list, parse_event, parse_meta):
+    for parse in (parse_list, parse_event, parse_object_version):
         try:
             parse(body)
         except NotKubernetes:
@@ -67,9 +67,11 @@ def test_bytes_of_no_api_server_raise_one_error(body: bytes) -> None:
 def test_an_object_that_is_nested_without_end_spoils_no_list_and_no_watch() -> None:
     deep = b'{"metadata":{"name":"deep"},"spec":' + b"[" * 9000 + b"]" * 9000 + b"}"
     page = parse_list(b'{"metadata":{},"items":[' + deep + b',{"metadata":{"name":"next"}}]}')
-    assert [parse_meta(item).ref.name for item in page.items] == ["deep", "next"]
+    assert [parse_object_version(item).ref.name for item in page.items] == ["deep", "next"]
     event = parse_event(b'{"type":"ADDED","object":' + deep + b"}")
-    assert parse_meta(event.object).ref.name == parse_meta(deep).ref.name == "deep"
+    assert (
+        parse_object_version(event.object).ref.name == parse_object_version(deep).ref.name == "deep"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import msgspec
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
-from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_meta
+from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
@@ -121,7 +121,7 @@ class Reflector:
         page = await self._server.list_all(self._source.path, self._source.params)
         # All names are read before anything is changed: a list that breaks off in the middle
         # must neither add nor forget.
-        items = [(parse_meta(item).ref, item) for item in page.items]
+        items = [(parse_object_version(item).ref, item) for item in page.items]
         before, self._known = self._known, set()
         for ref, item in items:
             self._put(ref, item)
@@ -149,7 +149,7 @@ class Reflector:
         return heard
 
     def _take(self, event: Event) -> None:
-        meta = parse_meta(event.object)
+        meta = parse_object_version(event.object)
         if event.type in {"ADDED", "MODIFIED"}:
             self._put(meta.ref, event.object)
         elif event.type == "DELETED":

@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """One link of the chain."""
 
     name: str
@@ -63,11 +63,11 @@ class Explanation:
     """The links as far as they were followed, and the reason where they end."""
 
     pod: ObjectRef
-    links: tuple[Link, ...]
+    links: tuple[ChainLink, ...]
     entitlements: tuple[Entitlement, ...]
     refusal: Refusal | None = None
     """Why the rules refuse."""
-    obstacle: Link | None = None
+    obstacle: ChainLink | None = None
     """What keeps the pod from a token that the rules allow."""
 
     @property
@@ -100,25 +100,27 @@ def follow(
     links = [_pod(match, refusals)]
     if match.exception:
         text = f"AzurePodIdentityException {match.exception.ref}: the node's IMDS answers"
-        links.append(Link("exception", State.HOLDS, text))
+        links.append(ChainLink("exception", State.HOLDS, text))
     links += [
-        Link("binding", State.HOLDS, f"{each.ref}, selector {each.selector!r}")
+        ChainLink("binding", State.HOLDS, f"{each.ref}, selector {each.selector!r}")
         for each in match.bindings
     ]
-    links += [Link(_source(each), State.HOLDS, _identity(each)) for each in bound]
+    links += [ChainLink(_source(each), State.HOLDS, _identity(each)) for each in bound]
     links += [
-        Link(_LINK_OF.get(each.reason, "identity"), State.BROKEN, each.message)
+        ChainLink(_LINK_OF.get(each.reason, "identity"), State.BROKEN, each.message)
         for each in refusals
         if _LINK_OF.get(each.reason) != "pod"
     ]
     links += _permissions(match, permissions)
     links += [
-        Link("assignment", State.BROKEN, each.awaited.message) for each in bound if each.awaited
+        ChainLink("assignment", State.BROKEN, each.awaited.message)
+        for each in bound
+        if each.awaited
     ]
     own = {each.identity.ref: _own(each, node, credentials) for each in bound}
     links += [link for link in own.values() if link]
     if bound or match.exception:
-        links.append(Link("nmi", node.nmi.state, node.nmi.text))
+        links.append(ChainLink("nmi", node.nmi.state, node.nmi.text))
     usable = tuple(each for each in bound if _usable(match, each, permissions))
     return Explanation(
         pod=match.pod.ref,
@@ -129,7 +131,7 @@ def follow(
     )
 
 
-def _obstacle(own: Sequence[Link | None], last: Link) -> Link | None:
+def _obstacle(own: Sequence[ChainLink | None], last: ChainLink) -> ChainLink | None:
     """Return the broken link of the identities, where each has one; else NMI's, if it is broken."""
     broken = [link for link in own if link and link.state is State.BROKEN]
     if broken and len(broken) == len(own):
@@ -143,10 +145,10 @@ def on_machine(entitlement: Entitlement) -> bool:
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
 
 
-def _permissions(match: Match, permissions: Permissions) -> list[Link]:
+def _permissions(match: Match, permissions: Permissions) -> list[ChainLink]:
     """Return a link for each permission, once however many identities need it."""
     uses = dict.fromkeys(use for each in match.entitlements for use in uses_of(match.pod, each))
-    return [Link("permission", permissions[use].state, permissions[use].text) for use in uses]
+    return [ChainLink("permission", permissions[use].state, permissions[use].text) for use in uses]
 
 
 def _usable(match: Match, entitlement: Entitlement, permissions: Permissions) -> bool:
@@ -159,14 +161,14 @@ def _source(entitlement: Entitlement) -> str:
     return "service account" if entitlement.basis is Basis.SERVICE_ACCOUNT else "identity"
 
 
-def _pod(match: Match, refusals: Sequence[Refusal]) -> Link:
+def _pod(match: Match, refusals: Sequence[Refusal]) -> ChainLink:
     for each in refusals:
         if _LINK_OF.get(each.reason) == "pod":
-            return Link("pod", State.BROKEN, each.message)
+            return ChainLink("pod", State.BROKEN, each.message)
     pod = match.pod
     where = f"on node {pod.node}" if pod.node else "on no node yet"
     label = f"label {BINDING_LABEL}={pod.selector}" if pod.selector else "no binding label"
-    return Link("pod", State.HOLDS, f"{pod.ref} {where}, {label}")
+    return ChainLink("pod", State.HOLDS, f"{pod.ref} {where}, {label}")
 
 
 def _identity(entitlement: Entitlement) -> str:
@@ -178,10 +180,10 @@ def _identity(entitlement: Entitlement) -> str:
     return ", ".join([str(identity.ref), *known])
 
 
-def _own(entitlement: Entitlement, node: Node, credentials: Credentials) -> Link | None:
+def _own(entitlement: Entitlement, node: Node, credentials: Credentials) -> ChainLink | None:
     """Return what is known of the identity's machine or credential, if it needs one of these."""
     ref = entitlement.identity.ref
     name, fact = "credential", credentials.get(ref)
     if on_machine(entitlement):
         name, fact = "machine", node.attached[ref]
-    return Link(name, fact.state, f"{ref.name}: {fact.text}") if fact else None
+    return ChainLink(name, fact.state, f"{ref.name}: {fact.text}") if fact else None

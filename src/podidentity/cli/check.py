@@ -12,7 +12,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.chain import State
 from podidentity.cli.checking import Finding, cannot_sign_in, findings, usable_identities
 from podidentity.cli.choices import choices_of_nmi
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.grants import Roles
 from podidentity.cli.output import FORMATS, data, output_option
@@ -39,7 +39,7 @@ from podidentity.wire.pods import parse_pod
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def check(ctx: click.Context, /, *, target: Target, output: str) -> None:
+def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
     """Say what in a cluster the rules refuse, and what would let it be.
 
     Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ClusterTarget:
     """The cluster that a command is about."""
 
     kubeconfig: str | None
@@ -32,12 +32,12 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--context", metavar="NAME", help="Another context than its current one.")
     @functools.wraps(command)
     def with_target(kubeconfig: str | None, context: str | None, **rest: Any) -> None:  # noqa: ANN401 - click's
-        command(target=Target(kubeconfig or None, context), **rest)
+        command(target=ClusterTarget(kubeconfig or None, context), **rest)
 
     return with_target
 
 
-def on_cluster(target: Target, work: Callable[[Kube], Awaitable[_T]]) -> _T:
+def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> _T:
     """Run `work` with a connection to `target` and return its result; raise Failed."""
 
     async def connected() -> _T:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 
 import click
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.objects import Object, apply, called, create_once, is_unchanged, remove
 from podidentity.cli.output import documents, output_option
@@ -27,7 +28,20 @@ from podidentity.manifests import IMAGE, aks_exception, crds, nmi
     )
 )
 @click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
-@click.option("--nmi-arg", multiple=True, metavar="FLAG", help="A flag of NMI; may be repeated.")
+@click.option(
+    "--nmi-arg",
+    multiple=True,
+    metavar="FLAG",
+    help="A flag of NMI; may be repeated.",
+)
+@click.option(
+    "--nmi-args",
+    envvar="PODIDENTITY_NMI_ARGS",
+    default="",
+    metavar="FLAGS",
+    show_envvar=True,
+    help="Flags of NMI that a cluster always needs; those of --nmi-arg follow, and so win.",
+)
 @click.option(
     "--grants/--no-grants",
     default=True,
@@ -46,9 +60,10 @@ from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 @cluster_options
 def enable(
     *,
-    target: Target,
+    target: ClusterTarget,
     image: str,
     nmi_arg: tuple[str, ...],
+    nmi_args: str,
     grants: bool,
     with_aks: bool,
     wait: bool,
@@ -62,7 +77,9 @@ def enable(
     NMI runs on a node, pods there get tokens of the identities that they are bound to, if that was
     granted to their namespace, and no others.
     """
-    manifests = nmi(image=image, extra_args=nmi_arg)
+    if nmi_args:
+        click.echo(f"flags of NMI: {nmi_args}", err=True)
+    manifests = nmi(image=image, extra_args=(*shlex.split(nmi_args), *nmi_arg))
     exceptions = [aks_exception()] if with_aks else []
     if dry_run:
         # The exceptions last: they need the custom resources to be served.
@@ -127,7 +144,7 @@ async def _ready(kube: Kube, seconds: float) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--timeout", type=Duration(), default="60s", show_default=True, help="Wait so long.")
 @cluster_options
-def disable(*, target: Target, keep_crds: bool, yes: bool, timeout: float) -> None:
+def disable(*, target: ClusterTarget, keep_crds: bool, yes: bool, timeout: float) -> None:
     """Take NMI out of a cluster.
 
     The nodes keep their rules, so that pods get no token from anybody: nothing opens by itself.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import click
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.grants import Roles, give, take
 from podidentity.cli.output import documents, output_option
 from podidentity.cli.parameters import Name, Permission
@@ -53,7 +53,7 @@ def _whom(command: _Command) -> _Command:
 @cluster_options
 def grant(
     *,
-    target: Target,
+    target: ClusterTarget,
     namespace: str,
     service_account: str | None,
     identity: str,
@@ -83,7 +83,9 @@ def grant(
 )
 @_whom
 @cluster_options
-def revoke(*, target: Target, namespace: str, service_account: str | None, identity: str) -> None:
+def revoke(
+    *, target: ClusterTarget, namespace: str, service_account: str | None, identity: str
+) -> None:
     """Take the permission to use an identity from the pods of a namespace.
 
     Without --service-account it is taken from all of the namespace. NMI stops within a minute to

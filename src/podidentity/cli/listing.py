@@ -10,7 +10,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
-from podidentity.cli.connection import Target, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.grants import Roles
 from podidentity.cli.output import FORMATS, data, output_option, table
 from podidentity.cli.parameters import Name
@@ -148,7 +148,7 @@ def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[s
 @output_option(*FORMATS, default="table")
 @cluster_options
 def list_identities(
-    *, target: Target, namespace: str | None, all_namespaces: bool, output: str
+    *, target: ClusterTarget, namespace: str | None, all_namespaces: bool, output: str
 ) -> None:
     """List the identities of a cluster, with their selectors and pods."""
     if namespace and all_namespaces:

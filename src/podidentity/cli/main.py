@@ -74,7 +74,7 @@ def _load(name: str, target: str) -> click.Command:
     def fail(**_: object) -> None:
         raise Failed(
             f"command {name!r} cannot be loaded: {reason}",
-            f"Install what it needs: pip install 'podidentity[{name}]'.",
+            f"Install what it needs: pip install podidentity-{name}.",
         )
 
     return click.Command(

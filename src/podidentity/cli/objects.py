@@ -13,7 +13,7 @@ from podidentity.wire.kube import (
     AZURE_POD_IDENTITY_EXCEPTIONS,
     SERVICE_ACCOUNTS,
     Resource,
-    parse_meta,
+    parse_object_version,
 )
 
 Object = dict[str, Any]
@@ -41,7 +41,7 @@ _BY_KIND = {
 }
 
 
-class Outcome(StrEnum):
+class ApplyResult(StrEnum):
     """What `apply` did."""
 
     CREATED = "created"
@@ -56,25 +56,25 @@ def called(manifest: Object) -> str:
     return f"{kind}/{manifest['metadata']['name']}"
 
 
-async def apply(kube: Kube, manifest: Object) -> Outcome:
+async def apply(kube: Kube, manifest: Object) -> ApplyResult:
     """Create the object, or merge `manifest` into it; raise KubeError.
 
     Fields that the manifest does not name stay as they are.
     """
     try:
-        before = parse_meta(await kube.get(_path(manifest)))
+        before = parse_object_version(await kube.get(_path(manifest)))
     except KubeError as error:
         if not error.not_found:
             raise
         namespace = manifest["metadata"].get("namespace", "")
         await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
-        return Outcome.CREATED
-    after = parse_meta(await kube.merge(_path(manifest), manifest))
+        return ApplyResult.CREATED
+    after = parse_object_version(await kube.merge(_path(manifest), manifest))
     same = after.resource_version == before.resource_version
-    return Outcome.UNCHANGED if same else Outcome.CONFIGURED
+    return ApplyResult.UNCHANGED if same else ApplyResult.CONFIGURED
 
 
-async def create_once(kube: Kube, manifest: Object) -> Outcome:
+async def create_once(kube: Kube, manifest: Object) -> ApplyResult:
     """Create the object; one that is there stays as it is. Raise KubeError."""
     namespace = manifest["metadata"].get("namespace", "")
     try:
@@ -82,8 +82,8 @@ async def create_once(kube: Kube, manifest: Object) -> Outcome:
     except KubeError as error:
         if not error.conflict:
             raise
-        return Outcome.UNCHANGED
-    return Outcome.CREATED
+        return ApplyResult.UNCHANGED
+    return ApplyResult.CREATED
 
 
 async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from podidentity.cli.parameters import Client, Name, Resource, Selector, TenantName
+from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selector, TenantType
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     BINDING_LABEL,
@@ -80,8 +80,10 @@ def binding_ref(identity: ObjectRef) -> ObjectRef:
 _OPTIONS = (
     click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."),
     click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity."),
-    click.option("--identity-resource-id", type=Resource(), help="Azure's id of it."),
-    click.option("--client-id", type=Client(), help="Its client id; Azure is asked if not given."),
+    click.option("--identity-resource-id", type=ResourceIdType(), help="Azure's id of it."),
+    click.option(
+        "--client-id", type=ClientIdType(), help="Its client id; Azure is asked if not given."
+    ),
     click.option(
         "--binding-selector", type=Selector(), help=f"Pods' {BINDING_LABEL} [default: NAME]."
     ),
@@ -99,7 +101,7 @@ _OPTIONS = (
         help="0: managed identity; 1: application with a secret; 2: with a certificate; 3: "
         "federated. [default: what the other options say]",
     ),
-    click.option("--tenant-id", type=TenantName(), help="Its tenant, of types 1, 2 and 3."),
+    click.option("--tenant-id", type=TenantType(), help="Its tenant, of types 1, 2 and 3."),
     click.option(
         "--secret", type=Name(), help="Secret of the namespace, with what types 1 and 2 sign in by."
     ),
@@ -110,7 +112,9 @@ _OPTIONS = (
         help="Who signs in, of type 3: the pod's service account, or one of the identity's own.",
     ),
     click.option(
-        "--via", type=Resource(), help="A managed identity that signs in in its place, of type 3."
+        "--via",
+        type=ResourceIdType(),
+        help="A managed identity that signs in in its place, of type 3.",
     ),
 )
 

@@ -9,9 +9,14 @@ from typing import Any
 
 from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.entra.endpoint import Endpoint
+from podidentity.adapters.entra.client_credentials import (
+    CertificateCredentials,
+    ClientCredentials,
+    FederatedCredentials,
+    SecretCredentials,
+)
+from podidentity.adapters.entra.endpoint import TokenEndpoint
 from podidentity.adapters.entra.issuer import EntraIssuer
-from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret, Prover
 from podidentity.adapters.kube import Kube
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
@@ -38,17 +43,17 @@ def entra_side(
     user_agent: str,
 ) -> EntraSide:
     """Build it; `stack` closes it. `imds` gives the tokens of identities that stand in."""
-    endpoint = Endpoint(user_agent=user_agent)
+    endpoint = TokenEndpoint(user_agent=user_agent)
     stack.push_async_callback(endpoint.close)
     secrets = WatchedSecrets(kube, clock)
-    federation = ByFederation(
+    federation = FederatedCredentials(
         Assertions(kube, imds, clock),
         cloud=settings.cloud,
         namespace=settings.identities_namespace,
     )
-    proofs: dict[IdentityType, Prover] = {
-        IdentityType.SERVICE_PRINCIPAL: BySecret(secrets),
-        IdentityType.CERTIFICATE: ByCertificate(secrets, Certificates(), clock),
+    proofs: dict[IdentityType, ClientCredentials] = {
+        IdentityType.SERVICE_PRINCIPAL: SecretCredentials(secrets),
+        IdentityType.CERTIFICATE: CertificateCredentials(secrets, Certificates(), clock),
         IdentityType.FEDERATED: federation,
     }
     issuer = EntraIssuer(endpoint, proofs, clock=clock, cloud=settings.cloud)

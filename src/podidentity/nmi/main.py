@@ -84,7 +84,7 @@ async def _assemble(
 ) -> list[Task]:
     """Start what answers requests; return what must run beside it. `stack` ends all of it."""
     interception = intercept(settings, clock, stack)
-    attestation = attest(settings, stack)
+    attestation = attest(settings, clock, stack)
     warn_of(settings.compat)
     cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
@@ -115,7 +115,7 @@ async def _assemble(
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes, service = _routes(
+    routes, service, express = _routes(
         settings,
         clock,
         imds=imds,
@@ -126,13 +126,14 @@ async def _assemble(
         seen=seen,
     )
     listener = await Listener.start(
-        routes, settings.listen_address, settings.listen_port, at_once=routes.at_once
+        routes, settings.listen_address, settings.listen_port, memo=express.answer
     )
     stack.push_async_callback(listener.close, GRACE)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
+        "sources": attestation.source_problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if listener.serving else ("not listening",),
@@ -140,7 +141,7 @@ async def _assemble(
     }
     # The kubelet asks at the node's address.
     probes = await Listener.start(
-        Probes(checks, clock),
+        Probes(checks, clock, attestation=attestation.mode),
         "0.0.0.0",  # noqa: S104
         settings.probe_port,
         FOR_LOOKS,
@@ -148,6 +149,7 @@ async def _assemble(
     stack.push_async_callback(probes.close, 0.0)
     parts = Parts(
         interception=interception,
+        attestation=attestation.mode,
         watches=watches.followed,
         connections=listener.connections,
         cluster=cluster,
@@ -169,8 +171,8 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[Routes, TokenService]:
-    """Return what answers requests, and what decides about those of pods."""
+) -> tuple[Routes, TokenService, Express]:
+    """Return what answers requests, what decides about those of pods, and the memo of answers."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
@@ -210,7 +212,7 @@ def _routes(
         record=seen.record,
         express=express,
     )
-    return routes, of_pods
+    return routes, of_pods, express
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

@@ -16,11 +16,17 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity.nmi.reporting.probes import Check
 from podidentity.settings import NmiSettings
 
 Task = Callable[[], Coroutine[Any, Any, None]]
 """What must run beside the listeners."""
+
+PROVED_BY = {
+    AttestationMode.KERNEL: "their socket and its cgroup",
+    AttestationMode.NAMESPACE: "their socket's network namespace alone",
+}
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -64,29 +70,47 @@ class InProcessAttestor:
 
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of a connection from the node."""
-        return judge_local(self._inspector.local_facts(address, port))
+        return judge_local(self._inspector.local_facts(address, port), self._mode)
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
     """The attestor, what must run beside it, and how to ask whether it works."""
 
+    mode: AttestationMode
     attestor: Attestor | None = None
     tasks: tuple[Task, ...] = ()
     problems: Check = tuple
+    source_problems: Check = tuple
+    """Why a pod may be able to speak with an address that is another's."""
 
 
-def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
-    """Open what proves callers, where that was chosen."""
-    if settings.attestation == "address":
+def attest(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Attestation:
+    """Open what proves callers, where that was chosen, and tie their addresses to their ports."""
+    mode = settings.attestation
+    if mode is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
-        return Attestation()
+        return Attestation(mode)
     inspector = ConnectionInspector.open(
+        mode,
         netns_dir=Path(settings.netns_dir),
         cgroup_root=Path(settings.cgroup_root),
         listener=Endpoint(_redirect(settings).target, settings.listen_port),
         imds=Endpoint(settings.metadata_address, settings.metadata_port),
     )
     stack.callback(inspector.close)
-    mode = AttestationMode.KERNEL if inspector.by_cgroup else AttestationMode.NAMESPACE
-    return Attestation(InProcessAttestor(inspector, mode), (inspector.follow,), inspector.problems)
+    sources = SourceGuard(inspector.networks, _redirect(settings), clock)
+    stack.callback(sources.close)
+    if settings.on_exit == "remove":
+        stack.callback(sources.remove)
+    sources.refresh()
+    for problem in inspector.problems():
+        _log.error("callers cannot be proved: %s", problem)
+    _log.info("callers are proved by %s", PROVED_BY[mode])
+    return Attestation(
+        mode,
+        InProcessAttestor(inspector, mode),
+        (inspector.follow, sources.run),
+        inspector.problems,
+        sources.problems,
+    )

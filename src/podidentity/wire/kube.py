@@ -124,7 +124,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
+class ObjectVersion:
     """What every object has."""
 
     ref: ObjectRef
@@ -224,13 +224,15 @@ def parse_event(line: bytes) -> Event:
     return Event(type=found.type, object=found.object)
 
 
-def parse_meta(raw: bytes | msgspec.Raw) -> Meta:
+def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     """Return what names an object; raise NotKubernetes."""
     try:
         found = _decoded(_OBJECT, raw).metadata
     except _BROKEN as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
-    return Meta(ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version)
+    return ObjectVersion(
+        ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version
+    )
 
 
 def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from podidentity.adapters.entra.endpoint import Endpoint
+from podidentity.adapters.entra.endpoint import TokenEndpoint
 from podidentity.core.errors import TokenSourceDown
 from podidentity.wire.entra import LONGEST_ANSWER
 from tests.adapters.scripted import Turn, answers, cuts, hangs, scripted
@@ -16,8 +16,8 @@ FORM = b"client_secret=s3cret"
 
 
 @asynccontextmanager
-async def opened(seconds: float = 5.0) -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint(user_agent="ours/1", seconds=seconds)
+async def opened(seconds: float = 5.0) -> AsyncIterator[TokenEndpoint]:
+    endpoint = TokenEndpoint(user_agent="ours/1", seconds=seconds)
     try:
         yield endpoint
     finally:
@@ -100,11 +100,11 @@ async def test_the_machines_authorities_are_read_at_first_use_only() -> None:
         asked += 1
         return ssl.create_default_context()
 
-    endpoint = Endpoint(user_agent="ours/1", trust=trust)
+    endpoint = TokenEndpoint(user_agent="ours/1", trust=trust)
     assert asked == 0
     async with scripted(answers({})) as server:
         for _ in range(2):
             await endpoint.post(server.url, FORM)
     assert asked == 1
     await endpoint.close()
-    await Endpoint(user_agent="ours/1").close()
+    await TokenEndpoint(user_agent="ours/1").close()

@@ -9,9 +9,13 @@ import pytest
 
 from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.entra.endpoint import Endpoint, Reply
+from podidentity.adapters.entra.client_credentials import (
+    CertificateCredentials,
+    FederatedCredentials,
+    SecretCredentials,
+)
+from podidentity.adapters.entra.endpoint import Reply, TokenEndpoint
 from podidentity.adapters.entra.issuer import EntraIssuer
-from podidentity.adapters.entra.proofs import ByCertificate, ByFederation, BySecret
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.authorities import CLOUDS, PUBLIC, Authority, Cloud, Tenant
 from podidentity.core.errors import NotYetKnown, TokenRefused
@@ -41,7 +45,7 @@ CERTIFICATE = IdentityType.CERTIFICATE
 STALE = {"error": "invalid_client", "error_description": "old", "error_codes": [700024]}
 
 
-class Posted(Endpoint):
+class Posted(TokenEndpoint):
     """Answers what the test says, else with a token of whoever asks."""
 
     def __init__(self) -> None:
@@ -71,9 +75,11 @@ class Setting:
         self.issuer = EntraIssuer(
             self.endpoint,
             {
-                IdentityType.SERVICE_PRINCIPAL: BySecret(self.secrets),
-                CERTIFICATE: ByCertificate(self.secrets, Certificates(), self.clock),
-                IdentityType.FEDERATED: ByFederation(assertions, cloud=cloud, namespace="ours"),
+                IdentityType.SERVICE_PRINCIPAL: SecretCredentials(self.secrets),
+                CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
+                IdentityType.FEDERATED: FederatedCredentials(
+                    assertions, cloud=cloud, namespace="ours"
+                ),
             },
             clock=self.clock,
             cloud=cloud,

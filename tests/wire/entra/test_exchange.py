@@ -12,7 +12,7 @@ from podidentity.core.authorities import PUBLIC, Authority, Tenant
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.ids import ClientId
 from podidentity.core.tokens import AccessToken
-from podidentity.wire.entra import Client, Proof, parse_answer, render_request
+from podidentity.wire.entra import Client, ClientCredential, parse_answer, render_request
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT
 from tests.jwts import jwt
 
@@ -25,7 +25,7 @@ STACK = Client(
     tenant=Tenant.parse("adfs"),
     authority=Authority.parse("https://adfs.local.azurestack.external/"),
 )
-SECRET = Proof(text="s3cret +&", assertion=False)
+SECRET = ClientCredential(text="s3cret +&", assertion=False)
 GOOD: dict[str, Any] = {
     "token_type": "Bearer",
     "expires_in": 3599,
@@ -45,7 +45,7 @@ def parse(body: bytes, status: int = 200, client: Client = HERE) -> AccessToken:
     )
 
 
-def form(client: Client, resource: str, proof: Proof) -> dict[str, str]:
+def form(client: Client, resource: str, proof: ClientCredential) -> dict[str, str]:
     asked = parse_qs(render_request(client, resource, proof).decode(), strict_parsing=True)
     return {name: only for name, (only,) in asked.items()}
 
@@ -62,7 +62,7 @@ def test_a_secret_and_an_assertion_are_sent_as_msal_sends_them() -> None:
         "scope": "https://vault.azure.net/.default",
         "client_secret": "s3cret +&",
     }
-    assert form(STACK, VAULT, Proof(text="a.b.c", assertion=True)) == {
+    assert form(STACK, VAULT, ClientCredential(text="a.b.c", assertion=True)) == {
         "client_id": CLIENT,
         "grant_type": "client_credentials",
         "resource": VAULT,

@@ -34,7 +34,7 @@ SECONDS = 8.0
 
 _LIMITS = {-signal.SIGXCPU, -signal.SIGABRT}
 """How its process ends at its limits: of time, and of memory where that cannot be told."""
-_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.entra.opening")
+_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.entra.pkcs12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Certificates:
     """Opens the certificates of secrets."""
 
     def __init__(self, command: Sequence[str] = _COMMAND, *, seconds: float = SECONDS) -> None:
-        """`command` opens one, as `adapters.entra.opening` does."""
+        """`command` opens one, as `adapters.entra.pkcs12` does."""
         self._command = command
         self._seconds = seconds
         self._kept: OrderedDict[str, Certificate | str] = OrderedDict()

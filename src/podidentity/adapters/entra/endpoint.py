@@ -32,7 +32,7 @@ class Reply:
     retry_after: str
 
 
-class Endpoint:
+class TokenEndpoint:
     """Speaks to every authority. Close it when done."""
 
     def __init__(

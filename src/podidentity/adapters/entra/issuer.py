@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from podidentity.adapters.entra.endpoint import Endpoint
-from podidentity.adapters.entra.proofs import Prover
+from podidentity.adapters.entra.client_credentials import ClientCredentials
+from podidentity.adapters.entra.endpoint import TokenEndpoint
 from podidentity.core.authorities import Cloud
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Entra, IdentityType
 from podidentity.core.tokens import AccessToken, Grant
-from podidentity.wire.entra import Client, Proof, StaleAssertion, parse_answer, render_request
+from podidentity.wire.entra import (
+    Client,
+    ClientCredential,
+    StaleAssertion,
+    parse_answer,
+    render_request,
+)
 
 
 class EntraIssuer:
@@ -19,8 +25,8 @@ class EntraIssuer:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        provers: Mapping[IdentityType, Prover],
+        endpoint: TokenEndpoint,
+        provers: Mapping[IdentityType, ClientCredentials],
         *,
         clock: Clock,
         cloud: Cloud,
@@ -75,7 +81,9 @@ class EntraIssuer:
             proof = await prover.prove(grant, entra, client)
             return await self._exchanged(client, resource, proof)
 
-    async def _exchanged(self, client: Client, resource: str, proof: Proof) -> AccessToken:
+    async def _exchanged(
+        self, client: Client, resource: str, proof: ClientCredential
+    ) -> AccessToken:
         form = render_request(client, resource, proof)
         reply = await self._endpoint.post(client.url, form)
         return parse_answer(

@@ -16,8 +16,8 @@ from math import ceil, inf
 from podidentity.adapters.tokencache.entries import (
     CAPACITY,
     CAPACITY_OF_POD,
+    CacheEntries,
     CacheEntry,
-    Entries,
     Key,
     Moment,
     NegativeCache,
@@ -61,7 +61,7 @@ class TokenCache:
         self._issuer = issuer
         self._standing = standing
         self._jitter = jitter
-        self._entries = Entries(capacity=capacity, capacity_of_pod=capacity_of_pod)
+        self._entries = CacheEntries(capacity=capacity, capacity_of_pod=capacity_of_pod)
         self._failures = NegativeCache()
         self._misses = RateLimiter(MISSES_PER_SECOND, MISSES_AT_ONCE)
         self._flights: dict[tuple[Key, bool], asyncio.Task[CacheEntry]] = {}

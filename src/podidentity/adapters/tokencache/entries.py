@@ -97,8 +97,8 @@ class CacheEntry:
         self.fresh_until = self.fresh_until_time = -inf
 
 
-class Entries:
-    """Entries by key, by pod and by object; bounded as a whole and for each pod.
+class CacheEntries:
+    """CacheEntries by key, by pod and by object; bounded as a whole and for each pod.
 
     Eviction is by second chance (CLOCK), so that a hit writes one number and moves nothing.
     """

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.nmi.reporting.debug import Debug, Decided, Watched
 from podidentity.nmi.reporting.gauges import (
     Guard,
     Watch,
+    look_at_attestation,
     look_at_connections,
     look_at_interception,
     look_at_process,
@@ -28,6 +30,7 @@ class Parts:
     """What there is to look at."""
 
     interception: Guard
+    attestation: AttestationMode
     watches: Callable[[], Sequence[Watch]]
     connections: Callable[[], int]
     cluster: Watched
@@ -40,6 +43,7 @@ async def publish(
     """Serve the metrics, and `/debug` where it was chosen; raise OSError for a port in use."""
     registry = seen.metrics.registry
     look_at_interception(registry, parts.interception)
+    look_at_attestation(registry, parts.attestation)
     look_at_watches(registry, parts.watches)
     look_at_connections(registry, parts.connections)
     look_at_writers(registry, seen)
@@ -52,6 +56,7 @@ async def publish(
         stack.push_async_callback(listener.close, 0.0)
     if settings.debug_port:
         known = {
+            "attestation": lambda: parts.attestation,
             "interception": parts.interception.problems,
             "watches": lambda: list(map(_watch, parts.watches())),
             **seen.known,

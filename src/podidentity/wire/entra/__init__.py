@@ -4,9 +4,16 @@ from podidentity.wire.entra.errors import StaleAssertion
 from podidentity.wire.entra.exchange import (
     LONGEST_ANSWER,
     Client,
-    Proof,
+    ClientCredential,
     parse_answer,
     render_request,
 )
 
-__all__ = ["LONGEST_ANSWER", "Client", "Proof", "StaleAssertion", "parse_answer", "render_request"]
+__all__ = [
+    "LONGEST_ANSWER",
+    "Client",
+    "ClientCredential",
+    "StaleAssertion",
+    "parse_answer",
+    "render_request",
+]

@@ -49,7 +49,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class ClientCredential:
     """What proves the client: a secret, or an assertion that something else signed."""
 
     text: str = field(repr=False)
@@ -63,7 +63,7 @@ class Proof:
         return {"client_assertion_type": _JWT_BEARER, "client_assertion": self.text}
 
 
-def render_request(client: Client, resource: str, proof: Proof) -> bytes:
+def render_request(client: Client, resource: str, proof: ClientCredential) -> bytes:
     """Return the form that asks for a token for `resource`; it holds the proof."""
     form = {
         "client_id": str(client.client_id),
@@ -93,7 +93,7 @@ def parse_answer(
     *,
     client: Client,
     resource: str,
-    proof: Proof,
+    proof: ClientCredential,
     now: float,
     retry_after: str,
 ) -> AccessToken:

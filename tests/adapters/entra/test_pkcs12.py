@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from podidentity.adapters.entra.opening import Unusable, opened
+from podidentity.adapters.entra.pkcs12 import UnusableCertificate, opened
 from tests.fakes import NOW
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 
@@ -80,13 +80,13 @@ def test_pkcs12_and_pem_are_opened_and_the_keys_own_certificate_is_first(
 def test_what_cannot_be_used_is_told_by_its_reason(
     data: bytes, password: bytes | None, why: str
 ) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableCertificate) as caught:
         opened(data, password)
     assert why in str(caught.value)
 
 
 def test_nothing_of_the_key_is_in_an_error() -> None:
     known: Any = pem_of(rsa_key(), ISSUER)
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableCertificate) as caught:
         opened(known, b"pass-word")
     assert "pass-word" not in repr(caught.value)

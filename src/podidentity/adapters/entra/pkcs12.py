@@ -41,7 +41,7 @@ SMALLEST, LARGEST = 2048, 8192
 """Bits of an RSA key: less is not safe, more takes too long to sign with."""
 
 
-class Unusable(ValueError):
+class UnusableCertificate(ValueError):
     """Why there is no certificate to be had, as a clause."""
 
 
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def opened(data: bytes, password: bytes | None) -> dict[str, Any]:
-    """Return key, chain and validity of PKCS#12 or PEM; raise Unusable."""
+    """Return key, chain and validity of PKCS#12 or PEM; raise UnusableCertificate."""
     pem = b"-----BEGIN" in data
     found = _pem(data, password) if pem else _pkcs12(data, password)
     key = _suitable(found.key)
@@ -77,7 +77,7 @@ def _pkcs12(data: bytes, password: bytes | None) -> Found:
         own = [found.cert] if found.cert else []
         return Found(found.key, [each.certificate for each in (*own, *found.additional_certs)])
     wrong = "or its password is wrong" if password else "or its password is missing"
-    raise Unusable(f"it is neither PKCS#12 nor PEM, {wrong}")
+    raise UnusableCertificate(f"it is neither PKCS#12 nor PEM, {wrong}")
 
 
 def _pem(data: bytes, password: bytes | None) -> Found:
@@ -86,10 +86,10 @@ def _pem(data: bytes, password: bytes | None) -> Found:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         pass
     if b"-----BEGIN CERTIFICATE" not in data:
-        raise Unusable("its PEM holds no certificate")
+        raise UnusableCertificate("its PEM holds no certificate")
     if b"PRIVATE KEY-----" not in data:
-        raise Unusable("its PEM holds no private key")
-    raise Unusable("its PEM cannot be read, or its password is wrong or missing")
+        raise UnusableCertificate("its PEM holds no private key")
+    raise UnusableCertificate("its PEM cannot be read, or its password is wrong or missing")
 
 
 def _pem_key(data: bytes, password: bytes | None) -> object:
@@ -102,14 +102,16 @@ def _pem_key(data: bytes, password: bytes | None) -> object:
 
 def _suitable(key: object) -> rsa.RSAPrivateKey:
     if key is None:
-        raise Unusable("it holds no private key")
+        raise UnusableCertificate("it holds no private key")
     if isinstance(key, ec.EllipticCurvePrivateKey):
         # https://github.com/AzureAD/microsoft-identity-web/issues/1809
-        raise Unusable("its key is an elliptic curve's, and Entra takes RSA keys only")
+        raise UnusableCertificate("its key is an elliptic curve's, and Entra takes RSA keys only")
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise Unusable("its key is no RSA key, and Entra takes no other")
+        raise UnusableCertificate("its key is no RSA key, and Entra takes no other")
     if not SMALLEST <= key.key_size <= LARGEST:
-        raise Unusable(f"its RSA key has {key.key_size} bits, not {SMALLEST} to {LARGEST}")
+        raise UnusableCertificate(
+            f"its RSA key has {key.key_size} bits, not {SMALLEST} to {LARGEST}"
+        )
     return key
 
 
@@ -120,7 +122,7 @@ def _chain(
     own = _public(key)
     mine = [each for each in certificates if _public(each) == own]
     if not mine:
-        raise Unusable("it holds no certificate of its private key")
+        raise UnusableCertificate("it holds no certificate of its private key")
     return [mine[-1], *(each for each in certificates if each not in mine)]
 
 
@@ -142,7 +144,7 @@ def main() -> None:
     password = asked["password"]
     try:
         answer = opened(b64decode(asked["data"]), None if password is None else b64decode(password))
-    except Unusable as error:
+    except UnusableCertificate as error:
         answer = {"why": str(error)}
     except MemoryError:
         answer = {"why": GREEDY}

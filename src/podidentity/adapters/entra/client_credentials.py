@@ -15,10 +15,10 @@ from podidentity.core.ports import Clock, Secrets
 from podidentity.core.resources import Entra, Federation, Subject
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.core.tokens import Grant
-from podidentity.wire.entra import Client, Proof
+from podidentity.wire.entra import Client, ClientCredential
 
 
-class Prover(Protocol):
+class ClientCredentials(Protocol):
     """Proves the clients of one type of identity."""
 
     def key(self, grant: Grant, entra: Entra) -> tuple[Hashable, ...] | None:
@@ -27,14 +27,14 @@ class Prover(Protocol):
     async def ready(self, entra: Entra) -> None:
         """Read what `key` needs; raise a TokenUnavailable."""
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> Proof:
+    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return the proof as it is now; raise a TokenUnavailable."""
 
-    def forget(self, proof: Proof) -> bool:
+    def forget(self, proof: ClientCredential) -> bool:
         """Forget a proof that has become too old; return whether a new one is another."""
 
 
-class _OfSecret:
+class _SecretBacked:
     """What secrets and certificates have in common."""
 
     kind = ""
@@ -52,7 +52,7 @@ class _OfSecret:
         """Read the secret."""
         await self._secrets.read(_ref(entra))
 
-    def forget(self, proof: Proof) -> bool:
+    def forget(self, proof: ClientCredential) -> bool:
         """Forget nothing: the secret is as it is."""
         del proof
         return False
@@ -62,18 +62,18 @@ class _OfSecret:
         return self._secrets.known(_ref(entra)) or await self._secrets.read(_ref(entra))
 
 
-class BySecret(_OfSecret):
+class SecretCredentials(_SecretBacked):
     """Type 1."""
 
     kind = "secret"
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> Proof:
+    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return the client secret."""
         del grant, client
-        return Proof(text=client_secret(await self._secret(entra)), assertion=False)
+        return ClientCredential(text=client_secret(await self._secret(entra)), assertion=False)
 
 
-class ByCertificate(_OfSecret):
+class CertificateCredentials(_SecretBacked):
     """Type 2."""
 
     kind = "certificate"
@@ -83,7 +83,7 @@ class ByCertificate(_OfSecret):
         self._certificates = certificates
         self._clock = clock
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> Proof:
+    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return an assertion that the certificate's key has signed."""
         del grant
         secret = await self._secret(entra)
@@ -92,10 +92,10 @@ class ByCertificate(_OfSecret):
         if fault := certificate.fault(now):
             raise unusable(secret, fault)
         text = certificate.assertion(client, now=now, unique=str(uuid4()))
-        return Proof(text=text, assertion=True)
+        return ClientCredential(text=text, assertion=True)
 
 
-class ByFederation:
+class FederatedCredentials:
     """Type 3, and the annotated service accounts of azure-workload-identity."""
 
     def __init__(self, assertions: Assertions, *, cloud: Cloud, namespace: str) -> None:
@@ -115,7 +115,7 @@ class ByFederation:
     async def ready(self, entra: Entra) -> None:
         """Read nothing: what must be read is part of no key."""
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> Proof:
+    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return the token of the service account, or of the managed identity."""
         del client
         federation = _federation(entra)
@@ -127,9 +127,9 @@ class ByFederation:
             account = subject_of(grant, federation, self._namespace)
             pod = grant.pod if federation.subject is Subject.POD else None
             text = await self._assertions.of_account(account, audience, pod)
-        return Proof(text=text, assertion=True)
+        return ClientCredential(text=text, assertion=True)
 
-    def forget(self, proof: Proof) -> bool:
+    def forget(self, proof: ClientCredential) -> bool:
         """Forget an assertion that has expired before its time."""
         return self._assertions.forget(proof.text)
 

@@ -1,4 +1,4 @@
-"""The watched cluster in memory, indexed by what a request asks for.
+"""The watched cluster in memory, indexed by what a request asks for; a core.ports.Cluster.
 
 A request costs look-ups in dictionaries, however many pods, bindings and identities there are.
 Reflectors fill it on the node; the commands fill it from plain lists.
@@ -7,13 +7,11 @@ Reflectors fill it on the node; the commands fill it from plain lists.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from itertools import chain
 from math import inf
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from podidentity.adapters.cluster.keys import keys_of_binding, keys_of_exception, keys_of_record
-from podidentity.adapters.cluster.shelf import Shelf
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
@@ -44,6 +42,89 @@ _KINDS: dict[type, str] = {
 }
 
 
+class _Named(Protocol):
+    @property
+    def ref(self) -> ObjectRef: ...
+
+
+_T = TypeVar("_T", bound=_Named)
+
+
+class Index(Generic[_T]):
+    """All objects of one kind, by name and by secondary keys: one look-up each."""
+
+    def __init__(self, keys: Callable[[_T], Iterable[Hashable]] = lambda _: ()) -> None:
+        """`keys` returns the secondary keys of an object."""
+        self._keys = keys
+        self._all: dict[ObjectRef, _T] = {}
+        self._by_key: dict[Hashable, dict[ObjectRef, _T]] = {}
+
+    def get(self, ref: ObjectRef) -> _T | None:
+        """Return the object of that name."""
+        return self._all.get(ref)
+
+    def by_key(self, key: Hashable) -> Sequence[_T]:
+        """Return the objects with that secondary key."""
+        found = self._by_key.get(key)
+        return tuple(found.values()) if found else ()
+
+    def values(self) -> Iterable[_T]:
+        """Return all objects, in no order."""
+        return self._all.values()
+
+    def sorted(self) -> Sequence[_T]:
+        """Return all objects, in order of namespace and name."""
+        return [self._all[ref] for ref in sorted(self._all)]
+
+    def put(self, value: _T) -> bool:
+        """Add or replace; return whether anything changed."""
+        before = self._all.get(value.ref)
+        if before == value:
+            return False
+        if before is not None:
+            self._remove_keys(before)
+        self._all[value.ref] = value
+        for key in self._keys(value):
+            self._by_key.setdefault(key, {})[value.ref] = value
+        return True
+
+    def remove(self, ref: ObjectRef) -> _T | None:
+        """Remove and return the object of that name, if there is one."""
+        before = self._all.pop(ref, None)
+        if before is not None:
+            self._remove_keys(before)
+        return before
+
+    def _remove_keys(self, value: _T) -> None:
+        for key in self._keys(value):
+            group = self._by_key.get(key, {})
+            group.pop(value.ref, None)
+            if not group:
+                self._by_key.pop(key, None)
+
+
+def _keys_of_pod(pod: Pod) -> Iterable[Hashable]:
+    """Return its addresses, and its namespace."""
+    return (*pod.addresses, (pod.ref.namespace,))
+
+
+def _keys_of_binding(binding: AzureIdentityBinding | Malformed) -> Iterable[Hashable]:
+    """Return namespace and selector; its namespace alone where it cannot be used."""
+    if isinstance(binding, Malformed):
+        return (binding.ref.namespace,)
+    return ((binding.ref.namespace, binding.selector), ("", binding.selector))
+
+
+def _keys_of_exception(found: AzurePodIdentityException | Malformed) -> Iterable[Hashable]:
+    """Return the namespace in which it has effect."""
+    return () if isinstance(found, Malformed) else (found.ref.namespace,)
+
+
+def _keys_of_assigned(found: AzureAssignedIdentity | Malformed) -> Iterable[Hashable]:
+    """Return the pod that it is about."""
+    return () if isinstance(found, Malformed) else (found.pod,)
+
+
 class WatchedCluster:
     """The pods of a node and the custom resources of all namespaces; a core.ports.Cluster."""
 
@@ -52,14 +133,15 @@ class WatchedCluster:
         self._synced = False
         self._revision = 0
         self._pod_changed: dict[ObjectRef, float] = {}
+        # Of namespaces that have a pod on this node: for others it decides nothing.
         self._namespace_changed: dict[str, float] = {}
-        self._pods: Shelf[Pod] = Shelf(lambda pod: pod.addresses)
-        self._identities: Shelf[AzureIdentity | Malformed] = Shelf()
-        self._bindings: Shelf[AzureIdentityBinding | Malformed] = Shelf(keys_of_binding)
-        self._exceptions: Shelf[AzurePodIdentityException | Malformed] = Shelf(keys_of_exception)
-        self._assigned: Shelf[AzureAssignedIdentity | Malformed] = Shelf(keys_of_record)
-        self._accounts: Shelf[WorkloadIdentity | Malformed] = Shelf()
-        self._shelves: dict[str, Shelf[Any]] = {
+        self._pods: Index[Pod] = Index(_keys_of_pod)
+        self._identities: Index[AzureIdentity | Malformed] = Index()
+        self._bindings: Index[AzureIdentityBinding | Malformed] = Index(_keys_of_binding)
+        self._exceptions: Index[AzurePodIdentityException | Malformed] = Index(_keys_of_exception)
+        self._assigned: Index[AzureAssignedIdentity | Malformed] = Index(_keys_of_assigned)
+        self._accounts: Index[WorkloadIdentity | Malformed] = Index()
+        self._by_kind: dict[str, Index[Any]] = {
             "AzureIdentity": self._identities,
             "AzureIdentityBinding": self._bindings,
             "AzurePodIdentityException": self._exceptions,
@@ -104,7 +186,7 @@ class WatchedCluster:
 
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods that have the address (canonical text) and have not ended."""
-        return [pod for pod in self._pods.group(address) if not pod.ended]
+        return [pod for pod in self._pods.by_key(address) if not pod.ended]
 
     def pod(self, ref: ObjectRef) -> Pod | None:
         """Return the pod of that name."""
@@ -113,10 +195,6 @@ class WatchedCluster:
     def pod_by_uid(self, uid: str) -> Pod | None:
         """Return the pod with this uid; a scan, for what is rare."""
         return next((pod for pod in self._pods.values() if pod.uid == uid), None)
-
-    def pods_in(self, namespace: str) -> Sequence[Pod]:
-        """Return the pods of a namespace, in any order; a scan, for what is rare."""
-        return [pod for pod in self._pods.values() if pod.ref.namespace == namespace]
 
     def changed_at(self, pod: Pod) -> float:
         """Return when what decides about `pod` last changed."""
@@ -131,12 +209,12 @@ class WatchedCluster:
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
         """Return the bindings of a namespace with exactly this selector."""
-        found = self._bindings.group((namespace, selector))
+        found = self._bindings.by_key((namespace, selector))
         return [each for each in found if isinstance(each, AzureIdentityBinding)]
 
     def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
         """Return the bindings of a namespace that cannot be used."""
-        return [each for each in self._bindings.group(namespace) if isinstance(each, Malformed)]
+        return [each for each in self._bindings.by_key(namespace) if isinstance(each, Malformed)]
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
@@ -144,16 +222,16 @@ class WatchedCluster:
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
-        return sorted({each.ref.namespace for each in self._bindings.group(("", selector))})
+        return sorted({each.ref.namespace for each in self._bindings.by_key(("", selector))})
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
         """Return the exceptions of a namespace that can be used."""
-        found = self._exceptions.group(namespace)
+        found = self._exceptions.by_key(namespace)
         return [each for each in found if isinstance(each, AzurePodIdentityException)]
 
     def assigned(self, pod: ObjectRef) -> Sequence[AzureAssignedIdentity]:
         """Return the controller's records about a pod."""
-        found = self._assigned.group(pod)
+        found = self._assigned.by_key(pod)
         return [each for each in found if isinstance(each, AzureAssignedIdentity)]
 
     def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
@@ -200,19 +278,21 @@ class WatchedCluster:
         """Forget a pod."""
         self._pods.remove(ref)
         self._pod_changed.pop(ref, None)
+        if not self._pods.by_key((ref.namespace,)):
+            self._namespace_changed.pop(ref.namespace, None)
         self._tell("Pod", ref)
 
     def put(self, value: Custom) -> None:
         """Add or replace an object, usable or not."""
         kind = value.kind if isinstance(value, Malformed) else _KINDS[type(value)]
-        if self._shelves[kind].put(value):
+        if self._by_kind[kind].put(value):
             self._custom_change(kind, value.ref)
             if isinstance(value, AzureAssignedIdentity):
                 self._assignment_change(value)
 
     def remove(self, kind: str, ref: ObjectRef) -> None:
         """Forget an object of a kind, as Kubernetes spells it."""
-        if self._shelves[kind].remove(ref) is not None:
+        if self._by_kind[kind].remove(ref) is not None:
             self._custom_change(kind, ref)
 
     def _first_seen(self, pod: Pod) -> float:
@@ -223,7 +303,8 @@ class WatchedCluster:
         return now - max(0.0, self._clock.time() - pod.started)
 
     def _custom_change(self, kind: str, ref: ObjectRef) -> None:
-        if self._synced and kind != "AzureAssignedIdentity":
+        concerns = kind != "AzureAssignedIdentity" and self._pods.by_key((ref.namespace,))
+        if self._synced and concerns:
             self._namespace_changed[ref.namespace] = self._clock.monotonic()
         self._tell(kind, ref)
 

@@ -1,0 +1,225 @@
+"""Asks `net` whose a connection is, over the Unix socket between the two processes.
+
+While `net` is away every proof is UNKNOWN, so that requests are answered with 503; it is looked for
+again every moment, and what it last said of the node counts no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from podidentity.core.attestation import (
+    AttestationMode,
+    ConnectionFacts,
+    Proof,
+    Verdict,
+    judge,
+    judge_local,
+)
+from podidentity.core.ports import Clock
+from podidentity.core.resources import Pod
+from podidentity.local_sockets import Untrusted, connect
+from podidentity.wire import net as wire
+
+ANSWER_SECONDS = 2.0
+"""Within which `net` answers: it takes some 0.1 ms."""
+MOST_QUESTIONS = 128
+"""Questions under way; more wait. They fit into the socket's buffer, as their answers do."""
+_SEND_BUFFER = 256 * 1024
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between two attempts to connect."""
+
+_log = logging.getLogger("podidentity.net")
+
+
+class NetClient:
+    """Implements `core.ports.Attestor`; `run` it as a task."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        version: str,
+        mode: AttestationMode,
+        uids: frozenset[int] = frozenset({0}),
+    ) -> None:
+        """`uids` are the users of whom `net` may be."""
+        self._path = path
+        self._clock = clock
+        self._hello = wire.Hello(wire.PROTOCOL, version)
+        self._mode = mode
+        self._uids = uids
+        self._connection: socket.socket | None = None
+        self._greeted = False
+        self._accepting = False
+        self._failure = f"net has not been reached at {path} yet"
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[ConnectionFacts | None]] = {}
+        self._places = asyncio.Semaphore(MOST_QUESTIONS)
+        self._ended = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.state: wire.State | None = None
+        """What `net` said last; None while it is away."""
+
+    def problems(self) -> Sequence[str]:
+        """Return why `net` cannot be asked; () while it can."""
+        return (self._failure,) if self._failure else ()
+
+    def accept(self, accepting: bool) -> None:
+        """Tell `net`, and each that comes, whether connections are accepted here."""
+        self._accepting = accepting
+        if self._greeted:
+            self._send(wire.Accepting(accepting))
+
+    async def changed(self) -> None:
+        """Return when `state` or `problems` are others."""
+        await self._changed.wait()
+
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        """Return the proof of the connection from `address`:`port` to IMDS."""
+        facts = await self._facts(address, port, local=False)
+        return self._unknown() if facts is None else judge(facts, candidates, self._mode)
+
+    async def prove_local(self, address: str, port: int) -> Proof:
+        """Return the proof of the connection from the node's own `address`:`port` to us."""
+        facts = await self._facts(address, port, local=True)
+        return self._unknown() if facts is None else judge_local(facts, self._mode)
+
+    async def run(self) -> None:
+        """Stay connected, until cancelled."""
+        pause = SHORTEST_PAUSE
+        try:
+            while True:
+                if self._connect():
+                    await self._ended.wait()
+                    self._ended.clear()
+                    pause = SHORTEST_PAUSE if self._disconnected() else pause
+                await self._clock.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._disconnected()
+
+    async def _facts(self, address: str, port: int, *, local: bool) -> ConnectionFacts | None:
+        """Return what `net` states; None where it does not answer."""
+        async with self._places:
+            if not self._greeted:
+                return None
+            self._number += 1
+            number = self._number
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[ConnectionFacts | None] = loop.create_future()
+            self._waiting[number] = answer
+            timer = loop.call_later(ANSWER_SECONDS, self._late, answer)
+            try:
+                self._send(wire.Question(number, address, port, local))
+                return await answer
+            finally:
+                timer.cancel()
+                self._waiting.pop(number, None)
+
+    def _late(self, answer: asyncio.Future[ConnectionFacts | None]) -> None:
+        if not answer.done():
+            answer.set_result(None)
+            self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
+
+    def _unknown(self) -> Proof:
+        return Proof(verdict=Verdict.UNKNOWN, detail=self._failure or "net went away")
+
+    def _connect(self) -> bool:
+        try:
+            self._connection = connect(self._path, uids=self._uids)
+        except (OSError, Untrusted) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self._fail(f"net cannot be reached at {self._path}: {why}")
+            return False
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        asyncio.get_running_loop().add_reader(self._connection, self._read)
+        self._send(self._hello)
+        return True
+
+    def _read(self) -> None:
+        while (connection := self._connection) is not None and not self._ended.is_set():
+            try:
+                packet = connection.recv(wire.LARGEST + 1)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._end(f"net has ended its connection at {self._path}")
+                return
+            try:
+                self._take(wire.parse_from_net(packet))
+            except wire.Unreadable as error:
+                self._end(f"net sent {error}")
+
+    def _take(self, message: wire.FromNet) -> None:
+        if isinstance(message, wire.Answer):
+            answer = self._waiting.get(message.id)
+            if answer is not None and not answer.done():
+                answer.set_result(message.facts)
+        elif isinstance(message, wire.State):
+            self.state = message
+            self._tell()
+        elif isinstance(message, wire.Refusal):
+            self._end(f"net refuses this serve: {message.reason}")
+        else:
+            why = wire.why_other(self._hello, message, me="serve", other="net")
+            if why:
+                self._end(why)
+            else:
+                self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self._fail("")
+        if self._accepting:
+            self._send(wire.Accepting(accepting=True))
+
+    def _send(self, message: wire.FromServe) -> None:
+        assert self._connection is not None  # noqa: S101 - who sends is connected
+        try:
+            self._connection.send(wire.encode(message))
+        except (BlockingIOError, InterruptedError):
+            self._end("net does not read its questions")
+        except OSError as error:
+            self._end(f"net cannot be asked: {error.strerror}")
+
+    def _end(self, why: str) -> None:
+        """Note why the connection ends; `run` ends it."""
+        if not self._ended.is_set():
+            self._fail(why)
+            self._greeted = False
+            self._ended.set()
+
+    def _disconnected(self) -> bool:
+        """Close the connection, fail what was under way; return whether both had said hello."""
+        greeted = self.state is not None
+        self._greeted, self.state = False, None
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._connection)
+            self._connection.close()
+            self._connection = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._tell()
+        return greeted
+
+    def _fail(self, why: str) -> None:
+        if why and why != self._failure:
+            _log.warning("%s", why)
+        elif not why and self._failure:
+            _log.info("net is reached at %s", self._path)
+        self._failure = why
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,256 @@
+"""Answers the questions of `serve`, whatever becomes of `serve`.
+
+`serve` parses what strangers send, so it may be in their hands. Therefore nothing that it sends can
+cost more than it should: messages are bounded, questions are counted against a rate, an answer that
+it does not take ends its connection. It can learn whose connections are whose, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from podidentity.core.attestation import ConnectionFacts
+from podidentity.core.rate_limits import TokenBucket
+from podidentity.local_sockets import Untrusted, check_user
+from podidentity.telemetry.repeats import Repeats
+from podidentity.wire import net as wire
+
+MOST_CLIENTS = 8
+"""Connections at once: a worker, the one that takes over from it, and some that just ended."""
+HELLO_SECONDS = 5.0
+"""Within which a client must say who it is."""
+RATE, BURST = 10_000, 2_000
+"""Questions a second of one client: three times what one worker can make of new connections."""
+AT_ONCE = 64
+"""Messages that are read from a client before others have their turn."""
+SEND_BUFFER = 512 * 1024
+"""Bytes of answers that a client may leave unread."""
+
+_log = logging.getLogger("podidentity.net")
+
+
+class Inspector(Protocol):
+    """States facts about connections; `kernel.attestation.ConnectionInspector`."""
+
+    def facts(self, address: str, port: int) -> ConnectionFacts:
+        """Return those of a redirected connection."""
+
+    def local_facts(self, address: str, port: int) -> ConnectionFacts:
+        """Return those of a connection from the node itself."""
+
+
+class NetServer:
+    """Serves the Unix socket of `net`."""
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        *,
+        version: str,
+        uids: frozenset[int],
+        accepting: Callable[[bool], None],
+    ) -> None:
+        """`uids` are the users whose processes may ask.
+
+        `accepting` is called when the first client says that it accepts connections, with True, and
+        when none does any more, with False.
+        """
+        self.inspector = inspector
+        self.hello = wire.Hello(wire.PROTOCOL, version)
+        self._uids = uids
+        self._tell_accepting = accepting
+        self._clients: set[_Client] = set()
+        self._state = wire.State()
+        self._said: Repeats[str] = Repeats()
+        self._listening: socket.socket | None = None
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    def start(self, listening: socket.socket) -> None:
+        """Accept clients at a listening Unix socket, which is closed at the end."""
+        self._listening = listening
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def tell(self, state: wire.State) -> None:
+        """Send this state to all clients, and to each that comes, if it is another."""
+        if state == self._state:
+            return
+        self._state = state
+        packet = wire.encode(state)
+        for client in list(self._clients):
+            if client.greeted:
+                client.send(packet)
+
+    async def no_clients(self) -> None:
+        """Return when no client is connected."""
+        await self._none_left.wait()
+
+    def close(self) -> None:
+        """End all connections."""
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+        for client in list(self._clients):
+            client.close()
+
+    def state_packet(self) -> bytes:
+        """Return the state as a packet."""
+        return wire.encode(self._state)
+
+    def left(self, client: _Client) -> None:
+        """Forget a client whose connection has ended."""
+        self._clients.discard(client)
+        if not self._clients:
+            self._none_left.set()
+        if client.accepting:
+            client.accepting = False
+            self.accepting_changed()
+
+    def accepting_changed(self) -> None:
+        """Say whether a client accepts connections."""
+        self._tell_accepting(any(client.accepting for client in self._clients))
+
+    def say(self, why: str, *values: object) -> None:
+        """Log a line about a client, of each kind some in a while."""
+        if self._said.says(why, asyncio.get_running_loop().time()):
+            _log.warning(why, *values)
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return  # it has gone again, or there are no descriptors left: the next one may do
+        connection.setblocking(False)
+        try:
+            peer = check_user(connection, self._uids, "who asks at the socket of net")
+        except (Untrusted, OSError) as error:
+            self.say("refused: %s", error)
+            _refuse(connection, str(error))
+            return
+        if len(self._clients) >= MOST_CLIENTS:
+            self.say("refused process %s: %s clients are connected", peer.pid, MOST_CLIENTS)
+            _refuse(connection, f"{MOST_CLIENTS} clients are connected")
+            return
+        self._none_left.clear()
+        self._clients.add(_Client(connection, peer.pid, self))
+
+
+class _Client:
+    """One connection of `serve`."""
+
+    def __init__(self, connection: socket.socket, pid: int, server: NetServer) -> None:
+        self.greeted = self.accepting = False
+        self._connection = connection
+        self._pid = pid
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._questions = TokenBucket(RATE, BURST, self._loop.time())
+        self._timer = self._loop.call_later(HELLO_SECONDS, self._refuse, "it did not say hello")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)
+        self._loop.add_reader(connection, self._read)
+
+    def send(self, packet: bytes) -> None:
+        """Send at once, or end the connection: answers are not kept for who does not read."""
+        try:
+            self._connection.send(packet)
+        except (BlockingIOError, InterruptedError):
+            self._server.say("process %s does not read its answers: its connection ends", self._pid)
+            self.close()
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._timer.cancel()
+        if self._connection.fileno() >= 0:
+            self._loop.remove_reader(self._connection)
+            self._connection.close()
+            self._server.left(self)
+
+    def _read(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                packet = self._connection.recv(wire.LARGEST + 1)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self.close()
+                return
+            try:
+                self._take(wire.parse_from_serve(packet))
+            except wire.Unreadable as error:
+                self._refuse(str(error))
+            if self._connection.fileno() < 0 or self._paused():
+                return
+
+    def _take(self, message: wire.FromServe) -> None:
+        if isinstance(message, wire.Hello):
+            self._greet(message)
+        elif not self.greeted:
+            self._refuse("it did not say hello first")
+        elif isinstance(message, wire.Question):
+            self._answer(message)
+        elif message.accepting != self.accepting:
+            self.accepting = message.accepting
+            self._server.accepting_changed()
+
+    def _greet(self, theirs: wire.Hello) -> None:
+        if self.greeted:
+            self._refuse("it said hello twice")
+            return
+        why = wire.why_other(self._server.hello, theirs, me="net", other="serve")
+        if why:
+            self._refuse(why)
+            return
+        self._timer.cancel()
+        self.greeted = True
+        self.send(wire.encode(self._server.hello))
+        self.send(self._server.state_packet())
+
+    def _answer(self, question: wire.Question) -> None:
+        inspector = self._server.inspector
+        ask = inspector.local_facts if question.local else inspector.facts
+        facts = ask(question.address, question.port)
+        packet = wire.encode(wire.Answer(question.id, facts))
+        if len(packet) > wire.LARGEST:
+            few = replace(
+                facts, sightings=(), failure=f"{len(facts.sightings)} namespaces hold the address"
+            )
+            packet = wire.encode(wire.Answer(question.id, few))
+        self.send(packet)
+
+    def _paused(self) -> bool:
+        """Count a message; read no more for a while if there were too many."""
+        wait = self._questions.take(self._loop.time())
+        if not wait:
+            return False
+        self._server.say("process %s asks more than %s times a second: it waits", self._pid, RATE)
+        self._loop.remove_reader(self._connection)
+        self._timer.cancel()
+        self._timer = self._loop.call_later(max(wait, 0.01), self._resume)
+        return True
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._connection, self._read)
+
+    def _refuse(self, why: str) -> None:
+        self._server.say("process %s is refused: %s", self._pid, why)
+        with suppress(OSError):
+            self._connection.send(wire.encode(wire.Refusal(why)))
+        self.close()
+
+
+def _refuse(connection: socket.socket, why: str) -> None:
+    with connection, suppress(OSError, msgspec.MsgspecError):
+        connection.send(wire.encode(wire.Refusal(why)))

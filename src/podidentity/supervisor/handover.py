@@ -1,0 +1,214 @@
+"""How the agent that comes takes the listening sockets over from the one that goes.
+
+Both have them for a while, so no connection is refused: it waits in the one backlog until either
+accepts it. The old agent stops accepting only when the new one has said that it can serve, and
+serves again if that turns out not to be so: a version that does not work stops at the first node.
+
+    new   take 1 0.3.0         asked at the old agent's socket, `serve.sock` in --handover-dir
+    old   listeners pods host  with their descriptors (SCM_RIGHTS), or: busy
+    new   ready                its worker has read the cluster and can prove callers
+    old   yours                its own worker accepts no more
+    new   settled              pods are served; from now on `serve.sock` is the new agent's
+    old   back                 it was not settled in time: the old agent serves again
+    new   bye                  it has handed over to another: nothing to take back if it ends
+
+An end of the connection without `bye` says that the new agent has died.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+from podidentity.local_sockets import Untrusted, check_folder, check_user, connect, listen
+from podidentity.supervisor.listeners import Address, from_descriptors, why_not_ours
+
+SOCKET = "serve.sock"
+PROTOCOL = b"1"
+LARGEST = 512
+"""Bytes of a message."""
+MOST_SOCKETS = 16
+ANSWER_SECONDS = 2.0
+"""Within which the old agent answers."""
+SETTLE_SECONDS = 20.0
+"""Within which a new agent that has said `ready` serves."""
+
+_log = logging.getLogger("podidentity.supervisor")
+
+
+class Busy(Exception):
+    """The old agent hands over to another, or is itself not serving yet."""
+
+
+class Stage(Enum):
+    """How far a hand-over is."""
+
+    OFFERED = auto()
+    """The new agent has the sockets, and prepares."""
+    GIVEN = auto()
+    """The old agent accepts no more; the new one is not settled yet."""
+    SETTLED = auto()
+    """The new agent serves."""
+
+
+@dataclass(slots=True)
+class Successor:
+    """The agent that takes over from this one."""
+
+    connection: socket.socket
+    version: str
+    stage: Stage = Stage.OFFERED
+    deadline: float = float("inf")
+    """When it must be settled."""
+
+    def say(self, word: bytes) -> None:
+        """Send a word; one that cannot be sent is one to somebody who has ended."""
+        with suppress(OSError):
+            self.connection.send(word)
+
+
+@dataclass(slots=True)
+class Predecessor:
+    """The agent that this one takes over from."""
+
+    connection: socket.socket
+    listeners: Mapping[str, socket.socket]
+    said_ready: bool = False
+    deadline: float = float("inf")
+    """When it must have answered `ready`."""
+    gave: bool = False
+    settled: bool = False
+
+    def say(self, word: bytes) -> None:
+        """Send a word."""
+        with suppress(OSError):
+            self.connection.send(word)
+
+
+def hear(connection: socket.socket) -> bytes | None:
+    """Return the next message; b"" at the connection's end, None where there is none yet."""
+    try:
+        return connection.recv(LARGEST)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverFolder:
+    """The folder of the node in which agents find each other, if one is mounted."""
+
+    path: Path
+    uids: frozenset[int] = field(default_factory=lambda: frozenset({0, os.geteuid()}))
+    groups: frozenset[int] = field(
+        default_factory=lambda: frozenset({0, os.getegid(), *os.getgroups()})
+    )
+
+    def take(self, version: str, wanted: Iterable[Address]) -> Predecessor | None:
+        """Return the agent that listens already, with its sockets; None where there is none.
+
+        Raises Busy, or Untrusted for a folder or an agent that is not ours.
+        """
+        check_folder(self.path, owners=self.uids, groups=self.groups)
+        try:
+            connection = connect(self.path / SOCKET, uids=self.uids)
+        except OSError:
+            return None  # no socket, or one that an agent has left behind
+        try:
+            connection.send(b"take " + PROTOCOL + b" " + version.encode()[:64])
+            listeners = _received(connection, wanted)
+        except (OSError, Busy, Untrusted) as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise Busy(f"the agent before does not answer: {error.strerror}") from error
+            raise
+        return Predecessor(connection, listeners)
+
+    def publish(self) -> socket.socket:
+        """Listen for the agent that will take over; raise OSError or Untrusted."""
+        check_folder(self.path, owners=self.uids, groups=self.groups)
+        return listen(self.path / SOCKET, mode=0o600)
+
+    def accept(
+        self, listening: socket.socket, sockets: Mapping[str, socket.socket], *, serving: bool
+    ) -> Successor | None:
+        """Give the sockets to who asks for them; None where it is refused.
+
+        Args:
+            listening: what `publish` returned.
+            sockets: those to give, by name.
+            serving: whether this agent serves, and hands over to nobody yet.
+        """
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return None
+        connection.setblocking(False)
+        try:
+            version = _asked(connection, self.uids)
+            if serving:
+                names = " ".join(["listeners", *sockets]).encode()
+                descriptors = [each.fileno() for each in sockets.values()]
+                socket.send_fds(connection, [names], descriptors)
+                return Successor(connection, version)
+            connection.send(b"busy")
+            why = "another agent takes over, or this one does not serve yet"
+        except (Untrusted, OSError) as error:
+            why = str(error)
+        _log.warning("the listeners are not handed over: %s", why)
+        connection.close()
+        return None
+
+
+def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
+    """Return the version of the agent that asks for the sockets; raise Untrusted or OSError."""
+    check_user(connection, uids, "the process that asks for them")
+    if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
+        raise Untrusted("the process that connected asks for nothing")
+    word, _, rest = connection.recv(LARGEST).partition(b" ")
+    protocol, _, version = rest.partition(b" ")
+    if word != b"take" or protocol != PROTOCOL:
+        raise Untrusted("the process that connected speaks another protocol")
+    return version.decode(errors="replace")
+
+
+def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:
+    """Return the sockets that came and are what they are called; raise Busy or OSError."""
+    if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
+        raise Busy(f"the agent before does not answer within {ANSWER_SECONDS:g} s")
+    packet, descriptors, _, _ = socket.recv_fds(connection, LARGEST, MOST_SOCKETS)
+    word, *names = packet.decode(errors="replace").split(" ")
+    given = from_descriptors(descriptors)
+    kept = _fitting(zip(names, given, strict=False), wanted) if word == "listeners" else {}
+    for each in given:
+        if each is not None and each not in kept.values():
+            each.close()
+    if word != "listeners":
+        raise Busy("the agent before hands over to another, or does not serve yet")
+    return kept
+
+
+def _fitting(
+    given: Iterable[tuple[str, socket.socket | None]], wanted: Iterable[Address]
+) -> dict[str, socket.socket]:
+    """Return those that are what they are called, by name."""
+    addresses = {each.name: each for each in wanted}
+    kept: dict[str, socket.socket] = {}
+    for name, each in given:
+        if each is None or name not in addresses or name in kept:
+            continue
+        why = why_not_ours(each, addresses[name])
+        if why:
+            _log.warning("the socket %r of the agent before is not taken over: %s", name, why)
+        else:
+            each.setblocking(False)
+            kept[name] = each
+    return kept

@@ -1,0 +1,563 @@
+"""The supervisor of `serve`: one loop that keeps the listeners and a worker that answers at them.
+
+A worker that ends, hangs or grows too large is replaced at once; one that ends again and again is
+given a short pause. At SIGTERM the worker finishes what it answers. Where a new agent takes over,
+this one stays until it is told to stop, ready to serve again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from podidentity import __version__
+from podidentity.local_sockets import Untrusted, listen
+from podidentity.supervisor import control, handover
+from podidentity.supervisor.control import Readiness
+from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
+from podidentity.supervisor.listeners import Address, ListenError, close_all, open_missing
+from podidentity.supervisor.worker import CANNOT_BEGIN, Worker, WorkerMain
+
+PROBE_SOCKET = "serve-probe.sock"
+"""Name of the socket in `--runtime-dir` at which the kubelet's exec probes ask."""
+LARGEST_ANSWER = 16 * 1024
+"""Bytes of an answer to a probe."""
+PROBE_SECONDS = 4.0
+"""That a probe waits for readiness, so that it is known the moment that it comes."""
+MOST_PROBES = 16
+
+SHORT_LIFE = 3.0
+"""Seconds under which the life of a worker counts as a crash at its start."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds before the next worker after the second crash in a row, and at most."""
+STOP_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL to a worker that nobody takes over from."""
+DRAIN_SECONDS = 85.0
+"""Between those where a new agent has taken over: more than a connection may be idle (75 s)."""
+RETRY_SECONDS = 1.0
+"""Between two attempts to take over from an agent that is busy."""
+TAKEN_BACK_SECONDS = 10.0
+"""Before the next attempt after the agent before has taken the listeners back."""
+PUBLISH_SECONDS = 5.0
+"""Between two attempts to publish the socket for the next agent."""
+MOST_RETIRED = 2
+"""Workers that answer what they have, beside the one that accepts."""
+MEMORY_SECONDS = 1.0
+"""Between two looks at the worker's memory."""
+_LONGEST_WAIT = 1.0
+
+_log = logging.getLogger("podidentity.supervisor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a supervisor is told."""
+
+    addresses: Sequence[Address]
+    runtime_dir: Path
+    handover_dir: Path | None = None
+    memory: int = 0
+    """Bytes that the container may hold; 0: no limit. A worker gets three quarters of it."""
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes of resident memory beyond which a worker is replaced; 0: never."""
+        return self.memory * 3 // 4
+
+
+@dataclass(slots=True)
+class _Probe:
+    """One who asks."""
+
+    deadline: float
+    word: bytes = b""
+    """`live` or `ready`, once it has come."""
+
+
+class Supervisor:
+    """Keeps listeners and worker; `run` returns the exit code."""
+
+    def __init__(self, plan: Plan, main: WorkerMain) -> None:
+        self._plan = plan
+        self._main = main
+        self._folder = HandoverFolder(plan.handover_dir) if plan.handover_dir else None
+        self._selector = selectors.DefaultSelector()
+        self._sockets: dict[str, socket.socket] = {}
+        self._worker: Worker | None = None
+        self._retired: list[Worker] = []
+        """Workers that accept no more, and answer what they have."""
+        self._probe_socket: socket.socket | None = None
+        self._probes: dict[socket.socket, _Probe] = {}
+        self._published: socket.socket | None = None
+        self._predecessor: Predecessor | None = None
+        self._successor: Successor | None = None
+        self._begun = False
+        """Whether the listeners are there."""
+        self._stopping = False
+        self._deadline = float("inf")
+        self._next_start = 0.0
+        self._next_take = 0.0
+        self._next_publish = 0.0
+        self._next_memory = 0.0
+        self._crashes = 0
+        self._note = ""
+        """Why there is no worker, for probes."""
+        self._untrusted = ""
+        self._unpublished = ""
+        self._code: int | None = None
+        self._turn = 0.0
+        self._pipe: tuple[int, ...] = ()
+
+    def run(self) -> int:
+        """Serve until told to stop; raise ListenError."""
+        self._pipe = signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._watch(signals, lambda: self._signalled(os.read(signals, 4096)))
+        self._probe_socket = listen(self._plan.runtime_dir / PROBE_SOCKET)
+        self._watch(self._probe_socket, self._probed)
+        try:
+            while self._code is None:
+                self._tick(time.monotonic())
+                if self._code is None:
+                    self._turn = time.monotonic()
+                    self._wait()
+        finally:
+            self._close()
+        return self._code
+
+    # One turn.
+
+    def _wait(self) -> None:
+        for key, _ in self._selector.select(self._timeout(time.monotonic())):
+            if key.fileobj in self._watched():
+                key.data()
+
+    def _watched(self) -> set[object]:
+        return {key.fileobj for key in self._selector.get_map().values()}
+
+    def _timeout(self, now: float) -> float:
+        due = [self._deadline, *(probe.deadline for probe in self._probes.values())]
+        due += [each.hangs_at() for each in self._workers()]
+        if self._worker is None and self._begun and not self._gave():
+            due.append(self._next_start)
+        if not self._begun:
+            due.append(self._next_take)
+        if self._successor is not None:
+            due.append(self._successor.deadline)
+        if self._predecessor is not None:
+            due.append(self._predecessor.deadline)
+        return max(0.0, min(_LONGEST_WAIT, min(due) - now))
+
+    def _tick(self, now: float) -> None:
+        if self._turn and now - self._turn > 2 * _LONGEST_WAIT:
+            # This process was stopped, or starved: the workers may have been, too.
+            for each in self._workers():
+                each.excuse(now)
+        if not self._begun and not self._stopping and now >= self._next_take:
+            self._begin(now)
+        self._look_at_workers(now)
+        self._look_at_handover(now)
+        self._answer_probes(now)
+        if self._stopping and not self._workers():
+            self._code = 0
+
+    # Listeners.
+
+    def _begin(self, now: float) -> None:
+        """Take the listeners over, or open them; raise ListenError."""
+        try:
+            predecessor = self._take_over()
+        except handover.Busy as error:
+            self._wait_for_listeners(str(error), now)
+            return
+        found = predecessor.listeners if predecessor is not None else {}
+        try:
+            self._sockets = open_missing(self._plan.addresses, found)
+        except ListenError as error:
+            close_all(found)
+            if predecessor is not None:
+                predecessor.connection.close()
+            if self._folder is None:
+                raise
+            # Of an agent that cannot hand over, or not yet: it will end, or be ready.
+            self._wait_for_listeners(str(error), now)
+            return
+        if predecessor is not None:
+            self._predecessor = predecessor
+            self._watch(predecessor.connection, self._heard_predecessor)
+            _log.info("taking over from the agent before this one")
+        self._begun = True
+        self._note = ""
+
+    def _wait_for_listeners(self, why: str, now: float) -> None:
+        if why != self._note:
+            _log.warning("%s: tried again each %g s", why.rstrip("."), RETRY_SECONDS)
+        self._note = why
+        self._next_take = now + RETRY_SECONDS
+
+    def _take_over(self) -> Predecessor | None:
+        if self._folder is None:
+            return None
+        try:
+            return self._folder.take(__version__, self._plan.addresses)
+        except Untrusted as error:
+            why = f"no hand-over from an agent before this one: {error}"
+            if why != self._untrusted:
+                _log.warning("%s", why)
+            self._untrusted = why
+            return None
+
+    # Workers.
+
+    def _workers(self) -> list[Worker]:
+        return [*self._retired, *([self._worker] if self._worker is not None else [])]
+
+    def _look_at_workers(self, now: float) -> None:
+        for each in self._workers():
+            if now >= each.hangs_at():
+                self._kill(each, "hangs")
+            elif self._stopping and now >= self._deadline:
+                self._kill(each, "did not end in time")
+                self._deadline = now + STOP_SECONDS
+        worker = self._worker
+        if worker is None:
+            wanted = self._begun and not self._stopping and not self._gave()
+            if wanted and now >= self._next_start:
+                self._start(now)
+        elif self._plan.memory and now >= self._next_memory:
+            self._next_memory = now + MEMORY_SECONDS
+            held = worker.memory()
+            if held > self._plan.worker_memory:
+                most = self._plan.worker_memory >> 20
+                self._kill(worker, f"holds {held >> 20} MiB, more than {most} MiB")
+
+    def _start(self, now: float) -> None:
+        worker = Worker.start(
+            self._main,
+            self._sockets,
+            now=now,
+            memory=self._plan.memory,
+            close=self._close_in_worker,
+        )
+        self._worker = worker
+        self._watch(worker.control, lambda: self._heard(worker))
+        if self._predecessor is None or self._predecessor.gave:
+            worker.tell(control.ACCEPT)
+
+    def _heard(self, worker: Worker) -> None:
+        if not worker.listen(time.monotonic()):
+            self._unwatch(worker.control)
+
+    def _retire(self) -> None:
+        """Let the worker accept no more, answer what it has, and end."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        worker.tell(control.DRAIN)
+        self._retired.append(worker)
+        if len(self._retired) > MOST_RETIRED:
+            self._retired[0].signal(signal.SIGTERM)
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        _log.error("worker %s %s: it is killed", worker.pid, why)
+        worker.signal(signal.SIGKILL)
+        worker.excuse(time.monotonic())
+
+    def _reap(self) -> None:
+        for worker in self._workers():
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if not pid:
+                continue
+            self._unwatch(worker.control)
+            # What it said last is still to be heard.
+            worker.listen(time.monotonic())
+            worker.close()
+            if worker in self._retired:
+                self._retired.remove(worker)
+            else:
+                self._worker = None
+                self._ended(worker, os.waitstatus_to_exitcode(status), time.monotonic())
+
+    def _ended(self, worker: Worker, code: int, now: float) -> None:
+        if self._stopping:
+            return
+        if code == CANNOT_BEGIN and not worker.reported:
+            self._code = CANNOT_BEGIN
+            return
+        lived = now - worker.began
+        self._crashes = self._crashes + 1 if lived < SHORT_LIFE else 0
+        pause = 0.0
+        if self._crashes > 1:
+            pause = min(FIRST_PAUSE * 2.0 ** (self._crashes - 2), LONGEST_PAUSE)
+        self._next_start = now + pause
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        when = f"in {pause:g} s" if pause else "at once"
+        self._note = f"the worker ended ({how})"
+        _log.error("worker %s ended after %.1f s (%s): the next is started %s", worker.pid, lived,
+                   how, when)  # fmt: skip
+
+    # Hand-over.
+
+    def _gave(self) -> bool:
+        return self._successor is not None and self._successor.stage is not Stage.OFFERED
+
+    def _look_at_handover(self, now: float) -> None:
+        if self._predecessor is not None:
+            self._go_on_taking(self._predecessor, now)
+        if self._successor is not None and now >= self._successor.deadline:
+            _log.error("version %s did not serve within %g s: this agent serves again",
+                       self._successor.version, handover.SETTLE_SECONDS)  # fmt: skip
+            self._successor.say(b"back")
+            self._take_back()
+        if self._folder is not None and self._should_publish() and now >= self._next_publish:
+            self._publish(now)
+
+    def _should_publish(self) -> bool:
+        """Whether a new agent should find this one, and cannot yet."""
+        ours = self._predecessor is None or self._predecessor.settled
+        ready = self._worker is not None and self._worker.report.readiness is Readiness.READY
+        return ours and ready and not self._stopping and self._published is None
+
+    def _publish(self, now: float) -> None:
+        if self._folder is None:
+            return
+        self._next_publish = now + PUBLISH_SECONDS
+        try:
+            self._published = self._folder.publish()
+        except (OSError, Untrusted) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            if why != self._unpublished:
+                _log.warning("an update will interrupt requests, for no agent can take over: %s",
+                             why)  # fmt: skip
+            self._unpublished = str(why)
+        else:
+            self._unpublished = ""
+            self._watch(self._published, self._asked)
+
+    def _asked(self) -> None:
+        """A new agent asks for the listeners."""
+        if self._folder is None or self._published is None:
+            return
+        serving = self._successor is None and not self._stopping
+        found = self._folder.accept(self._published, self._sockets, serving=serving)
+        if found is not None:
+            self._successor = found
+            self._watch(found.connection, self._heard_successor)
+            _log.info("version %s prepares to take over", found.version)
+
+    def _heard_successor(self) -> None:
+        successor = self._successor
+        if successor is None:
+            return
+        word = handover.hear(successor.connection)
+        if word is None:
+            return
+        if word == b"ready" and successor.stage is Stage.OFFERED:
+            self._give(successor)
+        elif word == b"settled" and successor.stage is Stage.GIVEN:
+            successor.stage, successor.deadline = Stage.SETTLED, float("inf")
+            self._unpublish()
+            _log.info("version %s serves", successor.version)
+        elif word == b"bye":
+            # It has handed over itself: there is nothing to take back when it ends.
+            self._unwatch(successor.connection)
+        elif successor.stage is Stage.OFFERED:
+            _log.warning("version %s gave up taking over", successor.version)
+            self._drop_successor()
+        elif not self._stopping:
+            _log.error("version %s has ended: this agent serves again", successor.version)
+            self._take_back()
+        else:
+            self._drop_successor()
+
+    def _give(self, successor: Successor) -> None:
+        now = time.monotonic()
+        successor.stage = Stage.GIVEN
+        successor.deadline = now + handover.SETTLE_SECONDS
+        self._retire()
+        successor.say(b"yours")
+
+    def _take_back(self) -> None:
+        """Serve again, with a new worker beside the one that answers what it has."""
+        self._drop_successor()
+        self._next_start = self._next_publish = 0.0
+
+    def _drop_successor(self) -> None:
+        if self._successor is not None:
+            self._unwatch(self._successor.connection)
+            self._successor.connection.close()
+            self._successor = None
+
+    def _unpublish(self) -> None:
+        """The name is the new agent's: only our end is closed."""
+        if self._published is not None:
+            self._unwatch(self._published)
+            self._published.close()
+            self._published = None
+
+    def _go_on_taking(self, predecessor: Predecessor, now: float) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        readiness = worker.report.readiness
+        if not predecessor.said_ready and readiness is not Readiness.UNREADY:
+            predecessor.said_ready = True
+            predecessor.deadline = now + handover.ANSWER_SECONDS
+            predecessor.say(b"ready")
+        elif predecessor.said_ready and not predecessor.gave and now >= predecessor.deadline:
+            _log.warning("the agent before does not answer: this one serves beside it")
+            self._given(predecessor)
+        elif predecessor.gave and not predecessor.settled and readiness is Readiness.READY:
+            # Published before, so that there is always one agent that the next one finds.
+            self._publish(now)
+            predecessor.settled = True
+            predecessor.say(b"settled")
+            _log.info("this agent serves")
+
+    def _given(self, predecessor: Predecessor) -> None:
+        predecessor.gave, predecessor.deadline = True, float("inf")
+        if self._worker is not None:
+            self._worker.tell(control.ACCEPT)
+
+    def _heard_predecessor(self) -> None:
+        predecessor = self._predecessor
+        if predecessor is None:
+            return
+        word = handover.hear(predecessor.connection)
+        if word is None:
+            return
+        if word == b"yours":
+            self._given(predecessor)
+        elif word == b"back":
+            self._give_back(predecessor)
+        else:
+            # It has ended. The sockets are ours as they were its.
+            self._unwatch(predecessor.connection)
+            predecessor.connection.close()
+            self._predecessor = None
+            if self._worker is not None and not predecessor.gave:
+                self._worker.tell(control.ACCEPT)
+
+    def _give_back(self, predecessor: Predecessor) -> None:
+        """Leave the listeners to the agent before, and try again later."""
+        why = self._worker.report.detail if self._worker is not None else self._note
+        _log.error("the agent before serves again, for this one was not ready in time: %s", why)
+        self._unwatch(predecessor.connection)
+        predecessor.connection.close()
+        self._predecessor = None
+        close_all(self._sockets)
+        self._sockets = {}
+        self._begun = False
+        self._next_take = time.monotonic() + TAKEN_BACK_SECONDS
+        self._note = "the agent before took the listeners back"
+        self._retire()
+
+    # Stopping.
+
+    def _signalled(self, numbers: bytes) -> None:
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        if signal.SIGHUP in numbers:
+            for each in self._workers():
+                each.signal(signal.SIGHUP)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        now = time.monotonic()
+        successor = self._successor
+        if successor is not None and successor.stage is Stage.OFFERED:
+            # It is not ready, but there is no other: what comes waits in the backlog for it.
+            self._give(successor)
+        if self._predecessor is not None and self._gave():
+            self._predecessor.say(b"bye")
+        close_all(self._sockets)
+        self._deadline = now + (DRAIN_SECONDS if self._gave() else STOP_SECONDS)
+        if not self._gave():
+            for each in self._workers():
+                each.signal(signal.SIGTERM)
+
+    # Probes.
+
+    def _probed(self) -> None:
+        assert self._probe_socket is not None  # noqa: S101 - it is watched
+        with suppress(OSError):
+            connection, _ = self._probe_socket.accept()
+            connection.setblocking(False)
+            if len(self._probes) >= MOST_PROBES:
+                connection.close()
+                return
+            self._probes[connection] = _Probe(time.monotonic() + PROBE_SECONDS)
+            # What it asks is read with the next turn, as everything of probes.
+            self._watch(connection, lambda: None)
+
+    def _answer_probes(self, now: float) -> None:
+        """Answer those who ask whether it lives at once, for readiness as soon as it is so."""
+        ready, text = self._readiness()
+        for connection, probe in list(self._probes.items()):
+            said = handover.hear(connection)
+            probe.word = said or probe.word
+            if probe.word == b"live":
+                answer = "ok\n"
+            elif probe.word and ready:
+                answer = f"ok {text}\n"
+            elif now >= probe.deadline or said == b"":
+                answer = f"not ready: {text}\n"
+            else:
+                continue
+            with suppress(OSError):
+                connection.send(answer.encode()[:LARGEST_ANSWER])
+            del self._probes[connection]
+            self._unwatch(connection)
+            connection.close()
+
+    def _readiness(self) -> tuple[bool, str]:
+        if self._gave():
+            return True, "the next agent serves"
+        if self._worker is None:
+            return False, self._note or "no worker runs"
+        report = self._worker.report
+        return report.readiness is Readiness.READY, report.detail
+
+    # Descriptors.
+
+    def _watch(self, found: socket.socket | int, call: Callable[[], None]) -> None:
+        self._selector.register(found, selectors.EVENT_READ, call)
+
+    def _unwatch(self, found: socket.socket) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(found)
+
+    def _close_in_worker(self) -> None:
+        """Close what a worker has no business with."""
+        for each in (self._probe_socket, self._published, *self._probes):
+            if each is not None:
+                each.close()
+        for peer in (self._predecessor, self._successor):
+            if peer is not None:
+                peer.connection.close()
+        for descriptor in self._pipe:
+            os.close(descriptor)
+        self._selector.close()
+
+    def _close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for each in self._workers():
+            each.signal(signal.SIGKILL)
+            os.waitpid(each.pid, 0)
+            each.close()
+        self._close_in_worker()
+        close_all(self._sockets)

@@ -1,0 +1,141 @@
+"""What `serve` asks of `net`, and what `net` states: the messages between the two processes.
+
+One message is one packet, a JSON object with its kind in `type`, bounded by `LARGEST`. `serve`
+asks about connections and says when it accepts them; it has no words for anything that `net` should
+do or leave. The first message of each side names its version. That message alone keeps its form
+for ever, so that two versions can tell each other that they are two.
+
+    serve  {"type":"hello","protocol":1,"version":"0.2.0"}
+    net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
+    net    {"type":"state",…}                                   now, and after each change
+    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}
+    net    {"type":"answer","id":7,"facts":{…}}
+    serve  {"type":"accepting","accepting":true}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import msgspec
+
+from podidentity.core.attestation import ConnectionFacts
+
+PROTOCOL = 1
+"""Number of this form of the messages: both sides must have the same."""
+LARGEST = 32 * 1024
+"""Bytes of a message."""
+_MOST_LINES = 200
+"""Lines of what is wrong, of one kind."""
+
+_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+_Lines = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=_MOST_LINES)]
+
+
+class Unreadable(Exception):
+    """What came is no message; the text says why, and shows none of it."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Who speaks."""
+
+    protocol: int
+    version: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+    """Why the other side is not listened to; the connection ends."""
+
+    reason: _Text
+
+
+class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_fields=True):
+    """Whose is the connection from this address and port?"""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    address: Annotated[str, msgspec.Meta(max_length=45)]
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    local: bool = False
+    """Whether it comes from the node itself, to our own address."""
+
+
+class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
+    """Whether redirected connections are accepted now, or by the agent before this one."""
+
+    accepting: bool
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
+    """The facts that a question asked for."""
+
+    id: int
+    facts: ConnectionFacts
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
+    """What `net` knows of itself and of the node."""
+
+    interception: _Lines = ()
+    """What keeps pods' traffic from being led to us."""
+    attestation: _Lines = ()
+    """What keeps callers from being proven."""
+    sources: _Lines = ()
+    """Why a pod may be able to speak with an address that is another's; (): none can. Otherwise
+    connections must not be kept beyond one answer."""
+    warnings: _Lines = ()
+    """What an operator should know, and what keeps nobody from being served."""
+    repairs: int = 0
+    """How often rules were found changed and put right."""
+    repaired: _Text = ""
+    """What was put right last, and by whom it had been changed."""
+    proof: _Text = ""
+    """What proves callers here: the value of `--attestation`."""
+    guards: bool = True
+    """Whether this `net` repairs the rules; otherwise that of the agent before it does."""
+
+
+FromServe = Hello | Question | Accepting
+FromNet = Hello | Refusal | Answer | State
+
+_FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
+_FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(message: FromServe | FromNet) -> bytes:
+    """Return a message as a packet."""
+    return _ENCODER.encode(message)
+
+
+def parse_from_serve(packet: bytes) -> FromServe:
+    """Read a packet of `serve`; raise Unreadable."""
+    with _readable(packet):
+        return _FROM_SERVE.decode(packet)
+
+
+def parse_from_net(packet: bytes) -> FromNet:
+    """Read a packet of `net`; raise Unreadable."""
+    with _readable(packet):
+        return _FROM_NET.decode(packet)
+
+
+@contextmanager
+def _readable(packet: bytes) -> Iterator[None]:
+    if len(packet) > LARGEST:
+        raise Unreadable(f"a message of more than {LARGEST} bytes")
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(f"no message: {str(error)[:200]}") from error
+
+
+def why_other(mine: Hello, theirs: Hello, *, me: str, other: str) -> str:
+    """Return why two sides do not understand each other; "" if they do."""
+    if mine == theirs:
+        return ""
+    return (
+        f"{me} is version {mine.version} (protocol {mine.protocol}), {other} is version "
+        f"{theirs.version} (protocol {theirs.protocol}): both containers need the same image"
+    )

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podidentity.adapters import net as adapter
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.net import NetClient
+from podidentity.core.attestation import AttestationMode, ConnectionFacts, Proof, Verdict
+from podidentity.wire import net as wire
+from tests.fakes import pod
+from tests.net.talk import ME, VERSION, net, seen
+
+PORT = 40_000
+ADDRESS = "10.244.0.2"
+
+
+@asynccontextmanager
+async def client(
+    folder: Path, *, version: str = VERSION, uids: frozenset[int] = ME
+) -> AsyncIterator[NetClient]:
+    """Run a client of the `net` in a folder."""
+    running = NetClient(
+        folder / "net.sock",
+        SystemClock(),
+        version=version,
+        mode=AttestationMode.KERNEL,
+        uids=uids,
+    )
+    task = asyncio.create_task(running.run())
+    try:
+        yield running
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(asking: NetClient, holds: Any) -> None:
+    """Return when `holds()`, which is looked at after each change."""
+    async with asyncio.timeout(5):
+        while not holds():
+            await asking.changed()
+
+
+def reached(asking: NetClient) -> bool:
+    return asking.state is not None and not asking.problems()
+
+
+async def test_it_proves_by_what_net_states(tmp_path: Path) -> None:
+    owner = pod(addresses=(ADDRESS,))
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        running.inspector.answer = seen(owner.uid)
+        await until(asking, lambda: reached(asking))
+        proof = await asking.prove(ADDRESS, PORT, [owner])
+        assert (proof.verdict, proof.pod_uid) == (Verdict.PROVEN, owner.uid)
+        local = await asking.prove_local("127.0.0.1", PORT)
+        assert (local.verdict, local.pod_uid, local.root) == (Verdict.PROVEN, owner.uid, True)
+
+
+async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        ask = running.inspector.facts
+        running.inspector.facts = lambda address, port: (ask(address, port), seen(str(port)))[1]  # type: ignore[method-assign]
+        proofs = await asyncio.gather(
+            *(asking.prove(ADDRESS, port, []) for port in range(adapter.MOST_QUESTIONS * 4))
+        )
+        assert [proof.pod_uid for proof in proofs] == [str(n) for n in range(len(proofs))]
+
+
+async def test_without_net_nothing_is_proved_and_the_reason_is_said(tmp_path: Path) -> None:
+    async with client(tmp_path) as asking:
+        await until(asking, lambda: "No such file" in asking.problems()[0])
+        proof = await asking.prove(ADDRESS, PORT, [])
+        assert proof.verdict is Verdict.UNKNOWN
+        assert (
+            proof.detail
+            == f"net cannot be reached at {tmp_path}/net.sock: No such file or directory"
+        )
+
+
+async def test_net_goes_and_comes_back_and_the_client_goes_on(tmp_path: Path) -> None:
+    owner = pod(addresses=(ADDRESS,))
+    async with client(tmp_path) as asking:
+        for _ in range(3):
+            async with net(tmp_path) as running:
+                running.inspector.answer = seen(owner.uid)
+                await until(asking, lambda: reached(asking))
+                assert (await asking.prove(ADDRESS, PORT, [owner])).verdict is Verdict.PROVEN
+            await until(asking, lambda: asking.state is None)
+            assert asking.problems()
+            assert (await asking.prove(ADDRESS, PORT, [owner])).verdict is Verdict.UNKNOWN
+
+
+async def test_questions_under_way_fail_when_net_dies(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+
+        def die(address: str, port: int) -> ConnectionFacts:
+            raise SystemExit(f"{address} {port}")
+
+        running.inspector.facts = die  # type: ignore[method-assign]
+        question = asyncio.create_task(asking.prove(ADDRESS, PORT, []))
+        asyncio.get_running_loop().call_soon(running.server.close)
+        assert (await question).verdict is Verdict.UNKNOWN
+
+
+async def test_a_net_that_hangs_is_given_up_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "ANSWER_SECONDS", 0.02)
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        answers = running.server._clients
+        for each in answers:
+            monkeypatch.setattr(type(each), "_answer", lambda *_: None)
+        proof = await asking.prove(ADDRESS, PORT, [])
+        assert proof == Proof(verdict=Verdict.UNKNOWN, detail="net did not answer within 0.02 s")
+
+
+async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Path) -> None:
+    async with net(tmp_path, version="0.3.0"), client(tmp_path) as asking:
+        await until(asking, lambda: "refuses" in asking.problems()[0])
+        (why,) = asking.problems()
+        assert why == (
+            "net refuses this serve: net is version 0.3.0 (protocol 1), serve is version 0.2.0 "
+            "(protocol 1): both containers need the same image"
+        )
+        assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
+
+
+async def test_who_listens_in_the_place_of_net_is_not_believed(tmp_path: Path) -> None:
+    async with net(tmp_path), client(tmp_path, uids=frozenset({64_912})) as asking:
+        await until(asking, lambda: "not of user 64912" in asking.problems()[0])
+        assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
+
+
+async def test_what_net_says_of_itself_is_known_and_told(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        running.server.tell(wire.State(interception=("gone",), repairs=3))
+        await until(asking, lambda: asking.state and asking.state.repairs == 3)
+        assert asking.state == wire.State(interception=("gone",), repairs=3)
+
+
+async def test_each_net_is_told_whether_connections_are_accepted(tmp_path: Path) -> None:
+    async with client(tmp_path) as asking:
+        asking.accept(True)
+        for _ in range(2):
+            async with net(tmp_path) as running:
+                await until(asking, lambda: reached(asking))
+                await asking.prove(ADDRESS, PORT, [])
+                assert running.accepting == [True]
+            await until(asking, lambda: asking.state is None)

@@ -1,0 +1,147 @@
+"""A supervisor as a program, with a worker that a test can make do anything.
+
+    python -m tests.supervisor.program '{"runtime": …, "handover": …, "port": …, "name": …}'
+
+The worker answers each line of a connection with its name and pid. Lines that begin with `!` are
+orders: `!exit N`, `!hang`, `!grow`, `!unready`. It drains as the agent does: what is open is
+answered once more, then closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from podidentity.supervisor import control
+from podidentity.supervisor import main as supervising
+from podidentity.supervisor.control import Readiness, Report
+from podidentity.supervisor.listeners import Address, ListenError
+from podidentity.supervisor.main import Plan, Supervisor
+from podidentity.supervisor.worker import Inherited
+
+SETTINGS: dict[str, Any] = {}
+
+
+class Toy:
+    """The worker."""
+
+    def __init__(self, given: Inherited) -> None:
+        self.given = given
+        self.readiness = Readiness.PREPARED
+        self.draining = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self.open: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        if SETTINGS.get("code"):
+            sys.stderr.write("error: cannot begin\n")
+            return int(SETTINGS["code"])
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.given.control, self.told)
+        loop.add_signal_handler(signal.SIGTERM, self.stopped.set)
+        beats = asyncio.create_task(self.beat())
+        stop = asyncio.create_task(self.stopped.wait())
+        drain = asyncio.create_task(self.draining.wait())
+        await asyncio.wait({stop, drain}, return_when=asyncio.FIRST_COMPLETED)
+        loop.remove_reader(self.given.listeners["pods"])
+        if self.open and not self.stopped.is_set():
+            done = asyncio.create_task(self.all_done())
+            await asyncio.wait({stop, done}, return_when=asyncio.FIRST_COMPLETED)
+        beats.cancel()
+        return 0
+
+    async def all_done(self) -> None:
+        await asyncio.wait(self.open)
+
+    async def beat(self) -> None:
+        while True:
+            ready = Readiness.UNREADY if SETTINGS.get("never") else self.readiness
+            self.given.control.send(Report(ready, SETTINGS["name"]).encode())
+            await asyncio.sleep(0.05)
+
+    def told(self) -> None:
+        word = self.given.control.recv(100)
+        if word == control.ACCEPT:
+            self.accept()
+        elif word == control.DRAIN:
+            self.draining.set()
+        elif not word:
+            os._exit(3)
+
+    def accept(self) -> None:
+        listening = self.given.listeners["pods"]
+        asyncio.get_running_loop().add_reader(listening, self.accepted, listening)
+        if not SETTINGS.get("never settled"):
+            self.readiness = Readiness.READY
+
+    def accepted(self, listening: socket.socket) -> None:
+        # Counted at once: asyncio's own server knows it some turns of its loop later.
+        with suppress(BlockingIOError):
+            connection, _ = listening.accept()
+            task = asyncio.get_running_loop().create_task(self.serve(connection))
+            self.open.add(task)
+            task.add_done_callback(self.open.discard)
+
+    async def serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            while line := (await reader.readline()).decode().strip():
+                self.obey(line)
+                last = " last" if self.draining.is_set() else ""
+                writer.write(f"{SETTINGS['name']} {os.getpid()}{last}\n".encode())
+                await writer.drain()
+                if last:
+                    break
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    def obey(self, line: str) -> None:
+        if line.startswith("!exit"):
+            os._exit(int(line.split()[1]))
+        elif line == "!hang":
+            time.sleep(1000)
+        elif line == "!grow":
+            SETTINGS["ballast"] = b"x" * (200 << 20)
+        elif line == "!unready":
+            self.readiness = Readiness.UNREADY
+
+
+def work(given: Inherited) -> int:
+    async def main() -> int:
+        return await Toy(given).run()
+
+    return asyncio.run(main())
+
+
+def main() -> int:
+    SETTINGS.update(json.loads(sys.argv[1]))
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    for name, value in SETTINGS.get("constants", {}).items():
+        owner = getattr(supervising, name.partition(".")[0]) if "." in name else supervising
+        setattr(owner, name.rpartition(".")[2], value)
+    plan = Plan(
+        addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
+        runtime_dir=Path(SETTINGS["runtime"]),
+        handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
+        memory=SETTINGS.get("memory", 0),
+    )
+    try:
+        return Supervisor(plan, work).run()
+    except ListenError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.supervisor.agents import Agent, Client, agents, ask, eventually, free_port
+
+Start = Callable[..., Agent]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "handover"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with agents(tmp_path) as starting:
+        yield starting
+
+
+def published(folder: Path) -> bool:
+    return (folder / "serve.sock").exists()
+
+
+def serving(start: Start, folder: Path, name: str = "old", **settings: object) -> Agent:
+    """Start an agent and return it when another can take over from it."""
+    agent = start(name, handover=str(folder), **settings)
+    agent.ready()
+    eventually(lambda: published(folder))
+    return agent
+
+
+class Load:
+    """Clients that never try again, each with a new connection, and one that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.names: list[str] = []
+        self.failures: list[str] = []
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(3)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def reaches(self, name: str) -> None:
+        """Return when an agent of this name has answered last."""
+        eventually(lambda: self.names and self.names[-1] == name)
+
+    def _run(self) -> None:
+        kept: Client | None = None
+        while not self._stop.is_set():
+            try:
+                self.names.append(ask(self._port)[0])
+                if kept is None:
+                    kept = Client(self._port)
+                name, _, last = kept.ask()
+                self.names.append(name)
+                if last:
+                    kept.close()
+                    kept = None
+            except (OSError, ValueError) as error:
+                self.failures.append(repr(error))
+                return
+        if kept is not None:
+            kept.close()
+
+
+def test_a_new_agent_takes_over_without_a_lost_request(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    with Load(old.port) as load:
+        eventually(lambda: len(load.names) > 20)
+        new = start("new", handover=str(folder))
+        new.ready()
+        load.reaches("new")
+        old.tell(signal.SIGTERM)
+        assert old.ends() == 0
+        before = len(load.names)
+        eventually(lambda: len(load.names) > before + 20)
+    assert load.failures == []
+    assert set(load.names) == {"old", "new"}
+
+
+def test_one_update_after_the_other_loses_nothing(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    with Load(old.port) as load:
+        for number in range(4):
+            new = start(f"new-{number}", handover=str(folder))
+            new.ready()
+            load.reaches(new.name)
+            old.tell(signal.SIGTERM)
+            old = new
+    assert load.failures == []
+
+
+def test_a_kept_connection_is_answered_once_more_by_the_agent_that_it_began_with(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder)
+    kept = Client(old.port)
+    assert kept.ask()[0] == "old"
+    new = start("new", handover=str(folder))
+    new.ready()
+    old.tell(signal.SIGTERM)
+    time.sleep(0.3)
+    assert old.process.poll() is None
+    name, _, last = kept.ask()
+    assert (name, last) == ("old", True)
+    kept.close()
+    assert old.ends() == 0
+
+
+def test_a_new_version_that_is_never_ready_changes_nothing(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    with Load(old.port) as load:
+        broken = start("broken", handover=str(folder), never=True)
+        old.says("prepares to take over")
+        before = len(load.names)
+        eventually(lambda: len(load.names) > before + 50)
+        assert not broken.probe().startswith("ok")
+        broken.tell(signal.SIGTERM)
+        assert broken.ends() == 0
+        old.says("gave up taking over")
+    assert load.failures == []
+    assert set(load.names) == {"old"}
+
+
+def test_a_new_version_that_crashes_changes_nothing(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    broken = start("broken", handover=str(folder), code=1)
+    assert broken.ends() == 1
+    assert ask(old.port)[0] == "old"
+    # The next version finds the agent that serves.
+    start("new", handover=str(folder)).ready()
+    eventually(lambda: ask(old.port)[0] == "new")
+
+
+def test_what_is_not_settled_in_time_is_taken_back(start: Start, folder: Path) -> None:
+    old = serving(start, folder, constants={"handover.SETTLE_SECONDS": 0.5})
+    with Load(old.port) as load:
+        broken = start("broken", handover=str(folder), **{"never settled": True})
+        broken.says("the agent before serves again")
+        load.reaches("old")
+    assert load.failures == []
+    assert "did not serve within 0.5 s: this agent serves again" in old.log
+
+
+def test_a_new_agent_that_dies_after_it_was_given_all_is_followed_by_the_old(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder)
+    new = start("new", handover=str(folder))
+    new.ready()
+    eventually(lambda: "serves" in old.log and ask(old.port)[0] == "new")
+    _, worker = ask(old.port)
+    os.kill(new.process.pid, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    assert ask(old.port)[0] == "old"
+    old.says("has ended: this agent serves again")
+    # And it can be taken over from again.
+    third = start("third", handover=str(folder))
+    third.ready()
+    eventually(lambda: ask(old.port)[0] == "third")
+
+
+def test_an_agent_that_dies_before_it_gave_leaves_its_sockets_to_the_new_one(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder)
+    new = start("new", handover=str(folder), never=True)
+    old.says("prepares to take over")
+    _, worker = ask(old.port)
+    os.kill(old.process.pid, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    assert ask(new.port)[0] == "new"
+
+
+def test_an_agent_that_is_told_to_stop_gives_what_it_has_to_who_prepares(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder)
+    start("new", handover=str(folder), never=True)
+    old.says("prepares to take over")
+    with Load(old.port) as load:
+        old.tell(signal.SIGTERM)
+        assert old.ends() == 0
+        load.reaches("new")
+    assert load.failures == []
+
+
+def test_a_chain_of_updates_is_not_undone_when_its_middle_ends(start: Start, folder: Path) -> None:
+    first = serving(start, folder, "first")
+    second = start("second", handover=str(folder))
+    second.ready()
+    eventually(lambda: "serves" in first.log)
+    third = start("third", handover=str(folder))
+    third.ready()
+    eventually(lambda: "serves" in second.log)
+    second.tell(signal.SIGTERM)
+    assert second.ends() == 0
+    # `first` has not been told to stop, and must not serve beside `third`.
+    assert {ask(third.port)[0] for _ in range(30)} == {"third"}
+    assert "serves again" not in first.log
+
+
+def test_two_new_agents_at_once_take_their_turns(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    start("one", handover=str(folder), never=True)
+    old.says("prepares to take over")
+    other = start("other", handover=str(folder), constants={"PROBE_SECONDS": 0.1})
+    eventually((other.runtime / "serve-probe.sock").exists)
+    eventually(lambda: "hands over to another" in other.probe())
+    assert ask(old.port)[0] == "old"
+
+
+def test_an_address_that_changed_is_opened_and_not_taken(start: Start, folder: Path) -> None:
+    old = serving(start, folder)
+    port = free_port()
+    new = start("new", handover=str(folder), port=port)
+    new.ready()
+    assert ask(port)[0] == "new"
+    assert "is not taken over: it listens on" in new.log
+    eventually(lambda: "serves" in old.log)
+
+
+@pytest.mark.parametrize("what", ["gone", "a file", "open to all", "of another"])
+def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
+    start: Start, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "handover"
+    if what == "a file":
+        folder.write_text("")
+    elif what != "gone":
+        folder.mkdir()
+        folder.chmod(0o777 if what == "open to all" else 0o700)
+    if what == "of another":
+        if os.geteuid():
+            pytest.skip("only root can give a folder to another user")
+        os.chown(folder, 4711, 4711)
+    agent = start("a", handover=str(folder))
+    agent.ready()
+    assert ask(agent.port)[0] == "a"
+    assert "no hand-over from an agent before this one: " in agent.log
+    agent.says("an update will interrupt requests, for no agent can take over: ")
+
+
+def test_a_socket_that_was_left_behind_is_replaced(start: Start, folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(folder / "serve.sock"))
+        dead.listen()
+    agent = serving(start, folder)
+    eventually(lambda: start_again(start, folder))
+    assert ask(agent.port)[0] == "next"
+
+
+def start_again(start: Start, folder: Path) -> bool:
+    start("next", handover=str(folder)).ready()
+    return True
+
+
+def test_sockets_of_a_stranger_are_not_accepted_from(start: Start, folder: Path) -> None:
+    """What another program gives under our names is closed; the agent listens itself."""
+    port = free_port()
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    unix.bind(str(folder / "serve.sock"))
+    unix.listen()
+    tcp = socket.socket()
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    given = [tcp, elsewhere, unix]
+
+    def answer() -> None:
+        connection, _ = unix.accept()
+        connection.recv(100)
+        names = b"listeners pods pods pods"
+        socket.send_fds(connection, [names], [each.fileno() for each in given])
+        connection.recv(100)
+        connection.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    agent = start("a", handover=str(folder), port=port)
+    agent.ready()
+    thread.join()
+    assert ask(port)[0] == "a"
+    assert agent.log.count("is not taken over") == 3
+    for each in given:
+        each.close()
+
+
+def test_who_connects_and_asks_for_something_else_gets_no_socket(
+    start: Start, folder: Path
+) -> None:
+    agent = serving(start, folder)
+    for words in (b"rubbish", b"take 9 1.0", b"take", b"\0" * 400):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+            asking.connect(str(folder / "serve.sock"))
+            asking.send(words)
+            packet, fds, _, _ = socket.recv_fds(asking, 512, 16)
+            assert (packet, fds) == (b"", [])
+    assert ask(agent.port)[0] == "old"

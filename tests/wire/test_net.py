@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.wire import net as wire
+
+FACTS = ConnectionFacts(
+    accepted=True,
+    sightings=(Sighting(network="cni-1", state=SocketState.OPEN, pod="u1", user=1000),),
+)
+
+GOLDEN = [
+    (wire.Hello(1, "0.2.0"), b'{"type":"hello","protocol":1,"version":"0.2.0"}'),
+    (wire.Refusal("why"), b'{"type":"refusal","reason":"why"}'),
+    (
+        wire.Question(7, "10.244.0.2", 40000),
+        b'{"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}',
+    ),
+    (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
+    (
+        wire.Answer(7, FACTS),
+        b'{"type":"answer","id":7,"facts":{"accepted":true,"sightings":[{"network":"cni-1",'
+        b'"state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],"failure":""}}',
+    ),
+    (
+        wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
+        b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
+        b'"sources":[],"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
+def test_a_message_is_these_bytes_of_protocol_1(
+    message: wire.FromServe | wire.FromNet, packet: bytes
+) -> None:
+    assert wire.encode(message) == packet
+
+
+@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
+def test_each_side_reads_the_words_of_the_other_and_no_others(
+    message: wire.FromServe | wire.FromNet, packet: bytes
+) -> None:
+    for parse, words in (
+        (wire.parse_from_serve, (wire.Hello, wire.Question, wire.Accepting)),
+        (wire.parse_from_net, (wire.Hello, wire.Refusal, wire.Answer, wire.State)),
+    ):
+        if isinstance(message, words):
+            assert parse(packet) == message
+        else:
+            with pytest.raises(wire.Unreadable):
+                parse(packet)
+
+
+def test_another_versions_hello_is_read_though_it_says_more() -> None:
+    packet = b'{"type":"hello","protocol":2,"version":"0.9","since":"then"}'
+    theirs = wire.parse_from_serve(packet)
+    assert theirs == wire.Hello(2, "0.9")
+    why = wire.why_other(wire.Hello(1, "0.2.0"), wire.Hello(2, "0.9"), me="net", other="serve")
+    assert why == (
+        "net is version 0.2.0 (protocol 1), serve is version 0.9 (protocol 2): both containers "
+        "need the same image"
+    )
+    assert not wire.why_other(wire.Hello(1, "x"), wire.Hello(1, "x"), me="net", other="serve")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 30_000,
+        b'{"type":"question","id":1,"address":"10.0.0.1","port":65536}',
+        b'{"type":"question","id":-1,"address":"10.0.0.1","port":1}',
+        b'{"type":"question","id":1,"address":"%s","port":1}' % (b"1" * 46),
+        b'{"type":"question","id":1,"address":"10.0.0.1","port":1,"install":false}',
+        b'{"type":"remove"}',
+        json.dumps({"type": "hello", "protocol": 1, "version": "v" * 65}).encode(),
+        b'{"type":"accepting","accepting":true}' + b" " * wire.LARGEST,
+    ],
+    ids=lambda packet: packet[:60],
+)
+def test_what_is_no_message_is_unreadable_and_not_repeated(packet: bytes) -> None:
+    with pytest.raises(wire.Unreadable) as refusal:
+        wire.parse_from_serve(packet)
+    assert len(str(refusal.value)) < 300
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_unreadable(packet: bytes) -> None:
+    for parse in (wire.parse_from_serve, wire.parse_from_net):
+        try:
+            parse(packet)
+        except wire.Unreadable:
+            continue
+
+
+def test_serve_has_no_word_that_could_weaken_net() -> None:
+    # Each word here was weighed: a question, and when `serve` accepts connections.
+    assert set(wire.FromServe.__args__) == {wire.Hello, wire.Question, wire.Accepting}
