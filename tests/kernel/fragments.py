@@ -17,10 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from podidentity_sandbox.demo.frames import Wire, checksum
+from podidentity_sandbox.demo.frames import ETHERTYPE_IP, SYN, Wire, checksum
 from tests.kernel.topology import GATEWAY
 
-_IPV4 = 0x0800
 _MORE_FRAGMENTS = 0x2000
 
 
@@ -32,13 +31,14 @@ class Fragments(Wire):
         self._size = size
         self._packets = 0
 
-    def _send(self, to: bytes, kind: int, content: bytes) -> None:
-        if kind != _IPV4 or not self._size:
-            super()._send(to, kind, content)
+    def send(self, to: bytes, kind: int, content: bytes) -> None:
+        """Send a frame, one for each fragment."""
+        if kind != ETHERTYPE_IP or not self._size:
+            super().send(to, kind, content)
             return
         self._packets += 1
         for each in fragments(content, self._size, self._packets):
-            super()._send(to, kind, each)
+            super().send(to, kind, each)
 
     def flood(self, to: tuple[str, int], seconds: float) -> int:
         """Open connections and wait for no answer; return how many."""
@@ -46,7 +46,7 @@ class Fragments(Wire):
         via = self.resolve(GATEWAY, end)
         self.request_arp(GATEWAY)
         while time.monotonic() < end:
-            self._send_tcp(via, to, 20000 + self._packets % 40000, (1, 0), 0x02)
+            self.send_tcp(via, to, 20000 + self._packets % 40000, (1, 0), SYN)
             time.sleep(0.001)
         return self._packets
 
