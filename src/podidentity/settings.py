@@ -15,6 +15,12 @@ SERVE_UID = 64_912
 60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node)."""
 
 
+RUNTIME_DIR = "/run/podidentity"
+"""Where `net` and `serve` meet, unless they are told."""
+NET_SOCKET = "net.sock"
+"""Name of the socket of `net`, in `runtime_dir`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
     """Rules of the archived project that were changed, each to be had back; docs say why not."""
@@ -98,8 +104,8 @@ class NmiSettings:
     """Whether the interception outlives the agent. Removed, pods reach the real IMDS, and with it
     every identity of the node."""
 
-    runtime_dir: str = "/run/podidentity"
-    """Where `net` and `serve` meet, and their probes ask."""
+    runtime_dir: str = ""
+    """Where `net` and `serve` meet, and their probes ask; "": `RUNTIME_DIR`."""
     handover_dir: str = ""
     """Folder of the node in which an agent takes over from the one before it; "": none."""
     memory_limit: int = 0

@@ -45,10 +45,10 @@ class NetClient:
         clock: Clock,
         *,
         version: str,
-        mode: AttestationMode,
+        mode: AttestationMode | None = None,
         uids: frozenset[int] = frozenset({0}),
     ) -> None:
-        """`uids` are the users of whom `net` may be."""
+        """`uids` are the users of whom `net` may be; `mode` None: what proves is what it says."""
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
@@ -70,6 +70,19 @@ class NetClient:
         """Return why `net` cannot be asked; () while it can."""
         return (self._failure,) if self._failure else ()
 
+    def interception_problems(self) -> Sequence[str]:
+        """Return what keeps pods' traffic from being redirected; () where all is well."""
+        return self.problems() if self.state is None else self.state.interception
+
+    def attestation_problems(self) -> Sequence[str]:
+        """Return what keeps callers from being proven; () where all is well."""
+        return self.problems() if self.state is None else self.state.attestation
+
+    @property
+    def repairs(self) -> int:
+        """How often `net` has put rules right since it was started."""
+        return 0 if self.state is None else self.state.repairs
+
     def accept(self, accepting: bool) -> None:
         """Tell `net`, and each that comes, whether connections are accepted here."""
         self._accepting = accepting
@@ -83,7 +96,8 @@ class NetClient:
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
         facts = await self._facts(address, port, local=False)
-        return self._unknown() if facts is None else judge(facts, candidates, self._mode)
+        mode = self._mode or self._stated_mode()
+        return self._unknown() if facts is None else judge(facts, candidates, mode)
 
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us."""
@@ -121,6 +135,10 @@ class NetClient:
             finally:
                 timer.cancel()
                 self._waiting.pop(number, None)
+
+    def _stated_mode(self) -> AttestationMode:
+        by_cgroup = self.state is None or self.state.proof == "cgroup"
+        return AttestationMode.KERNEL if by_cgroup else AttestationMode.NAMESPACE
 
     def _late(self, answer: asyncio.Future[ConnectionFacts | None]) -> None:
         if not answer.done():

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,25 +24,24 @@ from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.local_sockets import listen
 from podidentity.net.server import NetServer
-from podidentity.settings import SERVE_UID, NmiSettings
+from podidentity.settings import NET_SOCKET, SERVE_UID, NmiSettings
 from podidentity.wire.net import State
 
-NET_SOCKET = "net.sock"
-"""Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
 
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(settings: NmiSettings) -> None:
-    """Guard the node and answer `serve` until SIGTERM or SIGINT.
+async def run(
+    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
+) -> None:
+    """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        redirect = redirect_of(settings)
         interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
         stack.callback(interception.close)
         interception.install()
@@ -67,20 +67,11 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
+        begun()
         report = Reporter(interception, inspector, server, clock)
         await _until_told_to_stop(interception, inspector, report)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
-
-
-def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
-    return Redirect(
-        metadata_ip=settings.metadata_address,
-        metadata_port=settings.metadata_port,
-        listen_address=settings.listen_address,
-        listen_port=settings.listen_port,
-    )
 
 
 @dataclass(frozen=True, slots=True)
