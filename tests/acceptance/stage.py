@@ -51,10 +51,10 @@ class Stage:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    async def bind(self) -> None:
-        """Enable pod identity, add an identity, start a pod that may use it."""
+    async def bind(self, *flags: str) -> None:
+        """Enable pod identity with these flags of NMI, and add an identity."""
         made = await prepare(self.plan)
-        self.run("podidentity", "enable")
+        self.run("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
         add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
         self.run(*add, "--identity-resource-id", made.identity_id)
 

@@ -8,7 +8,7 @@ from tests.acceptance.stage import stage
 
 async def test_a_new_pods_first_token_is_there_even_when_imds_is_away_by_then() -> None:
     async with stage("prefetch") as place, AzureOperator(place.plan) as azure:
-        await place.bind()
+        await place.bind("--prefetch=auto")
         place.start_pod()
         await azure.imds_fault("reset")
         status, body, seconds = await place.ask()

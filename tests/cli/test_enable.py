@@ -108,6 +108,16 @@ def test_enable_may_be_repeated(cluster: World, podidentity: Run) -> None:
     assert container["args"][-2:] == ["--hold=0", "--host-token=root"]
 
 
+def test_flags_that_a_cluster_always_needs_come_from_the_environment_and_the_others_win(
+    cluster: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODIDENTITY_NMI_ARGS", "--attestation=namespace --hold=1")
+    ran = podidentity("enable", "--no-wait", "--nmi-arg=--hold=0")
+    assert "flags of NMI: --attestation=namespace --hold=1" in ran.err
+    (container,) = cluster.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-3:] == ["--attestation=namespace", "--hold=1", "--hold=0"]
+
+
 def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
     cluster: World, podidentity: Run
 ) -> None:

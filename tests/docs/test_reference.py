@@ -10,6 +10,7 @@ import pytest
 from podidentity.cli.main import podidentity
 from podidentity_sandbox.cli import sandbox
 from tests.docs.blocks import ROOT
+from tests.docs.flags import written
 
 PAGES = {
     name: (ROOT / f"docs/reference/{name}.md").read_text() for name in ("cli", "nmi", "sandbox")
@@ -70,3 +71,9 @@ def test_each_flag_is_on_the_reference_page_of_its_command(path: str, word: str)
 def test_the_help_of_each_command_has_an_example(path: str) -> None:
     command = ALL[path]
     assert "Example" in command.get_help(click.Context(command, info_name=path))
+
+
+def test_the_table_of_the_agents_flags_is_that_of_its_settings() -> None:
+    """`scripts/reference` writes it."""
+    page = PAGES["nmi"]
+    assert page == written(page)

@@ -84,7 +84,7 @@ class Node:
         self.mode = AttestationMode.KERNEL if root else AttestationMode.NAMESPACE
         self.inspector = ConnectionInspector(
             netns_dir=Path("/run/netns"),
-            cgroups=PodCgroups.under(Path(root)) if root else None,
+            cgroups=PodCgroups(Path(root)) if root else None,
             listener=Endpoint(redirect.target, redirect.listen_port),
         )
         self._pods = [pod(name) for name in PODS]

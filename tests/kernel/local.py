@@ -28,7 +28,7 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     inspector = ConnectionInspector(
         netns_dir=Path("/run/netns"),
-        cgroups=PodCgroups.under(Path(cgroups)) if cgroups else None,
+        cgroups=PodCgroups(Path(cgroups)) if cgroups else None,
         listener=Endpoint(*_LISTENER),
     )
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
@@ -25,14 +26,12 @@ def install() -> str:
 
 
 if __name__ == "__main__":
-    inspector = ConnectionInspector.open(
-        netns_dir=Path("/run/netns"),
-        cgroup_root=Path("/sys/fs/cgroup"),
-        listener=Endpoint("127.0.0.1", 2579),
+    inspector = ConnectionInspector(
+        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint("127.0.0.1", 2579)
     )
     found = {
         "install": install(),
         "networks": list(inspector.problems()),
-        "by cgroup": inspector.by_cgroup,
+        "cgroups": PodCgroups(Path(sys.argv[1])).check(),
     }
     sys.stdout.write(json.dumps(found))

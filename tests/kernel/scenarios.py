@@ -16,7 +16,7 @@ from typing import Any
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel import drifting, local, podnets, proving, spoofing, stale
+from tests.kernel import drifting, local, podnets, proving, spoofing, stale, unprovable
 from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
@@ -89,11 +89,13 @@ async def _to_loopback() -> str:
     return "connected"
 
 
-async def privileges(*, capabilities: list[str], cgroup: str = "") -> Any:
+async def privileges(
+    *, capabilities: list[str], cgroup: str = "", cgroup_root: str = "/sys/fs/cgroup"
+) -> Any:
     """What the kernel package can do with just these capabilities, in this cgroup."""
     join = ("sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', cgroup) if cgroup else ()
     allowed = ",".join(["-all", *(f"+{each}" for each in capabilities)])
-    program = (sys.executable, "-m", "tests.kernel.privileges")
+    program = (sys.executable, "-m", "tests.kernel.privileges", cgroup_root)
     return json.loads(await command(*join, "setpriv", f"--bounding-set={allowed}", *program))
 
 
@@ -127,6 +129,8 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "absent": proving.absent,
     "local": local.local,
     "stale": stale.stale,
+    "unprovable": unprovable.unprovable,
+    "propagation": unprovable.propagation,
     "vanishing": podnets.vanishing,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,

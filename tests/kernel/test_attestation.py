@@ -13,9 +13,15 @@ from tests.kernel.topology import PODS, pod_cgroups, run
 pytestmark = pytest.mark.net
 
 _OTHERS = ["net_admin", "sys_admin"]
-BY_CGROUP = [([*_OTHERS, "dac_read_search"], False, False)]
+_LOOK_UP = "dac_read_search"
+_REFUSED = "give the process CAP_DAC_READ_SEARCH"
+BY_CGROUP = [(_OTHERS, False, _REFUSED)]
 if "root" in KINDS:
-    BY_CGROUP += [([*_OTHERS, "dac_read_search"], True, True), (_OTHERS, True, False)]
+    BY_CGROUP += [
+        ([*_OTHERS, _LOOK_UP], True, ""),
+        ([*_OTHERS, _LOOK_UP], False, "in no pod's cgroup of v2"),
+        (_OTHERS, True, _REFUSED),
+    ]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -71,9 +77,9 @@ def test_no_attack_reached_the_real_imds(seen: dict[str, Any]) -> None:
     assert seen["leaked"] == 0
 
 
-@pytest.mark.parametrize(("capabilities", "in_a_pod", "by_cgroup"), BY_CGROUP)
-def test_the_proof_is_by_cgroup_where_this_process_is_in_a_pods_cgroup_and_may_look_it_up(
-    capabilities: list[str], *, in_a_pod: bool, by_cgroup: bool
+@pytest.mark.parametrize(("capabilities", "in_a_pod", "problem"), BY_CGROUP)
+def test_cgroups_are_usable_where_this_process_is_in_a_pods_and_may_look_it_up(
+    capabilities: list[str], *, in_a_pod: bool, problem: str
 ) -> None:
     rootless = KINDS == ["rootless"]
     with contextlib.ExitStack() as stack:
@@ -82,7 +88,40 @@ def test_the_proof_is_by_cgroup_where_this_process_is_in_a_pods_cgroup_and_may_l
             root = stack.enter_context(pod_cgroups([uid("p1")]))
             cgroup = f"{root}/kubepods/burstable/pod{uid('p1')}/main"
         seen = run("privileges", rootless=rootless, capabilities=capabilities, cgroup=cgroup)
-    assert seen["by cgroup"] is by_cgroup
+    assert problem in seen["cgroups"]
+    assert bool(problem) == bool(seen["cgroups"])
+
+
+@pytest.mark.skipif(KINDS == ["rootless"], reason="only root may make cgroups")
+def test_a_service_of_the_node_needs_a_tree_with_cgroups_of_pods() -> None:
+    with pod_cgroups([uid("p1")]) as root:
+        seen = run("privileges", capabilities=[*_OTHERS, _LOOK_UP], cgroup_root=str(root))
+    assert seen["cgroups"] == ""
+
+
+def test_what_is_missing_on_the_node_makes_callers_unprovable_and_is_said(
+    *, rootless: bool
+) -> None:
+    seen = run("unprovable", rootless=rootless)
+    assert {what: verdict for what, (verdict, *_) in seen.items()} == dict.fromkeys(seen, "unknown")
+    mends = {
+        "no cgroup v2": "mount the node's /sys/fs/cgroup there; on a node with cgroup v1 only",
+        "no namespaces": "containerd with netns_mounts_under_state_dir",
+        "no folder": "with propagation HostToContainer",
+    }
+    for what, mend in mends.items():
+        _, detail, problems = seen[what]
+        assert mend in detail
+        assert problems == [detail]
+    assert seen["not asked"][1:] == ["cgroups are not asked", []]
+
+
+def test_a_folder_that_gets_no_mounts_of_the_node_is_a_problem_once_one_is_missing(
+    *, rootless: bool
+) -> None:
+    before, after, propagated, later = run("propagation", rootless=rootless)
+    assert before == propagated == later == ""
+    assert "later-private there has no network namespace on it" in after
 
 
 def test_each_state_of_a_connection_has_its_verdict(*, rootless: bool) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from podidentity.kernel.cgroups import pod_of
+from podidentity.kernel.cgroups import PodCgroups, doubt_of, pod_of
 
 UID = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
@@ -41,3 +43,48 @@ UNDERSCORED = UID.replace("-", "_")
 )
 def test_a_cgroups_path_names_the_pod_that_the_kubelet_made_it_for(path: str, pod: str) -> None:
     assert pod_of(path) == pod
+
+
+POD = f"{CGROUP}/kubepods/burstable/pod{UID}/abc"
+SERVICE = f"{CGROUP}/system.slice/podidentity.service"
+# As containerd with the cgroupfs driver makes it below a kubelet with the systemd driver.
+MISPLACED = f"{CGROUP}/kubepods-besteffort-pod{UNDERSCORED}.slice:cri-containerd:abc"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_part", "shows_pods", "doubt"),
+    [
+        (POD, False, True, ""),
+        (POD, False, False, ""),
+        (POD, True, False, ""),
+        (SERVICE, False, True, ""),
+        (SERVICE, False, False, "in no pod's cgroup of v2"),
+        (CGROUP, True, True, "mount the node's /sys/fs/cgroup"),
+        (CGROUP, False, True, ""),
+        (CGROUP, False, False, "in no pod's cgroup of v2"),
+        (MISPLACED, False, True, "SystemdCgroup = true"),
+        (MISPLACED, False, False, "SystemdCgroup = true"),
+    ],
+)
+def test_cgroups_that_do_not_tell_pods_apart_are_a_problem_with_a_next_step(
+    path: str, is_part: bool, shows_pods: bool, doubt: str
+) -> None:
+    found = doubt_of(path, CGROUP, is_part=is_part, shows_pods=shows_pods)
+    assert doubt in found
+    assert bool(doubt) == bool(found)
+
+
+def test_nothing_is_looked_up_before_the_tree_was_checked() -> None:
+    with pytest.raises(OSError, match="not checked yet"):
+        PodCgroups(Path(CGROUP)).pod(1)
+
+
+def test_a_tree_that_comes_later_is_found_later(tmp_path: Path) -> None:
+    cgroups = PodCgroups(tmp_path / "cgroup")
+    assert "no cgroup v2 at" in cgroups.check()
+    with pytest.raises(OSError, match="no cgroup v2 at"):
+        cgroups.pod(1)
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup" / "cgroup.controllers").touch()
+    assert "no cgroup v2 at" not in cgroups.check()
+    cgroups.close()

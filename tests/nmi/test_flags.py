@@ -8,9 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity.cli import nmi as command
-from podidentity.cli import old_flags
 from podidentity.core.ids import ObjectRef
-from podidentity.settings import Compat, NmiSettings
+from podidentity.settings import OLD_FLAGS, Compat, NmiSettings
 
 MANAGED = ["--node=n1", "--operation-mode=managed"]
 
@@ -47,11 +46,20 @@ def test_the_old_flags_all_parse_and_the_defaults_are_the_old_ones(
 ) -> None:
     result = run(*OLD.split())
     assert result.exit_code == 0, result.output
-    assert started == [NmiSettings(node="n1", probe_port=8085, custom_user_agent="x", verbose=True)]
+    assert started == [
+        NmiSettings(
+            node="n1",
+            operation_mode="managed",
+            force_namespaced=True,
+            probe_port=8085,
+            custom_user_agent="x",
+            verbosity=5,
+        )
+    ]
 
 
 def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSettings]) -> None:
-    assert run(*MANAGED).exit_code == 0
+    assert run("--node=n1").exit_code == 0
     assert started == [NmiSettings(node="n1")]
 
 
@@ -75,20 +83,20 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--metadata-allow=/metadata/attested", {"metadata_allow": ("/metadata/attested",)}),
         ("--host-token=root", {"host_token": "root"}),
         ("--host-token-callers=a/b", {"host_token_callers": (ObjectRef("a", "b"),)}),
-        ("--prefetch=off", {"prefetch": "off"}),
+        ("--prefetch=auto", {"prefetch": "auto"}),
         ("--prefetch=https://a,api://b,https://a", {"prefetch": ("https://a", "api://b")}),
         ("--nmi-port=1234", {"listen_port": 1234}),
-        ("-v4", {"verbose": True}),
-        ("--forceNamespaced=false", {}),
+        ("-v4", {"verbosity": 4}),
+        ("--forceNamespaced=true", {"force_namespaced": True}),
         ("--operation-mode=Managed", {}),
-        ("--operation-mode=STANDARD", {"standard": True}),
+        ("--operation-mode=STANDARD", {"operation_mode": "standard"}),
         ("--enableScaleFeatures=false", {"only_own_records": False}),
-        ("--retry-attempts-for-created=1", {"unseen_wait": 5.0, "begun_wait": 25.0}),
-        ("--retry-attempts-for-assigned=0", {"begun_wait": 80.0}),
-        ("--find-identity-retry-interval=1", {"unseen_wait": 16.0, "begun_wait": 20.0}),
-        ("--exception-namespaces=*", {"exception_namespaces": None}),
-        ("--exception-namespaces=a,b", {"exception_namespaces": frozenset({"a", "b"})}),
-        ("--own-namespace=id", {"exception_namespaces": frozenset({"kube-system", "id"})}),
+        ("--retry-attempts-for-created=1", {"retry_attempts_for_created": 1}),
+        ("--retry-attempts-for-assigned=0", {"retry_attempts_for_assigned": 0}),
+        ("--find-identity-retry-interval=1", {"find_identity_retry_interval": 1}),
+        ("--exception-namespaces=*", {"exceptions_in": frozenset("*")}),
+        ("--exception-namespaces=a, b,", {"exceptions_in": frozenset({"a", "b"})}),
+        ("--own-namespace=id", {"own_namespace": "id"}),
         ("--compat-cross-namespace", {"compat": Compat(cross_namespace=True)}),
         ("--compat-foreign-secrets", {"compat": Compat(foreign_secrets=True)}),
         ("--compat-any-label-exceptions", {"compat": Compat(any_label_exceptions=True)}),
@@ -100,20 +108,22 @@ def test_a_flag_changes_its_setting_and_no_other(
     started: list[NmiSettings], flag: str, changes: dict[str, Any]
 ) -> None:
     assert run(*MANAGED, flag).exit_code == 0
-    assert started == [NmiSettings(**({"node": "n1"} | changes))]
+    assert started == [NmiSettings(**({"node": "n1", "operation_mode": "managed"} | changes))]
 
 
 def test_the_environment_is_read_where_the_archived_project_did(
     started: list[NmiSettings],
 ) -> None:
     assert run(*MANAGED, FORCENAMESPACED="true", KUBECONFIG="/k").exit_code == 0
-    assert started == [NmiSettings(node="n1", kubeconfig="/k")]
+    assert started == [
+        NmiSettings(node="n1", operation_mode="managed", force_namespaced=True, kubeconfig="/k")
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--node=n1", "--operation-mode=odd"], "must be standard or managed, not 'odd'"),
+        (["--node=n1", "--operation-mode=odd"], "'odd' is not one of 'standard', 'managed'"),
         ([*MANAGED, "--forceNamespaced", "--compat-cross-namespace"], "contradict"),
         ([*MANAGED, "--retry-attempts-for-created=-1"], "-1 is not in the range"),
         (["--operation-mode=managed"], "--node is needed"),
@@ -139,7 +149,7 @@ def test_wrong_usage_is_said_and_exits_with_2(
 
 def test_a_flag_without_effect_says_so_in_its_help() -> None:
     text = " ".join(run("--help").output.split())
-    for flag in (*old_flags.BOOLEANS, *old_flags.VALUES, *old_flags.KLOG):
+    for flag in [each.name for each in OLD_FLAGS]:
         at = text.index(f"--{flag} ")
         assert "o effect" in text[at : at + 160], flag
 

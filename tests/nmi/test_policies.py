@@ -15,7 +15,7 @@ from podidentity.nmi.request.patience import Patience
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 
-DEFAULT = NmiSettings(node="n1")
+DEFAULT = NmiSettings(node="n1", operation_mode="managed")
 ALL_OLD = Compat(**{switch.name: True for switch in fields(Compat)})
 
 
@@ -29,9 +29,9 @@ def test_every_choice_reaches_the_rules() -> None:
     more = Authority("https://stack.example")
     settings = NmiSettings(
         node="n1",
-        standard=True,
-        exception_namespaces=None,
-        authorities=KNOWN_AUTHORITIES | {more},
+        operation_mode="standard",
+        exceptions_in=frozenset("*"),
+        more_authorities=frozenset({more}),
         tenant=Tenant("contoso.example"),
         compat=ALL_OLD,
     )
@@ -50,11 +50,12 @@ def test_every_choice_reaches_the_rules() -> None:
 def test_every_choice_reaches_the_service() -> None:
     settings = NmiSettings(
         node="n1",
-        ambiguous="reject",
-        authorization="observe",
+        ambiguous=Ambiguity.REJECT,
+        authorization=Authorization.OBSERVE,
         hold=1,
-        unseen_wait=2,
-        begun_wait=3,
+        retry_attempts_for_created=2,
+        retry_attempts_for_assigned=1,
+        find_identity_retry_interval=1,
     )
     found = policy_of(settings)
     assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
@@ -63,7 +64,7 @@ def test_every_choice_reaches_the_service() -> None:
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_in_standard_mode_the_controllers_records_are_watched(labelled: bool) -> None:
-    settings = NmiSettings(node="n1", standard=True, only_own_records=labelled)
+    settings = NmiSettings(node="n1", only_own_records=labelled)
     assert scope_of(settings) == Scope(node="n1", records=True, labelled=labelled)
 
 

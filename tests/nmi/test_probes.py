@@ -29,14 +29,16 @@ async def test_readyz_is_true_while_nothing_is_wrong(clock: FakeClock) -> None:
     probes = Probes({"rules": lambda: (), "watches": list}, clock)
     response = await probes(request("/readyz?verbose"))
     assert response.status == 200
-    assert response.body == b'{"ready":true,"checks":{"rules":"ok","watches":"ok"}}'
+    checks = b'{"rules":"ok","watches":"ok"}'
+    assert response.body == b'{"ready":true,"checks":%b,"attestation":"kernel"}' % checks
 
 
 async def test_readyz_says_all_that_is_wrong(clock: FakeClock) -> None:
     probes = Probes({"rules": lambda: ("gone", "odd"), "watches": lambda: ()}, clock)
     response = await probes(request("/readyz"))
     assert response.status == 503
-    assert response.body == b'{"ready":false,"checks":{"rules":["gone","odd"],"watches":"ok"}}'
+    checks = b'{"rules":["gone","odd"],"watches":"ok"}'
+    assert response.body == b'{"ready":false,"checks":%b,"attestation":"kernel"}' % checks
 
 
 async def test_readyz_looks_again_each_second_and_not_more_often(clock: FakeClock) -> None:
@@ -57,3 +59,8 @@ async def test_readyz_looks_again_each_second_and_not_more_often(clock: FakeCloc
 @pytest.mark.parametrize("path", ["/", "/metrics", "/debug/pprof/", "/readyz/x"])
 async def test_nothing_else_is_served_there(clock: FakeClock, path: str) -> None:
     assert (await Probes({}, clock)(request(path))).status == 404
+
+
+async def test_readyz_names_what_proves_callers(clock: FakeClock) -> None:
+    response = await Probes({}, clock, attestation="namespace")(request("/readyz"))
+    assert b'"attestation":"namespace"' in response.body

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from podidentity import __version__
-from podidentity.core.attestation import Verdict
+from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.core.entitlements import Basis
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
 from podidentity.core.ports import Origin
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.gauges import (
+    look_at_attestation,
     look_at_connections,
     look_at_interception,
     look_at_process,
@@ -102,6 +103,7 @@ async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
 
 def look_at_all(metrics: NmiMetrics, record: Record) -> None:
     look_at_interception(metrics.registry, Net())
+    look_at_attestation(metrics.registry, AttestationMode.KERNEL)
     look_at_watches(metrics.registry, lambda: [Watch(), Lost()])
     look_at_connections(metrics.registry, lambda: 7)
     look_at_tokens(metrics.registry, lambda: 3)

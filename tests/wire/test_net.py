@@ -28,9 +28,9 @@ GOLDEN = [
         b'"state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],"failure":""}}',
     ),
     (
-        wire.State(interception=("table ip podid is gone",), repairs=2, proof="cgroup"),
+        wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"warnings":[],"repairs":2,"repaired":"","proof":"cgroup","guards":true}',
+        b'"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
     ),
 ]
 

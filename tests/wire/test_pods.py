@@ -2,14 +2,26 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from podidentity.core.attestation import (
+    AttestationMode,
+    ConnectionFacts,
+    Sighting,
+    SocketState,
+    judge,
+)
 from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Phase
+from podidentity.core.resources import Phase, Pod
 from podidentity.wire.pods import parse_pod
 
 META = {"namespace": "shop", "name": "orders"}
+HASH = "0123456789abcdef0123456789abcdef"
+UID = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +44,8 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
                     "labels": {"aadpodidbinding": "app"},
                     "annotations": {
                         "aadpodidentity.k8s.io/attestation": "address",
-                        "kubernetes.io/config.hash": "abc",
+                        "kubernetes.io/config.hash": HASH,
+                        "kubernetes.io/config.mirror": HASH,
                     },
                     "creationTimestamp": "2026-11-25T12:00:00Z",
                 },
@@ -59,7 +72,7 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
     assert found.ref == ObjectRef("shop", "orders-0")
     assert found.addresses == ("10.0.0.1", "fd00::1")
     assert (found.uid, found.node, found.service_account) == ("u1", "n1", "orders")
-    assert (found.selector, found.attestation, found.config_hash) == ("app", "address", "abc")
+    assert (found.selector, found.attestation, found.config_hash) == ("app", "address", HASH)
     assert (found.phase, found.host_network) == (Phase.RUNNING, True)
     assert found.started == 1795608005.0
     assert found.csi_drivers == {"secrets-store.csi.k8s.io"}
@@ -80,3 +93,39 @@ def test_a_pod_may_lack_almost_everything(
     assert (found.addresses, found.phase) == (addresses, phase)
     assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)
     assert found.csi_drivers == set()
+
+
+def annotated(name: str, uid: str, **annotations: str) -> Pod:
+    prefixed = {f"kubernetes.io/config.{key}": value for key, value in annotations.items()}
+    meta = {"namespace": "tenant", "name": name, "uid": uid, "annotations": prefixed}
+    return parse_pod(json.dumps({"metadata": meta}).encode())
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"hash": HASH},
+        {"mirror": HASH},
+        {"hash": HASH, "mirror": ""},
+        {"hash": HASH, "mirror": HASH.replace("0", "1")},
+        {"hash": UID, "mirror": UID},
+        {"hash": HASH.upper(), "mirror": HASH.upper()},
+        {"hash": f"{HASH}\n", "mirror": f"{HASH}\n"},
+        {"hash": "", "mirror": ""},
+    ],
+)
+def test_only_what_the_kubelet_writes_of_a_static_pod_is_a_config_hash(
+    annotations: dict[str, str],
+) -> None:
+    assert annotated("twin", "u2", **annotations).config_hash == ""
+
+
+@given(st.uuids(), st.text("0123456789abcdef-", max_size=40))
+def test_no_pod_is_proven_by_a_hash_that_is_a_neighbours_uid(uid: UUID, text: str) -> None:
+    victim = annotated("victim", str(uid))
+    socket = Sighting(network="cni-1", state=SocketState.OPEN, pod=victim.uid)
+    facts = ConnectionFacts(accepted=True, sightings=(socket,))
+    for claim in (str(uid), uid.hex, text):
+        twin = annotated("aaa-twin", "u2", hash=claim, mirror=claim)
+        for candidates in ([twin], [twin, victim], [victim, twin]):
+            assert judge(facts, candidates, AttestationMode.KERNEL).pod_uid == victim.uid

@@ -45,10 +45,10 @@ class NetClient:
         clock: Clock,
         *,
         version: str,
-        mode: AttestationMode | None = None,
+        mode: AttestationMode,
         uids: frozenset[int] = frozenset({0}),
     ) -> None:
-        """`uids` are the users of whom `net` may be; `mode` None: what proves is what it says."""
+        """`uids` are the users of whom `net` may be."""
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
@@ -76,7 +76,12 @@ class NetClient:
 
     def attestation_problems(self) -> Sequence[str]:
         """Return what keeps callers from being proven; () where all is well."""
-        return self.problems() if self.state is None else self.state.attestation
+        if self.state is None:
+            return self.problems()
+        if self.state.proof != self._mode:
+            other = f"--attestation of net is {self.state.proof}, of serve {self._mode}"
+            return (*self.state.attestation, other)
+        return self.state.attestation
 
     @property
     def repairs(self) -> int:
@@ -96,8 +101,7 @@ class NetClient:
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
         facts = await self._facts(address, port, local=False)
-        mode = self._mode or self._stated_mode()
-        return self._unknown() if facts is None else judge(facts, candidates, mode)
+        return self._unknown() if facts is None else judge(facts, candidates, self._mode)
 
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us."""
@@ -135,10 +139,6 @@ class NetClient:
             finally:
                 timer.cancel()
                 self._waiting.pop(number, None)
-
-    def _stated_mode(self) -> AttestationMode:
-        by_cgroup = self.state is None or self.state.proof == "cgroup"
-        return AttestationMode.KERNEL if by_cgroup else AttestationMode.NAMESPACE
 
     def _late(self, answer: asyncio.Future[ConnectionFacts | None]) -> None:
         if not answer.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 
 import click
 
@@ -27,7 +28,20 @@ from podidentity.manifests import IMAGE, aks_exception, crds, nmi
     )
 )
 @click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
-@click.option("--nmi-arg", multiple=True, metavar="FLAG", help="A flag of NMI; may be repeated.")
+@click.option(
+    "--nmi-arg",
+    multiple=True,
+    metavar="FLAG",
+    help="A flag of NMI; may be repeated.",
+)
+@click.option(
+    "--nmi-args",
+    envvar="PODIDENTITY_NMI_ARGS",
+    default="",
+    metavar="FLAGS",
+    show_envvar=True,
+    help="Flags of NMI that a cluster always needs; those of --nmi-arg follow, and so win.",
+)
 @click.option(
     "--grants/--no-grants",
     default=True,
@@ -49,6 +63,7 @@ def enable(
     target: ClusterTarget,
     image: str,
     nmi_arg: tuple[str, ...],
+    nmi_args: str,
     grants: bool,
     with_aks: bool,
     wait: bool,
@@ -62,7 +77,9 @@ def enable(
     NMI runs on a node, pods there get tokens of the identities that they are bound to, if that was
     granted to their namespace, and no others.
     """
-    manifests = nmi(image=image, extra_args=nmi_arg)
+    if nmi_args:
+        click.echo(f"flags of NMI: {nmi_args}", err=True)
+    manifests = nmi(image=image, extra_args=(*shlex.split(nmi_args), *nmi_arg))
     exceptions = [aks_exception()] if with_aks else []
     if dry_run:
         # The exceptions last: they need the custom resources to be served.

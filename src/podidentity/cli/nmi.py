@@ -1,196 +1,122 @@
-"""`podidentity nmi`: the node agent's flags.
+"""`podidentity nmi`: the node agent. Its options are made of `settings.NmiSettings`.
 
-All flags of the archived project are accepted, so that its manifests need no change; what has no
-effect (yet) says so in its help. Bare booleans (`--forceNamespaced`) and `--flag=false` both
-work, as with pflag.
+All flags of the archived project are accepted, so that its manifests need no change; a flag without
+effect says so in its help. Bare booleans (`--forceNamespaced`) and `--flag=false` both work, as
+with pflag.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from podidentity.cli.authorization_flags import authorization_flags
-from podidentity.cli.entra_flags import entra_flags, entra_settings
-from podidentity.cli.old_flags import Verbosity, boolean, old_flags
-from podidentity.cli.parameters import PodRef
-from podidentity.cli.prefetch_flag import prefetch_flag
-from podidentity.cli.rules_flags import rules_flags, rules_settings
+from podidentity.cli.clouds import cloud_of
 from podidentity.cli.wording import examples
-from podidentity.settings import NmiSettings
+from podidentity.settings import OLD_FLAGS, Compat, Flag, NmiSettings, settings_flags
 
-_OPERATION_MODES = ("standard", "managed")
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+
+
+class Parsed(click.ParamType[Any]):
+    """What a setting's `parse` makes of a text; its ValueError is a wrong use."""
+
+    name = "text"
+
+    def __init__(self, parse: Callable[[str], Any], choices: tuple[str, ...] = ()) -> None:
+        self._parse = parse
+        self._choices = click.Choice(choices, case_sensitive=False) if choices else None
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # noqa: ANN401 - as `parse` makes it
+        """Return the value; a default is one already."""
+        if not isinstance(value, str):
+            return value
+        chosen = self._choices.convert(value, param, ctx) if self._choices else value
+        try:
+            return self._parse(chosen)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the choices, as click shows them."""
+        return self._choices.get_metavar(param, ctx) if self._choices else None
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each setting, and for each flag that has no effect."""
+    for each in reversed(OLD_FLAGS):
+        made = (
+            _switch(f"--{each.name}", help=each.text, expose_value=False)
+            if each.switch
+            else click.option(f"--{each.name}", help=each.text, expose_value=False)
+        )
+        command = made(command)
+    for name, found, default in reversed(list(settings_flags())):
+        command = _option(name, found, default)(command)
+    return command
+
+
+_TYPES: dict[str, click.ParamType[Any]] = {
+    "number": click.IntRange(min=0),
+    "seconds": click.FloatRange(min=0),
+}
+
+
+def _option(name: str, found: Flag, default: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - a setting's
+    text, readable = _plain(found.text), shown(found, default)
+    more: dict[str, Any] = {"envvar": found.envvar or None}
+    if found.kind == "switch":
+        return _switch(*found.names, name, default=default, help=text, **more)
+    more["type"] = _TYPES.get(found.kind) or _text_type(found)
+    if found.metavar:
+        more["metavar"] = found.metavar
+    if found.repeated:
+        text = f"{text} May be repeated. Default: {readable}."
+        return click.option(*found.names, name, multiple=True, help=text, **more)
+    if name == "cloud":
+        # Its name: a file may belong to it (`settings_from`).
+        default = readable
+    return click.option(
+        *found.names, name, default=default, show_default=readable or False, help=text, **more
+    )
+
+
+def _text_type(found: Flag) -> click.ParamType[Any]:
+    if found.choices or found.parse:
+        return Parsed(found.parse or str, found.choices)
+    return click.STRING
+
+
+def _switch(*names: str, **more: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's
+    """Return an option that may stand bare, as a pflag boolean."""
+    return click.option(*names, is_flag=False, flag_value="true", type=bool, **more)
+
+
+def shown(found: Flag, default: Any) -> str:  # noqa: ANN401 - a setting's
+    """Return a default as people write it; "" where there is none."""
+    if found.shown or default in (None, frozenset()):
+        return found.shown
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _plain(text: str) -> str:
+    """Return Markdown as a terminal shows it."""
+    return _LINK.sub(r"\1", text).replace("`", "")
 
 
 @click.command(
     epilog=examples("podidentity nmi --node=$(NODE_NAME) --operation-mode=managed"),
     context_settings={"max_content_width": 100},
 )
-@click.option("--node", default="", help="Name of this node. Needed.")
-@click.option(
-    "--operation-mode",
-    default="standard",
-    show_default=True,
-    help="managed: identities are attached to the node's machines already. standard: a controller "
-    "attaches them and says so by AzureAssignedIdentities; requests wait for it.",
-)
-@boolean(
-    "--forceNamespaced",
-    "force_namespaced",
-    envvar="FORCENAMESPACED",
-    text="Always so, unless --compat-cross-namespace: pod, binding and identity share a namespace.",
-)
-@click.option("--nmi-listen-address", "listen_address", default="127.0.0.1", show_default=True)
-@click.option("--nmi-port", "listen_port", type=int, default=2579, show_default=True)
-@click.option("--metadata-ip", "metadata_address", default="169.254.169.254", show_default=True)
-@click.option("--metadata-port", type=int, default=80, show_default=True)
-@click.option(
-    "--http-probe-port",
-    "probe_port",
-    type=int,
-    default=8080,
-    show_default=True,
-    help="Port of /healthz and /readyz, on all addresses.",
-)
-@boolean(
-    "--metadata-header-required", default=True, text="Refuse requests without 'Metadata: true'."
-)
-@boolean("--block-instance-metadata", text="Refuse /metadata/instance.")
-@boolean(
-    "--set-retry-after-header",
-    "retry_after_header",
-    text="Where nothing is bound, answer 503 with Retry-After, not 404.",
-)
-@click.option(
-    "--metadata-allow",
-    multiple=True,
-    metavar="PATH",
-    help="A metadata path that pods may read, with all below it; may be repeated. Default: "
-    "/metadata/versions and /metadata/instance, without user data.",
-)
-@click.option(
-    "--ambiguous",
-    type=click.Choice(["weight", "reject"]),
-    default="weight",
-    show_default=True,
-    help="What a request without an id gets where the pod has several identities.",
-)
-@click.option(
-    "--hold",
-    type=click.FloatRange(min=0),
-    default=8.0,
-    show_default=True,
-    help="Seconds that a request waits for a binding or an identity after a change.",
-)
-@click.option(
-    "--attestation",
-    type=click.Choice(["kernel", "address"]),
-    default="kernel",
-    show_default=True,
-    help="What proves a caller. address: any pod can take another's tokens by its address.",
-)
-@click.option(
-    "--host-token",
-    type=click.Choice(["pod", "root"]),
-    default="pod",
-    show_default=True,
-    help="Who may ask for tokens of other pods at /host/token: pods of --host-token-callers; root: "
-    "also root of the node, for nodes whose pods have no cgroups.",
-)
-@click.option(
-    "--host-token-callers",
-    multiple=True,
-    type=PodRef(),
-    metavar="NAMESPACE/NAME",
-    help="Service account of a Secrets Store CSI provider; may be repeated. Default: the Azure "
-    "provider's in kube-system.",
-)
-@click.option(
-    "--netns-dir",
-    default="/run/netns",
-    show_default=True,
-    help="Where the container runtime mounts the pods' network namespaces.",
-)
-@click.option(
-    "--cgroup-root",
-    default="/sys/fs/cgroup",
-    show_default=True,
-    help="Where the host's cgroup v2 is mounted.",
-)
-@click.option(
-    "--proc-sys-net",
-    default="/proc/sys/net",
-    show_default=True,
-    help="Where the host's /proc/sys/net is mounted, writable.",
-)
-@click.option(
-    "--on-exit",
-    type=click.Choice(["keep", "remove"]),
-    default="keep",
-    show_default=True,
-    help="Whether the interception outlives the agent. Removed, pods reach every identity of the "
-    "node.",
-)
-@click.option(
-    "--runtime-dir",
-    default="",
-    metavar="FOLDER",
-    help="Where net and serve meet, and their probes ask. Default: /run/podidentity, or one made "
-    "for this process by `podidentity nmi`.",
-)
-@click.option(
-    "--handover-dir",
-    default="",
-    metavar="FOLDER",
-    help="Folder of the node, of root, in which an agent takes the listeners over from the one "
-    "before it. Default: none, and an update interrupts requests.",
-)
-@click.option(
-    "--memory-limit",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="BYTES",
-    help="What the container of serve may hold: its worker is replaced at three quarters of it. "
-    "0: no limit.",
-)
-@authorization_flags
-@rules_flags
-@prefetch_flag
-@click.option("--kubeconfig", envvar="KUBECONFIG", help="Default: the pod's service account.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines for people or for machines.",
-)
-@click.option(
-    "--audit-log",
-    default="",
-    metavar="PATH",
-    help="Where a JSON line for each decision about a token goes; -: stdout. Default: nowhere.",
-)
-@boolean("--audit-required", text="Give no token while the audit log cannot be written.")
-@click.option(
-    "--prometheus-port",
-    type=int,
-    default=9090,
-    show_default=True,
-    help="Port of /metrics, on all addresses; 0: none.",
-)
-@click.option(
-    "--debug-port",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Port of /debug, on loopback only: what the agent knows, without secrets; 0: none.",
-)
-@click.option("-v", "--v", "verbosity", type=Verbosity(), default=0, help="4 or more: log more.")
-@click.option("--custom-user-agent", default="", help="Added to the User-Agent.")
-@entra_flags
-@old_flags
+@options
 @click.version_option(None, "--version", package_name="podidentity")
 def nmi(**given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.
@@ -203,22 +129,17 @@ def nmi(**given: Any) -> None:  # noqa: ANN401 - parsed by click
 
 def settings_from(given: Mapping[str, Any]) -> NmiSettings:
     """Return the settings that the parsed flags stand for; raise click.UsageError."""
-    rest = dict(given)
-    mode, verbose = rest.pop("operation_mode").lower(), rest.pop("verbosity") >= 4
-    if mode not in _OPERATION_MODES:
-        raise click.UsageError(f"--operation-mode must be standard or managed, not {mode!r}.")
-    namespaced = rest.pop("force_namespaced")
-    rest = rules_settings(rest, standard=mode == "standard", namespaced=namespaced)
-    return _settings(rest, verbose=verbose)
-
-
-def _settings(given: dict[str, Any], *, verbose: bool) -> NmiSettings:
-    if not given["node"]:
-        raise click.UsageError("--node is needed: the name of the node that this runs on.")
-    given = entra_settings(given)
-    # Not given, they have the defaults of the settings.
-    given = {name: value for name, value in given.items() if value != ()}
-    return NmiSettings(**given, verbose=verbose)
+    # A repeated flag that is not given has the default of its setting.
+    rest = {name: value for name, value in given.items() if value != ()}
+    rest["node"] = rest.get("node") or ""
+    rest["cloud"] = cloud_of(rest["cloud"], rest["environment_file"])
+    prefix = "compat_"
+    old = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+    compat = Compat(**{name.removeprefix(prefix): value for name, value in old.items()})
+    try:
+        return NmiSettings(**rest, compat=compat)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _serve(settings: NmiSettings) -> None:

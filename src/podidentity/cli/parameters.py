@@ -7,13 +7,12 @@ import re
 import click
 
 from podidentity.core.authorities import Tenant
-from podidentity.core.ids import ClientId, InvalidId, ObjectRef, ResourceId
+from podidentity.core.ids import OBJECT_NAME, ClientId, InvalidId, ObjectRef, ResourceId
 from podidentity.core.resources import SYSTEM_ASSIGNED
+from podidentity.settings import parse_duration
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST_LABEL = 63
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 
 class Duration(click.ParamType[float]):
@@ -25,10 +24,10 @@ class Duration(click.ParamType[float]):
         self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return seconds."""
-        found = re.fullmatch(r"(\d+)([smh]?)", str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a duration such as 90s or 2m", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        try:
+            return value if isinstance(value, float) else parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ResourceIdType(click.ParamType[ResourceId]):
@@ -119,7 +118,7 @@ class Name(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name."""
-        if not _NAME.fullmatch(value):
+        if not OBJECT_NAME.fullmatch(value):
             self.fail(
                 f"{value!r} cannot be a name: lower-case letters, digits, '-' or '.', with a "
                 "letter or digit at both ends",
@@ -138,7 +137,7 @@ class PodRef(click.ParamType[ObjectRef]):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> ObjectRef:
         """Return the reference."""
-        namespace, _, name = value.partition("/")
-        if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(name):
-            self.fail(f"{value!r} is not NAMESPACE/NAME", param, ctx)
-        return ObjectRef(namespace, name)
+        try:
+            return ObjectRef.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)

@@ -12,6 +12,8 @@ from typing import NamedTuple, Self
 
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 """In lower case."""
+OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+"""Of a Kubernetes object or namespace."""
 # Names of a subscription, a resource group or an identity: what Azure allows in them, and no
 # slash, white space, quote or control character, because they are put into URLs and queries.
 _SEGMENT = r"[\w.()-]{1,128}"
@@ -31,6 +33,14 @@ class ObjectRef(NamedTuple):
 
     namespace: str
     name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the object that `NAMESPACE/NAME` names; raise InvalidId."""
+        namespace, _, name = text.partition("/")
+        if not OBJECT_NAME.fullmatch(namespace) or not OBJECT_NAME.fullmatch(name):
+            raise InvalidId(f"{text!r} is not NAMESPACE/NAME")
+        return cls(namespace, name)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

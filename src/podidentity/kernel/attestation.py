@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import resource
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
+from podidentity.kernel.namespaces import unpropagated
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
-
-_log = logging.getLogger(__name__)
 
 IMDS = Endpoint("169.254.169.254", 80)
 _NODE = "the node's network"
@@ -36,10 +35,7 @@ _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 
 
 class ConnectionInspector:
-    """Inspects accepted connections.
-
-    Use `open` for a node; the constructor takes what a test knows of its pods' cgroups.
-    """
+    """Inspects accepted connections."""
 
     def __init__(
         self,
@@ -49,30 +45,40 @@ class ConnectionInspector:
         listener: Endpoint,
         imds: Endpoint = IMDS,
     ) -> None:
-        """`cgroups` None: cgroups are not asked, and no sighting names a pod."""
+        """`cgroups` None: cgroups are not asked, and no sighting names a pod.
+
+        `listener` is where intercepted connections end (`Redirect.target`, its port).
+        """
         _raise_file_limit()
+        self._netns_dir = netns_dir
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
         self._imds = imds
         self._node = SockDiag()
+        self._no_network = False
+        """Whether a pod's connection came while no pod's namespace was to be seen."""
+        self._unpropagated = ""
+        """As of the last look at the problems."""
+        self._pods_seen = self._strangers_seen = 0
+        """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
         self._networks.refresh()
+        if cgroups is not None:
+            cgroups.check()
 
     @classmethod
     def open(
-        cls, *, netns_dir: Path, cgroup_root: Path, listener: Endpoint, imds: Endpoint = IMDS
+        cls,
+        mode: AttestationMode,
+        *,
+        netns_dir: Path,
+        cgroup_root: Path,
+        listener: Endpoint,
+        imds: Endpoint = IMDS,
     ) -> Self:
-        """Return the inspector for this node, by cgroups if this process, a pod's, is in a pod's.
-
-        `listener` is where intercepted connections end (`Redirect.target`, its port).
-        """
-        cgroups = _cgroups_of_pods(cgroup_root)
+        """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
+        cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
-
-    @property
-    def by_cgroup(self) -> bool:
-        """Whether sightings name the pod of the cgroup."""
-        return self._cgroups is not None
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
@@ -88,7 +94,8 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._networks.holders(address)
-        return self._facts(client, lambda ours: [self._at(each, client, ours) for each in holders])
+        found = self._facts(client, lambda ours: [self._at(each, client, ours) for each in holders])
+        return found if not found.accepted else replace(found, failure=self._failure())
 
     def local_facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself.
@@ -99,9 +106,13 @@ class ConnectionInspector:
         return self._facts(client, lambda ours: [self._at(None, client, ours)])
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps callers from being proven; () where all is well."""
+        """Return what keeps callers from being proven, with the next steps; () if nothing does."""
         self._networks.refresh()
-        return (self._networks.failure,) if self._networks.failure else ()
+        self._unpropagated = unpropagated(self._netns_dir)
+        found = [self._networks.failure, self._without_networks(), self._unpropagated]
+        if self._cgroups is not None:
+            found += [self._cgroups.check(), self._without_pods()]
+        return tuple(filter(None, found))
 
     async def follow(self) -> None:
         """Let go of the namespaces of pods that end, until cancelled; run it beside the service."""
@@ -132,12 +143,31 @@ class ConnectionInspector:
             sightings = look(ours)
             if not any(each.doubt for each in sightings):
                 break
-        return ConnectionFacts(accepted=True, sightings=tuple(sightings), failure=self._failure())
+        return ConnectionFacts(accepted=True, sightings=tuple(sightings))
 
     def _failure(self) -> str:
-        if self._networks.failure or len(self._networks):
+        if self._networks.failure:
             return self._networks.failure
-        return "no pod's network namespace is to be seen"
+        self._no_network = not len(self._networks)
+        return self._without_networks() or self._unpropagated
+
+    def _without_networks(self) -> str:
+        if not self._no_network or len(self._networks):
+            return ""
+        return (
+            f"a pod has connected, and no network namespace is in {self._netns_dir}: name the "
+            "folder of the container runtime's by --netns-dir, and mount it (containerd with "
+            "netns_mounts_under_state_dir has its own)"
+        )
+
+    def _without_pods(self) -> str:
+        if self._pods_seen or not self._strangers_seen:
+            return ""
+        return (
+            f"{self._strangers_seen} sockets in pods' network namespaces were in no pod's cgroup, "
+            "and none was in one: the kubelet and the container runtime must use one cgroup "
+            "driver, and cgroup v2"
+        )
 
     def _at(self, network: PodNetwork | None, client: Endpoint, ours: TcpSocket) -> Sighting:
         """Return what there is of the connection in a pod's network; None: in the node's."""
@@ -163,36 +193,11 @@ class ConnectionInspector:
                 raise
             # Its cgroup is removed: the pod has ended, there is nobody to answer.
             return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+        if pod is not None and name != _NODE:
+            self._pods_seen += pod != ""
+            self._strangers_seen += pod == ""
         state = SocketState.OPEN
         return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
-
-
-def _cgroups_of_pods(cgroup_root: Path) -> PodCgroups | None:
-    """Return the tree if this process is in a pod's cgroup: then so are all pods of the node."""
-    cgroups = PodCgroups.under(cgroup_root)
-    if cgroups is None:
-        _log.warning("no cgroup v2 at %s: callers are proven by namespace alone", cgroup_root)
-        return None
-    try:
-        if cgroups.pod(_own_cgroup()):
-            return cgroups
-        why = "this process is in no pod's cgroup"
-    except OSError as error:
-        why = str(error.strerror)
-    _log.warning("%s: callers are proven by namespace alone", why)
-    cgroups.close()
-    return None
-
-
-def _own_cgroup() -> int:
-    """Return this process's cgroup id, by a socket of its own: /proc hides it in containers."""
-    diag = SockDiag()
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            found = diag.find(Endpoint(*listening.getsockname()), Endpoint("0.0.0.0", 0))  # noqa: S104 - no peer
-    finally:
-        diag.close()
-    return found.cgroup if found is not None else 0
 
 
 def _raise_file_limit() -> None:

@@ -11,9 +11,11 @@ import ctypes
 import errno
 import os
 import re
+import socket
 import struct
 from pathlib import Path
-from typing import Self
+
+from podidentity.kernel.sock_diag import Endpoint, SockDiag
 
 _FILEID_KERNFS = 0xFE  # linux/exportfs.h
 _HANDLE = struct.Struct("=IiQ")  # struct file_handle: bytes of the id, type, id
@@ -45,39 +47,123 @@ def pod_of(path: str) -> str:
     return found["cgroupfs"] or found["systemd"].replace("_", "-")
 
 
+# Where a kubelet with the systemd driver and a container runtime with cgroupfs put a container:
+# /kubepods-besteffort-pod<uid>.slice:cri-containerd:<id>, outside of kubepods.slice.
+_MISPLACED = re.compile(r"/(?:[a-z]+-)?kubepods(?:-[a-z]+)?-pod[0-9a-f_]+\.slice", re.ASCII)
+
+_OTHERWISE = "or choose --attestation=namespace, a weaker proof"
+
+
+def doubt_of(path: str, mount: str, *, is_part: bool, shows_pods: bool) -> str:
+    """Return why a node's pods cannot be told apart by cgroups, with the next step; "" if they can.
+
+    `path` is the cgroup of this process in the tree at `mount`, which may be only a part of the
+    node's. All pods have cgroups if this process, a pod's, has one. A service of the node has none:
+    then the tree must hold those of pods (`shows_pods`).
+    """
+    if pod_of(path):
+        return ""
+    if path == mount and is_part:
+        return f"{mount} is this container's own cgroup: mount the node's /sys/fs/cgroup there"
+    if _MISPLACED.search(path):
+        return (
+            f"this container is in {path}, in no pod's cgroup: the kubelet's cgroup driver is "
+            "systemd and the container runtime's is not; give both the same (containerd: "
+            f"SystemdCgroup = true), {_OTHERWISE}"
+        )
+    if shows_pods:
+        return ""
+    return (
+        f"this process is in {path}, in no pod's cgroup of v2, and {mount} holds no kubepods: "
+        f"give the node cgroup v2, {_OTHERWISE}"
+    )
+
+
 class PodCgroups:
-    """Tells whose a cgroup is, through the cgroup v2 tree mounted at `mount`."""
+    """Tells whose a cgroup is, by the cgroup v2 tree at `root`, or at its `unified` (hybrid).
 
-    def __init__(self, mount: Path) -> None:
-        self._mount = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    Not usable before `check` has found no problem.
+    """
 
-    @classmethod
-    def under(cls, cgroup_root: Path) -> Self | None:
-        """Return one for the v2 tree at `cgroup_root`, or at its `unified` (hybrid); or None."""
-        for mount in (cgroup_root, cgroup_root / "unified"):
-            if (mount / "cgroup.controllers").exists():
-                return cls(mount)
-        return None
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._mount = ""
+        self._fd = -1
+        self.problem = "not checked yet"
+        """Why no cgroup is looked up, with the next step; "" if they are."""
+
+    def check(self) -> str:
+        """Look whether cgroups tell this node's pods apart; return `problem`.
+
+        What was missing may have come. What was there once stays.
+        """
+        if self.problem:
+            try:
+                self.problem = self._look()
+            except OSError as error:
+                self.problem = str(error.strerror)
+        return self.problem
 
     def pod(self, cgroup: int) -> str:
         """Return the pod of a cgroup as `pod_of` does; raise OSError, ESTALE for a removed one."""
+        if self.problem:
+            raise OSError(errno.EOPNOTSUPP, self.problem)
         return pod_of(self._path(cgroup))
 
     def close(self) -> None:
         """Close the tree."""
-        os.close(self._mount)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _look(self) -> str:
+        if self._fd < 0:
+            mount = _tree_of_v2(self._root)
+            if mount is None:
+                return (
+                    f"no cgroup v2 at {self._root}: mount the node's /sys/fs/cgroup there; "
+                    f"on a node with cgroup v1 only, {_OTHERWISE}"
+                )
+            self._fd = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._mount = str(mount)
+        own = _own_cgroup()
+        if not own:
+            return f"the kernel does not tell a socket's cgroup (Linux 5.7 does): {_OTHERWISE}"
+        mount = Path(self._mount)
+        # The root of a hierarchy has no type (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+        is_part = (mount / "cgroup.type").exists()
+        shows_pods = any(mount.glob("*kubepods*")) or any(mount.glob("*.slice/*kubepods.slice"))
+        return doubt_of(self._path(own), self._mount, is_part=is_part, shows_pods=shows_pods)
 
     def _path(self, cgroup: int) -> str:
         handle = _HANDLE.pack(_ID_BYTES, _FILEID_KERNFS, cgroup)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        fd = _libc.open_by_handle_at(self._mount, handle, flags)
+        fd = _libc.open_by_handle_at(self._fd, handle, flags)
         if fd < 0:
             code = ctypes.get_errno()
             why = os.strerror(code)
             if code == errno.EPERM:
-                why += ": give the process CAP_DAC_READ_SEARCH"
+                why += f": give the process CAP_DAC_READ_SEARCH, as root of the node, {_OTHERWISE}"
             raise OSError(code, f"cannot look up cgroup {cgroup}: {why}")
         try:
             return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - no Path for a hot path
         finally:
             os.close(fd)
+
+
+def _tree_of_v2(root: Path) -> Path | None:
+    for mount in (root, root / "unified"):
+        if (mount / "cgroup.controllers").exists():
+            return mount
+    return None
+
+
+def _own_cgroup() -> int:
+    """Return this process's cgroup id, by a socket of its own: /proc hides it in containers."""
+    diag = SockDiag()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            found = diag.find(Endpoint(*listening.getsockname()), Endpoint("0.0.0.0", 0))  # noqa: S104 - no peer
+    finally:
+        diag.close()
+    return found.cgroup if found is not None else 0

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,50 @@ class NamespaceKey(NamedTuple):
 
     device: int
     inode: int
+
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+UNMOUNTED_FOR = 5.0
+"""Seconds that a file may be there before its namespace is mounted on it: it takes a moment."""
+
+
+def is_propagated(mountinfo: str, folder: str) -> bool:
+    """Whether mounts that are made at `folder` elsewhere appear here; see proc_pid_mountinfo(5)."""
+    fields: list[str] = []
+    for line in mountinfo.splitlines():
+        candidate = line.split(" ")
+        place = candidate[4].replace("\\040", " ")
+        # Of several mounts of one place the last is on top.
+        if f"{folder}/".startswith(place.rstrip("/") + "/") and (
+            not fields or len(place) >= len(fields[4])
+        ):
+            fields = candidate
+    optional = fields[6 : fields.index("-")] if "-" in fields else []
+    return any(each.startswith(("shared:", "master:")) for each in optional)
+
+
+def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
+    """Return why namespaces of pods that start later are not seen; "" if nothing shows that.
+
+    Shown by a file without a namespace on it, in a folder that gets no mounts of the node's.
+    """
+    try:
+        if is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder)):
+            return ""
+        device, before = folder.stat().st_dev, time.time() - seconds
+        bare = [each.name for each in folder.iterdir() if _is_bare(each.lstat(), device, before)]
+    except OSError:
+        return ""  # the folder changes, or is not there: that is said elsewhere
+    if not bare:
+        return ""
+    return (
+        f"{folder} is mounted without propagation, and {min(bare)} there has no network "
+        "namespace on it: mount the folder with propagation HostToContainer"
+    )
+
+
+def _is_bare(status: os.stat_result, device: int, before: float) -> bool:
+    return status.st_dev == device and status.st_ctime < before
 
 
 def key_of(status: os.stat_result) -> NamespaceKey:

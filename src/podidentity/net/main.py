@@ -17,6 +17,7 @@ from pathlib import Path
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
@@ -29,6 +30,8 @@ from podidentity.wire.net import State
 
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
+
+_ADDRESS = AttestationMode.ADDRESS
 
 _log = logging.getLogger("podidentity.net")
 
@@ -48,6 +51,7 @@ async def run(
         if settings.on_exit == "remove":
             stack.callback(_remove, interception)
         inspector = ConnectionInspector.open(
+            settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
             listener=Endpoint(redirect.target, settings.listen_port),
@@ -68,7 +72,7 @@ async def run(
         gc.collect()
         gc.freeze()
         begun()
-        report = Reporter(interception, inspector, server, clock)
+        report = Reporter(interception, inspector, server, clock, settings.attestation)
         await _until_told_to_stop(interception, inspector, report)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
@@ -82,6 +86,7 @@ class Reporter:
     inspector: ConnectionInspector
     server: NetServer
     clock: Clock
+    mode: AttestationMode
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -91,9 +96,9 @@ class Reporter:
             self.server.tell(
                 State(
                     interception=interception,
-                    attestation=self.inspector.problems(),
+                    attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
                     repairs=self.interception.repairs,
-                    proof="cgroup" if self.inspector.by_cgroup else "namespace",
+                    proof=self.mode,
                 )
             )
             await self.clock.sleep(CHECK_SECONDS)

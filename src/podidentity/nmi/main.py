@@ -27,6 +27,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.permissions import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
 from podidentity.core.selection import Ambiguity
@@ -215,6 +216,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         Path(settings.runtime_dir, NET_SOCKET),
         clock,
         version=__version__,
+        mode=settings.attestation,
         uids=frozenset({0}),
     )
     warn_of(settings.compat)
@@ -275,7 +277,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         decided=service.decided,
     )
     pages: dict[str, Handler] = {
-        "probes": Probes(checks, clock),
+        "probes": Probes(checks, clock, attestation=settings.attestation),
         **endpoints(settings, clock, seen, parts),
     }
     return Agent(
@@ -289,7 +291,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
 
 
 def _attestor(settings: NmiSettings, net: NetClient) -> Attestor | None:
-    if settings.attestation == "address":
+    if settings.attestation is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
         return None
     return net

@@ -88,7 +88,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     repaired: _Text = ""
     """What was put right last, and by whom it had been changed."""
     proof: _Text = ""
-    """What proves callers here: `cgroup` or `namespace`."""
+    """What proves callers here: the value of `--attestation`."""
     guards: bool = True
     """Whether this `net` repairs the rules; otherwise that of the agent before it does."""
 

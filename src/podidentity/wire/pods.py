@@ -8,6 +8,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -15,7 +17,8 @@ import msgspec
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import ATTESTATION_ANNOTATION, Phase, Pod
 
-_CONFIG_HASH = "kubernetes.io/config.hash"
+_CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
+_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -80,8 +83,20 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         started=begun.timestamp() if begun else 0.0,
         attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
         csi_drivers=frozenset(v.csi.driver for v in pod.spec.volumes or () if v.csi),
-        config_hash=annotations.get(_CONFIG_HASH, ""),
+        config_hash=_config_hash(annotations),
     )
+
+
+def _config_hash(annotations: Mapping[str, str]) -> str:
+    """Return the config hash of a static pod's mirror; "" for every other pod.
+
+    Any tenant may write these annotations. A kubelet writes an MD5 sum, the same in both
+    (pkg/kubelet/pod/mirror_client.go); uids of the API server have dashes, so that no pod can claim
+    its neighbour's.
+    """
+    found = annotations.get(_CONFIG_HASH, "")
+    is_mirror = annotations.get(_CONFIG_MIRROR) == found
+    return found if is_mirror and _MD5.fullmatch(found) else ""
 
 
 def _addresses(status: _Status) -> tuple[str, ...]:

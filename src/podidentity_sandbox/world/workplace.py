@@ -77,6 +77,9 @@ def environment(plan: Plan, path: str) -> dict[str, str]:
         "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
         "AZURE_CONFIG_DIR": str(plan.az_folder),
         "AZURE_EXTENSION_DIR": str(Path(plan.azure_cli or plan.az_folder) / "extensions"),
+        # Read by `podidentity enable`. Where pods have no cgroups, NMI is not ready unless a weaker
+        # proof is chosen by name.
+        "PODIDENTITY_NMI_ARGS": "" if plan.cgroup_root else "--attestation=namespace",
         "PATH": search_path(plan.azure_cli, path),
     }
 

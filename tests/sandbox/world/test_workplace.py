@@ -123,3 +123,10 @@ def test_a_shell_at_a_terminal_shows_where_it_is_whatever_the_person_has_set(
     assert shell.wait() == 7
     assert b"(sandbox one) mine> " in said
     assert b"[/the sandbox's]" in said
+
+
+def test_the_weaker_proof_is_chosen_by_name_where_pods_have_no_cgroups(plan: Plan) -> None:
+    chosen = environment(plan, "/usr/bin")["PODIDENTITY_NMI_ARGS"]
+    assert chosen == "--attestation=namespace"
+    with_cgroups = replace(plan, cgroup_root="/sys/fs/cgroup/x")
+    assert environment(with_cgroups, "/usr/bin")["PODIDENTITY_NMI_ARGS"] == ""

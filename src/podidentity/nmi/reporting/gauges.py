@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from podidentity.core.attestation import AttestationMode
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.telemetry import process
 from podidentity.telemetry.metrics import Reading, Registry
@@ -54,6 +55,17 @@ def look_at_interception(registry: Registry, net: Net) -> None:
         "podidentity_interception_repairs_total",
         "How often others had changed the rules, and they were put right",
         lambda: _one(net.repairs),
+    )
+
+
+def look_at_attestation(registry: Registry, mode: AttestationMode) -> None:
+    """Show what proves callers."""
+    registry.look(
+        "gauge",
+        "podidentity_attestation_mode",
+        "1 for what proves callers, the value of --attestation",
+        lambda: [((each.value,), float(each is mode)) for each in AttestationMode],
+        ("mode",),
     )
 
 

@@ -24,8 +24,12 @@ Check = Callable[[], Sequence[str]]
 class Probes:
     """The handler of the probe listener."""
 
-    def __init__(self, checks: Mapping[str, Check], clock: Clock) -> None:
+    def __init__(
+        self, checks: Mapping[str, Check], clock: Clock, *, attestation: str = "kernel"
+    ) -> None:
+        """`attestation` is what proves callers, the value of the flag."""
         self._checks = checks
+        self._attestation = attestation
         self._clock = clock
         self._known: tuple[float, Response] | None = None
 
@@ -49,6 +53,10 @@ class Probes:
         problems = {name: list(check()) for name, check in self._checks.items()}
         ready = not any(problems.values())
         body = msgspec.json.encode(
-            {"ready": ready, "checks": {name: found or "ok" for name, found in problems.items()}}
+            {
+                "ready": ready,
+                "checks": {name: found or "ok" for name, found in problems.items()},
+                "attestation": self._attestation,
+            }
         )
         return Response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)

@@ -10,6 +10,7 @@ from podidentity.nmi.reporting.debug import Debug, Decided, Watched
 from podidentity.nmi.reporting.gauges import (
     Net,
     Watch,
+    look_at_attestation,
     look_at_connections,
     look_at_interception,
     look_at_process,
@@ -39,6 +40,7 @@ def endpoints(
     """Return what answers at the sockets `metrics` and `debug`, where they were chosen."""
     registry = seen.metrics.registry
     look_at_interception(registry, parts.net)
+    look_at_attestation(registry, settings.attestation)
     look_at_watches(registry, parts.watches)
     look_at_connections(registry, parts.connections)
     look_at_writers(registry, seen)
@@ -48,6 +50,7 @@ def endpoints(
         served["metrics"] = Scrapes(registry, clock)
     if settings.debug_port:
         known = {
+            "attestation": lambda: settings.attestation,
             "interception": parts.net.interception_problems,
             "watches": lambda: list(map(_watch, parts.watches())),
             **seen.known,

@@ -2,57 +2,43 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from podidentity.cli.entra_flags import entra_flags, entra_settings
+from podidentity.cli.nmi import nmi, settings_from
 from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC, Authority, Tenant
+from podidentity.settings import NmiSettings
 
 OWN = Authority("https://login.example")
 
 
-def settings(*flags: str, **environment: str) -> dict[str, Any]:
+def settings(*flags: str, **environment: str) -> NmiSettings:
     """Return what these flags make of the settings; raise UsageError."""
-    found: list[dict[str, Any]] = []
-
-    @click.command()
-    @entra_flags
-    def command(**given: Any) -> None:
-        found.append(entra_settings(given))
-
-    ran = CliRunner().invoke(command, flags, env=environment, standalone_mode=False)
-    if ran.exception is not None:
-        raise ran.exception
-    return found[0]
+    with CliRunner().isolation(env=environment):
+        return settings_from(nmi.make_context("nmi", ["--node=n1", *flags]).params)
 
 
 def test_without_a_flag_it_is_the_public_cloud_and_microsofts_authorities() -> None:
-    assert settings() == {
-        "cloud": PUBLIC,
-        "authorities": KNOWN_AUTHORITIES,
-        "tenant": None,
-        "identities_namespace": "podidentity-identities",
-    }
+    assert (settings().cloud, settings().authorities) == (PUBLIC, KNOWN_AUTHORITIES)
 
 
 @pytest.mark.parametrize(
     "name", ["AzureUSGovernmentCloud", "azureusgovernment", " AZURECHINACLOUD"]
 )
 def test_a_cloud_is_chosen_by_its_name_in_any_case(name: str) -> None:
-    assert settings(f"--cloud={name}")["cloud"] is CLOUDS[name.strip().lower()]
+    assert settings(f"--cloud={name}").cloud is CLOUDS[name.strip().lower()]
 
 
 def test_authorities_are_added_to_microsofts() -> None:
     flag = "--authorities=https://login.example/, https://other.example:8443,"
-    added = settings(flag)["authorities"] - KNOWN_AUTHORITIES
+    added = settings(flag).authorities - KNOWN_AUTHORITIES
     assert added == {OWN, Authority("https://other.example:8443")}
 
 
 def test_a_tenant_is_an_id_or_a_domain() -> None:
-    assert settings("--tenant-id=Contoso.onmicrosoft.com")["tenant"] == Tenant(
+    assert settings("--tenant-id=Contoso.onmicrosoft.com").tenant == Tenant(
         "contoso.onmicrosoft.com"
     )
 
@@ -61,8 +47,8 @@ def test_a_stack_hub_is_described_by_a_file_of_the_environment(tmp_path: Path) -
     file = tmp_path / "stack.json"
     file.write_text(json.dumps({"activeDirectoryEndpoint": f"{OWN}/adfs"}))
     found = settings("--cloud=AzureStackCloud", AZURE_ENVIRONMENT_FILEPATH=str(file))
-    assert found["cloud"].authority == OWN
-    assert OWN in found["authorities"]
+    assert found.cloud.authority == OWN
+    assert OWN in found.authorities
 
 
 @pytest.mark.parametrize(
