@@ -82,7 +82,13 @@ class World:
 
     def request(self, target: bytes = TOKEN, **more: Any) -> Request:
         fields: dict[str, Any] = {"method": "GET", "fields": PLAIN} | more
-        return Request(self.caller, raw_target=target, **fields)
+        raw = repr((target, fields)).encode()
+        return Request(self.caller, raw_target=target, raw=raw, **fields)
+
+    def remembered(self, request: Request | None = None) -> bytes | None:
+        """Return what the memo answers."""
+        request = request or self.request()
+        return self.express.answer(request.caller, request.raw)
 
     async def decide(self, request: Request) -> bytes:
         """Return the answer of a decision; whoever waits for something waits in vain."""

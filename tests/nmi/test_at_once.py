@@ -1,4 +1,4 @@
-"""Requests that are answered in the turn in which they came, beside those that wait."""
+"""Requests that the memo answers in the turn in which they came, beside those that wait."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from typing import Any
 
 import pytest
 
-from podidentity.nmi.server.connection import PIECES, Timeout
+from podidentity.nmi.server.connection import Timeout
 from podidentity.nmi.server.listener import Listener
-from podidentity.nmi.server.messages import Limits, Request, Response, render
+from podidentity.nmi.server.messages import (
+    LONGEST_REMEMBERED,
+    Caller,
+    Limits,
+    Response,
+    render,
+)
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import talking
 
 AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def at_once(request: Request) -> bytes | None:
-    """Answer one path."""
-    if request.target == "/defect":
+def memo(caller: Caller, raw: bytes) -> bytes | None:
+    """Answer one request."""
+    assert caller.address == "127.0.0.1"
+    if b"/defect" in raw:
         raise RuntimeError("defect")
-    if request.target != "/at-once":
-        return None
-    return render(Response(200, b"at once", "text/plain"), stays=request.keep_alive)
+    return render(Response(200, b"at once", "text/plain"), stays=True) if raw == AT_ONCE else None
 
 
 @asynccontextmanager
 async def serving(echo: Echo, **limits: Any) -> AsyncIterator[Listener]:
-    listener = await Listener.start(echo, "127.0.0.1", 0, Limits(**limits), at_once=at_once)
+    listener = await Listener.start(echo, "127.0.0.1", 0, Limits(**limits), memo=memo)
     try:
         yield listener
     finally:
@@ -48,36 +53,52 @@ async def test_the_handler_is_not_asked_for_what_is_answered_at_once(echo: Echo)
     assert len(echo.asked) == 1
 
 
-async def test_answers_keep_the_order_of_requests_whoever_answers_them(echo: Echo) -> None:
+async def test_a_request_overtakes_none_that_waits(echo: Echo) -> None:
+    echo.open.clear()
+    async with serving(echo) as listener, talking(listener) as talk, talking(listener) as other:
+        await talk.say(GET)
+        await echo.begun.wait()
+        await talk.say(AT_ONCE)
+        await other.ask(AT_ONCE)  # so that what came before it has been read
+        echo.open.set()
+        assert [(await talk.hear()).body for _ in range(2)] == [b"GET /a", b"GET /at-once"]
+        assert (await talk.ask(AT_ONCE)).body == b"at once"
+
+
+async def test_requests_that_come_in_one_piece_are_the_handlers(echo: Echo) -> None:
     async with serving(echo) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE + GET + AT_ONCE + GET)
-        bodies = [(await talk.hear()).body for _ in range(4)]
-    assert bodies == [b"at once", b"GET /a", b"at once", b"GET /a"]
+        await talk.say(AT_ONCE * 3)
+        assert [(await talk.hear()).body for _ in range(3)] == [b"GET /at-once"] * 3
 
 
-async def test_what_comes_in_one_packet_is_answered_in_turns_that_others_have_too() -> None:
-    answered, before_others = 0, []
-
-    def count(request: Request) -> bytes | None:
-        nonlocal answered
-        if not answered:
-            asyncio.get_running_loop().call_soon(lambda: before_others.append(answered))
-        answered += 1
-        return at_once(request)
-
-    listener = await Listener.start(Echo(), "127.0.0.1", 0, at_once=count)
-    async with talking(listener) as talk:
-        await talk.say(AT_ONCE * 100)
-        assert [(await talk.hear()).body for _ in range(100)] == [b"at once"] * 100
-    assert before_others[0] <= PIECES
-    await listener.close(0.0)
+async def test_the_rest_of_a_request_is_not_taken_for_one(echo: Echo) -> None:
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(AT_ONCE)
+    async with serving(echo) as listener, talking(listener) as talk, talking(listener) as other:
+        await talk.say(head)
+        await other.ask(AT_ONCE)  # so that what came before it has been read
+        await talk.say(AT_ONCE)
+        assert (await talk.hear()).body == b"POST /a"
+        assert (await talk.ask(AT_ONCE)).body == b"at once"
 
 
-async def test_the_connection_is_closed_where_it_shall_not_be_kept(echo: Echo) -> None:
+async def test_what_may_be_remembered_came_alone_in_one_piece_and_is_short(echo: Echo) -> None:
+    long = GET.replace(b"Host", b"X: " + b"a" * LONGEST_REMEMBERED + b"\r\nHost")
     async with serving(echo) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE.replace(b"1.1", b"1.0") + AT_ONCE)
-        assert (await talk.hear()).header("Connection") == ["close"]
-        assert await talk.closed() == b""
+        for said in (GET, GET + GET, long):
+            await talk.say(said)
+            for _ in range(said.count(b"GET")):
+                await talk.hear()
+    assert [each.raw for each in echo.asked] == [GET, b"", b"", b""]
+
+
+async def test_a_listener_that_is_draining_answers_nothing_from_memory(echo: Echo) -> None:
+    async with serving(echo) as listener, talking(listener) as talk:
+        await talk.ask(AT_ONCE)
+        draining = asyncio.create_task(listener.drain())
+        await asyncio.sleep(0)
+        reply = await talk.ask(AT_ONCE)
+        assert (reply.body, reply.header("Connection")) == (b"GET /at-once", ["close"])
+        await draining
 
 
 async def test_a_defect_leaves_the_request_to_the_handler(
@@ -85,7 +106,7 @@ async def test_a_defect_leaves_the_request_to_the_handler(
 ) -> None:
     async with serving(echo) as listener, talking(listener) as talk:
         assert (await talk.ask(GET.replace(b"/a", b"/defect"))).body == b"GET /defect"
-    assert "could not be answered at once" in caplog.text
+    assert "could not be answered from the memo" in caplog.text
 
 
 async def test_a_connection_is_idle_from_its_last_answer_on(echo: Echo) -> None:

@@ -249,7 +249,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes, service = _routes(
+    routes, service, express = _routes(
         settings,
         clock,
         imds=imds,
@@ -259,7 +259,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         attestor=_attestor(settings, net),
         seen=seen,
     )
-    pods = Listener(routes, at_once=routes.at_once)
+    pods = Listener(routes, memo=express.answer)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": net.interception_problems,
@@ -307,8 +307,8 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[Routes, TokenService]:
-    """Return what answers requests, and what decides about those of pods."""
+) -> tuple[Routes, TokenService, Express]:
+    """Return what answers requests, what decides about those of pods, and the memo of answers."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     look_at_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
@@ -348,7 +348,7 @@ def _routes(
         record=seen.record,
         express=express,
     )
-    return routes, of_pods
+    return routes, of_pods, express
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

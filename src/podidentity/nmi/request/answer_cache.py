@@ -5,8 +5,8 @@ that has changed:
 
 * the cluster as watched and the permissions: one change of either, and everything is forgotten;
 * the token: fresh, and neither dropped nor replaced (`CachedToken`);
-* the connection: proved to be the same pod's, from the same address;
-* the request: the same target, byte for byte, GET, with IMDS's header and without a proxy's;
+* the connection: proved to be the same pod's;
+* the request: the same bytes, from its first to its last;
 * the second on the clock, because the answer says in how many of them the token expires.
 
 So this is never another way to a token, only a shorter one: once a second at least each is decided
@@ -23,12 +23,10 @@ from podidentity.core.ports import CachedToken, Clock, Origin
 from podidentity.core.tokens import Grant
 from podidentity.nmi.reporting.request_log import Given, Record
 from podidentity.nmi.request.outcome import Asked, Outcome
-from podidentity.nmi.server.messages import Request, Response, render
+from podidentity.nmi.server.messages import Caller, Request, Response, render
 
 ROOM = 4096
 """Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""
-LONGEST = 1024
-"""Bytes of a target whose answer is kept: no client's is as long."""
 
 
 _METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
@@ -43,12 +41,9 @@ Mark = tuple[int, int]
 class _Answer(NamedTuple):
     """An answer, and what it depends on."""
 
-    uid: str
-    """Of the pod."""
     second: int
     """Since 1970."""
     kept: CachedToken
-    response: Response
     rendered: bytes
     given: Given
 
@@ -71,21 +66,18 @@ class Express:
         self._record = record
         self._time, self._monotonic = clock.time, clock.monotonic
         self._mark: Mark = (-1, -1)
-        self._answers: dict[tuple[str, bytes], _Answer] = {}
+        self._answers: dict[tuple[str, str, bytes], _Answer] = {}
 
-    def answer(self, request: Request) -> bytes | None:
+    def answer(self, caller: Caller, raw: bytes) -> bytes | None:
         """Return the rendered answer; None where the request must be decided."""
-        caller = request.caller
-        found = self._answers.get((caller.address, request.raw_target))
-        if found is None or request.method != "GET" or not is_plain(request.fields):
+        found = self._answers.get((caller.proven, caller.address, raw))
+        if found is None:
             return None
         begun, now = self._monotonic(), self._time()
         if not self._holds(found, begun, now):
             return None
-        if caller.proven != found.uid:
-            return None
         found.given.note(now, self._monotonic() - begun)
-        return found.rendered if request.keep_alive else render(found.response, stays=False)
+        return found.rendered
 
     def _holds(self, found: _Answer, monotonic: float, time: float) -> bool:
         if self._mark != self.mark():
@@ -114,8 +106,8 @@ class Express:
         """Give `response`, made at `now` by a decision begun at `mark`, again, where it may be."""
         if outcome.origin is not Origin.CACHE or outcome.grant is None:
             return
-        # What is only observed is told each time; a long target would fill the room.
-        if outcome.observed is not None or len(request.raw_target) > LONGEST:
+        # What is only observed is told each time; a connection that ends has its own answer.
+        if outcome.observed is not None or not request.raw or not request.keep_alive:
             return
         if not request.caller.proven or mark != self.mark():
             return
@@ -125,11 +117,10 @@ class Express:
         if mark != self._mark or len(self._answers) >= ROOM:
             self._answers.clear()
             self._mark = mark
-        self._answers[request.caller.address, request.raw_target] = _Answer(
-            uid=request.caller.proven,
+        caller = request.caller
+        self._answers[caller.proven, caller.address, request.raw] = _Answer(
             second=int(now),
             kept=kept,
-            response=response,
             rendered=render(response, stays=True),
             given=self._record.given(asked, outcome),
         )

@@ -125,10 +125,6 @@ class Routes:
             self._record.other(request.caller, target.route, CLIENT_LEFT, left, begun)
             raise
 
-    def at_once(self, request: Request) -> bytes | None:
-        """Return the rendered answer of what was answered a moment ago."""
-        return self._express.answer(request) if self._express else None
-
     def _check_headers(self, request: Request, route: Route) -> None:
         if is_plain(request.fields):
             return

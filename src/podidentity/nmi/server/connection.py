@@ -24,7 +24,8 @@ from math import inf
 from typing import cast
 
 from podidentity.nmi.server.messages import (
-    AtOnce,
+    LONGEST_REMEMBERED,
+    AnswerMemo,
     Caller,
     Handler,
     Limits,
@@ -104,7 +105,7 @@ class ServerContext:
     """What the connections of a listener share."""
 
     handler: Handler
-    at_once: AtOnce | None
+    memo: AnswerMemo | None
     limits: Limits
     pool: ConnectionPool[Connection]
     refused: Callable[[str, str], None]
@@ -206,8 +207,8 @@ class Sender:
 class Connection(asyncio.BufferedProtocol):
     """One connection: requests in, answers out, in their order.
 
-    A request is answered in the turn of the event loop in which it came if the context's `at_once`
-    can answer it, otherwise by a task.
+    A request whose bytes the context's memo knows is answered in the turn of the event loop in
+    which they came, without being parsed; any other by a task.
     """
 
     def __init__(self, context: ServerContext, caller: Caller, *, local: bool = False) -> None:
@@ -281,8 +282,11 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(self._context.buffer[:nbytes])
         if self._must_wait:
             self._keep(data)
-        else:
+        elif self._parser.partial:
             self._parse(data)
+        elif not self._remembered(data):
+            self._parse(data)
+            self._note_raw(data)
 
     def eof_received(self) -> bool:
         """The client has left: it will not read the answer."""
@@ -321,6 +325,29 @@ class Connection(asyncio.BufferedProtocol):
     def _must_wait(self) -> bool:
         """Whether nothing may be parsed now."""
         return self.busy or self._postponed or not self._sender.writable
+
+    def _remembered(self, data: bytes) -> bool:
+        """Answer what the memo knows; return whether it did."""
+        context = self._context
+        if context.memo is None or not context.keep_alive:
+            return False
+        try:
+            answer = context.memo(self._caller, data)
+        except Exception:  # noqa: BLE001 - the handler still answers
+            _log.exception("a request could not be answered from the memo; please report this")
+            return False
+        if answer is None:
+            return False
+        self._finish(answer, stays=True)
+        return True
+
+    def _note_raw(self, data: bytes) -> None:
+        """Let the handler remember its answer if `data` was one whole request and nothing else."""
+        request = self._request
+        if request is None or self._rest or self._waiting or self._parser.partial:
+            return
+        if len(data) <= LONGEST_REMEMBERED:
+            request.raw = data
 
     def _parse(self, data: bytes) -> None:
         """Parse and answer until nothing is left, or something must be waited for."""
@@ -398,25 +425,10 @@ class Connection(asyncio.BufferedProtocol):
             self._waiting.append(request)
             return
         request.keep_alive = request.keep_alive and self._context.keep_alive
-        if self._answered_at_once(request):
-            return
         self._request = request
         if self._count():
             self._timeout.suspend()
             self._task = self._loop.create_task(self._serve(request))
-
-    def _answered_at_once(self, request: Request) -> bool:
-        if self._context.at_once is None:
-            return False
-        try:
-            answer = self._context.at_once(request)
-        except Exception:  # noqa: BLE001 - the handler still answers
-            _log.exception("a request could not be answered at once; please report this")
-            return False
-        if answer is None:
-            return False
-        self._finish(answer, stays=request.keep_alive)
-        return True
 
     async def _serve(self, request: Request) -> None:
         response = await self._answer(request)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Self
 
 from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
-from podidentity.nmi.server.messages import AtOnce, Caller, Handler, Limits, Response, render
+from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.repeats import Repeats
@@ -54,16 +54,16 @@ class Listener:
         handler: Handler,
         limits: Limits | None = None,
         *,
-        at_once: AtOnce | None = None,
+        memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
     ) -> None:
-        """`at_once` answers what needs no waiting; None: all requests go to the handler."""
+        """`memo` answers what it remembers; None: all requests go to the handler."""
         self._loop = asyncio.get_running_loop()
         self._limits = limits or Limits()
         self._pool: ConnectionPool[Connection] = ConnectionPool(self._limits, self._loop.time)
         self._context = ServerContext(
             handler=handler,
-            at_once=at_once,
+            memo=memo,
             limits=self._limits,
             pool=self._pool,
             refused=self._refused,
@@ -88,7 +88,7 @@ class Listener:
         limits: Limits | None = None,
         *,
         sockets: Sequence[socket.socket] = (),
-        at_once: AtOnce | None = None,
+        memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
     ) -> Self:
         """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
@@ -96,7 +96,7 @@ class Listener:
         The listener closes the sockets when it ends; another process that has them, too, goes on.
         Raises ListenError.
         """
-        listener = cls(handler, limits, at_once=at_once, local=local)
+        listener = cls(handler, limits, memo=memo, local=local)
         for each in sockets or [listening_socket(host, port)]:
             listener.accept_from(each)
         return listener

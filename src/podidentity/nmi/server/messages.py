@@ -12,6 +12,9 @@ from http import HTTPStatus
 # The phrases of RFC 9110, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 
+LONGEST_REMEMBERED = 2048
+"""Bytes of a request whose answer may be remembered: no client of IMDS sends as many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -85,6 +88,9 @@ class Request:
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Headers, byte for byte, in the order of arrival; no trailers."""
     keep_alive: bool = True
+    raw: bytes = b""
+    """All of the request if it arrived alone, in one piece, and is short; else empty. Equal bytes
+    are the same request: it need not be parsed again to be answered from a memo."""
 
     @property
     def target(self) -> str:
@@ -118,8 +124,9 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-AtOnce = Callable[[Request], bytes | None]
-"""Returns the rendered answer of a request if it needs no waiting, else None."""
+AnswerMemo = Callable[[Caller, bytes], bytes | None]
+"""Returns the rendered answer to a request that arrived as exactly these bytes on this connection,
+if the handler's answer is remembered and still holds; else None."""
 
 
 def render(response: Response, *, stays: bool, with_body: bool = True) -> bytes:
