@@ -106,7 +106,7 @@ class NetClient:
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us."""
         facts = await self._facts(address, port, local=True)
-        return self._unknown() if facts is None else judge_local(facts)
+        return self._unknown() if facts is None else judge_local(facts, self._mode)
 
     async def run(self) -> None:
         """Stay connected, until cancelled."""
