@@ -57,6 +57,7 @@ class NetClient:
         self._connection: socket.socket | None = None
         self._greeted = False
         self._accepting = False
+        self._sources_guarded = False
         self._failure = f"net has not been reached at {path} yet"
         self._number = 0
         self._waiting: dict[int, asyncio.Future[ConnectionFacts | None]] = {}
@@ -82,6 +83,15 @@ class NetClient:
             other = f"--attestation of net is {self.state.proof}, of serve {self._mode}"
             return (*self.state.attestation, other)
         return self.state.attestation
+
+    def warnings(self) -> Sequence[str]:
+        """Return what an operator should know, and what keeps nobody from being served."""
+        return () if self.state is None else (*self.state.sources, *self.state.warnings)
+
+    @property
+    def sources_guarded(self) -> bool:
+        """Whether no pod can speak with another's address, as far as `net` last said."""
+        return self._sources_guarded
 
     @property
     def repairs(self) -> int:
@@ -183,6 +193,7 @@ class NetClient:
                 answer.set_result(message.facts)
         elif isinstance(message, wire.State):
             self.state = message
+            self._sources_guarded = not message.sources
             self._tell()
         elif isinstance(message, wire.Refusal):
             self._end(f"net refuses this serve: {message.reason}")

@@ -204,6 +204,8 @@ class Agent:
 async def _report(agent: Agent, orders: Orders, clock: Clock) -> None:
     """Tell the supervisor how it is, for ever: it takes silence for a loop that stands."""
     while True:
+        # Where another pod could speak with its address, a kept connection is not a pod's for long.
+        agent.pods.keep_connections(kept=agent.net.sources_guarded)
         report = agent.readiness()
         orders.report(report)
         ready = report.readiness is Readiness.READY
@@ -277,7 +279,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         decided=service.decided,
     )
     pages: dict[str, Handler] = {
-        "probes": Probes(checks, clock, attestation=settings.attestation),
+        "probes": Probes(checks, clock, attestation=settings.attestation, warnings=net.warnings),
         **endpoints(settings, clock, seen, parts),
     }
     return Agent(
