@@ -84,7 +84,7 @@ async def _assemble(
 ) -> list[Task]:
     """Start what answers requests; return what must run beside it. `stack` ends all of it."""
     interception = intercept(settings, clock, stack)
-    attestation = attest(settings, stack)
+    attestation = attest(settings, clock, stack)
     warn_of(settings.compat)
     cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
@@ -133,6 +133,7 @@ async def _assemble(
     checks: dict[str, Check] = {
         "interception": interception.problems,
         "attestation": attestation.problems,
+        "sources": attestation.source_problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if listener.serving else ("not listening",),

@@ -16,6 +16,7 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity.nmi.reporting.probes import Check
 from podidentity.settings import NmiSettings
 
@@ -80,10 +81,12 @@ class Attestation:
     attestor: Attestor | None = None
     tasks: tuple[Task, ...] = ()
     problems: Check = tuple
+    source_problems: Check = tuple
+    """Why a pod may be able to speak with an address that is another's."""
 
 
-def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
-    """Open what proves callers, where that was chosen."""
+def attest(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Attestation:
+    """Open what proves callers, where that was chosen, and tie their addresses to their ports."""
     mode = settings.attestation
     if mode is AttestationMode.ADDRESS:
         _log.warning("--attestation=address: any pod can take another's tokens by its address")
@@ -96,8 +99,18 @@ def attest(settings: NmiSettings, stack: AsyncExitStack) -> Attestation:
         imds=Endpoint(settings.metadata_address, settings.metadata_port),
     )
     stack.callback(inspector.close)
+    sources = SourceGuard(inspector.networks, _redirect(settings), clock)
+    stack.callback(sources.close)
+    if settings.on_exit == "remove":
+        stack.callback(sources.remove)
+    sources.refresh()
     for problem in inspector.problems():
         _log.error("callers cannot be proved: %s", problem)
     _log.info("callers are proved by %s", PROVED_BY[mode])
-    attestor = InProcessAttestor(inspector, mode)
-    return Attestation(mode, attestor, (inspector.follow,), inspector.problems)
+    return Attestation(
+        mode,
+        InProcessAttestor(inspector, mode),
+        (inspector.follow, sources.run),
+        inspector.problems,
+        sources.problems,
+    )
