@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from podidentity.adapters.server_certificate import (
-    CertificateError,
     ServerCertificate,
     self_signed,
 )
@@ -51,8 +50,13 @@ def written(folder: Path, name: str) -> tuple[Path, Path]:
     return files
 
 
-def descriptors() -> set[Path]:
-    return set(Path("/proc/self/fd").iterdir())
+def keys_in_memory() -> list[str]:
+    """Return the files in memory that this process has open."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(each.readlink()))
+    return [each for each in found if "memfd:certificate" in each]
 
 
 def name_of(certificate: x509.Certificate) -> str:
@@ -61,51 +65,79 @@ def name_of(certificate: x509.Certificate) -> str:
     return name
 
 
-async def test_a_certificate_is_made_where_none_is_given() -> None:
-    before = descriptors()
-    certificate = await ServerCertificate.made("n1")
-    assert descriptors() == before
+@asynccontextmanager
+async def running(certificate: ServerCertificate, clock: FakeClock) -> AsyncIterator[int]:
+    """Run and serve it, from its first look at its files on."""
+    task = asyncio.create_task(certificate.run(clock))
+    await clock.somebody_sleeps()
     async with serving(certificate) as port:
+        yield port
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def look_again(clock: FakeClock) -> None:
+    clock.advance(10)
+    await asyncio.sleep(0)
+    await clock.somebody_sleeps()
+
+
+async def test_a_certificate_is_made_where_none_is_given() -> None:
+    certificate = ServerCertificate("n1")
+    async with running(certificate, FakeClock()) as port:
         found = await shown(port)
     assert (name_of(found), found.issuer) == ("n1", found.subject)
+    assert keys_in_memory() == []
 
 
 async def test_a_given_certificate_is_served_and_renewed_with_its_files(tmp_path: Path) -> None:
-    certificate = ServerCertificate.of_files(*written(tmp_path, "first"))
     clock = FakeClock()
-    following = asyncio.create_task(certificate.follow(clock))
-    async with serving(certificate) as port:
+    certificate = ServerCertificate("n1", files=written(tmp_path, "first"))
+    async with running(certificate, clock) as port:
         assert name_of(await shown(port)) == "first"
         written(tmp_path, "second")
-        await clock.somebody_sleeps()
-        clock.advance(10)
-        await asyncio.sleep(0)
-        await clock.somebody_sleeps()
+        await look_again(clock)
         assert name_of(await shown(port)) == "second"
-    following.cancel()
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", self_signed("other")])
-async def test_files_that_do_not_fit_leave_the_one_before(tmp_path: Path, content: bytes) -> None:
+ENCRYPTED = b"""-----BEGIN ENCRYPTED PRIVATE KEY-----
+AAAA
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"rubbish", self_signed("other"), ENCRYPTED],
+    ids=["empty", "rubbish", "other", "encrypted"],
+)
+async def test_files_that_do_not_fit_leave_the_one_before_and_are_said(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     """A key is replaced before its certificate: for a moment the two do not belong together."""
-    files = written(tmp_path, "first")
-    certificate = ServerCertificate.of_files(*files)
-    files[1].write_bytes(content)
-    with pytest.raises(CertificateError):
-        certificate.refresh()
-    async with serving(certificate) as port:
+    clock, files = FakeClock(), written(tmp_path, "first")
+    async with running(ServerCertificate("n1", files=files), clock) as port:
+        files[1].write_bytes(content)
+        await look_again(clock)
         assert name_of(await shown(port)) == "first"
+        assert "cannot be used" in caplog.text
+        written(tmp_path, "second")
+        await look_again(clock)
+        assert name_of(await shown(port)) == "second"
 
 
-async def test_a_key_with_a_password_is_refused_and_asks_nobody(tmp_path: Path) -> None:
-    files = written(tmp_path, "first")
-    files[1].write_bytes(
-        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
-    )
-    with pytest.raises(CertificateError):
-        ServerCertificate.of_files(*files)
+async def test_before_its_files_are_there_nobody_is_served_and_then_all_are(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
+    async with running(ServerCertificate("n1", files=files), clock) as port:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await shown(port)
+        written(tmp_path, "late")
+        await look_again(clock)
+        assert name_of(await shown(port)) == "late"
 
 
-async def test_what_is_older_than_tls_1_2_is_not_spoken(tmp_path: Path) -> None:
-    certificate = ServerCertificate.of_files(*written(tmp_path, "n1"))
-    assert certificate.context.minimum_version is ssl.TLSVersion.TLSv1_2
+def test_what_is_older_than_tls_1_2_is_not_spoken() -> None:
+    assert ServerCertificate("n1").context.minimum_version is ssl.TLSVersion.TLSv1_2

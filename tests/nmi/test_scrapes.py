@@ -16,6 +16,7 @@ from podidentity.core.entitlements import Basis
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
 from podidentity.core.ports import Origin
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
 from podidentity.nmi.reporting.gauges import (
     look_at_attestation,
     look_at_connections,
@@ -33,7 +34,6 @@ from podidentity.nmi.reporting.instrumented import (
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.reporting.request_log import Record
-from podidentity.nmi.reporting.scrapes import KEPT, Scrapes
 from podidentity.nmi.request.outcome import Asked, Outcome
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry

@@ -11,6 +11,7 @@ import pytest
 from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.nmi.server.listener import FOR_LOOKS, HANDSHAKES_AT_ONCE, Listener
 from podidentity.nmi.server.messages import Request, Response
+from tests.fakes import FakeClock
 
 PAGE = b"x" * 3_000_000
 GET = b"GET /metrics HTTP/1.1\r\nHost: n\r\n\r\n"
@@ -22,10 +23,14 @@ async def page(_: Request) -> Response:
 
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
-    certificate = await ServerCertificate.made("n1")
+    clock, certificate = FakeClock(), ServerCertificate("n1")
+    running = asyncio.create_task(certificate.run(clock))
+    await clock.somebody_sleeps()
     made = await Listener.start(page, "127.0.0.1", 0, FOR_LOOKS, tls=certificate.context)
     yield made
     await made.close(0.0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def ended(listener: Listener) -> None:

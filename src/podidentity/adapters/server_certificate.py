@@ -32,68 +32,71 @@ class CertificateError(Exception):
 
 
 class ServerCertificate:
-    """A TLS context whose certificate is renewed when its files are."""
+    """A TLS context with a certificate. `run` it: until then it has none."""
 
-    def __init__(self, context: ssl.SSLContext, files: tuple[Path, Path] | None = None) -> None:
-        self.context = context
+    def __init__(self, name: str, *, files: tuple[Path, Path] | None = None) -> None:
+        """`files` hold a certificate, its chain behind it, and its key, both PEM.
+
+        None: one for the DNS name `name` is made.
+        """
+        self.context = _context()
+        self._name = name
         self._files = files
-        self._seen = _state(files)
+        self._seen: tuple[tuple[int, int], ...] | None = None
 
-    @classmethod
-    def of_files(cls, certificate: Path, key: Path) -> ServerCertificate:
-        """Return what serves with a certificate (its chain behind it) and a key, both PEM."""
-        context = _context()
-        _load(context, certificate, key)
-        return cls(context, (certificate, key))
+    async def run(self, clock: Clock) -> None:
+        """Load or make the certificate; load the files again whenever they change.
 
-    @classmethod
-    async def made(cls, name: str) -> ServerCertificate:
-        """Return what serves with a new certificate for `name`, signed by itself."""
+        While they cannot be used, the certificate of before is served.
+        """
+        while True:
+            try:
+                if self._files is not None:
+                    self.refresh(*self._files)
+                elif self._seen is None:
+                    await self._make()
+            except CertificateError as error:
+                _log.error("%s", error)
+            await clock.sleep(_LOOK_AGAIN)
+
+    def refresh(self, certificate: Path, key: Path) -> None:
+        """Load the files if they have changed; raise CertificateError, changing nothing."""
+        seen = _state(certificate, key)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        # First into a context that serves nobody: a key that does not fit must break none.
+        _load(_context(), certificate, key)
+        _load(self.context, certificate, key)
+
+    async def _make(self) -> None:
         process = await asyncio.create_subprocess_exec(
-            *_COMMAND, name, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+            *_COMMAND, self._name, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
         )
-        pem, _ = await process.communicate()
+        try:
+            pem, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode != 0:
             raise CertificateError(f"no certificate was made: exit status {process.returncode}")
-        context = _context()
         # The key is on no disk: OpenSSL reads it from memory, by a name.
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(pem)
             where = Path(f"/proc/self/fd/{descriptor}")
-            _load(context, where, where)
+            _load(self.context, where, where)
         finally:
             os.close(descriptor)
-        return cls(context)
-
-    async def follow(self, clock: Clock) -> None:
-        """Load the files again whenever they have changed, until cancelled.
-
-        While they cannot be used, the certificate of before is served.
-        """
-        while True:
-            await clock.sleep(_LOOK_AGAIN)
-            try:
-                self.refresh()
-            except CertificateError as error:
-                _log.error("%s; the one before it is served", error)
-
-    def refresh(self) -> None:
-        """Load the files again if they have changed; raise CertificateError, changing nothing."""
-        seen = _state(self._files)
-        if self._files is None or seen == self._seen:
-            return
-        self._seen = seen
-        # First into a context that serves nobody: a key that does not fit must break none.
-        _load(_context(), *self._files)
-        _load(self.context, *self._files)
+        self._seen = ()
 
 
-def _state(files: tuple[Path, Path] | None) -> tuple[tuple[int, int], ...]:
-    """Return what changes when the files do; kubelets replace them by a link."""
+def _state(*files: Path) -> tuple[tuple[int, int], ...]:
+    """Return what changes when the files do; a kubelet replaces them by a link."""
     try:
-        found = [each.stat() for each in files or ()]
+        found = [each.stat() for each in files]
     except OSError:
         return ()
     return tuple((each.st_mtime_ns, each.st_ino) for each in found)
