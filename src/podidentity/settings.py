@@ -94,6 +94,12 @@ def _parse_level(text: str) -> int:
     return int(digits)
 
 
+RUNTIME_DIR = "/run/podidentity"
+"""Where `net` and `serve` meet, unless they are told."""
+NET_SOCKET = "net.sock"
+"""Name of the socket of `net`, in `runtime_dir`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
     """Rules of the archived project that were changed, each to be had back.
@@ -160,11 +166,17 @@ class NmiSettings:
 
     listen_address: str = field(
         default="127.0.0.1",
-        metadata=flag("--nmi-listen-address", text="Address that pods' requests are led to."),
+        metadata=flag(
+            "--nmi-listen-address",
+            text="Address that pods' requests are redirected to: one of the node, for Cilium's "
+            "local redirect policy, or a link-local one, which is added to `lo` and guarded. With "
+            "a loopback address that is 169.254.25.79, and only `/host/token` is served at the "
+            "loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
+        ),
     )
     listen_port: int = field(
         default=2579,
-        metadata=flag("--nmi-port", kind="number", text="Port beside it."),
+        metadata=flag("--nmi-port", kind="number", text="Port at these addresses."),
     )
     metadata_address: str = field(
         default="169.254.169.254",
@@ -366,14 +378,6 @@ class NmiSettings:
         default="/sys/fs/cgroup",
         metadata=flag("--cgroup-root", text="Where the host's cgroup v2 is mounted."),
     )
-    # A container's own is read-only, and nothing can be mounted over it:
-    # https://github.com/opencontainers/runc/issues/2826
-    proc_sys_net: str = field(
-        default="/proc/sys/net",
-        metadata=flag(
-            "--proc-sys-net", text="Where the host's `/proc/sys/net` is mounted, writable."
-        ),
-    )
     on_exit: Literal["keep", "remove"] = field(
         default="keep",
         metadata=flag(
@@ -381,6 +385,34 @@ class NmiSettings:
             choices=("keep", "remove"),
             text="Whether the interception outlives the agent. Removed, pods reach every "
             "identity of the node.",
+        ),
+    )
+    runtime_dir: str = field(
+        default="",
+        metadata=flag(
+            "--runtime-dir",
+            metavar="FOLDER",
+            text="Where `net` and `serve` meet, and their probes ask. Default: /run/podidentity, "
+            "or one that `podidentity nmi` makes.",
+        ),
+    )
+    handover_dir: str = field(
+        default="",
+        metadata=flag(
+            "--handover-dir",
+            metavar="FOLDER",
+            text="Folder of the node in which an agent [takes over](#updates) from the one before "
+            "it. Default: none, and an update interrupts requests.",
+        ),
+    )
+    memory_limit: int = field(
+        default=0,
+        metadata=flag(
+            "--memory-limit",
+            kind="number",
+            metavar="BYTES",
+            text="What the container of `serve` may hold: its worker is replaced at three quarters "
+            "of it. 0: no limit.",
         ),
     )
 
@@ -495,13 +527,6 @@ class NmiSettings:
         default="", metadata=flag("--custom-user-agent", text="Added to the User-Agent.")
     )
 
-    runtime_dir: str = "/run/podidentity"
-    """Where `net` and `serve` meet, and their probes ask."""
-    handover_dir: str = ""
-    """Folder of the node in which an agent takes over from the one before it; "": none."""
-    memory_limit: int = 0
-    """Bytes that the container of `serve` may hold; the worker is replaced before. 0: none."""
-
     def __post_init__(self) -> None:
         if not self.node:
             raise ValueError("--node is needed: the name of the node that this runs on.")
@@ -562,7 +587,7 @@ def _setting(found: Field[Any], prefix: str) -> Setting:
 
 @dataclass(frozen=True, slots=True)
 class OldFlag:
-    """A flag of the archived project that is accepted and has no effect."""
+    """A flag of the archived project, or of an earlier release, that has no effect."""
 
     name: str
     text: str
@@ -588,6 +613,7 @@ OLD_FLAGS = (
     OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
     OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
     OldFlag("host-ip", _NONE),
+    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
     # klog's.
     *[
         OldFlag(name, _NONE, switch=True)

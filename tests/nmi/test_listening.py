@@ -9,8 +9,9 @@ import socket
 import pytest
 
 from podidentity.nmi.reporting.probes import Probes
-from podidentity.nmi.server.listener import FOR_LOOKS, Listener, ListenError, listening_socket
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.nmi.server.messages import Limits
+from podidentity.supervisor.listeners import ListenError, listening_socket
 from tests.fakes import FakeClock
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import listening, talking

@@ -27,11 +27,9 @@ from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import listen
 from podidentity.net.server import NetServer
-from podidentity.settings import SERVE_UID, NmiSettings
+from podidentity.settings import NET_SOCKET, SERVE_UID, NmiSettings
 from podidentity.wire.net import State
 
-NET_SOCKET = "net.sock"
-"""Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
 
@@ -40,15 +38,16 @@ _ADDRESS = AttestationMode.ADDRESS
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(settings: NmiSettings) -> None:
-    """Guard the node and answer `serve` until SIGTERM or SIGINT.
+async def run(
+    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
+) -> None:
+    """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        redirect = redirect_of(settings)
-        interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
+        interception = Interception(redirect, clock)
         stack.callback(interception.close)
         interception.install()
         if settings.on_exit == "remove":
@@ -57,11 +56,12 @@ async def run(settings: NmiSettings) -> None:
             settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
-            listener=Endpoint(redirect.target, settings.listen_port),
-            imds=Endpoint(settings.metadata_address, settings.metadata_port),
+            listener=Endpoint(redirect.target, redirect.listen_port),
+            host_listener=Endpoint(redirect.host_address, redirect.listen_port),
+            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
-        sources = _guard_sources(settings, inspector, clock, stack)
+        sources = _guard_sources(settings, redirect, inspector, clock, stack)
         server = NetServer(
             inspector,
             version=__version__,
@@ -75,6 +75,7 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
+        begun()
         report = Reporter(interception, inspector, sources, server, clock, settings.attestation)
         tasks = [interception.guard, inspector.follow, report.run]
         if sources is not None:
@@ -85,27 +86,21 @@ async def run(settings: NmiSettings) -> None:
 
 
 def _guard_sources(
-    settings: NmiSettings, inspector: ConnectionInspector, clock: Clock, stack: AsyncExitStack
+    settings: NmiSettings,
+    redirect: Redirect,
+    inspector: ConnectionInspector,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> SourceGuard | None:
     """Tie the pods' addresses to their ports; None where callers are not proved anyway."""
     if settings.attestation is _ADDRESS:
         return None
-    sources = SourceGuard(inspector.networks, redirect_of(settings), clock)
+    sources = SourceGuard(inspector.networks, redirect, clock)
     stack.callback(sources.close)
     if settings.on_exit == "remove":
         stack.callback(sources.remove)
     sources.refresh()
     return sources
-
-
-def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
-    return Redirect(
-        metadata_ip=settings.metadata_address,
-        metadata_port=settings.metadata_port,
-        listen_address=settings.listen_address,
-        listen_port=settings.listen_port,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +117,9 @@ class Reporter:
     async def run(self) -> None:
         """Look each second, until cancelled."""
         while True:
-            # In a thread: others may hold the kernel's lock of the rules.
-            interception = await asyncio.to_thread(self.interception.problems)
             self.server.tell(
                 State(
-                    interception=interception,
+                    interception=self.interception.problems(),
                     attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
                     sources=self.sources.problems() if self.sources is not None else (),
                     repairs=self.interception.repairs,
@@ -138,7 +131,7 @@ class Reporter:
 
 def _remove(interception: Interception) -> None:
     for left in interception.remove():
-        _log.warning("left behind: %s", left)
+        _log.warning("left to do: %s", left)
     _log.warning("the interception is removed: pods reach the real metadata service")
 
 
