@@ -168,18 +168,6 @@ def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
     harness.street.loop.run(run())
 
 
-def test_nobody_silences_the_log_for_others(harness: Harness) -> None:
-    """A8: a thousand invented names at /host/token filled the memory of what was said already."""
-
-    async def run() -> None:
-        await harness.apply(pod("nolabel", "tenant", ""))
-        await harness.attack("plain", "mute", 2000)
-        assert (await harness.token("nolabel", "tenant"))[0][0] == 400
-
-    harness.street.loop.run(run())
-    assert "nolabel" in harness.log()
-
-
 def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> None:
     """A10: sixteen pods, each within its budget, had the neighbour wait, or answered 429."""
 
