@@ -7,17 +7,14 @@ that NMI asks for, is not even asked; and the neighbour is served as if nothing 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.acceptance.directory import bound, manifest, pod
 from tests.acceptance.stage import opened
-from tests.acceptance.street import API, MINE, Street, appid, settle
+from tests.acceptance.street import API, Street, appid, settle
 from tests.sandboxes import own
 
 NAME = own("tenants")
@@ -177,39 +174,3 @@ def test_without_the_permission_these_tries_would_succeed(street: Street, name: 
     status, body = street.ask(f"try-{name}")
     theirs = {"another": street.orders, "kubelets": street.kubelet}[name]
     assert (status, appid(body)) == (200, theirs.client_id)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
-def test_a_pod_that_claims_a_neighbours_cgroup_and_address_is_not_the_neighbour(
-    street: Street,
-) -> None:
-    kubectl = partial(street.place.run, "kubectl")
-    web = json.loads(kubectl("get", "pod", "web", "-n", "shop", "-o", "json"))
-    address, uid = web["status"]["podIP"], web["metadata"]["uid"]
-    claims = {f"kubernetes.io/config.{each}": uid for each in ("hash", "mirror")}
-    # Its volume never comes, so that its kubelet starts nothing and reports nothing.
-    waiting = {"name": "never", "configMap": {"name": "never"}}
-    twin = manifest(
-        "v1",
-        "Pod",
-        "aaa-twin",
-        "tenant",
-        metadata={"labels": {"aadpodidbinding": MINE}, "annotations": claims},
-        spec={
-            "nodeName": web["spec"]["nodeName"],
-            "containers": [{"name": "main", "image": "idle"}],
-            "volumes": [waiting],
-        },
-    )
-    kubectl("apply", "-f", "-", given=twin)
-    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
-    patch = ("--subresource=status", "--type=merge", "-p", json.dumps(status))
-    kubectl("patch", "pod", "aaa-twin", "-n", "tenant", *patch)
-    # Whatever changes the neighbour puts it behind the twin among the pods with the address.
-    kubectl("label", "pod", "web", "-n", "shop", "rollout=2")
-    try:
-        for _ in range(3):
-            answer, body = street.ask("web", "shop")
-            assert (answer, appid(body)) == (200, street.orders.client_id)
-    finally:
-        kubectl("delete", "pod", "aaa-twin", "-n", "tenant", "--force", "--grace-period=0")
