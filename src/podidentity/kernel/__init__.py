@@ -11,6 +11,7 @@ process of its own. It speaks to the kernel only, through netlink and libnftable
       sysctl      route_localnet
       drift       the kernel's notices of a changed table
     attestation   states facts about connections, which `core.attestation` judges
+      both_ends   whether two sockets are the two ends of one connection
       podnets     the pods' network namespaces, and who holds which address
       namespaces  their files: a folder watched, one opened, entered
       addresses   the IPv4 addresses of a namespace
