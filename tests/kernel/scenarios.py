@@ -148,6 +148,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changing": sources.changing,
     "life": sources.life,
     "absence": sources.absence,
+    "unable": sources.unable,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,

@@ -14,9 +14,16 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from podidentity.kernel import source_guard
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.podnets import PodNetworks
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity_sandbox.demo.frames import Wire, checksum
+from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     GATEWAY,
     IMDS,
@@ -438,6 +445,55 @@ async def _arrivals(address: str, netns: str) -> int:
     await _ask_from(netns, address)
     counted = await command("nft", "list", "table", "ip", "podid")
     return int(counted.partition("dnat")[0].rpartition("packets ")[2].split()[0])
+
+
+class _Old(Nftables):
+    """A libnftables on a kernel that lacks something."""
+
+    lacks = ""
+    """Commands with this text fail."""
+    forgets = ""
+    """Elements of this set are not kept."""
+
+    def run(self, commands: str) -> dict[str, Any]:
+        if self.lacks and self.lacks in commands and '"list"' not in commands:
+            raise NftablesError("Error: Could not process rule: Operation not supported")
+        listed = super().run(commands)
+        for each in listed.get("nftables", ()):
+            body = each.get("set", {})
+            if self.forgets and body.get("name") == self.forgets:
+                body.pop("elem", None)
+        return listed
+
+
+async def unable() -> dict[str, Any]:
+    """Return whether sources are guarded, and what is said, where a kernel cannot."""
+    source_guard.Nftables = _Old  # type: ignore[misc]
+    networks = PodNetworks(Path("/run/netns"))
+    found: dict[str, Any] = {}
+
+    def note(what: str, lacks: str = "", forgets: str = "") -> None:
+        _Old.lacks, _Old.forgets = lacks, forgets
+        guard = SourceGuard(networks, Redirect(), WallClock())
+        before = guard.guarded
+        guard.refresh()
+        found[what] = [before, guard.guarded, list(guard.problems())]
+        guard.close()
+
+    note("all")
+    note("bridge family", lacks='"bridge"')
+    note("fib", lacks='"fib"')
+    note("elements", forgets="taken_macs")
+    elsewhere = PodNetworks(Path("/run/azure-empty"))
+    guard = SourceGuard(elsewhere, Redirect(), WallClock())
+    _Old.lacks = _Old.forgets = ""
+    guard.refresh()
+    found["namespaces elsewhere"] = [False, guard.guarded, list(guard.problems())]
+    guard.close()
+    for pod in PODS:
+        await remove_pod(pod)
+    note("bridge family, no bridge of pods", lacks='"bridge"')
+    return found
 
 
 async def drift() -> dict[str, Any]:

@@ -202,3 +202,21 @@ def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, root
     assert routes == OF_ROUTES
     assert {what: now for what, now in seen["edits"].items() if now != [1, []]} == {}
     assert seen["after"] == [4, len(seen["edits"]), []]
+
+
+def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(
+    *, rootless: bool
+) -> None:
+    seen = run("unable", rootless=rootless)
+    assert seen.pop("all") == [False, True, []], "guarded, once the rules have been read back"
+    assert seen.pop("bridge family, no bridge of pods") == [False, True, []], "nothing to guard"
+    said = {
+        "bridge family": "load nf_tables' bridge family (CONFIG_NF_TABLES_BRIDGE), or use",
+        "fib": "load nf_tables' fib expression",
+        "elements": "the kernel does not hold the rules that were set: set taken_macs holds other",
+        "namespaces elsewhere": "name that folder with --netns-dir",
+    }
+    for what, text in said.items():
+        before, guarded, (problem,) = seen[what]
+        assert (before, guarded) == (False, False), what
+        assert text in problem
