@@ -388,6 +388,7 @@ class NmiSettings:
         default=PUBLIC,
         metadata=flag(
             "--cloud",
+            envvar="AZURE_ENVIRONMENT",
             metavar="NAME",
             shown=PUBLIC.name,
             text="Where identities of type 1, 2 and 3 belong that name no `adEndpoint`: "

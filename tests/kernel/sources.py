@@ -13,7 +13,6 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.source_guard import SourceGuard
-from podidentity_sandbox.demo.frames import Wire, checksum
+from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     GATEWAY,
@@ -60,20 +59,19 @@ class Attacker(Wire):
         """Its MAC address; b"": ask by ARP."""
         self.tag = b""
         """Put between the addresses and the type of each frame."""
-        self._acknowledged = 0
 
     def resolve(self, target: str, deadline: float) -> bytes:
         return self.gateway or super().resolve(target, deadline)
 
-    def send(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
-        """Send one frame."""
+    def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
+        """Send one frame from any MAC address."""
         self._socket.send(to + source + self.tag + struct.pack("!H", kind) + content)
 
     def arp(self, operation: int, mac: bytes, address: str, target: str, *, source: bytes) -> None:
         """Say by ARP that `address` is at `mac`, in a frame that comes from `source`."""
         head = struct.pack("!HHBBH", 1, _IPV4, 6, 4, operation)
         body = mac + socket.inet_aton(address) + bytes(6) + socket.inet_aton(target)
-        self.send(_BROADCAST, source, _ARP, head + body)
+        self.send_from(_BROADCAST, source, _ARP, head + body)
 
     def take_over(self, port: int) -> bytes:
         """Send a request into another's open connection; return the answer, b"" for none.
@@ -82,24 +80,17 @@ class Attacker(Wire):
         """
         for _ in range(3):
             self.request_arp(GATEWAY)
-            self._send_tcp(self.gateway, IMDS, port, (random.randrange(1 << 31), 0), 0x02)  # noqa: S311 - no secret
-            for sequence, flags, data in self._segments(IMDS[0], port, _SECONDS / 3):
-                if data:
-                    return data
-                if flags == 0x10:
-                    numbers = (self._acknowledged, sequence)
-                    self._send_tcp(self.gateway, IMDS, port, numbers, 0x18, data=_GET)
+            self.send_tcp(self.gateway, IMDS, port, (random.randrange(1 << 31), 0), SYN)  # noqa: S311 - no secret
+            for segment in self.segments(IMDS[0], _SECONDS / 3, port=port):
+                if segment.data:
+                    return segment.data
+                if segment.flags == ACK:
+                    numbers = (segment.acknowledged, segment.sequence)
+                    self.send_tcp(self.gateway, IMDS, port, numbers, ACK | PSH, data=_GET)
         return b""
 
-    def _frames(self, seconds: float) -> Iterator[tuple[int, bytes]]:
-        for kind, body in super()._frames(seconds):
-            if kind == _IPV4 and body[9] == socket.IPPROTO_TCP:
-                at = (body[0] & 15) * 4 + 8
-                self._acknowledged = int.from_bytes(body[at : at + 4], "big")
-            yield kind, body
-
-    def _send(self, to: bytes, kind: int, content: bytes) -> None:
-        self.send(to, self.mac, kind, content)
+    def send(self, to: bytes, kind: int, content: bytes) -> None:
+        self.send_from(to, self.mac, kind, content)
 
 
 def attacker(pod: str, address: str) -> Attacker:
@@ -202,7 +193,7 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
             "another type": (_BROADCAST, other, 0x9000, bytes(60)),
         }.items():
             await _put_right()
-            wire.send(*frame)
+            wire.send_from(*frame)
             found[f"{what}, from p2's MAC address"] = await _beliefs()
         for what, (operation, mac, address, target, source) in {
             "ARP request as p2": (_REQUEST, own, p2, GATEWAY, own),
@@ -392,7 +383,7 @@ async def strangers() -> dict[str, Any]:
             own.arp(_REQUEST, *frame, GATEWAY, source=own.own_mac)
             found[what] = await _beliefs()
         await _put_right()
-        own.send(_BROADCAST, await _mac("p2"), _IPV6, _EMPTY_IPV6)
+        own.send_from(_BROADCAST, await _mac("p2"), _IPV6, _EMPTY_IPV6)
         found["p2's MAC address"] = await _beliefs()
         own.gateway = await _mac("")
         found["p2's address"] = await asyncio.to_thread(_converse, own)

@@ -156,6 +156,10 @@ class Listener:
         """Return how many are open."""
         return len(self._pool)
 
+    def held_bytes(self) -> int:
+        """Return the memory that requests take: those arriving, under way and waiting."""
+        return self._pool.held
+
     @property
     def keep_alive(self) -> bool:
         """Whether connections are kept after an answer."""
