@@ -10,13 +10,16 @@ process of its own. It speaks to the kernel only, through netlink and libnftable
       backstop    rules of routing, for the time while that table is gone
       sysctl      route_localnet
       drift       the kernel's notices of a changed table
+    source_guard  ties each source address to its port, on bridges and on routed links
+      source_bindings  which port may send with which addresses, as a pure decision
+      source_rules     tables `bridge podid_source` and `ip podid_source`, as data
+      links       the links of the node, and which namespace each leads to
     attestation   states facts about connections, which `core.attestation` judges
       podnets     the pods' network namespaces, and who holds which address
       namespaces  their files: a folder watched, one opened, entered
       addresses   the IPv4 addresses of a namespace
       sock_diag   one TCP socket, by the two ends of its connection
       cgroups     from a cgroup id to its pod
-    links         the links of the node, and which namespace each leads to
     netlink       messages and attributes, as bytes
 
 Capabilities needed: CAP_NET_ADMIN (rules, sysctl, notices of rules), CAP_SYS_ADMIN (to enter the
