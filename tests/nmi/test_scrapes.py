@@ -53,10 +53,10 @@ from tests.nmi.recorded import Recorded
 GOLDEN = Path(__file__).with_name("scrape.txt")
 
 
-class Guard:
+class Net:
     repairs = 2
 
-    def problems(self) -> tuple[str, ...]:
+    def interception_problems(self) -> tuple[str, ...]:
         return ()
 
 
@@ -102,7 +102,7 @@ async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
 
 
 def look_at_all(metrics: NmiMetrics, record: Record) -> None:
-    look_at_interception(metrics.registry, Guard())
+    look_at_interception(metrics.registry, Net())
     look_at_attestation(metrics.registry, AttestationMode.KERNEL)
     look_at_watches(metrics.registry, lambda: [Watch(), Lost()])
     look_at_connections(metrics.registry, lambda: 7)

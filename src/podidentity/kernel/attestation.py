@@ -16,8 +16,7 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -99,16 +98,14 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._networks.holders(address)
-        found = self._facts(client, lambda ours: [self._at(each, client, ours) for each in holders])
-        return found if not found.accepted else replace(found, failure=self._failure())
+        return self._facts(client, holders, self._failure())
 
     def local_facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself.
 
         The node's own namespace is this process's: nobody else's socket can be found there.
         """
-        client = Endpoint(address, port)
-        return self._facts(client, lambda ours: [self._at(None, client, ours)])
+        return self._facts(Endpoint(address, port), (None,), "")
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
@@ -131,13 +128,13 @@ class ConnectionInspector:
             self._cgroups.close()
 
     def _facts(
-        self, client: Endpoint, look: Callable[[TcpSocket], list[Sighting]]
+        self, client: Endpoint, networks: Collection[PodNetwork | None], failure: str
     ) -> ConnectionFacts:
         """Look at our end first, then at the client's: so the client has always sent as much.
 
         A second time if they do not fit, because we may have sent or closed something meanwhile.
         """
-        sightings: list[Sighting] = []
+        sightings: tuple[Sighting, ...] = ()
         for _ in range(2):
             try:
                 ours = self._node.find(self._listener, client)
@@ -145,10 +142,10 @@ class ConnectionInspector:
                 return ConnectionFacts(accepted=False, failure=str(error.strerror))
             if ours is None or ours.state not in _STILL_OURS:
                 return ConnectionFacts(accepted=False)
-            sightings = look(ours)
+            sightings = tuple([self._at(each, client, ours) for each in networks])
             if not any(each.doubt for each in sightings):
                 break
-        return ConnectionFacts(accepted=True, sightings=tuple(sightings))
+        return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
 
     def _failure(self) -> str:
         if self._networks.failure:

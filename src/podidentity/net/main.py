@@ -27,11 +27,9 @@ from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import listen
 from podidentity.net.server import NetServer
-from podidentity.settings import SERVE_UID, NmiSettings
+from podidentity.settings import NET_SOCKET, SERVE_UID, NmiSettings
 from podidentity.wire.net import State
 
-NET_SOCKET = "net.sock"
-"""Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
 
@@ -40,14 +38,15 @@ _ADDRESS = AttestationMode.ADDRESS
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(settings: NmiSettings) -> None:
-    """Guard the node and answer `serve` until SIGTERM or SIGINT.
+async def run(
+    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
+) -> None:
+    """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        redirect = redirect_of(settings)
         interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
         stack.callback(interception.close)
         interception.install()
@@ -61,7 +60,7 @@ async def run(settings: NmiSettings) -> None:
             imds=Endpoint(settings.metadata_address, settings.metadata_port),
         )
         stack.callback(inspector.close)
-        sources = _guard_sources(settings, inspector, clock, stack)
+        sources = _guard_sources(settings, redirect, inspector, clock, stack)
         server = NetServer(
             inspector,
             version=__version__,
@@ -75,6 +74,7 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
+        begun()
         report = Reporter(interception, inspector, sources, server, clock, settings.attestation)
         tasks = [interception.guard, inspector.follow, report.run]
         if sources is not None:
@@ -85,27 +85,21 @@ async def run(settings: NmiSettings) -> None:
 
 
 def _guard_sources(
-    settings: NmiSettings, inspector: ConnectionInspector, clock: Clock, stack: AsyncExitStack
+    settings: NmiSettings,
+    redirect: Redirect,
+    inspector: ConnectionInspector,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> SourceGuard | None:
     """Tie the pods' addresses to their ports; None where callers are not proved anyway."""
     if settings.attestation is _ADDRESS:
         return None
-    sources = SourceGuard(inspector.networks, redirect_of(settings), clock)
+    sources = SourceGuard(inspector.networks, redirect, clock)
     stack.callback(sources.close)
     if settings.on_exit == "remove":
         stack.callback(sources.remove)
     sources.refresh()
     return sources
-
-
-def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
-    return Redirect(
-        metadata_ip=settings.metadata_address,
-        metadata_port=settings.metadata_port,
-        listen_address=settings.listen_address,
-        listen_port=settings.listen_port,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,6 @@ What is said of a request, and in which words, is with whoever answers it.
 """
 
 from podidentity.telemetry.lines import Form, Format
-from podidentity.telemetry.logs import configure
+from podidentity.telemetry.logs import configure, configure_unthreaded
 
-__all__ = ["Form", "Format", "configure"]
+__all__ = ["Form", "Format", "configure", "configure_unthreaded"]
