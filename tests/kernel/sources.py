@@ -459,7 +459,7 @@ class _Old(Nftables):
 
 async def unable() -> dict[str, Any]:
     """Return whether sources are guarded, and what is said, where a kernel cannot."""
-    source_guard.Nftables = _Old  # type: ignore[misc]
+    vars(source_guard)["Nftables"] = _Old
     networks = PodNetworks(Path("/run/netns"))
     found: dict[str, Any] = {}
 
