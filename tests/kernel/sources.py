@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import socket
 import struct
 import time
@@ -436,6 +437,21 @@ async def _arrivals(address: str, netns: str) -> int:
     await _ask_from(netns, address)
     counted = await command("nft", "list", "table", "ip", "podid")
     return int(counted.partition("dnat")[0].rpartition("packets ")[2].split()[0])
+
+
+async def flushed(*, copy: bool) -> list[str]:
+    """Return what is believed of p1 after others have flushed all rules, and nobody repairs yet."""
+    async with Agent.running(source_guard=True, copy=copy) as agent:
+        await agent.tell("sources")
+        await add_pod("p4", "10.244.0.14")
+        await agent.tell("sources")
+        agent.process.send_signal(signal.SIGSTOP)
+        await _put_right()
+        await command("nft", "flush", "ruleset")
+        own = await _mac("p1")
+        wire = attacker("p1", PODS["p2"])
+        wire.arp(_REQUEST, own, PODS["p2"], GATEWAY, source=own)
+        return await _beliefs()
 
 
 class _Old(Nftables):

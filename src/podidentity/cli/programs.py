@@ -104,7 +104,11 @@ def addresses(settings: NmiSettings) -> list[Address]:
     """Return where `serve` listens; raise ValueError."""
     redirect = redirect_of(settings)
     found = [
-        Address("pods", redirect.target, redirect.listen_port),
+        # Pods' connections arrive at the first, those of the node itself at the second.
+        *(
+            Address(name, host, redirect.listen_port)
+            for name, host in zip(("pods", "host"), redirect.listen_addresses, strict=False)
+        ),
         Address("probes", _EVERYWHERE, settings.probe_port),
     ]
     if settings.prometheus_port:

@@ -13,8 +13,10 @@ not be kept beyond one answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -73,13 +75,19 @@ class SourceGuard:
     lock of rules.
     """
 
-    def __init__(self, networks: PodNetworks, redirect: Redirect, clock: Clock) -> None:
+    def __init__(
+        self, networks: PodNetworks, redirect: Redirect, clock: Clock, *, copy: bool = True
+    ) -> None:
+        """`copy` False: none is made, as on kernels before 5.12."""
         self._networks = networks
         self._clock = clock
         self._closed = frozenset(closed(redirect))
         self._links = Links()
         self._bridge = _InstalledTable(bridge_table(redirect))
         self._routes = _InstalledTable(reverse_path_table(redirect))
+        own = bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True)
+        self._copy = _InstalledTable(own) if copy else None
+        """That belongs to this process, so that others' `nft flush ruleset` passes it over."""
         self._bindings: dict[int, Binding] = {}
         """By port, in the order in which they were first seen."""
         self._looks, self._applied = 0, 0
@@ -89,18 +97,15 @@ class SourceGuard:
         self._filtered: set[int] = set()
         """Bridges that learned from link-local frames before this object ended it."""
         self._changed = asyncio.Event()
+        self._revision, self._incomplete = -1, False
+        """Of the last look: revision of the namespaces, and whether a port of theirs is unbound."""
         self._reading: asyncio.TimerHandle | None = None
         """Until the links' notices are waited for again."""
-        self._unverified = True
-        """Whether the rules may have been changed by another since the last look."""
-        self._cause = ""
+        self._unverified, self._cause = True, ""
+        """Whether, and by whom, the rules may have been changed since the last look."""
         self._problems: tuple[str, ...] = ("the sources of packets are not guarded yet",)
         self.repairs = 0
         """How often something was found changed and put right."""
-        self._revision = -1
-        """Of the namespaces, at the last look."""
-        self._incomplete = False
-        """Whether a port of a namespace that is known was not bound at the last look."""
         networks.listen(self._networks_changed)
         self._adopt()
 
@@ -152,12 +157,14 @@ class SourceGuard:
         for index in self._filtered & self._links.all.keys():
             self._links.set_link_local_learning(index, on=True)
         self._filtered.clear()
+        self._drop_copy()
         self._bridge.remove()
         self._routes.remove()
 
     def close(self) -> None:
         """Free what talks to the kernel, after `run` has ended; the rules stay."""
         self._links.close()
+        self._drop_copy()
         self._bridge.close()
         self._routes.close()
 
@@ -344,7 +351,25 @@ class SourceGuard:
                 except NftablesError as error:
                     if table is self._routes or look.bridged:
                         problems.append(unguarded.format(why=error))
+            self._write_copy(look)
             self._report(problems, repaired)
+
+    def _write_copy(self, look: _Look) -> None:
+        """Keep our own copy; do without it for good where the kernel gives nobody ownership."""
+        if self._copy is None:
+            return
+        try:
+            self._copy.write(look.elements, look.names, verify=look.verify)
+        except NftablesError as error:
+            _log.info("others' flushes will interrupt the guard of sources: %s", error)
+            self._drop_copy()
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            with contextlib.suppress(NftablesError):
+                copy.remove()
+            copy.close()
 
     def _report(self, problems: list[str], repaired: list[str]) -> None:
         for each in problems:

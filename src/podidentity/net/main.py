@@ -47,7 +47,7 @@ async def run(
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
+        interception = Interception(redirect, clock)
         stack.callback(interception.close)
         interception.install()
         if settings.on_exit == "remove":
@@ -56,8 +56,9 @@ async def run(
             settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
-            listener=Endpoint(redirect.target, settings.listen_port),
-            imds=Endpoint(settings.metadata_address, settings.metadata_port),
+            listener=Endpoint(redirect.target, redirect.listen_port),
+            host_listener=Endpoint(redirect.host_address, redirect.listen_port),
+            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
         sources = _guard_sources(settings, redirect, inspector, clock, stack)
@@ -116,11 +117,9 @@ class Reporter:
     async def run(self) -> None:
         """Look each second, until cancelled."""
         while True:
-            # In a thread: others may hold the kernel's lock of the rules.
-            interception = await asyncio.to_thread(self.interception.problems)
             self.server.tell(
                 State(
-                    interception=interception,
+                    interception=self.interception.problems(),
                     attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
                     sources=self.sources.problems() if self.sources is not None else (),
                     repairs=self.interception.repairs,
@@ -132,7 +131,7 @@ class Reporter:
 
 def _remove(interception: Interception) -> None:
     for left in interception.remove():
-        _log.warning("left behind: %s", left)
+        _log.warning("left to do: %s", left)
     _log.warning("the interception is removed: pods reach the real metadata service")
 
 
