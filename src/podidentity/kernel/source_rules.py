@@ -111,12 +111,13 @@ class Table:
 
     def deletion(self) -> str:
         """Return the transaction that takes the table away, also where there is none."""
-        return _commands([{"add": self.items[0]}, {"delete": self._reference()}])
+        commands: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
+        return _commands(commands)
 
     def replacement(self, elements: Elements) -> str:
         """Return the transaction that puts this table in the place of what has its name."""
+        fresh: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         items = [{"add": each} for each in self.items]
-        fresh = [items[0], {"delete": self._reference()}]
         return _commands([*fresh, *items, *self._elements("add", elements.by_set())])
 
     def change(self, old: Elements, new: Elements) -> str:
