@@ -12,6 +12,7 @@ It runs in a process of its own, and speaks to the kernel only, through netlink 
       source_rules     tables `bridge podid_source` and `ip podid_source`, as data
       links       the links of the node, and which namespace each leads to
     attestation   states facts about connections, which `core.attestation` judges
+      both_ends   whether two sockets are the two ends of one connection
       podnets     the pods' network namespaces, and who holds which address
       namespaces  their files: a folder watched, one opened, entered
       addresses   the IPv4 addresses of a namespace
