@@ -73,6 +73,9 @@ async def run(
         path = Path(settings.runtime_dir, NET_SOCKET)
         server.start(listen(path))
         _log.info("guarding node %s, asked at %s", settings.node, path)
+        _log.info("callers are proved by --attestation=%s", settings.attestation)
+        for problem in () if settings.attestation is _ADDRESS else inspector.problems():
+            _log.error("callers cannot be proved: %s", problem)
         gc.collect()
         gc.freeze()
         begun()
