@@ -45,8 +45,6 @@ STANDBY_CHECK_SECONDS = 0.1
 """As long as the rules are another agent's: a hand-over waits for the result."""
 RETRY_SECONDS = 1.0
 """Between two attempts to set rules that could not be set."""
-NOTICE_SECONDS = 0.1
-"""Within which it is noticed that the rules are another agent's."""
 LAST_SECONDS = 85.0
 """That `serve` may take to end, at most."""
 
@@ -129,17 +127,19 @@ class Guard:
         self._clock = clock
         self._failure = ""
         """Why the rules could not be set; they are tried again."""
-        self._wanted, self._ended = asyncio.Event(), asyncio.Event()
+        self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
         self._ended.set()
 
     async def begin(self) -> None:
         """Set the rules, and repair them from now on."""
         self._ended.clear()
+        self._unwanted.clear()
         self._wanted.set()
 
     async def end(self) -> None:
         """Repair them no more; what is set stays."""
         self._wanted.clear()
+        self._unwanted.set()
         await self._ended.wait()
 
     async def run(self) -> None:
@@ -148,9 +148,10 @@ class Guard:
             while True:
                 await self._wanted.wait()
                 guarding = asyncio.create_task(self._guard())
-                while self._wanted.is_set() and not guarding.done():
-                    await asyncio.wait({guarding}, timeout=NOTICE_SECONDS)
-                guarding.cancel()
+                unwanted = asyncio.create_task(self._unwanted.wait())
+                await asyncio.wait({guarding, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (guarding, unwanted):
+                    task.cancel()
                 # What ends it by itself is a defect, and ends this process.
                 with suppress(asyncio.CancelledError):
                     await guarding

@@ -121,7 +121,8 @@ class Harness:
 
     def memory(self) -> int:
         """Return the most bytes that the agent's processes have held at once."""
-        lines = Path(f"/proc/{self.place.nmi()}/status").read_text().splitlines()
+        worker = self.place.processes("serve")[-1]
+        lines = Path(f"/proc/{worker}/status").read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
     async def apply(self, *objects: str) -> None:
