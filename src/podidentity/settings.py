@@ -168,11 +168,17 @@ class NmiSettings:
 
     listen_address: str = field(
         default="127.0.0.1",
-        metadata=flag("--nmi-listen-address", text="Address that pods' requests are led to."),
+        metadata=flag(
+            "--nmi-listen-address",
+            text="Address that pods' requests are redirected to: one of the node, for Cilium's "
+            "local redirect policy, or a link-local one, which is added to `lo` and guarded. With "
+            "a loopback address that is 169.254.25.79, and only `/host/token` is served at the "
+            "loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
+        ),
     )
     listen_port: int = field(
         default=2579,
-        metadata=flag("--nmi-port", kind="number", text="Port beside it."),
+        metadata=flag("--nmi-port", kind="number", text="Port at these addresses."),
     )
     metadata_address: str = field(
         default="169.254.169.254",
@@ -373,14 +379,6 @@ class NmiSettings:
     cgroup_root: str = field(
         default="/sys/fs/cgroup",
         metadata=flag("--cgroup-root", text="Where the host's cgroup v2 is mounted."),
-    )
-    # A container's own is read-only, and nothing can be mounted over it:
-    # https://github.com/opencontainers/runc/issues/2826
-    proc_sys_net: str = field(
-        default="/proc/sys/net",
-        metadata=flag(
-            "--proc-sys-net", text="Where the host's `/proc/sys/net` is mounted, writable."
-        ),
     )
     on_exit: Literal["keep", "remove"] = field(
         default="keep",
@@ -592,7 +590,7 @@ def _setting(found: Field[Any], prefix: str) -> Setting:
 
 @dataclass(frozen=True, slots=True)
 class OldFlag:
-    """A flag of the archived project that is accepted and has no effect."""
+    """A flag of the archived project, or of an earlier release, that has no effect."""
 
     name: str
     text: str
@@ -618,6 +616,7 @@ OLD_FLAGS = (
     OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
     OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
     OldFlag("host-ip", _NONE),
+    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
     # klog's.
     *[
         OldFlag(name, _NONE, switch=True)

@@ -247,7 +247,7 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
     assert not serve["securityContext"]["allowPrivilegeEscalation"]
     assert pod["automountServiceAccountToken"] is False
     assert mounted(serve) == {"runtime", "handover-serve", "token"}
-    assert mounted(net) == {"runtime", "handover", "netns", "cgroup", "sysctls"}
+    assert mounted(net) == {"runtime", "handover", "netns", "cgroup"}
 
 
 def mounted(container: dict[str, Any]) -> set[str]:

@@ -106,7 +106,12 @@ def addresses(settings: NmiSettings) -> list[Address]:
     """Return where `serve` listens; raise ValueError."""
     redirect = redirect_of(settings)
     found = [
-        Address("pods", redirect.target, redirect.listen_port),
+        # Pods' connections arrive at the first, those of the node itself at the second.
+        *(
+            # `net` puts the address of the first on a link.
+            Address(name, host, redirect.listen_port, freebind=name == "pods")
+            for name, host in zip(("pods", "host"), redirect.listen_addresses, strict=False)
+        ),
         Address("probes", _EVERYWHERE, settings.probe_port),
     ]
     if settings.prometheus_port:

@@ -60,7 +60,7 @@ async def run(
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
+        interception = Interception(redirect, clock)
         stack.callback(interception.close)
         guard = Guard(interception, clock)
         lock = RulesLock(_folder(settings), clock, install=guard.begin, leave=guard.end)
@@ -70,8 +70,9 @@ async def run(
             settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
-            listener=Endpoint(redirect.target, settings.listen_port),
-            imds=Endpoint(settings.metadata_address, settings.metadata_port),
+            listener=Endpoint(redirect.target, redirect.listen_port),
+            host_listener=Endpoint(redirect.host_address, redirect.listen_port),
+            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
         if settings.attestation is not AttestationMode.ADDRESS:
@@ -167,13 +168,12 @@ class Guard:
             sources.remove()
             sources.close()
         for left in self.interception.remove():
-            _log.warning("left behind: %s", left)
+            _log.warning("left to do: %s", left)
         _log.warning("the interception is removed: pods reach the real metadata service")
 
-    async def interception_problems(self) -> tuple[str, ...]:
+    def interception_problems(self) -> tuple[str, ...]:
         """Return what keeps pods' traffic from being redirected."""
-        # In a thread: others may hold the kernel's lock of the rules.
-        found = await asyncio.to_thread(self.interception.problems)
+        found = self.interception.problems()
         return (self._failure, *found) if self._failure else found
 
     def source_problems(self) -> tuple[str, ...]:
@@ -219,12 +219,12 @@ class Reporter:
     async def run(self) -> None:
         """Look each second, until cancelled."""
         while True:
-            self.server.tell(await self._state())
+            self.server.tell(self._state())
             await self.clock.sleep(CHECK_SECONDS if self.lock.holds else STANDBY_CHECK_SECONDS)
 
-    async def _state(self) -> State:
+    def _state(self) -> State:
         holds = self.lock.holds
-        interception = await self.guard.interception_problems() if holds else ()
+        interception = self.guard.interception_problems() if holds else ()
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
