@@ -63,6 +63,7 @@ class Agent:
         *objects: Any,
         tenant_array: bool = False,
         deciding: Policy | None = None,
+        attestor: FakeAttestor | None = None,
         **policy: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -70,7 +71,7 @@ class Agent:
         self.cluster = cluster(self.clock, *found)
         self.tokens = FakeTokenSource()
         self.permissions = FakePermissions()
-        self.attestor = FakeAttestor()
+        self.attestor = attestor or FakeAttestor()
         self.metadata = FakeMetadata()
         service = TokenService(
             cluster=self.cluster,

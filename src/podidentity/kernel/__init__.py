@@ -8,6 +8,7 @@ It runs in a process of its own, and speaks to the kernel only, through netlink 
       routing     the routing rules that close IMDS to pods, and the address on `lo`
       drift       the kernel's notices of changed rules and addresses
     attestation   states facts about connections, which `core.attestation` judges
+      both_ends   whether two sockets are the two ends of one connection
       podnets     the pods' network namespaces, and who holds which address
       namespaces  their files: a folder watched, one opened, entered
       addresses   the IPv4 addresses of a namespace

@@ -107,6 +107,10 @@ def _serve(
     server.start(listen(runtime / NET_SOCKET))
     stack.callback(ProbeSocket(runtime).close)
     _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
+    _log.info("callers are proved by --attestation=%s", settings.attestation)
+    if settings.attestation is not AttestationMode.ADDRESS:
+        for problem in inspector.problems():
+            _log.error("callers cannot be proved: %s", problem)
     return server
 
 

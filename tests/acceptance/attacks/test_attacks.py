@@ -88,6 +88,7 @@ def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: 
     async def run() -> None:
         victim = await harness.address("web", "shop")
         found = json.loads(harness.kubectl("get pod web -n shop -o json"))
+        uid = found["metadata"]["uid"]
         twin = manifest(
             "v1",
             "Pod",
@@ -95,7 +96,7 @@ def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: 
             "tenant",
             metadata={
                 "labels": {"aadpodidbinding": MINE},
-                "annotations": {"kubernetes.io/config.hash": found["metadata"]["uid"]},
+                "annotations": {f"kubernetes.io/config.{each}": uid for each in ("hash", "mirror")},
             },
             spec={
                 "nodeName": harness.plan.nodes[0].name,

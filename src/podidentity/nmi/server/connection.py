@@ -240,6 +240,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held = 0
         """Bytes of requests that the pool knows of."""
         self._reading = True
+        self._kept = False
+        """Whether a request has been answered on it."""
         self._timed = False
         """Whether the timeout is set for the end of the request that is arriving."""
         self._postponed = False
@@ -465,12 +467,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wait(self) -> None:
         """Be idle from now on; half a request may have come already."""
+        self._kept = True
         self._timed = self._parser.partial
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
-    def close_if_idle(self) -> None:
-        """Close it unless a request is arriving or under way."""
-        if not (self.busy or self._parser.partial or self._rest or self._sender.closing):
+    def close_if_kept(self) -> None:
+        """Close it if it was kept after an answer and no request is arriving or under way."""
+        arriving = self.busy or self._parser.partial or self._rest
+        if self._kept and not arriving and not self._sender.closing:
             self._sender.close()
 
     def close_when_idle(self) -> None:

@@ -132,11 +132,14 @@ class Listener:
         return self._context.keep_alive
 
     def keep_connections(self, *, kept: bool) -> None:
-        """Keep connections after an answer from now on, or close them; idle ones close at once."""
+        """Keep connections after an answer from now on, or not: then idle ones are closed at once.
+
+        For nodes on which another pod can take an idle connection over.
+        """
         self._context.keep_alive = kept and not self._draining
         if not kept:
             for connection in self._pool.connections():
-                connection.close_if_idle()
+                connection.close_if_kept()
 
     def connect(self, caller: Caller, *, local: bool = False) -> Connection | None:
         """Return the protocol of a new connection; None if there is no place for it."""
@@ -152,11 +155,12 @@ class Listener:
         """Return when no connection is open."""
         await self._empty.wait()
 
-    async def drain(self, seconds: float | None = None) -> None:
+    async def drain(self, seconds: float | None = None, *, grace: float = 1.0) -> None:
         """Accept no more; close each connection behind its next answer, all after so many seconds.
 
-        None: after the idle limit. For a hand-over: no request is lost, because a kept connection
-        is told `Connection: close` before it is closed, and an idle one keeps its time.
+        None: after the idle limit; then requests under way have `grace` seconds. For a hand-over:
+        no request is lost, because a kept connection is told `Connection: close` before it is
+        closed, and an idle one keeps its time.
         """
         self._draining = True
         self._context.keep_alive = False
@@ -164,7 +168,7 @@ class Listener:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
                 await self.empty()
-        await self.close()
+        await self.close(grace)
 
     async def close(self, seconds: float = 1.0) -> None:
         """Accept no more, let requests under way finish for so many seconds, cut the rest."""
