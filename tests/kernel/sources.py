@@ -498,7 +498,8 @@ async def unable() -> dict[str, Any]:
     networks = PodNetworks(Path("/run/netns"))
     found: dict[str, Any] = {}
 
-    def note(what: str, lacks: str = "", forgets: str = "") -> None:
+    async def note(what: str, lacks: str = "", forgets: str = "") -> None:
+        await command("nft", "flush", "ruleset")
         _Old.lacks, _Old.forgets = lacks, forgets
         guard = SourceGuard(networks, Redirect(), WallClock())
         before = guard.guarded
@@ -506,10 +507,10 @@ async def unable() -> dict[str, Any]:
         found[what] = [before, guard.guarded, list(guard.problems())]
         guard.close()
 
-    note("all")
-    note("bridge family", lacks='"bridge"')
-    note("fib", lacks='"fib"')
-    note("elements", forgets="taken_macs")
+    await note("all")
+    await note("bridge family", lacks='"bridge"')
+    await note("fib", lacks='"fib"')
+    await note("elements", forgets="taken_macs")
     elsewhere = PodNetworks(Path("/run/azure-empty"))
     guard = SourceGuard(elsewhere, Redirect(), WallClock())
     _Old.lacks = _Old.forgets = ""
@@ -518,7 +519,7 @@ async def unable() -> dict[str, Any]:
     guard.close()
     for pod in PODS:
         await remove_pod(pod)
-    note("bridge family, no bridge of pods", lacks='"bridge"')
+    await note("bridge family, no bridge of pods", lacks='"bridge"')
     return found
 
 
