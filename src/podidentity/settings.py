@@ -148,6 +148,15 @@ class Compat:
             "token for each tenant.",
         ),
     )
+    open_metrics: bool = field(
+        default=False,
+        metadata=flag(
+            "--compat-open-metrics",
+            kind="switch",
+            text="As before: `/metrics` on `--prometheus-port` names namespaces and audiences to "
+            "every pod that asks.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,8 +517,30 @@ class NmiSettings:
         metadata=flag(
             "--prometheus-port",
             kind="number",
-            text="Port of `/metrics`, on all addresses; 0: none.",
+            text="Port of `/metrics`, on all addresses, without what names a tenant; 0: none.",
         ),
+    )
+    metrics_secure_port: int = field(
+        default=0,
+        metadata=flag(
+            "--metrics-secure-port",
+            kind="number",
+            text="TLS port of all `/metrics`, on all addresses, for callers that RBAC lets `get` "
+            "that path; the manifest says 9447; 0: none.",
+        ),
+    )
+    metrics_cert_file: str = field(
+        default="",
+        metadata=flag(
+            "--metrics-cert-file",
+            metavar="PATH",
+            text="Certificate of that port, its chain behind it, PEM; read again when it changes. "
+            "Default: one that is made at the start, signed by itself.",
+        ),
+    )
+    metrics_key_file: str = field(
+        default="",
+        metadata=flag("--metrics-key-file", metavar="PATH", text="Its key, PEM."),
     )
     debug_port: int = field(
         default=0,
@@ -532,6 +563,8 @@ class NmiSettings:
             raise ValueError("--node is needed: the name of the node that this runs on.")
         if self.force_namespaced and self.compat.cross_namespace:
             raise ValueError("--forceNamespaced and --compat-cross-namespace contradict.")
+        if bool(self.metrics_cert_file) != bool(self.metrics_key_file):
+            raise ValueError("--metrics-cert-file and --metrics-key-file need each other.")
 
     @property
     def standard(self) -> bool:

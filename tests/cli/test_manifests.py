@@ -204,7 +204,7 @@ def test_nmis_flags_follow_those_of_the_file() -> None:
 
 
 def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
-    _, role, binding, daemon_set = manifests.nmi()
+    _, role, binding, readers, daemon_set = manifests.nmi()
     granted = {
         (group, resource): set(rule["verbs"])
         for rule in role["rules"]
@@ -220,12 +220,15 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
         ("", "serviceaccounts/token"): {"create"},
         ("", "events"): {"create", "patch"},
         ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
+        ("authentication.k8s.io", "tokenreviews"): {"create"},
         **{(custom, plural): reading for plural in KINDS.values()},
     }
     pod = daemon_set["spec"]["template"]["spec"]
     (subject,) = binding["subjects"]
     assert subject["name"] == pod["serviceAccountName"]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    # Bound by nothing here: the operator gives it to Prometheus.
+    assert readers["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
     (container,) = pod["containers"]
     assert container["securityContext"]["capabilities"] == {
         "drop": ["ALL"],

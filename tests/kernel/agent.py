@@ -99,7 +99,9 @@ class Node:
             listener=Endpoint(*self.listener),
         )
         self.sources = (
-            SourceGuard(self.inspector.networks, redirect, WallClock())
+            SourceGuard(
+                self.inspector.networks, redirect, WallClock(), copy=settings.get("copy", True)
+            )
             if settings.get("source_guard")
             else None
         )

@@ -268,6 +268,8 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changing": sources.changing,
     "life": sources.life,
     "absence": sources.absence,
+    "unable": sources.unable,
+    "source_flush": sources.flushed,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,

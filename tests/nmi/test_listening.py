@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from podidentity.nmi.reporting.probes import Probes
+from podidentity.nmi.reporting.endpoints import Probes
 from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import ListenError, listening_socket

@@ -113,6 +113,8 @@ def addresses(settings: NmiSettings) -> list[Address]:
     ]
     if settings.prometheus_port:
         found.append(Address("metrics", _EVERYWHERE, settings.prometheus_port))
+    if settings.metrics_secure_port:
+        found.append(Address("secure-metrics", _EVERYWHERE, settings.metrics_secure_port))
     if settings.debug_port:
         found.append(Address("debug", "127.0.0.1", settings.debug_port))
     return found

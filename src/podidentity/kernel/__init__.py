@@ -7,6 +7,10 @@ It runs in a process of its own, and speaks to the kernel only, through netlink 
       nftables    libnftables, in process
       routing     the routing rules that close IMDS to pods, and the address on `lo`
       drift       the kernel's notices of changed rules and addresses
+    source_guard  ties each source address to its port, on bridges and on routed links
+      source_bindings  which port may send with which addresses, as a pure decision
+      source_rules     tables `bridge podid_source` and `ip podid_source`, as data
+      links       the links of the node, and which namespace each leads to
     attestation   states facts about connections, which `core.attestation` judges
       both_ends   whether two sockets are the two ends of one connection
       podnets     the pods' network namespaces, and who holds which address
@@ -14,7 +18,6 @@ It runs in a process of its own, and speaks to the kernel only, through netlink 
       addresses   the IPv4 addresses of a namespace
       sock_diag   one TCP socket, by the two ends of its connection
       cgroups     from a cgroup id to its pod
-    links         the links of the node, and which namespace each leads to
     netlink       messages and attributes, as bytes
 
 Capabilities needed: CAP_NET_ADMIN (rules, address, notices of rules), CAP_SYS_ADMIN (to enter the

@@ -42,6 +42,7 @@ from podidentity.nmi.policies import (
     warn_of,
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
+from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import PodEvents
 from podidentity.nmi.reporting.gauges import look_at_tokens
 from podidentity.nmi.reporting.instrumented import (
@@ -51,14 +52,11 @@ from podidentity.nmi.reporting.instrumented import (
 )
 from podidentity.nmi.reporting.issuing import Issuers
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.reporting.probes import Check, Probes
-from podidentity.nmi.reporting.publishing import Parts, endpoints
 from podidentity.nmi.request.answer_cache import Express
 from podidentity.nmi.request.decision import Policy, TokenService
 from podidentity.nmi.request.host_token import HostTokenService
 from podidentity.nmi.request.routes import Routes
-from podidentity.nmi.server.listener import FOR_LOOKS, Listener
-from podidentity.nmi.server.messages import Handler
+from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.sync.watches import Watches
 from podidentity.nmi.tokens import token_side
 from podidentity.settings import NET_SOCKET, NmiSettings
@@ -272,23 +270,31 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "audit": seen.problems,
     }
     parts = Parts(
+        checks=checks,
+        warnings=net.warnings,
         net=net,
         watches=watches.followed,
         connections=pods.connections,
         cluster=cluster,
         decided=service.decided,
+        kube=kube,
     )
-    pages: dict[str, Handler] = {
-        "probes": Probes(checks, clock, attestation=settings.attestation, warnings=net.warnings),
-        **endpoints(settings, clock, seen, parts),
-    }
+    pages = endpoints(settings, clock, stack, seen, parts)
     return Agent(
         node=settings.node,
         net=net,
         pods=pods,
-        pages={name: Listener(page, FOR_LOOKS) for name, page in pages.items()},
+        pages=pages.listeners,
         checks=checks,
-        tasks=[net.run, watches.run, entra.run, tokens.run, seen.record.run, events.run],
+        tasks=[
+            net.run,
+            watches.run,
+            entra.run,
+            tokens.run,
+            seen.record.run,
+            events.run,
+            *pages.tasks,
+        ],
     )
 
 

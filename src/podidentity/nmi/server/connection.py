@@ -173,8 +173,10 @@ class Sender:
         """
         self.closing = True
         transport, seconds = self.transport, self._limits.close_seconds
-        if transport is None or self._unsent or self._lingering:
+        if transport is None or self._unsent or self._lingering or transport.is_closing():
             return
+        # TLS has no half-closed connection, and reads on by itself until the client ends it.
+        linger = linger and transport.can_write_eof()
         self._lingering = linger
         self._timeout.cancel()
         if linger:
@@ -272,7 +274,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the first request must come in time."""
         self._sender.transport = made = cast("asyncio.Transport", transport)
-        made.set_write_buffer_limits(high=0)
+        # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
+        made.set_write_buffer_limits(high=0 if made.can_write_eof() else 1, low=0)
         if self._sender.closing:
             made.abort()
         else:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
 from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
@@ -27,6 +29,9 @@ ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
 _SUMMARY = 1.0
 """Seconds between two looks at what was left unsaid: a flood must not pay for it each time."""
+HANDSHAKE_SECONDS = 5.0
+HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE = 1.0, 5.0
+"""TLS handshakes of one address: each costs the loop a millisecond."""
 _PAUSE = 0.1
 """Seconds without accepting when the process has no descriptor left for a connection."""
 
@@ -58,8 +63,12 @@ class Listener:
         *,
         memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`memo` answers what it remembers; None: all requests go to the handler."""
+        """`memo` answers what it remembers; None: all requests go to the handler.
+
+        `tls`: what connections are encrypted with.
+        """
         self._loop = asyncio.get_running_loop()
         self._limits = limits or Limits()
         self._pool: ConnectionPool[Connection] = ConnectionPool(self._limits, self._loop.time)
@@ -73,6 +82,8 @@ class Listener:
             buffer=memoryview(bytearray(READ_BYTES)),
         )
         self._is_local = local
+        self._tls = tls
+        self._handshakes = RateLimiter(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE)
         self._sockets: list[socket.socket] = []
         self._port = 0
         self._attaching: set[asyncio.Task[object]] = set()
@@ -93,13 +104,14 @@ class Listener:
         sockets: Sequence[socket.socket] = (),
         memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
+        tls: ssl.SSLContext | None = None,
     ) -> Self:
         """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
 
         The listener closes the sockets when it ends; another process that has them, too, goes on.
         Raises ListenError.
         """
-        listener = cls(handler, limits, memo=memo, local=local)
+        listener = cls(handler, limits, memo=memo, local=local, tls=tls)
         for each in sockets or [listening_socket(host, port)]:
             listener.accept_from(each)
         return listener
@@ -204,19 +216,37 @@ class Listener:
             accepted.setblocking(False)
             address, port = peer[:2]
             own = accepted.getsockname()[0]
+            if self._tls is not None and self._handshakes.take(address, self._loop.time()) > 0:
+                accepted.close()
+                continue
             connection = self.connect(Caller(address, port), local=self._is_local(address, own))
             if connection is None:
                 with suppress(OSError):
-                    accepted.send(_FULL)
+                    accepted.send(b"" if self._tls else _FULL)
                 accepted.close()
             else:
                 self._attach(connection, accepted)
 
     def _attach(self, connection: Connection, accepted: socket.socket) -> None:
-        attaching = self._loop.connect_accepted_socket(lambda: connection, accepted)
-        task: asyncio.Task[object] = self._loop.create_task(attaching)
+        task: asyncio.Task[object] = self._loop.create_task(self._made(connection, accepted))
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
+
+    async def _made(self, connection: Connection, accepted: socket.socket) -> None:
+        if self._tls is None:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=self._limits.close_seconds,
+            )
+        except OSError as error:
+            # asyncio tells the connection nothing of a handshake that failed.
+            connection.connection_lost(error)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Accept nothing for a moment: there is no descriptor or memory for a connection."""
