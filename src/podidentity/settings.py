@@ -98,6 +98,8 @@ RUNTIME_DIR = "/run/podidentity"
 """Where `net` and `serve` meet, unless they are told."""
 NET_SOCKET = "net.sock"
 """Name of the socket of `net`, in `runtime_dir`."""
+NET_FOLDER, SERVE_FOLDER = "net", "serve"
+"""Names of the folders in `handover_dir`: that of `net` is closed to `serve`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,6 +422,7 @@ class NmiSettings:
             "--memory-limit",
             kind="number",
             metavar="BYTES",
+            envvar="MEMORY_LIMIT",
             text="What the container of `serve` may hold: its worker is replaced at three quarters "
             "of it. 0: no limit.",
         ),

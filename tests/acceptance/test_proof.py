@@ -32,6 +32,8 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
         await place.bind()
         place.start_pod()
         assert readiness(place)["attestation"] == "kernel"
+        # An update to it would stop at the first node, and the agent before go on serving.
+        await asyncio.to_thread(place.run, "podidentity", "disable")
         elsewhere = "--nmi-arg=--cgroup-root=/proc"
         with pytest.raises(AssertionError, match="not ready"):
             await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, "--timeout=10s")
