@@ -283,6 +283,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "absence": sources.absence,
     "unable": sources.unable,
     "source_flush": sources.flushed,
+    "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,
