@@ -42,6 +42,10 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
         assert 'namespace="",resource=""' in plain
         assert "vault.azure.net" not in plain
         assert 'namespace="default"' not in plain
+        readiness = await said(f"curl -s http://{NODE}:8085/readyz")
+        assert '"ready":true' in readiness
+        for named in ("default", "bound", "app", "vault"):
+            assert named not in readiness
         assert (await said(SECURE)).endswith("401")
         assert (await said(f"{SECURE} -H 'Authorization: Bearer {'x' * 40}'")).endswith("401")
         assert (await said(f"{SECURE} {BEARER}")).endswith("403")

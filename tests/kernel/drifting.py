@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import LINK_LOCAL, Redirect, RedirectTable
+from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import PODS, Agent, Imds, ask, command
 
@@ -168,6 +170,53 @@ async def rivals() -> dict[str, Any]:
         for _ in range(200):
             repairs = [await one.tell("repairs 0"), await other.tell("repairs 0")]
         return {"repairs": sum(repairs), "problems": await one.tell("problems")}
+
+
+async def misread() -> dict[str, Any]:
+    """What libnftables lists is never what was set; each try of the guard is noted."""
+    clock = FakeClock()
+    interception = Interception(Redirect(), clock, copy=False)
+    found: dict[str, Any] = {"tries": []}
+    interception.install()
+    with (
+        contextlib.closing(interception),
+        mock.patch.object(RedirectTable, "differences", return_value=["printed in another way"]),
+        mock.patch.object(Nftables, "run", autospec=True, side_effect=Nftables.run) as run,
+    ):
+        guard = asyncio.create_task(interception.guard())
+        for number in (1, 2, 3):
+            await clock.somebody_slept(1.0, number)
+            # Its own changes are told of meanwhile, and may not bring the next try forward.
+            await command("nft", "list", "tables")
+            made = [each for each in run.call_args_list if '"delete"' in each.args[1]]
+            found["tries"].append(len(made))
+            found["problems"] = interception.problems()
+            clock.advance(1.0)
+        guard.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await guard
+        found["repairs"] = interception.repairs
+        interception.install()
+        found["installed"] = interception.problems()
+    return found
+
+
+async def disputed() -> dict[str, Any]:
+    """Two agents with other flags guard one node; then one of them ends."""
+    found: dict[str, Any] = {}
+    async with Agent.running() as one:
+        async with Agent.running(listen=False, redirect={"listen_port": 2580}) as other:
+            while not (problems := await one.tell("problems")):
+                await one.tell("checked")
+            found["problems"] = problems
+            before = await one.tell("repairs 0")
+            for _ in range(2):
+                await one.tell("checked")
+            found["repairs"] = [before, await one.tell("repairs 0")]
+            await other.kill()
+        await one.tell("healthy")
+        found["agent"] = await ask("p1", "/agent")
+    return found
 
 
 _STORM = """

@@ -58,6 +58,7 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
         found["kept before"] = await kept.get("/kept-before")
         async with Agent.running() as agent:
             found["kept after"] = await kept.get("/kept-after")
+            await command("nft", _IMDS_RESTRICTION)
             found["pods"] = [await ask(pod, f"/{pod}") for pod in ("p1", "p2", "p3")]
             found["node"] = await ask(NODE, "/node")
             await agent.tell("deafen")
@@ -81,6 +82,15 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
     return found | {"reached imds": imds.seen}
 
 
+_IMDS_RESTRICTION = """
+table ip restriction {
+  chain forward {
+    type filter hook forward priority filter;
+    ip daddr 169.254.169.254 tcp dport 80 drop
+  }
+}
+"""
+"""What AKS's --enable-imds-restriction does to pods' packets, from a node's start on."""
 _OTHER_NAT = """
 table ip other {
   chain before {
@@ -249,7 +259,10 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unrepaired": drifting.unrepaired,
     "rivals": drifting.rivals,
     "storm": drifting.storm,
+    "misread": drifting.misread,
+    "disputed": drifting.disputed,
     "killed": exposures.killed,
+    "shapes": exposures.shapes,
     "storms": exposures.storms,
     "spoofing": spoofing.spoofing,
     "states": proving.states,
@@ -270,6 +283,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "absence": sources.absence,
     "unable": sources.unable,
     "source_flush": sources.flushed,
+    "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,

@@ -442,6 +442,22 @@ async def _redirected() -> int:
     )
 
 
+async def rivals(*, pods: int) -> list[Any]:
+    """Two agents guard one node, as in an update, while pods come and go."""
+    settings = {"source_guard": True, "guard": True}
+    async with Agent.running(**settings) as one, Agent.running(listen=False, **settings) as other:
+        for number in range(pods):
+            await add_pod("p4", f"10.244.0.{20 + number}")
+            await one.tell("sources")
+            await remove_pod("p4")
+            await other.tell("sources")
+        await command("nft", "delete", "table", "bridge", "podid_source")
+        # Each answers after what it was told of before; a quarrel would go on all the time.
+        for _ in range(50):
+            told = [await one.tell("sources"), await other.tell("sources")]
+    return told
+
+
 async def flushed(*, copy: bool) -> list[str]:
     """Return what is believed of p1 after others have flushed all rules, and nobody repairs yet."""
     async with Agent.running(source_guard=True, copy=copy) as agent:
@@ -482,7 +498,8 @@ async def unable() -> dict[str, Any]:
     networks = PodNetworks(Path("/run/netns"))
     found: dict[str, Any] = {}
 
-    def note(what: str, lacks: str = "", forgets: str = "") -> None:
+    async def note(what: str, lacks: str = "", forgets: str = "") -> None:
+        await command("nft", "flush", "ruleset")
         _Old.lacks, _Old.forgets = lacks, forgets
         guard = SourceGuard(networks, Redirect(), WallClock())
         before = guard.guarded
@@ -490,10 +507,10 @@ async def unable() -> dict[str, Any]:
         found[what] = [before, guard.guarded, list(guard.problems())]
         guard.close()
 
-    note("all")
-    note("bridge family", lacks='"bridge"')
-    note("fib", lacks='"fib"')
-    note("elements", forgets="taken_macs")
+    await note("all")
+    await note("bridge family", lacks='"bridge"')
+    await note("fib", lacks='"fib"')
+    await note("elements", forgets="taken_macs")
     elsewhere = PodNetworks(Path("/run/azure-empty"))
     guard = SourceGuard(elsewhere, Redirect(), WallClock())
     _Old.lacks = _Old.forgets = ""
@@ -502,7 +519,7 @@ async def unable() -> dict[str, Any]:
     guard.close()
     for pod in PODS:
         await remove_pod(pod)
-    note("bridge family, no bridge of pods", lacks='"bridge"')
+    await note("bridge family, no bridge of pods", lacks='"bridge"')
     return found
 
 
@@ -511,21 +528,27 @@ async def drift() -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with Agent.running(source_guard=True) as agent:
         found["before"] = await agent.tell("sources")
-        found["nft"] = [
-            await command("nft", "-s", "list", "table", family, "podid_source")
-            for family in ("bridge", "ip")
-        ]
+        found["nft"] = await _tables()
         edits = found["edits"] = {}
         for what, edit in _EDITS.items():
             repairs = (await agent.tell("sources"))[1]
             await command(*edit)
             while (now := await agent.tell("sources"))[1] == repairs:
                 pass
-            edits[what] = [now[1] - repairs, now[2]]
+            same = sorted("".join(await _tables())) == sorted("".join(found["nft"]))
+            edits[what] = [now[1] - repairs, now[2], same]
         await command("nft", "add", "table", "ip", "other")
         await add_pod("p4", "10.244.0.14")
         found["after"] = await agent.tell("sources")
     return found
+
+
+async def _tables() -> list[str]:
+    """Return our tables as nft prints them; the order of elements is the kernel's."""
+    return [
+        await command("nft", "-s", "list", "table", family, "podid_source")
+        for family in ("bridge", "ip")
+    ]
 
 
 _EDITS = {

@@ -52,6 +52,24 @@ def test_the_node_reaches_imds_all_the_time(killed: dict[str, Any]) -> None:
     assert killed["node"] == {"who": "imds"}
 
 
+@pytest.fixture(scope="module")
+def shapes() -> dict[str, Any]:
+    """Packets of each shape, without rules, with them, and with all tables flushed."""
+    found: dict[str, Any] = run("shapes", rootless=True)
+    return found
+
+
+def test_packets_of_each_shape_would_reach_azure(shapes: dict[str, Any]) -> None:
+    assert shapes["unhindered"] == dict.fromkeys(shapes["unhindered"], 1)
+
+
+@pytest.mark.parametrize("when", ["with the rules", "flushed"])
+def test_nothing_of_any_protocol_port_or_shape_reaches_azure(
+    shapes: dict[str, Any], when: str
+) -> None:
+    assert shapes[when] == dict.fromkeys(shapes["unhindered"], 0)
+
+
 @pytest.mark.parametrize("copy", [True, False], ids=["copy", "no copy"])
 @pytest.mark.parametrize("kind", ["flush", "reload"])
 def test_no_fragment_reaches_azure_or_the_loopback_while_others_flush_or_reload_the_rules(

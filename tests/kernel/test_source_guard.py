@@ -202,13 +202,20 @@ def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, root
     bridge, routes = seen["nft"]
     assert bridge[bridge.index("\tchain bound {") :] == AS_NFT_SAYS
     assert routes == OF_ROUTES
-    assert {what: now for what, now in seen["edits"].items() if now != [1, []]} == {}
+    assert {what: now for what, now in seen["edits"].items() if now != [1, [], True]} == {}
     assert seen["after"] == [4, len(seen["edits"]), []]
 
 
 def test_while_others_flush_all_rules_our_own_copy_goes_on_filtering(*, rootless: bool) -> None:
     assert run("source_flush", rootless=rootless, copy=False) == ["p2 is at p1"]
     assert run("source_flush", rootless=rootless, copy=True) == []
+
+
+def test_two_agents_of_one_node_do_not_undo_each_others_rules() -> None:
+    (bound, repairs, problems), other = run("source_rivals", rootless=True, pods=10)
+    assert (bound, problems) == (3, [])
+    assert [other[0], other[2]] == [3, []]
+    assert repairs + other[1] < 10, "a quarrel would make one of each of 100 looks"
 
 
 def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(

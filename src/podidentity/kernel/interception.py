@@ -15,10 +15,11 @@ One thread of our own talks to the kernel about all three: changing rules may ha
 wait 60 ms for a process that holds the kernel's lock, and libnftables is not for two threads.
 
 Another way, tried in network namespaces and not taken: a routing rule to a table with `local
-169.254.169.254 dev lo`, and a listener there with IP_TRANSPARENT. It needs no nf_tables, so a flush
-does not touch it, and takes fragments as well. But it cannot listen on port 80 where a program of
-the node does on all addresses, such as an ingress controller, nor the reverse (EADDRINUSE); its
-listener needs CAP_NET_ADMIN or CAP_NET_RAW; and where its rule is removed it fails open.
+169.254.169.254 dev lo`, and a listener there with IP_TRANSPARENT. It needs no nf_tables, takes
+fragments as well, and a new connection with its answer took 278 µs, with the redirection 305. But
+it cannot listen on port 80 where a program of the node does on all addresses, such as an ingress
+controller, nor can that program once it does (EADDRINUSE, either way); and the listener needs
+CAP_NET_ADMIN or CAP_NET_RAW.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _MOST_REPAIRS = 50
 _QUIET = 0.1
 """Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
 _MOST_SAID = 3
+_NOT_INSTALLED = "the interception is not installed"
 
 
 class InterceptionError(Exception):
@@ -77,7 +79,7 @@ class Interception:
         except (NftablesError, OSError) as error:
             raise InterceptionError(str(error)) from error
         self._thread = ThreadPoolExecutor(1, "interception")
-        self._problems: tuple[str, ...] = ("the interception is not installed yet",)
+        self._problems: tuple[str, ...] = (_NOT_INSTALLED,)
         self._cause = ""
         self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
         self._disputed = False
@@ -88,10 +90,10 @@ class Interception:
     def install(self) -> None:
         """Close the way to the real IMDS, then redirect in one transaction; safe to repeat.
 
-        Blocks for as long as others hold the kernel's lock of rules.
+        Blocks for as long as others hold the kernel's lock of rules. All is read back: what is not
+        as it was set is in `problems`, and `guard` tries again.
         """
-        self._do(self._install, "cannot intercept pods' IMDS traffic")
-        self._problems = ()
+        self._note(self._do(self._install, "cannot intercept pods' IMDS traffic"))
 
     def remove(self) -> tuple[str, ...]:
         """Take exactly our rules away, end `guard` first; return what is left to do.
@@ -99,6 +101,7 @@ class Interception:
         From here on pods reach the real IMDS.
         """
         self._do(self._remove, "cannot remove the interception")
+        self._problems = (_NOT_INSTALLED,)
         if not self._redirect.owns_target:
             return ()
         address = f"{self._redirect.target}/32 dev lo"
@@ -113,17 +116,18 @@ class Interception:
         loop = asyncio.get_running_loop()
         cause, self._cause = self._cause or "an unknown process", ""
         try:
-            repaired = await loop.run_in_executor(self._thread, self._repair)
+            found, left = await loop.run_in_executor(self._thread, self._repair)
         except InterceptionError as error:
-            if (str(error),) != self._problems:
-                _log.error("cannot repair the interception, will try again: %s", error)
-            self._problems = (str(error),)
+            self._note([str(error)])
             return False
-        self._problems = self._dispute(repaired, cause)
-        if repaired:
+        if left:
+            self._note(left)
+            return False
+        self._note(self._dispute(found, cause))
+        if found:
             self.repairs += 1
-            self._report(_some(repaired), cause)
-        return bool(repaired)
+            self._report(_some(found), cause)
+        return bool(found)
 
     async def guard(self) -> None:
         """Repair whatever others change, until cancelled; the rules stay when it ends."""
@@ -146,49 +150,49 @@ class Interception:
         self._nft.close()
         self._routing.close()
 
-    def _do(self, action: Callable[[], None], failed: str) -> None:
+    def _do(self, action: Callable[[], list[str]], failed: str) -> list[str]:
         try:
-            self._thread.submit(action).result()
+            return self._thread.submit(action).result()
         except InterceptionError as error:
             raise InterceptionError(f"{failed}: {error}") from error
 
     # In our thread:
 
-    def _install(self) -> None:
-        """Redirect last: by then the address is there, and other ways to IMDS are closed."""
+    def _install(self) -> list[str]:
+        """Set everything and return what is not as it was set, in words.
+
+        Redirect last: by then the address is there, and other ways to IMDS are closed.
+        """
         self._warn_of_release_0_1()
         with _explained():
             self._routing.repair()
             self._nft.run(self._table.replacement())
-        self._must_be_as_wanted()
-        self._make_copy()
+            self._make_copy()
+            return self._left()
 
-    def _remove(self) -> None:
+    def _remove(self) -> list[str]:
         with _explained():
             for table in filter(None, (self._copy, self._table)):
                 self._nft.run(table.deletion())
             self._routing.remove()
+        return []
 
-    def _repair(self) -> list[str]:
-        """Put right what is not as wanted, and look at it again; return what was not."""
+    def _repair(self) -> tuple[list[str], list[str]]:
+        """Put right what is not as wanted; return what was not, and what is still not."""
         with _explained():
             of_routing, of_table = self._routing.differences(), self._listed(self._table)
             if of_routing:
                 self._routing.repair()
             if of_table:
                 self._nft.run(self._table.replacement())
-        if self._copy and self._listed(self._copy):
-            self._make_copy()
-        found = [*of_routing, *of_table]
-        if found:
-            self._must_be_as_wanted()
-        return found
+            if self._copy and self._listed(self._copy):
+                self._make_copy()
+            found = [*of_routing, *of_table]
+            return found, self._left() if found else []
 
-    def _must_be_as_wanted(self) -> None:
-        with _explained():
-            left = [*self._routing.differences(), *self._listed(self._table)]
-        if left:
-            raise InterceptionError(f"set, and not as it was set: {_some(left)}")
+    def _left(self) -> list[str]:
+        differences = [*self._routing.differences(), *self._listed(self._table)]
+        return [f"set, and not as it was set: {_some(differences)}"] if differences else []
 
     def _make_copy(self) -> None:
         """Make our own copy; do without it for good where the kernel gives nobody ownership."""
@@ -247,18 +251,23 @@ class Interception:
             self._cause = notice.cause
             changed.set()
 
-    def _dispute(self, repaired: list[str], cause: str) -> tuple[str, ...]:
-        """Return what to say where each repair is undone at once; () where it is not so."""
+    def _note(self, problems: list[str]) -> None:
+        if problems and tuple(problems) != self._problems:
+            _log.error("pods' IMDS traffic is not intercepted as it must be: %s", _some(problems))
+        self._problems = tuple(problems)
+
+    def _dispute(self, repaired: list[str], cause: str) -> list[str]:
+        """Return what to say where each repair is undone at once; [] where it is not so."""
         if not repaired:
             self._disputed = False
-            return ()
+            return []
         now = self._clock.monotonic()
         self._recent.append(now)
         often = len(self._recent) == _MOST_REPAIRS and now - self._recent[0] < 1
         self._disputed = self._disputed or often
         if not self._disputed:
-            return ()
-        return (f"each repair is undone again, by {cause}; last: {_some(repaired)}",)
+            return []
+        return [f"each repair is undone again, by {cause}; last: {_some(repaired)}"]
 
     def _report(self, what: str, cause: str) -> None:
         now = self._clock.monotonic()

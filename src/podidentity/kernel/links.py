@@ -64,6 +64,14 @@ class Link:
     """Of a bridge: whether it learns MAC addresses from link-local frames (01:80:c2:00:00:0x),
     which pass no filter (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
 
+    @property
+    def is_uplink(self) -> bool:
+        """Whether, as the port of a bridge, it leads to no pod.
+
+        A veth has no other end any more, and so no namespace there, a moment before it goes.
+        """
+        return self.namespace is None and not (self.kind == "veth" and not self.peer)
+
 
 class FarEnd(NamedTuple):
     """What the other end of a link has, in its own namespace."""

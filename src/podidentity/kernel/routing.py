@@ -2,8 +2,9 @@
 
 `nft flush ruleset` takes all tables of nf_tables away, and nobody can put one back before its
 process has ended: 5 to 60 ms (measured). Routing rules are not part of nf_tables. What a pod sends
-to IMDS and is not redirected has no route, whatever it carries; a fragment has no port to match, so
-none is asked for. As `ip -d rule` prints them:
+to IMDS and is not redirected has no route, whatever it carries. No protocol and no port is asked
+for: a fragment has no port, and the kernel need not dissect each packet that the node routes. As
+`ip -d rule` prints them:
 
     2:  from all iif lo goto 6 proto kernel                 the node's own traffic passes
     3:  from all to 169.254.169.254 blackhole proto kernel

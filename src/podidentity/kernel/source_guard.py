@@ -260,7 +260,7 @@ class SourceGuard:
                 self._incomplete = True
         elements = source_bindings.elements(
             self._bindings.values(),
-            uplinks={each.index for each in ports if each.namespace is None},
+            uplinks={each.index for each in ports if each.is_uplink},
             reserved=self._links.addresses(),
             closed=self._closed,
         )
@@ -446,17 +446,28 @@ class _InstalledTable:
         """
         before, self._written = self._written, None
         found = ""
-        if before is not None and verify:
-            found = self._table.difference(before, self._listed(), links)
-        if before is None or found:
+        if before is None or verify:
+            listed = self._listed()
+            if not self._table.difference(elements, listed, links):
+                before = elements  # of an earlier run, or of another agent in an update
+            elif before is not None:
+                found = self._table.difference(before, listed, links)
+        if before is None or found or not self._change(before, elements):
             self._nft.run(self._table.replacement(elements))
             left = self._table.difference(elements, self._listed(), links)
             if left:
                 raise NftablesError(f"the kernel does not hold the rules that were set: {left}")
-        elif before != elements:
-            self._nft.run(self._table.change(before, elements))
         self._written = elements
         return [f"table {self._table.family} {TABLE}: {found}"] if found else []
+
+    def _change(self, before: Elements, elements: Elements) -> bool:
+        """Change what differs; return whether that could be: another may have done it already."""
+        try:
+            if before != elements:
+                self._nft.run(self._table.change(before, elements))
+        except NftablesError:
+            return False
+        return True
 
     def remove(self) -> None:
         """Take it away, also where there is none."""

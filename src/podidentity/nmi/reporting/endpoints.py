@@ -173,12 +173,12 @@ class Scrapes:
     async def _render(self) -> Response:
         made = self._clock.monotonic()
         try:
-            text: list[str] = []
+            text: list[bytes] = []
             for number, part in enumerate(parts(list(self._registry), public=self._public)):
-                text.append(part)
+                text.append(part.encode())
                 if number % _PARTS_AT_ONCE == 0:
                     await asyncio.sleep(0)
-            response = Response(HTTPStatus.OK, "".join(text).encode(), CONTENT_TYPE)
+            response = Response(HTTPStatus.OK, b"".join(text), CONTENT_TYPE)
             self._kept = (made, response)
             return response
         finally:

@@ -110,7 +110,7 @@ class ServerContext:
     limits: Limits
     pool: ConnectionPool[Connection]
     refused: Callable[[str, str], None]
-    """Takes the address and the reason of a connection that sent no request, or too much."""
+    """Takes the address and the reason of a connection that is closed for what it did or holds."""
     gone: Callable[[], None]
     """Called after each connection that has ended."""
     keep_alive: bool = True
@@ -263,6 +263,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def evict(self) -> None:
         """Close it at once; a client that has all its answers sees an orderly end."""
+        self._context.refused(self._caller.address, "others needed its place")
         if self._sender.idle and not self.busy:
             self._sender.close()
         else:

@@ -27,6 +27,8 @@ FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""
 ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
+_SUMMARY = 1.0
+"""Seconds between two looks at what was left unsaid: a flood must not pay for it each time."""
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE = 1.0, 5.0
 """TLS handshakes of one address: each costs the loop a millisecond."""
@@ -86,6 +88,7 @@ class Listener:
         self._port = 0
         self._attaching: set[asyncio.Task[object]] = set()
         self._refusals: Repeats[str] = Repeats()
+        self._summed_up_at = 0.0
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -262,7 +265,9 @@ class Listener:
     def _refused(self, address: str, why: str) -> None:
         """Log it, but a few times only for each address."""
         now = self._loop.time()
-        for repeated, more in self._refusals.ended(now):
-            _log.info("%s more connections from %s refused", more, repeated)
+        if now >= self._summed_up_at + _SUMMARY:
+            self._summed_up_at = now
+            for repeated, more in self._refusals.ended(now):
+                _log.info("%s more connections from %s refused", more, repeated)
         if self._refusals.says(address, now):
             _log.info("connection from %s refused: %s", address, why)
