@@ -61,6 +61,8 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
             handover_dir=Path(settings.handover_dir, SERVE_FOLDER)
             if settings.handover_dir
             else None,
+            # Under a manifest with one container this one may be root, and the next is not.
+            handover_users=frozenset({SERVE_UID}),
             memory=settings.memory_limit,
         )
         return Supervisor(plan, lambda given: _work(settings, given)).run()
