@@ -49,7 +49,8 @@ class Callers:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     raise late.reason from None
-                await change_within(self._cluster, self._clock, left)
+                if candidates == tuple(self._cluster.pods_at(caller.address)):
+                    await change_within(self._cluster, self._clock, left)
             else:
                 caller.attribute(pod.uid, proven=outcome.verdict is Verdict.PROVEN)
                 return pod
@@ -76,6 +77,8 @@ class Callers:
         assert self._attestor is not None  # noqa: S101 - who asks has looked
         proof = await self._attestor.prove(caller.address, caller.port, candidates)
         outcome.detail, outcome.verdict = proof.detail, proof.verdict
+        if candidates != tuple(self._cluster.pods_at(caller.address)):
+            raise _NotYet(NotReady("the pods with this address changed while it was proved"))
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
             newcomer = self._newcomer(proof.pod_uid, candidates, caller)
