@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.ids import ClientId, InvalidId, ResourceId
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason

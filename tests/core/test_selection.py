@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.authorities import Tenant
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.matching import match

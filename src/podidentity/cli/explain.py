@@ -21,7 +21,7 @@ from podidentity.cli.parameters import PodRef
 from podidentity.cli.permission_facts import permissions_of
 from podidentity.cli.surroundings import surroundings
 from podidentity.cli.wording import examples
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.tokens import TokenRequest

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.nmi.reporting.debug import Debug, Decided, Watched
-from podidentity.nmi.reporting.gauges import (
+from podidentity.nmi.reporting.metrics import (
     Guard,
     Watch,
-    look_at_attestation,
-    look_at_connections,
-    look_at_interception,
-    look_at_process,
-    look_at_watches,
-    look_at_writers,
+    add_attestation,
+    add_connections,
+    add_interception,
+    add_process,
+    add_watches,
+    add_writers,
 )
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.reporting.scrapes import Scrapes
@@ -42,12 +42,12 @@ async def publish(
 ) -> None:
     """Serve the metrics, and `/debug` where it was chosen; raise OSError for a port in use."""
     registry = seen.metrics.registry
-    look_at_interception(registry, parts.interception)
-    look_at_attestation(registry, parts.attestation)
-    look_at_watches(registry, parts.watches)
-    look_at_connections(registry, parts.connections)
-    look_at_writers(registry, seen)
-    look_at_process(registry)
+    add_interception(registry, parts.interception)
+    add_attestation(registry, parts.attestation)
+    add_watches(registry, parts.watches)
+    add_connections(registry, parts.connections)
+    add_writers(registry, seen.writers())
+    add_process(registry)
     if settings.prometheus_port:
         # Prometheus asks at the node's address, as it asked the archived agent.
         everywhere = "0.0.0.0"  # noqa: S104
