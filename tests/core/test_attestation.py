@@ -29,6 +29,8 @@ HASH = "0123456789abcdef0123456789abcdef"
 VICTIM = Pod(ref=ObjectRef("demo", "victim"), uid=UID)
 ITS_FORMER = Pod(ref=ObjectRef("demo", "former"), uid="former")
 STATIC = Pod(ref=ObjectRef("kube-system", "static"), uid="mirror", config_hash=HASH)
+CLAIMANT = Pod(ref=ObjectRef("tenant", "claimant"), uid=OTHER)
+"""An attacker that has written the victim's address into its own status."""
 TWIN = Pod(ref=ObjectRef("tenant", "twin"), uid=OTHER, config_hash=UID)
 SAME_HASH = replace(TWIN, config_hash=HASH)
 
@@ -51,6 +53,7 @@ BY_CGROUP = {
     "the attacker has the address too": ([NOTHING, ATTACKERS], [VICTIM], Verdict.FORGED),
     "the owner asks beside him": ([ATTACKERS, OWN], [VICTIM], Verdict.PROVEN),
     "the owner asks beside a broken one": ([BROKEN, OWN], [VICTIM], Verdict.PROVEN),
+    "two candidates have a socket of it": ([ATTACKERS, OWN], [CLAIMANT, VICTIM], Verdict.FORGED),
     "a process of no pod": ([NO_PODS], [VICTIM], Verdict.FORGED),
     "no pod, and a candidate without uid": (
         [NO_PODS],
@@ -125,6 +128,17 @@ def test_a_proof_names_the_pod_and_a_forgery_the_forger() -> None:
     )
 
 
+def test_of_two_pods_with_a_socket_of_it_neither_is_named_unless_one_is_the_only_candidate() -> (
+    None
+):
+    for candidates in ([], [ITS_FORMER], [CLAIMANT, VICTIM]):
+        for sightings in ([ATTACKERS, OWN], [OWN, ATTACKERS]):
+            found = judge(facts(*sightings), candidates, KERNEL)
+            assert found.verdict is not Verdict.PROVEN
+            assert found.pod_uid == ""
+    assert judge(facts(ATTACKERS, OWN), [VICTIM], KERNEL).pod_uid == UID
+
+
 def test_a_stale_socket_names_nobody_because_its_owner_has_not_asked() -> None:
     found = judge(facts(STALE), [VICTIM], KERNEL)
     assert found.pod_uid == ""
@@ -166,13 +180,19 @@ def test_by_cgroup_nobody_is_proven_but_by_a_sound_socket_and_by_uid_before_any_
         assert found.pod_uid in {
             pod.uid for pod in candidates if {pod.uid, pod.config_hash} & sound
         }
-    if accepted and sound & {pod.uid for pod in candidates}:
+    owners = sound & {pod.uid for pod in candidates}
+    if accepted and len(owners) == 1:
         assert found.verdict is Verdict.PROVEN
-        assert found.pod_uid in sound
+        assert found.pod_uid in owners
+    if len(owners) > 1:
+        assert found.verdict is not Verdict.PROVEN
+        assert found.pod_uid == ""
 
 
 def local(*sightings: Sighting, accepted: bool = True, failure: str = "") -> Proof:
-    return judge_local(ConnectionFacts(accepted=accepted, sightings=sightings, failure=failure))
+    return judge_local(
+        ConnectionFacts(accepted=accepted, sightings=sightings, failure=failure), KERNEL
+    )
 
 
 def test_a_local_connection_is_that_of_a_pod_or_of_a_user() -> None:
@@ -192,6 +212,7 @@ def test_a_local_connection_is_that_of_a_pod_or_of_a_user() -> None:
         (NOTHING, Verdict.FORGED),
         (STALE, Verdict.FORGED),
         (NOT_LOOKED_UP, Verdict.UNKNOWN),
+        (NO_CGROUP, Verdict.UNKNOWN),
     ],
 )
 def test_a_local_connection_without_an_open_socket_is_nobodys(

@@ -30,6 +30,8 @@ def commands(group: click.Command, path: str) -> Iterator[tuple[str, click.Comma
 
 def page_of(path: str) -> str:
     words = path.split()
+    if words[1:2] and words[1] in {"net", "serve"}:
+        return "nmi"
     return words[1] if words[1:2] and words[1] in {"nmi", "sandbox"} else "cli"
 
 

@@ -2,7 +2,8 @@
 
 It answers each request with who the kernel says the caller is, and takes commands on its standard
 input, one a line: `install`, `repairs N` (wait for so many),
-`deafen` (close the listener), `remove`, `problems`.
+`deafen` (close the listener), `remove`, `problems`, `sources` (bring the source guard up to date),
+`unguard` (remove its rules).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
+from podidentity.kernel.source_guard import SourceGuard
 from tests.kernel.topology import PODS, serve
 
 UID = "00000000-0000-4000-8000-0000000000{}"
@@ -87,6 +89,11 @@ class Node:
             cgroups=PodCgroups(Path(root)) if root else None,
             listener=Endpoint(redirect.target, redirect.listen_port),
         )
+        self.sources = (
+            SourceGuard(self.inspector.networks, redirect, WallClock())
+            if settings.get("source_guard")
+            else None
+        )
         self._pods = [pod(name) for name in PODS]
         self.server: asyncio.Server | None = None
 
@@ -116,6 +123,11 @@ class Node:
                 return self.interception.remove()
             case "problems":
                 return self.interception.problems()
+            case "sources" if self.sources is not None:
+                self.sources.refresh()
+                return [self.sources.bound, self.sources.repairs, self.sources.problems()]
+            case "unguard" if self.sources is not None:
+                self.sources.remove()
             case "deafen" if self.server is not None:
                 self.server.close()
         return None
@@ -131,6 +143,10 @@ async def main(settings: dict[str, Any]) -> None:
         tasks = [group.create_task(node.inspector.follow())]
         if settings.get("guard", True):
             tasks.append(group.create_task(node.interception.guard()))
+        if node.sources is not None:
+            node.sources.refresh()
+            if settings.get("guard", True):
+                tasks.append(group.create_task(node.sources.run()))
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         commands = asyncio.StreamReader()

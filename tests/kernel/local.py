@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from podidentity.core.attestation import judge_local
+from podidentity.core.attestation import AttestationMode, judge_local
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.sock_diag import Endpoint
@@ -26,6 +26,7 @@ _NOBODY = 65534
 async def local(*, cgroups: str = "") -> dict[str, Any]:
     """Connections from the node's namespace, by whom and in which state."""
     found: dict[str, Any] = {}
+    mode = AttestationMode.KERNEL if cgroups else AttestationMode.NAMESPACE
     inspector = ConnectionInspector(
         netns_dir=Path("/run/netns"),
         cgroups=PodCgroups(Path(cgroups)) if cgroups else None,
@@ -33,7 +34,7 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
     )
 
     def prove(what: str, peer: tuple[str, int]) -> None:
-        proof = judge_local(inspector.local_facts(*peer))
+        proof = judge_local(inspector.local_facts(*peer), mode)
         found[what] = [proof.verdict, proof.pod_uid, proof.root]
 
     with socket.create_server(_LISTENER) as listening, contextlib.closing(inspector):

@@ -16,7 +16,16 @@ from typing import Any
 from podidentity.kernel.fence import Fence, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel import drifting, local, podnets, proving, spoofing, stale, unprovable
+from tests.kernel import (
+    drifting,
+    local,
+    podnets,
+    proving,
+    sources,
+    spoofing,
+    stale,
+    unprovable,
+)
 from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
 
 NODE = "/proc/self/ns/net"
@@ -134,6 +143,14 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "vanishing": podnets.vanishing,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,
+    "theft": sources.theft,
+    "learning": sources.learning,
+    "changing": sources.changing,
+    "life": sources.life,
+    "absence": sources.absence,
+    "strangers": sources.strangers,
+    "routed": sources.routed,
+    "source_drift": sources.drift,
 }
 
 

@@ -113,7 +113,10 @@ def test_what_is_missing_on_the_node_makes_callers_unprovable_and_is_said(
         _, detail, problems = seen[what]
         assert mend in detail
         assert problems == [detail]
-    assert seen["not asked"][1:] == ["cgroups are not asked", []]
+    assert seen["not asked"][1:] == [
+        "cgroups are not asked: both programs need the same --attestation",
+        [],
+    ]
 
 
 def test_a_folder_that_gets_no_mounts_of_the_node_is_a_problem_once_one_is_missing(

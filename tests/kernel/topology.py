@@ -23,9 +23,11 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from podidentity.kernel.namespaces import entered
+
+Made = TypeVar("Made")
 
 IMDS = ("169.254.169.254", 80)
 PODS = {"p1": "10.244.0.11", "p2": "10.244.0.12", "p3": "10.244.0.13"}
@@ -106,8 +108,19 @@ def build() -> None:
     subprocess.run(["sh", "-c", _BUILD + pods], check=True)
 
 
-def inside(netns: str, make: Callable[[], socket.socket]) -> socket.socket:
-    """Return a socket made in a pod's network namespace, or in that of a path."""
+async def add_pod(name: str, address: str) -> None:
+    """Make one more pod, as a network plugin does."""
+    await command("sh", "-e", "-c", _POD.format(name=name, address=address))
+
+
+async def remove_pod(name: str) -> None:
+    """Remove a pod, as a network plugin does: its link first."""
+    await command("ip", "link", "del", f"v-{name}")
+    await command("ip", "netns", "del", name)
+
+
+def inside(netns: str, make: Callable[[], Made]) -> Made:
+    """Return a socket, or what holds one, made in a pod's network namespace or that of a path."""
     fd = os.open(netns if "/" in netns else f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with entered(fd):
@@ -181,6 +194,13 @@ class Client:
             return {"who": "nobody", "why": type(error).__name__}
         found: dict[str, Any] = json.loads(got.partition(b"\r\n\r\n")[2])
         return found
+
+    @property
+    def port(self) -> int:
+        """The port of the open connection."""
+        assert self._socket is not None
+        port: int = self._socket.getsockname()[1]
+        return port
 
     def close(self) -> None:
         if self._socket is not None:

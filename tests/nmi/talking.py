@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +69,12 @@ class Talk:
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when it holds: nothing tells of what is looked at, in the kernel or in the server."""
+    while not holds():  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.001)
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podidentity.core.permission import Authorization
-from podidentity.nmi.request.answer_cache import is_plain
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity
 from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
@@ -114,13 +113,6 @@ async def test_a_request_with_other_headers_is_decided(fields: list[tuple[bytes,
     world = World()
     await world.warm()
     assert world.remembered(world.request(fields=fields)) is None
-
-
-def test_only_the_header_itself_once_and_true_is_plain() -> None:
-    assert is_plain([(b"METADATA", b" True ")])
-    assert not is_plain([(b"Metadata", b"false")])
-    assert not is_plain([(b"Metadatb", b"true")])
-    assert not is_plain([(b"Metadata", b"true"), (b"X-FORWARDED-FOR", b"")])
 
 
 Step = Callable[[World], None] | float | tuple[bytes, list[tuple[bytes, bytes]], str]

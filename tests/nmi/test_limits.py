@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podidentity.nmi.server.connection import READ_BYTES
+from podidentity.nmi.server.messages import Caller, Limits, Request, Response
+from podidentity.nmi.server.parser import RequestParser, Unacceptable
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import Talk, listening, talking
+from tests.nmi.talking import Talk, listening, talking, until
 
 
 @pytest.fixture
@@ -74,6 +79,106 @@ async def test_a_loop_of_what_is_no_request_leaves_a_few_lines(
     assert len(caplog.records) == 5
 
 
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "status"),
+    [
+        pytest.param(CHUNKED + b"0\r\n", b"X: y\r\n" * 1000, 413, id="trailers"),
+        pytest.param(CHUNKED + b"0\r\nX: ", b"y" * 6000, 413, id="one trailer"),
+        pytest.param(CHUNKED + b"1;", b"x" * 6000, 413, id="a chunk's extension"),
+        pytest.param(CHUNKED, b"1\r\nx\r\n" * 1000, 413, id="tiny chunks"),
+        pytest.param(CHUNKED, b"00000000" * 1000, 413, id="a chunk's size"),
+        pytest.param(GET[:-2] + b"X: ", b" " * 6000, 431, id="spaces"),
+        pytest.param(b"", b"\r\n" * 3000, 431, id="empty lines"),
+    ],
+)
+async def test_every_byte_of_a_request_counts(
+    echo: Echo, begin: bytes, more: bytes, status: int
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        sending = asyncio.ensure_future(talk.say(begin + more * 20))
+        reply = await talk.hear()
+        assert reply.status in {status, 400}
+        await talk.closed()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert listener.held_bytes() == 0
+    assert echo.asked == []
+
+
+async def test_a_head_behind_another_request_in_one_packet_has_the_same_limit(echo: Echo) -> None:
+    large = b"GET /b HTTP/1.1\r\nX: " + b"a" * 60_000 + b"\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        sending = asyncio.ensure_future(talk.say(GET + large))
+        assert (await talk.hear()).body == b"GET /a"
+        await refused(talk, 431)
+        await asyncio.gather(sending, return_exceptions=True)
+    parser = RequestParser(Caller("", 0), Limits(), lambda _: None)
+    assert parser.feed(GET + large) == large
+    with pytest.raises(Unacceptable):
+        parser.feed(large)
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 431)])
+async def test_a_request_has_a_hundred_headers_at_most(echo: Echo, count: int, status: int) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        request = b"GET /a HTTP/1.1\r\n" + b"A:b\r\n" * count + b"\r\n"
+        assert (await talk.ask(request)).status == status
+
+
+async def test_what_waits_behind_a_request_is_bounded_for_a_connection(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port)) as client:
+            client.setblocking(False)
+            sent = await _send_until_stuck(client, GET * 1000)
+            assert len(echo.asked) == 1
+            assert sent > 100_000
+            assert listener.held_bytes() < 2 * READ_BYTES
+
+
+async def _send_until_stuck(client: socket.socket, data: bytes) -> int:
+    """Send until neither the kernel nor the listener takes more; return the number of bytes."""
+    loop, sent = asyncio.get_running_loop(), 0
+    try:
+        while True:
+            async with asyncio.timeout(0.5):
+                await loop.sock_sendall(client, data)
+                sent += len(data)
+    except TimeoutError:
+        return sent
+
+
+@pytest.mark.parametrize(
+    "behind", [pytest.param(b"", id="under way"), pytest.param(b"GET /", id="and more behind")]
+)
+async def test_what_the_requests_of_an_address_take_in_memory_is_bounded(
+    echo: Echo, behind: bytes
+) -> None:
+    echo.open.clear()
+    large = b"GET /a HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n"
+    limits: dict[str, Any] = {"local": nobody, "held_per_address": 20_000}
+    async with (
+        listening(echo, **limits) as listener,
+        talking(listener) as first,
+        talking(listener) as second,
+        talking(listener) as third,
+        talking(listener, "127.0.0.2") as neighbour,
+    ):
+        for talk in (first, second):
+            await talk.say(large + behind)
+        await until(lambda: len(echo.asked) == 2)
+        await third.say(large)
+        await refused(third, 503)
+        await neighbour.say(large)
+        await until(lambda: len(echo.asked) == 3)
+        echo.open.set()
+        for talk in (first, second, neighbour):
+            assert (await talk.hear()).status == 200
+        await until(lambda: listener.held_bytes() <= 2 * len(behind))
+
+
 async def test_a_large_body_is_refused_with_the_reason(echo: Echo) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     async with listening(echo) as listener, talking(listener) as talk:
@@ -98,6 +203,43 @@ async def test_a_second_request_has_its_time_too(echo: Echo) -> None:
     async with listening(echo, **limits) as listener, talking(listener) as talk:
         await talk.ask(GET + GET[:10])
         await refused(talk, 408)
+
+
+async def test_a_client_that_takes_no_answers_and_goes_idle_is_gone_in_time(echo: Echo) -> None:
+    limits: dict[str, Any] = {"idle_seconds": 0.05, "write_seconds": 60, "close_seconds": 0.2}
+    async with listening(echo, **limits) as listener:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            deaf.connect(("127.0.0.1", listener.port))
+            deaf.sendall(GET * 60)
+            await until(lambda: len(echo.asked) == 60)
+            assert _kernel(listener.port, deaf)[1] > 0
+            await listener.empty()
+            # What the kernel still has for it goes, too.
+            await until(lambda: _kernel(listener.port, deaf)[1] == 0)
+
+
+async def test_an_answer_that_nobody_takes_costs_the_kernel_some_kilobytes(echo: Echo) -> None:
+    async with listening(echo) as listener:
+        with socket.create_connection(("127.0.0.1", listener.port)) as deaf:
+            deaf.setblocking(False)
+            await _send_until_stuck(deaf, GET * 1000)
+            state, unsent = _kernel(listener.port, deaf)
+            assert state == ESTABLISHED
+            assert 0 < unsent < 64 << 10
+
+
+ESTABLISHED = "01"
+
+
+def _kernel(port: int, client: socket.socket) -> tuple[str, int]:
+    """Return state and unacknowledged bytes of the listener's end, as /proc/net/tcp has them."""
+    ends = f"0100007F:{port:04X}", f"0100007F:{client.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queues = line.split()[:5]
+        if (local, remote) == ends:
+            return state, int(queues.partition(":")[0], 16)
+    return "", 0
 
 
 async def test_who_connects_and_says_nothing_is_closed_without_a_word(echo: Echo) -> None:
@@ -146,6 +288,35 @@ async def test_an_address_that_is_not_proved_has_few_places_and_takes_none_of_an
         await listener.empty()
         async with talking(listener) as third:
             assert (await third.ask(GET)).status == 200
+
+
+async def test_a_connection_that_is_not_proved_has_less_time(echo: Echo) -> None:
+    limits: dict[str, Any] = {"local": nobody, "unproven_seconds": 0.03}
+    async with listening(echo, **limits) as listener:
+        async with talking(listener) as silent:
+            assert await silent.closed() == b""
+        async with talking(listener) as half:
+            await half.say(GET[:10])
+            await refused(half, 408)
+        async with talking(listener) as idle:
+            await idle.ask(GET)
+            assert await idle.closed() == b""
+
+
+async def test_a_connection_of_a_pod_has_its_time_and_a_place_of_the_pods(echo: Echo) -> None:
+    async def prove(request: Request) -> Response:
+        request.caller.attribute("uid-a", proven=True)
+        return await echo(request)
+
+    limits: dict[str, Any] = {"local": nobody, "unproven_seconds": 0.03, "unproven": 1}
+    async with listening(prove, **limits) as listener, talking(listener) as first:
+        await first.ask(GET)
+        async with talking(listener, "127.0.0.2") as stranger:
+            assert await stranger.closed() == b""
+        async with talking(listener) as second:
+            await second.ask(GET)
+            assert (await first.ask(GET)).status == 200
+    assert {request.caller.proven for request in echo.asked} == {"uid-a"}
 
 
 async def test_a_full_house_evicts_the_longest_idle_of_the_address_that_holds_most(

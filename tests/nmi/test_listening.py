@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from podidentity.nmi.reporting.probes import Probes
-from podidentity.nmi.server.listener import Listener, ListenError
+from podidentity.nmi.server.listener import Listener
+from podidentity.supervisor.listeners import ListenError
 from tests.fakes import FakeClock
 
 

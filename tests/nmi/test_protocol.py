@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tracemalloc
 
 import pytest
 
 from podidentity.nmi.server.messages import Request, Response
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import listening, talking
+from tests.nmi.talking import listening, talking, until
 
 
 @pytest.fixture
@@ -97,6 +98,117 @@ async def test_the_answer_to_head_has_no_body_and_keeps_the_connection(echo: Ech
         head = await talk.reader.readuntil(b"\r\n\r\n")
         assert b"Content-Length: 7\r\n" in head
         assert (await talk.hear()).body == b"GET /a"
+
+
+async def test_rubbish_behind_a_request_is_refused_after_its_answer(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        await talk.say(b"rubbish\r\n\r\n")
+        echo.open.set()
+        assert (await talk.hear()).body == b"GET /a"
+        assert (await talk.hear()).status == 400
+        assert await talk.closed() == b""
+
+
+@pytest.mark.parametrize("body", [b"", b"Content-Length: 3\r\n"])
+async def test_rubbish_in_the_same_packet_is_refused_after_the_answer_too(
+    echo: Echo, body: bytes
+) -> None:
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\n" + body + b"\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(head + (b"abc" if body else b"") + b"rubbish\r\n\r\n")
+        assert (await talk.hear()).body == b"POST /a"
+        assert (await talk.hear()).status == 400
+        assert await talk.closed() == b""
+
+
+async def test_what_comes_behind_the_last_request_takes_its_answer_from_nobody(echo: Echo) -> None:
+    echo.open.clear()
+    last = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(last + GET * 100)
+        await echo.begun.wait()
+        await talk.say(GET * 100)
+        echo.open.set()
+        assert (await talk.hear()).header("Connection") == ["close"]
+        assert await talk.closed() == b""
+    assert len(echo.asked) == 1
+
+
+async def test_trailers_are_no_headers(echo: Echo) -> None:
+    chunked = b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.ask(chunked + b"0\r\nMetadata: true\r\nX-Forwarded-For: y\r\n\r\n")
+        await talk.ask(GET)
+    assert echo.asked[0].headers == {"host": ["x"], "transfer-encoding": ["chunked"]}
+    assert echo.asked[1].headers == {"host": ["x"]}
+
+
+async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(echo: Echo) -> None:
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-Continue\r\n\r\n"
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(head)
+        assert await talk.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await talk.ask(b"abc")).body == b"POST /a"
+        assert (await talk.ask(GET)).body == b"GET /a"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /a HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nExpect: tea\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\nX: 1\r\n\r\n",
+    ],
+)
+async def test_nobody_else_is_told_to_continue(echo: Echo, head: bytes) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(head)
+        assert (await talk.ask(b"abc" if b"POST" in head else GET)).status == 200
+
+
+async def test_a_client_that_reads_again_has_all_the_time_for_its_next_answer() -> None:
+    begun, open_ = asyncio.Event(), asyncio.Event()
+
+    async def answers(request: Request) -> Response:
+        if request.target == "/large":
+            return Response(200, b"x" * 3_000_000)
+        begun.set()
+        await open_.wait()
+        return Response(200, b"late")
+
+    async with listening(answers, write_seconds=0.2) as listener, talking(listener) as talk:
+        await talk.say(GET.replace(b"/a", b"/large") + GET)
+        assert len((await talk.hear()).body) == 3_000_000
+        await begun.wait()
+        async with listening(Echo(), head_seconds=0.3) as other, talking(other) as clock:
+            await clock.closed()
+        open_.set()
+        assert (await talk.hear()).body == b"late"
+
+
+async def test_a_large_answer_is_in_memory_once_however_many_clients_take_it_slowly() -> None:
+    large, asked = b"x" * 3_000_000, 0
+
+    async def answers(request: Request) -> Response:
+        nonlocal asked
+        del request
+        asked += 1
+        return Response(200, large)
+
+    async with listening(answers) as listener:
+        tracemalloc.start()
+        slow = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
+        for each in slow:
+            each.sendall(GET)
+        await until(lambda: asked == len(slow))
+        # Rendered for each of them, and sent in pieces.
+        assert tracemalloc.get_traced_memory()[0] < 2 * len(large)
+        tracemalloc.stop()
+        for each in slow:
+            each.close()
 
 
 async def test_an_offer_of_another_protocol_is_passed_over(echo: Echo) -> None:

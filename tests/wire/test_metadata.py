@@ -78,6 +78,16 @@ def test_a_path_that_nobody_serves_is_unknown(path: str) -> None:
         "/metadata/instance?a b",
         "/metadata/instance?a#b",
         "/metadata/instance?\x7f",
+        "/metadata/instance/~/metadata/identity/oauth2/token",
+        "/metadata/instance/metadata/identity/oauth2/token",
+        "/metadata/instance/compute/identity",
+        "/metadata/instance/compute/issueCredential",
+        "/metadata/instance/compute:vmId",
+        "/metadata/versions/v1.0",
+        "/metadata/instance?/..\\/metadata/identity/oauth2/token",
+        "/metadata/instance?api-version=1&x=\\",
+        "/metadata/instance?api-version=1&x=http://169.254.169.254/",
+        "/metadata/instance?a?b",
     ],
 )
 def test_a_path_that_another_parser_may_read_otherwise_is_suspicious(path: str) -> None:
@@ -154,6 +164,14 @@ def test_nothing_that_any_parser_reads_as_a_token_path_is_forwarded(path: str) -
         resolved = normpath(reading.lower().replace("\\", "/"))
         assert resolved.startswith(("/metadata/versions", "/metadata/instance"))
         assert not resolved.startswith("/metadata/instance/compute/userdata")
+
+
+@pytest.mark.parametrize("path", ["/metadata/instance", "/metadata/versions", "/x"])
+def test_a_path_of_more_than_512_bytes_is_refused_whatever_it_begins_with(path: str) -> None:
+    longest = path + "/" + "a" * (511 - len(path))
+    assert len(longest) == 512
+    assert classify(longest, DEFAULT).path == longest
+    assert classify(longest + "a", DEFAULT) == classify("", DEFAULT)
 
 
 def test_the_paths_of_the_property_do_reach_what_is_forwarded() -> None:

@@ -30,7 +30,7 @@ GOLDEN = [
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
+        b'"sources":[],"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
     ),
 ]
 

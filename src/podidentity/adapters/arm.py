@@ -14,13 +14,13 @@ from typing import Any, Protocol, Self
 
 import httpx2
 
+from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ResourceId
 from podidentity.core.ports import Clock
 from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, HostIdentities, ManagedIdentity
 
-PUBLIC_CLOUD = "https://management.azure.com"
 LONGEST_OPERATION = 900.0
 """Seconds that an operation may take."""
 
@@ -49,12 +49,13 @@ class Arm:
         login: Login,
         clock: Clock,
         *,
-        endpoint: str = PUBLIC_CLOUD,
+        cloud: Cloud = PUBLIC,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._login = login
         self._clock = clock
-        self._endpoint = httpx2.URL(endpoint)
+        self._endpoint = httpx2.URL(cloud.resource_manager)
+        self._scope = f"{cloud.resource_manager_audience}/.default"
         # The environment's proxy and authorities count, as for every Azure tool.
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(60, connect=10), trust_env=True, transport=transport
@@ -158,7 +159,7 @@ class Arm:
     async def _send(
         self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None
     ) -> httpx2.Response:
-        token = await self._login.token(f"{self._endpoint}/.default")
+        token = await self._login.token(self._scope)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()
         try:

@@ -28,8 +28,12 @@ class AzureLogin:
     answers for the latter, and the wait for that is seconds.
     """
 
-    def __init__(self, credential: TokenCredential | None = None) -> None:
+    def __init__(
+        self, credential: TokenCredential | None = None, *, authority: str | None = None
+    ) -> None:
+        """`authority` None: the environment's, else the public cloud's; az has its own."""
         self._credential = credential
+        self._authority = authority
 
     async def token(self, scope: str) -> str:
         """Return an access token for `scope`; raise ArmError with the way to sign in."""
@@ -37,7 +41,7 @@ class AzureLogin:
 
     def _token(self, scope: str) -> str:
         if self._credential is None:
-            self._credential = _chain()
+            self._credential = _chain(self._authority)
         from azure.core.exceptions import ClientAuthenticationError  # 0.3 s, for `add` only
 
         try:
@@ -46,7 +50,7 @@ class AzureLogin:
             raise ArmError("SignIn", _worded(str(error)), status=401) from error
 
 
-def _chain() -> TokenCredential:
+def _chain(authority: str | None) -> TokenCredential:
     try:
         import azure.identity as azure  # see `_token`; and it is an extra
     except ImportError as error:
@@ -56,7 +60,7 @@ def _chain() -> TokenCredential:
     # It writes to its log whatever it raises as well.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return azure.ChainedTokenCredential(
-        azure.EnvironmentCredential(),
+        azure.EnvironmentCredential(**({"authority": authority} if authority else {})),
         azure.AzureCliCredential(),
         azure.ManagedIdentityCredential(),
     )

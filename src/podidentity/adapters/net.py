@@ -57,6 +57,7 @@ class NetClient:
         self._connection: socket.socket | None = None
         self._greeted = False
         self._accepting = False
+        self._sources_guarded = False
         self._failure = f"net has not been reached at {path} yet"
         self._number = 0
         self._waiting: dict[int, asyncio.Future[ConnectionFacts | None]] = {}
@@ -69,6 +70,33 @@ class NetClient:
     def problems(self) -> Sequence[str]:
         """Return why `net` cannot be asked; () while it can."""
         return (self._failure,) if self._failure else ()
+
+    def interception_problems(self) -> Sequence[str]:
+        """Return what keeps pods' traffic from being redirected; () where all is well."""
+        return self.problems() if self.state is None else self.state.interception
+
+    def attestation_problems(self) -> Sequence[str]:
+        """Return what keeps callers from being proven; () where all is well."""
+        if self.state is None:
+            return self.problems()
+        if self.state.proof != self._mode:
+            other = f"--attestation of net is {self.state.proof}, of serve {self._mode}"
+            return (*self.state.attestation, other)
+        return self.state.attestation
+
+    def warnings(self) -> Sequence[str]:
+        """Return what an operator should know, and what keeps nobody from being served."""
+        return () if self.state is None else (*self.state.sources, *self.state.warnings)
+
+    @property
+    def sources_guarded(self) -> bool:
+        """Whether no pod can speak with another's address, as far as `net` last said."""
+        return self._sources_guarded
+
+    @property
+    def repairs(self) -> int:
+        """How often `net` has put rules right since it was started."""
+        return 0 if self.state is None else self.state.repairs
 
     def accept(self, accepting: bool) -> None:
         """Tell `net`, and each that comes, whether connections are accepted here."""
@@ -88,7 +116,7 @@ class NetClient:
     async def prove_local(self, address: str, port: int) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us."""
         facts = await self._facts(address, port, local=True)
-        return self._unknown() if facts is None else judge_local(facts)
+        return self._unknown() if facts is None else judge_local(facts, self._mode)
 
     async def run(self) -> None:
         """Stay connected, until cancelled."""
@@ -165,6 +193,7 @@ class NetClient:
                 answer.set_result(message.facts)
         elif isinstance(message, wire.State):
             self.state = message
+            self._sources_guarded = not message.sources
             self._tell()
         elif isinstance(message, wire.Refusal):
             self._end(f"net refuses this serve: {message.reason}")

@@ -19,6 +19,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
 from podidentity.cli.choices import Choices, choices_of_nmi
+from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.federating import make_account, trust_command
@@ -26,6 +27,7 @@ from podidentity.cli.grants import give
 from podidentity.cli.objects import Object, apply, called, find, find_all
 from podidentity.cli.wanted import Wanted, identity_options, wanted_of
 from podidentity.cli.wording import examples
+from podidentity.core.authorities import Cloud
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ResourceId
 from podidentity.core.permission import permission_names
@@ -48,8 +50,9 @@ from podidentity.wire.manifests import parse_identity, render_binding, render_id
     )
 )
 @identity_options
+@cloud_options
 @cluster_options
-def add(*, target: ClusterTarget, **given: Any) -> None:  # noqa: ANN401 - parsed by click
+def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Let the pods of a namespace use an identity of Azure.
 
     Gives the namespace, or one service account, the permission to use it; makes AzureIdentity NAME
@@ -58,26 +61,24 @@ def add(*, target: ClusterTarget, **given: Any) -> None:  # noqa: ANN401 - parse
     Entra learns to trust the cluster. It may be run again at any time.
     """
     wanted = wanted_of(given)
-    trust = on_cluster(target, lambda kube: _add(kube, wanted))
+    trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
     who, label = wanted.ref.namespace, f"{BINDING_LABEL}={wanted.selector}"
     if trust:
         click.echo(f"Entra must trust the cluster's tokens for it:\n  {trust}")
     click.echo(f"Pods of namespace {who} labelled {label} may use it.")
 
 
-async def _add(kube: Kube, wanted: Wanted) -> str:
+async def _add(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> str:
     """Return the command that is left to be run in Azure, if one is."""
     await _unclaimed(kube, wanted)
-    # Nothing else that is made here depends on what NMI was told.
-    federated = wanted.type is IdentityType.FEDERATED
-    choices = await choices_of_nmi(kube) if federated else Choices()
+    choices = await _choices(kube, wanted, cloud)
     if wanted.on_machines and wanted.attach:
-        async with azure_access.azure() as arm:
+        async with azure_access.azure(choices.cloud) as arm:
             identity = await _known(arm, wanted)
             await _grant(kube, wanted, identity)
             await _attach(kube, arm, render_identity(identity), wanted)
     else:
-        identity = await _identified(wanted)
+        identity = await _identified(wanted, choices.cloud)
         await _grant(kube, wanted, identity)
         await make_account(kube, identity, choices.identities_namespace)
         await _apply(kube, render_identity(identity))
@@ -85,11 +86,22 @@ async def _add(kube: Kube, wanted: Wanted) -> str:
     return await trust_command(kube, wanted, identity, choices)
 
 
-async def _identified(wanted: Wanted) -> AzureIdentity:
+async def _choices(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> Choices:
+    """Return what NMI was told, as far as anything here depends on it; `cloud` comes first."""
+    attaches = wanted.on_machines and wanted.attach
+    known = wanted.client_id or wanted.system_assigned
+    if wanted.type is IdentityType.FEDERATED or (cloud is None and (attaches or not known)):
+        choices = await choices_of_nmi(kube)
+    else:
+        choices = Choices()
+    return choices if cloud is None else replace(choices, cloud=cloud)
+
+
+async def _identified(wanted: Wanted, cloud: Cloud | None) -> AzureIdentity:
     """Return the identity with its client id, asking Azure only where nobody said it."""
     if wanted.client_id or wanted.system_assigned:
         return wanted.identity
-    async with azure_access.azure() as arm:
+    async with azure_access.azure(cloud) as arm:
         return await _known(arm, wanted)
 
 

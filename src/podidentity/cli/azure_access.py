@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -15,9 +15,11 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
 from podidentity.cli.failures import Failed
 from podidentity.cli.objects import find_all
+from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ids import ResourceId
 from podidentity.wire.arm import ArmError
+from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
 
 _SAY_EVERY = 10.0
@@ -31,11 +33,22 @@ _ROLES = (
 _ACTION = re.compile(r"perform action '([^']+)' on the linked scope|perform action '([^']+)'")
 
 
-@asynccontextmanager
-async def azure() -> AsyncIterator[Arm]:
-    """Yield a connection to Azure as the person at the shell."""
-    async with Arm(AzureLogin(), SystemClock()) as arm:
-        yield arm
+def azure(cloud: Cloud | None) -> Arm:
+    """Return a connection to Azure as the person at the shell; raise Failed.
+
+    `cloud` None: NMI is in an Azure Stack Hub, of which only a file on its nodes says more.
+    """
+    if cloud is None or not cloud.resource_manager:
+        raise Failed(
+            "It is not known where this cloud's Azure Resource Manager is",
+            f"Give --cloud={STACK} and --azure-environment-file, with resourceManagerEndpoint.",
+        )
+    return Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
+
+
+def authority_of(cloud: Cloud) -> str | None:
+    """Return where to sign in; None in the public cloud, where the environment may say more."""
+    return None if cloud is PUBLIC else cloud.authority.url
 
 
 def host_name(host: Host) -> str:

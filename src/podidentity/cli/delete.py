@@ -15,6 +15,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access, record
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.choices import choices_of_nmi
+from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federating import remove_account
 from podidentity.cli.grants import take_unneeded
@@ -22,6 +23,7 @@ from podidentity.cli.objects import Object, apply, called, find, find_all, remov
 from podidentity.cli.parameters import Name
 from podidentity.cli.wanted import binding_ref
 from podidentity.cli.wording import examples
+from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ObjectRef, ResourceId
@@ -40,8 +42,11 @@ from podidentity.wire.manifests import parse_identity
 @click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the identity.")
 @click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
 @click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
+@cloud_options
 @cluster_options
-def delete(*, target: ClusterTarget, namespace: str, name: str, keep_attached: bool) -> None:
+def delete(
+    *, target: ClusterTarget, namespace: str, name: str, keep_attached: bool, cloud: Cloud | None
+) -> None:
     """Take an identity from the pods of a namespace.
 
     Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Takes back the permission that
@@ -49,10 +54,10 @@ def delete(*, target: ClusterTarget, namespace: str, name: str, keep_attached: b
     unless another AzureIdentity needs them. What is not there is no failure.
     """
     ref = ObjectRef(namespace, name)
-    on_cluster(target, lambda kube: _delete(kube, ref, keep_attached))
+    on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud))
 
 
-async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
+async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool, cloud: Cloud | None) -> None:
     await _delete_binding(kube, ref)
     identity = await find(kube, AZURE_IDENTITIES, *ref)
     if identity is None:
@@ -60,7 +65,7 @@ async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool) -> None:
         return
     await take_unneeded(kube, ref, identity)
     if not keep_attached:
-        await _detach(kube, ref, identity)
+        await _detach(kube, ref, identity, cloud)
     parsed = parse_identity(json.dumps(identity).encode())
     if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
         choices = await choices_of_nmi(kube)
@@ -88,7 +93,7 @@ async def _say_left(kube: Kube, ref: ObjectRef) -> None:
             click.echo(f"{called(binding)} still names it and entitles nobody", err=True)
 
 
-async def _detach(kube: Kube, ref: ObjectRef, identity: Object) -> None:
+async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | None) -> None:
     """Detach what the record says, or hand the record on to who needs the identity still."""
     hosts = record.read(identity)
     parsed = parse_identity(json.dumps(identity).encode())
@@ -104,11 +109,12 @@ async def _detach(kube: Kube, ref: ObjectRef, identity: Object) -> None:
         record.write(heirs[0], [*record.read(heirs[0]), *hosts])
         await apply(kube, heirs[0])
         return
-    await _detach_from(hosts, parsed.resource_id)
+    cloud = cloud or (await choices_of_nmi(kube)).cloud
+    await _detach_from(hosts, parsed.resource_id, cloud)
 
 
-async def _detach_from(hosts: list[Host], identity: ResourceId) -> None:
-    async with azure_access.azure() as arm:
+async def _detach_from(hosts: list[Host], identity: ResourceId, cloud: Cloud | None) -> None:
+    async with azure_access.azure(cloud) as arm:
 
         async def detach(host: Host) -> None:
             where = host_name(host)

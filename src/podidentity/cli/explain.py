@@ -6,11 +6,15 @@ the identity can sign in or is on the node's machine, and whether NMI itself is 
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from podidentity.adapters.kube import Kube
+from podidentity.cli import azure_access
 from podidentity.cli.chain import Explanation, State, follow
 from podidentity.cli.choices import choices_of_nmi
+from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.failures import Failed
@@ -21,6 +25,7 @@ from podidentity.cli.parameters import PodRef
 from podidentity.cli.permission_facts import permissions_of
 from podidentity.cli.surroundings import surroundings
 from podidentity.cli.wording import examples
+from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
@@ -47,16 +52,24 @@ def explain() -> None:
 @click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef())
 @click.option("--azure", "ask", is_flag=True, help="Ask Azure what the node's machine has.")
 @output_option(*FORMATS, default="table")
+@cloud_options
 @cluster_options
 @click.pass_context
 def pod(
-    ctx: click.Context, /, *, target: ClusterTarget, ref: ObjectRef, ask: bool, output: str
+    ctx: click.Context,
+    /,
+    *,
+    target: ClusterTarget,
+    ref: ObjectRef,
+    ask: bool,
+    cloud: Cloud | None,
+    output: str,
 ) -> None:
     """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
 
     Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
     """
-    explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask))
+    explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud))
     click.echo(shown(explanation) if output == "table" else data(as_data(explanation), output))
     ctx.exit(0 if explanation.entitled else 1)
 
@@ -97,7 +110,7 @@ def shown(explanation: Explanation) -> str:
     return f"{chain}\n\nThe pod may use: {names}."
 
 
-async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
+async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -> Explanation:
     if await find(kube, PODS, *ref) is None:
         raise Failed(f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them.")
     found = parse_pod(await kube.get(PODS.path(*ref)))
@@ -106,7 +119,8 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool) -> Explanation:
     matched = match(found, known.cluster, choices.rules)
     permissions = await permissions_of(kube, matched, choices.authorization)
     decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
-    node = await node_of(kube, found, matched.entitlements, known.records, ask)
+    azure = partial(azure_access.azure, cloud or choices.cloud) if ask else None
+    node = await node_of(kube, found, matched.entitlements, known.records, azure)
     bound = [each.identity for each in matched.entitlements]
     credentials = await credentials_of(kube, bound, choices.identities_namespace)
     return follow(matched, decision, permissions, node, credentials)

@@ -30,6 +30,8 @@ _COMMANDS = {
     "explain": "podidentity.cli.explain:explain",
     "check": "podidentity.cli.check:check",
     "nmi": "podidentity.cli.nmi:nmi",
+    "net": "podidentity.cli.nmi:net",
+    "serve": "podidentity.cli.nmi:serve",
     "completion": "podidentity.cli.completion:completion",
 }
 PLUGINS = "podidentity.commands"

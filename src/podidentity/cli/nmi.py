@@ -7,8 +7,6 @@ with pflag.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 import click
 
 from podidentity.cli.clouds import cloud_of
-from podidentity.cli.failures import Failed
 from podidentity.cli.wording import examples
 from podidentity.settings import OLD_FLAGS, Compat, Flag, NmiSettings, settings_flags
 
@@ -146,18 +143,52 @@ def settings_from(given: Mapping[str, Any]) -> NmiSettings:
 
 
 def _serve(settings: NmiSettings) -> None:
-    """Run the agent; its imports are made here, so that `--help` costs none of them."""
-    from podidentity.adapters.kube import KubeError
-    from podidentity.kernel.interception import InterceptionError
-    from podidentity.nmi.main import run
-    from podidentity.nmi.server.listener import ListenError
-    from podidentity.telemetry import configure
+    """Run both programs; their imports are made there, so that `--help` costs none of them."""
+    from podidentity.cli import programs
 
-    log = configure(settings.log_format, verbose=settings.verbose)
-    try:
-        asyncio.run(run(settings, log))
-    except (KubeError, InterceptionError, ListenError, ValueError) as error:
-        logging.getLogger("podidentity.nmi").debug("cannot begin", exc_info=True)
-        raise Failed(str(error)) from error
-    finally:
-        log.close()
+    _end(programs.both(settings))
+
+
+def _run_net(settings: NmiSettings) -> None:
+    from podidentity.cli import programs
+
+    _end(programs.net(settings))
+
+
+def _run_serve(settings: NmiSettings) -> None:
+    from podidentity.cli import programs
+
+    _end(programs.serve(settings))
+
+
+def _end(code: int) -> None:
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _program(name: str, text: str, run: Callable[[NmiSettings], None]) -> click.Command:
+    """Return a command with the flags of `nmi`; those that do not concern it have no effect."""
+    return click.Command(
+        name,
+        params=nmi.params,
+        callback=lambda **given: run(settings_from(given)),
+        help=text,
+        epilog=examples(f"podidentity {name} --node=$(NODE_NAME) --operation-mode=managed"),
+        context_settings=nmi.context_settings,
+    )
+
+
+net = _program(
+    "net",
+    "Run the privileged half of the node agent: set and guard the rules, prove callers.\n\n"
+    "It takes the flags of `podidentity nmi`. It has no API token, listens on no port, and answers "
+    "serve over a socket in --runtime-dir.",
+    _run_net,
+)
+serve = _program(
+    "serve",
+    "Run the other half of the node agent: answer pods, decide, hold tokens.\n\n"
+    "It takes the flags of `podidentity nmi`, and needs no capability. A supervisor keeps the "
+    "listening sockets and replaces a worker that ends, hangs or grows too large.",
+    _run_serve,
+)

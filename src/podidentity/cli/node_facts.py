@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli import azure_access
 from podidentity.cli.azure_access import asking, host_name
 from podidentity.cli.chain import Fact, Node, State, on_machine
 from podidentity.cli.objects import find, find_all
@@ -22,9 +21,13 @@ Records = Mapping[ObjectRef, Sequence[Host]]
 
 
 async def node_of(
-    kube: Kube, pod: Pod, entitlements: Sequence[Entitlement], records: Records, ask: bool
+    kube: Kube,
+    pod: Pod,
+    entitlements: Sequence[Entitlement],
+    records: Records,
+    azure: Callable[[], Arm] | None,
 ) -> Node:
-    """Return what is known of the node of `pod`; `ask`: ask Azure, too."""
+    """Return what is known of the node of `pod`; `azure` connects to Azure, to ask it as well."""
     identities = [each.identity for each in entitlements if on_machine(each)]
     if not pod.node:
         unknown = Fact(State.UNKNOWN, "the pod is on no node yet")
@@ -36,8 +39,8 @@ async def node_of(
     for identity in identities:
         if isinstance(host, Fact):
             attached[identity.ref] = host
-        elif ask:
-            async with azure_access.azure() as arm:
+        elif azure:
+            async with azure() as arm:
                 attached[identity.ref] = await _asked(arm, host, identity)
         else:
             attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))

@@ -11,7 +11,7 @@ proof, and then exactly one may hold the address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -96,6 +96,9 @@ class Proof:
     """For the log: which namespace, which cgroup, or what is missing."""
 
 
+_NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
+
+
 def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMode) -> Proof:
     """Return the verdict on a pod's connection; `candidates` have its address in their status."""
     if not facts.accepted:
@@ -104,22 +107,23 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
     if mode is AttestationMode.NAMESPACE:
         return _by_namespace(facts, opened, candidates)
     sound = [each for each in opened if each.pod is not None and not each.doubt]
-    found = _owner(sound, candidates)
-    if found is not None:
-        network, owner = found
-        return Proof(verdict=Verdict.PROVEN, pod_uid=owner.uid, detail=network)
+    owners = _owners({each.pod for each in sound if each.pod}, candidates)
+    if len(owners) == 1:
+        (uid, cgroup) = next(iter(owners.items()))
+        network = next(each.network for each in sound if each.pod == cgroup)
+        return Proof(verdict=Verdict.PROVEN, pod_uid=uid, detail=network)
     failures = [each.failure for each in facts.sightings if each.failure]
-    failures += ["cgroups are not asked" for each in opened if each.pod is None]
+    failures += [_NO_CGROUPS for each in opened if each.pod is None]
     if failures:
         return Proof(verdict=Verdict.UNKNOWN, detail=failures[0])
     if sound:
-        return _another(sound[0], bool(candidates))
+        return _another(sound, bool(candidates))
     if opened:
         return _doubted(opened[0])
     return _not_found(facts)
 
 
-def judge_local(facts: ConnectionFacts) -> Proof:
+def judge_local(facts: ConnectionFacts, mode: AttestationMode) -> Proof:
     """Return the verdict on a connection from the node's own namespace: whose, not whether."""
     if not facts.accepted:
         return _not_accepted(facts)
@@ -128,6 +132,8 @@ def judge_local(facts: ConnectionFacts) -> Proof:
             return Proof(verdict=Verdict.UNKNOWN, detail=found.failure)
         if found.doubt:
             return _doubted(found)
+        if found.state is SocketState.OPEN and found.pod is None and mode is AttestationMode.KERNEL:
+            return Proof(verdict=Verdict.UNKNOWN, detail=_NO_CGROUPS)
         if found.state is SocketState.OPEN:
             pod = found.pod or ""
             detail = f"pod {pod}" if pod else f"a process of user {found.user}"
@@ -136,30 +142,28 @@ def judge_local(facts: ConnectionFacts) -> Proof:
     return _not_found(facts)
 
 
-def _owner(sound: Sequence[Sighting], candidates: Sequence[Pod]) -> tuple[str, Pod] | None:
-    """Return the candidate that one of the sockets belongs to, with the socket's namespace.
+def _owners(cgroups: Collection[str], candidates: Sequence[Pod]) -> dict[str, str]:
+    """Return the uids of the candidates that own these cgroups, each with its cgroup's name.
 
     A uid decides before any config hash: the uid is the API server's, the hash is an annotation.
-    "" (no pod's cgroup) is nobody's. A hash that two pods claim is neither's.
     """
-    for each in sound:
-        for pod in candidates:
-            if each.pod and each.pod == pod.uid:
-                return each.network, pod
-    for each in sound:
-        claiming = [pod for pod in candidates if each.pod and each.pod == pod.config_hash]
-        if len(claiming) == 1:
-            return each.network, claiming[0]
-    return None
+    by_uid = {pod.uid: pod.uid for pod in candidates if pod.uid in cgroups}
+    return by_uid or {pod.uid: pod.config_hash for pod in candidates if pod.config_hash in cgroups}
 
 
-def _another(found: Sighting, known: bool) -> Proof:
-    """Judge an open socket that belongs to no candidate."""
-    whose = f"pod {found.pod}" if found.pod else "no pod"
-    detail = f"the socket in {found.network} belongs to {whose}"
+def _another(sound: Sequence[Sighting], known: bool) -> Proof:
+    """Judge open sockets that belong to no candidate, or to several.
+
+    A pod is named if it alone has one: then it may be new, and its address not known yet.
+    """
+    pods = {each.pod or "" for each in sound}
+    whose = [(each.network, f"pod {each.pod}" if each.pod else "no pod") for each in sound]
     # Without candidates: the kernel knows a pod before the API server has told of its address.
-    verdict = Verdict.FORGED if known else Verdict.UNKNOWN
-    return Proof(verdict=verdict, pod_uid=found.pod or "", detail=detail)
+    return Proof(
+        verdict=Verdict.FORGED if known else Verdict.UNKNOWN,
+        pod_uid=pods.pop() if len(pods) == 1 else "",
+        detail=", ".join(f"the socket in {network} belongs to {pod}" for network, pod in whose),
+    )
 
 
 def _by_namespace(

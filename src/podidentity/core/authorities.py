@@ -80,24 +80,42 @@ class Cloud:
     """Where its tokens come from."""
     exchange_audience: str
     """What a federated assertion must be made out to."""
+    resource_manager: str = ""
+    """URL of its Azure Resource Manager; "" where nobody said it."""
+    resource_manager_audience: str = ""
+    """What a token for the resource manager must be made out to."""
 
 
-def _cloud(name: str, host: str, suffix: str = "") -> Cloud:
+def _cloud(name: str, host: str, manager: str, suffix: str = "") -> Cloud:
+    # The audiences are the endpoints:
+    # https://github.com/Azure/azure-sdk-for-python/blob/main/sdk/core/azure-mgmt-core/azure/mgmt/core/tools.py
     return Cloud(
         name=name,
         authority=Authority(f"https://{host}"),
         exchange_audience=f"api://AzureADTokenExchange{suffix}",
+        resource_manager=f"https://{manager}",
+        resource_manager_audience=f"https://{manager}",
     )
 
 
-PUBLIC = _cloud("AzurePublicCloud", "login.microsoftonline.com")
+PUBLIC = _cloud("AzurePublicCloud", "login.microsoftonline.com", "management.azure.com")
+_US = _cloud(
+    "AzureUSGovernmentCloud",
+    "login.microsoftonline.us",
+    "management.usgovcloudapi.net",
+    suffix="USGov",
+)
+_CHINA = _cloud(
+    "AzureChinaCloud", "login.chinacloudapi.cn", "management.chinacloudapi.cn", suffix="China"
+)
+_GERMANY = _cloud("AzureGermanCloud", "login.microsoftonline.de", "management.microsoftazure.de")
 CLOUDS = {
     "azurepubliccloud": PUBLIC,
     "azurecloud": PUBLIC,
-    "azureusgovernmentcloud": _cloud("AzureUSGovernmentCloud", "login.microsoftonline.us", "USGov"),
-    "azureusgovernment": _cloud("AzureUSGovernmentCloud", "login.microsoftonline.us", "USGov"),
-    "azurechinacloud": _cloud("AzureChinaCloud", "login.chinacloudapi.cn", "China"),
-    "azuregermancloud": _cloud("AzureGermanCloud", "login.microsoftonline.de"),
+    "azureusgovernmentcloud": _US,
+    "azureusgovernment": _US,
+    "azurechinacloud": _CHINA,
+    "azuregermancloud": _GERMANY,
 }
 """By name in lower case, the older names included."""
 

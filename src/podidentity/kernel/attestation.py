@@ -80,6 +80,11 @@ class ConnectionInspector:
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
 
+    @property
+    def networks(self) -> PodNetworks:
+        """The pods' namespaces, for who else needs them."""
+        return self._networks
+
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 

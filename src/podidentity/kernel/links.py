@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from podidentity.kernel import netlink
 
@@ -37,7 +38,8 @@ _BR_MULTI_BOOLOPT, _NO_LL_LEARN = 46, 1 << 0  # BR_BOOLOPT_NO_LL_LEARN
 _BOOLOPT = struct.Struct("=II")  # br_boolopt_multi: values, mask
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
 _NESTED = 0x8000  # NLA_F_NESTED
-_IFA_LOCAL = 2
+_IFA_LOCAL, _IFA_CACHEINFO, _IFA_TARGET_NETNSID = 2, 6, 10
+_CACHEINFO = struct.Struct("=IIII")  # ifa_cacheinfo: preferred, valid, created, updated
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NETLINK, _GET_STRICT_CHK = 270, 12  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
 
@@ -61,6 +63,14 @@ class Link:
     learns_link_local: bool = False
     """Of a bridge: whether it learns MAC addresses from link-local frames (01:80:c2:00:00:0x),
     which pass no filter (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
+
+
+class FarEnd(NamedTuple):
+    """What the other end of a link has, in its own namespace."""
+
+    mac: str
+    addresses: Mapping[str, int]
+    """IPv4 addresses, and when each was set (1/100 s since the boot)."""
 
 
 class Links:
@@ -125,23 +135,27 @@ class Links:
         self._addresses = {}
         for each in self._links.values():
             if each.kind == "bridge":
-                self._addresses[each.index] = self._route.addresses(each.index)
+                self._addresses[each.index] = self._addresses_of(each.index)
 
-    def mac_of_peer(self, link: Link) -> str:
-        """Return the MAC address of the other end of `link`; raise OSError where it has none."""
+    def far_end(self, link: Link) -> FarEnd:
+        """Return what the other end of `link` has now; raise OSError where it has no MAC address.
+
+        Needs CAP_NET_ADMIN over its namespace (kernel 4.20).
+        """
         if link.namespace is None:
             raise OSError(errno.EINVAL, f"{link.name} leads to no other namespace")
-        return self._route.mac(link.peer, link.namespace)
+        mac = self._route.mac(link.peer, link.namespace)
+        return FarEnd(mac, self._route.addresses(link.peer, link.namespace))
 
-    def stop_link_local_learning(self, bridge: Link) -> None:
-        """Have `bridge` learn from filtered frames only; raise OSError where that fails."""
-        self._route.set_no_link_local_learning(bridge.index, on=True)
-        self._reread(bridge.index)
+    def set_link_local_learning(self, bridge: int, *, on: bool) -> None:
+        """Have a bridge learn MAC addresses from link-local frames, or not.
 
-    def restore_link_local_learning(self, bridge: Link) -> None:
-        """Undo `stop_link_local_learning`; raise OSError."""
-        self._route.set_no_link_local_learning(bridge.index, on=False)
-        self._reread(bridge.index)
+        Raises OSError, also where the kernel does not know the option.
+        """
+        self._route.set_link_local_learning(bridge, on=on)
+        self._links[bridge] = self._route.link(bridge)
+        if self._links[bridge].learns_link_local is not on:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     def close(self) -> None:
         """Close the sockets."""
@@ -151,9 +165,6 @@ class Links:
     def _is_bridge(self, index: int) -> bool:
         link = self._links.get(index)
         return link is not None and link.kind == "bridge"
-
-    def _reread(self, index: int) -> None:
-        self._links[index] = self._route.link(index)
 
     def _take(self, message: netlink.Message) -> bool:
         if message.kind in {_NEWADDR, _DELADDR}:
@@ -170,6 +181,8 @@ class Links:
         if self._links.get(link.index) == link:
             return False
         self._links[link.index] = link
+        if link.kind == "bridge" and link.index not in self._addresses:
+            self._addresses[link.index] = self._addresses_of(link.index)
         return True
 
     def _take_address(self, message: netlink.Message) -> bool:
@@ -177,8 +190,16 @@ class Links:
         if not self._is_bridge(index):
             return False
         before = self._addresses.get(index)
-        self._addresses[index] = self._route.addresses(index)
+        self._addresses[index] = self._addresses_of(index)
         return self._addresses[index] != before
+
+    def _addresses_of(self, index: int) -> frozenset[str]:
+        try:
+            return frozenset(self._route.addresses(index))
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # gone meanwhile
+                return frozenset()
+            raise
 
 
 class NamespaceNumbers:
@@ -266,24 +287,24 @@ class _Route:
             raise OSError(errno.EADDRNOTAVAIL, "the link has no MAC address")
         return mac.hex(":")
 
-    def addresses(self, index: int) -> frozenset[str]:
-        """Return the IPv4 addresses of a link; raise OSError."""
+    def addresses(self, index: int, namespace: int | None = None) -> dict[str, int]:
+        """Return the IPv4 addresses of a link, and when each was set; raise OSError."""
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index)
-        found = set()
-        try:
-            for each in self._dump(_GETADDR, _NEWADDR, body):
-                *_, on = _ADDRESS.unpack_from(each.payload)
-                local = netlink.attributes(each.payload, _ADDRESS.size).get(_IFA_LOCAL)
-                if local and on == index:
-                    found.add(socket.inet_ntoa(local))
-        except OSError as error:
-            if error.errno != errno.ENODEV:  # gone meanwhile
-                raise
-        return frozenset(found)
+        if namespace is not None:
+            body += netlink.attribute(_IFA_TARGET_NETNSID, _S32.pack(namespace))
+        found = {}
+        for each in self._dump(_GETADDR, _NEWADDR, body):
+            *_, on = _ADDRESS.unpack_from(each.payload)
+            attributes = netlink.attributes(each.payload, _ADDRESS.size)
+            local = attributes.get(_IFA_LOCAL)
+            if local and on == index:
+                created = _CACHEINFO.unpack(attributes.get(_IFA_CACHEINFO, bytes(16)))[2]
+                found[socket.inet_ntoa(local)] = created
+        return found
 
-    def set_no_link_local_learning(self, index: int, *, on: bool) -> None:
+    def set_link_local_learning(self, index: int, *, on: bool) -> None:
         """Set the option of a bridge; raise OSError."""
-        values = _BOOLOPT.pack(_NO_LL_LEARN if on else 0, _NO_LL_LEARN)
+        values = _BOOLOPT.pack(0 if on else _NO_LL_LEARN, _NO_LL_LEARN)
         data = netlink.attribute(_BR_MULTI_BOOLOPT, values)
         information = netlink.attribute(_INFO_KIND, b"bridge\0")
         information += netlink.attribute(_INFO_DATA | _NESTED, data)

@@ -10,9 +10,11 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
@@ -22,13 +24,12 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import listen
 from podidentity.net.server import NetServer
-from podidentity.settings import SERVE_UID, NmiSettings
+from podidentity.settings import NET_SOCKET, SERVE_UID, NmiSettings
 from podidentity.wire.net import State
 
-NET_SOCKET = "net.sock"
-"""Name of the socket in `--runtime-dir`."""
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
 
@@ -37,14 +38,15 @@ _ADDRESS = AttestationMode.ADDRESS
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(settings: NmiSettings) -> None:
-    """Guard the node and answer `serve` until SIGTERM or SIGINT.
+async def run(
+    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
+) -> None:
+    """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        redirect = redirect_of(settings)
         interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
         stack.callback(interception.close)
         interception.install()
@@ -58,6 +60,7 @@ async def run(settings: NmiSettings) -> None:
             imds=Endpoint(settings.metadata_address, settings.metadata_port),
         )
         stack.callback(inspector.close)
+        sources = _guard_sources(settings, redirect, inspector, clock, stack)
         server = NetServer(
             inspector,
             version=__version__,
@@ -71,20 +74,32 @@ async def run(settings: NmiSettings) -> None:
         _log.info("guarding node %s, asked at %s", settings.node, path)
         gc.collect()
         gc.freeze()
-        report = Reporter(interception, inspector, server, clock, settings.attestation)
-        await _until_told_to_stop(interception, inspector, report)
+        begun()
+        report = Reporter(interception, inspector, sources, server, clock, settings.attestation)
+        tasks = [interception.guard, inspector.follow, report.run]
+        if sources is not None:
+            tasks.append(sources.run)
+        await _until_told_to_stop(*tasks)
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
 
 
-def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
-    return Redirect(
-        metadata_ip=settings.metadata_address,
-        metadata_port=settings.metadata_port,
-        listen_address=settings.listen_address,
-        listen_port=settings.listen_port,
-    )
+def _guard_sources(
+    settings: NmiSettings,
+    redirect: Redirect,
+    inspector: ConnectionInspector,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> SourceGuard | None:
+    """Tie the pods' addresses to their ports; None where callers are not proved anyway."""
+    if settings.attestation is _ADDRESS:
+        return None
+    sources = SourceGuard(inspector.networks, redirect, clock)
+    stack.callback(sources.close)
+    if settings.on_exit == "remove":
+        stack.callback(sources.remove)
+    sources.refresh()
+    return sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class Reporter:
 
     interception: Interception
     inspector: ConnectionInspector
+    sources: SourceGuard | None
     server: NetServer
     clock: Clock
     mode: AttestationMode
@@ -106,6 +122,7 @@ class Reporter:
                 State(
                     interception=interception,
                     attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
+                    sources=self.sources.problems() if self.sources is not None else (),
                     repairs=self.interception.repairs,
                     proof=self.mode,
                 )
@@ -119,18 +136,13 @@ def _remove(interception: Interception) -> None:
     _log.warning("the interception is removed: pods reach the real metadata service")
 
 
-async def _until_told_to_stop(
-    interception: Interception, inspector: ConnectionInspector, reporter: Reporter
-) -> None:
+async def _until_told_to_stop(*tasks: Callable[[], Coroutine[Any, Any, None]]) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(task())
-            for task in (interception.guard, inspector.follow, reporter.run)
-        ]
+        running = [group.create_task(task()) for task in tasks]
         await told.wait()
-        for task in tasks:
+        for task in running:
             task.cancel()

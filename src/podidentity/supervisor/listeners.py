@@ -32,23 +32,27 @@ class Address:
     """`pods`, `host`, `probes`, `metrics`, …: what the worker serves there."""
     host: str
     port: int
+    freebind: bool = False
+    """Whether the address may come later: `net` puts it on a link."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an IPv4 address, which may be put on a link later.
+def listening_socket(host: str, port: int, *, freebind: bool = False) -> socket.socket:
+    """Return a socket that listens on an address (port 0: any free one); raise ListenError.
 
-    Port 0 is any free one. Raises ListenError.
+    `freebind`: the address need not be there yet.
     """
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit these.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        if freebind:
+            made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
         made.bind((host, port))
         made.listen(BACKLOG)
     except OSError as error:
@@ -65,7 +69,7 @@ def open_missing(
     try:
         for each in addresses:
             if each.name not in found:
-                made[each.name] = listening_socket(each.host, each.port)
+                made[each.name] = listening_socket(each.host, each.port, freebind=each.freebind)
     except ListenError:
         close_all(made)
         raise

@@ -12,6 +12,6 @@ The words of a request's line are with the request (`nmi.reporting`).
 """
 
 from podidentity.telemetry.lines import Form, Format
-from podidentity.telemetry.logs import configure
+from podidentity.telemetry.logs import configure, configure_unthreaded
 
-__all__ = ["Form", "Format", "configure"]
+__all__ = ["Form", "Format", "configure", "configure_unthreaded"]

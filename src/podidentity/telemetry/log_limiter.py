@@ -1,8 +1,8 @@
 """A rate limiter of log lines: a client that asks in a loop must not fill the log.
 
 Of one client and kind, a few lines are written in a window of time, and at its end how many more
-there were. Clients do not get in each other's way: each may have so many kinds, what is beyond is
-counted as one; and clients beyond the capacity share one place, in which some lines are written too.
+there were. No client silences another: each may have so many kinds, and those beyond are counted as
+one; clients beyond the capacity share one place, in which a few lines are written, too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class LogLimiter:
 
     def pending(self) -> bool:
         """Return whether lines were suppressed whose number is not told yet."""
-        return any(each.lines > LINES for kinds in self._clients.values() for each in kinds.values())
+        return any(
+            each.lines > LINES for kinds in self._clients.values() for each in kinds.values()
+        )
 
     def ended(self, now: float) -> list[tuple[str, str, int]]:
         """Pop the windows that have ended; return client, kind and number of suppressed lines."""

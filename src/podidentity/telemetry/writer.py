@@ -38,8 +38,8 @@ _MODE = 0o600
 class Destination(Protocol):
     """A file or a stream."""
 
-    def write(self, data: bytes) -> None:
-        """Write all of `data`; raise OSError if less was written."""
+    def write(self, data: memoryview) -> int:
+        """Write `data`, or the first bytes of it; return how many. Raises OSError."""
 
     def probe(self) -> None:
         """Raise OSError if it is known that nothing can be written."""
@@ -54,9 +54,9 @@ class Stream:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def write(self, data: bytes) -> None:
-        """Write all of `data`; raise OSError."""
-        _write(self._descriptor, data)
+    def write(self, data: memoryview) -> int:
+        """Write `data`, or the first bytes of it; return how many. Raises OSError."""
+        return os.write(self._descriptor, data)
 
     def probe(self) -> None:
         """Know nothing before a write."""
@@ -74,16 +74,10 @@ class File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
-        self._half_written = False
 
-    def write(self, data: bytes) -> None:
-        """Append `data` to the file that has the name now; a half-written line gets an end."""
-        descriptor = self._open()
-        if self._half_written:
-            data = b"\n" + data
-        self._half_written = True
-        _write(descriptor, data)
-        self._half_written = False
+    def write(self, data: memoryview) -> int:
+        """Append `data`, or the first bytes of it, to the file that has the name now."""
+        return os.write(self._open(), data)
 
     def probe(self) -> None:
         """Raise OSError if it cannot be opened, or has no room."""
@@ -92,14 +86,13 @@ class File:
         if stat.S_ISREG(mode) and not os.fstatvfs(descriptor).f_bavail:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if stat.S_ISCHR(mode):
-            _write(descriptor, b"\n")
+            os.write(descriptor, b"\n")
 
     def reopen(self) -> None:
         """Open the file anew with the next write."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._half_written = False
 
     def _open(self) -> int:
         if self._descriptor >= 0 and not self._is_current():
@@ -150,6 +143,8 @@ class Writer:
         self._tell = tell
         self._queue: deque[str | _Commit] = deque()
         self._batch: list[str | _Commit] = []
+        self._rest = b""
+        """Of a line of which the first bytes were written."""
         self._idle = True
         self._some = threading.Event()
         self._hurry = threading.Event()
@@ -265,15 +260,11 @@ class Writer:
         while True:
             while not self._error and self._queue and len(self._batch) < self._room:
                 self._batch.append(self._queue.popleft())
-            if not self._batch and not self._error:
+            if not (self._batch or self._error):
                 return
-            error = self._attempt()
-            self._note(error)
-            _resolve((each for each in self._batch if isinstance(each, _Commit)), error)
-            if error:
-                self._batch = [each for each in self._batch if isinstance(each, str)]
+            self._note(self._attempt())
+            if self._error:
                 return
-            self._batch.clear()
 
     def _note(self, error: str) -> None:
         if error != self._error:
@@ -281,26 +272,49 @@ class Writer:
             self._tell(error)
 
     def _attempt(self) -> str:
-        """Return why the batch could not be written; "" if it was."""
-        lines = [
-            each if isinstance(each, str) else each.line
-            for each in self._batch
-            if isinstance(each, str) or not each.written.cancelled()
-        ]
+        """Write the batch; return why not all of it could be written, "" if it was."""
+        batch = [each for each in self._batch if isinstance(each, str) or not each.written.done()]
+        lines = [_encoded(each) for each in batch]
+        data = memoryview(self._rest + b"".join(lines))
+        written, failure = 0, ""
         self._writing_since = time.monotonic()
         try:
             if self._moved:
                 self._moved = False
                 self._destination.reopen()
-            if lines:
-                self._destination.write("".join(lines).encode(errors="backslashreplace"))
-            else:
+            if not data:
                 self._destination.probe()
+            while written < len(data):
+                written += self._destination.write(data[written:])
         except OSError as error:
-            return error.strerror or type(error).__name__
+            failure = error.strerror or type(error).__name__
         finally:
             self._writing_since = None
-        return ""
+        self._finish(batch, lines, written, failure)
+        return failure
+
+    def _finish(
+        self, batch: list[str | _Commit], lines: list[bytes], written: int, failure: str
+    ) -> None:
+        """Keep what is left of a batch of which so many bytes were written."""
+        pieces: list[tuple[str | _Commit | None, bytes]] = [(None, self._rest)]
+        pieces += zip(batch, lines, strict=True)
+        self._rest, self._batch = b"", []
+        whole: list[_Commit] = []
+        failed: list[_Commit] = []
+        for each, data in pieces:
+            begun = min(written, len(data))
+            written -= begun
+            if isinstance(each, _Commit):
+                (whole if begun == len(data) else failed).append(each)
+            if begun < len(data):
+                if begun or each is None:
+                    # A line that has begun is ended later, whoever waited for it.
+                    self._rest = data[begun:]
+                elif isinstance(each, str):
+                    self._batch.append(each)
+        _resolve(whole, "")
+        _resolve(failed, failure)
 
     def _give_up(self) -> None:
         """Tell those who wait that nothing will be written any more."""
@@ -329,7 +343,6 @@ def _set_results(written: list[asyncio.Future[str]], failure: str) -> None:
             each.set_result(failure)
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _encoded(each: str | _Commit) -> bytes:
+    line = each if isinstance(each, str) else each.line
+    return line.encode(errors="backslashreplace")

@@ -17,6 +17,8 @@ STACK = "AzureStackCloud"
 class _Environment(msgspec.Struct, rename="camel"):
     active_directory_endpoint: str
     name: str = STACK
+    resource_manager_endpoint: str = ""
+    token_audience: str = ""
 
 
 _ENVIRONMENT = msgspec.json.Decoder(_Environment)
@@ -34,4 +36,13 @@ def parse_environment(body: bytes) -> Cloud:
         authority = Authority.parse(origin)
     except InvalidId as error:
         raise ValueError(f"its activeDirectoryEndpoint {error}") from error
-    return Cloud(name=found.name, authority=authority, exchange_audience=PUBLIC.exchange_audience)
+    manager = found.resource_manager_endpoint.rstrip("/")
+    if manager and not manager.startswith("https://"):
+        raise ValueError("its resourceManagerEndpoint must be an https URL")
+    return Cloud(
+        name=found.name,
+        authority=authority,
+        exchange_audience=PUBLIC.exchange_audience,
+        resource_manager=manager,
+        resource_manager_audience=found.token_audience.rstrip("/") or manager,
+    )

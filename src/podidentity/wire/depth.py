@@ -14,8 +14,9 @@ import re
 DEEPEST = 200
 """Levels that stay; no object that means something has as many."""
 
-# Strings first: brackets inside of them are text. Nothing is tried twice, however long they are.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+# Strings first: brackets inside of them are text. Nothing is tried twice, however long they are,
+# and one without its end is taken as far as it goes: else each quote in it would begin a new try.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def shallow(body: bytes, deepest: int = DEEPEST) -> bytes:

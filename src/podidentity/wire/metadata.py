@@ -5,12 +5,15 @@ forwarded is asked with the node's address: behind `/metadata/identity/` lie the
 IMDSv2 (`issuecredential`) the certificates, of every identity of the node. The archived project
 had this hole twice (CVE-2021-1677, CVE-2022-23551).
 
+Any pod's bytes come here before anything else is known of it. So a long path is refused unread, and
+the rest is looked at in linear time, without regular expressions.
+
 Paths: https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
 """
 
 from __future__ import annotations
 
-import re
+import string
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -25,10 +28,16 @@ USER_DATA = ("userdata", "customdata")
 _INFO = "/metadata/identity/info"
 _TOKEN = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 _HOST_TOKEN = "/host/token"  # noqa: S105 - a path
+_LONGEST_PATH = 512
+"""Bytes; the longest path of IMDS has under 100."""
+_ALPHANUMERIC = frozenset(string.ascii_letters + string.digits)
 # No `%`, `\`, `;` or other character that some parser reads as something else.
-_PLAIN = re.compile(r"/[A-Za-z0-9_.~:/-]*", re.ASCII)
-_QUERY = re.compile(r"[!-~]*", re.ASCII)
-_TOKEN_LIKE = re.compile(r"identity.*oauth2.*token")
+_IN_PATH = _ALPHANUMERIC | frozenset("_.~:/-")
+# `api-version=2021-02-01&format=text`: nothing that could be read as one more path.
+_IN_FORWARDED_QUERY = _ALPHANUMERIC | frozenset("-._~=&%+,:")
+_TOKEN_LIKE = ("identity", "oauth2", "token")
+_NEVER_FORWARDED = frozenset({"metadata", "identity", "oauth2", "token", "issuecredential"})
+"""Segments of paths that hand out credentials; IMDS has none of them below what may be allowed."""
 
 
 class Route(Enum):
@@ -83,15 +92,23 @@ class AllowList:
 
 
 def classify(target: str, allow: AllowList) -> Target:
-    """Return what the request target (path and query as they came) means."""
+    """Return what the request target (path and query as they came) means.
+
+    Below an allowed path only names of letters and digits are forwarded, as all of IMDS's are.
+    """
     path, _, query = target.partition("?")
-    if not _PLAIN.fullmatch(path) or not _QUERY.fullmatch(query) or "#" in query:
+    if len(path) > _LONGEST_PATH or not _is_plain(path) or not _is_visible(query):
         return Target(Route.SUSPICIOUS)
     # msal4j asks for //metadata/identity/oauth2/token.
     path = _normal(path[1:] if path.startswith("//") else path)
     if _is_odd(path):
         return Target(Route.SUSPICIOUS)
-    return Target(_route(path, allow), path, query)
+    route = _route(path, allow)
+    if route is Route.FORWARD and path != _INFO and not all(map(_is_leaf, _segments(path)[1:])):
+        return Target(Route.SUSPICIOUS)
+    if route is Route.FORWARD and not _IN_FORWARDED_QUERY.issuperset(query):
+        return Target(Route.SUSPICIOUS)
+    return Target(route, path, query)
 
 
 def without_user_data(body: bytes) -> bytes:
@@ -122,8 +139,33 @@ def _route(path: str, allow: AllowList) -> Route:
         return Route.UNKNOWN
     if segments[1:2] == ("identity",):
         # /metadata/Identity/…, /metadata/identity/oauth2/tokenx: nobody means these.
-        return Route.SUSPICIOUS if _TOKEN_LIKE.search(path.lower()) else Route.UNKNOWN
+        return Route.SUSPICIOUS if _is_token_like(path.lower()) else Route.UNKNOWN
     return Route.FORWARD if allow.holds(path) else Route.BLOCKED
+
+
+def _is_plain(path: str) -> bool:
+    return path.startswith("/") and _IN_PATH.issuperset(path)
+
+
+def _is_visible(query: str) -> bool:
+    """Return whether it is of visible ASCII, without a fragment."""
+    return query.isascii() and query.isprintable() and " " not in query and "#" not in query
+
+
+def _is_leaf(segment: str) -> bool:
+    """Return whether IMDS may call a document or a field so: `compute`, `ipv4`, `0`."""
+    return _ALPHANUMERIC.issuperset(segment) and segment not in _NEVER_FORWARDED
+
+
+def _is_token_like(path: str) -> bool:
+    """Return whether the words of the token path are in it, in their order."""
+    at = 0
+    for word in _TOKEN_LIKE:
+        at = path.find(word, at)
+        if at < 0:
+            return False
+        at += len(word)
+    return True
 
 
 def _normal(path: str) -> str:
@@ -156,8 +198,10 @@ def _public(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _allowed(path: str) -> tuple[str, ...]:
     segments = _segments(path)
-    if not _PLAIN.fullmatch(path) or _is_odd(path) or segments[0] != "metadata":
+    if not _is_plain(path) or _is_odd(path) or segments[0] != "metadata":
         raise ValueError(f"{path!r} is no metadata path such as /metadata/instance")
     if len(segments) < 2 or segments[1] == "identity":
         raise ValueError(f"{path!r} would open the tokens of the whole node")
+    if not all(map(_is_leaf, segments[1:])):
+        raise ValueError(f"{path!r} is no metadata path such as /metadata/instance")
     return segments

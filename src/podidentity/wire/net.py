@@ -81,6 +81,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """What keeps pods' traffic from being led to us."""
     attestation: _Lines = ()
     """What keeps callers from being proven."""
+    sources: _Lines = ()
+    """Why a pod may be able to speak with an address that is another's; (): none can. Otherwise
+    connections must not be kept beyond one answer."""
     warnings: _Lines = ()
     """What an operator should know, and what keeps nobody from being served."""
     repairs: int = 0

@@ -158,7 +158,7 @@ def closed(plan: Plan) -> list[Step]:
         *[
             step("forged", f"It speaks with its neighbour's address, by {trick}", judge.forged)(
                 "podidentity sandbox exec mallory -- python3 -m podidentity_sandbox.demo.forger"
-                f" --trick {trick} --claim $(podidentity sandbox get pod identity-demo"
+                f" --seconds 5 --trick {trick} --claim $(podidentity sandbox get pod identity-demo"
                 f" -n {NAMESPACE} -o json | jq -r .status.podIP)"
             )
             for trick in ("arp", "mac")

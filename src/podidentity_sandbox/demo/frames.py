@@ -11,10 +11,11 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
-_ETHERTYPE_ARP, _ETHERTYPE_IP = 0x0806, 0x0800
-_BROADCAST = b"\xff" * 6
-_SYN, _ACK, _PSH, _SYN_ACK = 0x02, 0x10, 0x08, 0x12
+ETHERTYPE_ARP, ETHERTYPE_IP = 0x0806, 0x0800
+BROADCAST = b"\xff" * 6
+FIN, SYN, RST, PSH, ACK, SYN_ACK = 0x01, 0x02, 0x04, 0x08, 0x10, 0x12
 
 
 def checksum(data: bytes) -> int:
@@ -27,6 +28,31 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+class Segment(NamedTuple):
+    """A TCP segment that was seen."""
+
+    origin: str
+    to: str
+    port: int
+    """Of the receiver."""
+    sequence: int
+    acknowledged: int
+    flags: int
+    data: bytes
+
+
+def parse_segment(packet: bytes) -> Segment | None:
+    """Read an IPv4 packet; None if it is no whole TCP segment."""
+    start, length = (packet[0] & 15) * 4, struct.unpack("!H", packet[2:4])[0]
+    if packet[9] != socket.IPPROTO_TCP or length < start + 20:
+        return None
+    tcp = packet[start:length]
+    port, sequence, acknowledged, offset, flags = struct.unpack("!HIIBB", tcp[2:14])
+    origin, to = (socket.inet_ntoa(packet[at : at + 4]) for at in (12, 16))
+    data = tcp[(offset >> 4) * 4 :]
+    return Segment(origin, to, port, sequence, acknowledged, flags, data)
+
+
 class Wire:
     """Frames on an interface, sent from `mac` in the name of `address`."""
 
@@ -37,17 +63,17 @@ class Wire:
 
     def request_arp(self, target: str) -> None:
         """Ask for `target`, which tells it, by the way, that our address is at our MAC address."""
-        head = struct.pack("!HHBBH", 1, _ETHERTYPE_IP, 6, 4, 1)
+        head = struct.pack("!HHBBH", 1, ETHERTYPE_IP, 6, 4, 1)
         body = self.mac + self._address + bytes(6) + socket.inet_aton(target)
-        self._send(_BROADCAST, _ETHERTYPE_ARP, head + body)
+        self.send(BROADCAST, ETHERTYPE_ARP, head + body)
 
     def resolve(self, target: str, deadline: float) -> bytes:
         """Return the MAC address of `target`; raise TimeoutError at `deadline` (monotonic)."""
         wanted = socket.inet_aton(target)
         while time.monotonic() < deadline:
             self.request_arp(target)
-            for kind, body in self._frames(0.2):
-                if kind == _ETHERTYPE_ARP and body[6:8] == b"\0\2" and body[14:18] == wanted:
+            for kind, body in self.frames(0.2):
+                if kind == ETHERTYPE_ARP and body[6:8] == b"\0\2" and body[14:18] == wanted:
                     return body[8:14]
         raise TimeoutError(f"{target} does not answer ARP")
 
@@ -65,18 +91,18 @@ class Wire:
         while time.monotonic() < deadline:
             first = random.randrange(1 << 31)  # noqa: S311 - no secret
             self.request_arp(gateway)
-            self._send_tcp(via, to, local, (first, 0), _SYN)
-            for sequence, flags, data in self._segments(to[0], local, 0.5):
-                if flags & _SYN_ACK == _SYN_ACK:
-                    numbers = (first + 1, sequence + 1)
-                    self._send_tcp(via, to, local, numbers, _ACK)
-                    self._send_tcp(via, to, local, numbers, _ACK | _PSH, data=request)
-                elif data:
-                    return data
+            self.send_tcp(via, to, local, (first, 0), SYN)
+            for segment in self.segments(to[0], 0.5, port=local):
+                if segment.flags & SYN_ACK == SYN_ACK:
+                    numbers = (first + 1, segment.sequence + 1)
+                    self.send_tcp(via, to, local, numbers, ACK)
+                    self.send_tcp(via, to, local, numbers, ACK | PSH, data=request)
+                elif segment.data:
+                    return segment.data
             local += not port  # another conversation, unless it must be this one
         raise TimeoutError("no conversation came about")
 
-    def _send_tcp(
+    def send_tcp(
         self,
         via: bytes,
         to: tuple[str, int],
@@ -94,20 +120,20 @@ class Wire:
         ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp) + len(data), 1, 0, 64, 6, 0)
         ip += self._address + destination
         ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
-        self._send(via, _ETHERTYPE_IP, ip + tcp + data)
+        self.send(via, ETHERTYPE_IP, ip + tcp + data)
 
-    def _segments(self, origin: str, port: int, seconds: float) -> Iterator[tuple[int, int, bytes]]:
-        """Yield sequence, flags and data of what `origin` sends to `port`."""
-        for kind, body in self._frames(seconds):
-            if kind != _ETHERTYPE_IP or body[9] != 6 or body[12:16] != socket.inet_aton(origin):
-                continue
-            tcp = body[(body[0] & 15) * 4 : struct.unpack("!H", body[2:4])[0]]
-            to, sequence, _, offset, flags = struct.unpack("!HIIBB", tcp[2:14])
-            if to == port:
-                yield sequence, flags, tcp[(offset >> 4) * 4 :]
+    def segments(self, origin: str, seconds: float, *, port: int = 0) -> Iterator[Segment]:
+        """Yield what `origin` sends in that time, to any address; to `port` only if one is given.
 
-    def _frames(self, seconds: float) -> Iterator[tuple[int, bytes]]:
-        """Yield type and content of what arrives in that time."""
+        Of others' conversations, too, where the bridge brings their frames here.
+        """
+        for kind, body in self.frames(seconds):
+            found = parse_segment(body) if kind == ETHERTYPE_IP else None
+            if found is not None and found.origin == origin and port in {0, found.port}:
+                yield found
+
+    def frames(self, seconds: float) -> Iterator[tuple[int, bytes]]:
+        """Yield type and content of what arrives in that time, whomever it is for."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -118,5 +144,6 @@ class Wire:
             if origin[2] != socket.PACKET_OUTGOING:
                 yield struct.unpack("!H", frame[12:14])[0], frame[14:]
 
-    def _send(self, to: bytes, kind: int, content: bytes) -> None:
+    def send(self, to: bytes, kind: int, content: bytes) -> None:
+        """Send a frame from our MAC address."""
         self._socket.send(to + self.mac + struct.pack("!H", kind) + content)

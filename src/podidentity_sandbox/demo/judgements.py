@@ -178,13 +178,11 @@ async def explained(_stage: Stage, ran: Ran) -> str:
 
 
 async def forged(_stage: Stage, ran: Ran) -> str:
-    """The conversation completed, and the answer is a refusal."""
-    exited(ran)
-    with expecting(f"not an answer of the forger: {ran.output[-300:]}"):
-        got = json.loads(ran.output.strip().splitlines()[-1])
-        must(got["status"] == 403, f"status {got['status']}, not 403: {got}")
-        must("access_token" not in got["body"], "a token was handed out")
-        return f"403 {json.loads(got['body'])['error']}: its socket is not the neighbour's"
+    """No conversation came about: what the forger sends goes no further than its port."""
+    exited(ran, 1)
+    last = ran.output.strip().splitlines()[-1]
+    must(last.startswith("no answer: "), f"the forger was answered: {last[:300]}")
+    return "no answer: its frames go no further than its port of the bridge"
 
 
 async def not_permitted(_stage: Stage, ran: Ran) -> str:

@@ -166,28 +166,28 @@ class Watch(Protocol):
         """Seconds since the API server last said anything about it."""
 
 
-class Guard(Protocol):
-    """The interception."""
+class Net(Protocol):
+    """What `net` says of the node."""
 
     @property
     def repairs(self) -> int:
-        """How often it was put right."""
+        """How often rules were put right."""
 
-    def problems(self) -> Sequence[str]:
+    def interception_problems(self) -> Sequence[str]:
         """Return what keeps traffic from being intercepted."""
 
 
-def add_interception(registry: Registry, guard: Guard) -> None:
+def add_interception(registry: Registry, net: Net) -> None:
     """Show whether pods' traffic is led here."""
     registry.gauge(
         "podidentity_interception_healthy",
         "1 while pods' IMDS traffic is led to this agent and nowhere else",
-        lambda: _one(not guard.problems()),
+        lambda: _one(not net.interception_problems()),
     )
     registry.counter_callback(
         "podidentity_interception_repairs_total",
         "How often others had changed the rules, and they were put right",
-        lambda: _one(guard.repairs),
+        lambda: _one(net.repairs),
     )
 
 

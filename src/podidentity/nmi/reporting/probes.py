@@ -25,11 +25,17 @@ class Probes:
     """The handler of the probe listener."""
 
     def __init__(
-        self, checks: Mapping[str, Check], clock: Clock, *, attestation: str = "kernel"
+        self,
+        checks: Mapping[str, Check],
+        clock: Clock,
+        *,
+        attestation: str = "kernel",
+        warnings: Check = tuple,
     ) -> None:
-        """`attestation` is what proves callers, the value of the flag."""
+        """`attestation` is what proves callers; `warnings` does not make the agent unready."""
         self._checks = checks
         self._attestation = attestation
+        self._warnings = warnings
         self._clock = clock
         self._known: tuple[float, Response] | None = None
 
@@ -57,6 +63,7 @@ class Probes:
                 "ready": ready,
                 "checks": {name: found or "ok" for name, found in problems.items()},
                 "attestation": self._attestation,
+                "warnings": list(self._warnings()),
             }
         )
         return Response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)

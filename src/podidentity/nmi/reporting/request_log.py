@@ -14,7 +14,13 @@ from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
 from podidentity.core.attestation import Verdict
-from podidentity.core.errors import NotReady, PodIdentityError, Refused, TokenRefused, UnprovenCaller
+from podidentity.core.errors import (
+    NotReady,
+    PodIdentityError,
+    Refused,
+    TokenRefused,
+    UnprovenCaller,
+)
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.nmi.reporting.audit import AuditLog, audit_members, decision_of, reason_of
@@ -61,9 +67,9 @@ class RequestTemplate(NamedTuple):
         self.log(self.line.at(stamp, milliseconds))
         if self.audit is not None:
             self.audit(self.entry.at(stamp, milliseconds))
-        self.count(seconds)
+        self.observe(seconds)
 
-    def count(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Count one more that took so many seconds."""
         self.duration.observe(seconds)
         for counter in self.counters:
@@ -94,7 +100,8 @@ class RequestLog:
         """Told of refusals; None before the API server is known."""
         self._stamps = Stamps()
         self._audiences = AudienceLabels()
-        self._limiter = LogLimiter()
+        # Addresses can be invented, pods cannot: the former leave the latter their room.
+        self._limiters = {proved: LogLimiter() for proved in (True, False)}
         self._suppressed = asyncio.Event()
 
     # Token requests.
@@ -119,7 +126,10 @@ class RequestLog:
                 note = f"Allowed for now: {outcome.observed.told or outcome.observed}"
                 self.events.refused(outcome.pod, str(outcome.observed.reason), note)
         else:
-            says = self._may_say(_origin_of(query, outcome), reason_of(outcome.error))
+            # By what is proved, else by the address: a name is what the client says.
+            proved = outcome.pod.ref if outcome.pod else outcome.evidence.delegate
+            who, reason = str(proved or query.address), reason_of(outcome.error)
+            says = self._may_say(who, reason, proved=proved is not None)
             await self.again(template if says else template._replace(log=_drop), begun)
             self._tell(outcome)
         return template
@@ -134,7 +144,7 @@ class RequestLog:
         stamp, milliseconds = self._stamps.at(now), f"{seconds * 1000:.2f}"
         await audit.commit(template.entry.at(stamp, milliseconds))
         template.log(template.line.at(stamp, milliseconds))
-        template.count(seconds)
+        template.observe(seconds)
 
     def _template(self, query: TokenQuery, outcome: Outcome, status: int) -> RequestTemplate:
         audit = self._audit
@@ -179,7 +189,9 @@ class RequestLog:
         self._metrics.requests.of(label_of(route), str(int(status))).value += 1
         # By its reason if it has one: the message may hold what the client wrote.
         kind = more.get("reason") or message
-        if status >= FAILED_FROM and not self._may_say(address, f"{int(status)} {kind}"):
+        if status >= FAILED_FROM and not self._may_say(
+            address, f"{int(status)} {kind}", proved=False
+        ):
             return
         milliseconds = f"{(self._clock.monotonic() - begun) * 1000:.2f}"
         line = self._form.template(_request_line(status, message, address, more))
@@ -192,18 +204,20 @@ class RequestLog:
         while True:
             await self._suppressed.wait()
             self._suppressed.clear()
-            while self._limiter.pending():
+            while any(limiter.pending() for limiter in self._limiters.values()):
                 await self._clock.sleep(WINDOW)
                 self._sum_up()
 
     def _sum_up(self) -> None:
-        for who, reason, more in self._limiter.ended(self._clock.monotonic()):
-            fields = {"who": who, "reason": reason, "seconds": int(WINDOW)}
-            said = Said("WARNING", _LOGGER, f"{more} more like this", fields)
-            self._log(self._form.line(self._stamps.at(self._clock.time()), said))
+        now = self._clock.monotonic()
+        for limiter in self._limiters.values():
+            for who, reason, more in limiter.ended(now):
+                fields = {"who": who, "reason": reason, "seconds": int(WINDOW)}
+                said = Said("WARNING", _LOGGER, f"{more} more like this", fields)
+                self._log(self._form.line(self._stamps.at(self._clock.time()), said))
 
-    def _may_say(self, who: str, reason: str) -> bool:
-        allowed = self._limiter.allows(who, reason, self._clock.monotonic())
+    def _may_say(self, who: str, reason: str, *, proved: bool) -> bool:
+        allowed = self._limiters[proved].allows(who, reason, self._clock.monotonic())
         if not allowed:
             self._suppressed.set()
         return allowed
@@ -212,11 +226,6 @@ class RequestLog:
 def _drop(line: str) -> None:
     """Write no line: it was written often enough."""
     del line
-
-
-def _origin_of(query: TokenQuery, outcome: Rejected | Failed) -> str:
-    """Return whose refusal it is, to be counted: only what is proved, else the address."""
-    return str(outcome.pod.ref if outcome.pod else outcome.evidence.delegate or query.address)
 
 
 def _note_for_owner(outcome: Rejected | Failed) -> str:

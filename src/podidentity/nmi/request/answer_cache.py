@@ -20,7 +20,7 @@ from typing import NamedTuple
 from podidentity.core.ports import CachedToken, Clock, Cluster, Origin, Permissions
 from podidentity.nmi.reporting.request_log import RequestTemplate
 from podidentity.nmi.request.decision import Revision
-from podidentity.nmi.request.outcome import Outcome, Granted
+from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.messages import Caller, Request, Response, render
 
 CAPACITY = 4096

@@ -109,7 +109,9 @@ class Decider:
     ) -> tuple[Match, Decision]:
         """Return the decision by what is known now; `answers` were just given by the cluster."""
         known = self._permissions.known if self._permissions else answers.get
-        permitted = (lambda use: answers[use] if use in answers else known(use)) if answers else known
+        permitted = (
+            (lambda use: answers[use] if use in answers else known(use)) if answers else known
+        )
         matched = self._match(pod)
         found = decide(
             matched, request, permitted, ambiguity=ambiguity, authorization=self._authorization

@@ -1,8 +1,8 @@
 """Who asks at `/host/token`: the Secrets Store CSI driver, from the pod's node, in a pod's name.
 
-The client is proved like any other, by its socket, here in the node's own network; `core.delegation`
-has the rule who may ask, and for which pods. What the pod then gets is decided as for a request of
-its own.
+The client is proved like any other, by its socket, here in the node's own network. The rule who may
+ask, and for which pods, is in `core.delegation`. What the pod then gets is decided as for a request
+of its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from podidentity.nmi.request.hold import wait_until_found
 from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.server.messages import Caller
 
-_BELIEVED = Proof(
-    verdict=Verdict.PROVEN, root=True, detail="not asked: callers are believed"
-)
+_BELIEVED = Proof(verdict=Verdict.PROVEN, root=True, detail="not asked: callers are believed")
 
 
 class HostCallers:

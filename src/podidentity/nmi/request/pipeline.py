@@ -22,7 +22,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from podidentity.core.decision import Allowed
-from podidentity.core.errors import InvalidRequest, NotReady, NotYetKnown, PodIdentityError
+from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, Fetched, TokenSource
 from podidentity.core.rate_limits import Flow
 from podidentity.core.selection import Ambiguity, granted
@@ -172,7 +172,7 @@ class RequestPipeline:
                 await self._log.again(known.template, begun)
                 return known.response
         ambiguity = self._decider.policy.ambiguity
-        outcome = await self._outcome(subject, query.request, ambiguity)
+        outcome = await self.outcome(subject, query.request, ambiguity)
         time = self._clock.time()
         if isinstance(outcome, Granted):
             response = Response(HTTPStatus.OK, _body(outcome, query.request.resource, time))
@@ -189,7 +189,7 @@ class RequestPipeline:
         self._log.check()
         subject = await self._host_callers.identify(request.caller, asked_for)
         # The provider cannot name one of several identities.
-        outcome = await self._outcome(subject, query.request, Ambiguity.WEIGHT)
+        outcome = await self.outcome(subject, query.request, Ambiguity.WEIGHT)
         if isinstance(outcome, Granted):
             body = _host_body(outcome, query.request.resource, self._clock.time())
             response = Response(HTTPStatus.OK, body)
@@ -198,7 +198,7 @@ class RequestPipeline:
         await self._log.token(query, outcome, response.status, begun)
         return response
 
-    async def _outcome(
+    async def outcome(
         self, subject: Subject | Rejected | Failed, request: TokenRequest, ambiguity: Ambiguity
     ) -> Outcome:
         """Decide and fetch, until the decision still holds when the token has come."""
@@ -210,27 +210,30 @@ class RequestPipeline:
             if not isinstance(allowed, Allowed):
                 return allowed
             revision = decider.revision()
-            try:
-                outcome = await self._fetched(subject, allowed, request)
-            except NotYetKnown as error:
-                left = decider.hold.after_change(subject.pod)
-                if left <= 0:
-                    return no_token(error, subject, allowed=allowed)
-                await self._pause(error, left)
+            outcome = await self._fetched(subject, allowed, request)
+            if outcome is None:
                 continue
-            except PodIdentityError as error:
-                return no_token(error, subject, allowed=allowed)
-            if decider.revision() == revision:
+            if not isinstance(outcome, Granted) or decider.revision() == revision:
                 return outcome
             if decider.still_allows(allowed, request, ambiguity):
                 return outcome
 
     async def _fetched(
         self, subject: Subject, allowed: Allowed, request: TokenRequest
-    ) -> Granted:
-        grant = granted(allowed.entitlement, allowed.pod, request)
-        fetched = await self._fetch(grant, request)
-        others = [await self._fetch(each, request) for each in self._others(subject, grant)]
+    ) -> Outcome | None:
+        """Return the outcome, or None if the request was held and must be decided again."""
+        try:
+            grant = granted(allowed.entitlement, allowed.pod, request)
+            fetched = await self._fetch(grant, request)
+            others = [await self._fetch(each, request) for each in self._others(subject, grant)]
+        except NotYetKnown as error:
+            left = self._decider.hold.after_change(subject.pod)
+            if left <= 0:
+                return no_token(error, subject, allowed=allowed)
+            await self._pause(error, left)
+            return None
+        except PodIdentityError as error:
+            return no_token(error, subject, allowed=allowed)
         tokens = tuple(each.token for each in others)
         return Granted(subject=subject, allowed=allowed, fetched=fetched, others=tokens)
 

@@ -32,6 +32,7 @@ from podidentity.nmi.server.messages import (
     Request,
     Response,
     render,
+    render_head,
 )
 from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
 from podidentity.nmi.server.pool import ConnectionPool
@@ -142,13 +143,16 @@ class Sender:
         transport = self.transport
         return transport is not None and not transport.get_write_buffer_size() and not self._unsent
 
-    def send(self, data: bytes) -> None:
+    def send(self, head: bytes, body: bytes = b"") -> None:
         """Send an answer; a large one bit by bit, so that it is in memory once for all clients."""
-        if len(data) > WRITE_BYTES:
-            self._unsent = memoryview(data)
+        if self.transport is None:
+            return
+        if len(body) <= WRITE_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self._unsent = memoryview(body)
             self._send_on()
-        elif self.transport is not None:
-            self.transport.write(data)
 
     def paused(self) -> None:
         """Take note that the client takes no more."""
@@ -431,25 +435,29 @@ class Connection(asyncio.BufferedProtocol):
             self._task = self._loop.create_task(self._serve(request))
 
     async def _serve(self, request: Request) -> None:
-        response = await self._answer(request)
+        try:
+            response = await self._context.handler(request)
+            stays = self._stays(request)
+            head = render_head(response, stays=stays)
+        except Exception:  # noqa: BLE001 - a defect costs one answer, not the agent
+            _log.exception("a request could not be answered; please report this")
+            body = render_error("server_error", "The agent failed to answer.")
+            response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, body)
+            stays = self._stays(request)
+            head = render_head(response, stays=stays)
         self._task = self._request = None
-        stays = request.keep_alive and self._context.keep_alive and not self._sender.closing
-        self._finish(render(response, stays=stays, with_body=request.method != "HEAD"), stays=stays)
+        self._finish(head, b"" if request.method == "HEAD" else response.body, stays=stays)
         if not self._sender.closing:
             self._count()
             self._go_on()
 
-    async def _answer(self, request: Request) -> Response:
-        try:
-            return await self._context.handler(request)
-        except Exception:  # noqa: BLE001 - a defect costs one answer, not the agent
-            _log.exception("a request could not be answered; please report this")
-            body = render_error("server_error", "The agent failed to answer.")
-            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, body)
+    def _stays(self, request: Request) -> bool:
+        """Return whether the connection is kept after the answer."""
+        return request.keep_alive and self._context.keep_alive and not self._sender.closing
 
-    def _finish(self, answer: bytes, *, stays: bool) -> None:
+    def _finish(self, head: bytes, body: bytes = b"", *, stays: bool) -> None:
         """Send an answer; then wait for the next request, or close."""
-        self._sender.send(answer)
+        self._sender.send(head, body)
         if not stays:
             self._end()
         elif self._sender.writable:
@@ -490,6 +498,8 @@ class Connection(asyncio.BufferedProtocol):
         full = status is HTTPStatus.SERVICE_UNAVAILABLE
         body = render_error("service_unavailable" if full else "invalid_request", why)
         self._forget()
+        self._parser = RequestParser(self._caller, self._limits, self._take)
+        self._context.pool.hold(self, 0)
         self._sender.send(render(Response(status, body), stays=False))
         self._sender.close(linger=True)
         self._read_on()

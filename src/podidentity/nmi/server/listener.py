@@ -8,7 +8,6 @@ is refused in the next moment.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -18,22 +17,16 @@ from typing import Self
 from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
 from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
-from podidentity.telemetry.repeats import Repeats
+from podidentity.supervisor.listeners import listening_socket
+from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire.imds_server import render_error
 
 FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""
-BACKLOG = 1024
-"""Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
 ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
 _PAUSE = 0.1
 """Seconds without accepting when the process has no descriptor left for a connection."""
-_SEND_BUFFER, _RECEIVE_BUFFER = 16 << 10, 8 << 10
-"""Kernel memory of one connection, in bytes; Linux doubles both. Unbounded, a client that does
-not read has megabytes of it."""
-_IP_FREEBIND = 15
-"""linux/in.h; Python names it from 3.13 on."""
 
 _FULL = render(
     Response(503, render_error("service_unavailable", "too many connections")), stays=False
@@ -45,39 +38,12 @@ IsLocal = Callable[[str, str], bool]
 """Takes a connection's remote and own address; returns whether the node itself is the client."""
 
 
-class ListenError(Exception):
-    """Nothing can be heard at an address; says whose fault it is, and what to do."""
-
-
 def is_local(remote: str, own: str) -> bool:
     """Return whether a connection comes from the node itself.
 
     Linux drops packets from elsewhere with an address of the node, or of loopback, as martians.
     """
     return remote == own or remote.startswith("127.") or remote == "::1"
-
-
-def listening_socket(host: str, port: int, *, freebind: bool = False) -> socket.socket:
-    """Return a socket that listens on an address (port 0: any free one); raise ListenError.
-
-    `freebind`: the address need not be there yet.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit these.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        if freebind:
-            made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-        made.bind((host, port))
-        made.listen(BACKLOG)
-    except OSError as error:
-        made.close()
-        raise ListenError(_why_deaf(host, port, error)) from error
-    return made
 
 
 class Listener:
@@ -108,7 +74,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._port = 0
         self._attaching: set[asyncio.Task[object]] = set()
-        self._refusals: Repeats[str] = Repeats()
+        self._refusals = LogLimiter()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -155,6 +121,10 @@ class Listener:
     def connections(self) -> int:
         """Return how many are open."""
         return len(self._pool)
+
+    def held_bytes(self) -> int:
+        """Return the memory that requests take: those arriving, under way and waiting."""
+        return self._pool.held
 
     @property
     def keep_alive(self) -> bool:
@@ -258,17 +228,7 @@ class Listener:
     def _refused(self, address: str, why: str) -> None:
         """Log it, but a few times only for each address."""
         now = self._loop.time()
-        for repeated, more in self._refusals.ended(now):
+        for repeated, _, more in self._refusals.ended(now):
             _log.info("%s more connections from %s refused", more, repeated)
-        if self._refusals.says(address, now):
+        if self._refusals.allows(address, "", now):
             _log.info("connection from %s refused: %s", address, why)
-
-
-def _why_deaf(host: str, port: int, error: OSError) -> str:
-    cause = f"cannot listen on {host}:{port}: {error.strerror}"
-    if error.errno != errno.EADDRINUSE:
-        return cause
-    return (
-        f"{cause}. Another program of this node has the port, such as the NMI of aad-pod-identity: "
-        f"`ss -ltnp 'sport = :{port}'` on the node names it. Until it ends, pods get no token"
-    )

@@ -129,17 +129,18 @@ AnswerMemo = Callable[[Caller, bytes], bytes | None]
 if the handler's answer is remembered and still holds; else None."""
 
 
-def render(response: Response, *, stays: bool, with_body: bool = True) -> bytes:
-    """Return the bytes of an answer.
+def render(response: Response, *, stays: bool) -> bytes:
+    """Return the bytes of an answer; `stays`: the connection is kept."""
+    return render_head(response, stays=stays) + response.body
 
-    `stays`: the connection is kept. Without `with_body` only the head is returned, as HEAD wants.
-    """
+
+def render_head(response: Response, *, stays: bool) -> bytes:
+    """Return status line and headers of an answer, and the empty line."""
     extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
     closing = "" if stays else "Connection: close\r\n"
     status = int(response.status)
-    head = (
+    return (
         f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
         f"Content-Type: {response.content_type}\r\n"
         f"Content-Length: {len(response.body)}\r\n{extra}{closing}\r\n"
-    )
-    return head.encode("latin-1") + response.body if with_body else head.encode("latin-1")
+    ).encode("latin-1")

@@ -49,10 +49,8 @@ class RequestParser:
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the request that is arriving; its body is thrown away."""
-        if not self._size:
-            return 0
-        return (self._size if self._in_head else 0) + held_bytes(self._request)
+        """Memory of the request that is arriving; its body, though thrown away, counts, too."""
+        return self._size + _FIELD_BYTES * len(self._request.fields) if self._size else 0
 
     @property
     def awaits_continue(self) -> bool:

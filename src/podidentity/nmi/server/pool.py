@@ -73,7 +73,8 @@ class ConnectionPool(Generic[_C]):
         self._holders: dict[tuple[Kind, str], Holder[_C]] = {}
         self._of: dict[_C, Holder[_C]] = {}
         self._count = dict.fromkeys(Kind, 0)
-        self._held = 0
+        self.held = 0
+        """Bytes of requests in memory, of all connections."""
 
     def __len__(self) -> int:
         return len(self._of)
@@ -136,14 +137,14 @@ class ConnectionPool(Generic[_C]):
         more = held - holder.connections[connection]
         holder.connections[connection] = held
         holder.held += more
-        self._held += more
+        self.held += more
         if more <= 0:
             return True
         limits = self._limits
         own = limits.held_per_address if holder.kind is Kind.ADDRESS else limits.held_per_pod
         if holder.held > own:
             return False
-        while self._held > limits.held_bytes:
+        while self.held > limits.held_bytes:
             most = max(self._holders.values(), key=lambda each: each.held)
             largest = max(most.connections, key=most.connections.__getitem__)
             if most is holder:
@@ -169,7 +170,7 @@ class ConnectionPool(Generic[_C]):
             holder = self._holders[key] = Holder(*key)
         holder.connections[connection] = held
         holder.held += held
-        self._held += held
+        self.held += held
         self._count[holder.kind] += 1
         self._of[connection] = holder
         return holder
@@ -179,7 +180,7 @@ class ConnectionPool(Generic[_C]):
         holder = self._of.pop(connection)
         held = holder.connections.pop(connection)
         holder.held -= held
-        self._held -= held
+        self.held -= held
         self._count[holder.kind] -= 1
         if not holder.connections:
             del self._holders[holder.kind, holder.name]

@@ -1,0 +1,91 @@
+"""Which port may send with which MAC address and which addresses: the decision, without the kernel.
+
+A port is bound once, when the namespace that it leads to is first seen with an address there, and
+stays bound until the port or the namespace goes. An address, and a MAC address, belongs on each
+bridge to the port that was first seen with it; the next may have it when the first has gone. The
+node's own addresses belong to no port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from podidentity.kernel.namespaces import NamespaceKey
+from podidentity.kernel.source_rules import Elements
+
+MOST_ADDRESSES = 16
+"""Of one port; a pod of Kubernetes has one IPv4 address on each of its links."""
+
+
+class Since(NamedTuple):
+    """When an address was first seen: the earlier is the smaller."""
+
+    look: int
+    """Number of the look at the node at which it was seen; 0: an earlier run's."""
+    created: int
+    """When its namespace was given it, by the kernel (1/100 s since the boot)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """What one port was first seen with."""
+
+    port: int
+    """Index of the node's end."""
+    bridge: int
+    """Index of the bridge whose port it is."""
+    mac: str
+    addresses: Mapping[str, Since]
+    namespace: NamespaceKey | None
+    """None: of an earlier run, and its namespace has not been found again."""
+
+
+def usable(addresses: Mapping[str, Since]) -> dict[str, Since]:
+    """Return those that a pod can be bound to; none where there are more than any pod has."""
+    found = {
+        address: since
+        for address, since in addresses.items()
+        if not IPv4Address(address).is_loopback and not IPv4Address(address).is_unspecified
+    }
+    return found if len(found) <= MOST_ADDRESSES else {}
+
+
+def elements(
+    bindings: Iterable[Binding], *, uplinks: Set[int], reserved: Set[str], closed: Set[str]
+) -> Elements:
+    """Return what the bridge's rules are to hold.
+
+    `reserved` are the node's addresses on its bridges, `closed` those that nobody may have (IMDS).
+    """
+    bound = list(bindings)
+    owners: dict[tuple[int, str], int] = {}
+    claims = sorted(
+        (since, each.port, each.bridge, address)
+        for each in bound
+        for address, since in each.addresses.items()
+    )
+    for _, port, bridge, address in claims:
+        if address not in reserved and address not in closed:
+            owners.setdefault((bridge, address), port)
+    return Elements(
+        pods=frozenset(each.port for each in bound),
+        uplinks=frozenset(uplinks),
+        macs=frozenset((each.port, each.mac) for each in bound),
+        addresses=frozenset((port, address) for (_, address), port in owners.items()),
+        reserved=frozenset(reserved | closed),
+    )
+
+
+def disputed(bindings: Iterable[Binding], granted: Elements) -> dict[int, frozenset[str]]:
+    """Return, by port, the addresses that it was seen with and that are another's."""
+    found = {}
+    for each in bindings:
+        refused = {
+            address for address in each.addresses if (each.port, address) not in granted.addresses
+        }
+        if refused:
+            found[each.port] = frozenset(refused)
+    return found

@@ -1,0 +1,411 @@
+"""Ties each source address to the port of the pod that has it, so that no other can speak with it.
+
+The kernel's word on a socket proves a caller only where nobody else can hold that socket's
+conversation. On a shared bridge a pod with NET_RAW can: it poisons the node's ARP entry, has the
+bridge learn its neighbour's MAC address, or sends one segment into a connection that is open. So a
+filter of the bridge drops what does not come from where it claims (`source_rules`), and knows what
+comes from where by the node's end of each link (`links`, `source_bindings`).
+
+A kernel that cannot filter so is told in `problems`, and `guarded` is False then: connections must
+not be kept beyond one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from socket import socket
+from typing import Any
+
+from podidentity.core.ports import Clock
+from podidentity.kernel import drift, source_bindings
+from podidentity.kernel.links import Link, Links
+from podidentity.kernel.namespaces import NamespaceKey
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.podnets import PodNetworks
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.source_bindings import Binding, Since, disputed, usable
+from podidentity.kernel.source_rules import (
+    TABLE,
+    Elements,
+    Table,
+    bound_ports,
+    bridge_table,
+    closed,
+    reverse_path_table,
+)
+
+_log = logging.getLogger(__name__)
+
+_CHECK_EVERY = 60.0
+"""Seconds; for what sends no notice."""
+_RETRY_AFTER = 1.0
+_SETTLES = 0.02
+"""Seconds: a network plugin makes a link and its addresses in a burst, and then starts the pod."""
+
+_BRIDGE_UNGUARDED = (
+    "a pod on a bridge can speak with its neighbour's address: {why}; load nf_tables' bridge family"
+    " (CONFIG_NF_TABLES_BRIDGE), or use a network plugin with routed links"
+)
+_ROUTES_UNGUARDED = (
+    "a pod can send to IMDS with an address that is not its own: {why}; load nf_tables' fib"
+    " expression (CONFIG_NFT_FIB_IPV4)"
+)
+_LEARNS = (
+    "bridge {name} learns MAC addresses from frames that pass no filter: {why}; it takes kernel 5.0"
+    " (ip link set {name} type bridge no_linklocal_learn 1)"
+)
+_NOBODY = (
+    "{ports} ports of bridges lead to other network namespaces, and none of these is in the folder"
+    " of the container runtime: name that folder with --netns-dir"
+)
+
+
+class SourceGuard:
+    """Installs, watches and repairs the source rules of the namespace that this process is in.
+
+    Raises NftablesError where libnftables is missing, and OSError where the node's links cannot be
+    read. Its methods belong to one thread; `run` leaves to another what may wait for the kernel's
+    lock of rules.
+    """
+
+    def __init__(self, networks: PodNetworks, redirect: Redirect, clock: Clock) -> None:
+        self._networks = networks
+        self._clock = clock
+        self._closed = frozenset(closed(redirect))
+        self._links = Links()
+        self._bridge = _InstalledTable(bridge_table(redirect))
+        self._routes = _InstalledTable(reverse_path_table(redirect))
+        self._bindings: dict[int, Binding] = {}
+        """By port, in the order in which they were first seen."""
+        self._looks, self._applied = 0, 0
+        self._turn = threading.Lock()
+        self._said: dict[int, str] = {}
+        """What was last logged of a port."""
+        self._filtered: set[int] = set()
+        """Bridges that learned from link-local frames before this object ended it."""
+        self._changed = asyncio.Event()
+        self._cause = ""
+        self._problems: tuple[str, ...] = ("the sources of packets are not guarded yet",)
+        self.repairs = 0
+        """How often something was found changed and put right."""
+        networks.listen(self._changed.set)
+        self._adopt()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether no pod can speak with an address that is another's."""
+        return not self._problems
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what leaves sources unguarded, each with the next step; () where all is well.
+
+        Nothing that a pod does is a problem of the node: that is in the log.
+        """
+        return self._problems
+
+    @property
+    def bound(self) -> int:
+        """How many ports are bound to a MAC address and to addresses."""
+        return len(self._bindings)
+
+    def refresh(self) -> None:
+        """Bring the rules up to date; failures are in `problems`.
+
+        Blocks for as long as others hold the kernel's lock of rules.
+        """
+        look = self._look()
+        if look is not None:
+            self._apply(look)
+
+    async def run(self) -> None:
+        """Bind new ports, and repair whatever others change, until cancelled; the rules stay."""
+        loop = asyncio.get_running_loop()
+        with drift.subscribe() as notices:
+            loop.add_reader(notices, self._rules_changed, notices)
+            loop.add_reader(self._links, self._links_changed)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._tick())
+                    group.create_task(self._refresh_whenever())
+            finally:
+                loop.remove_reader(notices)
+                loop.remove_reader(self._links)
+
+    def remove(self) -> None:
+        """Take exactly our rules away; raise NftablesError or OSError."""
+        for index in self._filtered & self._links.all.keys():
+            self._links.set_link_local_learning(index, on=True)
+        self._filtered.clear()
+        self._bridge.remove()
+        self._routes.remove()
+
+    def close(self) -> None:
+        """Free what talks to the kernel, after `run` has ended; the rules stay."""
+        self._links.close()
+        self._bridge.close()
+        self._routes.close()
+
+    async def _refresh_whenever(self) -> None:
+        """Refresh at the start and after each change; changes meanwhile make one more."""
+        while True:
+            self._changed.clear()
+            look = self._look()
+            if look is not None:
+                # In a thread: requests go on while others hold the lock. And to its end: what the
+                # thread uses must not be closed under it.
+                applied = asyncio.create_task(asyncio.to_thread(self._apply, look))
+                try:
+                    await asyncio.shield(applied)
+                finally:
+                    await applied
+            if self._problems:
+                await self._clock.sleep(_RETRY_AFTER)
+            else:
+                await self._changed.wait()
+                await self._clock.sleep(_SETTLES)
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(_CHECK_EVERY)
+            try:
+                self._links.reload()
+            except OSError as error:
+                _log.warning("the node's links cannot be read: %s", error)
+            self._tell_of_changed_pods()
+            self._changed.set()
+
+    def _rules_changed(self, notices: socket) -> None:
+        notice = drift.pending(notices, TABLE)
+        if notice.touched:
+            self._cause = notice.cause
+            self._changed.set()
+
+    def _links_changed(self) -> None:
+        try:
+            changed = self._links.refresh()
+        except OSError as error:
+            _log.warning("the node's links cannot be read: %s", error)
+            return
+        if changed:
+            self._changed.set()
+
+    def _adopt(self) -> None:
+        """Take over what an earlier run has bound: its first holders stay the first."""
+        ports = {each.index: each for each in self._links.ports()}
+        found = self._bridge.bound_ports(_names(self._links))
+        for index, mac in sorted(found.macs):
+            port = ports.get(index)
+            if port is not None and port.namespace is not None:
+                held = {each: Since(0, 0) for of, each in found.addresses if of == index}
+                self._bindings[index] = Binding(
+                    port=index, bridge=port.master, mac=mac, addresses=held, namespace=None
+                )
+
+    def _look(self) -> _Look | None:
+        """Return how the node is and what the rules are to hold; None where it cannot be read."""
+        self._looks += 1
+        try:
+            self._networks.refresh()
+            self._links.refresh()
+            ports = list(self._links.ports())
+            problems = tuple(self._unlearn(ports))
+        except OSError as error:
+            self._problems = (f"the node's links cannot be read: {error}",)
+            return None
+        pods = [each for each in ports if each.namespace is not None]
+        self._forget({each.index: each for each in pods})
+        networks = self._networks.by_number()
+        if pods and not networks:
+            problems += (_NOBODY.format(ports=len(pods)),)
+        for port in pods:
+            network = networks.get(-1 if port.namespace is None else port.namespace)
+            if network is not None:
+                self._bind(port, network.key)
+        elements = source_bindings.elements(
+            self._bindings.values(),
+            uplinks={each.index for each in ports if each.namespace is None},
+            reserved=self._links.addresses(),
+            closed=self._closed,
+        )
+        self._tell_of_disputes(elements)
+        names = _names(self._links)
+        return _Look(self._looks, elements, names, problems, bridged=bool(pods))
+
+    def _unlearn(self, ports: list[Link]) -> Iterator[str]:
+        """End what bridges of pods learn without the filter; yield why that fails."""
+        for index in {each.master for each in ports if each.namespace is not None}:
+            bridge = self._links.all[index]
+            if bridge.learns_link_local:
+                try:
+                    self._links.set_link_local_learning(index, on=False)
+                    self._filtered.add(index)
+                except OSError as error:
+                    yield _LEARNS.format(name=bridge.name, why=error.strerror)
+
+    def _forget(self, pods: Mapping[int, Link]) -> None:
+        """Let go of bindings whose port, or whose namespace, has gone."""
+        for index, binding in list(self._bindings.items()):
+            port = pods.get(index)
+            moved = port is None or port.master != binding.bridge
+            ended = binding.namespace is not None and not self._networks.is_mounted(
+                binding.namespace
+            )
+            if moved or ended:
+                del self._bindings[index]
+                self._said.pop(index, None)
+
+    def _bind(self, port: Link, namespace: NamespaceKey) -> None:
+        """Bind a port that is not bound yet to what its other end has now."""
+        known = self._bindings.get(port.index)
+        if known is not None:
+            if known.namespace is None:
+                self._bindings[port.index] = replace(known, namespace=namespace)
+            return
+        try:
+            end = self._links.far_end(port)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                self._tell(port, f"{error.strerror}: give the process CAP_NET_ADMIN")
+            return  # gone, or not made to its end: another notice is on its way
+        addresses = usable(
+            {each: Since(self._looks, created) for each, created in end.addresses.items()}
+        )
+        if end.addresses and not addresses:
+            self._tell(port, "its pod has no address, or more than a pod has: it cannot reach IMDS")
+        elif any(
+            each.mac == end.mac and each.bridge == port.master for each in self._bindings.values()
+        ):
+            self._tell(port, f"its pod has the MAC address of another, {end.mac}")
+        elif addresses:
+            self._bindings[port.index] = Binding(
+                port=port.index,
+                bridge=port.master,
+                mac=end.mac,
+                addresses=addresses,
+                namespace=namespace,
+            )
+
+    def _apply(self, look: _Look) -> None:
+        """Write the rules as they are to be, unless a later look has been written already."""
+        with self._turn:
+            if look.number <= self._applied:
+                return
+            self._applied = look.number
+            problems, repaired = list(look.problems), []
+            for table, elements, unguarded in (
+                (self._routes, Elements(), _ROUTES_UNGUARDED),
+                (self._bridge, look.elements, _BRIDGE_UNGUARDED),
+            ):
+                try:
+                    repaired += table.write(elements, look.names)
+                except NftablesError as error:
+                    if table is self._routes or look.bridged:
+                        problems.append(unguarded.format(why=error))
+            self._report(problems, repaired)
+
+    def _report(self, problems: list[str], repaired: list[str]) -> None:
+        for each in problems:
+            if each not in self._problems:
+                _log.error("%s", each)
+        self._problems = tuple(problems)
+        if repaired:
+            self.repairs += 1
+            cause, self._cause = self._cause or "an unknown hand", ""
+            _log.warning("source rules repaired: %s; by %s", " and ".join(repaired), cause)
+
+    def _tell_of_disputes(self, granted: Elements) -> None:
+        for index, addresses in disputed(self._bindings.values(), granted).items():
+            others = ", ".join(sorted(addresses))
+            self._tell(self._links.all[index], f"its pod may not use {others}: another has it")
+
+    def _tell_of_changed_pods(self) -> None:
+        """Log which pods have changed what they are bound to: their packets are dropped."""
+        for index, binding in self._bindings.items():
+            port = self._links.all.get(index)
+            if port is None:
+                continue
+            try:
+                end = self._links.far_end(port)
+            except OSError:
+                continue
+            more = sorted(usable({each: Since(0, 0) for each in end.addresses}).keys())
+            more = [each for each in more if each not in binding.addresses]
+            if end.mac != binding.mac:
+                more.append(end.mac)
+            if more:
+                was = "its pod was not seen with it at first, and what it sends with it is dropped"
+                self._tell(port, f"{', '.join(more)}: {was}")
+
+    def _tell(self, port: Link, what: str) -> None:
+        """Log a line about a pod's port, once until another is due."""
+        if self._said.get(port.index) != what:
+            self._said[port.index] = what
+            _log.warning("port %s of a bridge: %s", port.name, what)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How the node was at one moment."""
+
+    number: int
+    elements: Elements
+    names: Mapping[str, int]
+    """The node's links, name to index."""
+    problems: tuple[str, ...]
+    bridged: bool
+    """Whether there is a port of a bridge that leads to another namespace."""
+
+
+class _InstalledTable:
+    """One table of ours in the kernel; raises NftablesError."""
+
+    def __init__(self, table: Table) -> None:
+        self._nft = Nftables()
+        self._table = table
+        self._written: Elements | None = None
+        """What it was last made to hold; None where that failed, or was not tried."""
+
+    def bound_ports(self, links: Mapping[str, int]) -> Elements:
+        """Return which addresses its ports are bound to; none where it is not there."""
+        return bound_ports(self._listed(), links)
+
+    def write(self, elements: Elements, links: Mapping[str, int]) -> list[str]:
+        """Make it hold `elements`, and read it back; return what another had changed."""
+        before, self._written = self._written, None
+        found = self._table.difference(before, self._listed(), links) if before is not None else ""
+        if before != elements or found:
+            self._nft.run(
+                self._table.change(before, elements)
+                if before is not None and not found
+                else self._table.replacement(elements)
+            )
+            left = self._table.difference(elements, self._listed(), links)
+            if left:
+                raise NftablesError(f"the kernel does not hold the rules that were set: {left}")
+        self._written = elements
+        return [f"table {self._table.family} {TABLE}: {found}"] if found else []
+
+    def remove(self) -> None:
+        """Take it away, also where there is none."""
+        self._written = None
+        self._nft.run(self._table.deletion())
+
+    def close(self) -> None:
+        """Free the context; the rules stay."""
+        self._nft.close()
+
+    def _listed(self) -> Mapping[str, Any]:
+        """Return the listing; {} where there is no such table, or it cannot be read."""
+        try:
+            return self._nft.run(self._table.listing())
+        except NftablesError:
+            return {}
+
+
+def _names(links: Links) -> dict[str, int]:
+    return {each.name: each.index for each in links.all.values()}

@@ -1,0 +1,327 @@
+"""The rules that tie a source address to its port, as data: what is installed is what is compared.
+
+On bridges, table `bridge podid_source`, as nft prints it (each rule that drops also counts):
+
+    map ports       { type iface_index : verdict }   the node's end of each port that is known
+    set macs        { type iface_index . ether_addr }
+    set addresses   { type iface_index . ipv4_addr }
+    set taken_macs      { type ether_addr }          what a port that is not known may not use
+    set taken_addresses { type ipv4_addr }
+    chain arriving { type filter hook prerouting priority dstnat - 10;
+      iif vmap @ports                                pod: goto bound; another of the node's: accept
+      goto unknown }
+    chain bound {
+      ether type 8021q drop
+      ether type 8021ad drop
+      iif . ether saddr != @macs drop
+      ether type arp goto bound_arp
+      iif . ip saddr != @addresses drop }
+    chain bound_arp {
+      iif . arp saddr ether != @macs drop
+      iif . arp saddr ip @addresses accept
+      arp operation request arp saddr ip 0.0.0.0 accept
+      drop }
+    chain unknown {
+      ether type 8021q drop
+      ether type 8021ad drop
+      ether saddr @taken_macs drop
+      arp saddr ether @taken_macs drop
+      arp saddr ip @taken_addresses drop
+      ip saddr @taken_addresses drop
+      ip daddr 169.254.169.254 drop }
+
+* The hook is the first that a frame meets, before the bridge learns its source MAC and before
+  br_netfilter hands it to IPv4's hooks. Only link-local frames (01:80:c2:00:00:0x) are learned from
+  without it: `links.stop_link_local_learning` ends that.
+* A tag of VLAN 0 is taken off above the bridge, so that a tagged frame would pass as an untagged
+  one whose type the rules have not seen: tagged frames are dropped first.
+* ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227) and teach nobody anything.
+* A port is known by the index of the node's end, which is never given to another link.
+* A new port is in no map yet, whoever makes it and whether we run or not: so that is the case which
+  needs no knowledge.
+
+On routed links, table `ip podid_source`: what goes to IMDS must come in where its answer goes out.
+
+    chain reverse_path { type filter hook prerouting priority raw;
+      ip daddr 169.254.169.254 fib saddr . iif oif missing drop }
+
+Source of the grammar: nft(8), libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from podidentity.kernel.rules import Redirect
+
+TABLE = "podid_source"
+
+_BEFORE_LEARNING, _RAW = -310, -300
+_KERNELS_OWN = ("handle", "index", "elem")
+_POD, _UPLINK = {"goto": {"target": "bound"}}, {"accept": None}
+
+_SETS = frozenset({"set", "map"})
+
+_Commands = list[dict[str, Any]]
+Element = str | tuple[int, str | bool]
+"""An address, a port with an address, or a port and whether it is bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elements:
+    """What the sets of the bridge's table hold. Ports are indexes of links."""
+
+    pods: frozenset[int] = frozenset()
+    """Ports whose source is bound."""
+    uplinks: frozenset[int] = frozenset()
+    """Ports that lead to no other namespace: left alone."""
+    macs: frozenset[tuple[int, str]] = frozenset()
+    addresses: frozenset[tuple[int, str]] = frozenset()
+    reserved: frozenset[str] = frozenset()
+    """Addresses that no port may have: the node's own on its bridges."""
+
+    def by_set(self) -> dict[str, frozenset[Element]]:
+        """Return the elements of each set and map by its name, as hashable values."""
+        taken = {address for _, address in self.addresses} | self.reserved
+        ports = {(port, port in self.pods) for port in self.pods | self.uplinks}
+        return {
+            "ports": frozenset(ports),
+            "macs": self.macs,
+            "addresses": self.addresses,
+            "taken_macs": frozenset(mac for _, mac in self.macs),
+            "taken_addresses": frozenset(taken),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table of ours, without the elements of its sets; its methods return JSON text."""
+
+    family: str
+    items: tuple[Mapping[str, Any], ...]
+    """Table, chains, sets and rules in the order of making (libnftables-json(5))."""
+
+    def listing(self) -> str:
+        """Return the command that lists the table."""
+        return _commands([{"list": self._reference()}])
+
+    def deletion(self) -> str:
+        """Return the transaction that takes the table away, also where there is none."""
+        return _commands([{"add": self._reference()}, {"delete": self._reference()}])
+
+    def replacement(self, elements: Elements) -> str:
+        """Return the transaction that puts this table in the place of what has its name."""
+        fresh = [{"add": self._reference()}, {"delete": self._reference()}]
+        items = [{"add": each} for each in self.items]
+        return _commands([*fresh, *items, *self._elements("add", elements.by_set())])
+
+    def change(self, old: Elements, new: Elements) -> str:
+        """Return the transaction that makes `new` of `old`; it grows with the difference only."""
+        before, after = old.by_set(), new.by_set()
+        gone = {name: before[name] - after[name] for name in before}
+        come = {name: after[name] - before[name] for name in after}
+        return _commands([*self._elements("delete", gone), *self._elements("add", come)])
+
+    def difference(
+        self, elements: Elements, listed: Mapping[str, Any], links: Mapping[str, int]
+    ) -> str:
+        """Return what differs in the kernel's listing of the table; "" where nothing does.
+
+        `links` are the node's links, name to index: libnftables prints names.
+        """
+        ours, theirs = _by_name(self.items), _by_name(listed.get("nftables", ()))
+        for kind, name in sorted(ours.keys() | theirs.keys()):
+            if ours.get((kind, name)) != theirs.get((kind, name)):
+                how = "is changed" if (kind, name) in theirs else "is gone"
+                return f"{kind} {name} {how}"
+        found, wanted = _elements_of(listed, links), elements.by_set()
+        wrong = [name for name in self._sets() if found[name] != wanted[name]]
+        return f"set {wrong[0]} holds other elements" if wrong else ""
+
+    def _sets(self) -> list[str]:
+        return [body["name"] for each in self.items for kind, body in each.items() if kind in _SETS]
+
+    def _elements(self, command: str, by_set: Mapping[str, Collection[Element]]) -> _Commands:
+        """Return a command for each set that has elements to add or delete."""
+        where = {"family": self.family, "table": TABLE}
+        return [
+            {command: {"element": {**where, "name": name, "elem": elements}}}
+            for name in self._sets()
+            if (elements := [_as_json(name, each) for each in sorted(by_set[name], key=str)])
+        ]
+
+    def _reference(self) -> dict[str, Any]:
+        return {"table": {"family": self.family, "name": TABLE}}
+
+
+def bridge_table(redirect: Redirect) -> Table:
+    """Return the table of the bridge family."""
+    make = _Maker("bridge")
+    index, vlan = {"meta": {"key": "iif"}}, ("8021q", "8021ad")
+    mac, kind = _field("ether", "saddr"), _field("ether", "type")
+    arp_mac, arp_address = _field("arp", "saddr ether"), _field("arp", "saddr ip")
+    address = _field("ip", "saddr")
+    probe = [_is(_field("arp", "operation"), "request"), _is(arp_address, "0.0.0.0")]  # noqa: S104 - no listener
+    return make.table(
+        *(make.chain(name) for name in ("bound", "bound_arp", "unknown")),
+        make.chain("arriving", type="filter", hook="prerouting", prio=_BEFORE_LEARNING),
+        {"map": make.set("ports", "iface_index") | {"map": "verdict"}},
+        {"set": make.set("macs", ["iface_index", "ether_addr"])},
+        {"set": make.set("addresses", ["iface_index", "ipv4_addr"])},
+        {"set": make.set("taken_macs", "ether_addr")},
+        {"set": make.set("taken_addresses", "ipv4_addr")},
+        make.rule("arriving", {"vmap": {"key": index, "data": "@ports"}}),
+        make.rule("arriving", {"goto": {"target": "unknown"}}),
+        *(make.drop("bound", _is(kind, each)) for each in vlan),
+        make.drop("bound", _is(_both(index, mac), "@macs", "!=")),
+        make.rule("bound", _is(kind, "arp"), {"goto": {"target": "bound_arp"}}),
+        make.drop("bound", _is(_both(index, address), "@addresses", "!=")),
+        make.drop("bound_arp", _is(_both(index, arp_mac), "@macs", "!=")),
+        make.rule("bound_arp", _is(_both(index, arp_address), "@addresses"), {"accept": None}),
+        make.rule("bound_arp", *probe, {"accept": None}),
+        make.drop("bound_arp"),
+        *(make.drop("unknown", _is(kind, each)) for each in vlan),
+        make.drop("unknown", _is(mac, "@taken_macs")),
+        make.drop("unknown", _is(arp_mac, "@taken_macs")),
+        make.drop("unknown", _is(arp_address, "@taken_addresses")),
+        make.drop("unknown", _is(address, "@taken_addresses")),
+        *(make.drop("unknown", _is(_field("ip", "daddr"), each)) for each in closed(redirect)),
+    )
+
+
+def reverse_path_table(redirect: Redirect) -> Table:
+    """Return the table of the IPv4 family."""
+    make = _Maker("ip")
+    no_way_back = _is({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
+    return make.table(
+        make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
+        *(
+            make.drop("reverse_path", _is(_field("ip", "daddr"), each), no_way_back)
+            for each in closed(redirect)
+        ),
+    )
+
+
+def closed(redirect: Redirect) -> tuple[str, ...]:
+    """Return the addresses that nobody has and that only the redirection serves, as text."""
+    own = (redirect.target,) if IPv4Address(redirect.target).is_link_local else ()
+    return (redirect.metadata_ip, *own)
+
+
+def bound_ports(listed: Mapping[str, Any], links: Mapping[str, int]) -> Elements:
+    """Return which MAC addresses and addresses ports are bound to in a listing, and no more."""
+    found = _elements_of(listed, links)
+    macs, addresses = (
+        frozenset((each[0], str(each[1])) for each in found[name] if isinstance(each, tuple))
+        for name in ("macs", "addresses")
+    )
+    return Elements(macs=macs, addresses=addresses)
+
+
+def _elements_of(
+    listed: Mapping[str, Any], links: Mapping[str, int]
+) -> dict[str, frozenset[Element]]:
+    """Return the elements in a listing of the bridge's table, as `Elements.by_set` does.
+
+    Where an element is of no kind of ours, it is in no set that is wanted.
+    """
+    found: dict[str, frozenset[Element]] = {name: frozenset() for name in Elements().by_set()}
+    for item in listed.get("nftables", ()):
+        for kind in _SETS & item.keys():
+            body = item[kind]
+            if body["name"] in found:
+                elements = (_from_json(each, links) for each in body.get("elem", ()))
+                found[body["name"]] = frozenset(elements)
+    return found
+
+
+def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return what decides about packets: the rules of each chain in order, the rest by name."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for item in items:
+        for kind, body in item.items():
+            if kind == "rule":
+                found.setdefault(("chain", str(body["chain"])), []).append(_bare(body))
+            elif kind != "metainfo":
+                found.setdefault((kind, str(body["name"])), []).append(_bare(body))
+    return found
+
+
+def _bare(body: Mapping[str, Any]) -> dict[str, Any]:
+    bare = {key: value for key, value in body.items() if key not in _KERNELS_OWN}
+    if "expr" in bare:
+        bare["expr"] = [{"counter": None} if "counter" in each else each for each in bare["expr"]]
+    return bare
+
+
+def _from_json(listed: object, links: Mapping[str, int]) -> Element:
+    match listed:
+        case str():
+            return listed
+        case {"concat": [port, str() as value]}:
+            return _index(port, links), value
+        case [port, verdict] if verdict in (_POD, _UPLINK):
+            return _index(port, links), verdict == _POD
+    return json.dumps(listed, sort_keys=True)
+
+
+def _as_json(name: str, element: Element) -> object:
+    if isinstance(element, str):
+        return element
+    port, value = element
+    if name == "ports":
+        return [port, _POD if value else _UPLINK]
+    return {"concat": [port, value]}
+
+
+def _index(port: object, links: Mapping[str, int]) -> int:
+    """Return the index of a port: listed by name, or by number where the link has gone."""
+    name = str(port)
+    if name in links:
+        return links[name]
+    return int(name) if name.isdecimal() else -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the items of one table."""
+
+    family: str
+
+    def table(self, *items: Mapping[str, Any]) -> Table:
+        first = {"table": {"family": self.family, "name": TABLE}}
+        return Table(family=self.family, items=(first, *items))
+
+    def chain(self, name: str, **hook: str | int) -> dict[str, Any]:
+        policy = {"policy": "accept"} if hook else {}
+        return {"chain": {"family": self.family, "table": TABLE, "name": name, **hook, **policy}}
+
+    def set(self, name: str, kind: str | list[str]) -> dict[str, Any]:
+        return {"family": self.family, "name": name, "table": TABLE, "type": kind}
+
+    def rule(self, chain: str, *expressions: Mapping[str, Any]) -> dict[str, Any]:
+        where = {"family": self.family, "table": TABLE, "chain": chain}
+        return {"rule": {**where, "expr": list(expressions)}}
+
+    def drop(self, chain: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
+        return self.rule(chain, *conditions, {"counter": None}, {"drop": None})
+
+
+def _field(protocol: str, name: str) -> dict[str, Any]:
+    return {"payload": {"protocol": protocol, "field": name}}
+
+
+def _both(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"concat": list(parts)}
+
+
+def _is(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
+    return {"match": {"op": operator, "left": left, "right": right}}
+
+
+def _commands(commands: _Commands) -> str:
+    return json.dumps({"nftables": commands})

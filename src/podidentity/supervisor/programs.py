@@ -1,0 +1,169 @@
+"""Runs `net` and `serve` from one command, and starts either anew when it ends.
+
+For manifests with one container, and for nodes without Kubernetes. It has no thread and no event
+loop, and does nothing but start, wait and pass signals on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from podidentity.supervisor.main import DRAIN_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, SHORT_LIFE
+from podidentity.supervisor.worker import CANNOT_BEGIN
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_STOP_SECONDS = DRAIN_SECONDS + 5.0
+
+_log = logging.getLogger("podidentity.supervisor")
+
+Ready = Callable[[], None]
+Program = Callable[[Ready], int]
+"""What a process does: it calls its argument once it has begun, and returns its exit code."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """One program, and what became of it so far."""
+
+    name: str
+    program: Program
+    pid: int = 0
+    """0 while it does not run."""
+    began: float = 0.0
+    next_start: float = 0.0
+    crashes: int = 0
+    has_begun: bool = False
+
+
+def run_both(net: Program, serve: Program) -> int:
+    """Run `net`, then `serve`, until told to stop; return the exit code.
+
+    1 where either cannot begin: it has said why.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    guard, server = _Process("net", net), _Process("serve", serve)
+    _start(guard)
+    if not guard.has_begun:
+        return _wait(guard)
+    _start(server)
+    while True:
+        number = _next_signal([guard, server])
+        if number in (signal.SIGTERM, signal.SIGINT):
+            return _stop(server, guard)
+        if number == signal.SIGHUP:
+            _send(server, signal.SIGHUP)
+        code = _look_after(guard, server)
+        if code:
+            _stop(server, guard)
+            return code
+
+
+def _look_after(guard: _Process, server: _Process) -> int:
+    """Start what has ended, if it is time; return the exit code of one that cannot begin."""
+    for each in (guard, server):
+        # `net` could begin once: what keeps it now may pass.
+        if _ended(each) == CANNOT_BEGIN and each is server:
+            return CANNOT_BEGIN
+        if not each.pid and time.monotonic() >= each.next_start:
+            _start(each)
+    return 0
+
+
+def _start(process: _Process) -> None:
+    """Start it and wait until it has begun, or has ended."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    process.began = time.monotonic()
+    process.pid = os.fork()
+    if not process.pid:
+        os.close(reading)
+        _become(process.program, writing)
+    os.close(writing)
+    if os.read(reading, 1):
+        process.has_begun = True
+    os.close(reading)
+
+
+def _become(program: Program, begun: int) -> NoReturn:
+    code = 70  # EX_SOFTWARE
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        code = program(lambda: _tell(begun))
+    except BaseException:  # noqa: BLE001 - nothing may return into the parent's loop
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _tell(begun: int) -> None:
+    os.write(begun, b"1")
+    os.close(begun)
+
+
+def _next_signal(processes: list[_Process]) -> int:
+    due = min((each.next_start for each in processes if not each.pid), default=None)
+    if due is None:
+        return signal.sigwait(_SIGNALS)
+    found = signal.sigtimedwait(_SIGNALS, max(0.0, due - time.monotonic()))
+    return 0 if found is None else found.si_signo
+
+
+def _ended(process: _Process) -> int | None:
+    """Return the exit code of a process that has ended, and plan its next start; None if not."""
+    if not process.pid:
+        return None
+    pid, status = os.waitpid(process.pid, os.WNOHANG)
+    if not pid:
+        return None
+    now = time.monotonic()
+    code = os.waitstatus_to_exitcode(status)
+    process.pid = 0
+    process.crashes = process.crashes + 1 if now - process.began < SHORT_LIFE else 0
+    pause = 0.0
+    if process.crashes > 1:
+        pause = min(FIRST_PAUSE * 2.0 ** (process.crashes - 2), LONGEST_PAUSE)
+    process.next_start = now + pause
+    _log.error("%s ended with code %s", process.name, code)
+    return code
+
+
+def _stop(server: _Process, guard: _Process) -> int:
+    """End `serve`, then `net`, which proves callers until then; return the exit code."""
+    for each in (server, guard):
+        if not each.pid:
+            continue
+        _send(each, signal.SIGTERM)
+        if not _ends_within(each, _STOP_SECONDS):
+            _send(each, signal.SIGKILL)
+            os.waitpid(each.pid, 0)
+        each.pid = 0
+    return 0
+
+
+def _ends_within(process: _Process, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not os.waitpid(process.pid, os.WNOHANG)[0]:
+        left = end - time.monotonic()
+        if left <= 0 or signal.sigtimedwait({signal.SIGCHLD}, left) is None:
+            return bool(os.waitpid(process.pid, os.WNOHANG)[0])
+    return True
+
+
+def _wait(process: _Process) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+
+
+def _send(process: _Process, number: signal.Signals) -> None:
+    if process.pid:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)

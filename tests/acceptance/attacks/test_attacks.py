@@ -1,0 +1,168 @@
+"""Attacks that once succeeded, run against the whole agent: what they came to is what must hold.
+
+The tenant has every right in his namespace, a plain pod `raw` with a container's usual capabilities
+(so NET_RAW), and shares node and bridge with `shop/web`, whose identity he wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.attacks.harness import CLOSE_WAIT, Harness
+from tests.acceptance.directory import manifest, pod
+from tests.acceptance.stage import opened
+from tests.acceptance.street import MINE, Street, appid, settle
+from tests.sandboxes import own
+
+NAME = own("attacks")
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    with opened(NAME) as (place, azure, loop):
+        place.run("podidentity", "enable")
+        street = loop.run(settle(Street(place, azure, loop)))
+        street.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
+        yield Harness(street)
+
+
+def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -> None:
+    """A1: a pooled client holds CLOSE_WAIT after the agent has gone, or has ended it as idle."""
+
+    async def run() -> None:
+        victim = await harness.address("web", "shop")
+        kept = await harness.start("web", "pool", namespace="shop")
+        assert kept["status"] == 200
+        # That the node forgets its end takes a minute; here a second.
+        harness.on_node("sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
+        await harness.kill_agent()
+        while await harness.socket_state("web", "shop", kept["port"]) != CLOSE_WAIT:
+            pass
+        while f":{kept['port']}" in harness.on_node("ss", "-Htan", "dst", victim):
+            pass
+        told = await harness.attack("raw", "scan", victim, kept["port"] - 50, kept["port"] + 50)
+        assert not told["stolen"]
+        assert [status for status, _ in await harness.token("web", "shop")] == [200]
+
+    harness.street.loop.run(run())
+
+
+def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: Harness) -> None:
+    """A5: the victim would write into the attacker's storage, and lose its own rights."""
+
+    async def run() -> None:
+        victim = await harness.address("web", "shop")
+        found = json.loads(harness.kubectl("get pod web -n shop -o json"))
+        twin = manifest(
+            "v1",
+            "Pod",
+            "aaa-twin",
+            "tenant",
+            metadata={
+                "labels": {"aadpodidbinding": MINE},
+                "annotations": {"kubernetes.io/config.hash": found["metadata"]["uid"]},
+            },
+            spec={
+                "nodeName": harness.plan.nodes[0].name,
+                "containers": [{"name": "main", "image": "idle"}],
+                "volumes": [{"name": "never", "secret": {"secretName": "never"}}],
+            },
+        )
+        harness.kubectl("apply -f -", given=twin)
+        addresses = {"phase": "Running", "podIP": victim, "podIPs": [{"ip": victim}]}
+        patch = "patch pod aaa-twin -n tenant --subresource=status --type=merge -p"
+        harness.kubectl(patch, json.dumps({"status": addresses}))
+        # A change of the victim puts it behind the twin, whoever keeps pods in that order.
+        harness.kubectl("label pod web -n shop rollout=2 --overwrite")
+
+    harness.street.loop.run(run())
+    try:
+        for _ in range(5):
+            status, body = harness.street.ask("web", "shop")
+            assert (status, appid(body)) == (200, harness.street.orders.client_id)
+    finally:
+        harness.kubectl("delete pod aaa-twin -n tenant --force --grace-period=0")
+
+
+def test_addresses_that_nobody_has_take_no_ones_place(harness: Harness) -> None:
+    """A6: one pod of NET_RAW had 256 connections from each of 16 addresses, all that there are."""
+
+    async def run() -> None:
+        target = "169.254.169.254"
+        attack = asyncio.create_task(harness.attack("raw", "hog", target, 80, 18, 256, 12))
+        await asyncio.sleep(6)
+        asked = await harness.token("web", "shop", 40)
+        assert (await attack)["opened"] > 0
+        assert [status for status, _ in asked] == [200] * 40
+
+    harness.street.loop.run(run())
+
+
+def test_addresses_that_nobody_has_do_not_hide_the_agent_from_its_kubelet(
+    harness: Harness,
+) -> None:
+    """A6: its probe port had 256 places for all, and a full one is a restart."""
+
+    async def run() -> None:
+        before = harness.restarts()
+        gateway = harness.plan.nodes[0].gateway
+        await harness.attack("raw", "hog", gateway, 8085, 18, 16, 45)
+        assert harness.restarts() == before
+
+    harness.street.loop.run(run())
+
+
+def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
+    """A7: two plain pods had the agent hold 326 MB, over its limit."""
+
+    async def run() -> None:
+        await harness.apply(pod("held-1", "tenant", "nothing"), pod("held-2", "tenant", "nothing"))
+        before = harness.restarts()
+        attacks = [
+            harness.attack(each, "pipemem", 256, 32, 15_600, 12) for each in ("held-1", "held-2")
+        ]
+        await asyncio.gather(*attacks)
+        assert harness.restarts() == before
+        assert harness.memory() < 140 * MIB
+
+    harness.street.loop.run(run())
+
+
+def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> None:
+    """A10: sixteen pods, each within its budget, had the neighbour wait, or answered 429."""
+
+    async def run() -> None:
+        names = [f"crowd-{number}" for number in range(16)]
+        await harness.apply(*(pod(name, "tenant", MINE) for name in names))
+        crowd = [
+            asyncio.create_task(harness.attack(name, "crowd", "token", 12, 12)) for name in names
+        ]
+        await asyncio.sleep(4)
+        asked = await harness.token("web", "shop", 6, fresh=True)
+        await asyncio.gather(*crowd)
+        assert [status for status, _ in asked] == [200] * 6
+        assert max(seconds for _, seconds in asked) < 3
+
+    harness.street.loop.run(run())
+
+
+def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> None:
+    """A10: 180 connections at /metadata/instance had all of IMDS's five a second."""
+
+    async def run() -> None:
+        crowd = asyncio.create_task(harness.attack("plain", "crowd", "instance", 180, 8))
+        await asyncio.sleep(3)
+        one = (
+            "curl -s -m 10 -o /dev/null -w '%{http_code}\\n' -H Metadata:true"
+            " 'http://169.254.169.254/metadata/instance?api-version=2021-02-01' || true; sleep 0.3"
+        )
+        said = await harness.sh("web", f"for i in $(seq 6); do {one}; done", "shop")
+        await crowd
+        assert said.split() == ["200"] * 6
+
+    harness.street.loop.run(run())

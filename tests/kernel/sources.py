@@ -1,0 +1,497 @@
+"""Scenarios: pods speak with addresses that are not theirs, with the source guard and without it.
+
+Frames are sent from sockets that this process makes in the pods, which is what CAP_NET_RAW allows a
+pod to do; what takes CAP_NET_ADMIN is done by `ip` in the pod's namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import struct
+import time
+from typing import Any
+
+from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
+from tests.kernel.topology import (
+    GATEWAY,
+    IMDS,
+    PODS,
+    Agent,
+    Client,
+    Imds,
+    add_pod,
+    ask,
+    command,
+    inside,
+    remove_pod,
+)
+
+_NODE = "/proc/self/ns/net"
+_UNUSED = "10.244.0.99"
+_SECONDS = 1.2
+_BROADCAST = b"\xff" * 6
+_LLDP, _PAUSE = bytes.fromhex("0180c200000e"), bytes.fromhex("0180c2000003")
+_ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
+_VLAN_0 = {"802.1Q": bytes.fromhex("81000000"), "802.1ad": bytes.fromhex("88a80000")}
+_REQUEST = 1
+_EMPTY_IPV6 = bytes.fromhex("60000000 0000 3b 40") + bytes(15) + b"\1" + bytes(15) + b"\2"
+_GET = b"GET /stolen HTTP/1.1\r\n\r\n"
+
+
+class Attacker(Wire):
+    """Frames of a pod's own making; made inside it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(b"", address)
+        self.mac = self.own_mac = bytes(self._socket.getsockname()[4])
+        self.gateway = b""
+        """Its MAC address; b"": ask by ARP."""
+        self.tag = b""
+        """Put between the addresses and the type of each frame."""
+
+    def resolve(self, target: str, deadline: float) -> bytes:
+        return self.gateway or super().resolve(target, deadline)
+
+    def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
+        """Send one frame from any MAC address."""
+        self._socket.send(to + source + self.tag + struct.pack("!H", kind) + content)
+
+    def arp(self, operation: int, mac: bytes, address: str, target: str, *, source: bytes) -> None:
+        """Say by ARP that `address` is at `mac`, in a frame that comes from `source`."""
+        head = struct.pack("!HHBBH", 1, _IPV4, 6, 4, operation)
+        body = mac + socket.inet_aton(address) + bytes(6) + socket.inet_aton(target)
+        self.send_from(_BROADCAST, source, _ARP, head + body)
+
+    def take_over(self, port: int) -> bytes:
+        """Send a request into another's open connection; return the answer, b"" for none.
+
+        A SYN with its addresses makes the node tell both sequence numbers (RFC 5961, 4.2).
+        """
+        for _ in range(3):
+            self.request_arp(GATEWAY)
+            self.send_tcp(self.gateway, IMDS, port, (random.randrange(1 << 31), 0), SYN)  # noqa: S311 - no secret
+            for segment in self.segments(IMDS[0], _SECONDS / 3, port=port):
+                if segment.data:
+                    return segment.data
+                if segment.flags == ACK:
+                    numbers = (segment.acknowledged, segment.sequence)
+                    self.send_tcp(self.gateway, IMDS, port, numbers, ACK | PSH, data=_GET)
+        return b""
+
+    def send(self, to: bytes, kind: int, content: bytes) -> None:
+        self.send_from(to, self.mac, kind, content)
+
+
+def attacker(pod: str, address: str) -> Attacker:
+    """Return one in this pod that speaks in the name of `address`."""
+    return inside(pod, lambda: Attacker(address))
+
+
+async def theft(*, guarded: bool) -> dict[str, Any]:
+    """Pod p1 has a conversation in the name of p2 or of nobody, each way of it that we know."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving(), Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            found["sources"] = await agent.tell("sources")
+        gateway, victims = await _mac(""), await _mac("p2")
+
+        async def steal(what: str, address: str, **more: Any) -> None:
+            await _put_right()
+            wire = attacker("p1", address)
+            for name, value in more.items():
+                setattr(wire, name, value)
+            found[what] = await asyncio.to_thread(_converse, wire)
+
+        await steal("ARP", PODS["p2"])
+        await steal("its MAC address, too", PODS["p2"], mac=victims, gateway=gateway)
+        await steal("an unused address", _UNUSED)
+        for kind, tag in _VLAN_0.items():
+            await steal(f"in VLAN 0 of {kind}", PODS["p2"], tag=tag, gateway=gateway)
+        await _put_right()
+        victim = Client("p2")
+        await victim.get("/before")
+        wire = attacker("p1", PODS["p2"])
+        wire.gateway = gateway
+        answer = await asyncio.to_thread(wire.take_over, victim.port)
+        found["an open connection"] = _answerer(answer)
+        victim.close()
+        await _put_right()
+        found["a second address"] = await _second_address()
+        await _put_right()
+        found["victim"] = (await ask("p2", "/after"))["verdict"]
+        found["attacker"] = (await ask("p1", "/own"))["verdict"]
+    return found | {"leaked": len(imds.seen)}
+
+
+def _converse(wire: Attacker) -> str:
+    """Return who answers, and to which address."""
+    try:
+        return _answerer(wire.converse(IMDS, GATEWAY, _GET, _SECONDS))
+    except TimeoutError:
+        return "nobody"
+
+
+def _answerer(answer: bytes) -> str:
+    if not answer:
+        return "nobody"
+    found = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return f"{found['who']}, to {found.get('peer')}"
+
+
+async def _second_address() -> str:
+    """Pod p1 adds p2's address to its interface, tells everybody, and asks from it."""
+    await _ip("p1", f"addr add {PODS['p2']}/32 dev eth0")
+    wire = attacker("p1", PODS["p2"])
+    wire.arp(_REQUEST, wire.mac, PODS["p2"], PODS["p2"], source=wire.mac)
+    wire.request_arp(GATEWAY)
+    try:
+        return _answerer(await _ask_from("p1", PODS["p2"]))
+    finally:
+        await _ip("p1", f"addr del {PODS['p2']}/32 dev eth0")
+
+
+async def _ask_from(netns: str, address: str) -> bytes:
+    """Ask IMDS from one of the addresses of a namespace; b"" for no answer."""
+    loop = asyncio.get_running_loop()
+    client = inside(netns, socket.socket)
+    client.setblocking(False)
+    with contextlib.closing(client), contextlib.suppress(OSError, TimeoutError):
+        client.bind((address, 0))
+        async with asyncio.timeout(_SECONDS):
+            await loop.sock_connect(client, IMDS)
+            await loop.sock_sendall(client, _GET)
+            return await loop.sock_recv(client, 4096)
+    return b""
+
+
+async def learning(*, guarded: bool) -> dict[str, Any]:
+    """Return what the node and p2 come to believe of each kind of frame of p1."""
+    found: dict[str, Any] = {}
+    async with Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            await agent.tell("sources")
+        own, other = await _mac("p1"), await _mac("p2")
+        p1, p2 = PODS["p1"], PODS["p2"]
+        wire = attacker("p1", p1)
+        for what, frame in {
+            "IPv4 of its own address": (_BROADCAST, other, _IPV4, _ipv4_of(p1)),
+            "IPv6": (_BROADCAST, other, _IPV6, _EMPTY_IPV6),
+            "LLDP": (_LLDP, other, 0x88CC, bytes(60)),
+            "a pause": (_PAUSE, other, 0x8808, bytes(60)),
+            "another type": (_BROADCAST, other, 0x9000, bytes(60)),
+        }.items():
+            await _put_right()
+            wire.send_from(*frame)
+            found[f"{what}, from p2's MAC address"] = await _beliefs()
+        for what, (operation, mac, address, target, source) in {
+            "ARP request as p2": (_REQUEST, own, p2, GATEWAY, own),
+            "ARP of itself at p2's MAC address": (_REQUEST, other, p1, GATEWAY, own),
+            "ARP as the gateway": (_REQUEST, own, GATEWAY, p2, own),
+            "ARP as an unused address": (_REQUEST, own, _UNUSED, GATEWAY, own),
+        }.items():
+            await _put_right()
+            wire.arp(operation, mac, address, target, source=source)
+            found[what] = await _beliefs()
+    return found
+
+
+def _ipv4_of(source: str) -> bytes:
+    """Return an empty packet of IPv4 from `source` to everybody."""
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20, 1, 0, 64, 253, 0)
+    head += socket.inet_aton(source) + b"\xff" * 4
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+
+
+async def _put_right() -> None:
+    """Have everybody know the truth again."""
+    await command("ip", "neigh", "flush", "dev", "cbr0")
+    for pod in ("p1", "p2"):
+        await command("ip", "neigh", "flush", "dev", "eth0", netns=pod)
+        await _reaches(pod, GATEWAY)
+    for pod in ("p1", "p2"):
+        await _reaches("", PODS[pod])
+
+
+async def _beliefs() -> list[str]:
+    """Return what the node and p2 believe that is not so."""
+    pods = {(await _mac(pod)).hex(":"): pod for pod in PODS}
+    owners = {address: pod for pod, address in PODS.items()}
+    wrong = []
+    for entry in json.loads(await command("ip", "-j", "neigh", "show", "dev", "cbr0")):
+        at = pods.get(entry.get("lladdr", ""))
+        if at is not None and at != owners.get(entry["dst"]):
+            wrong.append(f"{owners.get(entry['dst'], 'nobody')} is at {at}")
+    for entry in json.loads(await command("bridge", "-j", "fdb", "show", "br", "cbr0")):
+        owner = pods.get(entry["mac"])
+        if owner is not None and entry["ifname"] != f"v-{owner}":
+            wrong.append(f"{owner}'s MAC address is at {entry['ifname']}")
+    neighbours = await command("ip", "-j", "neigh", "show", "dev", "eth0", netns="p2")
+    gateways = [each for each in json.loads(neighbours) if each["dst"] == GATEWAY]
+    found = [pods[each["lladdr"]] for each in gateways if each.get("lladdr", "") in pods]
+    return wrong + [f"the gateway is {each}" for each in found]
+
+
+async def changing() -> dict[str, Any]:
+    """Pod p1, with CAP_NET_ADMIN, changes what lies at its own end."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving(), Agent.running(source_guard=True) as agent:
+        await agent.tell("sources")
+
+        async def note(what: str) -> None:
+            await agent.tell("sources")
+            found[what] = [(await ask(pod, "/", seconds=1))["who"] for pod in ("p1", "p2")]
+
+        await note("ordinary")
+        own, other = [(await _mac(pod)).hex(":") for pod in ("p1", "p2")]
+        await _ip("p1", "link set eth0 address 02:00:00:00:00:77")
+        await note("another MAC address")
+        await _ip("p1", f"link set eth0 address {other}")
+        await note("p2's MAC address")
+        await _ip("p1", f"link set eth0 address {own}")
+        await note("its own again")
+        await _ip("p1", "link set eth0 down", "link set eth0 name eth9", "link set eth9 up")
+        await _ip("p1", f"route replace default via {GATEWAY} dev eth9")
+        await note("renamed")
+        await _ip("p1", "link add eth0 type veth peer name eth1", "link set eth0 up")
+        await _ip("p1", f"addr add {PODS['p2']}/32 dev eth0", "link set eth1 up")
+        await note("another link with p2's address")
+        await command("sh", "-e", "-c", _NESTED, netns="p1")
+        await agent.tell("sources")
+        for name, address in PODS.items():
+            found[f"nested, with {name}'s address"] = _answerer(await _ask_from(_NEST, address))
+        found["p2 at last"] = (await ask("p2", "/"))["who"]
+        found["sources"] = await agent.tell("sources")
+    return found | {"leaked": len(imds.seen)}
+
+
+_NEST = "/run/nest"
+_NESTED = f"""
+touch {_NEST}; unshare --net={_NEST} true
+ip link set eth9 netns {_NEST}
+nsenter --net={_NEST} sh -e <<'END'
+ip link set eth9 up
+for address in {" ".join(PODS.values())}; do ip addr add $address/24 dev eth9; done
+ip route add default via {GATEWAY}
+END
+"""
+
+
+async def life() -> dict[str, Any]:
+    """Pods do what pods do: they speak, end, and come again."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving(), Agent.running(source_guard=True) as agent:
+        await agent.tell("sources")
+        found |= await _everyday()
+        await remove_pod("p1")
+        await add_pod("p1", PODS["p1"])
+        found["a pod's first packet"] = await _reaches("p1", PODS["p2"])
+        await agent.tell("sources")
+        found["the same address in a new namespace"] = (await ask("p1", "/"))["verdict"]
+        await remove_pod("p1")
+        await add_pod("p4", PODS["p1"])
+        await agent.tell("sources")
+        found["a new pod with the address of one that ended"] = (await ask("p4", "/"))["who"]
+        await add_pod("twin", PODS["p2"])
+        await agent.tell("sources")
+        found["a twin"] = (await ask("twin", "/", seconds=1))["who"]
+        found["its first holder"] = (await ask("p2", "/"))["who"]
+        await remove_pod("p2")
+        await command("ip", "neigh", "flush", "dev", "cbr0")
+        await agent.tell("sources")
+        found["the twin, when the first has gone"] = (await ask("twin", "/"))["who"]
+        found["sources"] = await agent.tell("sources")
+    return found | {"leaked": len(imds.seen)}
+
+
+async def _everyday() -> dict[str, Any]:
+    for number, pod in enumerate(("p1", "p2"), 1):
+        await _ip(pod, f"addr add fd00::{number}/64 dev eth0 nodad")
+    return {
+        "pods": [(await ask(pod, "/"))["verdict"] for pod in PODS],
+        "to a pod": await _reaches("p1", PODS["p2"]),
+        "to the node": await _reaches("p1", GATEWAY),
+        "from the node": await _reaches("", PODS["p2"]),
+        "to the world": await _reaches("p1", "10.240.0.1"),
+        "IPv6": await _reaches("p1", "fd00::2"),
+        "address conflict detection": await asyncio.to_thread(_probe),
+    }
+
+
+async def absence() -> dict[str, Any]:
+    """The agent goes, and comes again; pods come and take addresses meanwhile."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving():
+        async with Agent.running(source_guard=True) as agent:
+            found["first"] = await agent.tell("sources")
+        await add_pod("p4", "10.244.0.14")
+        found["new to a pod"] = await _reaches("p4", PODS["p3"])
+        found["new to the world"] = await _reaches("p4", "10.240.0.1")
+        found["new to IMDS"] = (await ask("p4", "/", seconds=1))["why"]
+        found["old to IMDS"] = (await ask("p3", "/", seconds=1))["why"]
+        await _ip("p3", f"addr add {_UNUSED}/32 dev eth0")
+        async with Agent.running(source_guard=True, guard=False) as agent:
+            found["again"] = await agent.tell("sources")
+            found["new, known"] = (await ask("p4", "/"))["who"]
+            found["old, from what it took"] = _answerer(await _ask_from("p3", _UNUSED))
+            await agent.tell("unguard")
+            await agent.tell("remove")
+            found["removed"] = await command("nft", "list", "tables")
+    return found | {"leaked": len(imds.seen)}
+
+
+def _probe() -> str:
+    """Ask, as p1, by the rules of RFC 5227, whether somebody has p2's address."""
+    wire = attacker("p1", "0.0.0.0")  # noqa: S104 - the sender of a probe
+    mac = wire.resolve(PODS["p2"], time.monotonic() + _SECONDS)
+    return "conflict" if mac else "none"
+
+
+async def strangers() -> dict[str, Any]:
+    """A container of another runtime is on the same bridge: nobody knows its namespace."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving(), Agent.running(source_guard=True) as agent:
+        await add_pod("other", "10.244.0.50")
+        await command("sh", "-e", "-c", _ELSEWHERE)
+        found["sources"] = await agent.tell("sources")
+        other = "/run/other"
+        found["to a pod"] = await _reaches(other, PODS["p2"])
+        found["to the world"] = await _reaches(other, "10.240.0.1")
+        found["IMDS"] = _answerer(await _ask_from(other, "10.244.0.50"))
+        own = inside(other, lambda: Attacker(PODS["p2"]))
+        for what, frame in {
+            "ARP as p2": (own.own_mac, PODS["p2"]),
+            "ARP as the gateway": (own.own_mac, GATEWAY),
+            "ARP of itself at p2's MAC address": (await _mac("p2"), "10.244.0.50"),
+        }.items():
+            await _put_right()
+            own.arp(_REQUEST, *frame, GATEWAY, source=own.own_mac)
+            found[what] = await _beliefs()
+        await _put_right()
+        own.send_from(_BROADCAST, await _mac("p2"), _IPV6, _EMPTY_IPV6)
+        found["p2's MAC address"] = await _beliefs()
+        own.gateway = await _mac("")
+        found["p2's address"] = await asyncio.to_thread(_converse, own)
+        own.tag = _VLAN_0["802.1Q"]
+        found["p2's address in VLAN 0"] = await asyncio.to_thread(_converse, own)
+    return found | {"leaked": len(imds.seen)}
+
+
+_ELSEWHERE = """
+touch /run/other
+mount --bind /run/netns/other /run/other
+ip netns del other
+"""
+
+
+async def routed(*, guarded: bool) -> dict[str, Any]:
+    """Pods on routes of their own, without a bridge: one sends with the other's address."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    for number, pod in enumerate(("r1", "r2"), 1):
+        await command("sh", "-e", "-c", _ROUTED.format(pod=pod, number=number))
+    async with imds.serving(), Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            found["sources"] = await agent.tell("sources")
+        found["own address"] = _answerer(await _ask_from("r1", "10.245.0.1"))
+        await _ip("r1", "addr add 10.245.0.2/32 dev eth0")
+        listening = await _arrivals("10.245.0.2", "r1")
+        found["arrived"] = listening
+    return found | {"leaked": len(imds.seen)}
+
+
+_ROUTED = """
+ip netns add {pod}
+ip link add z-{pod} type veth peer name eth0 netns {pod}
+ip link set z-{pod} up; echo 1 >/proc/sys/net/ipv4/conf/z-{pod}/proxy_arp
+echo 0 >/proc/sys/net/ipv4/conf/z-{pod}/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
+ip route add 10.245.0.{number}/32 dev z-{pod}
+ip -n {pod} -batch - <<END
+link set lo up
+addr add 10.245.0.{number}/32 dev eth0
+link set eth0 up
+route add 169.254.1.1 dev eth0
+route add default via 169.254.1.1 dev eth0
+END
+"""
+
+
+async def _arrivals(address: str, netns: str) -> int:
+    """Return how many connections from `address` the node's conntrack saw after a try."""
+    await _ask_from(netns, address)
+    counted = await command("nft", "list", "table", "ip", "podid")
+    return int(counted.partition("dnat")[0].rpartition("packets ")[2].split()[0])
+
+
+async def drift() -> dict[str, Any]:
+    """Others change our tables, and the bridge's option."""
+    found: dict[str, Any] = {}
+    async with Agent.running(source_guard=True) as agent:
+        found["before"] = await agent.tell("sources")
+        found["nft"] = [
+            await command("nft", "-s", "list", "table", family, "podid_source")
+            for family in ("bridge", "ip")
+        ]
+        edits = found["edits"] = {}
+        for what, edit in _EDITS.items():
+            repairs = (await agent.tell("sources"))[1]
+            await command(*edit)
+            while (now := await agent.tell("sources"))[1] == repairs:
+                pass
+            edits[what] = [now[1] - repairs, now[2]]
+        await command("nft", "add", "table", "ip", "other")
+        await add_pod("p4", "10.244.0.14")
+        found["after"] = await agent.tell("sources")
+    return found
+
+
+_EDITS = {
+    "everything flushed": ["nft", "flush", "ruleset"],
+    "a table deleted": ["nft", "delete", "table", "bridge", "podid_source"],
+    "the other one deleted": ["nft", "delete", "table", "ip", "podid_source"],
+    "a rule before ours": ["nft", "insert rule bridge podid_source arriving accept"],
+    "a chain emptied": ["nft", "flush chain bridge podid_source bound"],
+    "a set emptied": ["nft", "flush set bridge podid_source addresses"],
+    "a set filled": ["nft", 'add element bridge podid_source macs { "v-p1" . 2:0:0:0:0:1 }'],
+    "a port let through": [
+        "nft",
+        'delete element bridge podid_source ports { "v-p1" }; '
+        'add element bridge podid_source ports { "v-p1" : accept }',
+    ],
+}
+
+
+async def _ip(pod: str, *commands: str) -> None:
+    for each in commands:
+        await command("ip", *each.split(), netns=pod)
+
+
+async def _reaches(netns: str, address: str) -> bool:
+    """Whether a packet to a host is answered at once: that nobody listens there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    client = inside(netns or _NODE, lambda: socket.socket(family))
+    client.setblocking(False)
+    with contextlib.closing(client):
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.get_running_loop().sock_connect(client, (address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+async def _mac(pod: str) -> bytes:
+    """Return the MAC address of a pod, or of the bridge."""
+    link = ("eth0",) if pod else ("cbr0",)
+    found = json.loads(await command("ip", "-j", "link", "show", *link, netns=pod))
+    return bytes.fromhex(found[0]["address"].replace(":", ""))

@@ -1,0 +1,211 @@
+"""Who may have which address: the decision, and the rules as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.kernel.namespaces import NamespaceKey
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.source_bindings import (
+    MOST_ADDRESSES,
+    Binding,
+    Since,
+    disputed,
+    elements,
+    usable,
+)
+from podidentity.kernel.source_rules import (
+    Elements,
+    bound_ports,
+    bridge_table,
+    closed,
+    reverse_path_table,
+)
+
+EARLY, LATE = Since(1, 100), Since(1, 200)
+PORTS = {"veth1": 11, "veth2": 12, "eth0": 2}
+
+
+def binding(port: int, *addresses: str, since: Since = EARLY, bridge: int = 5) -> Binding:
+    return Binding(
+        port=port,
+        bridge=bridge,
+        mac=f"02:00:00:00:00:{port:02x}",
+        addresses=dict.fromkeys(addresses, since),
+        namespace=NamespaceKey(4, port),
+    )
+
+
+def granted(*bindings: Binding, **more: Any) -> Elements:
+    known = {"uplinks": set(), "reserved": {"10.244.0.1"}, "closed": {"169.254.169.254"}} | more
+    return elements(bindings, **known)
+
+
+def test_an_address_belongs_to_the_port_that_was_first_seen_with_it() -> None:
+    first = binding(12, "10.244.0.12")
+    second = binding(11, "10.244.0.11", "10.244.0.12", since=Since(2, 50))
+    assert granted(second, first).addresses == {(11, "10.244.0.11"), (12, "10.244.0.12")}
+    assert disputed([second, first], granted(second, first)) == {11: {"10.244.0.12"}}
+
+
+def test_of_two_that_are_seen_at_once_it_belongs_to_the_one_that_the_kernel_gave_it_first() -> None:
+    owner = binding(12, "10.244.0.12", since=EARLY)
+    thief = binding(11, "10.244.0.12", since=LATE)
+    assert granted(thief, owner).addresses == {(12, "10.244.0.12")}
+
+
+def test_an_earlier_runs_holder_stays_the_first() -> None:
+    kept, new = binding(12, "10.244.0.12", since=Since(0, 0)), binding(11, "10.244.0.12")
+    assert granted(new, kept).addresses == {(12, "10.244.0.12")}
+
+
+def test_when_the_first_holder_has_gone_the_next_has_it() -> None:
+    assert granted(binding(11, "10.244.0.12", since=LATE)).addresses == {(11, "10.244.0.12")}
+
+
+@pytest.mark.parametrize("address", ["10.244.0.1", "169.254.169.254"])
+def test_no_port_gets_what_is_the_nodes_or_nobodys(address: str) -> None:
+    found = granted(binding(11, address))
+    assert found.addresses == frozenset()
+    assert address in found.by_set()["taken_addresses"]
+
+
+def test_bridges_that_do_not_meet_may_use_the_same_addresses() -> None:
+    one, other = binding(11, "192.168.0.2"), binding(12, "192.168.0.2", bridge=6)
+    assert granted(one, other).addresses == {(11, "192.168.0.2"), (12, "192.168.0.2")}
+
+
+def test_a_loopback_address_is_no_claim_and_neither_are_more_than_any_pod_has() -> None:
+    assert usable({"127.0.0.1": EARLY, "10.244.0.2": EARLY}) == {"10.244.0.2": EARLY}
+    many = {f"10.244.0.{n}": EARLY for n in range(MOST_ADDRESSES + 1)}
+    assert usable(many) == {}
+
+
+@given(
+    st.lists(
+        st.builds(
+            binding,
+            st.integers(10, 15),
+            st.sampled_from(["10.244.0.1", "10.244.0.2", "10.244.0.3"]),
+            since=st.sampled_from([Since(0, 0), EARLY, LATE]),
+        ),
+        unique_by=lambda each: each.port,
+    )
+)
+def test_no_address_is_ever_of_two_ports_and_the_order_of_bindings_does_not_matter(
+    bindings: list[Binding],
+) -> None:
+    found = granted(*bindings)
+    holders = [address for _, address in found.addresses]
+    assert len(holders) == len(set(holders))
+    assert found == granted(*reversed(bindings))
+    claimed = {each for binding in bindings for each in binding.addresses} - {"10.244.0.1"}
+    assert set(holders) == claimed, "and whoever is left alone with one has it"
+
+
+SOME = granted(binding(11, "10.244.0.11"), binding(12, "10.244.0.12"), uplinks={2})
+
+
+def listed(elements: Elements) -> dict[str, Any]:
+    """Return what libnftables lists after the replacement, names for indexes."""
+    names = {index: name for name, index in PORTS.items()}
+    commands = json.loads(bridge_table(Redirect()).replacement(elements))["nftables"]
+    items = [each["add"] for each in commands if "add" in each][1:]
+    sets = {
+        body["name"]: body
+        for each in items
+        for body in [each.get("set") or each.get("map")]
+        if body
+    }
+    for each in items:
+        if "element" in each:
+            sets[each["element"]["name"]]["elem"] = each["element"]["elem"]
+    text = json.dumps([each for each in items if "element" not in each])
+    for index, name in names.items():
+        text = text.replace(f'"concat": [{index},', f'"concat": ["{name}",')
+        text = text.replace(f"[{index}, {{", f'["{name}", {{')
+    return {"nftables": [{"metainfo": {}}, *json.loads(text)]}
+
+
+def test_what_was_written_is_recognised_in_a_listing() -> None:
+    table = bridge_table(Redirect())
+    assert table.difference(SOME, listed(SOME), PORTS) == ""
+    assert bound_ports(listed(SOME), PORTS) == Elements(macs=SOME.macs, addresses=SOME.addresses)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"addresses": frozenset()}, "set addresses holds other elements"),
+        ({"macs": frozenset({(11, "02:00:00:00:00:99")})}, "set macs holds other elements"),
+        ({"pods": frozenset({11})}, "set ports holds other elements"),
+        ({"reserved": frozenset()}, "set taken_addresses holds other elements"),
+    ],
+)
+def test_other_elements_are_a_difference(change: dict[str, Any], said: str) -> None:
+    seen = bridge_table(Redirect()).difference(SOME, listed(replace(SOME, **change)), PORTS)
+    assert seen == said
+
+
+def test_a_missing_table_and_other_rules_are_a_difference() -> None:
+    table = bridge_table(Redirect())
+    assert table.difference(SOME, {}, PORTS) == "chain arriving is gone"
+    found = listed(SOME)
+    found["nftables"] = [each for each in found["nftables"] if "rule" not in each]
+    assert table.difference(SOME, found, PORTS) == "chain arriving is changed"
+    more = listed(SOME)
+    more["nftables"].append({"set": {"family": "bridge", "name": "more", "type": "mark"}})
+    assert table.difference(SOME, more, PORTS) == "set more is changed"
+
+
+@pytest.mark.parametrize(
+    "element",
+    [7, None, {"range": [1, 2]}, ["veth1", {"drop": None}], {"concat": ["veth1"]}, {"elem": {}}],
+)
+def test_an_element_of_no_kind_of_ours_is_a_difference_and_no_error(element: object) -> None:
+    found = listed(SOME)
+    for each in found["nftables"]:
+        if "map" in each:
+            each["map"]["elem"].append(element)
+    assert (
+        bridge_table(Redirect()).difference(SOME, found, PORTS) == "set ports holds other elements"
+    )
+
+
+def test_a_change_holds_the_difference_only() -> None:
+    more = granted(
+        binding(11, "10.244.0.11"),
+        binding(12, "10.244.0.12"),
+        binding(13, "10.244.0.13"),
+        uplinks={2},
+    )
+    come = json.loads(bridge_table(Redirect()).change(SOME, more))["nftables"]
+    gone = json.loads(bridge_table(Redirect()).change(more, SOME))["nftables"]
+    named = ["ports", "macs", "addresses", "taken_macs", "taken_addresses"]
+    for commands, verb in ((come, "add"), (gone, "delete")):
+        assert [each[verb]["element"]["name"] for each in commands] == named
+        assert [len(each[verb]["element"]["elem"]) for each in commands] == [1] * 5
+    assert json.loads(bridge_table(Redirect()).change(SOME, SOME)) == {"nftables": []}
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1", ("169.254.169.254",)),
+        ("169.254.100.1", ("169.254.169.254", "169.254.100.1")),
+        ("10.240.0.4", ("169.254.169.254",)),
+    ],
+)
+def test_a_link_local_address_of_the_redirection_is_closed_like_imds(
+    listen: str, expected: tuple[str, ...]
+) -> None:
+    redirect = Redirect(listen_address=listen)
+    assert closed(redirect) == expected
+    for table in (bridge_table(redirect), reverse_path_table(redirect)):
+        assert all(json.dumps(table.items).count(f'"{each}"') == 1 for each in expected)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kernel.conftest import KINDS
+from tests.kernel.topology import PODS, run
+
+pytestmark = pytest.mark.net
+
+STOLEN = {
+    "ARP": "agent, to 10.244.0.12",
+    "its MAC address, too": "agent, to 10.244.0.12",
+    "an unused address": "agent, to 10.244.0.99",
+    "in VLAN 0 of 802.1Q": "agent, to 10.244.0.12",
+    "in VLAN 0 of 802.1ad": "agent, to 10.244.0.12",
+    "an open connection": "agent, to 10.244.0.12",
+    "a second address": "agent, to 10.244.0.12",
+}
+MOVED = ["p2's MAC address is at v-p1"]
+BELIEVED = {
+    "IPv4 of its own address, from p2's MAC address": MOVED,
+    "IPv6, from p2's MAC address": MOVED,
+    "LLDP, from p2's MAC address": MOVED,
+    "a pause, from p2's MAC address": MOVED,
+    "another type, from p2's MAC address": MOVED,
+    "ARP request as p2": ["p2 is at p1"],
+    "ARP of itself at p2's MAC address": ["p1 is at p2"],
+    "ARP as the gateway": ["the gateway is p1"],
+    "ARP as an unused address": ["nobody is at p1"],
+}
+AS_NFT_SAYS = """\
+	chain bound {
+		ether type 8021q counter drop
+		ether type 8021ad counter drop
+		iif . ether saddr != @macs counter drop
+		ether type arp goto bound_arp
+		iif . ip saddr != @addresses counter drop
+	}
+
+	chain bound_arp {
+		iif . arp saddr ether != @macs counter drop
+		iif . arp saddr ip @addresses accept
+		arp operation request arp saddr ip 0.0.0.0 accept
+		counter drop
+	}
+
+	chain unknown {
+		ether type 8021q counter drop
+		ether type 8021ad counter drop
+		ether saddr @taken_macs counter drop
+		arp saddr ether @taken_macs counter drop
+		arp saddr ip @taken_addresses counter drop
+		ip saddr @taken_addresses counter drop
+		ip daddr 169.254.169.254 counter drop
+	}
+
+	chain arriving {
+		type filter hook prerouting priority dstnat - 10; policy accept;
+		iif vmap @ports
+		goto unknown
+	}
+}
+"""
+OF_ROUTES = """\
+table ip podid_source {
+	chain reverse_path {
+		type filter hook prerouting priority raw; policy accept;
+		ip daddr 169.254.169.254 fib saddr . iif oif missing counter drop
+	}
+}
+"""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def theft(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Conversations of p1 in the name of others, with the guard."""
+    found: dict[str, Any] = run("theft", rootless=request.param == "rootless", guarded=True)
+    return found
+
+
+def test_without_the_guard_each_theft_succeeds() -> None:
+    seen = run("theft", rootless=True, guarded=False)
+    assert {what: seen[what] for what in STOLEN} == STOLEN
+
+
+@pytest.mark.parametrize("way", STOLEN)
+def test_no_pod_has_a_conversation_in_the_name_of_another_or_of_nobody(
+    theft: dict[str, Any], way: str
+) -> None:
+    assert theft[way] == "nobody"
+
+
+def test_neither_victim_nor_attacker_loses_its_own(theft: dict[str, Any]) -> None:
+    assert theft["victim"] == theft["attacker"] == "proven"
+    assert theft["leaked"] == 0
+
+
+def test_without_the_guard_the_bridge_and_the_node_believe_what_a_pod_says_of_others() -> None:
+    assert run("learning", rootless=True, guarded=False) == BELIEVED
+
+
+def test_no_frame_of_a_pod_teaches_anybody_what_is_not_so(*, rootless: bool) -> None:
+    seen = run("learning", rootless=rootless, guarded=True)
+    assert seen == {what: [] for what in BELIEVED}
+
+
+def test_a_pod_that_changes_its_own_end_loses_itself_at_most(*, rootless: bool) -> None:
+    seen = run("changing", rootless=rootless)
+    alone, both = ["nobody", "agent"], ["agent", "agent"]
+    assert seen == {
+        "ordinary": both,
+        "another MAC address": alone,
+        "p2's MAC address": alone,
+        "its own again": both,
+        "renamed": both,
+        "another link with p2's address": both,
+        "nested, with p1's address": f"agent, to {PODS['p1']}",
+        "nested, with p2's address": "nobody",
+        "nested, with p3's address": "nobody",
+        "p2 at last": "agent",
+        "sources": [3, 0, []],
+        "leaked": 0,
+    }
+
+
+def test_pods_live_as_before(*, rootless: bool) -> None:
+    seen = run("life", rootless=rootless)
+    assert seen == {
+        "pods": ["proven"] * 3,
+        "to a pod": True,
+        "to the node": True,
+        "from the node": True,
+        "to the world": True,
+        "IPv6": True,
+        "address conflict detection": "conflict",
+        "a pod's first packet": True,
+        "the same address in a new namespace": "proven",
+        "a new pod with the address of one that ended": "agent",
+        "a twin": "nobody",
+        "its first holder": "agent",
+        "the twin, when the first has gone": "agent",
+        "sources": [3, 0, []],
+        "leaked": 0,
+    }
+
+
+def test_the_rules_stand_while_the_agent_is_away_and_the_next_one_keeps_the_first_holders(
+    *, rootless: bool
+) -> None:
+    seen = run("absence", rootless=rootless)
+    assert seen == {
+        "first": [3, 0, []],
+        "new to a pod": True,
+        "new to the world": True,
+        "new to IMDS": "TimeoutError",
+        "old to IMDS": "ConnectionRefusedError",
+        "again": [4, 0, []],
+        "new, known": "agent",
+        "old, from what it took": "nobody",
+        "removed": "",
+        "leaked": 0,
+    }
+
+
+def test_a_port_whose_namespace_nobody_knows_is_cut_off_from_imds_and_from_others_addresses_alone(
+    *, rootless: bool
+) -> None:
+    seen = run("strangers", rootless=rootless)
+    assert seen == {
+        "sources": [3, 0, []],
+        "to a pod": True,
+        "to the world": True,
+        "IMDS": "nobody",
+        "ARP as p2": [],
+        "ARP as the gateway": [],
+        "ARP of itself at p2's MAC address": [],
+        "p2's MAC address": [],
+        "p2's address": "nobody",
+        "p2's address in VLAN 0": "nobody",
+        "leaked": 0,
+    }
+
+
+def test_on_routed_links_a_foreign_address_does_not_come_as_far_as_the_redirection(
+    *, rootless: bool
+) -> None:
+    bare = run("routed", rootless=rootless, guarded=False)
+    guarded = run("routed", rootless=rootless, guarded=True)
+    assert bare["own address"] == guarded["own address"] == "agent, to 10.245.0.1"
+    assert bare["arrived"] > 1, "its own connection, and each try with the other's address"
+    assert guarded["arrived"] == 1
+    assert guarded["leaked"] == 0
+
+
+def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, rootless: bool) -> None:
+    seen = run("source_drift", rootless=rootless)
+    assert seen["before"] == [3, 0, []]
+    bridge, routes = seen["nft"]
+    assert bridge[bridge.index("\tchain bound {") :] == AS_NFT_SAYS
+    assert routes == OF_ROUTES
+    assert {what: now for what, now in seen["edits"].items() if now != [1, []]} == {}
+    assert seen["after"] == [4, len(seen["edits"]), []]
