@@ -24,6 +24,7 @@ class MemoryWriter(Writer):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.lost = 0
 
     def write(self, line: str) -> None:
         self.lines.append(line)

@@ -149,7 +149,7 @@ async def play(steps: list[Step]) -> int:
 def test_it_never_answers_otherwise_than_a_decision_would() -> None:
     seen = 0
 
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     @given(st.lists(_STEPS, min_size=5, max_size=40))
     def property_(steps: list[Step]) -> None:
         nonlocal seen

@@ -247,7 +247,7 @@ def _token_line(query: TokenQuery, outcome: Outcome, status: int) -> Said:
     more = {
         "pod": pod.ref.name if pod else None,
         "namespace": pod.ref.namespace if pod else None,
-        "asked_for": None if pod else query.asked_for,
+        "asked_for": str(query.asked_for) if query.asked_for and pod is None else None,
         "identity": identity.ref.name if identity else None,
         "client_id": str(identity.client_id or "") if identity else None,
         "resource": query.request.resource,
