@@ -75,6 +75,12 @@ class FakeClock:
             self._asleep.clear()
             await self._asleep.wait()
 
+    async def somebody_slept(self, seconds: float, times: int) -> None:
+        """Return as soon as that has been asked for so many times."""
+        while self.slept.count(seconds) < times:
+            self._asleep.clear()
+            await self._asleep.wait()
+
     def advance(self, seconds: float) -> None:
         """Let the time pass; who has slept enough wakes."""
         self._now += seconds

@@ -17,6 +17,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from bench.stage.ground import GATEWAY, Cgroups
 
@@ -25,7 +26,7 @@ UID = "00000000-0000-4000-8000-0000000000aa"
 EARLIER = "ba97e96"
 """The commit of the agent that later ones are compared with: one process, before the split."""
 PROBE_PORT = 8085
-_READY = "requests can be decided"
+READY = "requests can be decided"
 _START_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
 
@@ -105,12 +106,12 @@ class Agent(Server):
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         super().__init__(process, "http://169.254.169.254")
         self.log = log
+        self._began = 0.0
         self.start_seconds = 0.0
         """From its start to the moment at which requests can be decided, imports included."""
 
     @classmethod
-    @contextlib.contextmanager
-    def running(
+    def start(
         cls,
         folder: Path,
         cgroups: Cgroups,
@@ -119,12 +120,10 @@ class Agent(Server):
         kubeconfig: Path,
         flags: Sequence[str],
         source: Path | None = None,
-    ) -> Iterator[Agent]:
-        """Start it, and yield it when it can decide requests.
-
-        `source`: the tree of another commit; None for this one.
-        """
-        log = folder / "nmi.log"
+        log: str = "nmi.log",
+    ) -> Self:
+        """Start it and return at once; its log is `folder`/`log`."""
+        path = folder / log
         command = [
             *("taskset", "-c", CORE, sys.executable, "-m", "podidentity", "nmi"),
             *(f"--node={node}", f"--kubeconfig={kubeconfig}", f"--http-probe-port={PROBE_PORT}"),
@@ -136,23 +135,43 @@ class Agent(Server):
             "PYTHONPATH": str((source or ROOT) / "src"),
         }
         began = time.perf_counter()
-        log.unlink(missing_ok=True)
-        with log.open("ab") as stderr:
+        path.unlink(missing_ok=True)
+        with path.open("ab") as stderr:
             process = subprocess.Popen(cgroups.within(UID, command), stderr=stderr, env=environment)
-        agent = cls(process, log)
-        try:
-            agent._await_ready(began)
-            yield agent
-        finally:
-            process.terminate()
-            process.wait()
+        agent = cls(process, path)
+        agent._began = began
+        return agent
 
-    def _await_ready(self, began: float) -> None:
-        while _READY not in self.log.read_text():
-            if self.process.poll() is not None or time.perf_counter() - began > _START_SECONDS:
-                sys.exit(f"NMI did not start:\n{self.log.read_text()[-3000:]}")
+    def await_ready(self, line: str = READY) -> None:
+        """Return when it has logged `line`; end the program where it does not."""
+        while not self.has_logged(line):
             time.sleep(0.002)
-        self.start_seconds = time.perf_counter() - began
+        self.start_seconds = time.perf_counter() - self._began
+
+    def has_logged(self, line: str) -> bool:
+        """Return whether the line is in its log; end the program where it will not come."""
+        log = self.log.read_text()
+        if self.process.poll() is not None or time.perf_counter() - self._began > _START_SECONDS:
+            sys.exit(f"NMI did not start:\n{log[-3000:]}")
+        return line in log
+
+    def worker(self) -> int:
+        """Return the process that answers: the last of supervisor and worker."""
+        return max(self.pids(), key=_depth)
+
+    def stop(self) -> None:
+        """Stop it as the kubelet does, and wait for its end."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def _depth(pid: int) -> int:
+    """Return how many processes are above it."""
+    depth = 0
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        depth += 1
+    return depth
 
 
 @contextlib.contextmanager

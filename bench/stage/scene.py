@@ -78,16 +78,31 @@ class Scene:
 
         `source`: the tree of another commit; None for this one.
         """
+        agent = await self.start_agent(*flags, mode=mode, source=source)
+        try:
+            agent.await_ready()
+            yield agent
+        finally:
+            agent.stop()
+
+    async def start_agent(
+        self,
+        *flags: str,
+        mode: str = "managed",
+        source: Path | None = None,
+        log: str = "nmi.log",
+    ) -> Agent:
+        """Start the agent and return at once; the caller stops it."""
         kubeconfig = await self.cluster.kubeconfig(self.folder)
-        with Agent.running(
+        return Agent.start(
             self.folder,
             self.cgroups,
             node=self.cluster.node,
             kubeconfig=kubeconfig,
             flags=[f"--operation-mode={mode}", *_features(self.folder), *flags],
             source=source,
-        ) as agent:
-            yield agent
+            log=log,
+        )
 
 
 def _features(folder: Path) -> Iterator[str]:

@@ -21,6 +21,8 @@ class Failure:
 
     began: float
     """When it was sent, in `perf_counter` seconds; its connection was opened just before if new."""
+    ended: float
+    """When it was known to have failed."""
     why: str
 
 
@@ -38,7 +40,7 @@ class Traffic:
         return [
             failure
             for failure in self.failures
-            if not any(failure.began <= moment <= failure.began + _SECONDS for moment in moments)
+            if not any(failure.began <= moment <= failure.ended for moment in moments)
         ]
 
 
@@ -88,9 +90,10 @@ async def _ask(traffic: Traffic, asker: Asker, *, fresh: bool) -> bool:
                 await asker.connect()
             answer = await asker.ask()
     except (OSError, EOFError, TimeoutError) as error:
-        traffic.failures.append(Failure(began, f"{type(error).__name__} {error}"))
+        traffic.failures.append(Failure(began, perf_counter(), f"{type(error).__name__} {error}"))
         return False
     if answer.status != 200:
-        traffic.failures.append(Failure(began, f"status {answer.status}: {answer.body[:200]!r}"))
+        why = f"status {answer.status}: {answer.body[:200]!r}"
+        traffic.failures.append(Failure(began, perf_counter(), why))
     traffic.slowest = max(traffic.slowest, perf_counter() - began)
     return not answer.closes

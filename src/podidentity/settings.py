@@ -98,6 +98,8 @@ RUNTIME_DIR = "/run/podidentity"
 """Where `net` and `serve` meet, unless they are told."""
 NET_SOCKET = "net.sock"
 """Name of the socket of `net`, in `runtime_dir`."""
+NET_FOLDER, SERVE_FOLDER = "net", "serve"
+"""Names of the folders in `handover_dir`: that of `net` is closed to `serve`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,15 @@ class Compat:
             "token for each tenant.",
         ),
     )
+    open_metrics: bool = field(
+        default=False,
+        metadata=flag(
+            "--compat-open-metrics",
+            kind="switch",
+            text="As before: `/metrics` on `--prometheus-port` names namespaces and audiences to "
+            "every pod that asks.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +177,17 @@ class NmiSettings:
 
     listen_address: str = field(
         default="127.0.0.1",
-        metadata=flag("--nmi-listen-address", text="Address that pods' requests are led to."),
+        metadata=flag(
+            "--nmi-listen-address",
+            text="Address that pods' requests are redirected to: one of the node, for Cilium's "
+            "local redirect policy, or a link-local one, which is added to `lo` and guarded. With "
+            "a loopback address that is 169.254.25.79, and only `/host/token` is served at the "
+            "loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
+        ),
     )
     listen_port: int = field(
         default=2579,
-        metadata=flag("--nmi-port", kind="number", text="Port beside it."),
+        metadata=flag("--nmi-port", kind="number", text="Port at these addresses."),
     )
     metadata_address: str = field(
         default="169.254.169.254",
@@ -372,14 +389,6 @@ class NmiSettings:
         default="/sys/fs/cgroup",
         metadata=flag("--cgroup-root", text="Where the host's cgroup v2 is mounted."),
     )
-    # A container's own is read-only, and nothing can be mounted over it:
-    # https://github.com/opencontainers/runc/issues/2826
-    proc_sys_net: str = field(
-        default="/proc/sys/net",
-        metadata=flag(
-            "--proc-sys-net", text="Where the host's `/proc/sys/net` is mounted, writable."
-        ),
-    )
     on_exit: Literal["keep", "remove"] = field(
         default="keep",
         metadata=flag(
@@ -413,6 +422,7 @@ class NmiSettings:
             "--memory-limit",
             kind="number",
             metavar="BYTES",
+            envvar="MEMORY_LIMIT",
             text="What the container of `serve` may hold: its worker is replaced at three quarters "
             "of it. 0: no limit.",
         ),
@@ -510,8 +520,30 @@ class NmiSettings:
         metadata=flag(
             "--prometheus-port",
             kind="number",
-            text="Port of `/metrics`, on all addresses; 0: none.",
+            text="Port of `/metrics`, on all addresses, without what names a tenant; 0: none.",
         ),
+    )
+    metrics_secure_port: int = field(
+        default=0,
+        metadata=flag(
+            "--metrics-secure-port",
+            kind="number",
+            text="TLS port of all `/metrics`, on all addresses, for callers that RBAC lets `get` "
+            "that path; the manifest says 9447; 0: none.",
+        ),
+    )
+    metrics_cert_file: str = field(
+        default="",
+        metadata=flag(
+            "--metrics-cert-file",
+            metavar="PATH",
+            text="Certificate of that port, its chain behind it, PEM; read again when it changes. "
+            "Default: one that is made at the start, signed by itself.",
+        ),
+    )
+    metrics_key_file: str = field(
+        default="",
+        metadata=flag("--metrics-key-file", metavar="PATH", text="Its key, PEM."),
     )
     debug_port: int = field(
         default=0,
@@ -534,6 +566,8 @@ class NmiSettings:
             raise ValueError("--node is needed: the name of the node that this runs on.")
         if self.force_namespaced and self.compat.cross_namespace:
             raise ValueError("--forceNamespaced and --compat-cross-namespace contradict.")
+        if bool(self.metrics_cert_file) != bool(self.metrics_key_file):
+            raise ValueError("--metrics-cert-file and --metrics-key-file need each other.")
 
     @property
     def standard(self) -> bool:
@@ -589,7 +623,7 @@ def _setting(found: Field[Any], prefix: str) -> Setting:
 
 @dataclass(frozen=True, slots=True)
 class OldFlag:
-    """A flag of the archived project that is accepted and has no effect."""
+    """A flag of the archived project, or of an earlier release, that has no effect."""
 
     name: str
     text: str
@@ -615,6 +649,7 @@ OLD_FLAGS = (
     OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
     OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
     OldFlag("host-ip", _NONE),
+    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
     # klog's.
     *[
         OldFlag(name, _NONE, switch=True)

@@ -77,16 +77,22 @@ class Stage:
         return int(status), json.loads(body or "{}"), time.monotonic() - began
 
     def nmi(self) -> int:
-        """Return NMI's process id on this machine."""
+        """Return the process id of NMI's `serve` on this machine, the first of its container."""
+        return self.processes("serve")[0]
+
+    def processes(self, program: str) -> list[int]:
+        """Return the processes of `serve` or `net`, each after the one that started it."""
+        found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 argv = (entry / "cmdline").read_bytes().split(b"\0")
                 cgroup = (entry / "cgroup").read_text()
             except OSError:
                 continue  # it has ended meanwhile
-            if b"nmi" in argv and f"/{Path(self.plan.cgroup_root).name}/" in cgroup:
-                return int(entry.name)
-        raise AssertionError("NMI does not run")
+            if program.encode() in argv and f"/{Path(self.plan.cgroup_root).name}/" in cgroup:
+                found.append(int(entry.name))
+        assert found, f"{program} does not run"
+        return sorted(found)
 
     async def nmi_ready(self) -> None:
         """Return when the DaemonSet is complete; it is watched."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
-from podidentity_sandbox.world.api import Api, Object
+from podidentity_sandbox.world.api import Api
 from tests.acceptance.stage import Stage, stage
 
 LISTEN = "import socket, time; held = socket.create_server(('127.0.0.1', 2579)); time.sleep(9999)"
@@ -25,12 +26,6 @@ spec:
 """
 
 
-def crashed(pod: Object) -> bool:
-    states = pod["status"].get("containerStatuses", [])
-    waits = [state["state"].get("waiting", {}).get("reason") for state in states]
-    return "CrashLoopBackOff" in waits
-
-
 async def nmi_pod(place: Stage) -> str:
     """Return the name of NMI's pod, as soon as it is made."""
     path = "/api/v1/namespaces/kube-system/pods"
@@ -40,6 +35,22 @@ async def nmi_pod(place: Stage) -> str:
     raise AssertionError("no pod of NMI")
 
 
+def said(place: Stage, pod: str) -> str:
+    """Return what `serve` has logged; "" before it runs."""
+    try:
+        return place.run("kubectl", "logs", "-n", "kube-system", pod, "-c", "serve")
+    except AssertionError:
+        return ""
+
+
+def until_said(place: Stage, pod: str, words: str) -> None:
+    """Return when `serve` has logged these words."""
+    end = time.monotonic() + 30
+    while words not in said(place, pod):
+        assert time.monotonic() < end, words
+        time.sleep(0.2)
+
+
 async def test_nmi_without_its_port_says_who_may_have_it_and_serves_as_soon_as_it_is_free() -> None:
     async with stage("taken-port") as place, AzureOperator(place.plan) as azure:
         made = await prepare(place.plan)
@@ -47,11 +58,9 @@ async def test_nmi_without_its_port_says_who_may_have_it_and_serves_as_soon_as_i
         place.start_pod()
         place.run("podidentity", "enable", "--no-wait")
         name = await nmi_pod(place)
-        late = Api(place.plan).wait_for("/api/v1/namespaces/kube-system/pods", [name], crashed, 30)
-        assert not late
-        log = place.run("podidentity", "sandbox", "logs", "-n", "kube-system", name)
-        assert "cannot listen on 127.0.0.1:2579: Address already in use." in log
-        assert "Traceback" not in log
+        cannot = "cannot listen on 127.0.0.1:2579: Address already in use."
+        await asyncio.to_thread(until_said, place, name, cannot)
+        assert "Traceback" not in said(place, name)
 
         before = len(await azure.imds_requests())
         assert (await place.ask(seconds=3))[0] == 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from podidentity.cli.record import ANNOTATION
+from podidentity.cli.attached_hosts import ANNOTATION
 from tests.cli.conftest import Ran
 from tests.cli.scripted import IDENTITY, ScriptedArm
 from tests.cli.world import CUSTOM, World

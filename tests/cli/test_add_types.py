@@ -13,7 +13,7 @@ import pytest
 from podidentity.cli import add as add_command
 from podidentity.cli import azure_access
 from podidentity.cli import delete as delete_command
-from podidentity.cli.choices import Choices
+from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY, ScriptedArm

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli.checking import Finding, findings
+from podidentity.cli.findings import Finding, findings
 from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import (

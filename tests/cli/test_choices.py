@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.cli.choices import Choices, chosen
+from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.core.permission import Authorization
 from podidentity.manifests import nmi
 
@@ -57,7 +57,7 @@ def test_what_does_not_parse_is_taken_as_the_defaults_and_that_is_said(flag: str
 def test_a_daemon_set_without_the_container_is_doubted() -> None:
     made = daemon_set()
     made["spec"]["template"]["spec"]["containers"][0]["name"] = "other"
-    assert "has no container nmi" in chosen(made).doubt
+    assert "has no container serve or nmi" in chosen(made).doubt
 
 
 def test_variables_are_the_containers_and_not_the_shells(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from podidentity.cli import add as add_command
 from podidentity.cli import azure_access
 from podidentity.cli import delete as delete_command
 from podidentity.cli import explain as explain_command
-from podidentity.cli.choices import Choices
+from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.resources import BINDING_LABEL
 from podidentity.wire.arm import ArmError

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from podidentity.cli.choices import Choices
-from podidentity.cli.federating import trust_command
-from podidentity.cli.wanted import Wanted
+from podidentity.cli.add_request import AddRequest
+from podidentity.cli.agent_choices import Choices
+from podidentity.cli.federation import trust_command
 from podidentity.core.authorities import Tenant
 from podidentity.core.federation import has_an_account
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
@@ -18,7 +18,7 @@ from podidentity.wire.kube import KubeError
 from tests.cli.scripted import CLIENT, IDENTITY
 
 OWN = Entra(tenant=Tenant.parse("contoso.com"), federation=Federation(subject=Subject.IDENTITY))
-WANTED = Wanted(
+WANTED = AddRequest(
     ref=ObjectRef("shop", "orders"),
     selector="orders",
     type=IdentityType.FEDERATED,

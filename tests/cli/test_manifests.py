@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from podidentity import manifests
+from podidentity.nmi.server.messages import Limits
+from podidentity.settings import SERVE_UID
+from podidentity.supervisor.main import DRAIN_SECONDS
 from tests.cli.world import CUSTOM, World
 
 KINDS = {
@@ -193,18 +196,25 @@ def test_what_a_manifest_lists_is_independent_of_what_another_lists() -> None:
     assert "x" not in second["metadata"]["labels"]
 
 
-def test_nmis_flags_follow_those_of_the_file() -> None:
-    *_, daemon_set = manifests.nmi(image="i:1", extra_args=["--log-format=json"])
-    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == "i:1"
-    assert container["args"][0] == "nmi"
-    assert container["args"][-1] == "--log-format=json"
-    (plain,) = manifests.nmi()[-1]["spec"]["template"]["spec"]["containers"]
-    assert plain["args"] == container["args"][:-1]
+def containers(*extra: str, image: str = manifests.IMAGE) -> dict[str, Any]:
+    """Return the containers of NMI's pod, by name."""
+    *_, daemon_set = manifests.nmi(image=image, extra_args=extra)
+    found = daemon_set["spec"]["template"]["spec"]["containers"]
+    return {container["name"]: container for container in found}
+
+
+def test_nmis_flags_follow_those_of_the_file_in_both_containers() -> None:
+    plain = containers()
+    made = containers("--log-format=json", image="i:1")
+    assert list(made) == ["serve", "net"]
+    for name, container in made.items():
+        assert container["image"] == "i:1"
+        assert container["args"][0] == name
+        assert container["args"] == [*plain[name]["args"], "--log-format=json"]
 
 
 def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
-    _, role, binding, daemon_set = manifests.nmi()
+    _, role, binding, readers, daemon_set = manifests.nmi()
     granted = {
         (group, resource): set(rule["verbs"])
         for rule in role["rules"]
@@ -220,22 +230,44 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
         ("", "serviceaccounts/token"): {"create"},
         ("", "events"): {"create", "patch"},
         ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
+        ("authentication.k8s.io", "tokenreviews"): {"create"},
         **{(custom, plural): reading for plural in KINDS.values()},
     }
     pod = daemon_set["spec"]["template"]["spec"]
     (subject,) = binding["subjects"]
     assert subject["name"] == pod["serviceAccountName"]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    (container,) = pod["containers"]
-    assert container["securityContext"]["capabilities"] == {
+    # Bound by nothing here: the operator gives it to Prometheus.
+    assert readers["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    # `serve`, which has the token, has no right; `net`, which has rights, has no token.
+    serve, net = containers().values()
+    assert net["securityContext"]["capabilities"] == {
         "drop": ["ALL"],
         "add": ["NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH"],
     }
+    assert serve["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert serve["securityContext"]["runAsUser"] == SERVE_UID == pod["securityContext"]["fsGroup"]
+    assert not serve["securityContext"]["allowPrivilegeEscalation"]
+    assert pod["automountServiceAccountToken"] is False
+    assert mounted(serve) == {"runtime", "handover-serve", "token"}
+    assert mounted(net) == {"runtime", "handover", "netns", "cgroup"}
+
+
+def mounted(container: dict[str, Any]) -> set[str]:
+    return {mount["name"] for mount in container["volumeMounts"]}
 
 
 def test_nmis_volumes_are_each_there_once_and_mounted() -> None:
     pod = manifests.nmi()[-1]["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
     volumes = [each["name"] for each in pod["volumes"]]
     assert len(set(volumes)) == len(volumes)
-    assert [each["name"] for each in container["volumeMounts"]] == volumes
+    assert set(volumes) == set[str]().union(*map(mounted, pod["containers"]))
+
+
+def test_an_update_starts_the_new_pod_beside_the_old_one_and_so_no_port_is_declared() -> None:
+    spec = manifests.nmi()[-1]["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    pod = spec["template"]["spec"]
+    assert all("ports" not in container for container in pod["containers"])
+    # More than a kept connection may be idle: it is answered once more, by the old pod.
+    assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS > Limits().idle_seconds

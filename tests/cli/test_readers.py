@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from podidentity.cli import check
-from podidentity.cli.choices import Choices
-from podidentity.cli.grants import Roles
+from podidentity.cli.agent_choices import Choices
+from podidentity.cli.use_roles import Roles
 from podidentity.core.permission import Authorization
 from tests.cli.conftest import Ran
 from tests.cli.world import World

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from podidentity.cli import output, record
+from podidentity.cli import attached_hosts, output
 from podidentity.cli.azure_access import next_step
 from podidentity.cli.parameters import (
     ClientIdType,
@@ -78,7 +78,7 @@ def test_a_bad_value_is_wrong_usage(kind: click.ParamType[Any], text: str, words
 def identity(annotation: str | None, resource_id: str = IDENTITY) -> dict[str, Any]:
     meta: dict[str, Any] = {"name": "orders", "namespace": "shop"}
     if annotation is not None:
-        meta["annotations"] = {record.ANNOTATION: annotation}
+        meta["annotations"] = {attached_hosts.ANNOTATION: annotation}
     return {"metadata": meta, "spec": {"clientID": CLIENT, "resourceID": resource_id}}
 
 
@@ -88,20 +88,23 @@ def test_the_record_is_read_as_it_was_written() -> None:
         Host.of_node(f"azure://{MACHINE}"),
     ]
     written = identity(None)
-    record.write(written, [*hosts, *hosts])
-    assert json.loads(written["metadata"]["annotations"][record.ANNOTATION]) == [SCALE_SET, MACHINE]
-    assert record.read(written) == hosts
+    attached_hosts.write(written, [*hosts, *hosts])
+    assert json.loads(written["metadata"]["annotations"][attached_hosts.ANNOTATION]) == [
+        SCALE_SET,
+        MACHINE,
+    ]
+    assert attached_hosts.read(written) == hosts
 
 
 @pytest.mark.parametrize("text", [None, "", "x", "{}", "[1, null, {}]", '["/x"]', '["azure://"]'])
 def test_a_record_that_makes_no_sense_records_nothing(text: str | None) -> None:
-    assert record.read(identity(text)) == []
+    assert attached_hosts.read(identity(text)) == []
 
 
 def test_identities_of_one_azure_identity_are_found_whatever_the_case() -> None:
     same, other = identity(None, IDENTITY.upper()), identity(None, f"{IDENTITY}2")
     broken = {"metadata": {"name": "x", "namespace": "y"}, "spec": {"clientID": "no"}}
-    assert record.of_same([same, other, broken], WANTED) == [same]
+    assert attached_hosts.of_same([same, other, broken], WANTED) == [same]
 
 
 LINKED = (

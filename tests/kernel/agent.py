@@ -1,9 +1,9 @@
 """A stand-in for NMI, as a program: the kernel package's guard and attestor, and a tiny listener.
 
 It answers each request with who the kernel says the caller is, and takes commands on its standard
-input, one a line: `install`, `repairs N` (wait for so many),
-`deafen` (close the listener), `remove`, `problems`, `sources` (bring the source guard up to date),
-`unguard` (remove its rules).
+input, one a line: `install`, `repairs N` (wait for so many), `checked` (wait for a check),
+`healthy` (wait until there is no problem), `problems`, `deafen` (close the listener), `remove`,
+`sources` (bring the source guard up to date), `unguard` (remove its rules).
 """
 
 from __future__ import annotations
@@ -58,21 +58,29 @@ def uid(name: str) -> str:
 class Watched(Interception):
     """Tells when it has repaired something."""
 
-    def __init__(self) -> None:
-        super().__init__(Redirect(), WallClock())
-        self._loop = asyncio.get_running_loop()
-        self._repaired = asyncio.Event()
+    def __init__(self, redirect: Redirect, *, copy: bool) -> None:
+        super().__init__(redirect, WallClock(), copy=copy)
+        self._checked = asyncio.Event()
 
-    def check(self) -> bool:
-        done = super().check()
-        self._loop.call_soon_threadsafe(self._repaired.set)
+    async def check(self) -> bool:
+        done = await super().check()
+        self._checked.set()
         return done
+
+    async def checked(self) -> None:
+        """Return after the next check."""
+        self._checked.clear()
+        await self._checked.wait()
+
+    async def healthy(self) -> None:
+        """Return once a check has found nothing that it could not repair."""
+        while self.problems():
+            await self.checked()
 
     async def repaired(self, times: int) -> int:
         """Return how often, once it is so often."""
         while self.repairs < times:
-            self._repaired.clear()
-            await self._repaired.wait()
+            await self.checked()
         return self.repairs
 
 
@@ -80,17 +88,20 @@ class Node:
     """The kernel package as NMI holds it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        redirect = Redirect()
-        self.interception = Watched()
+        redirect = Redirect(**settings.get("redirect", {}))
+        self.interception = Watched(redirect, copy=settings.get("copy", True))
+        self.listener = (redirect.target, redirect.listen_port)
         root = settings.get("cgroup_root")
         self.mode = AttestationMode.KERNEL if root else AttestationMode.NAMESPACE
         self.inspector = ConnectionInspector(
             netns_dir=Path("/run/netns"),
             cgroups=PodCgroups(Path(root)) if root else None,
-            listener=Endpoint(redirect.target, redirect.listen_port),
+            listener=Endpoint(*self.listener),
         )
         self.sources = (
-            SourceGuard(self.inspector.networks, redirect, WallClock())
+            SourceGuard(
+                self.inspector.networks, redirect, WallClock(), copy=settings.get("copy", True)
+            )
             if settings.get("source_guard")
             else None
         )
@@ -119,10 +130,20 @@ class Node:
                 self.interception.install()
             case "repairs":
                 return await self.interception.repaired(int(arguments[0]))
-            case "remove":
-                return self.interception.remove()
+            case "checked":
+                await self.interception.checked()
+            case "healthy":
+                await self.interception.healthy()
             case "problems":
                 return self.interception.problems()
+            case _:
+                return self._obey(command)
+        return None
+
+    def _obey(self, command: str) -> object:
+        match command:
+            case "remove":
+                return self.interception.remove()
             case "sources" if self.sources is not None:
                 self.sources.refresh()
                 return [self.sources.bound, self.sources.repairs, self.sources.problems()]
@@ -137,7 +158,7 @@ async def main(settings: dict[str, Any]) -> None:
     node = Node(settings)
     node.interception.install()
     if settings.get("listen", True):
-        listening = socket.create_server(("127.0.0.1", 2579), backlog=1024)
+        listening = socket.create_server(node.listener, backlog=1024)
         node.server = await serve(listening, node.answer)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(node.inspector.follow())]

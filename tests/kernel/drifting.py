@@ -10,7 +10,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
+from podidentity.kernel.interception import Interception
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.routing import Routing
+from podidentity.kernel.rules import LINK_LOCAL, Redirect, RedirectTable
+from tests.fakes import FakeClock
+from tests.kernel.agent import WallClock
 from tests.kernel.topology import PODS, Agent, Imds, ask, command
 
 REMOVALS = (["nft", "flush", "ruleset"], ["nft", "delete", "table", "ip", "podid"])
@@ -53,12 +60,12 @@ class Stream:
             self._progress.set()
 
 
-async def drift(*, removals: int, between: int) -> dict[str, Any]:
+async def drift(*, removals: int, between: int, copy: bool = True) -> dict[str, Any]:
     """Another process takes the rules away, time and again, `between` connections apart."""
     imds, stream = Imds(), Stream()
     loop = asyncio.get_running_loop()
     repairs = 0
-    async with imds.serving(), Agent.running() as agent, stream.flowing():
+    async with imds.serving(), Agent.running(copy=copy) as agent, stream.flowing():
         await stream.more(between)
         began = loop.time()
         for number in range(removals):
@@ -81,9 +88,9 @@ async def drift(*, removals: int, between: int) -> dict[str, Any]:
 async def unguarded(*, connections: int) -> int:
     """Return how many of so many connections leak where nobody guards: that leaks are seen."""
     imds, stream = Imds(), Stream()
-    async with imds.serving(), Agent.running(guard=False), stream.flowing():
+    async with imds.serving(), Agent.running(guard=False, copy=False), stream.flowing():
         await command("nft", "flush ruleset")
-        await command("ip", "rule", "del", "pref", "4")
+        await command("ip", "rule", "del", "pref", "3")
         await stream.more(connections)
     return len(imds.seen)
 
@@ -102,11 +109,13 @@ async def replaces(*, times: int, between: int) -> dict[str, Any]:
 EDITS = {
     "a rule before ours": ["nft", "insert rule ip podid intercept accept"],
     "a table asleep": ["nft", "add table ip podid { flags dormant; }"],
-    "a chain emptied": ["nft", "flush chain ip podid guard_pre"],
+    "a chain emptied": ["nft", "flush chain ip podid guard_local"],
     "a chain added": ["nft", "add chain ip podid more"],
     "everything flushed": ["nft", "flush ruleset"],
-    "the closed door opened": ["ip", "rule", "del", "pref", "4"],
-    "the node's own way barred": ["ip", "rule", "del", "pref", "3"],
+    "IMDS opened": ["ip", "rule", "del", "pref", "3"],
+    "the node's own way barred": ["ip", "rule", "del", "pref", "2"],
+    "the end of that way removed": ["ip", "rule", "del", "pref", "6"],
+    "the address removed": ["ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
 }
 
 
@@ -120,25 +129,36 @@ async def edits() -> dict[str, Any]:
             problems = await agent.tell("problems")
             found[what] = {"repairs": repairs - number, "problems": problems}
         await command("nft", "add table ip other")
-        # The sysctl sends no notice; it is looked after with the next repair.
-        await command("sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet")
-        found["problems before"] = await agent.tell("problems")
-        await command("nft", "delete table ip podid")
-        found["repairs"] = await agent.tell(f"repairs {len(EDITS) + 1}") - len(EDITS)
-        found["problems after"] = await agent.tell("problems")
+        await command("ip", "rule", "add", "pref", "7", "nop")
+        await command("ip", "addr", "add", "10.250.0.1/32", "dev", "lo")
+        await agent.tell("checked")
+        found["repairs"] = await agent.tell("repairs 0") - len(EDITS)
         found["tables"] = await command("nft", "list tables")
+        found["ip rule"] = await command("ip", "rule")
+        found["addresses"] = await command("ip", "-br", "addr", "show", "dev", "lo")
     return found
 
 
 async def unrepaired() -> dict[str, list[str]]:
-    """Return what is said to be wrong after each edit, where nobody repairs it."""
+    """Return what is found to differ after each edit, where nobody repairs it."""
+    redirect = Redirect()
+    table = RedirectTable(redirect)
+    interception = Interception(redirect, WallClock())
     found = {}
-    async with Agent.running(guard=False) as agent:
+    with Nftables() as nft, contextlib.closing(Routing(redirect)) as routing:
+
+        def differences() -> list[str]:
+            try:
+                listed = nft.run(table.listing())
+            except NftablesError as error:
+                return [*routing.differences(), str(error)]
+            return [*routing.differences(), *table.differences(listed)]
+
         for what, edit in EDITS.items():
-            found[f"before {what}"] = await agent.tell("problems")
+            interception.install()
+            found[f"before {what}"] = differences()
             await command(*edit)
-            found[what] = await agent.tell("problems")
-            await agent.tell("install")
+            found[what] = differences()
     return found
 
 
@@ -152,6 +172,53 @@ async def rivals() -> dict[str, Any]:
         return {"repairs": sum(repairs), "problems": await one.tell("problems")}
 
 
+async def misread() -> dict[str, Any]:
+    """What libnftables lists is never what was set; each try of the guard is noted."""
+    clock = FakeClock()
+    interception = Interception(Redirect(), clock, copy=False)
+    found: dict[str, Any] = {"tries": []}
+    interception.install()
+    with (
+        contextlib.closing(interception),
+        mock.patch.object(RedirectTable, "differences", return_value=["printed in another way"]),
+        mock.patch.object(Nftables, "run", autospec=True, side_effect=Nftables.run) as run,
+    ):
+        guard = asyncio.create_task(interception.guard())
+        for number in (1, 2, 3):
+            await clock.somebody_slept(1.0, number)
+            # Its own changes are told of meanwhile, and may not bring the next try forward.
+            await command("nft", "list", "tables")
+            made = [each for each in run.call_args_list if '"delete"' in each.args[1]]
+            found["tries"].append(len(made))
+            found["problems"] = interception.problems()
+            clock.advance(1.0)
+        guard.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await guard
+        found["repairs"] = interception.repairs
+        interception.install()
+        found["installed"] = interception.problems()
+    return found
+
+
+async def disputed() -> dict[str, Any]:
+    """Two agents with other flags guard one node; then one of them ends."""
+    found: dict[str, Any] = {}
+    async with Agent.running() as one:
+        async with Agent.running(listen=False, redirect={"listen_port": 2580}) as other:
+            while not (problems := await one.tell("problems")):
+                await one.tell("checked")
+            found["problems"] = problems
+            before = await one.tell("repairs 0")
+            for _ in range(2):
+                await one.tell("checked")
+            found["repairs"] = [before, await one.tell("repairs 0")]
+            await other.kill()
+        await one.tell("healthy")
+        found["agent"] = await ask("p1", "/agent")
+    return found
+
+
 _STORM = """
 from podidentity.kernel.nftables import Nftables
 nft = Nftables()
@@ -160,17 +227,18 @@ for _ in range(300):
 """
 
 
-async def storm() -> dict[str, Any]:
+async def storm(*, copy: bool) -> dict[str, Any]:
     """Another process flushes all rules in a loop, as fast as it can."""
     imds, stream = Imds(), Stream()
     answers = 0
-    async with imds.serving(), Agent.running() as agent, stream.flowing():
+    async with imds.serving(), Agent.running(copy=copy) as agent, stream.flowing():
         storming = asyncio.create_task(command(sys.executable, "-c", _STORM))
         while not storming.done():
             await agent.tell("repairs 0")
             answers += 1
         await storming
         repairs = await agent.tell("repairs 1")
+        await agent.tell("healthy")
         await command("nft", "list table ip podid")
         problems = await agent.tell("problems")
     return {

@@ -14,6 +14,7 @@ from typing import Any
 from podidentity.core.attestation import AttestationMode, judge_local
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
+from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.agent import uid
 from tests.kernel.topology import inside
@@ -30,7 +31,8 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
     inspector = ConnectionInspector(
         netns_dir=Path("/run/netns"),
         cgroups=PodCgroups(Path(cgroups)) if cgroups else None,
-        listener=Endpoint(*_LISTENER),
+        listener=Endpoint(Redirect().target, 2579),
+        host_listener=Endpoint(*_LISTENER),
     )
 
     def prove(what: str, peer: tuple[str, int]) -> None:

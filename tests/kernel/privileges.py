@@ -8,18 +8,18 @@ from pathlib import Path
 
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.fence import Fence, InterceptionError
+from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.kernel.sysctl import PROC_SYS_NET
+from tests.kernel.agent import WallClock
 
 
 def install() -> str:
     """Return why the rules cannot be installed; "" where they can."""
     try:
-        fence = Fence(Redirect(), PROC_SYS_NET)
-        fence.install()
-        fence.close()
+        interception = Interception(Redirect(), WallClock())
+        interception.install()
+        interception.close()
     except InterceptionError as error:
         return str(error)
     return ""

@@ -17,24 +17,23 @@ from typing import Any
 from podidentity.core.attestation import AttestationMode, judge
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.both_ends import SLACK_MS
-from podidentity.kernel.fence import Fence
+from podidentity.kernel.interception import Interception
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel.agent import pod
+from tests.kernel.agent import WallClock, pod
 from tests.kernel.topology import IMDS, PODS, command, inside, until
 
 NETNS = Path("/run/netns")
 _SHARED = "10.244.0.77"
-_LISTENER = ("127.0.0.1", 2579)
+_LISTENER = (Redirect().target, 2579)
 _NO_PODS = {"an address of no pod": "10.244.0.99", "IPv6": "fd00::1", "no address": "nowhere"}
 _REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 
 async def states() -> dict[str, Any]:
     """A connection of p1, in each state; and connections that there are not."""
-    Fence(Redirect(), PROC_SYS_NET).install()
+    Interception(Redirect(), WallClock()).install()
     candidates = [pod("p1")]
     found: dict[str, Any] = {}
     with socket.create_server(_LISTENER) as listening, _inspector() as inspector:
@@ -128,7 +127,7 @@ def _ago(end: socket.socket) -> int:
 
 async def cost(*, connections: int) -> list[float]:
     """Return the microseconds of each proof of so many new connections, as many pods around."""
-    Fence(Redirect(), PROC_SYS_NET).install()
+    Interception(Redirect(), WallClock()).install()
     await _more_pods(107)
     took = []
     with socket.create_server(_LISTENER) as listening, _inspector() as inspector:

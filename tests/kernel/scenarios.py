@@ -6,18 +6,21 @@ Run as a program in a new world: `python -m tests.kernel.scenarios NAME SETTINGS
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from podidentity.kernel.fence import Fence, InterceptionError
-from podidentity.kernel.rules import Redirect
-from podidentity.kernel.sysctl import PROC_SYS_NET
+from podidentity.kernel.interception import Interception, InterceptionError
+from podidentity.kernel.rules import LINK_LOCAL, Redirect
 from tests.kernel import (
     drifting,
+    exposures,
     local,
     podnets,
     proving,
@@ -26,7 +29,19 @@ from tests.kernel import (
     stale,
     unprovable,
 )
-from tests.kernel.topology import GATEWAY, Agent, Client, Imds, ask, build, command, inside
+from tests.kernel.agent import WallClock
+from tests.kernel.topology import (
+    AZURE_NETNS,
+    GATEWAY,
+    Agent,
+    Client,
+    Imds,
+    ask,
+    build,
+    command,
+    inside,
+    serve,
+)
 
 NODE = "/proc/self/ns/net"
 _BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -43,22 +58,50 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
         found["kept before"] = await kept.get("/kept-before")
         async with Agent.running() as agent:
             found["kept after"] = await kept.get("/kept-after")
+            await command("nft", _IMDS_RESTRICTION)
             found["pods"] = [await ask(pod, f"/{pod}") for pod in ("p1", "p2", "p3")]
             found["node"] = await ask(NODE, "/node")
             await agent.tell("deafen")
             found["deaf"] = await ask("p1", "/deaf")
         found["killed"] = await ask("p1", "/killed")
         found["nft"] = await command("nft", "-s", "list", "table", "ip", "podid")
-        found["ip rule"] = await command("ip", "rule")
+        found["ip rule"] = await command("ip", "-d", "rule")
         await command("nft", "flush", "ruleset")
         found["flushed"] = await ask("p1", "/flushed", seconds=0.5)
         found["node, flushed"] = await ask(NODE, "/node-flushed")
         async with Agent.running(guard=False) as agent:
             found["again"] = await ask("p1", "/again")
+            kept_to_the_end = Client("p3")
+            await kept_to_the_end.get("/kept-to-the-end")
+            # While others have such chains, as kube-proxy has, kept connections stay redirected.
+            await command("nft", _OTHER_NAT)
             found["left"] = await agent.tell("remove")
             found["removed"] = await ask("p1", "/removed")
             found["remains"] = [await command("nft", "list", "tables"), await command("ip", "rule")]
+            found["kept after the end"] = await kept_to_the_end.get("/kept-after-the-end")
     return found | {"reached imds": imds.seen}
+
+
+_IMDS_RESTRICTION = """
+table ip restriction {
+  chain forward {
+    type filter hook forward priority filter;
+    ip daddr 169.254.169.254 tcp dport 80 drop
+  }
+}
+"""
+"""What AKS's --enable-imds-restriction does to pods' packets, from a node's start on."""
+_OTHER_NAT = """
+table ip other {
+  chain before {
+    type nat hook prerouting priority dstnat;
+  }
+  chain after {
+    type nat hook postrouting priority srcnat;
+    oifname "eth0" masquerade
+  }
+}
+"""
 
 
 def _set_bridge_netfilter(value: int) -> None:
@@ -68,31 +111,58 @@ def _set_bridge_netfilter(value: int) -> None:
 
 
 async def loopback() -> dict[str, Any]:
-    """A pod with NET_ADMIN tries the node's loopback, with the guard and without."""
+    """A pod with NET_ADMIN tries the node's loopback, which is open only where others open it."""
     await command("ip", "addr", "del", "127.0.0.1/8", "dev", "lo", netns="p1")
     setting = "/proc/sys/net/ipv4/conf/all/route_localnet"
     await command("sh", "-c", f"echo 1 >{setting}", netns="p1")
     await command("ip", "route", "add", "127.0.0.1", "via", GATEWAY, netns="p1")
     found: dict[str, Any] = {}
     with socket.create_server(("127.0.0.1", 9999)):
-        async with Agent.running(guard=False) as agent:
-            await command("nft", "flush", "chain", "ip", "podid", "guard_pre")
-            found["unguarded"] = await _to_loopback()
+        async with Agent.running(guard=False, copy=False) as agent:
+            await command("nft", "flush", "ruleset")
+            found["nobody opens it"] = await _connect("p1", ("127.0.0.1", 9999))
+            await command("sh", "-c", f"echo 1 >{setting}")
+            found["unguarded"] = await _connect("p1", ("127.0.0.1", 9999))
             await agent.tell("install")
-            found["guarded"] = await _to_loopback()
+            found["guarded"] = await _connect("p1", ("127.0.0.1", 9999))
             found["agent"] = await ask("p2", "/agent")
     return found
 
 
-async def _to_loopback() -> str:
-    """Connect from p1 to what listens on the node's loopback."""
-    client = inside("p1", socket.socket)
+async def target() -> dict[str, Any]:
+    """Others than the redirected try the address that we redirect to; then it is taken away."""
+    found: dict[str, Any] = {}
+    azure = ("nsenter", f"--net={AZURE_NETNS}")
+    await command(*azure, "ip", "route", "add", LINK_LOCAL, "via", "10.240.0.4")
+    agents = (LINK_LOCAL, 2579)
+    async with Agent.running(guard=False, copy=False) as agent:
+        await command("nft", "flush", "chain", "ip", "podid", "guard_local")
+        found["unguarded"] = [await _connect(each, agents) for each in ("p1", AZURE_NETNS)]
+        await agent.tell("install")
+        found["guarded"] = [await _connect(each, agents) for each in ("p1", AZURE_NETNS)]
+        found["redirected"] = await ask("p1", "/redirected")
+
+        # Another machine has that address.
+        await command(*azure, "ip", "route", "del", LINK_LOCAL)
+        await command(*azure, "ip", "addr", "add", LINK_LOCAL, "dev", "lo")
+        elsewhere = inside(AZURE_NETNS, lambda: socket.create_server(agents))
+        server = await serve(elsewhere, lambda _peer, _path: {"who": "elsewhere"})
+        await command("ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo")
+        found["taken away"] = await ask("p1", "/taken-away", seconds=0.5)
+        await command("ip", "rule", "del", "pref", "5")
+        found["with nothing behind it"] = await ask("p1", "/nothing-behind")
+        server.close()
+    return found
+
+
+async def _connect(netns: str, to: tuple[str, int]) -> str:
+    """Connect from a pod, or from the namespace at a path."""
+    client = inside(netns, socket.socket)
     client.setblocking(False)
     with client:
-        client.bind(("10.244.0.11", 0))
         try:
             async with asyncio.timeout(1):
-                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", 9999))
+                await asyncio.get_running_loop().sock_connect(client, to)
         except TimeoutError:
             return "dropped"
     return "connected"
@@ -108,22 +178,80 @@ async def privileges(
     return json.loads(await command(*join, "setpriv", f"--bounding-set={allowed}", *program))
 
 
-async def read_only() -> str:
-    """What install says where /proc/sys is read-only, as it is in containers."""
-    await command("mount", "--bind", "/proc/sys", "/proc/sys")
-    await command("mount", "-o", "remount,bind,ro", "/proc/sys")
+async def elsewhere() -> dict[str, Any]:
+    """The address that we redirect to is another's; then it is not."""
+    found: dict[str, Any] = {}
+    async with Agent.running() as agent:
+        await command("ip", "addr", "add", f"{LINK_LOCAL}/32", "dev", "cbr0")
+        await command("ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo")
+        while not (problems := await agent.tell("problems")):
+            await agent.tell("checked")
+        found["problems"] = problems
+        await command("ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "cbr0")
+        await agent.tell("healthy")
+        found["agent"] = await ask("p1", "/agent")
+    await command("ip", "addr", "add", f"{LINK_LOCAL}/32", "dev", "cbr0")
+    await command("ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo")
     try:
-        Fence(Redirect(), PROC_SYS_NET).install()
+        Interception(Redirect(), WallClock()).install()
     except InterceptionError as error:
-        return str(error)
-    return ""
+        found["at the start"] = str(error)
+    return found
+
+
+async def upgrade() -> dict[str, Any]:
+    """What podidentity 0.1 left behind is replaced, with nothing cut off or let through."""
+    imds = Imds()
+    await command("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet")
+    await command("nft", _TABLE_OF_0_1)
+    for rule in _ROUTING_RULES_OF_0_1:
+        await command("ip", "rule", "add", *rule.split())
+    found: dict[str, Any] = {}
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        logging.basicConfig(stream=said, force=True)
+        interception = Interception(Redirect(), WallClock())
+        interception.install()
+        interception.install()
+        found["said"] = said.getvalue()
+    found["nft"] = await command("nft", "-s", "list", "table", "ip", "podid")
+    found["ip rule"] = await command("ip", "-d", "rule")
+    async with imds.serving():
+        found["node"] = await ask(NODE, "/node")
+        found["pod"] = await ask("p1", "/pod")
+    found["localnet"] = await command("cat", "/proc/sys/net/ipv4/conf/all/route_localnet")
+    return found
+
+
+_TABLE_OF_0_1 = """
+table ip podid {
+  chain guard_pre {
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+  }
+  chain intercept {
+    type nat hook prerouting priority dstnat - 10; policy accept;
+    ip daddr 169.254.169.254 tcp dport 80 counter dnat to 127.0.0.1:2579
+  }
+  chain guard_imds {
+    type filter hook prerouting priority dstnat + 10; policy accept;
+    ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset
+  }
+}
+"""
+_ROUTING_RULES_OF_0_1 = (
+    "pref 5 nop",
+    "pref 3 iif lo goto 5",
+    "pref 4 to 169.254.169.254 ipproto tcp dport 80 blackhole",
+)
 
 
 SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "interception": interception,
     "loopback": loopback,
     "privileges": privileges,
-    "read_only": read_only,
+    "target": target,
+    "elsewhere": elsewhere,
+    "upgrade": upgrade,
     "drift": drifting.drift,
     "unguarded": drifting.unguarded,
     "replaces": drifting.replaces,
@@ -131,6 +259,11 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unrepaired": drifting.unrepaired,
     "rivals": drifting.rivals,
     "storm": drifting.storm,
+    "misread": drifting.misread,
+    "disputed": drifting.disputed,
+    "killed": exposures.killed,
+    "shapes": exposures.shapes,
+    "storms": exposures.storms,
     "spoofing": spoofing.spoofing,
     "states": proving.states,
     "cost": proving.cost,
@@ -148,6 +281,9 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changing": sources.changing,
     "life": sources.life,
     "absence": sources.absence,
+    "unable": sources.unable,
+    "source_flush": sources.flushed,
+    "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,

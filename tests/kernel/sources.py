@@ -10,12 +10,20 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
+from podidentity.kernel import source_guard
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.podnets import PodNetworks
+from podidentity.kernel.rules import Redirect
+from podidentity.kernel.source_guard import SourceGuard
 from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
+from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     GATEWAY,
     IMDS,
@@ -403,8 +411,8 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
             found["sources"] = await agent.tell("sources")
         found["own address"] = _answerer(await _ask_from("r1", "10.245.0.1"))
         await _ip("r1", "addr add 10.245.0.2/32 dev eth0")
-        listening = await _arrivals("10.245.0.2", "r1")
-        found["arrived"] = listening
+        await _ask_from("r1", "10.245.0.2")
+        found["arrived"] = await _redirected()
     return found | {"leaked": len(imds.seen)}
 
 
@@ -424,11 +432,95 @@ END
 """
 
 
-async def _arrivals(address: str, netns: str) -> int:
-    """Return how many connections from `address` the node's conntrack saw after a try."""
-    await _ask_from(netns, address)
-    counted = await command("nft", "list", "table", "ip", "podid")
-    return int(counted.partition("dnat")[0].rpartition("packets ")[2].split()[0])
+async def _redirected() -> int:
+    """Return how many connections have been redirected, by whichever of our tables."""
+    listed = json.loads(await command("nft", "-j", "list", "ruleset"))["nftables"]
+    rules = [each["rule"]["expr"] for each in listed if "rule" in each]
+    redirecting = [rule for rule in rules if any("dnat" in each for each in rule)]
+    return sum(
+        each["counter"]["packets"] for rule in redirecting for each in rule if "counter" in each
+    )
+
+
+async def rivals(*, pods: int) -> list[Any]:
+    """Two agents guard one node, as in an update, while pods come and go."""
+    settings = {"source_guard": True, "guard": True}
+    async with Agent.running(**settings) as one, Agent.running(listen=False, **settings) as other:
+        for number in range(pods):
+            await add_pod("p4", f"10.244.0.{20 + number}")
+            await one.tell("sources")
+            await remove_pod("p4")
+            await other.tell("sources")
+        await command("nft", "delete", "table", "bridge", "podid_source")
+        # Each answers after what it was told of before; a quarrel would go on all the time.
+        for _ in range(50):
+            told = [await one.tell("sources"), await other.tell("sources")]
+    return told
+
+
+async def flushed(*, copy: bool) -> list[str]:
+    """Return what is believed of p1 after others have flushed all rules, and nobody repairs yet."""
+    async with Agent.running(source_guard=True, copy=copy) as agent:
+        await agent.tell("sources")
+        await add_pod("p4", "10.244.0.14")
+        await agent.tell("sources")
+        agent.process.send_signal(signal.SIGSTOP)
+        await _put_right()
+        await command("nft", "flush", "ruleset")
+        own = await _mac("p1")
+        wire = attacker("p1", PODS["p2"])
+        wire.arp(_REQUEST, own, PODS["p2"], GATEWAY, source=own)
+        return await _beliefs()
+
+
+class _Old(Nftables):
+    """A libnftables on a kernel that lacks something."""
+
+    lacks = ""
+    """Commands with this text fail."""
+    forgets = ""
+    """Elements of this set are not kept."""
+
+    def run(self, commands: str) -> dict[str, Any]:
+        if self.lacks and self.lacks in commands and '"list"' not in commands:
+            raise NftablesError("Error: Could not process rule: Operation not supported")
+        listed = super().run(commands)
+        for each in listed.get("nftables", ()):
+            body = each.get("set", {})
+            if self.forgets and body.get("name") == self.forgets:
+                body.pop("elem", None)
+        return listed
+
+
+async def unable() -> dict[str, Any]:
+    """Return whether sources are guarded, and what is said, where a kernel cannot."""
+    vars(source_guard)["Nftables"] = _Old
+    networks = PodNetworks(Path("/run/netns"))
+    found: dict[str, Any] = {}
+
+    async def note(what: str, lacks: str = "", forgets: str = "") -> None:
+        await command("nft", "flush", "ruleset")
+        _Old.lacks, _Old.forgets = lacks, forgets
+        guard = SourceGuard(networks, Redirect(), WallClock())
+        before = guard.guarded
+        guard.refresh()
+        found[what] = [before, guard.guarded, list(guard.problems())]
+        guard.close()
+
+    await note("all")
+    await note("bridge family", lacks='"bridge"')
+    await note("fib", lacks='"fib"')
+    await note("elements", forgets="taken_macs")
+    elsewhere = PodNetworks(Path("/run/azure-empty"))
+    guard = SourceGuard(elsewhere, Redirect(), WallClock())
+    _Old.lacks = _Old.forgets = ""
+    guard.refresh()
+    found["namespaces elsewhere"] = [False, guard.guarded, list(guard.problems())]
+    guard.close()
+    for pod in PODS:
+        await remove_pod(pod)
+    await note("bridge family, no bridge of pods", lacks='"bridge"')
+    return found
 
 
 async def drift() -> dict[str, Any]:
@@ -436,21 +528,27 @@ async def drift() -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with Agent.running(source_guard=True) as agent:
         found["before"] = await agent.tell("sources")
-        found["nft"] = [
-            await command("nft", "-s", "list", "table", family, "podid_source")
-            for family in ("bridge", "ip")
-        ]
+        found["nft"] = await _tables()
         edits = found["edits"] = {}
         for what, edit in _EDITS.items():
             repairs = (await agent.tell("sources"))[1]
             await command(*edit)
             while (now := await agent.tell("sources"))[1] == repairs:
                 pass
-            edits[what] = [now[1] - repairs, now[2]]
+            same = sorted("".join(await _tables())) == sorted("".join(found["nft"]))
+            edits[what] = [now[1] - repairs, now[2], same]
         await command("nft", "add", "table", "ip", "other")
         await add_pod("p4", "10.244.0.14")
         found["after"] = await agent.tell("sources")
     return found
+
+
+async def _tables() -> list[str]:
+    """Return our tables as nft prints them; the order of elements is the kernel's."""
+    return [
+        await command("nft", "-s", "list", "table", family, "podid_source")
+        for family in ("bridge", "ip")
+    ]
 
 
 _EDITS = {

@@ -20,11 +20,10 @@ from typing import Any
 from podidentity.core.attestation import AttestationMode, Proof, judge
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.both_ends import SLACK_MS
-from podidentity.kernel.fence import Fence
+from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint, SockDiag
-from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel.agent import pod
+from tests.kernel.agent import WallClock, pod
 from tests.kernel.topology import IMDS, PODS, command, inside, until
 
 _VICTIM, _ATTACKER = "p2", "p1"
@@ -40,7 +39,7 @@ class Node:
 
     def __init__(self) -> None:
         redirect = Redirect()
-        Fence(redirect, PROC_SYS_NET).install()
+        Interception(redirect, WallClock()).install()
         self.here = Endpoint(redirect.target, redirect.listen_port)
         self._listening = socket.create_server(self.here)
         self._listening.setblocking(False)

@@ -12,14 +12,16 @@ def test_a_leak_would_be_seen(*, rootless: bool) -> None:
     assert run("unguarded", rootless=rootless, connections=200) > 100
 
 
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "no copy"])
 def test_rules_that_another_process_removes_come_back_each_time_and_nothing_leaks(
-    *, rootless: bool
+    *, rootless: bool, copy: bool
 ) -> None:
-    seen = run("drift", rootless=rootless, removals=20, between=30)
+    seen = run("drift", rootless=rootless, removals=20, between=30, copy=copy)
     assert seen["repairs"] == 20
     assert seen["problems"] == []
     assert seen["leaked"] == 0
-    assert seen["answered"]["agent"] > 0.98 * seen["connections"]
+    if copy:
+        assert seen["answered"].keys() == {"agent"}, "no request notices"
 
 
 def test_nothing_leaks_while_the_agent_replaces_its_own_rules(*, rootless: bool) -> None:
@@ -35,21 +37,35 @@ def test_whatever_another_process_changes_of_ours_is_put_right_and_nothing_else_
     seen = run("edits", rootless=True)
     for what in EDITS:
         assert seen[what] == {"repairs": 0, "problems": []}, what
-    assert seen["problems before"] == ["net.ipv4.conf.all.route_localnet is 0"]
-    assert seen["repairs"] == 1
-    assert seen["problems after"] == []
-    assert sorted(seen["tables"].split("\n")) == ["", "table ip other", "table ip podid"]
+    assert seen["repairs"] == 0
+    *others, copy = sorted(seen["tables"].split("\n"))
+    assert others == ["", "table ip other", "table ip podid"]
+    assert copy.startswith("table ip podid-")
+    assert "7:\tfrom all nop" in seen["ip rule"]
+    assert "10.250.0.1/32" in seen["addresses"]
 
 
-def test_what_is_wrong_is_told_until_it_is_put_right() -> None:
+DIFFERENCES = {
+    "a rule before ours": "table ip podid, rules of intercept: changed to "
+    '[{"expr": [{"accept": null}]}, {"expr": [{"match": ',
+    "a table asleep": 'table ip podid, table podid: changed to [{"flags": ["dormant"]}]',
+    "a chain emptied": "table ip podid, rules of guard_local: missing",
+    "a chain added": "table ip podid, chain more: not ours, [{}]",
+    "everything flushed": "No such file or directory",
+    "IMDS opened": "routing rules missing: 3",
+    "the node's own way barred": "routing rules missing: 2",
+    "the end of that way removed": "routing rules missing: 6",
+    "the address removed": "address 169.254.25.79 is not on lo",
+}
+
+
+def test_what_is_not_as_it_was_installed_is_told_in_words() -> None:
     seen = run("unrepaired", rootless=True)
-    for what, (program, *_) in EDITS.items():
-        said = {
-            "nft": "table ip podid is not as it was installed",
-            "ip": "the rules of routing that close the way to the real IMDS are gone",
-        }
+    assert DIFFERENCES.keys() == EDITS.keys()
+    for what, words in DIFFERENCES.items():
         assert seen[f"before {what}"] == [], what
-        assert seen[what] == [said[program]], what
+        (said,) = seen[what]
+        assert said.startswith(words), what
 
 
 def test_two_agents_on_one_node_do_not_quarrel() -> None:
@@ -58,8 +74,29 @@ def test_two_agents_on_one_node_do_not_quarrel() -> None:
     assert seen["problems"] == []
 
 
-def test_a_storm_of_flushes_neither_leaks_nor_holds_the_agent_up() -> None:
-    seen = run("storm", rootless=True)
+def test_a_repair_that_is_read_back_otherwise_is_told_and_tried_again_once_a_second() -> None:
+    """B9: libnftables that prints otherwise than expected brought 335 repairs in 0.4 s."""
+    seen = run("misread", rootless=True)
+    assert seen["tries"] == [1, 2, 3]
+    said = ["set, and not as it was set: printed in another way"]
+    assert seen["problems"] == said
+    assert seen["repairs"] == 0
+    assert seen["installed"] == said
+
+
+def test_of_two_agents_that_undo_each_others_rules_each_says_so_and_tries_once_a_second() -> None:
+    seen = run("disputed", rootless=True)
+    (said,) = seen["problems"]
+    assert "rules of intercept: changed to" in said
+    before, after = seen["repairs"]
+    assert before <= 51
+    assert after - before <= 2
+    assert seen["agent"]["who"] == "agent", "as soon as it is alone"
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "no copy"])
+def test_a_storm_of_flushes_neither_leaks_nor_holds_the_agent_up(*, copy: bool) -> None:
+    seen = run("storm", rootless=True, copy=copy)
     assert seen["leaked"] == 0
     assert seen["problems"] == []
     assert seen["answers"] > 3, "it answers other questions while the storm goes on"

@@ -13,14 +13,15 @@ KINDS = [(True, 1), (True, 0), *([(False, 1)] if os.geteuid() == 0 else [])]
 
 AS_NFT_SAYS = """\
 table ip podid {
-	chain guard_pre {
+	chain guard_local {
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+		iifname != "lo" ip daddr 169.254.25.79 counter drop
 	}
 
 	chain intercept {
 		type nat hook prerouting priority dstnat - 10; policy accept;
-		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 127.0.0.1:2579
+		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.25.79:2579
 	}
 
 	chain guard_imds {
@@ -30,12 +31,14 @@ table ip podid {
 }
 """
 AS_IP_RULE_SAYS = [
-    "0: from all lookup local",
-    "3: from all iif lo goto 5",
-    "4: from all to 169.254.169.254 ipproto tcp dport 80 blackhole",
-    "5: from all nop",
-    "32766: from all lookup main",
-    "32767: from all lookup default",
+    "0: from all lookup local proto kernel",
+    "2: from all iif lo goto 6 proto kernel",
+    "3: from all to 169.254.169.254 blackhole proto kernel",
+    "4: from all to 169.254.25.79 lookup local proto kernel",
+    "5: from all to 169.254.25.79 blackhole proto kernel",
+    "6: from all nop proto kernel",
+    "32766: from all lookup main proto kernel",
+    "32767: from all lookup default proto kernel",
 ]
 
 
@@ -100,27 +103,61 @@ def test_the_rules_are_these(seen: dict[str, Any]) -> None:
     assert listed == AS_IP_RULE_SAYS
 
 
-def test_removal_leaves_nothing_of_ours_and_says_what_it_cannot_know(seen: dict[str, Any]) -> None:
+def test_removal_leaves_only_the_address_where_kept_connections_end(seen: dict[str, Any]) -> None:
     tables, routing = seen["remains"]
-    assert tables == ""
-    assert "169.254.169.254" not in routing
+    assert tables == "table ip other\n"
     assert len(routing.splitlines()) == 3
     assert seen["left"] == [
-        "net.ipv4.conf.all.route_localnet is still 1: clear it unless kube-proxy needs it"
+        "when the last connections have ended: ip address delete 169.254.25.79/32 dev lo"
     ]
+    assert seen["kept after the end"]["who"] == "agent"
 
 
-def test_a_pod_reaches_the_nodes_loopback_only_without_the_guard(*, rootless: bool) -> None:
+def test_a_pod_reaches_the_nodes_loopback_only_where_others_open_it_and_nobody_guards(
+    *, rootless: bool
+) -> None:
     seen = run("loopback", rootless=rootless)
+    assert seen["nobody opens it"] == "dropped"
     assert seen["unguarded"] == "connected"
     assert seen["guarded"] == "dropped"
     assert seen["agent"]["who"] == "agent"
 
 
-def test_a_read_only_proc_sys_is_named_with_the_next_step(*, rootless: bool) -> None:
-    message = run("read_only", rootless=rootless)
-    assert "Read-only file system" in message
-    assert "mount the node's /proc/sys/net there, writable" in message
+def test_only_what_was_redirected_reaches_the_address_and_it_leads_nowhere_else(
+    *, rootless: bool
+) -> None:
+    seen = run("target", rootless=rootless)
+    assert seen["unguarded"] == ["connected", "connected"]
+    assert seen["guarded"] == ["dropped", "dropped"]
+    assert seen["redirected"]["verdict"] == "proven"
+    assert seen["taken away"] == {"who": "nobody", "why": "TimeoutError"}
+    assert seen["with nothing behind it"] == {"who": "elsewhere"}
+
+
+def test_an_address_that_another_interface_has_is_named_until_it_is_free() -> None:
+    seen = run("elsewhere", rootless=True)
+    said = (
+        "169.254.25.79 is an address of cbr0: give NMI another link-local one by "
+        "--nmi-listen-address"
+    )
+    assert seen["problems"] == [said]
+    assert seen["agent"]["who"] == "agent"
+    assert seen["at the start"] == f"cannot intercept pods' IMDS traffic: {said}"
+
+
+def test_what_release_0_1_left_behind_is_replaced_and_its_sysctl_is_told_of(
+    *, rootless: bool
+) -> None:
+    seen = run("upgrade", rootless=rootless)
+    assert seen["nft"] == AS_NFT_SAYS
+    listed = [" ".join(line.split()) for line in seen["ip rule"].splitlines()]
+    assert [each for each in listed if "lookup" not in each or "169.254" in each] == [
+        each for each in AS_IP_RULE_SAYS if "lookup" not in each or "169.254" in each
+    ]
+    assert seen["node"]["who"] == "imds"
+    assert seen["pod"] == {"who": "nobody", "why": "ConnectionRefusedError"}
+    assert seen["localnet"] == "1\n", "another may need it"
+    assert seen["said"].count("podidentity 0.1 needed net.ipv4.conf.all.route_localnet=1") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import struct
 import pytest
 
 from podidentity.kernel import addresses, netlink, sock_diag
-from podidentity.kernel.backstop import wanted
 from podidentity.kernel.drift import committer
 from podidentity.kernel.sock_diag import Endpoint, TcpInfo, TcpSocket
 
@@ -175,16 +174,3 @@ def test_who_changed_rules_is_told_as_far_as_the_kernel_tells_it(
     datagram: bytes, cause: str
 ) -> None:
     assert committer(datagram) == cause
-
-
-def test_a_rule_of_routing_is_recognised_in_a_listing_whatever_the_kernel_adds() -> None:
-    nop, goto, closed = wanted("169.254.169.254", 80)
-    more = netlink.attribute(21, b"\0") + netlink.attribute(14, b"\xff\xff\xff\xff")
-    assert closed.is_listed(closed.encode() + more)
-    assert not closed.is_listed(goto.encode())
-    assert not nop.is_listed(goto.encode())
-
-
-@pytest.mark.parametrize(("address", "port"), [("169.254.169.253", 80), ("169.254.169.254", 81)])
-def test_a_rule_for_another_address_or_port_is_another_rule(address: str, port: int) -> None:
-    assert not wanted("169.254.169.254", 80)[-1].is_listed(wanted(address, port)[-1].encode())

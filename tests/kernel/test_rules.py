@@ -2,20 +2,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from podidentity.kernel import nftables, rules
+from podidentity.kernel import nftables, routing
 from podidentity.kernel.nftables import Nftables, NftablesError
-from podidentity.kernel.rules import Redirect
-from podidentity.kernel.sysctl import RouteLocalnet, SysctlError
+from podidentity.kernel.rules import Redirect, RedirectTable
 
 
 def listing(redirect: Redirect) -> dict[str, Any]:
     """What libnftables lists of what we want: with handles, counts and chains in another order."""
-    listed = copy.deepcopy(rules.wanted(redirect))
+    listed = copy.deepcopy(RedirectTable(redirect).wanted())
     for handle, item in enumerate(listed):
         (body,) = item.values()
         body["handle"] = handle
@@ -23,7 +21,9 @@ def listing(redirect: Redirect) -> dict[str, Any]:
             if "counter" in each:
                 each["counter"] = {"packets": 3, "bytes": 180}
     table, *rest = listed
-    return {"nftables": [{"metainfo": {"version": "1.1.3"}}, table, *reversed(rest)]}
+    chains = [each for each in rest if "chain" in each]
+    rules = [each for each in rest if "rule" in each]
+    return {"nftables": [{"metainfo": {"version": "1.1.3"}}, table, *reversed(chains), *rules]}
 
 
 def bodies(listed: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -44,14 +44,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 def test_a_listing_of_what_was_installed_is_as_wanted() -> None:
-    assert rules.is_as_wanted(Redirect(), listing(Redirect()))
+    assert RedirectTable(Redirect()).differences(listing(Redirect())) == []
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_listing_with_any_change_is_not_as_wanted(what: str) -> None:
     changed = listing(Redirect())
     CHANGES[what](changed)
-    assert not rules.is_as_wanted(Redirect(), changed)
+    assert RedirectTable(Redirect()).differences(changed)
 
 
 def test_the_order_of_rules_within_a_chain_matters() -> None:
@@ -59,7 +59,15 @@ def test_the_order_of_rules_within_a_chain_matters() -> None:
     both = [{"rule": {**rule, "expr": [{"accept": None}]}}, {"rule": {**rule, "expr": []}}]
     listed = listing(Redirect())
     first, second = ({"nftables": [*listed["nftables"], *each]} for each in (both, both[::-1]))
-    assert rules._normal(first["nftables"]) != rules._normal(second["nftables"])
+    assert RedirectTable(Redirect()).differences(first) != RedirectTable(Redirect()).differences(
+        second
+    )
+
+
+def test_what_others_put_into_our_table_is_cut_to_a_bounded_length() -> None:
+    listed = listing(Redirect())
+    listed["nftables"] += [{"rule": {"chain": "intercept", "expr": [{"accept": None}]}}] * 9999
+    assert all(len(said) < 500 for said in RedirectTable(Redirect()).differences(listed))
 
 
 @pytest.mark.parametrize(
@@ -72,23 +80,33 @@ def test_the_order_of_rules_within_a_chain_matters() -> None:
     ],
 )
 def test_a_listing_for_other_settings_is_not_as_wanted(other: Redirect) -> None:
-    assert not rules.is_as_wanted(Redirect(), listing(other))
+    assert RedirectTable(Redirect()).differences(listing(other))
 
 
 @pytest.mark.parametrize(
-    ("listen", "target", "needs_localnet"),
+    ("listen", "target", "host", "listens"),
     [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("0.0.0.0", "127.0.0.1", True),  # noqa: S104 - an old setting
-        ("127.0.0.2", "127.0.0.2", True),
-        ("10.240.0.4", "10.240.0.4", False),
+        ("127.0.0.1", "169.254.25.79", "127.0.0.1", ["169.254.25.79", "127.0.0.1"]),
+        ("127.0.0.2", "169.254.25.79", "127.0.0.2", ["169.254.25.79", "127.0.0.2"]),
+        ("0.0.0.0", "169.254.25.79", "127.0.0.1", ["0.0.0.0"]),  # noqa: S104 - an old setting
+        ("169.254.25.80", "169.254.25.80", "127.0.0.1", ["169.254.25.80", "127.0.0.1"]),
+        ("10.240.0.4", "10.240.0.4", "127.0.0.1", ["10.240.0.4", "127.0.0.1"]),
     ],
 )
-def test_a_loopback_target_needs_route_localnet(
-    listen: str, target: str, *, needs_localnet: bool
+def test_pods_are_redirected_to_the_given_address_or_to_a_link_local_one_and_never_to_loopback(
+    listen: str, target: str, host: str, listens: list[str]
 ) -> None:
     redirect = Redirect(listen_address=listen)
-    assert (redirect.target, redirect.needs_localnet) == (target, needs_localnet)
+    assert (redirect.target, redirect.host_address) == (target, host)
+    assert list(redirect.listen_addresses) == listens
+
+
+def test_an_address_of_the_node_is_neither_guarded_nor_made() -> None:
+    redirect = Redirect(listen_address="10.240.0.4")
+    assert not redirect.owns_target
+    guards = [each for each in RedirectTable(redirect).wanted() if "guard_local" in str(each)]
+    assert "10.240.0.4" not in str(guards)
+    assert "10.240.0.4" not in str(routing.wanted(redirect))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +114,7 @@ def test_a_loopback_target_needs_route_localnet(
     [
         {"metadata_ip": "imds"},
         {"listen_address": "::1"},
+        {"listen_address": "169.254.169.254"},
         {"metadata_port": 0},
         {"listen_port": 65536},
     ],
@@ -109,35 +128,3 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(nftables, "_NAME", "libnftables.so.none")
     with pytest.raises(NftablesError, match=r"install the package nftables \(libnftables1\)"):
         Nftables()
-
-
-@pytest.fixture
-def sysctl(tmp_path: Path) -> Path:
-    path = tmp_path / "ipv4/conf/all/route_localnet"
-    path.parent.mkdir(parents=True)
-    path.write_text("0\n")
-    return path
-
-
-def test_the_sysctl_is_set_where_it_is_not_and_restored_by_whom_it_was_set(
-    sysctl: Path, tmp_path: Path
-) -> None:
-    ours = RouteLocalnet(tmp_path)
-    assert ours.enable()
-    assert sysctl.read_text() == "1"
-    assert not ours.enable()
-    assert ours.restore()
-    assert sysctl.read_text() == "0"
-
-
-def test_the_sysctl_stays_where_it_was_set_before(sysctl: Path, tmp_path: Path) -> None:
-    sysctl.write_text("1\n")
-    ours = RouteLocalnet(tmp_path)
-    assert not ours.enable()
-    assert not ours.restore()
-    assert sysctl.read_text() == "1\n"
-
-
-def test_a_sysctl_that_cannot_be_read_is_named_with_the_next_step(tmp_path: Path) -> None:
-    with pytest.raises(SysctlError, match=r"cannot read .*route_localnet .*: mount the node's"):
-        RouteLocalnet(tmp_path).enable()

@@ -54,6 +54,7 @@ AS_NFT_SAYS = """\
 		arp saddr ip @taken_addresses counter drop
 		ip saddr @taken_addresses counter drop
 		ip daddr 169.254.169.254 counter drop
+		ip daddr 169.254.25.79 counter drop
 	}
 
 	chain arriving {
@@ -68,6 +69,7 @@ table ip podid_source {
 	chain reverse_path {
 		type filter hook prerouting priority raw; policy accept;
 		ip daddr 169.254.169.254 fib saddr . iif oif missing counter drop
+		ip daddr 169.254.25.79 fib saddr . iif oif missing counter drop
 	}
 }
 """
@@ -200,5 +202,35 @@ def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, root
     bridge, routes = seen["nft"]
     assert bridge[bridge.index("\tchain bound {") :] == AS_NFT_SAYS
     assert routes == OF_ROUTES
-    assert {what: now for what, now in seen["edits"].items() if now != [1, []]} == {}
+    assert {what: now for what, now in seen["edits"].items() if now != [1, [], True]} == {}
     assert seen["after"] == [4, len(seen["edits"]), []]
+
+
+def test_while_others_flush_all_rules_our_own_copy_goes_on_filtering(*, rootless: bool) -> None:
+    assert run("source_flush", rootless=rootless, copy=False) == ["p2 is at p1"]
+    assert run("source_flush", rootless=rootless, copy=True) == []
+
+
+def test_two_agents_of_one_node_do_not_undo_each_others_rules() -> None:
+    (bound, repairs, problems), other = run("source_rivals", rootless=True, pods=10)
+    assert (bound, problems) == (3, [])
+    assert [other[0], other[2]] == [3, []]
+    assert repairs + other[1] < 10, "a quarrel would make one of each of 100 looks"
+
+
+def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(
+    *, rootless: bool
+) -> None:
+    seen = run("unable", rootless=rootless)
+    assert seen.pop("all") == [False, True, []], "guarded, once the rules have been read back"
+    assert seen.pop("bridge family, no bridge of pods") == [False, True, []], "nothing to guard"
+    said = {
+        "bridge family": "load nf_tables' bridge family (CONFIG_NF_TABLES_BRIDGE), or use",
+        "fib": "load nf_tables' fib expression",
+        "elements": "the kernel does not hold the rules that were set: set taken_macs holds other",
+        "namespaces elsewhere": "name that folder with --netns-dir",
+    }
+    for what, text in said.items():
+        before, guarded, (problem,) = seen[what]
+        assert (before, guarded) == (False, False), what
+        assert text in problem

@@ -12,12 +12,11 @@ from typing import Any
 from podidentity.core.attestation import AttestationMode, judge
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.fence import Fence
+from podidentity.kernel.interception import Interception
 from podidentity.kernel.namespaces import unpropagated
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.kernel.sysctl import PROC_SYS_NET
-from tests.kernel.agent import pod
+from tests.kernel.agent import WallClock, pod
 from tests.kernel.topology import IMDS, command, inside
 
 _NETNS = Path("/run/netns")
@@ -27,7 +26,7 @@ _COPY = Path("/run/copy")
 async def unprovable() -> dict[str, Any]:
     """Return the verdict on a connection of p1 and the problems, for each thing that is missing."""
     redirect = Redirect()
-    Fence(redirect, PROC_SYS_NET).install()
+    Interception(redirect, WallClock()).install()
     here = Endpoint(redirect.target, redirect.listen_port)
     with socket.create_server(here) as listening, inside("p1", socket.socket) as client:
         client.connect(IMDS)

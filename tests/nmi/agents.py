@@ -38,6 +38,7 @@ class Agent:
         *objects: Any,
         tenant_array: bool = False,
         deciding: DecisionPolicy | None = None,
+        attestor: FakeAttestor | None = None,
         **policy: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -45,7 +46,7 @@ class Agent:
         self.cluster = cluster(self.clock, *found)
         self.tokens = FakeTokenSource()
         self.permissions = FakePermissions()
-        self.attestor = FakeAttestor()
+        self.attestor = attestor or FakeAttestor()
         self.metadata = FakeMetadata()
         policy_ = deciding or DecisionPolicy(hold=HoldTimes(change=0), tenant_array=tenant_array)
         self.record = Recorded(self.clock)

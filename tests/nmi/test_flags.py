@@ -71,6 +71,7 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--metadata-header-required=false", {"metadata_header_required": False}),
         ("--set-retry-after-header", {"retry_after_header": True}),
         ("--attestation=address", {"attestation": "address"}),
+        ("--attestation=namespace", {"attestation": "namespace"}),
         ("--authorization=observe", {"authorization": "observe"}),
         ("--authorization-outlives=2h", {"authorization_outlives": 7200.0}),
         ("--hold=0", {"hold": 0.0}),

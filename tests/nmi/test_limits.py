@@ -320,8 +320,9 @@ async def test_a_connection_of_a_pod_has_its_time_and_a_place_of_the_pods(echo: 
 
 
 async def test_a_full_house_evicts_the_longest_idle_of_the_address_that_holds_most(
-    echo: Echo,
+    echo: Echo, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "podidentity.http")
     async with (
         listening(echo, local=nobody, unproven=2) as listener,
         talking(listener) as oldest,
@@ -332,4 +333,5 @@ async def test_a_full_house_evicts_the_longest_idle_of_the_address_that_holds_mo
         async with talking(listener, "127.0.0.2") as newcomer:
             assert (await newcomer.ask(GET)).status == 200
             assert await oldest.closed() == b""
+            assert "connection from 127.0.0.1 refused: others needed its place" in caplog.text
             assert (await newer.ask(GET)).status == 200

@@ -1,15 +1,20 @@
-"""A port that somebody else has is said, with who it may be."""
+"""Listening sockets: whose they are, how they are handed on, and how a listener ends."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
 
 import pytest
 
-from podidentity.nmi.reporting.probes import Probes
-from podidentity.nmi.server.listener import Listener
-from podidentity.supervisor.listeners import ListenError
+from podidentity.nmi.reporting.endpoints import Probes
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener
+from podidentity.nmi.server.messages import Limits
+from podidentity.supervisor.listeners import ListenError, listening_socket
 from tests.fakes import FakeClock
+from tests.nmi.echoing import GET, Echo
+from tests.nmi.talking import listening, talking
 
 
 async def test_a_port_that_is_taken_is_named_with_the_way_to_find_who_has_it() -> None:
@@ -25,3 +30,156 @@ async def test_a_port_that_is_taken_is_named_with_the_way_to_find_who_has_it() -
 async def test_an_address_that_the_node_does_not_have_is_named() -> None:
     with pytest.raises(ListenError, match=r"^cannot listen on 192\.0\.2\.1:0: Cannot assign"):
         await Listener.start(Probes({}, FakeClock()), "192.0.2.1", 0)
+
+
+async def test_an_address_that_will_be_there_later_can_be_listened_on() -> None:
+    with listening_socket("192.0.2.1", 0, freebind=True) as found:
+        assert found.getsockname()[0] == "192.0.2.1"
+
+
+async def test_one_listener_serves_several_sockets_that_listened_before() -> None:
+    sockets = [listening_socket("127.0.0.1", 0), listening_socket("127.0.0.2", 0)]
+    ends = [each.getsockname() for each in sockets]
+    listener = await Listener.start(Echo(), sockets=sockets)
+    for address, port in ends:
+        reader, writer = await asyncio.open_connection(address, port)
+        writer.write(GET)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+    assert listener.port == ends[0][1]
+    await listener.close(0.0)
+
+
+async def test_connections_wait_in_a_socket_that_another_keeps_while_nobody_accepts() -> None:
+    kept = listening_socket("127.0.0.1", 0)
+    first = await Listener.start(Echo(), sockets=[kept.dup()])
+    await first.close(0.0)
+    with socket.create_connection(kept.getsockname()) as client:
+        client.sendall(GET)
+        client.setblocking(False)
+        second = await Listener.start(Echo(), sockets=[kept.dup()])
+        received = await asyncio.get_running_loop().sock_recv(client, 100)
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        await second.close(0.0)
+    kept.close()
+
+
+async def test_a_drained_listener_answers_all_and_closes_each_connection_behind_an_answer() -> None:
+    echo = Echo()
+    async with (
+        listening(echo) as listener,
+        talking(listener) as idle,
+        talking(listener) as busy,
+        talking(listener) as silent,
+    ):
+        await idle.ask(GET)
+        echo.open.clear()
+        echo.begun.clear()
+        await busy.say(GET)
+        await echo.begun.wait()
+        draining = asyncio.ensure_future(listener.drain(60))
+        await asyncio.sleep(0)
+        assert not listener.serving
+        with pytest.raises(ConnectionRefusedError):
+            async with talking(listener):
+                pass
+        echo.open.set()
+        for talk in (busy, idle, silent):
+            reply = await (talk.hear() if talk is busy else talk.ask(GET))
+            assert (reply.status, reply.header("Connection")) == (200, ["close"])
+            assert await talk.closed() == b""
+        await draining
+
+
+async def test_a_drained_listener_ends_within_its_bound_whoever_stays() -> None:
+    echo = Echo()
+    async with listening(echo) as listener, talking(listener) as idle, talking(listener) as busy:
+        await idle.ask(GET)
+        echo.open.clear()
+        await busy.say(GET)
+        await listener.drain(0.01, grace=0.01)
+        assert await idle.closed() == b""
+        assert await busy.closed() == b""
+        assert listener.connections() == 0
+
+
+async def test_where_connections_are_not_kept_each_is_closed_behind_its_answer() -> None:
+    echo = Echo()
+    async with (
+        listening(echo) as listener,
+        talking(listener) as idle,
+        talking(listener) as busy,
+        talking(listener) as silent,
+    ):
+        await idle.ask(GET)
+        echo.open.clear()
+        echo.begun.clear()
+        await busy.say(GET)
+        await echo.begun.wait()
+        listener.keep_connections(kept=False)
+        assert not listener.keep_alive
+        assert await idle.closed() == b""
+        echo.open.set()
+        assert (await busy.hear()).header("Connection") == ["close"]
+        assert (await silent.ask(GET)).header("Connection") == ["close"]
+        listener.keep_connections(kept=True)
+        async with talking(listener) as later:
+            assert (await later.ask(GET)).header("Connection") == []
+
+
+async def test_a_process_without_descriptors_pauses_and_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Exhausted(socket.socket):
+        tries = 0
+
+        def accept(self) -> tuple[socket.socket, object]:
+            Exhausted.tries += 1
+            if Exhausted.tries == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    found = listening_socket("127.0.0.1", 0)
+    listener = await Listener.start(Echo(), sockets=[Exhausted(fileno=found.detach())])
+    async with talking(listener) as talk:
+        assert (await talk.ask(GET)).status == 200
+    assert "Too many open files" in caplog.text
+    await listener.close(0.0)
+
+
+async def test_the_kubelet_is_answered_while_pods_hold_all_places_of_the_probe_port() -> None:
+    def from_kubelet(remote: str, own: str) -> bool:
+        return remote == own
+
+    probes = Probes({}, FakeClock())
+    probe = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    listener = await Listener.start(probes, "127.0.0.1", 0, FOR_LOOKS, local=from_kubelet)
+    pods = []
+    for number in range(20 * FOR_LOOKS.per_address):
+        address = f"127.0.1.{number // FOR_LOOKS.per_address}"
+        pods.append(
+            await asyncio.open_connection("127.0.0.1", listener.port, local_addr=(address, 0))
+        )
+    for _ in range(3):
+        async with talking(listener) as kubelet:
+            assert (await kubelet.ask(probe)).body == b"Active"
+    async with talking(listener, "127.0.2.1") as prometheus:
+        assert (await prometheus.ask(probe)).body == b"Active"
+    assert listener.connections() <= FOR_LOOKS.unproven + FOR_LOOKS.local
+    for _, writer in pods:
+        writer.close()
+    await listener.close(0.0)
+
+
+async def test_thousands_of_connections_from_one_address_leave_the_others_their_places() -> None:
+    limits = Limits()
+    listener = await Listener.start(
+        Echo(), "127.0.0.1", 0, limits, local=lambda remote, _: remote == "127.0.0.9"
+    )
+    hogs = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(1000)]
+    assert listener.connections() <= limits.per_address
+    async with talking(listener, "127.0.0.2") as neighbour:
+        assert (await neighbour.ask(GET)).status == 200
+    for _, writer in hogs:
+        writer.close()
+    await listener.close(0.0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from podidentity.nmi.reporting.probes import Probes
+from podidentity.nmi.reporting.endpoints import Probes
 from podidentity.nmi.server.messages import Caller, Request
 from tests.fakes import FakeClock
 from tests.nmi.talking import listening, talking

@@ -220,6 +220,24 @@ async def test_an_offer_of_another_protocol_is_passed_over(echo: Echo) -> None:
         assert [(await talk.hear()).status for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"POST /b HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n",
+        b"CONNECT b:80 HTTP/1.1\r\nContent-Length: %d\r\n\r\n",
+        b"POST /b HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n",
+    ],
+)
+async def test_a_body_behind_an_offer_of_another_protocol_is_no_request(
+    echo: Echo, first: bytes
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        assert (await talk.ask(first % len(GET) + GET)).status == 400
+        assert await talk.closed() == b""
+    assert echo.asked == []
+
+
 async def test_a_body_is_read_and_thrown_away(echo: Echo) -> None:
     post = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
     async with listening(echo) as listener, talking(listener) as talk:

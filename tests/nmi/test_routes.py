@@ -97,6 +97,15 @@ async def test_the_old_switch_answers_503_with_retry_after() -> None:
     assert (reply.status, reply.header("Retry-After")) == (503, ["20"])
 
 
+async def test_the_header_counts_as_a_header_only_never_as_a_trailer() -> None:
+    head = f"GET /metadata/identity/oauth2/token?resource={VAULT} HTTP/1.1\r\nHost: x\r\n"
+    trailer = "Transfer-Encoding: chunked\r\n\r\n0\r\nMetadata: true\r\n\r\n"
+    async with agent() as nmi, talking(nmi.listener) as talk:
+        assert (await talk.ask((head + trailer).encode())).status == 400
+        assert (await talk.ask((head + "Metadata: true\r\n\r\n").encode())).status == 200
+        assert len(nmi.tokens.asked) == 1
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
 @pytest.mark.parametrize("path", ["identity/oauth2/token?resource=a", "instance", "versions"])
 async def test_only_get_is_allowed(method: str, path: str) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from podidentity import __version__
+from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
+from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
     MeasuredIssuers,
@@ -27,7 +29,6 @@ from podidentity.nmi.reporting.metrics import (
     add_watches,
     add_writers,
 )
-from podidentity.nmi.reporting.scrapes import MEMORY, Scrapes
 from podidentity.nmi.request.outcome import Evidence
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
@@ -107,8 +108,8 @@ def request(target: str = "/metrics") -> Request:
     return Request(Caller("10.0.0.1", 1), method="GET", raw_target=target.encode())
 
 
-async def scrape(registry: Registry) -> str:
-    response = await Scrapes(registry, FakeClock())(request())
+async def scrape(registry: Registry, *, public: bool = False) -> str:
+    response = await Scrapes(registry, FakeClock(), public=public)(request())
     assert response.content_type == "text/plain; version=0.0.4; charset=utf-8"
     return response.body.decode()
 
@@ -163,14 +164,130 @@ async def test_a_scrape_is_kept_for_a_second_whoever_asks_how_often() -> None:
         return [((), 1.0)]
 
     registry.gauge("g", "", look)
-    scrapes = Scrapes(registry, clock)
+    scrapes = Scrapes(registry, clock, public=True)
     for _ in range(100):
         await scrapes(request())
     assert len(looks) == 1
-    clock.advance(MEMORY + 0.1)
+    clock.advance(KEPT + 0.1)
     await scrapes(request("/metrics?x=1"))
     assert len(looks) == 2
 
 
 async def test_nothing_else_is_there() -> None:
-    assert (await Scrapes(Registry(), FakeClock())(request("/debug"))).status == 404
+    assert (await Scrapes(Registry(), FakeClock(), public=True)(request("/debug"))).status == 404
+
+
+async def test_what_every_pod_can_read_names_no_tenant() -> None:
+    registry = (await lived()).metrics.registry
+    text = await scrape(registry, public=True)
+    assert "shop" in await scrape(registry)
+    for named in ("shop", "vault.azure.net", pod().ref.name, pod().uid, ADDRESS):
+        assert named not in text
+
+
+async def test_the_labels_that_would_name_a_tenant_are_there_and_empty_and_sums_are_the_same() -> (
+    None
+):
+    """Old dashboards sum over them, and find them in `by` clauses."""
+    metrics = NmiMetrics(Registry())
+    for namespace in ("shop", "tenant"):
+        for resource in (VAULT, "other"):
+            metrics.operations.of("t", "200", namespace, resource).observe(0.003)
+    metrics.operations.of("t", "403", "shop", VAULT).observe(7)
+    text = await scrape(metrics.registry, public=True)
+    name = "aadpodidentity_nmi_operations_duration_seconds"
+    labels = 'operation_type="t",status_code="200",namespace="",resource=""'
+    assert f"{name}_count{{{labels}}} 4\n" in text
+    assert f'{name}_bucket{{{labels},le="0.002"}} 0\n' in text
+    assert f'{name}_bucket{{{labels},le="0.005"}} 4\n' in text
+    assert f"{name}_sum{{{labels}}} 0.012\n" in text
+    assert (
+        f'{name}_count{{operation_type="t",status_code="403",namespace="",resource=""}} 1' in text
+    )
+    assert metrics.operations.of("t", "200", "shop", VAULT).counts[2] == 1, (
+        "nothing is counted twice"
+    )
+
+
+def test_a_label_that_can_name_a_tenant_is_private() -> None:
+    metrics = NmiMetrics(Registry())
+    add_all(metrics)
+    suspicious = {"namespace", "resource", "pod", "identity", "audience", "client_id", "address"}
+    # Kinds of objects that are watched, not audiences.
+    known = {
+        ("podidentity_watch_up", "resource"),
+        ("podidentity_watch_silence_seconds", "resource"),
+    }
+    found = {
+        (each.head.name, label)
+        for each in metrics.registry
+        for label in each.head.labels
+        if label in suspicious and label not in each.head.private
+    }
+    assert found == known
+
+
+async def test_a_large_scrape_lets_others_work_all_the_time() -> None:
+    """500 series, as a tenant can make them, are 16,000 lines."""
+    metrics = NmiMetrics(Registry())
+    for number in range(500):
+        metrics.operations.of("t", "200", f"n{number}", VAULT).observe(1)
+    scrapes = Scrapes(metrics.registry, FakeClock(), public=False)
+    asking = asyncio.create_task(scrapes(request()))
+    turns = 0
+    while not asking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    assert (await asking).body.count(b"\n") > 14_000
+
+
+async def test_a_client_that_leaves_spoils_no_scrape_of_the_others() -> None:
+    metrics = NmiMetrics(Registry())
+    scrapes = Scrapes(metrics.registry, FakeClock(), public=False)
+    leaving, staying = (asyncio.create_task(scrapes(request())) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).status == 200
+
+
+class Reviewing:
+    """Lets one token pass."""
+
+    def __init__(self) -> None:
+        self.says = Access.ALLOWED
+        self.asked: list[tuple[bytes, str]] = []
+
+    async def access(self, authorization: bytes, address: str) -> Access:
+        self.asked.append((authorization, address))
+        return self.says
+
+
+@pytest.mark.parametrize(
+    ("says", "status"),
+    [
+        (Access.ALLOWED, 200),
+        (Access.DENIED, 403),
+        (Access.UNKNOWN_TOKEN, 401),
+        (Access.TOO_OFTEN, 429),
+        (Access.UNDECIDED, 503),
+    ],
+)
+async def test_the_whole_is_for_callers_with_the_permission(says: Access, status: int) -> None:
+    registry, reviewer = (await lived()).metrics.registry, Reviewing()
+    reviewer.says = says
+    scrapes = Scrapes(registry, FakeClock(), public=False, reviewer=reviewer)
+    asked = request()
+    asked.fields = [(b"AUTHORIZATION", b"Bearer x")]
+    answer = await scrapes(asked)
+    assert (answer.status, b"shop" in answer.body) == (status, status == 200)
+    assert reviewer.asked == [(b"Bearer x", "10.0.0.1")]
+
+
+async def test_of_two_tokens_in_one_request_none_counts() -> None:
+    reviewer = Reviewing()
+    scrapes = Scrapes(Registry(), FakeClock(), public=False, reviewer=reviewer)
+    asked = request()
+    asked.fields = [(b"Authorization", b"Bearer x"), (b"authorization", b"Bearer y")]
+    await scrapes(asked)
+    assert reviewer.asked == [(b"", "10.0.0.1")]

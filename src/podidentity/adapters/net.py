@@ -73,7 +73,11 @@ class NetClient:
 
     def interception_problems(self) -> Sequence[str]:
         """Return what keeps pods' traffic from being redirected; () where all is well."""
-        return self.problems() if self.state is None else self.state.interception
+        if self.state is None:
+            return self.problems()
+        if self._accepting and not self.state.guards:
+            return (*self.state.interception, "the rules are still those of the agent before")
+        return self.state.interception
 
     def attestation_problems(self) -> Sequence[str]:
         """Return what keeps callers from being proven; () where all is well."""

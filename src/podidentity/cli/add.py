@@ -16,17 +16,17 @@ import click
 
 from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube
-from podidentity.cli import azure_access, record
+from podidentity.cli import attached_hosts, azure_access
+from podidentity.cli.add_request import AddRequest, add_request_of, identity_options
+from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
-from podidentity.cli.choices import Choices, choices_of_nmi
 from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
-from podidentity.cli.federating import make_account, trust_command
-from podidentity.cli.grants import give
+from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import Object, apply, called, find, find_all
-from podidentity.cli.wanted import Wanted, identity_options, wanted_of
-from podidentity.cli.wording import examples
+from podidentity.cli.output import examples
+from podidentity.cli.use_roles import give
 from podidentity.core.authorities import Cloud
 from podidentity.core.hosts import Host
 from podidentity.core.ids import ResourceId
@@ -60,7 +60,7 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
     virtual machines of the cluster's nodes. Of a federated identity it prints the command by which
     Entra learns to trust the cluster. It may be run again at any time.
     """
-    wanted = wanted_of(given)
+    wanted = add_request_of(given)
     trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
     who, label = wanted.ref.namespace, f"{BINDING_LABEL}={wanted.selector}"
     if trust:
@@ -68,7 +68,7 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
     click.echo(f"Pods of namespace {who} labelled {label} may use it.")
 
 
-async def _add(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> str:
+async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
     """Return the command that is left to be run in Azure, if one is."""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
@@ -86,7 +86,7 @@ async def _add(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> str:
     return await trust_command(kube, wanted, identity, choices)
 
 
-async def _choices(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> Choices:
+async def _choices(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> Choices:
     """Return what NMI was told, as far as anything here depends on it; `cloud` comes first."""
     attaches = wanted.on_machines and wanted.attach
     known = wanted.client_id or wanted.system_assigned
@@ -97,7 +97,7 @@ async def _choices(kube: Kube, wanted: Wanted, cloud: Cloud | None) -> Choices:
     return choices if cloud is None else replace(choices, cloud=cloud)
 
 
-async def _identified(wanted: Wanted, cloud: Cloud | None) -> AzureIdentity:
+async def _identified(wanted: AddRequest, cloud: Cloud | None) -> AzureIdentity:
     """Return the identity with its client id, asking Azure only where nobody said it."""
     if wanted.client_id or wanted.system_assigned:
         return wanted.identity
@@ -105,12 +105,12 @@ async def _identified(wanted: Wanted, cloud: Cloud | None) -> AzureIdentity:
         return await _known(arm, wanted)
 
 
-async def _grant(kube: Kube, wanted: Wanted, identity: AzureIdentity) -> None:
+async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity) -> None:
     if wanted.grant:
         await give(kube, permission_names(identity), wanted.grantee, Giver.ADD)
 
 
-async def _unclaimed(kube: Kube, wanted: Wanted) -> None:
+async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
     """Raise Failed where one of the two names stands for something else already."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
     if there and not _same(there, wanted):
@@ -130,10 +130,10 @@ async def _unclaimed(kube: Kube, wanted: Wanted) -> None:
         )
 
 
-def _same(there: Object, wanted: Wanted) -> bool:
+def _same(there: Object, wanted: AddRequest) -> bool:
     """Whether an AzureIdentity that is there is of the identity that is wanted."""
     if wanted.resource_id is not None:
-        return bool(record.of_same([there], wanted.resource_id))
+        return bool(attached_hosts.of_same([there], wanted.resource_id))
     found = parse_identity(json.dumps(there).encode())
     return isinstance(found, AzureIdentity) and (found.client_id, found.system_assigned) == (
         wanted.client_id,
@@ -141,7 +141,7 @@ def _same(there: Object, wanted: Wanted) -> bool:
     )
 
 
-async def _known(arm: Arm, wanted: Wanted) -> AzureIdentity:
+async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
     """Return the identity with the ids that Azure knows it by."""
     resource_id = _resource_id(wanted)
     with asking(f"look up the identity {resource_id.name}", resource_id):
@@ -156,18 +156,18 @@ async def _known(arm: Arm, wanted: Wanted) -> AzureIdentity:
     return replace(wanted.identity, client_id=found.client_id, object_id=found.object_id)
 
 
-def _resource_id(wanted: Wanted) -> ResourceId:
+def _resource_id(wanted: AddRequest) -> ResourceId:
     if wanted.resource_id is None:
         raise ValueError("only a managed identity is asked for in Azure")
     return wanted.resource_id
 
 
-async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: Wanted) -> None:
+async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) -> None:
     """Apply `manifest` with the record of what is attached then, and attach it."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
-    same = record.of_same(await find_all(kube, AZURE_IDENTITIES), identity)
-    ours = {host for each in same for host in record.read(each)}
+    same = attached_hosts.of_same(await find_all(kube, AZURE_IDENTITIES), identity)
+    ours = {host for each in same for host in attached_hosts.read(each)}
     lacking = []
     for host in hosts:
         with asking(f"read the identities of {host_name(host)}", identity):
@@ -176,7 +176,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: Wanted) -> Non
             else:
                 lacking.append(host)
     if ours or lacking:
-        record.write(manifest, ours | set(lacking))
+        attached_hosts.write(manifest, ours | set(lacking))
     await _apply(kube, manifest)
 
     async def attach(host: Host) -> None:

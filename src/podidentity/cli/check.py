@@ -9,14 +9,13 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import State
-from podidentity.cli.checking import Finding, cannot_sign_in, findings, usable_identities
-from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.credential_facts import credentials_of
-from podidentity.cli.grants import Roles
-from podidentity.cli.output import FORMATS, data, output_option
-from podidentity.cli.wording import examples
+from podidentity.cli.findings import Finding, cannot_sign_in, findings, usable_identities
+from podidentity.cli.output import FORMATS, data, examples, output_option
+from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.use_roles import Roles
 from podidentity.core.permission import Authorization, permission_names
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity

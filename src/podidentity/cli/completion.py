@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from podidentity.cli.wording import examples
+from podidentity.cli.output import examples
 
 _SHELLS: dict[str, type[ShellComplete]] = {
     "bash": BashComplete,

@@ -11,11 +11,10 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
 from podidentity.cli.objects import Object, apply, called, create_once, is_unchanged, remove
-from podidentity.cli.output import documents, output_option
+from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import troubles, until_established, until_gone, until_ready
 from podidentity.cli.upgrade import grant_what_is_there
-from podidentity.cli.wording import examples
 from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 
 

@@ -12,19 +12,15 @@ import click
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
+from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, State, follow
-from podidentity.cli.choices import choices_of_nmi
 from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.credential_facts import credentials_of
 from podidentity.cli.failures import Failed
-from podidentity.cli.node_facts import node_of
 from podidentity.cli.objects import find
-from podidentity.cli.output import FORMATS, data, output_option, table
+from podidentity.cli.output import FORMATS, data, examples, output_option, table
 from podidentity.cli.parameters import PodRef
-from podidentity.cli.permission_facts import permissions_of
-from podidentity.cli.surroundings import surroundings
-from podidentity.cli.wording import examples
+from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide
 from podidentity.core.ids import ObjectRef
@@ -114,7 +110,7 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -
     if await find(kube, PODS, *ref) is None:
         raise Failed(f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them.")
     found = parse_pod(await kube.get(PODS.path(*ref)))
-    known = await surroundings(kube, found)
+    known = await objects_of(kube, found)
     choices = await choices_of_nmi(kube)
     matched = match(found, known.cluster, choices.rules)
     permissions = await permissions_of(kube, matched, choices.authorization)

@@ -12,10 +12,9 @@ import click
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.grants import Roles, give, take
-from podidentity.cli.output import documents, output_option
+from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Name, Permission
-from podidentity.cli.wording import examples
+from podidentity.cli.use_roles import Roles, give, take
 from podidentity.wire.grants import Giver, Grantee, binding, role
 
 _Command = Callable[..., None]

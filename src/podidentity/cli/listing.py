@@ -11,10 +11,9 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.grants import Roles
-from podidentity.cli.output import FORMATS, data, output_option, table
+from podidentity.cli.output import FORMATS, data, examples, output_option, table
 from podidentity.cli.parameters import Name
-from podidentity.cli.wording import examples
+from podidentity.cli.use_roles import Roles
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS

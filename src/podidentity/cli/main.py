@@ -16,7 +16,7 @@ import click
 
 from podidentity import __version__
 from podidentity.cli.failures import Failed, report
-from podidentity.cli.wording import examples
+from podidentity.cli.output import examples
 from podidentity.core.errors import PodIdentityError
 
 _COMMANDS = {

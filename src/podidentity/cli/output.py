@@ -1,4 +1,4 @@
-"""How commands print data: a table for people, JSON and YAML for programs."""
+"""How commands print: a table for people, JSON and YAML for programs, and the help of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
-import yaml
 
 FORMATS = ("table", "json", "yaml")
 
@@ -30,6 +29,8 @@ def data(value: object, output: str) -> str:
     """Return `value` (of JSON's types) as `json` or `yaml`."""
     if output == "json":
         return json.dumps(value, indent=2, ensure_ascii=False)
+    import yaml  # only what prints YAML pays for it: the agent starts by way of this module, too
+
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
@@ -48,3 +49,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help; click keeps the lines of it as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -18,7 +18,7 @@ import click
 
 from podidentity.cli.failures import Failed, report
 from podidentity.kernel.rules import Redirect
-from podidentity.settings import RUNTIME_DIR, SERVE_UID, NmiSettings
+from podidentity.settings import RUNTIME_DIR, SERVE_FOLDER, SERVE_UID, NmiSettings
 from podidentity.supervisor.listeners import Address, ListenError
 from podidentity.supervisor.main import Plan, Supervisor
 from podidentity.supervisor.programs import Ready, run_both
@@ -58,7 +58,9 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
         plan = Plan(
             addresses=addresses(settings),
             runtime_dir=Path(settings.runtime_dir),
-            handover_dir=Path(settings.handover_dir) if settings.handover_dir else None,
+            handover_dir=Path(settings.handover_dir, SERVE_FOLDER)
+            if settings.handover_dir
+            else None,
             memory=settings.memory_limit,
         )
         return Supervisor(plan, lambda given: _work(settings, given)).run()
@@ -104,11 +106,18 @@ def addresses(settings: NmiSettings) -> list[Address]:
     """Return where `serve` listens; raise ValueError."""
     redirect = redirect_of(settings)
     found = [
-        Address("pods", redirect.target, redirect.listen_port),
+        # Pods' connections arrive at the first, those of the node itself at the second.
+        *(
+            # `net` puts the address of the first on a link.
+            Address(name, host, redirect.listen_port, freebind=name == "pods")
+            for name, host in zip(("pods", "host"), redirect.listen_addresses, strict=False)
+        ),
         Address("probes", _EVERYWHERE, settings.probe_port),
     ]
     if settings.prometheus_port:
         found.append(Address("metrics", _EVERYWHERE, settings.prometheus_port))
+    if settings.metrics_secure_port:
+        found.append(Address("secure-metrics", _EVERYWHERE, settings.metrics_secure_port))
     if settings.debug_port:
         found.append(Address("debug", "127.0.0.1", settings.debug_port))
     return found

@@ -11,9 +11,9 @@ import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
-from podidentity.cli.grants import give
 from podidentity.cli.objects import CONFIG_MAPS, Object, apply, called, find
 from podidentity.cli.rollout import NAMESPACE
+from podidentity.cli.use_roles import give
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.wire.grants import LABELS, Giver, Grantee

@@ -168,19 +168,3 @@ class Attestor(Protocol):
 
         Its `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
         """
-
-
-class Interception(Protocol):
-    """Leads the pods' IMDS traffic to this agent, and keeps it so."""
-
-    def install(self) -> None:
-        """Put the rules in place, in one step; safe to repeat."""
-
-    def remove(self) -> Sequence[str]:
-        """Take the rules away; return what is left for the operator to do."""
-
-    def problems(self) -> Sequence[str]:
-        """Return what keeps traffic from being intercepted; empty where all is well."""
-
-    async def guard(self) -> None:
-        """Repair whatever others change, until cancelled; the rules stay when it ends."""

@@ -16,8 +16,7 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +28,7 @@ from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
 IMDS = Endpoint("169.254.169.254", 80)
+HOST = Endpoint("127.0.0.1", 2579)
 _NODE = "the node's network"
 _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 """States of our end while we have not closed it."""
@@ -43,17 +43,20 @@ class ConnectionInspector:
         netns_dir: Path,
         cgroups: PodCgroups | None,
         listener: Endpoint,
+        host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> None:
         """`cgroups` None: cgroups are not asked, and no sighting names a pod.
 
-        `listener` is where intercepted connections end (`Redirect.target`, its port).
+        `listener` is where intercepted connections end (`Redirect.target`, its port), and
+        `host_listener` where the node's own do (`Redirect.host_address`).
         """
         _raise_file_limit()
         self._netns_dir = netns_dir
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
+        self._host_listener = host_listener
         self._imds = imds
         self._node = SockDiag()
         self._no_network = False
@@ -74,11 +77,18 @@ class ConnectionInspector:
         netns_dir: Path,
         cgroup_root: Path,
         listener: Endpoint,
+        host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> Self:
         """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
-        return cls(netns_dir=netns_dir, cgroups=cgroups, listener=listener, imds=imds)
+        return cls(
+            netns_dir=netns_dir,
+            cgroups=cgroups,
+            listener=listener,
+            host_listener=host_listener,
+            imds=imds,
+        )
 
     @property
     def networks(self) -> PodNetworks:
@@ -99,16 +109,14 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._networks.holders(address)
-        found = self._facts(client, lambda ours: [self._at(each, client, ours) for each in holders])
-        return found if not found.accepted else replace(found, failure=self._failure())
+        return self._facts(client, self._listener, holders, self._failure())
 
     def local_facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself.
 
         The node's own namespace is this process's: nobody else's socket can be found there.
         """
-        client = Endpoint(address, port)
-        return self._facts(client, lambda ours: [self._at(None, client, ours)])
+        return self._facts(Endpoint(address, port), self._host_listener, (None,), "")
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
@@ -131,24 +139,28 @@ class ConnectionInspector:
             self._cgroups.close()
 
     def _facts(
-        self, client: Endpoint, look: Callable[[TcpSocket], list[Sighting]]
+        self,
+        client: Endpoint,
+        listener: Endpoint,
+        networks: Collection[PodNetwork | None],
+        failure: str,
     ) -> ConnectionFacts:
         """Look at our end first, then at the client's: so the client has always sent as much.
 
         A second time if they do not fit, because we may have sent or closed something meanwhile.
         """
-        sightings: list[Sighting] = []
+        sightings: tuple[Sighting, ...] = ()
         for _ in range(2):
             try:
-                ours = self._node.find(self._listener, client)
+                ours = self._node.find(listener, client)
             except OSError as error:
                 return ConnectionFacts(accepted=False, failure=str(error.strerror))
             if ours is None or ours.state not in _STILL_OURS:
                 return ConnectionFacts(accepted=False)
-            sightings = look(ours)
+            sightings = tuple([self._at(each, client, ours) for each in networks])
             if not any(each.doubt for each in sightings):
                 break
-        return ConnectionFacts(accepted=True, sightings=tuple(sightings))
+        return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
 
     def _failure(self) -> str:
         if self._networks.failure:
@@ -179,7 +191,7 @@ class ConnectionInspector:
         name = network.name if network else _NODE
         try:
             if network is None:
-                found = self._node.find(client, self._listener)
+                found = self._node.find(client, self._host_listener)
             else:
                 found = network.find(client, self._imds)
             if found is None or not found.is_of_connection:

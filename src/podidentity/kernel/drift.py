@@ -1,13 +1,13 @@
-"""Whether our table is there, and the kernel's notices of changed rules, the moment they happen.
+"""The kernel's notices of changed rules and addresses, the moment they happen.
 
-Each committed transaction sends what it changed to the multicast group of nf_tables, and last a
-notice of the new generation with the process that did it (linux/netfilter/nf_tables.h).
+Each committed transaction of nf_tables sends what it changed to a multicast group, and last a
+notice of the new generation with the process that did it (linux/netfilter/nf_tables.h). Routing
+rules and addresses have groups of their own (linux/rtnetlink.h).
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from typing import NamedTuple
 from podidentity.kernel import netlink
 
 _GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES
+_GROUPS_ROUTING = 0x10 | 0x80  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_RULE
 _SUBSYSTEM_NFTABLES = 10
-_MSG_GETTABLE, _MSG_NEWGEN = (_SUBSYSTEM_NFTABLES << 8) | 1, (_SUBSYSTEM_NFTABLES << 8) | 15
+_MSG_NEWGEN = (_SUBSYSTEM_NFTABLES << 8) | 15
 _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
-_ATTRIBUTE_TABLE = 1  # NFTA_TABLE_NAME
 _ATTRIBUTE_PID, _ATTRIBUTE_PROCESS = 2, 3  # NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
 _DATAGRAM = 1 << 17
 _MOST_AT_ONCE = 256
@@ -33,31 +33,14 @@ class Notice(NamedTuple):
     """Who did it, such as `'nft' (pid 4711)`, counted outside containers; "" if not known yet."""
 
 
-class TableInquiry:
-    """Asks whether there is a table of IPv4 with this name: 10 µs, where a listing takes 140."""
-
-    def __init__(self, table: str) -> None:
-        self._socket = netlink.connect(netlink.NETFILTER)
-        body = _NFGENMSG.pack(socket.AF_INET, 0, 0)
-        body += netlink.attribute(_ATTRIBUTE_TABLE, table.encode() + b"\0")
-        self._question = netlink.encode(_MSG_GETTABLE, netlink.NLM_F_REQUEST, 1, body)
-
-    def exists(self) -> bool:
-        """Whether there is one; raise OSError where the kernel does not say."""
-        self._socket.send(self._question)
-        answer = next(netlink.decode(self._socket.recv(_DATAGRAM)))
-        if answer.errno not in {0, errno.ENOENT}:
-            raise OSError(answer.errno, os.strerror(answer.errno))
-        return answer.errno == 0
-
-    def close(self) -> None:
-        """Close the conversation."""
-        self._socket.close()
-
-
 def subscribe() -> socket.socket:
-    """Return a non-blocking socket that receives the notices; needs CAP_NET_ADMIN."""
+    """Return a non-blocking socket with the notices of nf_tables; needs CAP_NET_ADMIN."""
     return netlink.connect(netlink.NETFILTER, groups=1 << (_GROUP_NFTABLES - 1))
+
+
+def subscribe_routing() -> socket.socket:
+    """Return a non-blocking socket with the notices of routing rules and of addresses."""
+    return netlink.connect(socket.NETLINK_ROUTE, groups=_GROUPS_ROUTING)
 
 
 def pending(notices: socket.socket, table: str) -> Notice:
@@ -80,6 +63,18 @@ def pending(notices: socket.socket, table: str) -> Notice:
         if touched and not cause:
             cause = committer(datagram)
     return Notice(touched, cause)
+
+
+def drop_pending(notices: socket.socket) -> None:
+    """Drop what waits, at most 256 datagrams: that there was something is all that it tells."""
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            notices.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
 
 
 def committer(datagram: bytes) -> str:

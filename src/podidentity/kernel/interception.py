@@ -1,99 +1,139 @@
-"""The guard of a node: pods' IMDS traffic is led to us, and stays so whoever changes the rules.
+"""The interception of a node: pods' IMDS traffic is redirected to NMI, whoever changes the rules.
 
-Installing is NMI's first act and stopping it changes nothing: without our rules a pod would reach
-the real IMDS, and with it every identity of the node. Whatever becomes of the rules is seen by the
-kernel's own notices and repaired in one transaction. Connections that are already redirected stay
-so when the rules are removed, until they end: conntrack is left alone.
+Installing is the agent's first act and stopping it changes nothing: without our rules a pod would
+reach the real IMDS, and with it every identity of the node. What becomes of the rules is told by
+the kernel's own notices, and repaired in one transaction. Connections that are already redirected
+stay so when the rules are removed, until they end: conntrack is left alone.
+
+The interception is made of table `ip podid` (`rules`), of routing rules and of an address
+(`routing`), and of a copy of the table that belongs to this process. `nft flush ruleset` passes the
+copy over. Without it, a flush costs more than the time of the repair: an answer that is under way
+leaves with the source address 169.254.25.79, the pod's kernel resets it, and the client waits for
+its own time-out. The copy goes with the process, so it cannot stand in for the table.
+
+One thread of our own talks to the kernel about all three: changing rules may have to
+wait 60 ms for a process that holds the kernel's lock, and libnftables is not for two threads.
+
+Another way, tried in network namespaces and not taken: a routing rule to a table with `local
+169.254.169.254 dev lo`, and a listener there with IP_TRANSPARENT. It needs no nf_tables, takes
+fragments as well, and a new connection with its answer took 278 µs, with the redirection 305. But
+it cannot listen on port 80 where a program of the node does on all addresses, such as an ingress
+controller, nor can that program once it does (EADDRINUSE, either way); and the listener needs
+CAP_NET_ADMIN or CAP_NET_RAW.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socket import socket
 
 from podidentity.core.ports import Clock
-from podidentity.kernel import backstop, drift, rules
-from podidentity.kernel.fence import Fence, InterceptionError
-from podidentity.kernel.rules import Redirect
-from podidentity.kernel.sysctl import PROC_SYS_NET
+from podidentity.kernel import drift, rules
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.routing import Routing
+from podidentity.kernel.rules import Redirect, RedirectTable
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
 
 _log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 60.0
-"""Seconds; for what sends no notice: the sysctl. As the archived agent's default."""
+"""Seconds; for a notice that did not come. As the archived agent's default."""
 _RETRY_AFTER = 1.0
+_MOST_REPAIRS = 50
+"""Repairs within a second; with more, two programs undo each other's work: one a second then."""
 _QUIET = 0.1
 """Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
+_MOST_SAID = 3
+_NOT_INSTALLED = "the interception is not installed"
+
+
+class InterceptionError(Exception):
+    """The kernel, or libnftables, refused; the message names the cause and the next step."""
 
 
 class Interception:
     """Installs, watches and repairs the rules of the network namespace that this process is in.
 
-    Implements `core.ports.Interception`. Raises InterceptionError, here where libnftables is
-    missing, with the cause and the next step in its message.
+    Raises InterceptionError, the constructor too (libnftables missing), with the cause and the next
+    step in its message.
     """
 
-    def __init__(
-        self, redirect: Redirect, clock: Clock, *, proc_sys_net: Path = PROC_SYS_NET
-    ) -> None:
+    def __init__(self, redirect: Redirect, clock: Clock, *, copy: bool = True) -> None:
+        """`copy` False: none is made, as on kernels before 5.12."""
         self._clock = clock
-        self._fence = Fence(redirect, proc_sys_net)
-        self._seen = Fence(redirect, proc_sys_net)
-        """The same, to look at while the other one is being repaired by a thread."""
+        self._redirect = redirect
+        self._table = RedirectTable(redirect)
+        name = f"{rules.TABLE}-{secrets.token_hex(4)}"
+        self._copy = RedirectTable(redirect, name, owned=True) if copy else None
+        try:
+            self._nft = Nftables()
+            self._routing = Routing(redirect)
+        except (NftablesError, OSError) as error:
+            raise InterceptionError(str(error)) from error
+        self._thread = ThreadPoolExecutor(1, "interception")
+        self._problems: tuple[str, ...] = (_NOT_INSTALLED,)
         self._cause = ""
+        self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
+        self._disputed = False
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
         """How often something was found changed and put right."""
-        self.failure = ""
-        """Why the last repair failed; "" where it did not."""
 
     def install(self) -> None:
-        """Close the way to the real IMDS, then redirect in one transaction; safe to repeat."""
-        self._fence.install()
+        """Close the way to the real IMDS, then redirect in one transaction; safe to repeat.
+
+        Blocks for as long as others hold the kernel's lock of rules. All is read back: what is not
+        as it was set is in `problems`, and `guard` tries again.
+        """
+        self._note(self._do(self._install, "cannot intercept pods' IMDS traffic"))
 
     def remove(self) -> tuple[str, ...]:
         """Take exactly our rules away, end `guard` first; return what is left to do.
 
         From here on pods reach the real IMDS.
         """
-        if self._fence.remove():
+        self._do(self._remove, "cannot remove the interception")
+        self._problems = (_NOT_INSTALLED,)
+        if not self._redirect.owns_target:
             return ()
-        return ("net.ipv4.conf.all.route_localnet is still 1: clear it unless kube-proxy needs it",)
+        address = f"{self._redirect.target}/32 dev lo"
+        return (f"when the last connections have ended: ip address delete {address}",)
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps pods' IMDS traffic from being intercepted; () where all is well."""
-        try:
-            return tuple(self._seen.problems())
-        except InterceptionError as error:
-            return (str(error),)
+        """Return what the last check found and could not repair; () where all is well."""
+        return self._problems
 
-    def check(self) -> bool:
-        """Repair what is not as wanted; return whether something was not and now is.
-
-        Blocks for as long as others hold the kernel's lock of rules.
-        """
+    async def check(self) -> bool:
+        """Repair what is not as wanted; return whether something was not and now is."""
+        loop = asyncio.get_running_loop()
+        cause, self._cause = self._cause or "an unknown process", ""
         try:
-            repaired = self._fence.repair()
+            found, left = await loop.run_in_executor(self._thread, self._repair)
         except InterceptionError as error:
-            if str(error) != self.failure:
-                _log.error("cannot repair the interception, will try again: %s", error)
-            self.failure = str(error)
+            self._note([str(error)])
             return False
-        self.failure = ""
-        if repaired:
+        if left:
+            self._note(left)
+            return False
+        self._note(self._dispute(found, cause))
+        if found:
             self.repairs += 1
-            self._report(" and ".join(repaired))
-        return bool(repaired)
+            self._report(_some(found), cause)
+        return bool(found)
 
     async def guard(self) -> None:
         """Repair whatever others change, until cancelled; the rules stay when it ends."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        with drift.subscribe() as of_table, backstop.subscribe() as of_routing:
+        with drift.subscribe() as of_table, drift.subscribe_routing() as of_routing:
             loop.add_reader(of_table, self._table_changed, of_table, changed)
             loop.add_reader(of_routing, _routing_changed, of_routing, changed)
             try:
@@ -106,21 +146,95 @@ class Interception:
 
     def close(self) -> None:
         """Free what talks to the kernel, after `guard` has ended; the rules stay."""
-        self._fence.close()
-        self._seen.close()
+        self._thread.shutdown()
+        self._nft.close()
+        self._routing.close()
+
+    def _do(self, action: Callable[[], list[str]], failed: str) -> list[str]:
+        try:
+            return self._thread.submit(action).result()
+        except InterceptionError as error:
+            raise InterceptionError(f"{failed}: {error}") from error
+
+    # In our thread:
+
+    def _install(self) -> list[str]:
+        """Set everything and return what is not as it was set, in words.
+
+        Redirect last: by then the address is there, and other ways to IMDS are closed.
+        """
+        self._warn_of_release_0_1()
+        with _explained():
+            self._routing.repair()
+            self._nft.run(self._table.replacement())
+            self._make_copy()
+            return self._left()
+
+    def _remove(self) -> list[str]:
+        with _explained():
+            for table in filter(None, (self._copy, self._table)):
+                self._nft.run(table.deletion())
+            self._routing.remove()
+        return []
+
+    def _repair(self) -> tuple[list[str], list[str]]:
+        """Put right what is not as wanted; return what was not, and what is still not."""
+        with _explained():
+            of_routing, of_table = self._routing.differences(), self._listed(self._table)
+            if of_routing:
+                self._routing.repair()
+            if of_table:
+                self._nft.run(self._table.replacement())
+            if self._copy and self._listed(self._copy):
+                self._make_copy()
+            found = [*of_routing, *of_table]
+            return found, self._left() if found else []
+
+    def _left(self) -> list[str]:
+        differences = [*self._routing.differences(), *self._listed(self._table)]
+        return [f"set, and not as it was set: {_some(differences)}"] if differences else []
+
+    def _make_copy(self) -> None:
+        """Make our own copy; do without it for good where the kernel gives nobody ownership."""
+        if not self._copy:
+            return
+        with contextlib.suppress(NftablesError):
+            self._nft.run(self._copy.replacement())
+        if left := self._listed(self._copy):
+            _log.info("others' flushes will interrupt requests: %s", _some(left))
+            with contextlib.suppress(NftablesError):
+                self._nft.run(self._copy.deletion())
+            self._copy = None
+
+    def _listed(self, table: RedirectTable) -> list[str]:
+        """Return what is not as wanted in a table, in words."""
+        try:
+            listed = self._nft.run(table.listing())
+        except NftablesError as error:
+            return [f"table ip {table.name}: {error}"]
+        return table.differences(listed)
+
+    def _warn_of_release_0_1(self) -> None:
+        """Tell of the sysctl that podidentity 0.1 set and that nothing of ours needs any more."""
+        with contextlib.suppress(NftablesError, OSError):
+            if (
+                rules.redirects_to_loopback(self._nft.run(self._table.listing()))
+                and _localnet_is_on()
+            ):
+                _log.warning(
+                    "podidentity 0.1 needed net.ipv4.conf.all.route_localnet=1 on this node; set "
+                    "it to 0 unless something else needs it, such as kube-proxy for node ports on "
+                    "localhost"
+                )
+
+    # In the thread of the event loop:
 
     async def _repair_whenever(self, changed: asyncio.Event) -> None:
         """Check at the start and after each change; changes during a check make one more."""
         while True:
             changed.clear()
-            # In a thread: requests go on while others hold the lock. And to its end: what the
-            # thread uses must not be closed under it.
-            check = asyncio.create_task(asyncio.to_thread(self.check))
-            try:
-                await asyncio.shield(check)
-            finally:
-                await check
-            if self.failure:
+            await self.check()
+            if self._problems:
                 await self._clock.sleep(_RETRY_AFTER)
             else:
                 await changed.wait()
@@ -137,8 +251,25 @@ class Interception:
             self._cause = notice.cause
             changed.set()
 
-    def _report(self, what: str) -> None:
-        cause, self._cause = self._cause or "an unknown hand", ""
+    def _note(self, problems: list[str]) -> None:
+        if problems and tuple(problems) != self._problems:
+            _log.error("pods' IMDS traffic is not intercepted as it must be: %s", _some(problems))
+        self._problems = tuple(problems)
+
+    def _dispute(self, repaired: list[str], cause: str) -> list[str]:
+        """Return what to say where each repair is undone at once; [] where it is not so."""
+        if not repaired:
+            self._disputed = False
+            return []
+        now = self._clock.monotonic()
+        self._recent.append(now)
+        often = len(self._recent) == _MOST_REPAIRS and now - self._recent[0] < 1
+        self._disputed = self._disputed or often
+        if not self._disputed:
+            return []
+        return [f"each repair is undone again, by {cause}; last: {_some(repaired)}"]
+
+    def _report(self, what: str, cause: str) -> None:
         now = self._clock.monotonic()
         if now - self._reported < _QUIET:
             self._unreported += 1
@@ -148,6 +279,25 @@ class Interception:
         self._reported, self._unreported = now, 0
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raise what kernel or library refuse as InterceptionError."""
+    try:
+        yield
+    except (NftablesError, OSError) as error:
+        raise InterceptionError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _some(differences: Sequence[str]) -> str:
+    more = len(differences) - _MOST_SAID
+    shown = " and ".join(differences[:_MOST_SAID])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _localnet_is_on() -> bool:
+    return Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text().strip() == "1"
+
+
 def _routing_changed(notices: socket, changed: asyncio.Event) -> None:
-    backstop.forget(notices)
+    drift.drop_pending(notices)
     changed.set()

@@ -64,10 +64,20 @@ class Link:
     """Of a bridge: whether it learns MAC addresses from link-local frames (01:80:c2:00:00:0x),
     which pass no filter (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
 
+    @property
+    def is_uplink(self) -> bool:
+        """Whether, as the port of a bridge, it leads to no pod.
+
+        A veth has no other end any more, and so no namespace there, a moment before it goes.
+        """
+        return self.namespace is None and not (self.kind == "veth" and not self.peer)
+
 
 class FarEnd(NamedTuple):
     """What the other end of a link has, in its own namespace."""
 
+    namespace: int
+    """As `Link.namespace`."""
     mac: str
     addresses: Mapping[str, int]
     """IPv4 addresses, and when each was set (1/100 s since the boot)."""
@@ -137,15 +147,16 @@ class Links:
             if each.kind == "bridge":
                 self._addresses[each.index] = self._addresses_of(each.index)
 
-    def far_end(self, link: Link) -> FarEnd:
-        """Return what the other end of `link` has now; raise OSError where it has no MAC address.
+    def far_end(self, index: int) -> FarEnd:
+        """Return what the other end of a link has now; raise OSError where it has no MAC address.
 
         Needs CAP_NET_ADMIN over its namespace (kernel 4.20).
         """
+        link = self._route.link(index)  # a pod may have moved its end, which sends no notice
         if link.namespace is None:
             raise OSError(errno.EINVAL, f"{link.name} leads to no other namespace")
         mac = self._route.mac(link.peer, link.namespace)
-        return FarEnd(mac, self._route.addresses(link.peer, link.namespace))
+        return FarEnd(link.namespace, mac, self._route.addresses(link.peer, link.namespace))
 
     def set_link_local_learning(self, bridge: int, *, on: bool) -> None:
         """Have a bridge learn MAC addresses from link-local frames, or not.

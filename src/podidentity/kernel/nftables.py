@@ -81,8 +81,8 @@ def _load() -> ctypes.CDLL:
 
 
 def _explained(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if "Error:" in line]
-    first = lines[0] if lines else "no reason given"
+    reasons = [line.partition("Error: ")[2] for line in text.splitlines() if "Error: " in line]
+    first = reasons[0] if reasons else "no reason given"
     if "Operation not permitted" in text:
         return f"{first}; give the process CAP_NET_ADMIN in the node's network namespace"
     return first

@@ -118,6 +118,8 @@ class PodNetworks:
         self._failures: dict[str, str] = {}
         """By file; under "" the folder's own."""
         self._listeners: list[Callable[[], None]] = []
+        self.revision = 0
+        """Grows when a namespace is opened or let go."""
 
     def __len__(self) -> int:
         return len(self._networks)
@@ -260,6 +262,7 @@ class PodNetworks:
             number = self._numbers.number(fd)
             with entered(fd):
                 network = PodNetwork(name, key, number)
+        self.revision += 1
         self._mounted[key] = name
         self._networks[key] = network
         self._by_notices[network.notices] = key
@@ -316,6 +319,7 @@ class PodNetworks:
 
     def _drop(self, key: NamespaceKey) -> None:
         """Close a namespace; it may be opened again."""
+        self.revision += 1
         network = self._networks.pop(key)
         self._let_go(key, network)
         if self._over_budget.pop(key, None) is None:

@@ -13,8 +13,10 @@ not be kept beyond one answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +26,8 @@ from typing import Any
 from podidentity.core.ports import Clock
 from podidentity.kernel import drift, source_bindings
 from podidentity.kernel.links import Link, Links
-from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.nftables import Nftables, NftablesError
-from podidentity.kernel.podnets import PodNetworks
+from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.source_bindings import Binding, Since, disputed, usable
 from podidentity.kernel.source_rules import (
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 _CHECK_EVERY = 60.0
 """Seconds; for what sends no notice."""
 _RETRY_AFTER = 1.0
+_LINKS_EVERY = 0.25
 _SETTLES = 0.02
 """Seconds: a network plugin makes a link and its addresses in a burst, and then starts the pod."""
 
@@ -73,13 +75,19 @@ class SourceGuard:
     lock of rules.
     """
 
-    def __init__(self, networks: PodNetworks, redirect: Redirect, clock: Clock) -> None:
+    def __init__(
+        self, networks: PodNetworks, redirect: Redirect, clock: Clock, *, copy: bool = True
+    ) -> None:
+        """`copy` False: none is made, as on kernels before 5.12."""
         self._networks = networks
         self._clock = clock
         self._closed = frozenset(closed(redirect))
         self._links = Links()
         self._bridge = _InstalledTable(bridge_table(redirect))
         self._routes = _InstalledTable(reverse_path_table(redirect))
+        own = bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True)
+        self._copy = _InstalledTable(own) if copy else None
+        """That belongs to this process, so that others' `nft flush ruleset` passes it over."""
         self._bindings: dict[int, Binding] = {}
         """By port, in the order in which they were first seen."""
         self._looks, self._applied = 0, 0
@@ -89,11 +97,16 @@ class SourceGuard:
         self._filtered: set[int] = set()
         """Bridges that learned from link-local frames before this object ended it."""
         self._changed = asyncio.Event()
-        self._cause = ""
+        self._revision, self._incomplete = -1, False
+        """Of the last look: revision of the namespaces, and whether a port of theirs is unbound."""
+        self._reading: asyncio.TimerHandle | None = None
+        """Until the links' notices are waited for again."""
+        self._unverified, self._cause = True, ""
+        """Whether, and by whom, the rules may have been changed since the last look."""
         self._problems: tuple[str, ...] = ("the sources of packets are not guarded yet",)
         self.repairs = 0
         """How often something was found changed and put right."""
-        networks.listen(self._changed.set)
+        networks.listen(self._networks_changed)
         self._adopt()
 
     @property
@@ -118,6 +131,7 @@ class SourceGuard:
 
         Blocks for as long as others hold the kernel's lock of rules.
         """
+        self._unverified = True
         look = self._look()
         if look is not None:
             self._apply(look)
@@ -134,6 +148,8 @@ class SourceGuard:
                     group.create_task(self._refresh_whenever())
             finally:
                 loop.remove_reader(notices)
+                if self._reading is not None:
+                    self._reading.cancel()
                 loop.remove_reader(self._links)
 
     def remove(self) -> None:
@@ -141,12 +157,14 @@ class SourceGuard:
         for index in self._filtered & self._links.all.keys():
             self._links.set_link_local_learning(index, on=True)
         self._filtered.clear()
+        self._drop_copy()
         self._bridge.remove()
         self._routes.remove()
 
     def close(self) -> None:
         """Free what talks to the kernel, after `run` has ended; the rules stay."""
         self._links.close()
+        self._drop_copy()
         self._bridge.close()
         self._routes.close()
 
@@ -177,33 +195,46 @@ class SourceGuard:
             except OSError as error:
                 _log.warning("the node's links cannot be read: %s", error)
             self._tell_of_changed_pods()
+            self._unverified = True
             self._changed.set()
 
     def _rules_changed(self, notices: socket) -> None:
         notice = drift.pending(notices, TABLE)
         if notice.touched:
             self._cause = notice.cause
+            self._unverified = True
             self._changed.set()
 
     def _links_changed(self) -> None:
-        try:
-            changed = self._links.refresh()
-        except OSError as error:
-            _log.warning("the node's links cannot be read: %s", error)
-            return
-        if changed:
+        """Have the links looked at, four times a second at most: a pod can set its end up and down.
+
+        The look takes in all notices that wait.
+        """
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._links)
+        self._reading = loop.call_later(
+            _LINKS_EVERY, loop.add_reader, self._links, self._links_changed
+        )
+        self._changed.set()
+
+    def _networks_changed(self) -> None:
+        """Look again if that can bind a port: addresses of a pod that is bound bind it no more."""
+        if self._incomplete or self._networks.revision != self._revision:
             self._changed.set()
 
     def _adopt(self) -> None:
         """Take over what an earlier run has bound: its first holders stay the first."""
-        ports = {each.index: each for each in self._links.ports()}
         found = self._bridge.bound_ports(_names(self._links))
-        for index, mac in sorted(found.macs):
-            port = ports.get(index)
-            if port is not None and port.namespace is not None:
-                held = {each: Since(0, 0) for of, each in found.addresses if of == index}
-                self._bindings[index] = Binding(
-                    port=index, bridge=port.master, mac=mac, addresses=held, namespace=None
+        macs = dict(found.macs)
+        for port in self._links.ports():
+            held = {each: Since(0, 0) for of, each in found.addresses if of == port.index}
+            if held and port.index in macs and port.namespace is not None:
+                self._bindings[port.index] = Binding(
+                    port=port.index,
+                    bridge=port.master,
+                    mac=macs[port.index],
+                    addresses=held,
+                    namespace=None,
                 )
 
     def _look(self) -> _Look | None:
@@ -220,21 +251,29 @@ class SourceGuard:
         pods = [each for each in ports if each.namespace is not None]
         self._forget({each.index: each for each in pods})
         networks = self._networks.by_number()
+        self._revision, self._incomplete = self._networks.revision, False
         if pods and not networks:
             problems += (_NOBODY.format(ports=len(pods)),)
         for port in pods:
             network = networks.get(-1 if port.namespace is None else port.namespace)
-            if network is not None:
-                self._bind(port, network.key)
+            if network is not None and not self._bind(port, network):
+                self._incomplete = True
         elements = source_bindings.elements(
             self._bindings.values(),
-            uplinks={each.index for each in ports if each.namespace is None},
+            uplinks={each.index for each in ports if each.is_uplink},
             reserved=self._links.addresses(),
             closed=self._closed,
         )
         self._tell_of_disputes(elements)
-        names = _names(self._links)
-        return _Look(self._looks, elements, names, problems, bridged=bool(pods))
+        verify, self._unverified = self._unverified, False
+        return _Look(
+            number=self._looks,
+            elements=elements,
+            names=_names(self._links),
+            problems=problems,
+            verify=verify,
+            bridged=bool(pods),
+        )
 
     def _unlearn(self, ports: list[Link]) -> Iterator[str]:
         """End what bridges of pods learn without the filter; yield why that fails."""
@@ -259,36 +298,42 @@ class SourceGuard:
                 del self._bindings[index]
                 self._said.pop(index, None)
 
-    def _bind(self, port: Link, namespace: NamespaceKey) -> None:
-        """Bind a port that is not bound yet to what its other end has now."""
+    def _bind(self, port: Link, network: PodNetwork) -> bool:
+        """Bind a port to what its other end has now, unless it is bound; return whether it is."""
         known = self._bindings.get(port.index)
         if known is not None:
             if known.namespace is None:
-                self._bindings[port.index] = replace(known, namespace=namespace)
-            return
+                self._bindings[port.index] = replace(known, namespace=network.key)
+            return True
         try:
-            end = self._links.far_end(port)
+            end = self._links.far_end(port.index)
         except OSError as error:
             if error.errno == errno.EPERM:
                 self._tell(port, f"{error.strerror}: give the process CAP_NET_ADMIN")
-            return  # gone, or not made to its end: another notice is on its way
-        addresses = usable(
-            {each: Since(self._looks, created) for each, created in end.addresses.items()}
+            return False
+        since = {each: Since(self._looks, created) for each, created in end.addresses.items()}
+        addresses = usable(since)
+        same_mac = (
+            each
+            for each in self._bindings.values()
+            if each.mac == end.mac and each.bridge == port.master
         )
-        if end.addresses and not addresses:
-            self._tell(port, "its pod has no address, or more than a pod has: it cannot reach IMDS")
-        elif any(
-            each.mac == end.mac and each.bridge == port.master for each in self._bindings.values()
-        ):
+        if end.namespace != network.number or not since:
+            return False  # moved, or not made to its end: another notice is on its way
+        if not addresses:
+            self._tell(port, "its pod has no address that a pod can have, or too many")
+            return False
+        if any(same_mac):
             self._tell(port, f"its pod has the MAC address of another, {end.mac}")
-        elif addresses:
-            self._bindings[port.index] = Binding(
-                port=port.index,
-                bridge=port.master,
-                mac=end.mac,
-                addresses=addresses,
-                namespace=namespace,
-            )
+            return False
+        self._bindings[port.index] = Binding(
+            port=port.index,
+            bridge=port.master,
+            mac=end.mac,
+            addresses=addresses,
+            namespace=network.key,
+        )
+        return True
 
     def _apply(self, look: _Look) -> None:
         """Write the rules as they are to be, unless a later look has been written already."""
@@ -302,11 +347,29 @@ class SourceGuard:
                 (self._bridge, look.elements, _BRIDGE_UNGUARDED),
             ):
                 try:
-                    repaired += table.write(elements, look.names)
+                    repaired += table.write(elements, look.names, verify=look.verify)
                 except NftablesError as error:
                     if table is self._routes or look.bridged:
                         problems.append(unguarded.format(why=error))
+            self._write_copy(look)
             self._report(problems, repaired)
+
+    def _write_copy(self, look: _Look) -> None:
+        """Keep our own copy; do without it for good where the kernel gives nobody ownership."""
+        if self._copy is None:
+            return
+        try:
+            self._copy.write(look.elements, look.names, verify=look.verify)
+        except NftablesError as error:
+            _log.info("others' flushes will interrupt the guard of sources: %s", error)
+            self._drop_copy()
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            with contextlib.suppress(NftablesError):
+                copy.remove()
+            copy.close()
 
     def _report(self, problems: list[str], repaired: list[str]) -> None:
         for each in problems:
@@ -328,9 +391,9 @@ class SourceGuard:
         for index, binding in self._bindings.items():
             port = self._links.all.get(index)
             if port is None:
-                continue
+                continue  # it goes with the next look
             try:
-                end = self._links.far_end(port)
+                end = self._links.far_end(index)
             except OSError:
                 continue
             more = sorted(usable({each: Since(0, 0) for each in end.addresses}).keys())
@@ -348,7 +411,7 @@ class SourceGuard:
             _log.warning("port %s of a bridge: %s", port.name, what)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """How the node was at one moment."""
 
@@ -357,6 +420,8 @@ class _Look:
     names: Mapping[str, int]
     """The node's links, name to index."""
     problems: tuple[str, ...]
+    verify: bool
+    """Whether the rules may have been changed by another."""
     bridged: bool
     """Whether there is a port of a bridge that leads to another namespace."""
 
@@ -374,21 +439,35 @@ class _InstalledTable:
         """Return which addresses its ports are bound to; none where it is not there."""
         return bound_ports(self._listed(), links)
 
-    def write(self, elements: Elements, links: Mapping[str, int]) -> list[str]:
-        """Make it hold `elements`, and read it back; return what another had changed."""
+    def write(self, elements: Elements, links: Mapping[str, int], *, verify: bool) -> list[str]:
+        """Make it hold `elements`; return what another had changed, as far as `verify` tells.
+
+        What is set anew is read back; a change is, by the notice that it sends.
+        """
         before, self._written = self._written, None
-        found = self._table.difference(before, self._listed(), links) if before is not None else ""
-        if before != elements or found:
-            self._nft.run(
-                self._table.change(before, elements)
-                if before is not None and not found
-                else self._table.replacement(elements)
-            )
+        found = ""
+        if before is None or verify:
+            listed = self._listed()
+            if not self._table.difference(elements, listed, links):
+                before = elements  # of an earlier run, or of another agent in an update
+            elif before is not None:
+                found = self._table.difference(before, listed, links)
+        if before is None or found or not self._change(before, elements):
+            self._nft.run(self._table.replacement(elements))
             left = self._table.difference(elements, self._listed(), links)
             if left:
                 raise NftablesError(f"the kernel does not hold the rules that were set: {left}")
         self._written = elements
         return [f"table {self._table.family} {TABLE}: {found}"] if found else []
+
+    def _change(self, before: Elements, elements: Elements) -> bool:
+        """Change what differs; return whether that could be: another may have done it already."""
+        try:
+            if before != elements:
+                self._nft.run(self._table.change(before, elements))
+        except NftablesError:
+            return False
+        return True
 
     def remove(self) -> None:
         """Take it away, also where there is none."""

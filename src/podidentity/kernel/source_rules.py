@@ -51,9 +51,8 @@ Source of the grammar: nft(8), libnftables-json(5).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from podidentity.kernel.rules import Redirect
@@ -66,7 +65,7 @@ _POD, _UPLINK = {"goto": {"target": "bound"}}, {"accept": None}
 
 _SETS = frozenset({"set", "map"})
 
-_Commands = list[dict[str, Any]]
+_Commands = Sequence[Mapping[str, Any]]
 Element = str | tuple[int, str | bool]
 """An address, a port with an address, or a port and whether it is bound."""
 
@@ -102,6 +101,7 @@ class Table:
     """One table of ours, without the elements of its sets; its methods return JSON text."""
 
     family: str
+    name: str = TABLE
     items: tuple[Mapping[str, Any], ...]
     """Table, chains, sets and rules in the order of making (libnftables-json(5))."""
 
@@ -111,11 +111,12 @@ class Table:
 
     def deletion(self) -> str:
         """Return the transaction that takes the table away, also where there is none."""
-        return _commands([{"add": self._reference()}, {"delete": self._reference()}])
+        commands: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
+        return _commands(commands)
 
     def replacement(self, elements: Elements) -> str:
         """Return the transaction that puts this table in the place of what has its name."""
-        fresh = [{"add": self._reference()}, {"delete": self._reference()}]
+        fresh: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         items = [{"add": each} for each in self.items]
         return _commands([*fresh, *items, *self._elements("add", elements.by_set())])
 
@@ -147,7 +148,7 @@ class Table:
 
     def _elements(self, command: str, by_set: Mapping[str, Collection[Element]]) -> _Commands:
         """Return a command for each set that has elements to add or delete."""
-        where = {"family": self.family, "table": TABLE}
+        where = {"family": self.family, "table": self.name}
         return [
             {command: {"element": {**where, "name": name, "elem": elements}}}
             for name in self._sets()
@@ -155,12 +156,16 @@ class Table:
         ]
 
     def _reference(self) -> dict[str, Any]:
-        return {"table": {"family": self.family, "name": TABLE}}
+        return {"table": {"family": self.family, "name": self.name}}
 
 
-def bridge_table(redirect: Redirect) -> Table:
-    """Return the table of the bridge family."""
-    make = _Maker("bridge")
+def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) -> Table:
+    """Return the table of the bridge family, or a copy of it of another name.
+
+    `owned`: nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
+    `nft flush ruleset` of others passes it over, and it goes when that socket is closed.
+    """
+    make = _Maker("bridge", name, owned=owned)
     index, vlan = {"meta": {"key": "iif"}}, ("8021q", "8021ad")
     mac, kind = _field("ether", "saddr"), _field("ether", "type")
     arp_mac, arp_address = _field("arp", "saddr ether"), _field("arp", "saddr ip")
@@ -195,7 +200,7 @@ def bridge_table(redirect: Redirect) -> Table:
 
 def reverse_path_table(redirect: Redirect) -> Table:
     """Return the table of the IPv4 family."""
-    make = _Maker("ip")
+    make = _Maker("ip", TABLE)
     no_way_back = _is({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
     return make.table(
         make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
@@ -208,7 +213,7 @@ def reverse_path_table(redirect: Redirect) -> Table:
 
 def closed(redirect: Redirect) -> tuple[str, ...]:
     """Return the addresses that nobody has and that only the redirection serves, as text."""
-    own = (redirect.target,) if IPv4Address(redirect.target).is_link_local else ()
+    own = (redirect.target,) if redirect.owns_target else ()
     return (redirect.metadata_ip, *own)
 
 
@@ -253,6 +258,8 @@ def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[d
 
 def _bare(body: Mapping[str, Any]) -> dict[str, Any]:
     bare = {key: value for key, value in body.items() if key not in _KERNELS_OWN}
+    if isinstance(bare.get("flags"), str):  # libnftables lists a single flag so
+        bare["flags"] = [bare["flags"]]
     if "expr" in bare:
         bare["expr"] = [{"counter": None} if "counter" in each else each for each in bare["expr"]]
     return bare
@@ -291,20 +298,25 @@ class _Maker:
     """Makes the items of one table."""
 
     family: str
+    name: str
+    owned: bool = False
 
     def table(self, *items: Mapping[str, Any]) -> Table:
-        first = {"table": {"family": self.family, "name": TABLE}}
-        return Table(family=self.family, items=(first, *items))
+        flags = {"flags": ["owner"]} if self.owned else {}
+        first = {"table": {"family": self.family, "name": self.name, **flags}}
+        return Table(family=self.family, name=self.name, items=(first, *items))
 
     def chain(self, name: str, **hook: str | int) -> dict[str, Any]:
         policy = {"policy": "accept"} if hook else {}
-        return {"chain": {"family": self.family, "table": TABLE, "name": name, **hook, **policy}}
+        return {
+            "chain": {"family": self.family, "table": self.name, "name": name, **hook, **policy}
+        }
 
     def set(self, name: str, kind: str | list[str]) -> dict[str, Any]:
-        return {"family": self.family, "name": name, "table": TABLE, "type": kind}
+        return {"family": self.family, "name": name, "table": self.name, "type": kind}
 
     def rule(self, chain: str, *expressions: Mapping[str, Any]) -> dict[str, Any]:
-        where = {"family": self.family, "table": TABLE, "chain": chain}
+        where = {"family": self.family, "table": self.name, "chain": chain}
         return {"rule": {**where, "expr": list(expressions)}}
 
     def drop(self, chain: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,4 +336,4 @@ def _is(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[st
 
 
 def _commands(commands: _Commands) -> str:
-    return json.dumps({"nftables": commands})
+    return json.dumps({"nftables": list(commands)})

@@ -29,12 +29,13 @@ def crds() -> list[Manifest]:
 def nmi(*, image: str = IMAGE, extra_args: Sequence[str] = ()) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
-    `extra_args` are flags of `podidentity nmi` that follow those of the file, and so win.
+    `extra_args` are flags of `podidentity nmi`, for both containers. They follow those of the file,
+    and so win.
     """
     manifests = _documents("nmi.yaml")
-    container = manifests[-1]["spec"]["template"]["spec"]["containers"][0]
-    container["image"] = image
-    container["args"] = [*container["args"], *extra_args]
+    for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
+        container["image"] = image
+        container["args"] = [*container["args"], *extra_args]
     return manifests
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,32 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
-from podidentity.kernel.interception import Interception
+from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import listen
+from podidentity.net.probe import ProbeSocket
+from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
-from podidentity.settings import NET_SOCKET, SERVE_UID, NmiSettings
+from podidentity.settings import (
+    NET_FOLDER,
+    NET_SOCKET,
+    SERVE_FOLDER,
+    SERVE_UID,
+    NmiSettings,
+)
 from podidentity.wire.net import State
 
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
 
-_ADDRESS = AttestationMode.ADDRESS
+STANDBY_CHECK_SECONDS = 0.1
+"""As long as the rules are another agent's: a hand-over waits for the result."""
+RETRY_SECONDS = 1.0
+"""Between two attempts to set rules that could not be set."""
+LAST_SECONDS = 85.0
+"""That `serve` may take to end, at most."""
 
 _log = logging.getLogger("podidentity.net")
 
@@ -47,68 +60,162 @@ async def run(
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        interception = Interception(redirect, clock, proc_sys_net=Path(settings.proc_sys_net))
+        interception = Interception(redirect, clock)
         stack.callback(interception.close)
-        interception.install()
-        if settings.on_exit == "remove":
-            stack.callback(_remove, interception)
+        guard = Guard(interception, clock)
+        lock = RulesLock(_folder(settings), clock, install=guard.begin, leave=guard.end)
+        if lock.begin():
+            interception.install()
         inspector = ConnectionInspector.open(
             settings.attestation,
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
-            listener=Endpoint(redirect.target, settings.listen_port),
-            imds=Endpoint(settings.metadata_address, settings.metadata_port),
+            listener=Endpoint(redirect.target, redirect.listen_port),
+            host_listener=Endpoint(redirect.host_address, redirect.listen_port),
+            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
-        sources = _guard_sources(settings, redirect, inspector, clock, stack)
-        server = NetServer(
-            inspector,
-            version=__version__,
-            # Under a manifest with one container `serve` is root, with no capability.
-            uids=frozenset({SERVE_UID, os.geteuid()}),
-            accepting=lambda _: None,
-        )
-        stack.callback(server.close)
-        path = Path(settings.runtime_dir, NET_SOCKET)
-        server.start(listen(path))
-        _log.info("guarding node %s, asked at %s", settings.node, path)
+        if settings.attestation is not AttestationMode.ADDRESS:
+            guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
+        server = _serve(settings, inspector, lock, stack)
         gc.collect()
         gc.freeze()
         begun()
-        report = Reporter(interception, inspector, sources, server, clock, settings.attestation)
-        tasks = [interception.guard, inspector.follow, report.run]
-        if sources is not None:
-            tasks.append(sources.run)
-        await _until_told_to_stop(*tasks)
+        if lock.holds:
+            await guard.begin()
+        reporter = Reporter(guard, lock, inspector, server, clock, settings.attestation)
+        await _until_told_to_stop(server, guard.run, inspector.follow, lock.run, reporter.run)
+        if lock.holds and settings.on_exit == "remove":
+            guard.remove()
     if settings.on_exit == "keep":
         _log.info("stopped; the interception stays")
 
 
-def _guard_sources(
-    settings: NmiSettings,
-    redirect: Redirect,
-    inspector: ConnectionInspector,
-    clock: Clock,
-    stack: AsyncExitStack,
-) -> SourceGuard | None:
-    """Tie the pods' addresses to their ports; None where callers are not proved anyway."""
-    if settings.attestation is _ADDRESS:
+def _serve(
+    settings: NmiSettings, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
+) -> NetServer:
+    """Answer `serve` and the probe; `stack` ends it."""
+    server = NetServer(
+        inspector,
+        version=__version__,
+        # Under a manifest with one container `serve` is root, with no capability.
+        uids=frozenset({SERVE_UID, os.geteuid()}),
+        accepting=lock.accepting,
+    )
+    stack.callback(server.close)
+    runtime = Path(settings.runtime_dir)
+    server.start(listen(runtime / NET_SOCKET))
+    stack.callback(ProbeSocket(runtime).close)
+    _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
+    _log.info("callers are proved by --attestation=%s", settings.attestation)
+    if settings.attestation is not AttestationMode.ADDRESS:
+        for problem in inspector.problems():
+            _log.error("callers cannot be proved: %s", problem)
+    return server
+
+
+def _folder(settings: NmiSettings) -> Path | None:
+    if not settings.handover_dir:
         return None
-    sources = SourceGuard(inspector.networks, redirect, clock)
-    stack.callback(sources.close)
-    if settings.on_exit == "remove":
-        stack.callback(sources.remove)
-    sources.refresh()
-    return sources
+    prepare(Path(settings.handover_dir, SERVE_FOLDER), group=SERVE_UID)
+    return Path(settings.handover_dir, NET_FOLDER)
+
+
+class Guard:
+    """The rules of the node, while they are this agent's to set and to repair."""
+
+    def __init__(self, interception: Interception, clock: Clock) -> None:
+        self.interception = interception
+        self.sources: Callable[[], SourceGuard] | None = None
+        """Makes what ties pods' addresses to their ports; None where callers are not proved."""
+        self._source_guard: SourceGuard | None = None
+        self._clock = clock
+        self._failure = ""
+        """Why the rules could not be set; they are tried again."""
+        self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
+        self._ended.set()
+
+    async def begin(self) -> None:
+        """Set the rules, and repair them from now on."""
+        self._ended.clear()
+        self._unwanted.clear()
+        self._wanted.set()
+
+    async def end(self) -> None:
+        """Repair them no more; what is set stays."""
+        self._wanted.clear()
+        self._unwanted.set()
+        await self._ended.wait()
+
+    async def run(self) -> None:
+        """Guard the rules whenever that is wanted, until cancelled."""
+        try:
+            while True:
+                await self._wanted.wait()
+                guarding = asyncio.create_task(self._guard())
+                unwanted = asyncio.create_task(self._unwanted.wait())
+                await asyncio.wait({guarding, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (guarding, unwanted):
+                    task.cancel()
+                # What ends it by itself is a defect, and ends this process.
+                with suppress(asyncio.CancelledError):
+                    await guarding
+                self._close_sources()
+                self._ended.set()
+        finally:
+            self._close_sources()
+
+    def remove(self) -> None:
+        """Take all rules away, after `run` has ended."""
+        if self.sources is not None:
+            sources = self.sources()
+            sources.remove()
+            sources.close()
+        for left in self.interception.remove():
+            _log.warning("left to do: %s", left)
+        _log.warning("the interception is removed: pods reach the real metadata service")
+
+    def interception_problems(self) -> tuple[str, ...]:
+        """Return what keeps pods' traffic from being redirected."""
+        found = self.interception.problems()
+        return (self._failure, *found) if self._failure else found
+
+    def source_problems(self) -> tuple[str, ...]:
+        """Return why a pod may be able to speak with another's address."""
+        return () if self._source_guard is None else self._source_guard.problems()
+
+    async def _guard(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.interception.install)
+                break
+            except InterceptionError as error:
+                if str(error) != self._failure:
+                    _log.error("%s", error)
+                self._failure = str(error)
+            await self._clock.sleep(RETRY_SECONDS)
+        self._failure = ""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.interception.guard())
+            if self.sources is not None:
+                # Made now: it adopts what the agent before has bound.
+                self._source_guard = self.sources()
+                self._source_guard.refresh()
+                group.create_task(self._source_guard.run())
+
+    def _close_sources(self) -> None:
+        if self._source_guard is not None:
+            self._source_guard.close()
+            self._source_guard = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
     """Looks at what is wrong, and has `serve` told."""
 
-    interception: Interception
+    guard: Guard
+    lock: RulesLock
     inspector: ConnectionInspector
-    sources: SourceGuard | None
     server: NetServer
     clock: Clock
     mode: AttestationMode
@@ -116,27 +223,29 @@ class Reporter:
     async def run(self) -> None:
         """Look each second, until cancelled."""
         while True:
-            # In a thread: others may hold the kernel's lock of the rules.
-            interception = await asyncio.to_thread(self.interception.problems)
-            self.server.tell(
-                State(
-                    interception=interception,
-                    attestation=() if self.mode is _ADDRESS else self.inspector.problems(),
-                    sources=self.sources.problems() if self.sources is not None else (),
-                    repairs=self.interception.repairs,
-                    proof=self.mode,
-                )
-            )
-            await self.clock.sleep(CHECK_SECONDS)
+            self.server.tell(self._state())
+            await self.clock.sleep(CHECK_SECONDS if self.lock.holds else STANDBY_CHECK_SECONDS)
+
+    def _state(self) -> State:
+        holds = self.lock.holds
+        interception = self.guard.interception_problems() if holds else ()
+        if self.lock.problem:
+            interception = (*interception, self.lock.problem)
+        proving = self.mode is not AttestationMode.ADDRESS
+        return State(
+            interception=interception,
+            attestation=self.inspector.problems() if proving else (),
+            sources=self.guard.source_problems(),
+            warnings=(self.lock.warning,) if self.lock.warning else (),
+            repairs=self.guard.interception.repairs,
+            proof=self.mode,
+            guards=holds,
+        )
 
 
-def _remove(interception: Interception) -> None:
-    for left in interception.remove():
-        _log.warning("left behind: %s", left)
-    _log.warning("the interception is removed: pods reach the real metadata service")
-
-
-async def _until_told_to_stop(*tasks: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _until_told_to_stop(
+    server: NetServer, *tasks: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -144,5 +253,9 @@ async def _until_told_to_stop(*tasks: Callable[[], Coroutine[Any, Any, None]]) -
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(task()) for task in tasks]
         await told.wait()
+        # `serve` answers what it has, and may have to prove a caller for that.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await server.no_clients()
         for task in running:
             task.cancel()

@@ -41,6 +41,7 @@ from podidentity.nmi.policies import (
     warn_of,
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
+from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import PodEvents
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
@@ -49,15 +50,12 @@ from podidentity.nmi.reporting.instrumented import (
 )
 from podidentity.nmi.reporting.metrics import add_tokens
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.reporting.probes import Check, Probes
-from podidentity.nmi.reporting.publishing import Parts, endpoints
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import RequestPipeline
-from podidentity.nmi.server.listener import FOR_LOOKS, Listener
-from podidentity.nmi.server.messages import Handler
+from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.sync.watches import Watches
 from podidentity.nmi.tokens import token_side
 from podidentity.settings import NET_SOCKET, NmiSettings
@@ -271,23 +269,31 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "audit": seen.problems,
     }
     parts = Parts(
+        checks=checks,
+        warnings=net.warnings,
         net=net,
         watches=watches.followed,
         connections=pods.connections,
         cluster=cluster,
         decided=decider.current,
+        kube=kube,
     )
-    pages: dict[str, Handler] = {
-        "probes": Probes(checks, clock, attestation=settings.attestation, warnings=net.warnings),
-        **endpoints(settings, clock, seen, parts),
-    }
+    pages = endpoints(settings, clock, stack, seen, parts)
     return Agent(
         node=settings.node,
         net=net,
         pods=pods,
-        pages={name: Listener(page, FOR_LOOKS) for name, page in pages.items()},
+        pages=pages.listeners,
         checks=checks,
-        tasks=[net.run, watches.run, entra.run, tokens.run, seen.requests.run, events.run],
+        tasks=[
+            net.run,
+            watches.run,
+            entra.run,
+            tokens.run,
+            seen.requests.run,
+            events.run,
+            *pages.tasks,
+        ],
     )
 
 

@@ -29,6 +29,15 @@ class Counter:
     def __init__(self) -> None:
         self.value = 0
 
+    def empty(self) -> Counter:
+        """Return one that has counted nothing."""
+        return Counter()
+
+    def add(self, other: Counter | Histogram) -> None:
+        """Count what another counter has counted."""
+        if isinstance(other, Counter):
+            self.value += other.value
+
 
 class Histogram:
     """How often a value was at most each of some bounds."""
@@ -46,6 +55,18 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def empty(self) -> Histogram:
+        """Return one with the same bounds that has counted nothing."""
+        return Histogram(self.bounds)
+
+    def add(self, other: Counter | Histogram) -> None:
+        """Count what another histogram with the same bounds has counted."""
+        if isinstance(other, Histogram):
+            self.counts = [
+                mine + more for mine, more in zip(self.counts, other.counts, strict=True)
+            ]
+            self.sum += other.sum
+
 
 _S = TypeVar("_S", Counter, Histogram)
 
@@ -57,6 +78,8 @@ class Head(NamedTuple):
     kind: Kind
     text: str
     labels: Labels = ()
+    private: Labels = ()
+    """Labels whose values name a tenant: only a caller with the permission reads them."""
 
 
 class Family(Generic[_S]):
@@ -139,10 +162,14 @@ class Registry:
         labels: Labels = (),
         *,
         open_labels: Labels = (),
+        private_labels: Labels = (),
         room: int = 500,
     ) -> Family[Counter]:
-        """Make a counter; `open_labels` are those whose values come from outside."""
-        head = Head(name, "counter", text, labels)
+        """Make a counter.
+
+        The values of `open_labels` come from outside; those of `private_labels` name a tenant.
+        """
+        head = Head(name, "counter", text, labels, private_labels)
         return self._add(Family(head, Counter, open_labels=open_labels, room=room))
 
     def histogram(
@@ -153,10 +180,11 @@ class Registry:
         *,
         bounds: Sequence[float],
         open_labels: Labels = (),
+        private_labels: Labels = (),
         room: int = 500,
     ) -> Family[Histogram]:
         """Make a histogram with these upper bounds, ascending."""
-        head = Head(name, "histogram", text, labels)
+        head = Head(name, "histogram", text, labels, private_labels)
         make = partial(Histogram, tuple(bounds))
         return self._add(Family(head, make, open_labels=open_labels, room=room))
 

@@ -1,10 +1,12 @@
-"""Asking the API server what a service account may do: SubjectAccessReview, there and back.
+"""Asking the API server whose a token is, and what a user may do: there and back.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-access-review-v1/
+https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,6 +16,10 @@ from podidentity.core.permission import GROUP, RESOURCE, VERB, Use
 PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 RULE = "create on subjectaccessreviews.authorization.k8s.io"
 """What whoever asks must be granted."""
+
+
+TOKEN_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
+TOKEN_RULE = "create on tokenreviews.authentication.k8s.io"  # noqa: S105 - a permission
 
 
 class Undecided(ValueError):
@@ -30,7 +36,35 @@ class _Review(msgspec.Struct):
     status: _Status
 
 
+class _User(msgspec.Struct):
+    username: str = ""
+    uid: str = ""
+    groups: list[str] = []
+    extra: dict[str, list[str]] = {}
+
+
+class _TokenStatus(msgspec.Struct):
+    authenticated: bool = False
+    user: _User = msgspec.field(default_factory=_User)
+    error: str = ""
+
+
+class _TokenReview(msgspec.Struct):
+    status: _TokenStatus
+
+
 _REVIEW = msgspec.json.Decoder(_Review)
+_TOKEN_REVIEW = msgspec.json.Decoder(_TokenReview)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Who somebody is to the API server."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def review(use: Use) -> dict[str, Any]:
@@ -77,3 +111,44 @@ def parse_review(body: bytes) -> bool:
         said = " ".join(status.evaluation_error.split())[:200]
         raise Undecided(f"the API server could not decide: {said}")
     return False
+
+
+def token_review(token: str) -> dict[str, Any]:
+    """Return the question whose `token` is."""
+    return {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": token},
+    }
+
+
+def parse_token_review(body: bytes) -> User | None:
+    """Return whose the token is; None where it is no token of the cluster; raise Undecided."""
+    try:
+        status = _TOKEN_REVIEW.decode(body).status
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # What was wrong is not quoted: the answer may repeat the token.
+        raise Undecided("the API server answered no TokenReview") from None
+    if not status.authenticated or not status.user.username:
+        return None
+    return User(
+        name=status.user.username,
+        uid=status.user.uid,
+        groups=tuple(status.user.groups),
+        extra=tuple((name, tuple(values)) for name, values in sorted(status.user.extra.items())),
+    )
+
+
+def path_review(user: User, path: str) -> dict[str, Any]:
+    """Return the question whether `user` may `get` a path that is no object."""
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": user.name,
+            "uid": user.uid,
+            "groups": list(user.groups),
+            "extra": {name: list(values) for name, values in user.extra},
+            "nonResourceAttributes": {"path": path, "verb": "get"},
+        },
+    }

@@ -141,7 +141,8 @@ class _Tree:
 
     def fresh_folders(self) -> None:
         """Make /run, /tmp and root's home, empty and its own."""
-        for name, mode in (("run", "0755"), ("tmp", "1777"), ("root", "0700")):
+        # Root's home may be passed, as a folder that is kept lies below it: the interpreter's.
+        for name, mode in (("run", "0755"), ("tmp", "1777"), ("root", "0711")):
             Path(f"{self.root}/{name}").mkdir()
             mount("tmpfs", f"{self.root}/{name}", "tmpfs", NO_DEVICES | NO_SUID, f"mode={mode}")
         Path(f"{self.root}/run/lock").mkdir()

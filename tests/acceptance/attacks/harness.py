@@ -120,9 +120,14 @@ class Harness:
         return self.kubectl(f"logs -n kube-system -l {DAEMON_SET} --all-containers --tail=-1")
 
     def memory(self) -> int:
-        """Return the most bytes that the agent's processes have held at once."""
-        lines = Path(f"/proc/{self.place.nmi()}/status").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+        """Return the bytes of all processes of the agent: what is shared counts in parts."""
+        pods = json.loads(self.kubectl(f"get pods -n kube-system -l {DAEMON_SET} -o json"))["items"]
+        folders = [f"pod{pod['metadata']['uid']}" for pod in pods]
+        held = 0
+        for procs in Path(self.plan.cgroup_root).rglob("cgroup.procs"):
+            if procs.parent.parent.name in folders:
+                held += sum(map(_proportional, procs.read_text().split()))
+        return held
 
     async def apply(self, *objects: str) -> None:
         await asyncio.to_thread(self.street.apply, *objects)
@@ -140,3 +145,12 @@ cat $told
 
 def _text(program: str) -> str:
     return (PROGRAMS / f"{program}.py").read_text()
+
+
+def _proportional(pid: str) -> int:
+    """Return a process's proportional set size in bytes; 0 once it has ended."""
+    try:
+        lines = Path("/proc", pid, "smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -161,6 +162,20 @@ async def test_a_pod_and_a_namespace_have_a_bound_of_what_waits(pods: int) -> No
     for each in asking:
         each.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_a_turn_that_does_not_come_in_time_is_told_to_its_pod_alone() -> None:
+    """Others of its namespace came later and went first; IMDS is not down."""
+    clock = FakeClock()
+    quota = Quota(RATE, clock)
+    async with AsyncExitStack() as held:
+        for number in range(AT_ONCE):
+            await held.enter_async_context(quota.turn(Flow("shop", f"p{number}"), 10.0))
+        async with asyncio.timeout(5):
+            with pytest.raises(TokenThrottled) as found:
+                await held.enter_async_context(quota.turn(WEB, 0.2))
+    assert found.value.of_caller
+    await Metered(clock).ask(quota)
 
 
 async def test_a_request_that_leaves_in_the_moment_of_its_turn_takes_no_place() -> None:

@@ -35,6 +35,10 @@ MOST_OF_NAMESPACE = 150
 """Requests of one namespace that wait: at the pace above, what is answered within eight seconds."""
 
 
+FOR_TURN = 0.9
+"""Part of a request's time in which its turn must come; the rest is for the answer."""
+
+
 class Quota:
     """So many requests a second and so many at once, by turns."""
 
@@ -62,17 +66,23 @@ class Quota:
     async def turn(self, flow: Flow, seconds: float) -> AsyncIterator[None]:
         """Hold a place while IMDS is asked, from the moment on at which `flow` may ask.
 
-        Raises TokenThrottled at once if that moment does not come within `seconds`.
+        Raises TokenThrottled if that moment does not come early enough within `seconds` for an
+        answer; at once, if that can be told.
         """
+        seconds *= FOR_TURN
         turn = self._enqueued(flow, seconds)
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(seconds):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
             if turn.cancelled():
                 self._queue.remove(flow, turn)
                 self._mark_idle()
             else:
+                # It came in this very moment.
                 self._release()
+            if isinstance(error, TimeoutError):
+                raise _too_much(seconds) from None
             raise
         try:
             yield
@@ -97,11 +107,7 @@ class Quota:
         wait = self._window.wait(self._clock.monotonic()) + turns
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if wait > seconds or not self._queue.put(flow, turn):
-            raise TokenThrottled(
-                "The pod, and its namespace, ask IMDS for more than their share.",
-                retry_after=max(1, ceil(wait)),
-                of_caller=True,
-            )
+            raise _too_much(wait)
         self._idle.clear()
         self._dispatch()
         return turn
@@ -138,3 +144,11 @@ class Quota:
     def _mark_idle(self) -> None:
         if not len(self._queue):
             self._idle.set()
+
+
+def _too_much(wait: float) -> TokenThrottled:
+    return TokenThrottled(
+        "The pod, and its namespace, ask IMDS for more than their share.",
+        retry_after=max(1, ceil(wait)),
+        of_caller=True,
+    )

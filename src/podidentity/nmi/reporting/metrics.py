@@ -60,6 +60,7 @@ class NmiMetrics:
             ("operation_type", "status_code", "namespace", "resource"),
             bounds=OPERATION_BOUNDS,
             open_labels=("namespace", "resource"),
+            private_labels=("namespace", "resource"),
         )
         self.imds_seconds = histogram(
             "aadpodidentity_imds_operations_duration_seconds",

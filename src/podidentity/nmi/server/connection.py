@@ -110,7 +110,7 @@ class ServerContext:
     limits: Limits
     pool: ConnectionPool[Connection]
     refused: Callable[[str, str], None]
-    """Takes the address and the reason of a connection that sent no request, or too much."""
+    """Takes the address and the reason of a connection that is closed for what it did or holds."""
     gone: Callable[[], None]
     """Called after each connection that has ended."""
     keep_alive: bool = True
@@ -173,8 +173,10 @@ class Sender:
         """
         self.closing = True
         transport, seconds = self.transport, self._limits.close_seconds
-        if transport is None or self._unsent or self._lingering:
+        if transport is None or self._unsent or self._lingering or transport.is_closing():
             return
+        # TLS has no half-closed connection, and reads on by itself until the client ends it.
+        linger = linger and transport.can_write_eof()
         self._lingering = linger
         self._timeout.cancel()
         if linger:
@@ -240,6 +242,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held = 0
         """Bytes of requests that the pool knows of."""
         self._reading = True
+        self._kept = False
+        """Whether a request has been answered on it."""
         self._timed = False
         """Whether the timeout is set for the end of the request that is arriving."""
         self._postponed = False
@@ -259,6 +263,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def evict(self) -> None:
         """Close it at once; a client that has all its answers sees an orderly end."""
+        self._context.refused(self._caller.address, "others needed its place")
         if self._sender.idle and not self.busy:
             self._sender.close()
         else:
@@ -269,7 +274,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the first request must come in time."""
         self._sender.transport = made = cast("asyncio.Transport", transport)
-        made.set_write_buffer_limits(high=0)
+        # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
+        made.set_write_buffer_limits(high=0 if made.can_write_eof() else 1, low=0)
         if self._sender.closing:
             made.abort()
         else:
@@ -465,12 +471,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wait(self) -> None:
         """Be idle from now on; half a request may have come already."""
+        self._kept = True
         self._timed = self._parser.partial
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
-    def close_if_idle(self) -> None:
-        """Close it unless a request is arriving or under way."""
-        if not (self.busy or self._parser.partial or self._rest or self._sender.closing):
+    def close_if_kept(self) -> None:
+        """Close it if it was kept after an answer and no request is arriving or under way."""
+        arriving = self.busy or self._parser.partial or self._rest
+        if self._kept and not arriving and not self._sender.closing:
             self._sender.close()
 
     def close_when_idle(self) -> None:

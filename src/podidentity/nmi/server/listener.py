@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
 from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
@@ -25,6 +27,11 @@ FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""
 ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
+_SUMMARY = 1.0
+"""Seconds between two looks at what was left unsaid: a flood must not pay for it each time."""
+HANDSHAKE_SECONDS = 5.0
+HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE = 1.0, 5.0
+"""TLS handshakes of one address: each costs the loop a millisecond."""
 _PAUSE = 0.1
 """Seconds without accepting when the process has no descriptor left for a connection."""
 
@@ -56,8 +63,12 @@ class Listener:
         *,
         memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`memo` answers what it remembers; None: all requests go to the handler."""
+        """`memo` answers what it remembers; None: all requests go to the handler.
+
+        `tls`: what connections are encrypted with.
+        """
         self._loop = asyncio.get_running_loop()
         self._limits = limits or Limits()
         self._pool: ConnectionPool[Connection] = ConnectionPool(self._limits, self._loop.time)
@@ -71,10 +82,13 @@ class Listener:
             buffer=memoryview(bytearray(READ_BYTES)),
         )
         self._is_local = local
+        self._tls = tls
+        self._handshakes = RateLimiter(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE)
         self._sockets: list[socket.socket] = []
         self._port = 0
         self._attaching: set[asyncio.Task[object]] = set()
         self._refusals = LogLimiter()
+        self._summed_up_at = 0.0
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -90,13 +104,14 @@ class Listener:
         sockets: Sequence[socket.socket] = (),
         memo: AnswerMemo | None = None,
         local: IsLocal = is_local,
+        tls: ssl.SSLContext | None = None,
     ) -> Self:
         """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
 
         The listener closes the sockets when it ends; another process that has them, too, goes on.
         Raises ListenError.
         """
-        listener = cls(handler, limits, memo=memo, local=local)
+        listener = cls(handler, limits, memo=memo, local=local, tls=tls)
         for each in sockets or [listening_socket(host, port)]:
             listener.accept_from(each)
         return listener
@@ -132,11 +147,14 @@ class Listener:
         return self._context.keep_alive
 
     def keep_connections(self, *, kept: bool) -> None:
-        """Keep connections after an answer from now on, or close them; idle ones close at once."""
+        """Keep connections after an answer from now on, or not: then idle ones are closed at once.
+
+        For nodes on which another pod can take an idle connection over.
+        """
         self._context.keep_alive = kept and not self._draining
         if not kept:
             for connection in self._pool.connections():
-                connection.close_if_idle()
+                connection.close_if_kept()
 
     def connect(self, caller: Caller, *, local: bool = False) -> Connection | None:
         """Return the protocol of a new connection; None if there is no place for it."""
@@ -152,11 +170,12 @@ class Listener:
         """Return when no connection is open."""
         await self._empty.wait()
 
-    async def drain(self, seconds: float | None = None) -> None:
+    async def drain(self, seconds: float | None = None, *, grace: float = 1.0) -> None:
         """Accept no more; close each connection behind its next answer, all after so many seconds.
 
-        None: after the idle limit. For a hand-over: no request is lost, because a kept connection
-        is told `Connection: close` before it is closed, and an idle one keeps its time.
+        None: after the idle limit; then requests under way have `grace` seconds. For a hand-over:
+        no request is lost, because a kept connection is told `Connection: close` before it is
+        closed, and an idle one keeps its time.
         """
         self._draining = True
         self._context.keep_alive = False
@@ -164,7 +183,7 @@ class Listener:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
                 await self.empty()
-        await self.close()
+        await self.close(grace)
 
     async def close(self, seconds: float = 1.0) -> None:
         """Accept no more, let requests under way finish for so many seconds, cut the rest."""
@@ -197,19 +216,37 @@ class Listener:
             accepted.setblocking(False)
             address, port = peer[:2]
             own = accepted.getsockname()[0]
+            if self._tls is not None and self._handshakes.take(address, self._loop.time()) > 0:
+                accepted.close()
+                continue
             connection = self.connect(Caller(address, port), local=self._is_local(address, own))
             if connection is None:
                 with suppress(OSError):
-                    accepted.send(_FULL)
+                    accepted.send(b"" if self._tls else _FULL)
                 accepted.close()
             else:
                 self._attach(connection, accepted)
 
     def _attach(self, connection: Connection, accepted: socket.socket) -> None:
-        attaching = self._loop.connect_accepted_socket(lambda: connection, accepted)
-        task: asyncio.Task[object] = self._loop.create_task(attaching)
+        task: asyncio.Task[object] = self._loop.create_task(self._made(connection, accepted))
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
+
+    async def _made(self, connection: Connection, accepted: socket.socket) -> None:
+        if self._tls is None:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=self._limits.close_seconds,
+            )
+        except OSError as error:
+            # asyncio tells the connection nothing of a handshake that failed.
+            connection.connection_lost(error)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Accept nothing for a moment: there is no descriptor or memory for a connection."""
@@ -228,7 +265,9 @@ class Listener:
     def _refused(self, address: str, why: str) -> None:
         """Log it, but a few times only for each address."""
         now = self._loop.time()
-        for repeated, _, more in self._refusals.ended(now):
-            _log.info("%s more connections from %s refused", more, repeated)
+        if now >= self._summed_up_at + _SUMMARY:
+            self._summed_up_at = now
+            for repeated, _, more in self._refusals.ended(now):
+                _log.info("%s more connections from %s refused", more, repeated)
         if self._refusals.allows(address, "", now):
             _log.info("connection from %s refused: %s", address, why)

@@ -10,6 +10,7 @@ import httptools
 from podidentity.nmi.server.messages import Caller, Limits, Request
 
 _BLANK_LINE = b"\r\n\r\n"
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _FIELD_BYTES = 150
 """Memory of a header's two bytes objects and their tuple in CPython, beside the text itself."""
 
@@ -114,6 +115,10 @@ class RequestParser:
     def on_headers_complete(self) -> None:
         """The head is whole: what follows is a body."""
         self._check_size()
+        if self._parser.should_upgrade() and _has_body(self._request):
+            # llhttp leaves what follows to the other protocol, so the body would be a request.
+            why = "a request that offers another protocol must not have a body"
+            raise Unacceptable(HTTPStatus.BAD_REQUEST, why)
         self._in_head = False
 
     def on_message_complete(self) -> None:
@@ -140,6 +145,10 @@ class RequestParser:
         elif self._size > limits.request_bytes:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             raise Unacceptable(status, "the body is too large")
+
+
+def _has_body(request: Request) -> bool:
+    return any(name.lower() in _FRAMING for name, _ in request.fields)
 
 
 def held_bytes(request: Request) -> int:

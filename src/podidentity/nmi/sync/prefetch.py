@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
+from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import PodIdentityError, TokenRefused
@@ -29,7 +30,7 @@ from podidentity.core.usability import STRICT, Rules
 
 AT_ONCE = 2
 MOST_PENDING = 256
-"""Pods in the row: as many as the largest nodes hold. What does not fit asks for itself."""
+"""Pods that wait: as many as the largest nodes hold. What does not fit asks for itself."""
 MOST_IDENTITIES = 4
 """Of one pod, the best first."""
 NEW = 120.0
@@ -54,16 +55,6 @@ https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certifica
 _log = logging.getLogger("podidentity.prefetch")
 
 
-class Ahead(Protocol):
-    """The part of the token cache that is needed."""
-
-    async def prepare(self, grant: Grant, resource: str) -> None:
-        """Fetch a token where there is none; raise a TokenUnavailable."""
-
-    def audiences(self, ref: ObjectRef) -> Sequence[str]:
-        """Return what tokens of the identity of that name are used for on this node."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefetchPolicy:
     """What an operator chose, as far as it is needed here."""
@@ -81,7 +72,7 @@ class Prefetcher:
         self,
         *,
         cluster: Cluster,
-        tokens: Ahead,
+        tokens: TokenCache,
         permissions: Permissions | None,
         spare: Callable[[], Awaitable[None]],
         clock: Clock,
@@ -94,7 +85,7 @@ class Prefetcher:
         self._spare = spare
         self._clock = clock
         self._policy = policy
-        self._row: asyncio.Queue[ObjectRef] = asyncio.Queue(MOST_PENDING)
+        self._pending: asyncio.Queue[ObjectRef] = asyncio.Queue(MOST_PENDING)
         self._queued: set[ObjectRef] = set()
         self._seen: dict[ObjectRef, tuple[str, str]] = {}
         """The uid and label with which a pod was looked at."""
@@ -119,7 +110,7 @@ class Prefetcher:
         return pod.namespace == ref.namespace
 
     async def run(self) -> None:
-        """Fetch what is in the row, until cancelled."""
+        """Fetch what is pending, until cancelled."""
         while not self._cluster.synced:
             await self._cluster.changed()
         async with asyncio.TaskGroup() as group:
@@ -135,13 +126,13 @@ class Prefetcher:
             self._queue(ref)
 
     def _queue(self, ref: ObjectRef) -> None:
-        if ref not in self._queued and not self._row.full():
+        if ref not in self._queued and not self._pending.full():
             self._queued.add(ref)
-            self._row.put_nowait(ref)
+            self._pending.put_nowait(ref)
 
     async def _work(self) -> None:
         while True:
-            ref = await self._row.get()
+            ref = await self._pending.get()
             self._queued.discard(ref)
             try:
                 await self._prepare(ref)

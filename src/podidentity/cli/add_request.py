@@ -25,7 +25,7 @@ _Command = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class AddRequest:
     """What `add` is asked for."""
 
     ref: ObjectRef
@@ -120,19 +120,19 @@ _OPTIONS = (
 
 
 def identity_options(command: _Command) -> _Command:
-    """Give `command` the options; `wanted_of` takes what they were given."""
+    """Give `command` the options; `add_request_of` takes what they were given."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def wanted_of(given: Mapping[str, Any]) -> Wanted:
+def add_request_of(given: Mapping[str, Any]) -> AddRequest:
     """Return what the options ask for; raise click.UsageError where they do not fit together."""
     kind = _type(given)
     _needed(kind, given)
     name = given["name"]
     context = click.get_current_context()
-    return Wanted(
+    return AddRequest(
         ref=ObjectRef(given["namespace"], name),
         selector=given["binding_selector"] or Selector().convert(name, None, context),
         type=kind,

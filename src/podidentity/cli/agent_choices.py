@@ -54,12 +54,14 @@ async def choices_of_nmi(kube: Kube) -> Choices:
 def chosen(daemon_set: Object) -> Choices:
     """Return what the DaemonSet's container says; the defaults, with a doubt, where it is odd."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    container = next((each for each in containers if each["name"] == "nmi"), None)
+    by_name = {each["name"]: each for each in containers}
+    # `nmi` is that of manifests with one container, as those of the archived project.
+    container = by_name.get("serve") or by_name.get("nmi")
     if container is None:
-        return _defaults(f"DaemonSet {NAMESPACE}/{DAEMON_SET} has no container nmi")
+        return _defaults(f"DaemonSet {NAMESPACE}/{DAEMON_SET} has no container serve or nmi")
     variables = _variables(container, daemon_set["metadata"].get("namespace", NAMESPACE))
     arguments = [_expanded(each, variables) for each in container.get("args") or []]
-    flags = arguments[1:] if arguments[:1] == ["nmi"] else arguments
+    flags = arguments[1:] if arguments[:1] in (["serve"], ["nmi"]) else arguments
     try:
         return _parsed(flags, variables)
     except click.ClickException as error:

@@ -1,0 +1,138 @@
+"""Whether the bearer of a token may read a path of the agent: as for the API server's own paths.
+
+TokenReview says whose the token is, SubjectAccessReview whether he may `get` the path, as in
+controller-runtime's filter of metrics. Both are asked rarely: an answer counts for a while, one
+address may ask only so often, and only so many questions are under way, because every pod reaches
+the port.
+
+https://github.com/kubernetes-sigs/controller-runtime/blob/main/pkg/metrics/filters/filters.go
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections import OrderedDict
+from enum import Enum, auto
+from hashlib import blake2b
+from typing import NamedTuple
+
+from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import RateLimiter
+from podidentity.wire.kube import KubeApi, KubeError
+from podidentity.wire.reviews import (
+    PATH,
+    TOKEN_PATH,
+    Undecided,
+    parse_review,
+    parse_token_review,
+    path_review,
+    token_review,
+)
+
+ALLOWED = 60.0
+"""Seconds that a permission counts; and how long one that was taken back may."""
+DENIED = 10.0
+"""Seconds that a refusal counts."""
+OUTLIVES = 900.0
+"""Seconds that a permission counts while the API server cannot be asked."""
+CAPACITY = 64
+"""Answers kept: Prometheus has one token, and a few people have others."""
+AT_ONCE = 4
+QUESTIONS_PER_SECOND = 1.0
+QUESTIONS_BURST = 5.0
+"""Of one address."""
+
+# A service account's token is a JWT, and so is that of most identity providers; RFC 6750.
+_TOKEN = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{16,8192}=*)")
+
+
+class Access(Enum):
+    """What the bearer may do."""
+
+    ALLOWED = auto()
+    DENIED = auto()
+    UNKNOWN_TOKEN = auto()
+    """There is no token, or the cluster does not know it."""
+    TOO_OFTEN = auto()
+    UNDECIDED = auto()
+    """The API server cannot be asked."""
+
+
+class _Answer(NamedTuple):
+    access: Access
+    at: float
+
+
+class PathPermissions:
+    """Who may read one path."""
+
+    def __init__(self, server: KubeApi, clock: Clock, *, path: str) -> None:
+        self._server = server
+        self._clock = clock
+        self._path = path
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._flights: dict[bytes, asyncio.Task[Access]] = {}
+        self._limiter = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_BURST)
+        # Tokens are not kept, only their digests, which can be compared with nothing outside.
+        self._key = secrets.token_bytes(32)
+
+    async def access(self, authorization: bytes, address: str) -> Access:
+        """Return what the value of a header `Authorization` is good for."""
+        found = _TOKEN.fullmatch(authorization.strip())
+        if found is None:
+            return Access.UNKNOWN_TOKEN
+        token = found[1]
+        name = blake2b(token, key=self._key, digest_size=16).digest()
+        now = self._clock.monotonic()
+        answer = self._answers.get(name)
+        if answer is not None:
+            counts = ALLOWED if answer.access is Access.ALLOWED else DENIED
+            if now - answer.at < counts:
+                return answer.access
+        flight = self._flights.get(name)
+        if flight is None:
+            if len(self._flights) >= AT_ONCE or self._limiter.take(address, now) > 0:
+                return Access.TOO_OFTEN
+            flight = asyncio.create_task(self._ask(name, token.decode()))
+            self._flights[name] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(name))
+        return await asyncio.shield(flight)
+
+    async def close(self) -> None:
+        """End the questions under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _ask(self, name: bytes, token: str) -> Access:
+        try:
+            access = await self._asked(token)
+        except (KubeError, Undecided):
+            last = self._answers.get(name)
+            allowed = last is not None and last.access is Access.ALLOWED
+            if allowed and last and self._clock.monotonic() - last.at < OUTLIVES:
+                return Access.ALLOWED
+            return Access.UNDECIDED
+        self._answers[name] = _Answer(access, self._clock.monotonic())
+        self._answers.move_to_end(name)
+        while len(self._answers) > CAPACITY:
+            self._evict()
+        return access
+
+    def _evict(self) -> None:
+        """Forget the oldest refusal; a permission only where there are none."""
+        refusal = next(
+            (name for name, each in self._answers.items() if each.access is not Access.ALLOWED),
+            None,
+        )
+        self._answers.pop(refusal if refusal is not None else next(iter(self._answers)))
+
+    async def _asked(self, token: str) -> Access:
+        user = parse_token_review(await self._server.create(TOKEN_PATH, token_review(token)))
+        if user is None:
+            return Access.UNKNOWN_TOKEN
+        body = await self._server.create(PATH, path_review(user, self._path))
+        return Access.ALLOWED if parse_review(body) else Access.DENIED

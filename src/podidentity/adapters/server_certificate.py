@@ -1,0 +1,151 @@
+"""The certificate of the agent's TLS port: given by files, or made at the start.
+
+A certificate that the agent makes is signed by nobody: Prometheus is told `insecure_skip_verify`,
+as for controller-runtime's default. It is made by a process of its own, because `cryptography`
+would cost the agent 3 MB for one key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from podidentity.core.ports import Clock
+
+DAYS = 3650
+"""The agent makes another at its next start."""
+_LOOK_AGAIN = 10.0
+"""Seconds between two looks at whether given files have changed."""
+_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.server_certificate")
+
+
+_log = logging.getLogger("podidentity.tls")
+
+
+class CertificateError(Exception):
+    """There is no certificate to serve with; says why."""
+
+
+class ServerCertificate:
+    """A TLS context with a certificate. `run` it: until then it has none."""
+
+    def __init__(self, name: str, *, files: tuple[Path, Path] | None = None) -> None:
+        """`files` hold a certificate, its chain behind it, and its key, both PEM.
+
+        None: one for the DNS name `name` is made.
+        """
+        self.context = _context()
+        self._name = name
+        self._files = files
+        self._seen: tuple[tuple[int, int], ...] | None = None
+
+    async def run(self, clock: Clock) -> None:
+        """Load or make the certificate; load the files again whenever they change.
+
+        While they cannot be used, the certificate of before is served.
+        """
+        while True:
+            try:
+                if self._files is not None:
+                    self.refresh(*self._files)
+                elif self._seen is None:
+                    await self._make()
+            except CertificateError as error:
+                _log.error("%s", error)
+            await clock.sleep(_LOOK_AGAIN)
+
+    def refresh(self, certificate: Path, key: Path) -> None:
+        """Load the files if they have changed; raise CertificateError, changing nothing."""
+        seen = _state(certificate, key)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        # First into a context that serves nobody: a key that does not fit must break none.
+        _load(_context(), certificate, key)
+        _load(self.context, certificate, key)
+
+    async def _make(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND, self._name, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        )
+        try:
+            pem, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise CertificateError(f"no certificate was made: exit status {process.returncode}")
+        # The key is on no disk: OpenSSL reads it from memory, by a name.
+        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(pem)
+            where = Path(f"/proc/self/fd/{descriptor}")
+            _load(self.context, where, where)
+        finally:
+            os.close(descriptor)
+        self._seen = ()
+
+
+def _state(*files: Path) -> tuple[tuple[int, int], ...]:
+    """Return what changes when the files do; a kubelet replaces them by a link."""
+    try:
+        found = [each.stat() for each in files]
+    except OSError:
+        return ()
+    return tuple((each.st_mtime_ns, each.st_ino) for each in found)
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Nothing of a client is kept for its next connection.
+    context.num_tickets = 0
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (OSError, ssl.SSLError) as error:
+        raise CertificateError(f"{certificate} and {key} cannot be used: {error}") from error
+
+
+def self_signed(name: str) -> bytes:
+    """Return a key and a certificate for the DNS name `name`, as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "podidentity-nmi")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return plain + certificate.public_bytes(Encoding.PEM)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(self_signed(sys.argv[1]))

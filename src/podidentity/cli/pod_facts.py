@@ -1,0 +1,278 @@
+"""What is known of a pod, read for `explain` and `check` as the person at the shell may read it.
+
+That is: all objects that the rules look at, the permissions that the pod needs, the credentials
+that its identities sign in with, and its node's machine and NMI. What may not be read is unknown,
+and said to be. No secret's value is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from podidentity.adapters.arm import Arm
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.entra.certificates import Certificates
+from podidentity.adapters.kube import Kube, KubeError
+from podidentity.cli import attached_hosts
+from podidentity.cli.azure_access import asking, host_name
+from podidentity.cli.chain import Credentials, Fact, Node, Permissions, State, on_machine
+from podidentity.cli.objects import find, find_all
+from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
+from podidentity.core.entitlements import Entitlement, Match
+from podidentity.core.errors import TokenUnavailable
+from podidentity.core.federation import account_name, has_an_account
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import Authorization, Use, uses_of
+from podidentity.core.resources import AzureIdentity, IdentityType, Malformed, Pod, WorkloadIdentity
+from podidentity.core.secrets import Secret, client_secret, unusable
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
+from podidentity.wire.manifests import (
+    parse_assigned,
+    parse_binding,
+    parse_exception,
+    parse_identity,
+    parse_service_account,
+)
+from podidentity.wire.reviews import PATH, Undecided, parse_review, review
+from podidentity.wire.secrets import parse_secret
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodObjects:
+    """All objects that the rules look at for one pod."""
+
+    cluster: WatchedCluster
+    records: Mapping[ObjectRef, Sequence[Host]]
+    """For each AzureIdentity, the hosts that podidentity attached it to."""
+
+
+async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
+    """Return what decides about `pod`.
+
+    Identities and bindings of other namespaces belong to it, since one of them may be the reason;
+    who may not read them gets those of the pod's namespace.
+    """
+    namespace = pod.ref.namespace
+    identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace, lambda raw: raw)
+    cluster = WatchedCluster.of(
+        SystemClock(),
+        pods=[pod],
+        identities=map(parse_identity, identities),
+        bindings=await _all_or_namespace(kube, AZURE_IDENTITY_BINDINGS, namespace, parse_binding),
+        exceptions=await _listed(kube, AZURE_POD_IDENTITY_EXCEPTIONS, namespace, parse_exception),
+        assigned=await _all_or_namespace(
+            kube, AZURE_ASSIGNED_IDENTITIES, namespace, parse_assigned
+        ),
+        accounts=await _annotated_accounts(kube, namespace),
+    )
+    objects = [json.loads(bytes(raw)) for raw in identities]
+    records = {
+        ObjectRef(each["metadata"]["namespace"], each["metadata"]["name"]): attached_hosts.read(
+            each
+        )
+        for each in objects
+    }
+    return PodObjects(cluster=cluster, records=records)
+
+
+async def _all_or_namespace(
+    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
+) -> list[_T]:
+    try:
+        return await _listed(kube, resource, "", parse)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+    return await _listed(kube, resource, namespace, parse)
+
+
+async def _listed(
+    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
+) -> list[_T]:
+    page = await kube.list_all(resource.path(namespace))
+    return [parse(item) for item in page.items]
+
+
+async def _annotated_accounts(kube: Kube, namespace: str) -> list[WorkloadIdentity | Malformed]:
+    found = await _listed(kube, SERVICE_ACCOUNTS, namespace, parse_service_account)
+    return [each for each in found if not isinstance(each, ObjectRef)]
+
+
+async def permissions_of(kube: Kube, match: Match, authorization: Authorization) -> Permissions:
+    """Return what is known of each permission that the pod's identities need."""
+    uses = {use for each in match.entitlements for use in uses_of(match.pod, each)}
+    return {use: await _permission(kube, use, authorization) for use in uses}
+
+
+async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fact:
+    who = f"service account {use.service_account}"
+    if authorization is Authorization.OFF:
+        return Fact(State.UNKNOWN, f"nobody asks for that of {who}: NMI has --authorization=off")
+    try:
+        allowed = parse_review(await kube.create(PATH, review(use)))
+    except Undecided as error:
+        return Fact(State.UNKNOWN, str(error))
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return Fact(State.UNKNOWN, f"you may not ask whether {who} may use {use.name}")
+    if allowed:
+        return Fact(State.HOLDS, f"{who} may use {use.name}")
+    if authorization is Authorization.OBSERVE:
+        told = "NMI tells it only, by --authorization=observe"
+        return Fact(State.UNKNOWN, f"{who} may not use {use.name}; {told}")
+    return Fact(State.BROKEN, f"{who} may not use {use.name}")
+
+
+async def credentials_of(
+    kube: Kube, identities: Iterable[AzureIdentity], identities_namespace: str
+) -> Credentials:
+    """Return what is known of the credentials that the identities have, if they need any."""
+    found: dict[ObjectRef, Fact] = {}
+    for identity in identities:
+        secret = identity.entra.secret if identity.entra else None
+        if secret is not None:
+            found[identity.ref] = await _credential_secret(kube, identity, secret)
+        elif has_an_account(identity):
+            account = ObjectRef(identities_namespace, account_name(identity.ref))
+            found[identity.ref] = await _credential_account(kube, account)
+    return found
+
+
+async def _credential_secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef) -> Fact:
+    try:
+        entries = parse_secret(await kube.get(SECRETS.path(*ref)))
+    except KubeError as error:
+        return _unread(error, f"Secret {ref}")
+    except ValueError as error:
+        return Fact(State.BROKEN, f"Secret {ref} cannot be read: {error}")
+    secret = Secret(ref=ref, entries=entries.data, digest="")
+    try:
+        if identity.type is not IdentityType.CERTIFICATE:
+            client_secret(secret)
+            return Fact(State.HOLDS, f"Secret {ref} has a client secret")
+        certificate = await Certificates().of(secret)
+        if fault := certificate.fault(time.time()):
+            raise unusable(secret, fault)
+    except TokenUnavailable as error:
+        return Fact(State.BROKEN, str(error).rstrip("."))
+    ends = datetime.fromtimestamp(certificate.ends, UTC)
+    return Fact(State.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
+
+
+async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
+    try:
+        await kube.get(SERVICE_ACCOUNTS.path(*ref))
+    except KubeError as error:
+        return _unread(error, f"ServiceAccount {ref}")
+    return Fact(State.HOLDS, f"ServiceAccount {ref}; whether Entra trusts it, only Entra knows")
+
+
+def _unread(error: KubeError, what: str) -> Fact:
+    if error.forbidden:
+        return Fact(State.UNKNOWN, f"you may not read {what}")
+    if not error.not_found:
+        raise error
+    return Fact(State.BROKEN, f"{what} does not exist")
+
+
+Records = Mapping[ObjectRef, Sequence[Host]]
+"""For each AzureIdentity, the hosts that podidentity attached it to."""
+
+
+async def node_of(
+    kube: Kube,
+    pod: Pod,
+    entitlements: Sequence[Entitlement],
+    records: Records,
+    azure: Callable[[], Arm] | None,
+) -> Node:
+    """Return what is known of the node of `pod`; `azure` connects to Azure, to ask it as well."""
+    identities = [each.identity for each in entitlements if on_machine(each)]
+    if not pod.node:
+        unknown = Fact(State.UNKNOWN, "the pod is on no node yet")
+        return Node(attached={each.ref: unknown for each in identities}, nmi=unknown)
+    if not identities:
+        return Node(attached={}, nmi=await _nmi(kube, pod.node))
+    host = await _host_of(kube, pod.node)
+    attached: dict[ObjectRef, Fact] = {}
+    for identity in identities:
+        if isinstance(host, Fact):
+            attached[identity.ref] = host
+        elif azure:
+            async with azure() as arm:
+                attached[identity.ref] = await _asked(arm, host, identity)
+        else:
+            attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))
+    return Node(attached=attached, nmi=await _nmi(kube, pod.node))
+
+
+async def _host_of(kube: Kube, node: str) -> Host | Fact:
+    try:
+        found = await find(kube, NODES, "", node)
+        return Host.of_node((found or {}).get("spec", {}).get("providerID", ""))
+    except NotAnAzureNode as error:
+        return Fact(State.UNKNOWN, f"node {node} is no Azure machine: {error}")
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return Fact(State.UNKNOWN, f"you may not read node {node}")
+
+
+async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
+    if identity.resource_id is None:
+        return Fact(State.UNKNOWN, "it has no resourceID that Azure could be asked for")
+    where = host_name(host)
+    with asking(f"read the identities of {where}", identity.resource_id):
+        if (await arm.host(host)).has(identity.resource_id):
+            return Fact(State.HOLDS, f"attached to {where}, as Azure says")
+    return Fact(State.BROKEN, f"not attached to {where}, as Azure says; podidentity add does it")
+
+
+def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
+    if host in hosts:
+        return Fact(State.HOLDS, f"attached to {host_name(host)} by podidentity add")
+    return Fact(State.UNKNOWN, f"whether {host_name(host)} has it, --azure asks")
+
+
+async def _nmi(kube: Kube, node: str) -> Fact:
+    try:
+        pods = await find_all(
+            kube,
+            PODS,
+            NAMESPACE,
+            labelSelector=PODS_OF_NMI,
+            fieldSelector=f"spec.nodeName={node}",
+        )
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return Fact(State.UNKNOWN, f"you may not read the pods of {NAMESPACE}")
+    if not pods:
+        return Fact(State.BROKEN, f"no NMI on node {node}; podidentity enable brings it")
+    pods.sort(key=ready)
+    name = pods[-1]["metadata"]["name"]
+    if ready(pods[-1]):
+        return Fact(State.HOLDS, f"{name} is ready on node {node}")
+    return Fact(State.BROKEN, f"{name} on node {node} is not ready: {trouble(pods[-1])}")

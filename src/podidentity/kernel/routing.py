@@ -1,0 +1,240 @@
+"""The routing rules that keep pods from the real IMDS, and the address that they are redirected to.
+
+`nft flush ruleset` takes all tables of nf_tables away, and nobody can put one back before its
+process has ended: 5 to 60 ms (measured). Routing rules are not part of nf_tables. What a pod sends
+to IMDS and is not redirected has no route, whatever it carries. No protocol and no port is asked
+for: a fragment has no port, and the kernel need not dissect each packet that the node routes. As
+`ip -d rule` prints them:
+
+    2:  from all iif lo goto 6 proto kernel                 the node's own traffic passes
+    3:  from all to 169.254.169.254 blackhole proto kernel
+    4:  from all to 169.254.25.79 lookup local proto kernel
+    5:  from all to 169.254.25.79 blackhole proto kernel    while it is not on lo
+    6:  from all nop proto kernel
+
+Where table `ip podid` stands, a connection to IMDS is redirected before any of this. Where it does
+not, the packet is dropped and not refused: the client sends it again within a second, and by then
+the table is back.
+
+`proto kernel`: systemd-networkd removes the routing rules of others when it starts, except those
+that the kernel is said to have made (networkd.conf(5), ManageForeignRoutingPolicyRules=).
+
+169.254.25.79 is an address of `lo`, with scope host, so that the kernel delivers what is redirected
+there without `route_localnet`. Without rule 5, while somebody has removed the address, redirected
+packets would leave by the default route, and another machine could answer the pod. Rule 4 is for
+nodes where the lookup of table local comes later (Cilium moves it to priority 100).
+
+Layouts: linux/fib_rules.h, linux/if_addr.h, ip-rule(8). Needs Linux 4.17 (FRA_PROTOCOL).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from podidentity.kernel import netlink
+from podidentity.kernel.rules import Redirect
+
+_NEWADDR, _GETADDR = 20, 22
+_NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
+_ACKNOWLEDGED = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
+_CREATE = _ACKNOWLEDGED | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+_DUMP = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
+_DATAGRAM = 1 << 16
+
+# fib_rule_hdr: family, lengths of destination and source, tos, table, two reserved, action, flags
+_RULE = struct.Struct("=BBBBBBBBI")
+_DESTINATION, _INTERFACE, _GOTO, _PRIORITY, _TABLE, _PROTOCOL = 1, 3, 4, 6, 15, 21
+_IP_PROTOCOL, _DESTINATION_PORTS = 22, 24
+_CONDITIONS = frozenset({_DESTINATION, 2, _INTERFACE, 10, 12, 16, 17, 19, 20, _IP_PROTOCOL, 23, 24})
+"""Attributes that narrow a rule: those above, and source, marks, tunnel, outgoing interface, VRF,
+users and source ports."""
+_TO_TABLE, _ACTION_GOTO, _NOP, _BLACKHOLE = 1, 2, 3, 6
+_INVERT = 0x2  # FIB_RULE_INVERT
+_TABLE_LOCAL = 255
+_RTPROT_KERNEL = b"\2"
+
+# ifaddrmsg: family, prefix length, flags, scope, interface
+_ADDRESS = struct.Struct("=BBBBI")
+_ADDRESS_LOCAL = 2
+_SCOPE_HOST = 254
+_LO = 1  # the kernel's LOOPBACK_IFINDEX
+
+_U32, _PORT_RANGE = struct.Struct("=I"), struct.Struct("=HH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRule:
+    """One routing rule, as far as we make any."""
+
+    priority: int
+    action: int
+    to: str = ""
+    """One IPv4 address; "": any."""
+    more: tuple[tuple[int, bytes], ...] = ()
+    """Further attributes, by type."""
+
+    def encode(self) -> bytes:
+        """Return the body of the message that makes or removes it."""
+        head = _RULE.pack(
+            socket.AF_INET, 32 if self.to else 0, 0, 0, self._table, 0, 0, self.action, 0
+        )
+        return head + b"".join(netlink.attribute(*each) for each in self._attributes.items())
+
+    def is_listed(self, body: bytes) -> bool:
+        """Whether `body`, of a listing, is this rule: all that it matches, and nothing less."""
+        _, to, origin, tos, _, _, _, action, flags = _RULE.unpack_from(body)
+        listed = netlink.attributes(body, _RULE.size)
+        mine = self._attributes
+        return (
+            (to, origin, tos, action, flags & _INVERT) == (32 * bool(self.to), 0, 0, self.action, 0)
+            and all(listed.get(kind) == value for kind, value in mine.items())
+            and not (listed.keys() & _CONDITIONS) - mine.keys()
+        )
+
+    @property
+    def _table(self) -> int:
+        return _TABLE_LOCAL if self.action == _TO_TABLE else 0
+
+    @property
+    def _attributes(self) -> dict[int, bytes]:
+        found = {_PRIORITY: _U32.pack(self.priority), **dict(self.more)}
+        if self.to:
+            found[_DESTINATION] = socket.inet_aton(self.to)
+        if self.action == _TO_TABLE:
+            found[_TABLE] = _U32.pack(self._table)
+        return found
+
+
+def wanted(redirect: Redirect) -> tuple[RoutingRule, ...]:
+    """Return the rules in the order of making: the node's own traffic is never cut off."""
+    kernel = (_PROTOCOL, _RTPROT_KERNEL)
+    own = ((_INTERFACE, b"lo\0"), (_GOTO, _U32.pack(6)), kernel)
+    rules = (
+        RoutingRule(priority=6, action=_NOP, more=(kernel,)),
+        RoutingRule(priority=2, action=_ACTION_GOTO, more=own),
+        RoutingRule(priority=3, action=_BLACKHOLE, to=redirect.metadata_ip, more=(kernel,)),
+    )
+    if not redirect.owns_target:
+        return rules
+    return (
+        *rules,
+        RoutingRule(priority=4, action=_TO_TABLE, to=redirect.target, more=(kernel,)),
+        RoutingRule(priority=5, action=_BLACKHOLE, to=redirect.target, more=(kernel,)),
+    )
+
+
+def of_release_0_1(redirect: Redirect) -> tuple[RoutingRule, ...]:
+    """Return what podidentity 0.1 made, in the order of removing."""
+    port = _PORT_RANGE.pack(redirect.metadata_port, redirect.metadata_port)
+    closed = ((_IP_PROTOCOL, bytes([socket.IPPROTO_TCP])), (_DESTINATION_PORTS, port))
+    own = ((_INTERFACE, b"lo\0"), (_GOTO, _U32.pack(5)))
+    return (
+        RoutingRule(priority=4, action=_BLACKHOLE, to=redirect.metadata_ip, more=closed),
+        RoutingRule(priority=3, action=_ACTION_GOTO, more=own),
+        RoutingRule(priority=5, action=_NOP),
+    )
+
+
+class Routing:
+    """Makes, checks and removes all this, in the network namespace where it is made.
+
+    Every method raises OSError. Changing something needs CAP_NET_ADMIN.
+    """
+
+    def __init__(self, redirect: Redirect) -> None:
+        self._wanted = wanted(redirect)
+        self._former = of_release_0_1(redirect)
+        self._target = redirect.target if redirect.owns_target else ""
+        self._socket = netlink.connect(socket.NETLINK_ROUTE)
+        self._sequence = 0
+
+    def differences(self) -> list[str]:
+        """Return what is not as wanted, in words."""
+        found = []
+        if missing := _not_in(self._listed(), self._wanted):
+            priorities = ", ".join(str(each.priority) for each in missing)
+            found.append(f"routing rules missing: {priorities}")
+        if self._target and self._interface_of_target() != _LO:
+            found.append(f"address {self._target} is not on lo")
+        return found
+
+    def repair(self) -> None:
+        """Make what is not there, and remove what podidentity 0.1 made."""
+        listed = self._listed()
+        for rule in _not_in(listed, self._wanted):
+            self._change(_NEWRULE, _CREATE, rule.encode(), harmless=errno.EEXIST)
+        for rule in self._former:
+            if any(rule.is_listed(each) for each in listed):
+                self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
+        if self._target:
+            self._add_target()
+
+    def remove(self) -> None:
+        """Remove the rules, that which closes IMDS first.
+
+        The address stays: what was redirected there while a connection lasts must not leave the
+        node.
+        """
+        for rule in reversed(self._wanted):
+            self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
+
+    def close(self) -> None:
+        """Close the conversation; the rules stay."""
+        self._socket.close()
+
+    def _listed(self) -> list[bytes]:
+        body = _RULE.pack(socket.AF_INET, *([0] * 8))
+        return [each.payload for each in self._ask(_GETRULE, _DUMP, body) if each.kind == _NEWRULE]
+
+    def _interface_of_target(self) -> int:
+        """Return the index of the interface that has the address; 0: none."""
+        target = socket.inet_aton(self._target)
+        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+        for each in self._ask(_GETADDR, _DUMP, body):
+            found = netlink.attributes(each.payload, _ADDRESS.size)
+            if each.kind == _NEWADDR and found.get(_ADDRESS_LOCAL) == target:
+                *_, interface = _ADDRESS.unpack_from(each.payload)
+                return int(interface)
+        return 0
+
+    def _add_target(self) -> None:
+        interface = self._interface_of_target()
+        if interface == _LO:
+            return
+        if interface:
+            name = socket.if_indextoname(interface)
+            raise OSError(
+                errno.EADDRINUSE,
+                f"{self._target} is an address of {name}: give NMI another link-local one by "
+                "--nmi-listen-address",
+            )
+        body = _ADDRESS.pack(socket.AF_INET, 32, 0, _SCOPE_HOST, _LO)
+        body += netlink.attribute(_ADDRESS_LOCAL, socket.inet_aton(self._target))
+        self._change(_NEWADDR, _CREATE, body, harmless=errno.EEXIST)
+
+    def _change(self, kind: int, flags: int, body: bytes, *, harmless: int) -> None:
+        for answer in self._ask(kind, flags, body):
+            if answer.errno not in {0, harmless}:
+                why = os.strerror(answer.errno)
+                if answer.errno == errno.EPERM:
+                    why += "; give the process CAP_NET_ADMIN in the node's network namespace"
+                raise OSError(answer.errno, f"cannot change the routing rules: {why}")
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[netlink.Message]:
+        """Return the kernel's answer, whole. What answers an earlier question is passed over."""
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(netlink.encode(kind, flags, self._sequence, body))
+        found: list[netlink.Message] = []
+        while not found or found[-1].kind not in {netlink.NLMSG_DONE, netlink.NLMSG_ERROR}:
+            received = netlink.decode(self._socket.recv(_DATAGRAM))
+            found += (each for each in received if each.sequence == self._sequence)
+        return found
+
+
+def _not_in(listed: Sequence[bytes], rules: Sequence[RoutingRule]) -> list[RoutingRule]:
+    return [rule for rule in rules if not any(rule.is_listed(each) for each in listed)]

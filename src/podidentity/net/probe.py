@@ -1,0 +1,51 @@
+"""The socket at which the kubelet's exec probe asks whether `net` lives: its event loop answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from podidentity.local_sockets import listen
+
+PROBE_SOCKET = "net-probe.sock"
+"""Name of the socket in `--runtime-dir`."""
+MOST_PROBES = 16
+
+
+class ProbeSocket:
+    """Answers `ok` to whatever is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listening = listen(folder / PROBE_SOCKET)
+        self._open: list[socket.socket] = []
+        self._loop.add_reader(self._listening, self._accept)
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        while self._open:
+            self._end(self._open[0])
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            asking, _ = self._listening.accept()
+            asking.setblocking(False)
+            if len(self._open) >= MOST_PROBES:
+                self._end(self._open[0])
+            self._open.append(asking)
+            self._loop.add_reader(asking, self._answer, asking)
+
+    def _answer(self, asking: socket.socket) -> None:
+        with suppress(OSError):
+            if asking.recv(64):
+                asking.send(b"ok\n")
+        self._end(asking)
+
+    def _end(self, asking: socket.socket) -> None:
+        self._loop.remove_reader(asking)
+        self._open.remove(asking)
+        asking.close()

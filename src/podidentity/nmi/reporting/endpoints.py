@@ -1,0 +1,258 @@
+"""The agent's own pages: probes for the kubelet, metrics for Prometheus, `/debug` for people.
+
+`/healthz` is the archived project's: always 200, `Active` once the interception was installed.
+`/readyz` is true only while a pod's request could be answered, and says what is missing.
+
+Every pod reaches these ports, so what is there names no tenant: labels of metrics that would are
+empty, and their series are added up. The whole is on a TLS port, for callers that the cluster lets
+`get` the path `/metrics`. An answer is given again for a second, and a scrape is made in small
+parts between which the event loop serves others. `/debug` is on loopback, and off by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from podidentity.adapters.path_permissions import Access, PathPermissions
+from podidentity.adapters.server_certificate import ServerCertificate
+from podidentity.core.ports import Clock
+from podidentity.nmi.reporting.debug import Debug, Decided, Watched
+from podidentity.nmi.reporting.metrics import (
+    Net,
+    Watch,
+    add_attestation,
+    add_connections,
+    add_interception,
+    add_process,
+    add_watches,
+    add_writers,
+)
+from podidentity.nmi.reporting.observing import Observation
+from podidentity.nmi.server.listener import FOR_LOOKS, Listener
+from podidentity.nmi.server.messages import Request, Response
+from podidentity.settings import NmiSettings
+from podidentity.telemetry.exposition import CONTENT_TYPE, parts
+from podidentity.telemetry.metrics import Registry
+from podidentity.wire.kube import KubeApi
+
+KEPT = 1.0
+"""Seconds that an answer is given again: the ports are open to pods."""
+_PLAIN = "text/plain; charset=utf-8"
+
+Check = Callable[[], Sequence[str]]
+"""Returns what is wrong; empty where all is well."""
+
+
+class Probes:
+    """The handler of the probe listener."""
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        clock: Clock,
+        *,
+        attestation: str = "kernel",
+        warnings: Check = tuple,
+    ) -> None:
+        """`attestation` is what proves callers; `warnings` does not make the agent unready."""
+        self._checks = checks
+        self._attestation = attestation
+        self._warnings = warnings
+        self._clock = clock
+        self._known: tuple[float, Response] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a probe."""
+        path = request.target.partition("?")[0]
+        if path == "/healthz":
+            # Nothing listens here before the interception was installed.
+            return Response(HTTPStatus.OK, b"Active", _PLAIN)
+        if path == "/readyz":
+            return self._readiness()
+        return Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
+
+    def _readiness(self) -> Response:
+        now = self._clock.monotonic()
+        if self._known is None or now - self._known[0] > KEPT:
+            self._known = (now, self._look())
+        return self._known[1]
+
+    def _look(self) -> Response:
+        problems = {name: list(check()) for name, check in self._checks.items()}
+        ready = not any(problems.values())
+        body = msgspec.json.encode(
+            {
+                "ready": ready,
+                "checks": {name: found or "ok" for name, found in problems.items()},
+                "attestation": self._attestation,
+                "warnings": list(self._warnings()),
+            }
+        )
+        return Response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
+
+
+PATH = "/metrics"
+_PARTS_AT_ONCE = 4
+"""Parts of a scrape that are made in one turn of the event loop: less than a millisecond."""
+
+_REFUSED = {
+    Access.UNKNOWN_TOKEN: Response(
+        HTTPStatus.UNAUTHORIZED,
+        b"A token of the cluster is needed.\n",
+        _PLAIN,
+        (("WWW-Authenticate", "Bearer"),),
+    ),
+    Access.DENIED: Response(
+        HTTPStatus.FORBIDDEN,
+        b"RBAC does not let you get /metrics: see ClusterRole podidentity-metrics-reader.\n",
+        _PLAIN,
+    ),
+    Access.TOO_OFTEN: Response(
+        HTTPStatus.TOO_MANY_REQUESTS, b"Too many tokens.\n", _PLAIN, (("Retry-After", "1"),)
+    ),
+    Access.UNDECIDED: Response(
+        HTTPStatus.SERVICE_UNAVAILABLE, b"The API server cannot be asked.\n", _PLAIN
+    ),
+}
+
+
+class Reviewer(Protocol):
+    """Says who may read the metrics."""
+
+    async def access(self, authorization: bytes, address: str) -> Access:
+        """Return what the value of a header `Authorization` is good for."""
+
+
+class Scrapes:
+    """The handler of a listener for metrics."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Clock,
+        *,
+        public: bool,
+        reviewer: Reviewer | None = None,
+    ) -> None:
+        """`public`: without what names a tenant. `reviewer` None: every caller is answered."""
+        self._registry = registry
+        self._clock = clock
+        self._public = public
+        self._reviewer = reviewer
+        self._kept: tuple[float, Response] | None = None
+        self._rendering: asyncio.Task[Response] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a scrape."""
+        if request.target.partition("?")[0] != PATH:
+            return Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
+        if self._reviewer is not None:
+            given = [value for name, value in request.fields if name.lower() == b"authorization"]
+            header = given[0] if len(given) == 1 else b""
+            access = await self._reviewer.access(header, request.caller.address)
+            if access is not Access.ALLOWED:
+                return _REFUSED[access]
+        return await self._answer()
+
+    async def _answer(self) -> Response:
+        if self._kept is not None and self._clock.monotonic() - self._kept[0] <= KEPT:
+            return self._kept[1]
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(self._render())
+        # It is made for all who ask meanwhile, also if the first of them leaves.
+        return await asyncio.shield(self._rendering)
+
+    async def _render(self) -> Response:
+        made = self._clock.monotonic()
+        try:
+            text: list[bytes] = []
+            for number, part in enumerate(parts(list(self._registry), public=self._public)):
+                text.append(part.encode())
+                if number % _PARTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            response = Response(HTTPStatus.OK, b"".join(text), CONTENT_TYPE)
+            self._kept = (made, response)
+            return response
+        finally:
+            self._rendering = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of the agent that its pages describe."""
+
+    checks: Mapping[str, Check]
+    """What `/readyz` asks."""
+    warnings: Check
+    net: Net
+    watches: Callable[[], Sequence[Watch]]
+    connections: Callable[[], int]
+    cluster: Watched
+    decided: Decided
+    kube: KubeApi
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The listeners of the pages, and what must run beside them."""
+
+    listeners: dict[str, Listener]
+    """By the name of their socket."""
+    tasks: list[Callable[[], Coroutine[Any, Any, None]]]
+
+
+def endpoints(
+    settings: NmiSettings, clock: Clock, stack: AsyncExitStack, seen: Observation, parts: Parts
+) -> Endpoints:
+    """Return the pages that were chosen; `stack` ends what they began."""
+    registry = seen.metrics.registry
+    add_interception(registry, parts.net)
+    add_attestation(registry, settings.attestation)
+    add_watches(registry, parts.watches)
+    add_connections(registry, parts.connections)
+    add_writers(registry, seen.writers())
+    add_process(registry)
+    probes = Probes(parts.checks, clock, attestation=settings.attestation, warnings=parts.warnings)
+    made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])
+    if settings.prometheus_port:
+        scrapes = Scrapes(registry, clock, public=not settings.compat.open_metrics)
+        made.listeners["metrics"] = Listener(scrapes, FOR_LOOKS)
+    if settings.metrics_secure_port:
+        certificate = ServerCertificate(settings.node, files=_files(settings))
+        permissions = PathPermissions(parts.kube, clock, path=PATH)
+        stack.push_async_callback(permissions.close)
+        scrapes = Scrapes(registry, clock, public=False, reviewer=permissions)
+        made.listeners["secure-metrics"] = Listener(scrapes, FOR_LOOKS, tls=certificate.context)
+        made.tasks.append(lambda: certificate.run(clock))
+    if settings.debug_port:
+        known = {
+            "attestation": lambda: settings.attestation,
+            "interception": parts.net.interception_problems,
+            "watches": lambda: list(map(_watch, parts.watches())),
+            **seen.known,
+        }
+        made.listeners["debug"] = Listener(Debug(parts.cluster, parts.decided, known), FOR_LOOKS)
+    return made
+
+
+def _files(settings: NmiSettings) -> tuple[Path, Path] | None:
+    if not settings.metrics_cert_file:
+        return None
+    return Path(settings.metrics_cert_file), Path(settings.metrics_key_file)
+
+
+def _watch(watch: Watch) -> dict[str, object]:
+    return {
+        "what": watch.what,
+        "synced": watch.synced,
+        "trouble": watch.trouble,
+        "silent_seconds": round(watch.age, 1),
+    }

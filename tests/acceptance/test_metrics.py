@@ -1,0 +1,56 @@
+"""A pod reads no more of the metrics than every pod may; with the permission it reads all."""
+
+from __future__ import annotations
+
+from podidentity_sandbox.node.client import execute
+from tests.acceptance.stage import stage
+
+READERS = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: readers}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: podidentity-metrics-reader}
+subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, namespace: default}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader, namespace: default}
+spec: {serviceAccountName: reader, containers: [{name: main, image: idle}]}
+"""
+NODE = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')"
+TOKEN = "$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"
+PLAIN = f"curl -s http://{NODE}:9090/metrics"
+SECURE = f"curl -sk https://{NODE}:9447/metrics -w '%{{http_code}}'"
+BEARER = f'-H "Authorization: Bearer {TOKEN}"'
+
+
+async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
+    async with stage("metrics") as place:
+        await place.bind()
+        place.start_pod()
+        assert (await place.ask())[0] == 200
+
+        async def said(command: str) -> str:
+            return (await place.shell(command)).stdout.decode()
+
+        plain = await said(PLAIN)
+        assert "aadpodidentity_nmi_operations_duration_seconds_count" in plain
+        assert 'namespace="",resource=""' in plain
+        assert "vault.azure.net" not in plain
+        assert 'namespace="default"' not in plain
+        readiness = await said(f"curl -s http://{NODE}:8085/readyz")
+        assert '"ready":true' in readiness
+        for named in ("default", "bound", "app", "vault"):
+            assert named not in readiness
+        assert (await said(SECURE)).endswith("401")
+        assert (await said(f"{SECURE} -H 'Authorization: Bearer {'x' * 40}'")).endswith("401")
+        assert (await said(f"{SECURE} {BEARER}")).endswith("403")
+        place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=READERS)
+        read = ["sh", "-c", f"{SECURE} {BEARER}"]
+        whole = (await execute(place.plan, "default", "reader", read)).stdout.decode()
+        assert whole.endswith("200")
+        assert 'namespace="default",resource="https://vault.azure.net"' in whole
