@@ -101,8 +101,10 @@ class RulesLock:
             while True:
                 self._changed.clear()
                 await self._step()
+                # Alone with the lock, nothing is to be looked for.
+                quiet = self.holds and self._giver is None and self._listening is not None
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
+                    async with asyncio.timeout(None if quiet else LOOK_SECONDS):
                         await self._changed.wait()
         finally:
             self.close()
@@ -208,6 +210,7 @@ class RulesLock:
         self.holds = False
         self._unpublish()
         fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._changed.set()
         _log.info("the rules are the next agent's")
         with suppress(OSError):
             connection.send(YOURS)

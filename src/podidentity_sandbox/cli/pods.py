@@ -19,7 +19,7 @@ from podidentity_sandbox.world.api import Api, Object
 @click.command(epilog="Example: podidentity sandbox exec -n shop orders-0 -it -- sh")
 @options.name
 @options.namespace
-@click.option("-c", "--container", help="Which container; the first if not given.")
+@click.option("-c", "--container", help="Which container; the default one if not given.")
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
 @click.argument("pod")
@@ -61,7 +61,7 @@ def execute(
 @click.command(epilog="Example: podidentity sandbox logs -n kube-system nmi-x7k2p --tail 20")
 @options.name
 @options.namespace
-@click.option("-c", "--container", help="Which container; the first if not given.")
+@click.option("-c", "--container", help="Which container; the default one if not given.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many lines from the end.")
 @click.option("--part", help="A part of the sandbox instead: cluster, azure, world or a node.")
@@ -84,6 +84,7 @@ def logs(
         _show_part(_part_log(plan, part), follow=follow, tail=tail)
         return
     word = str(pod).removeprefix("pod/")
+    container = container or _default_container(_pod(plan, namespace, word))
     query = {"container": container, "tailLines": tail, "follow": "true" if follow else None}
     given = urlencode({key: value for key, value in query.items() if value is not None})
     for chunk in Api(plan).stream(f"/api/v1/namespaces/{namespace}/pods/{word}/log?{given}"):
@@ -101,6 +102,13 @@ def _pod(plan: Plan, namespace: str, word: str) -> Object:
     return Api(plan).request(
         "GET", f"/api/v1/namespaces/{namespace}/pods/{word.removeprefix('pod/')}"
     )
+
+
+def _default_container(pod: Object) -> str:
+    """Return the container that kubectl takes where none is named."""
+    annotations = pod["metadata"].get("annotations") or {}
+    first = pod["spec"]["containers"][0]["name"]
+    return str(annotations.get("kubectl.kubernetes.io/default-container", first))
 
 
 def _node_of(pod: Object) -> str:

@@ -60,10 +60,10 @@ async def leaks(stage: Stage, ran: Ran) -> str:
 
 
 async def one_nmi_a_node(stage: Stage, ran: Ran) -> str:
-    """A Running pod a node."""
+    """A Running pod a node, both of its containers ready."""
     exited(ran)
     lines = ran.output.splitlines()
-    running = [line for line in lines if re.search(r"\b1/1\s+Running\b", line)]
+    running = [line for line in lines if re.search(r"\b2/2\s+Running\b", line)]
     must(
         len(lines) == len(running) == len(stage.plan.nodes),
         f"{len(running)} of {len(lines)} NMI pods run on {len(stage.plan.nodes)} nodes",

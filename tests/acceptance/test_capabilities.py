@@ -1,0 +1,141 @@
+"""The agent's two containers have the rights that they need, and none besides.
+
+`net` is root with three capabilities. With one of them taken away the agent is not ready and says
+which to give. `serve` has no capability, a user of its own, and the API token, which `net` has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.node.client import execute
+from podidentity_sandbox.world.api import Api, ready
+from tests.acceptance.stage import Stage, opened
+from tests.sandboxes import own
+
+NUMBERS = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_ADMIN": 21}
+SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+SERVE = 64912
+LABEL = "app.kubernetes.io/component=nmi"
+PODS, EVENTS = (f"/api/v1/namespaces/kube-system/{kind}" for kind in ("pods", "events"))
+SECONDS = 45.0
+
+
+@dataclass
+class Agent:
+    """The agent of the one node, whose DaemonSet is made anew for each test."""
+
+    place: Stage
+    api: Api
+    loop: asyncio.Runner
+    manifest: dict[str, Any]
+    """The DaemonSet as `enable` makes it."""
+
+    def start(self, *capabilities: str) -> str:
+        """Run the agent with these capabilities for `net`; return its pod's name."""
+        wanted = copy.deepcopy(self.manifest)
+        (net,) = [c for c in wanted["spec"]["template"]["spec"]["containers"] if c["name"] == "net"]
+        net["securityContext"]["capabilities"]["add"] = list(capabilities)
+        where = ("-n", "kube-system")
+        self.place.run("kubectl", "delete", "daemonset", "nmi", *where, "--cascade=foreground")
+        before = self.api.request("GET", PODS)["metadata"]["resourceVersion"]
+        self.place.run("kubectl", "create", "-f", "-", given=json.dumps(wanted))
+        for kind, pod in self.api.watch(PODS, before, SECONDS):
+            if kind == "ADDED" and pod["metadata"]["name"].startswith("nmi-"):
+                return str(pod["metadata"]["name"])
+        raise AssertionError("the DaemonSet made no pod")
+
+    def is_ready(self, pod: str) -> bool:
+        """Wait until the pod is ready; False if it does not get so."""
+        return not self.api.wait_for(PODS, [pod], ready, SECONDS)
+
+    def unhealthy(self, pod: str) -> str:
+        """Wait until the pod fails a probe, or is started again; return why."""
+        version = self.api.request("GET", PODS)["metadata"]["resourceVersion"]
+        found = [("ADDED", each) for each in self.api.request("GET", EVENTS)["items"]]
+        for news in (found, self.api.watch(EVENTS, version, SECONDS)):
+            for _, event in news:
+                ours = event["involvedObject"]["name"] == pod
+                if ours and event["reason"] in {"Unhealthy", "BackOff"}:
+                    return str(event["message"])
+        raise AssertionError(f"{pod} is not unhealthy: {self.events(pod)}")
+
+    def events(self, pod: str) -> list[str]:
+        items = self.api.request("GET", EVENTS)["items"]
+        return [each["message"] for each in items if each["involvedObject"]["name"] == pod]
+
+    def log(self, pod: str, *more: str) -> str:
+        return self.place.run("kubectl", "logs", pod, "-n", "kube-system", "-c", "net", *more)
+
+    def says(self, pod: str, container: str, *command: str) -> str:
+        run = execute(self.place.plan, "kube-system", pod, command, container=container)
+        return self.loop.run(run).stdout.decode()
+
+    def status(self, pod: str, container: str) -> dict[str, str]:
+        """Return /proc/1/status of a container."""
+        lines = self.says(pod, container, "cat", "/proc/1/status").splitlines()
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[Agent]:
+    with opened(own("rights")) as (place, _, loop):
+        place.run("podidentity", "enable")
+        place.start_pod()
+        api = Api(place.plan)
+        made = api.request("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+        metadata = {key: made["metadata"][key] for key in ("name", "namespace", "labels")}
+        manifest = {**made, "metadata": metadata}
+        manifest.pop("status")
+        yield Agent(place, api, loop, manifest)
+
+
+@pytest.fixture(scope="module")
+def whole(agent: Agent) -> str:
+    """The agent's pod, with exactly the three capabilities."""
+    pod = agent.start(*NUMBERS)
+    assert agent.is_ready(pod), agent.events(pod)
+    return pod
+
+
+def test_net_has_three_capabilities_and_no_other(agent: Agent, whole: str) -> None:
+    told = agent.status(whole, "net")
+    three = sum(1 << number for number in NUMBERS.values())
+    assert {name: int(told[name], 16) for name in SETS} == {
+        **dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), three),
+        **dict.fromkeys(("CapInh", "CapAmb"), 0),
+    }
+
+
+def test_serve_has_a_user_of_its_own_and_no_capability(agent: Agent, whole: str) -> None:
+    told = agent.status(whole, "serve")
+    assert {name: int(told[name], 16) for name in SETS} == dict.fromkeys(SETS, 0)
+    assert told["Uid"].split() == [str(SERVE)] * 4
+    assert told["NoNewPrivs"] == "1"
+
+
+def test_serve_has_the_token_and_net_has_none(agent: Agent, whole: str) -> None:
+    folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert agent.says(whole, "serve", "cat", f"{folder}/token").count(".") == 2
+    assert agent.says(whole, "net", "ls", folder) == ""
+    assert agent.says(whole, "serve", "stat", "-Lc", "%u:%g %a", f"{folder}/token") in {
+        f"0:{SERVE} 640\n",
+        f"{SERVE}:{SERVE} 600\n",
+    }
+
+
+@pytest.mark.parametrize("missing", NUMBERS)
+def test_without_one_of_the_three_the_agent_is_not_ready_and_says_which_to_give(
+    agent: Agent, missing: str
+) -> None:
+    pod = agent.start(*(name for name in NUMBERS if name != missing))
+    why = agent.unhealthy(pod)
+    assert not ready(agent.api.request("GET", f"{PODS}/{pod}"))
+    assert f"CAP_{missing}" in why + agent.log(pod)

@@ -1,0 +1,179 @@
+"""The two programs on a node: each may die, hang or be replaced, and pods' requests go on.
+
+The clients here never try again: one opens a connection for each request, one keeps its own as
+HTTP/1.1 allows, until an answer says `Connection: close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureOperator
+from tests.acceptance.stage import Stage, stage
+
+CLIENTS = """
+import collections, http.client, json, sys, threading, time
+PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
+found, failures, end = collections.Counter(), [], time.monotonic() + float(sys.argv[2])
+def ask(connection):
+    connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": sys.argv[1]})
+    answer = connection.getresponse()
+    body = answer.read()
+    found[answer.status] += 1
+    if answer.status != 200:
+        failures.append(f"{answer.status} {body[:200]}")
+    return answer.getheader("Connection", "") != "close"
+def client(keep):
+    kept = None
+    while time.monotonic() < end:
+        connection = kept or http.client.HTTPConnection("169.254.169.254", timeout=20)
+        try:
+            stays = ask(connection) and keep
+        except OSError as error:
+            failures.append(repr(error))
+            stays = False
+        kept = connection if stays else None
+        if not stays:
+            connection.close()
+        time.sleep(0.02)
+threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps({"answers": found, "failures": failures[:20]}))
+"""
+
+
+@dataclass
+class Node:
+    """A pod that is served, and what serves it."""
+
+    place: Stage
+    azure: AzureOperator
+
+    async def load(self, nonce: str, seconds: float) -> dict[str, Any]:
+        """Ask for so long; return how many answers of each status there were, and failures."""
+        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce} {seconds:g}"
+        ran = await self.place.shell(command, seconds=seconds + 40)
+        found: dict[str, Any] = json.loads(ran.stdout or ran.stderr)
+        return found
+
+    async def leaked(self, nonce: str) -> int:
+        """Return how many requests with this nonce the real IMDS has seen."""
+        return sum(nonce in json.dumps(each) for each in await self.azure.imds_requests())
+
+    async def update(self, *flags: str) -> None:
+        """Replace the agent by one with other flags; return when it is ready."""
+        given = [f"--nmi-arg={flag}" for flag in flags]
+        await asyncio.to_thread(self.place.run, "podidentity", "enable", *given)
+
+    def kubectl(self, *command: str) -> str:
+        return self.place.run("kubectl", "-n", "kube-system", *command)
+
+    def restarts(self) -> dict[str, int]:
+        """Return how often each container was started again."""
+        pods = json.loads(self.kubectl("get", "pods", "-o", "json"))["items"]
+        states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
+        return {state["name"]: state["restartCount"] for state in states}
+
+
+@asynccontextmanager
+async def node(name: str) -> AsyncIterator[Node]:
+    async with stage(name) as place, AzureOperator(place.plan) as azure:
+        await place.bind()
+        place.start_pod()
+        assert (await place.ask())[0] == 200
+        yield Node(place, azure)
+
+
+async def test_updates_one_after_the_other_lose_no_request_and_leak_none() -> None:
+    async with node("updates") as found:
+        loading = asyncio.create_task(found.load("of-the-updates", 40))
+        for number in range(3):
+            await found.update(f"--hold={number + 1}")
+        assert not loading.done(), "the updates came in between"
+        result = await loading
+        assert result["failures"] == []
+        assert set(result["answers"]) == {"200"}
+        assert result["answers"]["200"] > 500
+        assert await found.leaked("of-the-updates") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
+async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
+    async with node("broken") as found:
+        before = found.kubectl("get", "pods", "-o", "name").split()
+        loading = asyncio.create_task(found.load("of-the-broken", 12))
+        broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
+        with pytest.raises(AssertionError, match="NMI is not ready on every node"):
+            await asyncio.to_thread(found.place.run, *broken)
+        result = await loading
+        assert result["failures"] == []
+        assert set(result["answers"]) == {"200"}
+        # The pod before is still there and ready, the new one waits.
+        pods = json.loads(found.kubectl("get", "pods", "-o", "json"))["items"]
+        ready = {
+            f"pod/{pod['metadata']['name']}": all(
+                state["ready"] for state in pod["status"]["containerStatuses"]
+            )
+            for pod in pods
+        }
+        assert [ready[name] for name in before] == [True]
+        assert sorted(ready.values()) == [False, True]
+        # Mended, it goes on.
+        await found.update()
+        assert (await found.place.ask())[0] == 200
+
+
+async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more() -> None:
+    async with node("killed") as found:
+        loading = asyncio.create_task(found.load("of-the-killed", 8))
+        for _ in range(3):
+            await asyncio.sleep(2)
+            os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
+        result = await loading
+        # Four clients: at most what each had under way, each time.
+        assert len(result["failures"]) <= 3 * 4
+        assert set(result["answers"]) == {"200"}
+        assert found.restarts() == {"serve": 0, "net": 0}
+        assert await found.leaked("of-the-killed") == 0
+
+
+async def test_a_worker_that_hangs_is_replaced_within_five_seconds() -> None:
+    async with node("hung") as found:
+        hung = found.place.processes("serve")[-1]
+        os.kill(hung, signal.SIGSTOP)
+        began = time.monotonic()
+        assert (await found.place.ask())[0] == 200
+        assert time.monotonic() - began < 7
+        assert hung not in found.place.processes("serve")
+        assert found.restarts()["serve"] == 0
+
+
+async def test_without_net_serve_says_so_and_goes_on_when_it_is_back() -> None:
+    async with node("netless") as found:
+        (net,) = found.place.processes("net")
+        os.kill(net, signal.SIGSTOP)
+        status, body, _ = await found.place.ask()
+        assert status == 503
+        assert "cannot be proved" in body["error_description"]
+        os.kill(net, signal.SIGKILL)
+        await found.place.nmi_ready()
+        status = 0
+        for _ in range(50):
+            status, _, _ = await found.place.ask()
+            if status == 200:
+                break
+            await asyncio.sleep(0.1)
+        assert status == 200
+        assert found.restarts() == {"serve": 0, "net": 1}
