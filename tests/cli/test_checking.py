@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli.findings import Finding, findings
 from podidentity.core.authorities import Authority, Tenant
@@ -174,3 +175,17 @@ def test_the_command_ends_with_1_and_prints_what_it_found(
     listed = json.loads(podidentity("check", "-o", "json").out)
     assert ("to-check", "lost") in {(each["namespace"], each["name"]) for each in listed}
     world.send("DELETE", f"/apis/aadpodidentity.k8s.io/v1/namespaces/{name}/azureidentitybindings")
+
+
+def test_an_agent_with_one_container_is_found(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    *_, daemon_set = manifests.nmi()
+    spec = daemon_set["spec"]["template"]["spec"]
+    spec["containers"] = [spec["containers"][1] | {"name": "nmi"}]
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    world.send("POST", path, daemon_set)
+    try:
+        assert "(OneContainer)" in podidentity("check").out
+    finally:
+        world.send("DELETE", f"{path}/nmi")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.attestation import Verdict
+from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
@@ -20,6 +21,7 @@ from podidentity.nmi.request.outcome import Granted, Rejected
 from tests.fakes import (
     ADDRESS,
     VAULT,
+    FakeAttestor,
     binding,
     identity,
     pod,
@@ -226,6 +228,46 @@ async def test_a_pod_that_is_not_new_gets_nothing_by_a_foreign_address(other: Po
         world.attestor.verdict, world.attestor.uid = Verdict.FORGED, other.uid
         assert isinstance(error_of(await world.ask()), UnprovenCaller)
         assert world.clock.slept == []
+
+
+class TellingAttestor(FakeAttestor):
+    """Asks the kernel for so long that the watch tells of a change meanwhile."""
+
+    def __init__(self, *changes: Callable[[], None]) -> None:
+        super().__init__()
+        self._changes = iter(changes)
+
+    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        for change in self._changes:
+            change()
+            break
+        return await super().prove(address, port, candidates)
+
+
+@pytest.mark.parametrize("before", [(), (pod("old"),)], ids=["nobody has it", "another has it"])
+async def test_a_pod_that_is_listed_while_it_is_proved_is_served_at_once(
+    before: tuple[Pod, ...],
+) -> None:
+    world = World(*before, identity(), binding())
+    world.attestor = TellingAttestor(lambda: world.cluster.put_pod(pod("new")))
+    world.attestor.uid = pod("new").uid
+    outcome = await world.ask()
+    assert (outcome.pod, outcome.evidence.verdict) == (pod("new"), Verdict.PROVEN)
+    assert [asked[2] for asked in world.attestor.asked] == [[*before], [*before, pod("new")]]
+    assert world.clock.slept == []
+
+
+async def test_a_proof_is_worth_nothing_to_a_pod_that_lost_its_address_meanwhile() -> None:
+    world = World(pod("old"), identity(), binding())
+    world.attestor = TellingAttestor(
+        lambda: world.cluster.remove_pod(pod("old").ref),
+        lambda: world.cluster.put_pod(pod("new", labels={})),
+    )
+    # By namespace alone: whoever is the only one to have the address is proved.
+    world.attestor.uid = ""
+    outcome = await world.ask()
+    assert outcome.pod == pod("new", labels={})
+    assert not isinstance(outcome, Granted)
 
 
 async def test_the_address_of_a_pod_that_has_ended_is_nobodys() -> None:

@@ -8,14 +8,17 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
+from podidentity.adapters.kube import Kube, KubeError
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import State
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.findings import Finding, cannot_sign_in, findings, usable_identities
+from podidentity.cli.objects import DAEMON_SETS, find
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.rollout import DAEMON_SET, NAMESPACE, has_one_container
 from podidentity.cli.use_roles import Roles
+from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization, permission_names
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity
@@ -85,7 +88,29 @@ async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
     facts = await credentials_of(kube, usable, choices.identities_namespace)
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is State.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
+    told += await _one_container(kube)
     return told, roles is not None or not asked
+
+
+async def _one_container(kube: Kube) -> list[Finding]:
+    """Return a finding if what parses pods' requests is root on the nodes."""
+    try:
+        daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return []
+    if daemon_set is None or not has_one_container(daemon_set):
+        return []
+    finding = Finding(
+        kind="DaemonSet",
+        about=ObjectRef(NAMESPACE, DAEMON_SET),
+        reason="OneContainer",
+        what="Its pods have one container, so serve, which parses pods' requests, is user 0 "
+        "(without a capability), and an update interrupts requests.",
+        mend="Run podidentity enable: it makes a container of its own for serve.",
+    )
+    return [finding]
 
 
 def _only_told(finding: Finding) -> Finding:

@@ -10,10 +10,27 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.failures import Failed
-from podidentity.cli.objects import Object, apply, called, create_once, is_unchanged, remove
+from podidentity.cli.objects import (
+    DAEMON_SETS,
+    Object,
+    apply,
+    called,
+    create_once,
+    find,
+    is_unchanged,
+    remove,
+)
 from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Duration
-from podidentity.cli.rollout import troubles, until_established, until_gone, until_ready
+from podidentity.cli.rollout import (
+    DAEMON_SET,
+    NAMESPACE,
+    has_one_container,
+    troubles,
+    until_established,
+    until_gone,
+    until_ready,
+)
 from podidentity.cli.upgrade import grant_what_is_there
 from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 
@@ -115,9 +132,22 @@ async def _enable(
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     for manifest in manifests:
+        if manifest["kind"] == "DaemonSet":
+            await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
     if wait:
         await _ready(kube, seconds)
+
+
+async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> None:
+    """Delete the DaemonSet of 0.1: its pods would keep the ports from those that replace them."""
+    found = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    if found is not None and has_one_container(found):
+        click.echo(
+            f"{called(manifest)} deleted: it cannot hand over, and pods get no token until the new "
+            "one is ready"
+        )
+        await remove(kube, manifest)
 
 
 async def _ready(kube: Kube, seconds: float) -> None:

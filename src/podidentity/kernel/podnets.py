@@ -145,6 +145,10 @@ class PodNetworks:
         """Have `changed` called after each refresh that has found something."""
         self._listeners.append(changed)
 
+    def stop_listening(self, changed: Callable[[], None]) -> None:
+        """Undo `listen`."""
+        self._listeners.remove(changed)
+
     def refresh(self) -> bool:
         """Take in what has changed; return whether anything may have.
 

@@ -163,6 +163,7 @@ class SourceGuard:
 
     def close(self) -> None:
         """Free what talks to the kernel, after `run` has ended; the rules stay."""
+        self._networks.stop_listening(self._networks_changed)
         self._links.close()
         self._drop_copy()
         self._bridge.close()
@@ -359,7 +360,7 @@ class SourceGuard:
         if self._copy is None:
             return
         try:
-            self._copy.write(look.elements, look.names, verify=look.verify)
+            self._copy.write(look.elements, look.names, verify=False)  # nobody else may change it
         except NftablesError as error:
             _log.info("others' flushes will interrupt the guard of sources: %s", error)
             self._drop_copy()

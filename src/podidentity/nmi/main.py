@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -61,6 +62,7 @@ from podidentity.nmi.tokens import token_side
 from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor import control
 from podidentity.supervisor.control import BEAT_SECONDS, UNREADY_BEAT_SECONDS, Readiness, Report
+from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.writer import Writer
 
@@ -268,9 +270,10 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "listener": lambda: () if pods.serving else ("not listening",),
         "audit": seen.problems,
     }
+    too_much_right = _too_much_right()
     parts = Parts(
         checks=checks,
-        warnings=net.warnings,
+        warnings=lambda: (*too_much_right, *net.warnings()),
         net=net,
         watches=watches.followed,
         connections=pods.connections,
@@ -294,6 +297,17 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             *pages.tasks,
         ],
+    )
+
+
+def _too_much_right() -> tuple[str, ...]:
+    """Return what this process, which parses strangers' bytes, should not be or have."""
+    held = "with capabilities" if capabilities() else "without a capability"
+    if not capabilities() and os.getuid():
+        return ()
+    return (
+        f"serve is user {os.getuid()}, {held}: a manifest with two containers gives it a user of "
+        "its own, and none",
     )
 
 

@@ -60,7 +60,8 @@ class Callers:
             if isinstance(found, PodIdentityError) or left <= 0:
                 error = found if isinstance(found, PodIdentityError) else found.error
                 return no_token(error, evidence=evidence, claimed=candidates)
-            await wait_for_change(self._cluster, self._clock, left)
+            if candidates == tuple(self._cluster.pods_at(caller.address)):
+                await wait_for_change(self._cluster, self._clock, left)
 
     async def _owner(
         self, caller: Caller, candidates: tuple[Pod, ...]
@@ -74,6 +75,9 @@ class Callers:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
         proof = await attestor.prove(caller.address, caller.port, candidates)
         evidence = Evidence(verdict=proof.verdict, detail=proof.detail)
+        if candidates != tuple(self._cluster.pods_at(caller.address)):
+            changed = NotReady("the pods with this address changed while it was proved")
+            return evidence, _NotYet(changed)
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
             newcomer = self._newcomer(proof.pod_uid, candidates, caller)
