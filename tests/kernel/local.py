@@ -36,7 +36,7 @@ sys.stdin.read()
 _NOBODY = 65534
 
 
-async def local(*, cgroups: str = "") -> dict[str, Any]:
+async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one story
     """Connections from the node's namespace, by whom and in which state."""
     found: dict[str, Any] = {}
     mode = AttestationMode.KERNEL if cgroups else AttestationMode.NAMESPACE
@@ -61,15 +61,9 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
             nobody = ("setpriv", f"--reuid={_NOBODY}")
             async with _process(listening, *nobody) as peer:
                 prove("nobody", peer)
-            await command("ip", "address", "add", f"{_REDIRECTED[0]}/32", "dev", "lo")
-            with socket.create_server(_REDIRECTED) as pods:
-                async with (
-                    _process(listening, *join) as peer,
-                    _process(pods, *nobody, program=_SHARER, words=(str(peer[1]),)) as other,
-                ):
-                    assert other == peer
-                    prove("nobody, at a pod's port", other, _REDIRECTED[0])
-                    prove("the pod whose port it is", peer)
+            async with _process(listening, *join) as peer, _sharing(peer, *nobody) as other:
+                prove("nobody, at a pod's port", other, _REDIRECTED[0])
+                prove("the pod whose port it is", peer)
         with socket.create_connection(_LISTENER) as client:
             accepted, peer = listening.accept()
             client.shutdown(socket.SHUT_WR)
@@ -84,6 +78,17 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
                 prove("a pod's own loopback", client.getsockname())
             other.close()
     return found
+
+
+@contextlib.asynccontextmanager
+async def _sharing(peer: tuple[str, int], *join: str) -> AsyncIterator[tuple[str, int]]:
+    """Start a process that connects from there, too, to where pods are redirected to."""
+    await command("ip", "address", "add", f"{_REDIRECTED[0]}/32", "dev", "lo")
+    with socket.create_server(_REDIRECTED) as listening:
+        words = (str(peer[1]),)
+        async with _process(listening, *join, program=_SHARER, words=words) as other:
+            assert other == peer
+            yield other
 
 
 @contextlib.asynccontextmanager
