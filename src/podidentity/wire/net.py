@@ -22,6 +22,7 @@ from typing import Annotated
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
+from podidentity.wire import BROKEN_JSON
 
 PROTOCOL = 1
 """Number of this form of the messages: both sides must have the same."""
@@ -129,7 +130,7 @@ def _readable(packet: bytes) -> Iterator[None]:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
         yield
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 
 
