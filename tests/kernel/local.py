@@ -61,8 +61,8 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one 
             nobody = ("setpriv", f"--reuid={_NOBODY}")
             async with _process(listening, *nobody) as peer:
                 prove("nobody", peer)
-            async with _process(listening, *join) as peer, _sharing(peer, *nobody) as other:
-                prove("nobody, at a pod's port", other, _REDIRECTED[0])
+            async with _process(listening, *join) as peer, _sharing(peer, *nobody) as same:
+                prove("nobody, at a pod's port", same, _REDIRECTED[0])
                 prove("the pod whose port it is", peer)
         with socket.create_connection(_LISTENER) as client:
             accepted, peer = listening.accept()
