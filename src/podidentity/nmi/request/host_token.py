@@ -67,7 +67,7 @@ class HostCallers:
     async def _proof(self, caller: Caller) -> Proof:
         if self._attestor is None:
             return _BELIEVED
-        return await self._attestor.prove_local(caller.address, caller.port)
+        return await self._attestor.prove_local(caller.address, caller.port, caller.own)
 
     async def _pod_of(self, proof: Proof) -> Pod | None:
         cluster = self._cluster
