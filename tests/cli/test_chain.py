@@ -15,7 +15,7 @@ from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.cli.chain import Credentials, Explanation, Fact, LinkState, Node, follow
 from podidentity.cli.explain import as_data, shown
 from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.federation import account_name
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import match

@@ -117,9 +117,9 @@ class NetClient:
         facts = await self._facts(address, port, local=False)
         return self._unknown() if facts is None else judge(facts, candidates, self._mode)
 
-    async def prove_local(self, address: str, port: int) -> Proof:
-        """Return the proof of the connection from the node's own `address`:`port` to us."""
-        facts = await self._facts(address, port, local=True)
+    async def prove_local(self, address: str, port: int, own: str) -> Proof:
+        """Return the proof of the connection from the node's own `address`:`port` to `own`."""
+        facts = await self._facts(address, port, local=True, own=own)
         return self._unknown() if facts is None else judge_local(facts, self._mode)
 
     async def run(self) -> None:
@@ -136,7 +136,9 @@ class NetClient:
         finally:
             self._disconnected()
 
-    async def _facts(self, address: str, port: int, *, local: bool) -> ConnectionFacts | None:
+    async def _facts(
+        self, address: str, port: int, *, local: bool, own: str = ""
+    ) -> ConnectionFacts | None:
         """Return what `net` states; None where it does not answer."""
         async with self._places:
             if not self._greeted:
@@ -148,7 +150,7 @@ class NetClient:
             self._waiting[number] = answer
             timer = loop.call_later(ANSWER_SECONDS, self._late, answer)
             try:
-                self._send(wire.Question(number, address, port, local))
+                self._send(wire.Question(number, address, port, local, own))
                 return await answer
             finally:
                 timer.cancel()

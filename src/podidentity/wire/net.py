@@ -8,7 +8,7 @@ for ever, so that two versions can tell each other that they are two.
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}
+    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
     net    {"type":"answer","id":7,"facts":{…}}
     serve  {"type":"accepting","accepting":true}
 """
@@ -59,7 +59,9 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     address: Annotated[str, msgspec.Meta(max_length=45)]
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     local: bool = False
-    """Whether it comes from the node itself, to our own address."""
+    """Whether it comes from the node itself, and not through the redirection."""
+    own: Annotated[str, msgspec.Meta(max_length=45)] = ""
+    """Our address that a local one came to."""
 
 
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
