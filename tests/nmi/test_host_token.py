@@ -14,6 +14,7 @@ from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.host_token import HostTokenService
 from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
@@ -159,6 +160,22 @@ async def test_the_line_in_the_log_names_the_pod_and_who_asked() -> None:
     assert (line["pod"], line["namespace"], line["status"]) == ("orders-0", "shop", 200)
     assert line["proof"] == "asked by kube-system/provider"
     assert "token-1" not in json.dumps(line, default=str)
+
+
+async def test_the_kernel_is_asked_about_the_address_of_ours_that_was_connected_to() -> None:
+    """Another process may connect from the provider's port to another one."""
+    async with agent(*WORLD) as nmi:
+        known(nmi)
+        other = await Listener.start(nmi.routes, "127.0.0.3", 0)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.3", other.port)
+            writer.write(REQUEST)
+            await reader.readuntil(b"\r\n")
+            writer.close()
+        finally:
+            await other.close(0.0)
+        await say(nmi)
+    assert nmi.attestor.own == ["127.0.0.3", "127.0.0.1"]
 
 
 async def ask(world: World, address: str = "127.0.0.1", **allowed: Any) -> Outcome:

@@ -91,7 +91,7 @@ async def lived() -> Recorded:
 async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
     attestor = MeasuredAttestor(FakeAttestor(), metrics)
     await attestor.prove(ADDRESS, 1, [pod()])
-    await attestor.prove_local("127.0.0.1", 1)
+    await attestor.prove_local("127.0.0.1", 1, "127.0.0.1")
     tokens = FakeTokenSource()
     issuer = MeasuredIssuer(tokens, metrics, clock)
     await issuer.issue(grant(), VAULT)

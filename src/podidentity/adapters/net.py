@@ -119,9 +119,9 @@ class NetClient:
         facts = await self._facts(address, port, local=False)
         return self._unknown() if facts is None else judge(facts, candidates, self._mode)
 
-    async def prove_local(self, address: str, port: int) -> Proof:
-        """Return the proof of the connection from the node's own `address`:`port` to us."""
-        facts = await self._facts(address, port, local=True)
+    async def prove_local(self, address: str, port: int, own: str) -> Proof:
+        """Return the proof of the connection from the node's own `address`:`port` to `own`."""
+        facts = await self._facts(address, port, local=True, own=own)
         return self._unknown() if facts is None else judge_local(facts, self._mode)
 
     async def run(self) -> None:
@@ -138,7 +138,9 @@ class NetClient:
         finally:
             self._disconnected()
 
-    async def _facts(self, address: str, port: int, *, local: bool) -> ConnectionFacts | None:
+    async def _facts(
+        self, address: str, port: int, *, local: bool, own: str = ""
+    ) -> ConnectionFacts | None:
         """Return what `net` states; None where it does not answer."""
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
             await self._room.wait()
@@ -152,7 +154,7 @@ class NetClient:
         if self._timer is None:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
         try:
-            self._send(wire.Question(number, address, port, local))
+            self._send(wire.Question(number, address, port, local, own))
             return await answer
         finally:
             self._waiting.pop(number, None)

@@ -32,9 +32,9 @@ from podidentity.core.hosts import Host
 from podidentity.core.ids import ResourceId
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType
-from podidentity.wire.grants import Giver
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
+from podidentity.wire.rbac import Giver
 
 
 @click.command(

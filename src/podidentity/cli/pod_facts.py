@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from secrets import token_bytes
 from typing import TypeVar
 
 import msgspec
@@ -33,7 +34,7 @@ from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization, Use, uses_of
 from podidentity.core.resources import AzureIdentity, IdentityType, Malformed, Pod, WorkloadIdentity
-from podidentity.core.secrets import Secret, client_secret, unusable
+from podidentity.core.secrets import client_secret, unusable
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -162,12 +163,11 @@ async def credentials_of(
 
 async def _credential_secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef) -> Fact:
     try:
-        entries = parse_secret(await kube.get(SECRETS.path(*ref)))
+        secret = parse_secret(await kube.get(SECRETS.path(*ref)), key=token_bytes())
     except KubeError as error:
         return _unread(error, f"Secret {ref}")
     except ValueError as error:
         return Fact(State.BROKEN, f"Secret {ref} cannot be read: {error}")
-    secret = Secret(ref=ref, entries=entries.data, digest="")
     try:
         if identity.type is not IdentityType.CERTIFICATE:
             client_secret(secret)

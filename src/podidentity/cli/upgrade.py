@@ -16,9 +16,9 @@ from podidentity.cli.rollout import NAMESPACE
 from podidentity.cli.use_roles import give
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
-from podidentity.wire.grants import LABELS, Giver, Grantee
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 NAME = "podidentity-grants"
 

@@ -22,7 +22,9 @@ from podidentity.cli.objects import (
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
-from podidentity.wire.grants import (
+from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.manifests import parse_identity
+from podidentity.wire.rbac import (
     GIVEN_BY,
     LABELS,
     RBAC,
@@ -34,8 +36,6 @@ from podidentity.wire.grants import (
     role,
     role_name,
 )
-from podidentity.wire.kube import AZURE_IDENTITIES
-from podidentity.wire.manifests import parse_identity
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:

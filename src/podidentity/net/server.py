@@ -43,8 +43,8 @@ class Inspector(Protocol):
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return those of a redirected connection."""
 
-    def local_facts(self, address: str, port: int) -> ConnectionFacts:
-        """Return those of a connection from the node itself."""
+    def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
+        """Return those of a connection from the node itself to our address `own`."""
 
 
 class NetServer:
@@ -220,8 +220,10 @@ class _Client:
 
     def _answer(self, question: wire.Question) -> None:
         inspector = self._server.inspector
-        ask = inspector.local_facts if question.local else inspector.facts
-        facts = ask(question.address, question.port)
+        if question.local:
+            facts = inspector.local_facts(question.address, question.port, question.own)
+        else:
+            facts = inspector.facts(question.address, question.port)
         packet = wire.encode(wire.Answer(question.id, facts))
         if len(packet) > wire.LARGEST:
             few = replace(

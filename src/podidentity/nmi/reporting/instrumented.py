@@ -74,9 +74,9 @@ class MeasuredAttestor:
         """Ask the kernel whose a connection to IMDS is."""
         return self._counted(await self._attestor.prove(address, port, candidates))
 
-    async def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Ask the kernel whose a connection from the node is."""
-        return self._counted(await self._attestor.prove_local(address, port))
+        return self._counted(await self._attestor.prove_local(address, port, own))
 
     def _counted(self, proof: Proof) -> Proof:
         self._counters[proof.verdict].value += 1

@@ -76,7 +76,7 @@ class HostTokenService:
         if self._attestor is None:
             detail = "not asked: callers are believed"
             return Proof(verdict=Verdict.PROVEN, root=True, detail=detail)
-        proof = await self._attestor.prove_local(caller.address, caller.port)
+        proof = await self._attestor.prove_local(caller.address, caller.port, caller.own)
         must_be_proven(proof)
         return proof
 

@@ -219,7 +219,8 @@ class Listener:
             if self._tls is not None and self._handshakes.take(address, self._loop.time()) > 0:
                 accepted.close()
                 continue
-            connection = self.connect(Caller(address, port), local=self._is_local(address, own))
+            caller = Caller(address, port, own=own)
+            connection = self.connect(caller, local=self._is_local(address, own))
             if connection is None:
                 with suppress(OSError):
                     accepted.send(b"" if self._tls else _FULL)

@@ -13,7 +13,6 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import msgspec
 
@@ -133,11 +132,7 @@ class WatchedSecrets:
         return min(self._watched, key=lambda ref: (-crowd[ref.namespace], self._watched[ref].used))
 
     def _put(self, ref: ObjectRef, watched: _Watched, raw: msgspec.Raw) -> None:
-        found = parse_secret(raw)
-        digest = blake2b(key=self._key, digest_size=16)
-        for name, value in sorted(found.data.items()):
-            digest.update(f"{name}:{len(value)}:".encode() + value)
-        watched.secret = Secret(ref=ref, entries=found.data, digest=digest.hexdigest())
+        watched.secret = parse_secret(raw, key=self._key)
         watched.news.set()
         watched.news = asyncio.Event()
         self._tell(ref)

@@ -1,8 +1,8 @@
-"""Grants: which pods may use which identity, as RBAC of the cluster, there and back.
+"""The ClusterRoles that let pods use an identity: rendered, and read back from any RBAC objects.
 
-One ClusterRole an identity, one ClusterRoleBinding a grantee: a ClusterRoleBinding only, since
-whoever owns a namespace can make RoleBindings in it. The API server lets nobody grant what he does
-not hold himself, so a tenant gives himself none of these.
+There is one ClusterRole for each identity and one ClusterRoleBinding for each grantee. RoleBindings
+do not count, because the owner of a namespace can make them. The API server lets nobody grant a
+permission that he does not hold, so a tenant cannot make these ClusterRoleBindings for himself.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
@@ -20,9 +20,9 @@ from podidentity.core.permission import GROUP, RESOURCE, VERB
 
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}
-"""Of what podidentity granted."""
+"""Labels of the objects that podidentity makes."""
 GIVEN_BY = "aadpodidentity.k8s.io/granted-by"
-"""On a ClusterRoleBinding: which command made it; `delete` takes back what `add` gave."""
+"""Annotation of a ClusterRoleBinding: the command that made it. `delete` removes those of `add`."""
 
 _ALL_ACCOUNTS = "system:serviceaccounts"
 _EVERYBODY = frozenset({_ALL_ACCOUNTS, "system:authenticated"})
@@ -34,7 +34,7 @@ Object = Mapping[str, Any]
 
 
 class Giver(StrEnum):
-    """Which command made a grant."""
+    """The command that made a grant."""
 
     GRANT = "grant"
     ADD = "add"
@@ -43,13 +43,13 @@ class Giver(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Grantee:
-    """Pods: those of one service account, of a namespace, or ("" for both) of the cluster."""
+    """The pods of one service account, of a namespace, or (both fields "") of the cluster."""
 
     namespace: str
     service_account: str = ""
 
     def includes(self, other: Grantee) -> bool:
-        """Whether what is granted to this one is granted to `other`."""
+        """Whether `other` holds each permission that this grantee holds."""
         same = self.namespace in {"", other.namespace}
         return same and self.service_account in {"", other.service_account}
 
@@ -61,7 +61,7 @@ class Grantee:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Who may use an identity, and which ClusterRoleBinding says so."""
+    """A grantee of an identity, and the name of its ClusterRoleBinding."""
 
     grantee: Grantee
     binding: str
@@ -87,9 +87,9 @@ def binding(name: str, grantee: Grantee, giver: Giver) -> dict[str, Any]:
 
 
 def role_name(name: str) -> str:
-    """Return the ClusterRole's name: as readable as the permission's own name lets it be.
+    """Return the ClusterRole's name, which contains the permission's name if possible.
 
-    An ARM id holds slashes, which no name may.
+    An ARM id cannot be part of a name because of its slashes: its last part and a digest can.
     """
     if _PLAIN.fullmatch(name):
         return _PREFIX + name
@@ -98,7 +98,7 @@ def role_name(name: str) -> str:
 
 
 def binding_name(name: str, grantee: Grantee) -> str:
-    """Return the ClusterRoleBinding's name; a colon is in no name of what it is made of."""
+    """Return the ClusterRoleBinding's name; its parts hold no colon, so it is unambiguous."""
     whole = ":".join(filter(None, (role_name(name), grantee.namespace, grantee.service_account)))
     if len(whole) <= _LONGEST:
         return whole
@@ -106,9 +106,9 @@ def binding_name(name: str, grantee: Grantee) -> str:
 
 
 def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> list[Granted]:
-    """Return which pods the cluster's RBAC lets use `name`, whoever granted it.
+    """Return the pods that the cluster's RBAC lets use `name`, by any ClusterRole.
 
-    What wildcards grant counts; users and groups that no pod belongs to do not.
+    Wildcards count. Users and groups without pods do not.
     """
     granting = {each["metadata"]["name"] for each in roles if _grants(each, name)}
     found = {
@@ -159,7 +159,7 @@ def _has(values: Iterable[str] | None, wanted: str) -> bool:
 
 
 def _grantee(subject: Object) -> Iterator[Grantee]:
-    """Yield the pods that a subject of a binding stands for, if it stands for any."""
+    """Yield the pods that a subject of a binding stands for, if any."""
     kind, name = subject.get("kind"), str(subject.get("name", ""))
     if kind == "ServiceAccount":
         yield Grantee(str(subject.get("namespace", "")), name)
