@@ -5,7 +5,7 @@ from __future__ import annotations
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.cli.chain import Credentials, Explanation, Fact, Node, State, follow
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import match
 from podidentity.core.permission import uses_of

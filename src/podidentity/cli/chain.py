@@ -1,6 +1,6 @@
 """The chain label → binding → identity → permission → credential or machine → NMI; where it ends.
 
-The first four links are those of `core.deciding`, in its words. The others are facts that the rules
+The first four links are those of `core.decision`, in its words. The others are facts that the rules
 do not ask for: can the identity sign in, is it on the node's machine, is NMI ready there.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.deciding import Decision
+from podidentity.core.decision import Decision, Denied
 from podidentity.core.entitlements import Basis, Entitlement, Match
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use, uses_of
@@ -126,7 +126,7 @@ def follow(
         pod=match.pod.ref,
         links=tuple(links),
         entitlements=usable,
-        refusal=decision.refusal,
+        refusal=decision.refusal if isinstance(decision, Denied) else None,
         obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-1]),
     )
 

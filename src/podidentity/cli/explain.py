@@ -22,7 +22,7 @@ from podidentity.cli.output import FORMATS, data, examples, output_option, table
 from podidentity.cli.parameters import PodRef
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.tokens import TokenRequest
