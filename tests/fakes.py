@@ -213,6 +213,8 @@ class FakeAttestor:
         """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
         self.root = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
+        self.own: list[str] = []
+        """Our addresses that local connections came to."""
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
@@ -222,7 +224,8 @@ class FakeAttestor:
             return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
         return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")
 
-    async def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int, own: str) -> Proof:
+        self.own.append(own)
         self.asked.append((address, port, []))
         verdict, uid = self.verdict, self.uid or ""
         return Proof(verdict=verdict, pod_uid=uid, root=self.root, detail="user 0")

@@ -246,3 +246,16 @@ def test_purging_asks_first(bare: World, podidentity: Run, monkeypatch: pytest.M
 def refuse(*_: object, abort: bool) -> None:
     assert abort
     raise KeyboardInterrupt
+
+
+def test_an_agent_that_cannot_hand_over_is_stopped_first_and_that_is_said(
+    cluster: World, podidentity: Run
+) -> None:
+    *_, old = manifests.nmi()
+    pod = old["spec"]["template"]["spec"]
+    pod["containers"] = [pod["containers"][1] | {"name": "nmi"}]
+    made = cluster.send("POST", DAEMON_SET.rpartition("/")[0], old)
+    ran = podidentity("enable", "--no-wait")
+    assert "daemonset.apps/nmi deleted: it cannot hand over, and pods get no token" in ran.out
+    assert "daemonset.apps/nmi created" in ran.out
+    assert cluster.get(DAEMON_SET)["metadata"]["uid"] != made["metadata"]["uid"]

@@ -253,7 +253,7 @@ async def changing() -> dict[str, Any]:
 
         async def note(what: str) -> None:
             await agent.tell("sources")
-            found[what] = [(await ask(pod, "/", seconds=1))["who"] for pod in ("p1", "p2")]
+            found[what] = [(await ask(pod, "/"))["who"] for pod in ("p1", "p2")]
 
         await note("ordinary")
         own, other = [(await _mac(pod)).hex(":") for pod in ("p1", "p2")]

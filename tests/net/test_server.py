@@ -17,9 +17,12 @@ async def test_it_states_facts_and_what_it_knows_of_the_node(tmp_path: Path) -> 
         await client.greet()
         await client.say(wire.Question(1, "10.244.0.2", 40000))
         assert await client.hear() == wire.Answer(1, seen("uid-1"))
-        await client.say(wire.Question(2, "127.0.0.1", 40001, local=True))
+        await client.say(wire.Question(2, "127.0.0.1", 40001, local=True, own="127.0.0.1"))
         assert await client.hear() == wire.Answer(2, seen("uid-1"))
-        assert running.inspector.asked == [("10.244.0.2", 40000, False), ("127.0.0.1", 40001, True)]
+        assert running.inspector.asked == [
+            ("10.244.0.2", 40000, False),
+            ("127.0.0.1", 40001, "127.0.0.1"),
+        ]
         running.server.tell(wire.State(repairs=1))
         assert await client.hear() == wire.State(repairs=1)
 

@@ -19,7 +19,7 @@ GOLDEN = [
     (wire.Refusal("why"), b'{"type":"refusal","reason":"why"}'),
     (
         wire.Question(7, "10.244.0.2", 40000),
-        b'{"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}',
+        b'{"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}',
     ),
     (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
     (

@@ -19,7 +19,7 @@ from podidentity.core.resources import (
     IdentityType,
     Subject,
 )
-from podidentity.wire.grants import Grantee
+from podidentity.wire.rbac import Grantee
 
 _Command = Callable[..., Any]
 

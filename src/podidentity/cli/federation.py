@@ -20,8 +20,8 @@ from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, rem
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import AzureIdentity, Federation, Subject
-from podidentity.wire.grants import LABELS
 from podidentity.wire.kube import SERVICE_ACCOUNTS
+from podidentity.wire.rbac import LABELS
 
 _OF = "aadpodidentity.k8s.io/identity"
 """On a service account: which AzureIdentity it stands for."""

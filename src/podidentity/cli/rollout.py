@@ -47,6 +47,12 @@ def rollout(daemon_set: Object) -> Rollout:
     return Rollout(status.get("numberReady", 0), desired, observed and updated)
 
 
+def has_one_container(daemon_set: Object) -> bool:
+    """Whether its pods run `net` and `serve` in one container, as up to 0.1."""
+    containers = daemon_set["spec"]["template"]["spec"]["containers"]
+    return "serve" not in {container["name"] for container in containers}
+
+
 def established(crd: Object) -> bool:
     """Whether the API server serves the resource."""
     return _condition(crd, "Established").get("status") == "True"

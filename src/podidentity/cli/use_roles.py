@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import click
 
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.failures import Failed
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -19,10 +18,13 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
+from podidentity.cli.output import Failed
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
-from podidentity.wire.grants import (
+from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.manifests import parse_identity
+from podidentity.wire.rbac import (
     GIVEN_BY,
     LABELS,
     RBAC,
@@ -34,8 +36,6 @@ from podidentity.wire.grants import (
     role,
     role_name,
 )
-from podidentity.wire.kube import AZURE_IDENTITIES
-from podidentity.wire.manifests import parse_identity
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:

@@ -163,8 +163,9 @@ class Attestor(Protocol):
         `candidates` are the pods whose status has the address.
         """
 
-    async def prove_local(self, address: str, port: int) -> Proof:
+    async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us.
 
-        Its `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
+        `own` is our address that it came to: one port may have a connection to each of ours. The
+        proof's `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
         """

@@ -71,7 +71,6 @@ async def run(
             netns_dir=Path(settings.netns_dir),
             cgroup_root=Path(settings.cgroup_root),
             listener=Endpoint(redirect.target, redirect.listen_port),
-            host_listener=Endpoint(redirect.host_address, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)

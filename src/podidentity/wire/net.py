@@ -8,7 +8,7 @@ for ever, so that two versions can tell each other that they are two.
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}
+    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
     net    {"type":"answer","id":7,"facts":{…}}
     serve  {"type":"accepting","accepting":true}
 """
@@ -22,6 +22,7 @@ from typing import Annotated
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
+from podidentity.wire import BROKEN_JSON
 
 PROTOCOL = 1
 """Number of this form of the messages: both sides must have the same."""
@@ -58,7 +59,9 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     address: Annotated[str, msgspec.Meta(max_length=45)]
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     local: bool = False
-    """Whether it comes from the node itself, to our own address."""
+    """Whether it comes from the node itself, and not through the redirection."""
+    own: Annotated[str, msgspec.Meta(max_length=45)] = ""
+    """Our address that a local one came to."""
 
 
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
@@ -127,7 +130,7 @@ def _readable(packet: bytes) -> Iterator[None]:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
         yield
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 
 

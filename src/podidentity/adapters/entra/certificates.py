@@ -20,8 +20,7 @@ from weakref import WeakValueDictionary
 
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.secrets import Secret, certificate, unusable
-from podidentity.wire.entra.assertion import signed, signing_input
-from podidentity.wire.entra.exchange import Client
+from podidentity.wire.entra import Client, signed, signing_input
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey

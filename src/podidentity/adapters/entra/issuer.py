@@ -43,12 +43,12 @@ class EntraIssuer:
         Asked for every request: it only puts together texts that are there.
         """
         client_id, entra = _parts(grant)
-        proof = self._provers[grant.identity.type].key(grant, entra)
-        if proof is None:
+        credential = self._provers[grant.identity.type].key(grant, entra)
+        if credential is None:
             return None
         authority = entra.authority or self._cloud.authority
         tenant = grant.tenant or entra.tenant
-        return ("entra", client_id.text, tenant.text, authority.url, *proof)
+        return ("entra", client_id.text, tenant.text, authority.url, *credential)
 
     async def ready(self, grant: Grant) -> Hashable:
         """Return the same, after reading the secret; raise a TokenUnavailable."""
@@ -72,26 +72,26 @@ class EntraIssuer:
             authority=entra.authority or self._cloud.authority,
         )
         prover = self._provers[grant.identity.type]
-        proof = await prover.prove(grant, entra, client)
+        credential = await prover.prove(grant, entra, client)
         try:
-            return await self._exchanged(client, resource, proof)
+            return await self._exchanged(client, resource, credential)
         except StaleAssertion:
-            if not prover.forget(proof):
+            if not prover.forget(credential):
                 raise
-            proof = await prover.prove(grant, entra, client)
-            return await self._exchanged(client, resource, proof)
+            credential = await prover.prove(grant, entra, client)
+            return await self._exchanged(client, resource, credential)
 
     async def _exchanged(
-        self, client: Client, resource: str, proof: ClientCredential
+        self, client: Client, resource: str, credential: ClientCredential
     ) -> AccessToken:
-        form = render_request(client, resource, proof)
+        form = render_request(client, resource, credential)
         reply = await self._endpoint.post(client.url, form)
         return parse_answer(
             reply.status,
             reply.body,
             client=client,
             resource=resource,
-            proof=proof,
+            credential=credential,
             now=self._clock.time(),
             retry_after=reply.retry_after,
         )

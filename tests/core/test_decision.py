@@ -1,0 +1,250 @@
+"""The whole decision: an entitlement is a request, the cluster's RBAC the permission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.decision import (
+    MOST_TRIED,
+    Allowed,
+    Decision,
+    Denied,
+    Permitted,
+    Undecided,
+    decide,
+)
+from podidentity.core.entitlements import Basis
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import match
+from podidentity.core.permission import Authorization, Use, permission_name, uses_of
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Pod
+from podidentity.core.tokens import TokenRequest
+from podidentity.core.usability import Rules
+from tests.core.objects import binding, client_id, exception, identity, pod, record, system
+from tests.core.worlds import World, occurs, pods, rules, worlds
+
+ANY = TokenRequest(resource="r")
+ACCOUNT = ObjectRef("blue", "default")
+TWO = World(
+    [binding("blue", "b1", "alpha", "app", 1), binding("blue", "b2", "beta", "app", 5)],
+    [identity("blue", "alpha", 1), identity("blue", "beta", 2)],
+)
+
+
+def asking(number: int) -> TokenRequest:
+    return TokenRequest(resource="r", client_id=client_id(number))
+
+
+def rbac(*names: object, unknown: tuple[object, ...] = ()) -> Permitted:
+    """Return an RBAC that grants these names, and knows nothing of some."""
+    granted, open_ = {str(each) for each in names}, {str(each) for each in unknown}
+    return lambda use: None if use.name in open_ else use.name in granted
+
+
+def two(request: TokenRequest, permitted: Permitted, **how: Authorization) -> Decision:
+    return decide(match(pod(), TWO), request, permitted, **how)  # type: ignore[arg-type]
+
+
+def answers(found: Decision) -> str:
+    """Return the name of the identity that answers, or the reason, or the question."""
+    if isinstance(found, Allowed):
+        return found.identity.ref.name
+    if isinstance(found, Denied):
+        return found.refusal.reason.value
+    return f"ask {found.question}"
+
+
+def refusal_of(found: Decision) -> Refusal:
+    assert isinstance(found, Denied), found
+    return found.refusal
+
+
+@pytest.mark.parametrize(
+    ("request_", "permitted", "expected"),
+    [
+        (ANY, rbac(client_id(1), client_id(2)), "beta"),
+        (ANY, rbac(client_id(1)), "alpha"),
+        (ANY, rbac(), "NotPermitted"),
+        (ANY, rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
+        (ANY, rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
+        (ANY, rbac(client_id(2), unknown=(client_id(1),)), "beta"),
+        (asking(1), rbac(client_id(1)), "alpha"),
+        (asking(1), rbac(client_id(2)), "NotPermitted"),
+        (asking(1), rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
+        (asking(3), rbac(client_id(1), client_id(3)), "NotAmongThePodsIdentities"),
+        (asking(3), rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
+    ],
+)
+def test_what_is_entitled_is_given_where_it_is_permitted(
+    request_: TokenRequest, permitted: Permitted, expected: str
+) -> None:
+    assert answers(two(request_, permitted)) == expected
+
+
+ALPHA, BETA = f"alpha ({client_id(1)})", f"beta ({client_id(2)})"
+
+
+@pytest.mark.parametrize(
+    ("request_", "permitted", "usable"),
+    [
+        (asking(3), rbac(client_id(1), client_id(2)), f"{BETA}, {ALPHA}"),
+        (asking(3), rbac(client_id(1)), ALPHA),
+        (asking(3), rbac(), "none"),
+        (asking(1), rbac(client_id(2)), BETA),
+        (asking(1), rbac(), "none"),
+        (ANY, rbac(), "none"),
+    ],
+)
+def test_a_refusal_names_what_the_pod_may_use_and_is_permitted_and_nothing_else(
+    request_: TokenRequest, permitted: Permitted, usable: str
+) -> None:
+    refusal = refusal_of(two(request_, permitted))
+    assert refusal.public.endswith(f" It may use: {usable}.")
+
+
+def test_a_missing_permission_says_who_lacks_what_and_how_to_grant_it() -> None:
+    refusal = refusal_of(two(asking(1), rbac(client_id(2))))
+    assert str(refusal) == (
+        f"Service account blue/default of pod blue/pod may not use the identity {client_id(1)} of "
+        f"AzureIdentity blue/alpha. It may use: beta ({client_id(2)}). An operator grants it: "
+        f"podidentity grant --namespace blue --identity {client_id(1)}."
+    )
+
+
+def test_observing_gives_the_token_and_tells_what_would_have_been_refused() -> None:
+    found = two(ANY, rbac(client_id(1)), authorization=Authorization.OBSERVE)
+    assert isinstance(found, Allowed)
+    assert answers(found) == "beta"
+    assert found.observed is not None
+    assert found.observed.reason is Reason.NOT_PERMITTED
+    assert "It may use" not in found.observed.message, "nobody has looked"
+    permitted = two(ANY, rbac(client_id(2)), authorization=Authorization.OBSERVE)
+    assert isinstance(permitted, Allowed)
+    assert (answers(permitted), permitted.observed) == ("beta", None)
+    among = two(asking(3), rbac(), authorization=Authorization.OBSERVE)
+    assert "beta" in refusal_of(among).public
+
+
+def test_with_authorization_off_nobody_is_asked() -> None:
+    def never(use: Use) -> bool:
+        raise AssertionError(use)
+
+    assert answers(two(ANY, never, authorization=Authorization.OFF)) == "beta"
+    assert answers(two(asking(3), never, authorization=Authorization.OFF)).startswith("NotAmong")
+
+
+def test_an_identity_on_its_way_to_the_node_is_waited_for_though_another_is_there() -> None:
+    world = replace(TWO, records=[record("blue", "alpha", "Assigned")])
+    matched = match(pod(), world, Rules(standard=True))
+    found = decide(matched, ANY, rbac(client_id(1), client_id(2)))
+    assert (answers(found), found.identity) == ("NotAssigned", TWO.identities[1])
+    assert answers(decide(matched, ANY, rbac(client_id(1)))) == "alpha"
+    assert answers(decide(matched, asking(1), rbac(client_id(1)))) == "alpha"
+
+
+def test_what_is_not_permitted_is_not_waited_for() -> None:
+    found = decide(match(pod(), TWO, Rules(standard=True)), ANY, rbac())
+    assert answers(found) == "NotPermitted"
+
+
+def test_of_thousands_of_bindings_a_request_asks_for_a_few() -> None:
+    many = range(2_000)
+    world = World(
+        [binding("blue", f"b{n}", f"i{n:04}", "app") for n in many],
+        [identity("blue", f"i{n:04}", client_id=None, resource_id=None) for n in many],
+    )
+    asked: list[Use] = []
+
+    def permitted(use: Use) -> bool:
+        asked.append(use)
+        return False
+
+    assert answers(decide(match(pod(), world), ANY, permitted)) == "NotPermitted"
+    assert len(asked) <= 6 * MOST_TRIED
+
+
+ELEVEN = World(
+    [binding("blue", f"b{n}", f"i{n:02}", "app") for n in range(1, 12)],
+    [identity("blue", f"i{n:02}", n) for n in range(1, 12)],
+)
+
+
+@pytest.mark.parametrize("request_", [ANY, asking(2), asking(12)], ids=["none", "bound", "other"])
+def test_a_refusal_says_that_not_all_of_many_identities_were_looked_at(
+    request_: TokenRequest,
+) -> None:
+    refusal = refusal_of(decide(match(pod(), ELEVEN), request_, rbac(client_id(11))))
+    assert refusal.public.endswith(
+        " It may use: none. Only the first 10 of 11 were looked at; name one by client_id."
+    )
+    assert answers(decide(match(pod(), ELEVEN), asking(11), rbac(client_id(11)))) == "i11"
+
+
+@pytest.mark.parametrize("how", [Authorization.OFF, Authorization.OBSERVE])
+def test_where_nobody_has_to_be_asked_all_of_many_identities_are_counted(
+    how: Authorization,
+) -> None:
+    refusal = refusal_of(decide(match(pod(), ELEVEN), asking(12), rbac(), authorization=how))
+    assert refusal.public.endswith(f"i10 ({client_id(10)}) and 1 more.")
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (identity("blue", "alpha", 2), str(client_id(2))),
+        (system("blue", "alpha"), "system-assigned"),
+        (
+            identity("blue", "alpha", client_id=None),
+            "/subscriptions/s/resourcegroups/g/providers"
+            "/microsoft.managedidentity/userassignedidentities/id-1",
+        ),
+    ],
+)
+def test_the_name_to_be_granted_is_the_client_id_or_what_stands_for_it(
+    made: object, name: str
+) -> None:
+    assert permission_name(made) == name  # type: ignore[arg-type]
+
+
+def test_an_excepted_pod_needs_no_permission() -> None:
+    world = World(all_exceptions=[exception("blue", "e", {"tier": "web"})])
+    matched = match(pod(more={"tier": "web"}), world, Rules(exception_namespaces=None))
+    found = decide(matched, asking(1), rbac())
+    assert isinstance(found, Allowed)
+    assert found.entitlement.basis is Basis.EXCEPTION
+
+
+PERMITTED = st.dictionaries(
+    st.sampled_from(["system-assigned", *[str(client_id(n)) for n in range(1, 4)]]),
+    st.sampled_from([True, True, False, None]),
+)
+
+
+@given(worlds(), pods(), rules(), st.sampled_from([ANY, asking(1), asking(2)]), PERMITTED)
+def test_nothing_is_given_without_all_the_permissions_it_needs(
+    world: World,
+    asker: Pod,
+    chosen: Rules,
+    request: TokenRequest,
+    known: dict[str, bool | None],
+) -> None:
+    found = decide(match(asker, world, chosen), request, lambda use: known.get(use.name, False))
+    if isinstance(found, Allowed):
+        for use in uses_of(asker, found.entitlement):
+            assert known[use.name] is True
+
+
+@pytest.mark.parametrize("kind", [Allowed, Denied, Undecided])
+def test_each_kind_of_decision_occurs_for_bound_pods(kind: type[Decision]) -> None:
+    def yields(case: tuple[World, Pod, dict[str, bool | None]]) -> bool:
+        world, asker, known = case
+        matched = match(asker, world)
+        found = decide(matched, ANY, lambda use: known.get(use.name, False))
+        return bool(matched.bindings and matched.entitlements) and isinstance(found, kind)
+
+    occurs(st.tuples(worlds(), pods(), PERMITTED), yields)
