@@ -26,7 +26,9 @@ STRANGER_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
 
 _BY_ADDRESS = "address"
-"""Value of a pod's attestation annotation that lowers the demand for it."""
+"""Value of a pod's attestation annotation that lowers the demand for it: its address is believed
+where no namespace has the socket. What the kernel says of a socket that it knows counts all the
+same: the pod's status may have an address that is another's."""
 
 
 class Callers:
@@ -55,11 +57,6 @@ class Callers:
                 caller.attribute(pod.uid, proven=outcome.verdict is Verdict.PROVEN)
                 return pod
 
-    def _must_prove(self, candidates: Sequence[Pod]) -> bool:
-        if self._attestor is None:
-            return False
-        return not candidates or any(pod.attestation != _BY_ADDRESS for pod in candidates)
-
     async def _owner(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
         """Return the pod; raise _NotYet where the watch may be late."""
         for pod in candidates:
@@ -67,15 +64,20 @@ class Callers:
             if caller.proven and pod.uid == caller.proven:
                 outcome.verdict = Verdict.PROVEN
                 return pod
-        if self._must_prove(candidates):
-            return await self._proved(caller, candidates, outcome)
+        if self._attestor is not None:
+            return await self._proved(self._attestor, caller, candidates, outcome)
         if not candidates:
             raise _NotYet(self._stranger(caller.address))
         return _only(candidates)
 
-    async def _proved(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
-        assert self._attestor is not None  # noqa: S101 - who asks has looked
-        proof = await self._attestor.prove(caller.address, caller.port, candidates)
+    async def _proved(
+        self,
+        attestor: Attestor,
+        caller: Caller,
+        candidates: tuple[Pod, ...],
+        outcome: Outcome,
+    ) -> Pod:
+        proof = await attestor.prove(caller.address, caller.port, candidates)
         outcome.detail, outcome.verdict = proof.detail, proof.verdict
         if candidates != tuple(self._cluster.pods_at(caller.address)):
             raise _NotYet(NotReady("the pods with this address changed while it was proved"))
@@ -86,7 +88,8 @@ class Callers:
             return newcomer
         if not candidates:
             raise _NotYet(self._stranger(caller.address))
-        must_be_proven(proof)
+        if not (proof.unseen and all(pod.attestation == _BY_ADDRESS for pod in candidates)):
+            must_be_proven(proof)
         return named or _only(candidates)
 
     def _newcomer(self, uid: str, candidates: Sequence[Pod], caller: Caller) -> Pod:
