@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from podidentity.core.deciding import decide
+from podidentity.core.decision import Allowed, Denied, decide
 from podidentity.core.ids import ClientId, InvalidId, ResourceId
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
@@ -41,9 +41,9 @@ def outcome(world: World, asked: Asked, rules: Rules) -> str:
         resource_id=asked if isinstance(asked, ResourceId) else None,
     )
     found = decide(match(pod(), world, rules), request, lambda use: bool(use.name))
-    if found.entitlement is not None:
-        return found.entitlement.identity.ref.name
-    assert found.refusal is not None
+    if isinstance(found, Allowed):
+        return found.identity.ref.name
+    assert isinstance(found, Denied)
     return str(found.refusal.reason)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.authorities import Tenant
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.matching import match
@@ -25,6 +25,7 @@ from tests.core.objects import (
     principal,
     resource_id,
 )
+from tests.core.test_decision import refusal_of
 from tests.core.worlds import NUMBERS, World, occurs, pods, rules, worlds
 
 VAULT = "https://vault.azure.net"
@@ -168,8 +169,7 @@ def test_one_identity_and_none_asked_is_not_ambiguous() -> None:
     ids=["client id", "object id", "resource id"],
 )
 def test_who_asks_for_what_he_may_not_use_is_told_what_he_may(request_: TokenRequest) -> None:
-    found = decide(match(pod(), TWO), request_, every).refusal
-    assert found is not None
+    found = refusal_of(decide(match(pod(), TWO), request_, every))
     assert found.reason is Reason.NOT_AMONG
     assert found.public == (
         f"Pod blue/pod may not use the identity {request_.asked}. It may use: "
@@ -185,8 +185,7 @@ def test_a_message_names_ten_identities_of_thousands() -> None:
         [identity("blue", f"i{n:04}") for n in many],
     )
     asked = TokenRequest(resource=VAULT, client_id=client_id(3))
-    found = decide(match(pod(), world), asked, every, authorization=Authorization.OFF).refusal
-    assert found is not None
+    found = refusal_of(decide(match(pod(), world), asked, every, authorization=Authorization.OFF))
     assert found.public.endswith(f"i0009 ({client_id(1)}) and 490 more.")
     assert len(found.public) < 1_000
 

@@ -118,6 +118,9 @@ class Toy:
 
 
 def work(given: Inherited) -> int:
+    if Path(SETTINGS.get("code if", "/nowhere")).exists():
+        return 1
+
     async def main() -> int:
         return await Toy(given).run()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -259,6 +260,19 @@ def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     assert ask(agent.port)[0] == "a"
     assert "no hand-over from an agent before this one: " in agent.log
     agent.says("an update will interrupt requests, for no agent can take over: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of one file")
+def test_a_folder_that_is_full_is_said_and_pods_are_served(start: Start, folder: Path) -> None:
+    options = ["-t", "tmpfs", "-o", "nr_inodes=1,mode=0700"]
+    subprocess.run(["mount", *options, "tmpfs", str(folder)], check=True)
+    try:
+        agent = start("a", handover=str(folder))
+        agent.ready()
+        assert ask(agent.port)[0] == "a"
+        agent.says("no agent can take over: No space left on device")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_socket_that_was_left_behind_is_replaced(start: Start, folder: Path) -> None:

@@ -60,8 +60,10 @@ class NetClient:
         self._sources_guarded = False
         self._failure = f"net has not been reached at {path} yet"
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[ConnectionFacts | None]] = {}
-        self._places = asyncio.Semaphore(MOST_QUESTIONS)
+        self._waiting: dict[int, tuple[float, asyncio.Future[ConnectionFacts | None]]] = {}
+        """When each question was asked, oldest first, and where its answer goes."""
+        self._room = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._changed = asyncio.Event()
         self.state: wire.State | None = None
@@ -140,25 +142,37 @@ class NetClient:
         self, address: str, port: int, *, local: bool, own: str = ""
     ) -> ConnectionFacts | None:
         """Return what `net` states; None where it does not answer."""
-        async with self._places:
-            if not self._greeted:
-                return None
-            self._number += 1
-            number = self._number
-            loop = asyncio.get_running_loop()
-            answer: asyncio.Future[ConnectionFacts | None] = loop.create_future()
-            self._waiting[number] = answer
-            timer = loop.call_later(ANSWER_SECONDS, self._late, answer)
-            try:
-                self._send(wire.Question(number, address, port, local, own))
-                return await answer
-            finally:
-                timer.cancel()
-                self._waiting.pop(number, None)
+        while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
+            await self._room.wait()
+        if not self._greeted:
+            return None
+        self._number += 1
+        number = self._number
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[ConnectionFacts | None] = loop.create_future()
+        self._waiting[number] = (loop.time(), answer)
+        if self._timer is None:
+            self._timer = loop.call_later(ANSWER_SECONDS, self._late)
+        try:
+            self._send(wire.Question(number, address, port, local, own))
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+            if len(self._waiting) == MOST_QUESTIONS - 1:
+                self._room.set()
+                self._room = asyncio.Event()
 
-    def _late(self, answer: asyncio.Future[ConnectionFacts | None]) -> None:
-        if not answer.done():
-            answer.set_result(None)
+    def _late(self) -> None:
+        """Give `net` up if the oldest question has waited too long; one timer serves for all."""
+        self._timer = None
+        oldest = next(iter(self._waiting.values()), None)
+        if oldest is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = oldest[0] + ANSWER_SECONDS - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._late)
+        else:
             self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
 
     def _unknown(self) -> Proof:
@@ -194,7 +208,7 @@ class NetClient:
 
     def _take(self, message: wire.FromNet) -> None:
         if isinstance(message, wire.Answer):
-            answer = self._waiting.get(message.id)
+            _, answer = self._waiting.get(message.id, (0.0, None))
             if answer is not None and not answer.done():
                 answer.set_result(message.facts)
         elif isinstance(message, wire.State):
@@ -240,7 +254,10 @@ class NetClient:
             asyncio.get_running_loop().remove_reader(self._connection)
             self._connection.close()
             self._connection = None
-        for answer in self._waiting.values():
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for _, answer in self._waiting.values():
             if not answer.done():
                 answer.set_result(None)
         self._tell()

@@ -20,7 +20,7 @@ import msgspec
 from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.rate_limits import TokenBucket
 from podidentity.local_sockets import Untrusted, check_user
-from podidentity.telemetry.repeats import Repeats
+from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire import net as wire
 
 MOST_CLIENTS = 8
@@ -69,7 +69,7 @@ class NetServer:
         self._tell_accepting = accepting
         self._clients: set[_Client] = set()
         self._state = wire.State()
-        self._said: Repeats[str] = Repeats()
+        self._said = LogLimiter()
         self._listening: socket.socket | None = None
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -121,7 +121,7 @@ class NetServer:
 
     def say(self, why: str, *values: object) -> None:
         """Log a line about a client, of each kind some in a while."""
-        if self._said.says(why, asyncio.get_running_loop().time()):
+        if self._said.allows("", why, asyncio.get_running_loop().time()):
             _log.warning(why, *values)
 
     def _accept(self, listening: socket.socket) -> None:

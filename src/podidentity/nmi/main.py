@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Attestor, Clock
 from podidentity.core.resources import IdentityType
-from podidentity.core.selection import Ambiguity
 from podidentity.nmi.authorizing import permissions_of
 from podidentity.nmi.entra import entra_side
 from podidentity.nmi.policies import (
@@ -45,18 +44,18 @@ from podidentity.nmi.policies import (
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import PodEvents
-from podidentity.nmi.reporting.gauges import look_at_tokens
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
-    MeasuredIssuer,
+    MeasuredIssuers,
     kubernetes_errors,
 )
-from podidentity.nmi.reporting.issuing import Issuers
+from podidentity.nmi.reporting.metrics import add_tokens
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.request.answer_cache import Express
-from podidentity.nmi.request.decision import Policy, TokenService
-from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.routes import Routes
+from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Decider
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.pipeline import RequestPipeline
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.sync.watches import Watches
 from podidentity.nmi.tokens import token_side
@@ -65,7 +64,7 @@ from podidentity.supervisor import control
 from podidentity.supervisor.control import BEAT_SECONDS, UNREADY_BEAT_SECONDS, Readiness, Report
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
-from podidentity.telemetry.writing import Writer
+from podidentity.telemetry.writer import Writer
 
 GRACE = 1.0
 """Seconds that requests under way have at the end."""
@@ -235,23 +234,23 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     if permissions is not None:
         seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
-    seen.record.events = events
+    seen.requests.events = events
     imds = _imds(settings, clock, stack)
     entra = entra_side(
         settings, clock, stack, kube=kube, imds=imds, user_agent=_user_agent(settings)
     )
-    issuers = Issuers({IdentityType.USER_ASSIGNED: imds, **entra.issuers})
+    issuers = {IdentityType.USER_ASSIGNED: imds, **entra.issuers}
     tokens = token_side(
         clock,
         stack,
         cluster=cluster,
-        issuer=MeasuredIssuer(issuers, seen.metrics, clock),
+        issuer=MeasuredIssuers(issuers, seen.metrics, clock),
         imds=imds,
         secrets=entra.secrets,
         permissions=permissions,
         policy=prefetch_of(settings),
     )
-    routes, service, express = _routes(
+    pipeline, decider, answers = _pipeline(
         settings,
         clock,
         imds=imds,
@@ -261,7 +260,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         attestor=_attestor(settings, net),
         seen=seen,
     )
-    pods = Listener(routes, memo=express.answer)
+    pods = Listener(pipeline, memo=answers.answer)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": net.interception_problems,
@@ -279,7 +278,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         watches=watches.followed,
         connections=pods.connections,
         cluster=cluster,
-        decided=service.decided,
+        decided=decider.current,
         kube=kube,
     )
     pages = endpoints(settings, clock, stack, seen, parts)
@@ -294,7 +293,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             watches.run,
             entra.run,
             tokens.run,
-            seen.record.run,
+            seen.requests.run,
             events.run,
             *pages.tasks,
         ],
@@ -319,7 +318,7 @@ def _attestor(settings: NmiSettings, net: NetClient) -> Attestor | None:
     return net
 
 
-def _routes(
+def _pipeline(
     settings: NmiSettings,
     clock: Clock,
     *,
@@ -329,48 +328,28 @@ def _routes(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[Routes, TokenService, Express]:
-    """Return what answers requests, what decides about those of pods, and the memo of answers."""
+) -> tuple[RequestPipeline, Decider, AnswerCache]:
+    """Return what answers requests, what decides about them, and the memo of answers."""
     attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
-    look_at_tokens(seen.metrics.registry, lambda: len(tokens))
+    add_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
-    policy = policy_of(settings)
-
-    def service(policy: Policy) -> TokenService:
-        return TokenService(
-            cluster=cluster,
-            tokens=tokens,
-            permissions=permissions,
-            attestor=attestor,
-            clock=clock,
-            policy=policy,
-        )
-
-    host = HostTokenService(
-        # The provider cannot name one of several identities.
-        service(replace(policy, ambiguity=Ambiguity.WEIGHT, tenant_array=False)),
-        cluster=cluster,
-        attestor=attestor,
-        clock=clock,
-        delegation=delegation_of(settings),
+    decider = Decider(
+        cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
     )
-    of_pods = service(policy)
-    express = Express(
-        revision=of_pods.revision,
-        cached=tokens.cached,
-        record=seen.record,
-        clock=clock,
-    )
-    routes = Routes(
-        of_pods,
-        host,
-        imds,
+    recorded_first = seen.audit is not None and seen.audit.required
+    answers = AnswerCache(cluster, permissions, clock, recorded_first=recorded_first)
+    pipeline = RequestPipeline(
+        callers=Callers(cluster, attestor, clock),
+        host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
+        decider=decider,
+        tokens=tokens,
+        metadata=imds,
+        answers=answers,
+        log=seen.requests,
         clock=clock,
         policy=route_policy_of(settings),
-        record=seen.record,
-        express=express,
     )
-    return routes, of_pods, express
+    return pipeline, decider, answers
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

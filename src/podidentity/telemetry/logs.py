@@ -8,7 +8,7 @@ import select
 from contextlib import suppress
 
 from podidentity.telemetry.lines import Form, Format, Said, Stamps, form_of
-from podidentity.telemetry.writing import Destination, Stream, Writer
+from podidentity.telemetry.writer import Destination, Stream, Writer
 
 _NOISY = ("httpx2", "httpcore2", "asyncio")
 _STDERR = 2
@@ -73,13 +73,13 @@ class LineHandler(logging.Handler):
         self._stamps = Stamps()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; one of an error is not left in memory, where a crash would lose it."""
+        """Write a record; one of an error is written at once, and nobody waits for it."""
         try:
             self._writer.write(_line(record, self._form, self._stamps))
         except Exception:  # noqa: BLE001 - logging's way: a bad argument of one line is told
             self.handleError(record)
         if record.levelno >= logging.ERROR:
-            self._writer.flush()
+            self._writer.hurry()
 
 
 def _line(record: logging.LogRecord, form: Form, stamps: Stamps) -> str:

@@ -1,7 +1,7 @@
 """The whole decision on a request, but for its token: matched, selected, permitted.
 
-Nothing here asks anybody. Where the cluster's RBAC is not known yet, the decision is the question;
-whoever decides asks it and decides again. So the same page answers a request and explains it.
+Nothing here asks the cluster. If its RBAC is not known yet, the decision is the question; the
+caller asks it and decides again. So the same page answers a request and explains it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from podidentity.core.entitlements import MOST_NAMED, Entitlement, Match
 from podidentity.core.permission import Authorization, Use, not_permitted, uses_of
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.selection import Ambiguity, not_among, select
 from podidentity.core.tokens import TokenRequest
 
@@ -24,17 +24,43 @@ Permitted = Callable[[Use], bool | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What a request gets: exactly one of `entitlement`, `refusal` and `question`."""
+class Allowed:
+    """The pod gets a token of the entitlement's identity."""
 
-    entitlement: Entitlement | None = None
-    refusal: Refusal | None = None
-    question: Use | None = None
-    """What must be asked of the cluster before it can be decided."""
-    identity: AzureIdentity | None = None
-    """Which identity it is about, permitted or not."""
+    pod: Pod
+    entitlement: Entitlement
     observed: Refusal | None = None
     """What would have been refused, had the permission counted."""
+
+    @property
+    def identity(self) -> AzureIdentity:
+        """The identity."""
+        return self.entitlement.identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """The pod gets no token."""
+
+    pod: Pod
+    refusal: Refusal
+    identity: AzureIdentity | None = None
+    """Which identity it is about, if it is about one."""
+    observed: Refusal | None = None
+    """What would have been refused before, had the permission counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecided:
+    """The cluster's RBAC must be asked first."""
+
+    pod: Pod
+    question: Use
+    identity: AzureIdentity | None = None
+    """Which identity it is about, if it is about one."""
+
+
+Decision = Allowed | Denied | Undecided
 
 
 def decide(
@@ -51,27 +77,29 @@ def decide(
     still on its way to the node it is waited for, so that the answer is the same each time.
     """
     if authorization is Authorization.OFF:
-        permitted = _whatever
+        permitted = _always
     observing = authorization is Authorization.OBSERVE
     candidates = select(match, request, ambiguity)
     if isinstance(candidates, Refusal):
-        return Decision(refusal=candidates)
+        return Denied(pod=match.pod, refusal=candidates)
     if not candidates:
-        return _not_among(match, request, _whatever if observing else permitted)
+        return _not_among(match, request, _always if observing else permitted)
     refused: list[tuple[Entitlement, Use]] = []
     for entitlement in candidates[:MOST_TRIED]:
         lacking = _lacking(match, entitlement, permitted)
         if lacking is None:
-            return _granted(entitlement)
+            return _granted(match, entitlement)
         if permitted(lacking) is None:
-            return Decision(question=lacking, identity=entitlement.identity)
+            return Undecided(pod=match.pod, question=lacking, identity=entitlement.identity)
         if observing:
-            return _granted(entitlement, not_permitted(match.pod, entitlement.identity, lacking))
+            observed = not_permitted(match.pod, entitlement.identity, lacking)
+            return _granted(match, entitlement, observed)
         refused.append((entitlement, lacking))
     return _not_permitted(match, *refused[0], permitted)
 
 
-def _whatever(use: Use) -> bool:
+def _always(use: Use) -> bool:
+    """Answer for a permission that nobody asks for."""
     del use
     return True
 
@@ -81,18 +109,22 @@ def _lacking(match: Match, entitlement: Entitlement, permitted: Permitted) -> Us
     return next((use for use in uses_of(match.pod, entitlement) if not permitted(use)), None)
 
 
-def _granted(entitlement: Entitlement, observed: Refusal | None = None) -> Decision:
-    identity = entitlement.identity
-    if entitlement.awaited is not None:
-        return Decision(refusal=entitlement.awaited, identity=identity, observed=observed)
-    return Decision(entitlement=entitlement, identity=identity, observed=observed)
+def _granted(
+    match: Match, entitlement: Entitlement, observed: Refusal | None = None
+) -> Allowed | Denied:
+    pod, awaited = match.pod, entitlement.awaited
+    if awaited is not None:
+        identity = entitlement.identity
+        return Denied(pod=pod, refusal=awaited, identity=identity, observed=observed)
+    return Allowed(pod=pod, entitlement=entitlement, observed=observed)
 
 
 def _not_among(match: Match, request: TokenRequest, permitted: Permitted) -> Decision:
     usable = _usable(match, permitted)
     if isinstance(usable, Use):
-        return Decision(question=usable)
-    return Decision(refusal=not_among(match, request, usable, _unseen(match, permitted)))
+        return Undecided(pod=match.pod, question=usable)
+    refusal = not_among(match, request, usable, _unseen(match, permitted))
+    return Denied(pod=match.pod, refusal=refusal)
 
 
 def _not_permitted(
@@ -101,14 +133,14 @@ def _not_permitted(
     usable = _usable(match, permitted)
     identity = entitlement.identity
     if isinstance(usable, Use):
-        return Decision(question=usable, identity=identity)
+        return Undecided(pod=match.pod, question=usable, identity=identity)
     refusal = not_permitted(match.pod, identity, lacking, usable, _unseen(match, permitted))
-    return Decision(refusal=refusal, identity=identity)
+    return Denied(pod=match.pod, refusal=refusal, identity=identity)
 
 
 def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
     """Return what the pod may use and is permitted, or what must be asked to tell."""
-    if permitted is _whatever:
+    if permitted is _always:
         return match.entitlements
     usable: list[Entitlement] = []
     for entitlement in match.entitlements[:MOST_TRIED]:
@@ -122,4 +154,4 @@ def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
 
 def _unseen(match: Match, permitted: Permitted) -> int:
     """Return how many identities `_usable` leaves out: each would cost questions."""
-    return 0 if permitted is _whatever else max(0, len(match.entitlements) - MOST_TRIED)
+    return 0 if permitted is _always else max(0, len(match.entitlements) - MOST_TRIED)

@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.deciding import MOST_TRIED, Decision, Permitted, decide
+from podidentity.core.decision import (
+    MOST_TRIED,
+    Allowed,
+    Decision,
+    Denied,
+    Permitted,
+    Undecided,
+    decide,
+)
 from podidentity.core.entitlements import Basis
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.permission import Authorization, Use, permission_name, uses_of
-from podidentity.core.refusals import Reason
+from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.core.usability import Rules
@@ -44,11 +52,16 @@ def two(request: TokenRequest, permitted: Permitted, **how: Authorization) -> De
 
 def answers(found: Decision) -> str:
     """Return the name of the identity that answers, or the reason, or the question."""
-    if found.entitlement is not None:
-        return found.entitlement.identity.ref.name
-    if found.refusal is not None:
+    if isinstance(found, Allowed):
+        return found.identity.ref.name
+    if isinstance(found, Denied):
         return found.refusal.reason.value
     return f"ask {found.question}"
+
+
+def refusal_of(found: Decision) -> Refusal:
+    assert isinstance(found, Denied), found
+    return found.refusal
 
 
 @pytest.mark.parametrize(
@@ -90,14 +103,12 @@ ALPHA, BETA = f"alpha ({client_id(1)})", f"beta ({client_id(2)})"
 def test_a_refusal_names_what_the_pod_may_use_and_is_permitted_and_nothing_else(
     request_: TokenRequest, permitted: Permitted, usable: str
 ) -> None:
-    refusal = two(request_, permitted).refusal
-    assert refusal is not None
+    refusal = refusal_of(two(request_, permitted))
     assert refusal.public.endswith(f" It may use: {usable}.")
 
 
 def test_a_missing_permission_says_who_lacks_what_and_how_to_grant_it() -> None:
-    refusal = two(asking(1), rbac(client_id(2))).refusal
-    assert refusal is not None
+    refusal = refusal_of(two(asking(1), rbac(client_id(2))))
     assert str(refusal) == (
         f"Service account blue/default of pod blue/pod may not use the identity {client_id(1)} of "
         f"AzureIdentity blue/alpha. It may use: beta ({client_id(2)}). An operator grants it: "
@@ -107,15 +118,16 @@ def test_a_missing_permission_says_who_lacks_what_and_how_to_grant_it() -> None:
 
 def test_observing_gives_the_token_and_tells_what_would_have_been_refused() -> None:
     found = two(ANY, rbac(client_id(1)), authorization=Authorization.OBSERVE)
+    assert isinstance(found, Allowed)
     assert answers(found) == "beta"
     assert found.observed is not None
     assert found.observed.reason is Reason.NOT_PERMITTED
     assert "It may use" not in found.observed.message, "nobody has looked"
     permitted = two(ANY, rbac(client_id(2)), authorization=Authorization.OBSERVE)
+    assert isinstance(permitted, Allowed)
     assert (answers(permitted), permitted.observed) == ("beta", None)
     among = two(asking(3), rbac(), authorization=Authorization.OBSERVE)
-    assert among.refusal is not None
-    assert "beta" in among.refusal.public
+    assert "beta" in refusal_of(among).public
 
 
 def test_with_authorization_off_nobody_is_asked() -> None:
@@ -166,8 +178,7 @@ ELEVEN = World(
 def test_a_refusal_says_that_not_all_of_many_identities_were_looked_at(
     request_: TokenRequest,
 ) -> None:
-    refusal = decide(match(pod(), ELEVEN), request_, rbac(client_id(11))).refusal
-    assert refusal is not None
+    refusal = refusal_of(decide(match(pod(), ELEVEN), request_, rbac(client_id(11))))
     assert refusal.public.endswith(
         " It may use: none. Only the first 10 of 11 were looked at; name one by client_id."
     )
@@ -178,8 +189,7 @@ def test_a_refusal_says_that_not_all_of_many_identities_were_looked_at(
 def test_where_nobody_has_to_be_asked_all_of_many_identities_are_counted(
     how: Authorization,
 ) -> None:
-    refusal = decide(match(pod(), ELEVEN), asking(12), rbac(), authorization=how).refusal
-    assert refusal is not None
+    refusal = refusal_of(decide(match(pod(), ELEVEN), asking(12), rbac(), authorization=how))
     assert refusal.public.endswith(f"i10 ({client_id(10)}) and 1 more.")
 
 
@@ -205,7 +215,7 @@ def test_an_excepted_pod_needs_no_permission() -> None:
     world = World(all_exceptions=[exception("blue", "e", {"tier": "web"})])
     matched = match(pod(more={"tier": "web"}), world, Rules(exception_namespaces=None))
     found = decide(matched, asking(1), rbac())
-    assert found.entitlement is not None
+    assert isinstance(found, Allowed)
     assert found.entitlement.basis is Basis.EXCEPTION
 
 
@@ -224,19 +234,17 @@ def test_nothing_is_given_without_all_the_permissions_it_needs(
     known: dict[str, bool | None],
 ) -> None:
     found = decide(match(asker, world, chosen), request, lambda use: known.get(use.name, False))
-    given = [found.entitlement, found.refusal, found.question]
-    assert sum(each is not None for each in given) == 1
-    if found.entitlement is not None:
+    if isinstance(found, Allowed):
         for use in uses_of(asker, found.entitlement):
             assert known[use.name] is True
 
 
-@pytest.mark.parametrize("kind", ["entitlement", "refusal", "question"])
-def test_each_kind_of_decision_occurs_for_bound_pods(kind: str) -> None:
+@pytest.mark.parametrize("kind", [Allowed, Denied, Undecided])
+def test_each_kind_of_decision_occurs_for_bound_pods(kind: type[Decision]) -> None:
     def yields(case: tuple[World, Pod, dict[str, bool | None]]) -> bool:
         world, asker, known = case
         matched = match(asker, world)
         found = decide(matched, ANY, lambda use: known.get(use.name, False))
-        return bool(matched.bindings and matched.entitlements) and getattr(found, kind) is not None
+        return bool(matched.bindings and matched.entitlements) and isinstance(found, kind)
 
     occurs(st.tuples(worlds(), pods(), PERMITTED), yields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podidentity.telemetry.writing import Destination, File, Stream, Writer
+import pytest
+
+from podidentity.telemetry.writer import Destination, File, Stream, Writer
 
 
 class Fickle:
@@ -22,12 +25,20 @@ class Fickle:
         self.data: list[bytes] = []
         self.open = threading.Event()
         self.open.set()
+        self.begun = threading.Event()
+        """Set when a write has begun that waits."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> int:
+        if not self.open.is_set():
+            self.begun.set()
         self.open.wait()
         if self.failures:
             raise self.failures[0]
-        self.data.append(data)
+        self.data.append(bytes(data))
+        return len(data)
+
+    def probe(self) -> None:
+        self.write(memoryview(b""))
 
     def reopen(self) -> None:
         pass
@@ -148,7 +159,7 @@ def test_a_folder_that_is_missing_is_known_at_once_and_waited_for(tmp_path: Path
 FILL = """
 import resource, sys
 from pathlib import Path
-from podidentity.telemetry.writing import File, Writer
+from podidentity.telemetry.writer import File, Writer
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_050, 20_000))
 writer = Writer(File(Path(sys.argv[1])), name="audit", retry=3600)
@@ -186,3 +197,123 @@ def test_a_stream_stays_open(tmp_path: Path) -> None:
         assert not file.closed
         file.write("b\n")
     assert (tmp_path / "log").read_text() == "a\nb\n"
+
+
+# Lines that somebody waits for.
+
+
+async def test_a_committed_line_is_written_when_its_future_is_done() -> None:
+    kept = Fickle()
+    with writing(kept) as writer:
+        assert await writer.commit("a\n") == ""
+        assert b"".join(kept.data) == b"a\n"
+
+
+async def test_lines_that_are_committed_while_others_are_written_are_one_group() -> None:
+    kept = Fickle()
+    with writing(kept) as writer:
+        writer.flush()
+        kept.open.clear()
+        first = writer.commit("0\n")
+        others = [writer.commit(f"{number}\n") for number in range(1, 100)]
+        kept.open.set()
+        assert await asyncio.gather(first, *others) == [""] * 100
+    assert b"".join(kept.data) == "".join(f"{number}\n" for number in range(100)).encode()
+    assert len([data for data in kept.data if data]) <= 3
+
+
+async def test_a_committed_line_that_could_not_be_written_is_not_written_later() -> None:
+    kept = Fickle(FULL)
+    with writing(kept) as writer:
+        writer.write("log\n")
+        failures = await asyncio.gather(*[writer.commit("never\n") for _ in range(3)])
+        assert failures == ["No space left on device"] * 3
+        kept.failures.clear()
+        writer.flush()
+        assert await writer.commit("again\n") == ""
+    assert b"".join(kept.data) == b"log\nagain\n"
+
+
+async def test_a_committed_line_whose_waiter_has_left_is_not_written() -> None:
+    kept = Fickle()
+    with writing(kept) as writer:
+        writer.flush()
+        kept.open.clear()
+        first = writer.commit("0\n")
+        left = writer.commit("left\n")
+        left.cancel()
+        kept.open.set()
+        assert await first == ""
+    assert b"left" not in b"".join(kept.data) or kept.data[-1] == b"0\nleft\n"
+
+
+class Short(Fickle):
+    """Takes seven bytes, then nothing until it is told to."""
+
+    def write(self, data: memoryview) -> int:
+        if len(b"".join(self.data)) >= 7 and self.failures:
+            raise self.failures[0]
+        return super().write(data[:7]) if not self.failures else self._begin(data)
+
+    def _begin(self, data: memoryview) -> int:
+        room = 7 - len(b"".join(self.data))
+        self.data.append(bytes(data[:room]))
+        return len(data[:room])
+
+
+async def test_of_a_group_the_lines_written_whole_are_told_so_and_a_half_one_is_ended() -> None:
+    kept = Short(FULL)
+    with writing(kept) as writer:
+        writer.flush()
+        kept.open.clear()
+        told = await asyncio.gather(*[writer.commit(f"{number}{number}\n") for number in range(4)])
+        assert told[:2] == ["", ""]
+        assert told[2:] == ["No space left on device"] * 2
+        kept.failures.clear()
+        kept.open.set()
+        writer.flush()
+    assert b"".join(kept.data) == b"00\n11\n22\n", "the third has begun, the fourth has not"
+
+
+class Dying(Fickle):
+    """Ends the thread that writes."""
+
+    def write(self, data: memoryview) -> int:
+        if data:
+            raise SystemExit
+        return 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_writer_whose_thread_has_ended_says_so_to_all_who_wait() -> None:
+    with writing(Dying()) as writer:
+        told = await asyncio.gather(*[writer.commit("x\n") for _ in range(3)])
+        assert told == ["its writer has ended"] * 3
+        assert writer.failure == "its writer has ended"
+        assert await writer.commit("y\n") == "its writer has ended"
+        writer.write("z\n")
+        assert writer.lost == 1
+
+
+async def test_a_write_that_does_not_return_is_a_failure() -> None:
+    """As a pipe that nobody reads."""
+    kept = Fickle()
+    with writing(kept, stalled=0.0) as writer:
+        writer.flush()
+        kept.open.clear()
+        waiting = writer.commit("x\n")
+        assert await asyncio.to_thread(kept.begun.wait, 5)
+        assert writer.failure == "a write does not return"
+        assert await writer.commit("y\n") == "a write does not return"
+        kept.open.set()
+        assert await waiting == ""
+    assert b"".join(kept.data) == b"x\n"
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "missing/audit"])
+def test_a_file_that_can_take_nothing_is_known_before_the_first_line(
+    place: str, tmp_path: Path
+) -> None:
+    with writing(File(tmp_path / place)) as writer:
+        writer.flush()
+        assert writer.failure
