@@ -56,7 +56,7 @@ def azure(cloud: Cloud | None) -> Arm:
 
 
 def authority_of(cloud: Cloud) -> str | None:
-    """Return the authority to sign in at; None in the public cloud: the environment may name one."""
+    """Return the authority to sign in at; None in the public cloud: the environment decides."""
     return None if cloud is PUBLIC else cloud.authority.url
 
 
@@ -155,7 +155,7 @@ ATTACHED_TO = "aadpodidentity.k8s.io/attached-to"
 
 
 def recorded_hosts(identity: Object) -> list[Host]:
-    """Return the hosts in the record of `identity`; entries that are no id of a host are skipped."""
+    """Return the hosts in the record of `identity`, without entries that are no host id."""
     text = (identity["metadata"].get("annotations") or {}).get(ATTACHED_TO, "[]")
     try:
         ids = json.loads(text)
