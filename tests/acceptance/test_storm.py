@@ -18,7 +18,7 @@ SEED = "7"
 def test_a_storm_costs_what_it_strikes_and_nothing_else() -> None:
     """No token of another identity, no leak, no failure but of what was killed; all settles."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.nmi_storm", "--seed", SEED, "--minutes", "0.4", "--json"],
+        [sys.executable, "-m", "bench.nmi_storm", "--seed", SEED, "--minutes", "0.3", "--json"],
         cwd=ROOT,
         check=False,
         capture_output=True,
