@@ -15,7 +15,7 @@ import pytest
 from podidentity.nmi.reporting import audit as audit_module
 from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.telemetry.writer import Destination, File, Stream, Writer
-from tests.nmi.expressed import World, remove_binding
+from tests.nmi.pipelines import World, remove_binding
 
 BURST = 30
 
