@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from podidentity.cli.output import Failed, report
+from podidentity.cli.output import CommandError, report
 from podidentity.kernel.rules import Redirect
 from podidentity.settings import RUNTIME_DIR, SERVE_FOLDER, SERVE_UID, NmiSettings
 from podidentity.supervisor.listeners import Address, ListenError
@@ -151,7 +151,7 @@ def _work(settings: NmiSettings, given: Inherited) -> int:
 
 def _cannot_begin(error: Exception) -> int:
     _log.debug("cannot begin: %r", error)
-    return report(error if isinstance(error, OSError) else Failed(str(error)))
+    return report(error if isinstance(error, OSError) else CommandError(str(error)))
 
 
 def _with_folder(settings: NmiSettings) -> NmiSettings:
