@@ -5,11 +5,8 @@ Imports are made where a program begins, so that the supervisor has only its own
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +29,8 @@ _log = logging.getLogger("podidentity.nmi")
 
 def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run `net`; return its exit code."""
+    import asyncio
+
     from podidentity.kernel.interception import InterceptionError
     from podidentity.net.main import run
     from podidentity.telemetry import configure
@@ -99,6 +98,8 @@ def both(settings: NmiSettings) -> int:
         return run_both(guard, server)
     finally:
         if made:
+            import shutil
+
             shutil.rmtree(made, ignore_errors=True)
 
 
@@ -135,6 +136,8 @@ def redirect_of(settings: NmiSettings) -> Redirect:
 
 def _work(settings: NmiSettings, given: Inherited) -> int:
     """Be the worker; return its exit code."""
+    import asyncio
+
     from podidentity.nmi.main import run
     from podidentity.telemetry import configure
     from podidentity.wire.kube import KubeError
@@ -160,6 +163,8 @@ def _with_folder(settings: NmiSettings) -> NmiSettings:
 
 def _private_folder(uid: int | None) -> str:
     """Return a new folder for us and group `uid`; also where the root is read-only."""
+    import tempfile
+
     for parent in (None, "/dev/shm", "/run"):  # noqa: S108 - the folder in it is ours alone
         with suppress(OSError):
             made = tempfile.mkdtemp(prefix="podidentity-", dir=parent)
