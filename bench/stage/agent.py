@@ -67,16 +67,14 @@ class Server:
         self.processes = processes
         self.url = url
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The first process that was started."""
+        return self.processes[0]
+
     def pids(self) -> list[int]:
         """Return the processes that were started and all below them."""
-        children: dict[int, list[int]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                pid, parent = (
-                    int(stat.parent.name),
-                    int(stat.read_text().rpartition(")")[2].split()[1]),
-                )
-                children.setdefault(parent, []).append(pid)
+        children = _children()
         found = [each.pid for each in self.processes]
         for pid in found:
             found += children.get(pid, [])
@@ -122,12 +120,14 @@ class Agent(Server):
         kubeconfig: Path,
         flags: Sequence[str],
         source: Path | None = None,
+        one_command: bool = False,
         log: str = "nmi.log",
     ) -> Self:
         """Start it and return at once; its log is `folder`/`log`.
 
         This agent runs as in its manifest: `net` with three capabilities, `serve` with none; not as
-        a user of its own, who may be unable to read this interpreter. The tree of another commit (`source`) has one program, run as root.
+        a user of its own, who may be unable to read this interpreter. The tree of another commit
+        (`source`), and `one_command`, are `podidentity nmi`, run as root.
         """
         path, began = folder / log, time.perf_counter()
         path.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ class Agent(Server):
             *(f"--node={node}", f"--kubeconfig={kubeconfig}", f"--http-probe-port={PROBE_PORT}"),
             *flags,
         ]
-        if source is not None:
+        if source is not None or one_command:
             commands = [[*_program(), "nmi", *shared]]
         else:
             runtime = folder / f"run-{path.stem}"
@@ -177,6 +177,21 @@ class Agent(Server):
         """Return the process that answers: the last of supervisor and worker."""
         return max(self.pids(), key=_depth)
 
+    def roles(self) -> dict[str, int]:
+        """Return the processes `net`, `supervisor` and `worker`, those that run just now."""
+        children, found = _children(), {}
+        for pid in [*children.get(self.process.pid, []), *(each.pid for each in self.processes)]:
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                if pid == self.process.pid and len(self.processes) == 1:
+                    continue  # it waits for the other two
+                privileged = re.search(r"^CapEff:\s+0*[1-9a-f]", status, re.MULTILINE)
+                found["net" if privileged else "supervisor"] = pid
+        # Its last child accepts; others answer what they have, and end.
+        if workers := children.get(found.get("supervisor", 0)):
+            found["worker"] = workers[-1]
+        return found
+
     def stop(self) -> None:
         """Stop it as the kubelet does, and wait for its end."""
         for each in self.processes:
@@ -187,6 +202,17 @@ class Agent(Server):
 
 def _program() -> list[str]:
     return ["taskset", "-c", CORE, sys.executable, "-m", "podidentity"]
+
+
+def _children() -> dict[int, list[int]]:
+    """Return the living children of each process, in the order in which they were started."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent, *rest = stat.read_text().rpartition(")")[2].split()
+            if state not in "ZX":
+                found.setdefault(int(parent), []).append((int(rest[17]), int(stat.parent.name)))
+    return {parent: [pid for _, pid in sorted(each)] for parent, each in found.items()}
 
 
 def _depth(pid: int) -> int:

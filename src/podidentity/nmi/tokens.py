@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.decision import current_grants
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, Permissions, TokenIssuer
-from podidentity.core.standing import standing
 from podidentity.nmi.sync.prefetch import Prefetcher, PrefetchPolicy
 
 
@@ -44,7 +44,7 @@ def token_side(
     policy: PrefetchPolicy,
 ) -> TokenSide:
     """Build it; `stack` closes it."""
-    cache = TokenCache(issuer, clock, standing=partial(standing, directory=cluster))
+    cache = TokenCache(issuer, clock, current=partial(current_grants, directory=cluster))
     stack.push_async_callback(cache.close)
     prefetcher = Prefetcher(
         cluster=cluster,
