@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AsyncExitStack
 
-from podidentity.adapters.permissions import RbacPermissions
+from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.core.permission import Authorization
 from podidentity.core.ports import Clock
 from podidentity.settings import NmiSettings

@@ -7,16 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.entra.client_credentials import (
+    Assertions,
     CertificateCredentials,
-    ClientCredentials,
+    CredentialSource,
     FederatedCredentials,
     SecretCredentials,
 )
-from podidentity.adapters.entra.endpoint import TokenEndpoint
-from podidentity.adapters.entra.issuer import EntraIssuer
+from podidentity.adapters.entra.issuer import EntraIssuer, TokenEndpoint
 from podidentity.adapters.kube import Kube
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
@@ -51,10 +50,10 @@ def entra_side(
         cloud=settings.cloud,
         namespace=settings.identities_namespace,
     )
-    proofs: dict[IdentityType, ClientCredentials] = {
+    sources: dict[IdentityType, CredentialSource] = {
         IdentityType.SERVICE_PRINCIPAL: SecretCredentials(secrets),
         IdentityType.CERTIFICATE: CertificateCredentials(secrets, Certificates(), clock),
         IdentityType.FEDERATED: federation,
     }
-    issuer = EntraIssuer(endpoint, proofs, clock=clock, cloud=settings.cloud)
-    return EntraSide(issuers=dict.fromkeys(proofs, issuer), secrets=secrets, run=secrets.run)
+    issuer = EntraIssuer(endpoint, sources, clock=clock, cloud=settings.cloud)
+    return EntraSide(issuers=dict.fromkeys(sources, issuer), secrets=secrets, run=secrets.run)

@@ -26,7 +26,7 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
-from podidentity.adapters.permissions import RbacPermissions
+from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Attestor, Clock
