@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from podidentity import __version__
 from podidentity.cli import main
-from podidentity.cli.failures import Failed
+from podidentity.cli.output import Failed
 from podidentity.core.errors import NotReady
 
 

@@ -15,8 +15,10 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
+from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Origin
 from podidentity.core.resources import Phase, Pod
+from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.outcome import Granted, Rejected
 from tests.fakes import (
     ADDRESS,
@@ -115,7 +117,8 @@ async def test_two_pods_with_one_address_that_nothing_tells_apart_get_nothing(
 async def test_a_pods_annotation_lowers_the_demand_for_that_pod_alone() -> None:
     lowered = pod(attestation="address")
     world = World(lowered, identity(), binding())
-    world.attestor.verdict = Verdict.FORGED
+    world.attestor.verdict, world.attestor.unseen = Verdict.FORGED, True
+    world.attestor.uid = ""
     assert isinstance(await world.ask(), Granted)
     world = World(pod(attestation="ADDRESS"), identity(), binding())
     world.attestor.verdict = Verdict.FORGED
@@ -123,6 +126,29 @@ async def test_a_pods_annotation_lowers_the_demand_for_that_pod_alone() -> None:
     world = World(lowered, pod("strict"), identity(), binding())
     world.attestor.verdict = Verdict.FORGED
     assert isinstance(error_of(await world.ask()), UnprovenCaller)
+
+
+@pytest.mark.parametrize("uid", ["uid-orders-0", "uid-new-to-the-watch", ""])
+async def test_a_pod_that_lowers_the_demand_takes_no_connection_of_another(uid: str) -> None:
+    """Else a tenant whose pod says that it has my address would have me speak with his identity."""
+    tenants = pod("tenants", ref=ObjectRef("tenant", "tenants"), attestation="address")
+    mine = pod(addresses=())
+    his = (identity(ref=ObjectRef("tenant", "orders")), binding(ref=ObjectRef("tenant", "b")))
+    world = World(tenants, *his, mine, hold=HoldTimes(change=0))
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, uid
+    asking = asyncio.create_task(world.ask())
+    if uid == "uid-new-to-the-watch":
+        await world.clock.somebody_sleeps()
+        world.clock.advance(2)
+    outcome = await asking
+    assert not isinstance(outcome, Granted)
+    assert outcome.pod in {None, mine}
+
+
+async def test_where_the_kernel_cannot_be_asked_a_lowered_demand_is_not_met_either() -> None:
+    world = World(pod(attestation="address"), identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.UNKNOWN, ""
+    assert isinstance(error_of(await world.ask()), NotReady)
 
 
 async def test_without_an_attestor_the_address_is_believed() -> None:

@@ -1,10 +1,17 @@
-"""Azure for the commands: which machines the nodes are, and Azure's no in plain words."""
+"""Azure for the commands: the nodes' machines, the record of attachments, and Azure's refusals.
+
+The record lets `delete` detach only the identities that podidentity attached. It is an annotation
+on each AzureIdentity that names the same Azure identity: the ids of the hosts, as a JSON list. It
+is written before Azure is asked, so that a crash in between forgets nothing. Attachments by others,
+such as that of the kubelet's own identity, are never in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -13,14 +20,16 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.azure_login import AzureLogin
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
-from podidentity.cli.failures import Failed
-from podidentity.cli.objects import find_all
+from podidentity.cli.objects import Object, find_all
+from podidentity.cli.output import Failed
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ids import ResourceId
+from podidentity.core.resources import AzureIdentity
 from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
+from podidentity.wire.manifests import parse_identity
 
 _SAY_EVERY = 10.0
 
@@ -137,3 +146,39 @@ def _role(message: str, about: ResourceId) -> str:
             where = f"{scope} {about}" if scope == "the identity" else scope
             return f"{role!r} on {where}"
     return "that grants this action"
+
+
+ATTACHED_TO = "aadpodidentity.k8s.io/attached-to"
+
+
+def recorded_hosts(identity: Object) -> list[Host]:
+    """Return the hosts that `identity` records; what is no id of a host counts for nothing."""
+    text = (identity["metadata"].get("annotations") or {}).get(ATTACHED_TO, "[]")
+    try:
+        ids = json.loads(text)
+    except ValueError:
+        return []
+    return [host for each in ids if (host := _host(each))] if isinstance(ids, list) else []
+
+
+def record_hosts(identity: Object, hosts: Iterable[Host]) -> None:
+    """Put `hosts` into the annotation of `identity`."""
+    ids = sorted(host.resource_id for host in set(hosts))
+    identity["metadata"].setdefault("annotations", {})[ATTACHED_TO] = json.dumps(ids)
+
+
+def identities_of(identities: Iterable[Object], wanted: ResourceId) -> list[Object]:
+    """Return those of `identities` that name the Azure identity `wanted`."""
+    found = []
+    for each in identities:
+        parsed = parse_identity(json.dumps(each).encode())
+        if isinstance(parsed, AzureIdentity) and parsed.resource_id == wanted:
+            found.append(each)
+    return found
+
+
+def _host(resource_id: object) -> Host | None:
+    try:
+        return Host.parse(str(resource_id))
+    except NotAnAzureNode:
+        return None

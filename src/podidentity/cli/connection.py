@@ -12,7 +12,7 @@ import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.failures import Failed
+from podidentity.cli.output import Failed
 
 _T = TypeVar("_T")
 

@@ -13,13 +13,11 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.chain import Explanation, State, follow
-from podidentity.cli.clouds import cloud_options
+from podidentity.cli.chain import Explanation, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.failures import Failed
 from podidentity.cli.objects import find
-from podidentity.cli.output import FORMATS, data, examples, output_option, table
-from podidentity.cli.parameters import PodRef
+from podidentity.cli.output import FORMATS, Failed, data, examples, output_option, table
+from podidentity.cli.parameters import PodRef, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide
@@ -114,7 +112,7 @@ async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -
     choices = await choices_of_nmi(kube)
     matched = match(found, known.cluster, choices.rules)
     permissions = await permissions_of(kube, matched, choices.authorization)
-    decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
+    decision = decide(matched, _ANY, lambda use: permissions[use].state is not LinkState.BROKEN)
     azure = partial(azure_access.azure, cloud or choices.cloud) if ask else None
     node = await node_of(kube, found, matched.entitlements, known.records, azure)
     bound = [each.identity for each in matched.entitlements]

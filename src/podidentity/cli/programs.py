@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from podidentity.cli.failures import Failed, report
+from podidentity.cli.output import Failed, report
 from podidentity.kernel.rules import Redirect
 from podidentity.settings import RUNTIME_DIR, SERVE_FOLDER, SERVE_UID, NmiSettings
 from podidentity.supervisor.listeners import Address, ListenError

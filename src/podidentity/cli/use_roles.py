@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import click
 
 from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.failures import Failed
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -19,6 +18,7 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
+from podidentity.cli.output import Failed
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity

@@ -27,7 +27,9 @@ UNKNOWN_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
 
 _BY_ADDRESS = "address"
-"""Value of a pod's attestation annotation that lowers the demand for it."""
+"""Value of a pod's attestation annotation that lowers the demand for it: its address is believed
+where no namespace has the socket. A socket that the kernel knows is its owner's all the same, since
+a pod's status may have the address of another."""
 _PROVEN_BEFORE = Evidence(verdict=Verdict.PROVEN)
 
 
@@ -71,7 +73,7 @@ class Callers:
             if caller.proven and pod.uid == caller.proven:
                 return _PROVEN_BEFORE, pod
         attestor = self._attestor
-        if attestor is None or not _must_prove(candidates):
+        if attestor is None:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
         proof = await attestor.prove(caller.address, caller.port, candidates)
         evidence = Evidence(verdict=proof.verdict, detail=proof.detail)
@@ -86,7 +88,9 @@ class Callers:
             return evidence, newcomer
         if not candidates:
             return evidence, self._unknown(caller.address)
-        return evidence, unproven(proof) or named or _only(candidates)
+        believed = proof.unseen and all(pod.attestation == _BY_ADDRESS for pod in candidates)
+        refused = None if believed else unproven(proof)
+        return evidence, refused or named or _only(candidates)
 
     def _newcomer(
         self, uid: str, candidates: Sequence[Pod], caller: Caller
@@ -108,10 +112,6 @@ class Callers:
         if not self._cluster.synced:
             return _NotYet(NotReady("the agent has not read the cluster's pods yet"))
         return _NotYet(UnknownCaller(f"no pod of this node has the address {address}"))
-
-
-def _must_prove(candidates: Sequence[Pod]) -> bool:
-    return not candidates or any(pod.attestation != _BY_ADDRESS for pod in candidates)
 
 
 def unproven(proof: Proof) -> PodIdentityError | None:

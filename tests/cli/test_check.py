@@ -10,7 +10,7 @@ import pytest
 
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli.findings import Finding, findings
+from podidentity.cli.check import Finding, findings
 from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import (
