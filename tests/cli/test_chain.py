@@ -18,7 +18,7 @@ from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.decision import decide
 from podidentity.core.federation import account_name
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
-from podidentity.core.matching import match
+from podidentity.core.matching import STRICT, Rules, match
 from podidentity.core.permission import uses_of
 from podidentity.core.resources import (
     BINDING_LABEL,
@@ -33,7 +33,6 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import STRICT, Rules
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World

@@ -13,6 +13,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.cli.check import Finding, findings
 from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import STRICT, Rules
 from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
@@ -20,7 +21,6 @@ from podidentity.core.resources import (
     IdentityType,
     Malformed,
 )
-from podidentity.core.usability import STRICT, Rules
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT
 from tests.cli.world import World

@@ -13,11 +13,13 @@ from podidentity.cli.federation import trust_command
 from podidentity.core.authorities import Tenant
 from podidentity.core.federation import has_an_account
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
-from podidentity.core.resources import Entra, Federation, IdentityType, Subject
+from podidentity.core.resources import AssertionSubject, Entra, Federation, IdentityType
 from podidentity.wire.kube import KubeError
 from tests.cli.scripted import CLIENT, IDENTITY
 
-OWN = Entra(tenant=Tenant.parse("contoso.com"), federation=Federation(subject=Subject.IDENTITY))
+OWN = Entra(
+    tenant=Tenant.parse("contoso.com"), federation=Federation(subject=AssertionSubject.IDENTITY)
+)
 WANTED = AddRequest(
     ref=ObjectRef("shop", "orders"),
     selector="orders",
@@ -47,5 +49,5 @@ async def test_what_cannot_be_known_stands_open_in_the_command_and_that_is_said(
 
 def test_an_account_of_its_own_is_of_no_use_where_another_identity_signs_in() -> None:
     assert has_an_account(WANTED.identity)
-    via = Federation(subject=Subject.IDENTITY, via=ResourceId.parse(IDENTITY))
+    via = Federation(subject=AssertionSubject.IDENTITY, via=ResourceId.parse(IDENTITY))
     assert not has_an_account(replace(WANTED.identity, entra=replace(OWN, federation=via)))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from podidentity.core.authorities import Tenant
 from podidentity.core.entitlements import Basis
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.permission import uses_of
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import IdentityType, Malformed, Subject, WorkloadIdentity
-from podidentity.core.usability import Rules
+from podidentity.core.resources import AssertionSubject, IdentityType, Malformed, WorkloadIdentity
 from tests.core.objects import TENANT, binding, client_id, identity, pod
 from tests.core.worlds import World
 
@@ -25,7 +24,7 @@ def test_a_pod_without_a_label_is_federated_as_its_own_service_account() -> None
     entra = found.identity.entra
     assert entra is not None
     assert entra.federation is not None
-    assert (entra.tenant, entra.federation.subject) == (TENANT, Subject.POD)
+    assert (entra.tenant, entra.federation.subject) == (TENANT, AssertionSubject.POD)
     assert entra.federation.via is None
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from podidentity.core.decision import Allowed, Denied, decide
 from podidentity.core.ids import ClientId, InvalidId, ResourceId
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from tests.core.objects import (
     binding,
     client_id,

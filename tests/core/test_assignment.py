@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureAssignedIdentity, Pod
-from podidentity.core.usability import Rules
 from tests.core.objects import binding, identity, pod, principal, record, system
 from tests.core.test_matching import MATCHING
 from tests.core.worlds import World, occurs, pods, rules, worlds

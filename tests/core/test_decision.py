@@ -19,12 +19,11 @@ from podidentity.core.decision import (
 )
 from podidentity.core.entitlements import Basis
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.permission import Authorization, Use, permission_name, uses_of
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from tests.core.objects import binding, client_id, exception, identity, pod, record, system
 from tests.core.worlds import World, occurs, pods, rules, worlds
 

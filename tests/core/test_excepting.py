@@ -7,15 +7,13 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 
+from podidentity.core.decision import select
 from podidentity.core.entitlements import Basis, Entitlement
-from podidentity.core.excepting import ignored
 from podidentity.core.ids import ClientId, ObjectId, ResourceId
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, ineffective_exception, match
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Phase, Pod
-from podidentity.core.selection import select
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from tests.core.objects import (
     binding,
     client_id,
@@ -131,7 +129,7 @@ def test_an_exception_without_effect_is_told_to_the_operator_and_not_to_the_pod(
 
 def test_the_flag_to_set_keeps_the_namespaces_that_the_operator_has_set() -> None:
     chosen = Rules(exception_namespaces=frozenset({"ops", "azure"}))
-    refusal = ignored(pod(more=WEB), [exception("blue", "e", WEB)], chosen)
+    refusal = ineffective_exception(pod(more=WEB), [exception("blue", "e", WEB)], chosen)
     assert refusal is not None
     assert refusal.next_step.endswith(" --exception-namespaces=azure,blue,ops.")
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from podidentity.core.entitlements import Basis, Match
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import MOST_BOUND, match
+from podidentity.core.matching import MOST_BOUND, STRICT, Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Phase, Pod
-from podidentity.core.usability import STRICT, Rules
 from tests.core.objects import binding, identity
 from tests.core.worlds import World, occurs, pods, rules, worlds
 

@@ -5,16 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.authorities import Tenant
-from podidentity.core.decision import decide
+from podidentity.core.decision import Ambiguity, decide, granted, select
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.permission import Authorization, Use
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.selection import Ambiguity, granted, select
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from tests.core.objects import (
     TENANT,
     binding,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from podidentity.core.decision import current_grants
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.resources import AzurePodIdentityException, IdentityType, WorkloadIdentity
-from podidentity.core.standing import standing
 from podidentity.core.tokens import Grant
 from tests.fakes import CLIENT, OTHER_CLIENT, FakeClock, cluster, grant, identity
 
@@ -12,7 +12,7 @@ ACCOUNT = ObjectRef("shop", "orders")
 
 
 def stands(given: Grant, *objects: object) -> list[Grant]:
-    return list(standing(given, cluster(FakeClock(), *objects)))
+    return list(current_grants(given, cluster(FakeClock(), *objects)))
 
 
 def test_an_identity_stands_as_it_is_now() -> None:

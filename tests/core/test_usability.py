@@ -7,10 +7,9 @@ from hypothesis import given
 
 from podidentity.core.authorities import Authority
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import STRICT, Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.usability import STRICT, Rules
 from tests.core.objects import binding, identity, pod, principal
 from tests.core.test_matching import MATCHING
 from tests.core.worlds import EVIL, World, occurs, pods, rules, worlds

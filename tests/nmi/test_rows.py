@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.decision import Ambiguity
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -17,11 +18,10 @@ from podidentity.core.errors import (
     TokenThrottled,
 )
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
+from podidentity.core.matching import Rules
 from podidentity.core.permission import Use
 from podidentity.core.resources import AzurePodIdentityException, WorkloadIdentity
-from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from podidentity.nmi.request.errors import answer
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.outcome import Granted, Outcome

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.decision import Ambiguity
 from podidentity.core.entitlements import Match
 from podidentity.core.errors import Refused, UnknownCaller
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
-from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.outcome import Granted

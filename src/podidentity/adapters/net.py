@@ -207,7 +207,7 @@ class NetClient:
                 self._end(f"net sent {error}")
 
     def _take(self, message: wire.FromNet) -> None:
-        if isinstance(message, wire.Answer):
+        if isinstance(message, wire.FactsAnswer):
             _, answer = self._waiting.get(message.id, (0.0, None))
             if answer is not None and not answer.done():
                 answer.set_result(message.facts)
@@ -215,7 +215,7 @@ class NetClient:
             self.state = message
             self._sources_guarded = not message.sources
             self._tell()
-        elif isinstance(message, wire.Refusal):
+        elif isinstance(message, wire.Rejection):
             self._end(f"net refuses this serve: {message.reason}")
         else:
             why = wire.why_other(self._hello, message, me="serve", other="net")

@@ -24,7 +24,7 @@ from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import (
     PATH,
     TOKEN_PATH,
-    Undecided,
+    InconclusiveReview,
     parse_review,
     parse_token_review,
     path_review,
@@ -110,7 +110,7 @@ class PathPermissions:
     async def _ask(self, name: bytes, token: str) -> Access:
         try:
             access = await self._asked(token)
-        except (KubeError, Undecided):
+        except (KubeError, InconclusiveReview):
             last = self._answers.get(name)
             allowed = last is not None and last.access is Access.ALLOWED
             if allowed and last and self._clock.monotonic() - last.at < OUTLIVES:

@@ -24,7 +24,7 @@ from podidentity.core.errors import NotReady
 from podidentity.core.permission import Use
 from podidentity.core.ports import Clock
 from podidentity.wire.kube import KubeApi, KubeError
-from podidentity.wire.reviews import PATH, RULE, Undecided, parse_review, review
+from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
 
 ALLOWED = 60.0
 """Seconds that a permission counts without a question."""
@@ -133,7 +133,7 @@ class RbacPermissions:
         try:
             async with self._at_once:
                 allowed = parse_review(await self._server.create(PATH, review(use)))
-        except (KubeError, Undecided) as error:
+        except (KubeError, InconclusiveReview) as error:
             return self._standing(use, self._failed(error))
         self._recovered()
         self._keep(use, allowed)
@@ -164,7 +164,7 @@ class RbacPermissions:
         decision.counts = min(last, now + (ALLOWED if decision.allowed else DENIED))
         return decision.allowed
 
-    def _failed(self, error: KubeError | Undecided) -> NotReady:
+    def _failed(self, error: KubeError | InconclusiveReview) -> NotReady:
         self._unauthorised = isinstance(error, KubeError) and error.forbidden
         trouble = str(error)
         if self._unauthorised:

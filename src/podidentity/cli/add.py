@@ -23,7 +23,7 @@ from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, p
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import Object, apply, called, find, find_all
-from podidentity.cli.output import Failed, examples
+from podidentity.cli.output import CommandError, examples
 from podidentity.cli.parameters import cloud_options
 from podidentity.cli.use_roles import give
 from podidentity.core.authorities import Cloud
@@ -110,12 +110,12 @@ async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity) -> Non
 
 
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
-    """Raise Failed where one of the two names stands for something else already."""
+    """Raise CommandError where one of the two names stands for something else already."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
     if there and not _same(there, wanted):
         spec = there.get("spec", {})
         known = spec.get("resourceID") or spec.get("clientID")
-        raise Failed(
+        raise CommandError(
             f"AzureIdentity {wanted.ref} exists and names another identity ({known})",
             f"Choose another --name, or run podidentity delete --namespace {wanted.ref.namespace} "
             f"--name {wanted.ref.name} first.",
@@ -123,7 +123,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *wanted.binding.ref)
     names = (binding or {}).get("spec", {}).get("azureIdentity")
     if names and names != wanted.ref.name:
-        raise Failed(
+        raise CommandError(
             f"AzureIdentityBinding {wanted.binding.ref} exists and names AzureIdentity {names!r}",
             "Choose another --name, or delete that binding first.",
         )
@@ -146,7 +146,7 @@ async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
     with asking(f"look up the identity {resource_id.name}", resource_id):
         found = await arm.identity(resource_id)
     if wanted.client_id not in {None, found.client_id}:
-        raise Failed(
+        raise CommandError(
             f"--client-id is {wanted.client_id}, but the identity {resource_id.name} has "
             f"the client id {found.client_id}",
             "Leave --client-id away, or correct one of the two.",

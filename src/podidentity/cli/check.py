@@ -23,9 +23,15 @@ from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE, has_one_container
 from podidentity.cli.use_roles import Roles
 from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority
-from podidentity.core.excepting import excepting, ignored
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import (
+    Rules,
+    exception_of,
+    ineffective_exception,
+    malformed,
+    match,
+    unusable,
+)
 from podidentity.core.permission import Authorization, Use, not_permitted, permission_names
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
@@ -35,7 +41,6 @@ from podidentity.core.resources import (
     Malformed,
     Pod,
 )
-from podidentity.core.usability import Rules, malformed, unusable
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -284,8 +289,8 @@ def _exception(
         return
     namespace = exception.ref.namespace
     pod = replace(_any_pod(namespace), labels=exception.pod_labels)
-    if excepting(pod, [exception], rules) is None:
-        idle = ignored(pod, [exception], rules)
+    if exception_of(pod, [exception], rules) is None:
+        idle = ineffective_exception(pod, [exception], rules)
         names = sorted({namespace, *(rules.exception_namespaces or ())})
         switch = f"--exception-namespaces={','.join(names)}" if idle else ""
         yield _refused("AzurePodIdentityException", idle or _empty(exception), switch)
@@ -294,8 +299,8 @@ def _exception(
         each
         for each in cluster.pods()
         if each.ref.namespace == namespace
-        and excepting(each, [exception], old)
-        and not excepting(each, [exception], rules)
+        and exception_of(each, [exception], old)
+        and not exception_of(each, [exception], rules)
     ]
     if by_one:
         yield Finding(

@@ -21,7 +21,7 @@ from podidentity.cli.objects import (
     is_unchanged,
     remove,
 )
-from podidentity.cli.output import Failed, documents, examples, output_option
+from podidentity.cli.output import CommandError, documents, examples, output_option
 from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import (
     DAEMON_SET,
@@ -130,7 +130,7 @@ async def _enable(
         async with asyncio.timeout(seconds):
             await until_established(kube)
     except TimeoutError as error:
-        raise Failed(
+        raise CommandError(
             f"The custom resources are not served after {seconds:.0f} s",
             "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
         ) from error
@@ -164,7 +164,7 @@ async def _ready(kube: Kube, seconds: float) -> None:
         lines = await troubles(kube)
         for line in lines:
             click.echo(f"  {line}", err=True)
-        raise Failed(
+        raise CommandError(
             f"NMI is not ready on every node after {seconds:.0f} s",
             "kubectl logs -n kube-system daemonset/nmi may say more; enable may be run again.",
         ) from error
@@ -204,7 +204,7 @@ async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await until_gone(kube)
     except TimeoutError as error:
-        raise Failed(
+        raise CommandError(
             f"Pods of NMI are still there after {seconds:.0f} s",
             "kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi shows them.",
         ) from error

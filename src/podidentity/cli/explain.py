@@ -16,7 +16,7 @@ from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import find
-from podidentity.cli.output import FORMATS, Failed, data, examples, output_option, table
+from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
 from podidentity.cli.parameters import PodRef, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
@@ -106,7 +106,9 @@ def shown(explanation: Explanation) -> str:
 
 async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -> Explanation:
     if await find(kube, PODS, *ref) is None:
-        raise Failed(f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them.")
+        raise CommandError(
+            f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them."
+        )
     found = parse_pod(await kube.get(PODS.path(*ref)))
     known = await objects_of(kube, found)
     choices = await choices_of_nmi(kube)

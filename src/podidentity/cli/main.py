@@ -16,7 +16,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from podidentity import __version__
-from podidentity.cli.output import Failed, examples, report
+from podidentity.cli.output import CommandError, examples, report
 from podidentity.core.errors import PodIdentityError
 
 _COMMANDS = {
@@ -74,7 +74,7 @@ def _load(name: str, target: str) -> click.Command:
         reason = str(error)
 
     def fail(**_: object) -> None:
-        raise Failed(
+        raise CommandError(
             f"command {name!r} cannot be loaded: {reason}",
             f"Install what it needs: pip install podidentity-{name}.",
         )
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
     try:
         code = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
     except PodIdentityError as error:
-        return report(Failed(str(error)))
+        return report(CommandError(str(error)))
     except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         return report(error)
     return code if isinstance(code, int) else 0

@@ -1,7 +1,7 @@
 """How commands print: tables for people, JSON and YAML for programs, examples in help, and errors.
 
-Commands raise Failed with a message for people. Errors of the system that no command foresees (a
-file that cannot be read, a broken network) get their words from `report`.
+Commands raise CommandError with a message for people. For errors of the system that no command
+foresees (a file that cannot be read, a broken network), `report` finds the words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
 
-class Failed(click.ClickException):
+class CommandError(click.ClickException):
     """The command could not do its work; exit code 1."""
 
     def __init__(self, cause: str, next_step: str = "") -> None:

@@ -52,7 +52,7 @@ from podidentity.wire.manifests import (
     parse_identity,
     parse_service_account,
 )
-from podidentity.wire.reviews import PATH, Undecided, parse_review, review
+from podidentity.wire.reviews import PATH, InconclusiveReview, parse_review, review
 from podidentity.wire.secrets import parse_secret
 
 _T = TypeVar("_T")
@@ -131,7 +131,7 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
         )
     try:
         allowed = parse_review(await kube.create(PATH, review(use)))
-    except Undecided as error:
+    except InconclusiveReview as error:
         return Fact(LinkState.UNKNOWN, str(error))
     except KubeError as error:
         if not error.forbidden:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from podidentity.cli.output import Failed, report
+from podidentity.cli.output import CommandError, report
 from podidentity.kernel.rules import Redirect
 from podidentity.settings import RUNTIME_DIR, SERVE_FOLDER, SERVE_UID, NmiSettings
 from podidentity.supervisor.listeners import Address, ListenError
@@ -60,6 +60,8 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
             handover_dir=Path(settings.handover_dir, SERVE_FOLDER)
             if settings.handover_dir
             else None,
+            # Under a manifest with one container this one may be root, and the next is not.
+            handover_users=frozenset({SERVE_UID}),
             memory=settings.memory_limit,
         )
         return Supervisor(plan, lambda given: _work(settings, given)).run()
@@ -154,7 +156,7 @@ def _work(settings: NmiSettings, given: Inherited) -> int:
 
 def _cannot_begin(error: Exception) -> int:
     _log.debug("cannot begin: %r", error)
-    return report(error if isinstance(error, OSError) else Failed(str(error)))
+    return report(error if isinstance(error, OSError) else CommandError(str(error)))
 
 
 def _with_folder(settings: NmiSettings) -> NmiSettings:

@@ -1,26 +1,55 @@
-"""The whole decision on a request, but for its token: matched, selected, permitted.
+"""The whole decision on a request, except its token: selected, permitted, granted.
 
-Nothing here asks the cluster. If its RBAC is not known yet, the decision is the question; the
-caller asks it and decides again. So the same page answers a request and explains it.
+A request that names an id gets that identity or a refusal, never another one. A request that names
+none gets the identity of the heaviest binding, then of the first name, the same each time; with
+`Ambiguity.REJECT` a request without an id is refused if the pod has several, as IMDS itself does.
+
+These functions do not ask the cluster. If its RBAC is not known yet, the decision is the question;
+the caller asks it and decides again. So the same page answers a request and explains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import islice
 
-from podidentity.core.entitlements import MOST_NAMED, Entitlement, Match
+from podidentity.core.entitlements import (
+    MOST_NAMED,
+    Basis,
+    Directory,
+    Entitlement,
+    Match,
+    all_named,
+    may_use,
+    named,
+)
+from podidentity.core.errors import InvalidRequest
+from podidentity.core.ids import ClientId, ResourceId
 from podidentity.core.permission import Authorization, Use, not_permitted, uses_of
-from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.selection import Ambiguity, not_among, select
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import (
+    AzureIdentity,
+    AzurePodIdentityException,
+    IdentityType,
+    Pod,
+    WorkloadIdentity,
+)
+from podidentity.core.tokens import Grant, TokenRequest
 
 MOST_TRIED = MOST_NAMED
-"""Identities whose permission is looked at for one request: a namespace may bind thousands."""
+"""Identities whose permission is checked for one request: a namespace may bind thousands."""
 
 Permitted = Callable[[Use], bool | None]
-"""What is known of a permission; None: it must be asked for."""
+"""Returns the known decision on a permission; None if the cluster must be asked."""
+
+
+class Ambiguity(StrEnum):
+    """What a request without an id gets where the pod has several identities."""
+
+    WEIGHT = "weight"
+    REJECT = "reject"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +112,7 @@ def decide(
     if isinstance(candidates, Refusal):
         return Denied(pod=match.pod, refusal=candidates)
     if not candidates:
-        return _not_among(match, request, _always if observing else permitted)
+        return _decide_not_among(match, request, _always if observing else permitted)
     refused: list[tuple[Entitlement, Use]] = []
     for entitlement in candidates[:MOST_TRIED]:
         lacking = _lacking(match, entitlement, permitted)
@@ -119,11 +148,11 @@ def _granted(
     return Allowed(pod=pod, entitlement=entitlement, observed=observed)
 
 
-def _not_among(match: Match, request: TokenRequest, permitted: Permitted) -> Decision:
+def _decide_not_among(match: Match, request: TokenRequest, permitted: Permitted) -> Decision:
     usable = _usable(match, permitted)
     if isinstance(usable, Use):
         return Undecided(pod=match.pod, question=usable)
-    refusal = not_among(match, request, usable, _unseen(match, permitted))
+    refusal = _refuse_not_among(match, request, usable, _unseen(match, permitted))
     return Denied(pod=match.pod, refusal=refusal)
 
 
@@ -155,3 +184,124 @@ def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
 def _unseen(match: Match, permitted: Permitted) -> int:
     """Return how many identities `_usable` leaves out: each would cost questions."""
     return 0 if permitted is _always else max(0, len(match.entitlements) - MOST_TRIED)
+
+
+def select(
+    match: Match, request: TokenRequest, ambiguity: Ambiguity = Ambiguity.WEIGHT
+) -> tuple[Entitlement, ...] | Refusal:
+    """Return the entitlements that may answer `request`, best first, or why none does.
+
+    More than one only where the request names none: the first that is permitted answers. Empty
+    where it names one that is none of the pod's.
+    """
+    if match.exception is not None:
+        found = _identity_of_node(match.pod, match.exception, request)
+        if isinstance(found, Refusal):
+            return found
+        return (Entitlement(identity=found, basis=Basis.EXCEPTION),)
+    if not match.entitlements:
+        return match.refusals[0]
+    if request.asked is None:
+        if len(match.entitlements) > 1 and ambiguity is Ambiguity.REJECT:
+            return _refuse_several(match)
+        return match.entitlements
+    answering = (each for each in match.entitlements if _answers(each.identity, request))
+    return tuple(islice(answering, 1))
+
+
+def _identity_of_node(
+    pod: Pod, exception: AzurePodIdentityException, request: TokenRequest
+) -> AzureIdentity | Refusal:
+    """Return the identity that an excepted pod asked for, or why the exception withholds it.
+
+    Without a list it is whatever is asked for; asked for nothing, whatever IMDS takes for the
+    node's own. With a list it is one of these; asked for nothing, the first.
+    """
+    listed = exception.identities
+    asked = request.asked
+    if asked is None and listed:
+        asked = listed[0]
+    if listed and asked not in listed:
+        return Refusal(
+            reason=Reason.NOT_AMONG,
+            message=f"AzurePodIdentityException {exception.ref} does not let pod {pod.ref} use "
+            f"{asked}. It may use: {', '.join(str(each) for each in listed)}.",
+            next_step="Ask for one of these, or add it to spec.azureIdentities.",
+            about=exception.ref,
+        )
+    return AzureIdentity(
+        ref=exception.ref,
+        type=IdentityType.USER_ASSIGNED,
+        client_id=asked if isinstance(asked, ClientId) else None,
+        resource_id=asked if isinstance(asked, ResourceId) else None,
+        object_id=request.object_id,
+        system_assigned=asked is None,
+    )
+
+
+def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
+    """Whether `identity` is the one that was asked for; an unknown id never equals another."""
+    if request.client_id is not None:
+        return identity.client_id == request.client_id
+    if request.object_id is not None:
+        return identity.object_id == request.object_id
+    return identity.resource_id == request.resource_id
+
+
+def _refuse_not_among(
+    match: Match, request: TokenRequest, usable: Sequence[Entitlement], unseen: int
+) -> Refusal:
+    """Return the refusal of a request for an identity that is none of the pod's.
+
+    `usable` is what it may use instead; `unseen` more were not looked at.
+    """
+    return Refusal(
+        reason=Reason.NOT_AMONG,
+        message=f"Pod {match.pod.ref} may not use the identity {request.asked}. "
+        f"{may_use(usable, unseen)}",
+        next_step="Ask for one of these, or bind the identity to the pod.",
+        about=match.pod.ref,
+    )
+
+
+def _refuse_several(match: Match) -> Refusal:
+    return Refusal(
+        reason=Reason.AMBIGUOUS,
+        message=f"Pod {match.pod.ref} may use several identities and named none: "
+        f"{all_named(match.entitlements)}.",
+        next_step="Name one by client_id, object_id or msi_res_id.",
+        about=match.pod.ref,
+        told="Multiple user assigned identities exist, please specify the clientId / resourceId "
+        "of the identity in the token request",
+    )
+
+
+def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
+    """Return what the rules give `pod`; raise InvalidRequest for a tenant that is not its own."""
+    identity, tenant = entitlement.identity, request.tenant
+    entra = identity.entra
+    if tenant is None or entra is None or tenant == entra.tenant:
+        # IMDS issues tokens of its own tenant only, and ignores what else it is told.
+        return Grant(identity=identity, pod=pod)
+    if tenant not in entra.auxiliary_tenants:
+        raise InvalidRequest(
+            f"authority names the tenant {tenant}, which is none of {named(identity)}"
+        )
+    return Grant(identity=identity, pod=pod, tenant=tenant)
+
+
+def current_grants(grant: Grant, directory: Directory) -> Iterator[Grant]:
+    """Yield `grant` as the cluster's objects would give it now; nothing where none is left.
+
+    An identity is named by its AzureIdentity, by an annotated service account or by an exception,
+    and these may have one name.
+    """
+    identity = grant.identity
+    found = directory.identity(identity.ref)
+    if isinstance(found, AzureIdentity):
+        yield replace(grant, identity=found)
+    account = directory.workload_identity(identity.ref)
+    if isinstance(account, WorkloadIdentity) and account.client_id == identity.client_id:
+        yield grant
+    if any(each.ref == identity.ref for each in directory.exceptions(identity.ref.namespace)):
+        yield grant

@@ -63,7 +63,7 @@ _NOBODY = Refusal(
 )
 
 
-def not_to_be_named(pod: Pod) -> Refusal | None:
+def refuse_without_csi_volume(pod: Pod) -> Refusal | None:
     """Return why no token of `pod` is given to another, if so."""
     if CSI_DRIVER in pod.csi_drivers:
         return None

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AzureIdentity, Federation, IdentityType, Subject
+from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, IdentityType
 from podidentity.core.tokens import Grant
 
 IDENTITIES_NAMESPACE = "podidentity-identities"
@@ -33,7 +33,7 @@ def account_name(identity: ObjectRef) -> str:
 
 def subject_of(grant: Grant, federation: Federation, namespace: str) -> ObjectRef:
     """Return the service account that signs in; `namespace` is that of identities' own."""
-    if federation.subject is Subject.IDENTITY:
+    if federation.subject is AssertionSubject.IDENTITY:
         return ObjectRef(namespace, account_name(grant.identity.ref))
     return ObjectRef(grant.pod.ref.namespace, grant.pod.service_account)
 
@@ -43,7 +43,7 @@ def has_an_account(identity: AzureIdentity) -> bool:
     federation = identity.entra.federation if identity.entra else None
     if federation is None or federation.via is not None:
         return False
-    return federation.subject is Subject.IDENTITY
+    return federation.subject is AssertionSubject.IDENTITY
 
 
 def stand_in(identity: AzureIdentity, federation: Federation) -> AzureIdentity | None:

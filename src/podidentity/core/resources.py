@@ -34,7 +34,7 @@ SYSTEM_ASSIGNED = "system-assigned"
 """`spec.resourceID` of the AzureIdentity that stands for the node's own identity."""
 
 
-class Subject(StrEnum):
+class AssertionSubject(StrEnum):
     """Whom the assertion of a federated identity names; values are those of the manifest."""
 
     POD = "pod"
@@ -47,7 +47,7 @@ class Subject(StrEnum):
 class Federation:
     """How a type 3 identity gets its assertion."""
 
-    subject: Subject = Subject.POD
+    subject: AssertionSubject = AssertionSubject.POD
     audience: str = ""
     """What the assertion is made out to; "": what the cloud expects."""
     via: ResourceId | None = None

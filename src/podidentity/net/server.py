@@ -224,12 +224,12 @@ class _Client:
             facts = inspector.local_facts(question.address, question.port, question.own)
         else:
             facts = inspector.facts(question.address, question.port)
-        packet = wire.encode(wire.Answer(question.id, facts))
+        packet = wire.encode(wire.FactsAnswer(question.id, facts))
         if len(packet) > wire.LARGEST:
             few = replace(
                 facts, sightings=(), failure=f"{len(facts.sightings)} namespaces hold the address"
             )
-            packet = wire.encode(wire.Answer(question.id, few))
+            packet = wire.encode(wire.FactsAnswer(question.id, few))
         self.send(packet)
 
     def _paused(self) -> bool:
@@ -249,10 +249,10 @@ class _Client:
     def _refuse(self, why: str) -> None:
         self._server.say("process %s is refused: %s", self._pid, why)
         with suppress(OSError):
-            self._connection.send(wire.encode(wire.Refusal(why)))
+            self._connection.send(wire.encode(wire.Rejection(why)))
         self.close()
 
 
 def _refuse(connection: socket.socket, why: str) -> None:
     with connection, suppress(OSError, msgspec.MsgspecError):
-        connection.send(wire.encode(wire.Refusal(why)))
+        connection.send(wire.encode(wire.Rejection(why)))

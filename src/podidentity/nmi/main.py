@@ -33,10 +33,10 @@ from podidentity.adapters.net import NetClient
 from podidentity.adapters.permissions import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.attestation import AttestationMode
+from podidentity.core.decision import current_grants
 from podidentity.core.permission import Authorization
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
-from podidentity.core.standing import standing
 from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.policies import (
     delegation_of,
@@ -118,7 +118,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     tokens = TokenCache(
         MeasuredIssuers(issuers, seen.metrics, clock),
         clock,
-        standing=partial(standing, directory=cluster),
+        current=partial(current_grants, directory=cluster),
     )
     stack.push_async_callback(tokens.close)
     prefetcher = Prefetcher(

@@ -22,7 +22,7 @@ from podidentity.core.errors import NotYetKnown, TokenRefused
 from podidentity.core.federation import account_name
 from podidentity.core.ids import ResourceId
 from podidentity.core.ports import Origin
-from podidentity.core.resources import AzureIdentity, Federation, IdentityType, Subject
+from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, IdentityType
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import StaleAssertion
 from podidentity.wire.kube import KubeError
@@ -138,7 +138,7 @@ async def test_an_expired_certificate_is_not_even_sent() -> None:
 
 async def test_a_pod_signs_in_as_its_service_account_or_as_the_identity() -> None:
     world = Setting()
-    by_identity = federated(Federation(subject=Subject.IDENTITY))
+    by_identity = federated(Federation(subject=AssertionSubject.IDENTITY))
     assert (await world.issue(federated()))["client_assertion"] == "assertion-1"
     assert (await world.issue(by_identity))["client_assertion"] == "assertion-2"
     (first, bound), (second, unbound) = world.server.asked
@@ -230,7 +230,7 @@ def test_whatever_changes_the_token_changes_the_credential() -> None:
         world.credential(federated()),
         world.credential(federated(), pod=pod(service_account="web")),
         world.credential(federated(Federation(audience="api://own"))),
-        world.credential(federated(Federation(subject=Subject.IDENTITY))),
+        world.credential(federated(Federation(subject=AssertionSubject.IDENTITY))),
         world.credential(federated(via)),
     ]
     world.secrets.of[REF] = secret("d2", clientSecret=b"rotated")

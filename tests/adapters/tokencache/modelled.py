@@ -10,10 +10,10 @@ from functools import partial
 
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.authorities import Tenant
+from podidentity.core.decision import current_grants
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.resources import AzureIdentity, Entra, IdentityType
-from podidentity.core.standing import standing
 from podidentity.core.tokens import AccessToken, Grant
 from tests.fakes import OTHER_CLIENT, FakeClock, cluster, identity, pod
 
@@ -88,7 +88,7 @@ class Node:
         self.cache = TokenCache(
             self.issuer,
             self.clock,
-            standing=partial(standing, directory=self.cluster),
+            current=partial(current_grants, directory=self.cluster),
             capacity=CAPACITY,
             capacity_of_pod=SHARE,
             jitter=self.chance.random,

@@ -7,8 +7,10 @@ from typing import Any
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.authorities import Authority
+from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     AzurePodIdentityException,
@@ -16,8 +18,6 @@ from podidentity.core.resources import (
     Phase,
     WorkloadIdentity,
 )
-from podidentity.core.selection import Ambiguity
-from podidentity.core.usability import Rules
 from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from tests.core.objects import principal

@@ -12,7 +12,7 @@ from podidentity.core.authorities import EXCHANGE_AUDIENCES, Cloud
 from podidentity.core.federation import stand_in, subject_of
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, Secrets
-from podidentity.core.resources import Entra, Federation, Subject
+from podidentity.core.resources import AssertionSubject, Entra, Federation
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import Client, ClientCredential
@@ -125,7 +125,7 @@ class FederatedCredentials:
             text = await self._assertions.of_identity(managed, audience, grant.pod)
         else:
             account = subject_of(grant, federation, self._namespace)
-            pod = grant.pod if federation.subject is Subject.POD else None
+            pod = grant.pod if federation.subject is AssertionSubject.POD else None
             text = await self._assertions.of_account(account, audience, pod)
         return ClientCredential(text=text, assertion=True)
 

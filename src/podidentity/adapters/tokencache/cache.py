@@ -41,8 +41,8 @@ MISSES_PER_SECOND = 2.0
 MISSES_AT_ONCE = 10.0
 """Of a pod: when it starts it asks for a few audiences of a few identities at once."""
 
-Reasons = Callable[[Grant], Iterable[Grant]]
-"""Gives a grant as it stands now; nothing where its reason is gone."""
+CurrentGrants = Callable[[Grant], Iterable[Grant]]
+"""Yields a grant with the current objects; nothing if its identity is gone."""
 
 
 class TokenCache:
@@ -53,13 +53,13 @@ class TokenCache:
         issuer: TokenIssuer,
         clock: Clock,
         *,
-        standing: Reasons = lambda grant: (grant,),
+        current: CurrentGrants = lambda grant: (grant,),
         capacity: int = CAPACITY,
         capacity_of_pod: int = CAPACITY_OF_POD,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._issuer = issuer
-        self._standing = standing
+        self._current = current
         self._jitter = jitter
         self._entries = CacheEntries(capacity=capacity, capacity_of_pod=capacity_of_pod)
         self._failures = NegativeCache()
@@ -217,7 +217,7 @@ class TokenCache:
         return entry
 
     def _stands(self, key: Key, grant: Grant) -> bool:
-        return any(self._credential(each) == key[0] for each in self._standing(grant))
+        return any(self._credential(each) == key[0] for each in self._current(grant))
 
     def _now(self) -> Moment:
         return Moment(self._time(), self._monotonic())

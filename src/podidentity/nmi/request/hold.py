@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from podidentity.core.entitlements import Match
 from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import assignment
 from podidentity.core.ports import Clock, Cluster
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Assignment, Pod
-from podidentity.core.usability import assignment
 
 _MAY_COME = frozenset(
     {

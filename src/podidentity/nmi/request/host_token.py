@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from podidentity.core.attestation import Proof, Verdict
-from podidentity.core.delegation import Delegation, not_to_be_named
+from podidentity.core.delegation import Delegation, refuse_without_csi_volume
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
@@ -82,7 +82,7 @@ class HostCallers:
             return NotReady("the agent has not read the cluster's pods yet")
         if pod is None:
             return UnknownCaller(f"no pod {ref} is known on this node")
-        refusal = not_to_be_named(pod)
+        refusal = refuse_without_csi_volume(pod)
         return Refused(refusal) if refusal is not None else pod
 
 

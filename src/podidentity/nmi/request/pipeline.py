@@ -21,11 +21,10 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Protocol
 
-from podidentity.core.decision import Allowed
+from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, Fetched, TokenSource
 from podidentity.core.rate_limits import Flow
-from podidentity.core.selection import Ambiguity, granted
 from podidentity.core.tokens import Grant, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog
 from podidentity.nmi.request import errors
