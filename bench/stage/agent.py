@@ -67,14 +67,7 @@ class Server:
 
     def pids(self) -> list[int]:
         """Return the process that was started and all below it."""
-        children: dict[int, list[int]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                pid, parent = (
-                    int(stat.parent.name),
-                    int(stat.read_text().rpartition(")")[2].split()[1]),
-                )
-                children.setdefault(parent, []).append(pid)
+        children = _children()
         found = [self.process.pid]
         for pid in found:
             found += children.get(pid, [])
@@ -159,10 +152,34 @@ class Agent(Server):
         """Return the process that answers: the last of supervisor and worker."""
         return max(self.pids(), key=_depth)
 
+    def roles(self) -> dict[str, int]:
+        """Return the processes `net`, `supervisor` and `worker`, those that run just now."""
+        children, found = _children(), {}
+        for pid in children.get(self.process.pid, []):
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                privileged = re.search(r"^CapEff:\s+0*[1-9a-f]", status, re.MULTILINE)
+                found["net" if privileged else "supervisor"] = pid
+        # Its last child accepts; others answer what they have, and end.
+        if workers := children.get(found.get("supervisor", 0)):
+            found["worker"] = workers[-1]
+        return found
+
     def stop(self) -> None:
         """Stop it as the kubelet does, and wait for its end."""
         self.process.terminate()
         self.process.wait()
+
+
+def _children() -> dict[int, list[int]]:
+    """Return the living children of each process, in the order in which they were started."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent, *rest = stat.read_text().rpartition(")")[2].split()
+            if state not in "ZX":
+                found.setdefault(int(parent), []).append((int(rest[17]), int(stat.parent.name)))
+    return {parent: [pid for _, pid in sorted(each)] for parent, each in found.items()}
 
 
 def _depth(pid: int) -> int:
