@@ -1,6 +1,6 @@
 """The programs of the node agent, each started in its process: `net`, `serve`, or both.
 
-Imports are made where a program begins, so that the supervisor has only its own.
+Imports are made where a program begins: the supervisor has only its own, and stays small.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
     from podidentity.kernel.interception import InterceptionError
     from podidentity.net.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
 
     settings = _with_folder(settings)
     log = configure(settings.log_format, verbose=settings.verbose)
@@ -48,7 +48,7 @@ def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`; return its exit code."""
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     settings = _with_folder(settings)
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
@@ -71,8 +71,10 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def both(settings: NmiSettings) -> int:
     """Run `net` and `serve` from one process; return the exit code."""
+    import shutil
+
     from podidentity.supervisor import privileges
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
     uid = SERVE_UID if privileges.may_become(SERVE_UID, reading=_needed(settings)) else None
@@ -141,7 +143,7 @@ def _work(settings: NmiSettings, given: Inherited) -> int:
     import asyncio
 
     from podidentity.nmi.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
     from podidentity.wire.kube import KubeError
 
     log = configure(settings.log_format, verbose=settings.verbose)
