@@ -17,7 +17,7 @@ from typing import Any
 import podidentity
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.imds import Imds
-from podidentity.adapters.permissions import RbacPermissions
+from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.resources import IdentityType
@@ -36,8 +36,8 @@ from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.writer import Stream, Writer
 from podidentity.wire.metadata import AllowList
 from tests.adapters.imds.test_client import TOKEN as IMDS_TOKEN
-from tests.adapters.permissions.reviewing import Server
 from tests.adapters.scripted import answers, scripted
+from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, FakeAttestor, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 

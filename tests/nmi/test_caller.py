@@ -19,7 +19,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Origin
 from podidentity.core.resources import Phase, Pod
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Rejected
+from podidentity.nmi.request.outcome import Granted, Outcome, Rejected
 from tests.fakes import (
     ADDRESS,
     VAULT,
@@ -28,7 +28,7 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.worlds import World, error_of
+from tests.nmi.worlds import OLD, World, error_of
 
 
 async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
@@ -199,6 +199,34 @@ async def test_before_the_cluster_has_been_read_nobody_is_refused_for_good() -> 
     asking = await world.asking()
     world.clock.advance(2)
     assert isinstance(error_of(await asking), NotReady)
+
+
+async def unread(world: World) -> asyncio.Task[Outcome]:
+    """Return a request of a pod that is known, as one of its two bindings is, and no more."""
+    world.cluster = WatchedCluster(world.clock)
+    world.cluster.put_pod(pod(started=OLD))
+    world.cluster.put(identity("first"))
+    world.cluster.put(binding("first", identity="first"))
+    return await world.asking()
+
+
+async def test_nothing_is_decided_before_all_lists_have_been_read() -> None:
+    world = World()
+    asking = await unread(world)
+    world.cluster.put(identity("heavier"))
+    world.cluster.put(binding("heavier", identity="heavier", weight=2))
+    world.cluster.mark_synced()
+    outcome = await asking
+    assert isinstance(outcome, Granted)
+    assert outcome.identity == identity("heavier")
+
+
+async def test_what_has_not_been_read_in_time_is_no_refusal() -> None:
+    world = World()
+    asking = await unread(world)
+    world.clock.advance(8)
+    assert isinstance(error_of(await asking), NotReady)
+    assert world.tokens.asked == []
 
 
 # The kernel knows a pod before the watch does.

@@ -137,6 +137,7 @@ def main() -> int:
         addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
         runtime_dir=Path(SETTINGS["runtime"]),
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
+        handover_users=frozenset(SETTINGS.get("handover_users", ())),
         memory=SETTINGS.get("memory", 0),
     )
     try:

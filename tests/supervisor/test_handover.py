@@ -262,6 +262,21 @@ def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     agent.says("an update will interrupt requests, for no agent can take over: ")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_a_folder_that_the_user_of_serve_may_write_to_is_ours_also_where_serve_stays_root(
+    start: Start, folder: Path
+) -> None:
+    os.chown(folder, -1, 4711)
+    folder.chmod(0o770)
+    old = serving(start, folder, handover_users=[4711])
+    with Load(old.port) as load:
+        new = start("new", handover=str(folder), handover_users=[4711])
+        new.ready()
+        load.reaches("new")
+    assert load.failures == []
+    assert "no hand-over" not in old.log + new.log
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of one file")
 def test_a_folder_that_is_full_is_said_and_pods_are_served(start: Start, folder: Path) -> None:
     options = ["-t", "tmpfs", "-o", "nr_inodes=1,mode=0700"]

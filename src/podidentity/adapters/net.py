@@ -1,7 +1,7 @@
-"""Asks `net` whose a connection is, over the Unix socket between the two processes.
+"""The client of `net`: asks for facts about connections over the Unix socket between the processes.
 
-While `net` is away every proof is UNKNOWN, so that requests are answered with 503; it is looked for
-again every moment, and what it last said of the node counts no more.
+While `net` is away every proof is UNKNOWN, so requests are answered with 503. The client reconnects
+within half a second, and the last state of `net` does not count meanwhile.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from podidentity.local_sockets import Untrusted, connect
 from podidentity.wire import net as wire
 
 ANSWER_SECONDS = 2.0
-"""Within which `net` answers: it takes some 0.1 ms."""
+"""Timeout of an answer; `net` needs some 0.1 ms."""
 MOST_QUESTIONS = 128
-"""Questions under way; more wait. They fit into the socket's buffer, as their answers do."""
+"""Questions under way at once; they and their answers fit into the socket's buffer."""
 _SEND_BUFFER = 256 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to connect."""
@@ -48,7 +48,7 @@ class NetClient:
         mode: AttestationMode,
         uids: frozenset[int] = frozenset({0}),
     ) -> None:
-        """`uids` are the users of whom `net` may be."""
+        """`uids` are the user ids that the process `net` may have."""
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
@@ -67,14 +67,14 @@ class NetClient:
         self._ended = asyncio.Event()
         self._changed = asyncio.Event()
         self.state: wire.State | None = None
-        """What `net` said last; None while it is away."""
+        """The last state that `net` sent; None while it is away."""
 
     def problems(self) -> Sequence[str]:
         """Return why `net` cannot be asked; () while it can."""
         return (self._failure,) if self._failure else ()
 
     def interception_problems(self) -> Sequence[str]:
-        """Return what keeps pods' traffic from being redirected; () where all is well."""
+        """Return why pods' traffic is not redirected; () if it is."""
         if self.state is None:
             return self.problems()
         if self._accepting and not self.state.guards:
@@ -82,7 +82,7 @@ class NetClient:
         return self.state.interception
 
     def attestation_problems(self) -> Sequence[str]:
-        """Return what keeps callers from being proven; () where all is well."""
+        """Return why callers cannot be proved; () if they can."""
         if self.state is None:
             return self.problems()
         if self.state.proof != self._mode:
@@ -91,7 +91,7 @@ class NetClient:
         return self.state.attestation
 
     def warnings(self) -> Sequence[str]:
-        """Return what an operator should know, and what keeps nobody from being served."""
+        """Return warnings for the operator that do not stop requests."""
         return () if self.state is None else (*self.state.sources, *self.state.warnings)
 
     @property
@@ -101,17 +101,17 @@ class NetClient:
 
     @property
     def repairs(self) -> int:
-        """How often `net` has put rules right since it was started."""
+        """Number of times that `net` has repaired the rules since its start."""
         return 0 if self.state is None else self.state.repairs
 
     def accept(self, accepting: bool) -> None:
-        """Tell `net`, and each that comes, whether connections are accepted here."""
+        """Tell `net`, now and after each reconnect, whether connections are accepted here."""
         self._accepting = accepting
         if self._greeted:
             self._send(wire.Accepting(accepting))
 
     async def changed(self) -> None:
-        """Return when `state` or `problems` are others."""
+        """Return at the next change of `state` or `problems`."""
         await self._changed.wait()
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
@@ -141,7 +141,7 @@ class NetClient:
     async def _facts(
         self, address: str, port: int, *, local: bool, own: str = ""
     ) -> ConnectionFacts | None:
-        """Return what `net` states; None where it does not answer."""
+        """Return the facts from `net`; None if it does not answer."""
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
             await self._room.wait()
         if not self._greeted:
@@ -247,7 +247,7 @@ class NetClient:
             self._ended.set()
 
     def _disconnected(self) -> bool:
-        """Close the connection, fail what was under way; return whether both had said hello."""
+        """Close the connection, fail its questions; return whether the state had arrived."""
         greeted = self.state is not None
         self._greeted, self.state = False, None
         if self._connection is not None:
@@ -272,6 +272,6 @@ class NetClient:
         self._tell()
 
     def _tell(self) -> None:
-        """Wake who waits for a change."""
+        """Wake the tasks in `changed`."""
         self._changed.set()
         self._changed = asyncio.Event()

@@ -13,7 +13,7 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -46,6 +46,7 @@ from podidentity.wire.kube import (
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     PODS,
+    KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod

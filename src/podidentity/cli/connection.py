@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
+from podidentity.wire.kube import KubeError
 
 _T = TypeVar("_T")
 

@@ -21,7 +21,7 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
@@ -43,6 +43,7 @@ from podidentity.wire.kube import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    KubeError,
     Resource,
 )
 from podidentity.wire.manifests import (

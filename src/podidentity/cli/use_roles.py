@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -22,7 +22,7 @@ from podidentity.cli.output import CommandError
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
-from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
     GIVEN_BY,

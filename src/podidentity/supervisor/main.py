@@ -64,6 +64,8 @@ class Plan:
     addresses: Sequence[Address]
     runtime_dir: Path
     handover_dir: Path | None = None
+    handover_users: frozenset[int] = frozenset()
+    """Of whom the agents before and after this one may be, beside root and its own user."""
     memory: int = 0
     """Bytes that the container may hold; 0: no limit. A worker gets three quarters of it."""
 
@@ -102,7 +104,9 @@ class Supervisor:
     def __init__(self, plan: Plan, main: WorkerMain) -> None:
         self._plan = plan
         self._main = main
-        self._folder = HandoverFolder(plan.handover_dir) if plan.handover_dir else None
+        self._folder = (
+            HandoverFolder(plan.handover_dir, plan.handover_users) if plan.handover_dir else None
+        )
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[str, socket.socket] = {}
         self._worker: Worker | None = None

@@ -26,8 +26,7 @@ from podidentity.core.resources import Pod
 from podidentity.nmi.reporting.audit import AuditLog, audit_members, decision_of, reason_of
 from podidentity.nmi.reporting.metrics import AudienceLabels, NmiMetrics, label_of, route_of
 from podidentity.nmi.request.outcome import Failed, Granted, Outcome, Rejected, TokenQuery
-from podidentity.telemetry import Form
-from podidentity.telemetry.lines import Said, Stamps, Template, json_template
+from podidentity.telemetry.lines import Form, Said, Stamps, Template, json_template
 from podidentity.telemetry.log_limiter import WINDOW, LogLimiter
 from podidentity.telemetry.metrics import Counter, Histogram
 from podidentity.wire.metadata import Route

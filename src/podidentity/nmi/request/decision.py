@@ -18,7 +18,7 @@ from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Clock, Cluster, Permissions
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.hold import Hold, HoldTimes, wait_for_change
+from podidentity.nmi.request.hold import Hold, HoldTimes, wait_for_change, wait_until_found
 from podidentity.nmi.request.outcome import Failed, Rejected, Subject, no_token
 
 Revision = tuple[int, int]
@@ -70,6 +70,9 @@ class Decider:
         self, subject: Subject, request: TokenRequest, ambiguity: Ambiguity
     ) -> Allowed | Rejected | Failed:
         """Return what the pod gets; hold the request while a refusal may pass."""
+        if not self._cluster.synced and not await self._synced():
+            unread = NotReady("the agent has not read the cluster's bindings yet")
+            return no_token(unread, subject)
         begun = self._clock.monotonic()
         answers: dict[Use, bool] = {}
         identity = None
@@ -126,6 +129,12 @@ class Decider:
             found = match(pod, self._cluster, self.policy.rules)
             self._matches[pod.ref] = found
         return found
+
+    async def _synced(self) -> bool:
+        """Wait until the cluster has been read: what is not there yet must decide nothing."""
+        cluster = self._cluster
+        limit = self.policy.hold.change
+        return bool(await wait_until_found(lambda: cluster.synced, cluster, self._clock, limit))
 
     async def _ask(self, use: Use) -> bool | NotReady:
         """Return the cluster's decision, or why it must be known and cannot be."""

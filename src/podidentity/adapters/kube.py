@@ -1,21 +1,29 @@
 """The Kubernetes API server, over lightkube's configuration and httpx2.
 
-Kept small on purpose: objects come and go as JSON bytes, which `wire` reads into values that name
-only our fields. That is forty times faster than any client's own models, and one object that
-cannot be read harms no other.
+Objects come and go as JSON bytes, which `wire` decodes into values with our fields only. That is
+forty times faster than the models of any client, and an object that cannot be decoded harms no
+other. lightkube reads kubeconfig files and service accounts, exec plug-ins included. A kubeconfig
+holds secrets, so errors about one quote none of its text.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import httpx2
+import msgspec
+import yaml
+from lightkube.config.client_adapter import user_auth, verify_cluster
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
-from podidentity.adapters.kube.credentials import credentials
 from podidentity.wire.kube import (
     Event,
     KubeError,
@@ -27,15 +35,18 @@ from podidentity.wire.kube import (
 )
 
 WATCH_SECONDS = 300
-"""How long a watch is asked to last; the server ends it, and it is resumed."""
+"""Requested duration of a watch; the server ends it, and the reflector resumes it."""
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+DEFAULT_KUBECONFIG = Path("~/.kube/config")
 
 _PAGE = "500"
 _LONGEST_LINE = 16 << 20
 _REQUEST = httpx2.Timeout(30, connect=5)
-# The server ends a watch itself; when it does not, nobody is there any more.
+# The server ends a watch itself; if it does not, the connection is dead.
 _OVERDUE = 1.05
-# A node of the API server that loses its power says nothing. So ask after 15 s of silence, and
-# give up after 20 s more, instead of watching a dead connection for minutes.
+# A server that loses power sends nothing. So probe after 15 s of silence and give up after 20 s
+# more, instead of watching a dead connection for minutes.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -45,14 +56,14 @@ _KEEPALIVE = [
 ]
 
 
-Failed = Callable[[str, str], None]
-"""Told of each request that failed: its method, WATCH for a watch, and its path."""
+OnFailure = Callable[[str, str], None]
+"""Called for each failed request with its method (WATCH for a watch) and its path."""
 
 
 class Kube:
-    """One API server, as one user. Close it when done."""
+    """A client of one API server, as one user. Close it when done."""
 
-    def __init__(self, client: httpx2.AsyncClient, failed: Failed = lambda *_: None) -> None:
+    def __init__(self, client: httpx2.AsyncClient, failed: OnFailure = lambda *_: None) -> None:
         self._client = client
         self._failed = failed
 
@@ -64,16 +75,16 @@ class Kube:
         context: str | None = None,
         user_agent: str,
         trust_env: bool = True,
-        failed: Failed = lambda *_: None,
+        failed: OnFailure = lambda *_: None,
     ) -> Self:
-        """Return a client for the cluster that the configuration names; nothing is sent yet.
+        """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
-        `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file that
-        holds the context is used. None: the pod's service account, else `~/.kube/config`.
-        `trust_env`: obey HTTPS_PROXY and NO_PROXY, as a person's tools do; an agent does not, and
-        then a dead connection is noticed within 35 s. Raises KubeError.
+        `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
+        context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
+        HTTPS_PROXY and NO_PROXY, as tools of people do. The agent does not; it notices a dead
+        connection within 35 s.
         """
-        found = credentials(kubeconfig, context, trust_env=trust_env)
+        found = load_credentials(kubeconfig, context, trust_env=trust_env)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
         transport = None
         if not trust_env:
@@ -145,10 +156,10 @@ class Kube:
         seconds: float = WATCH_SECONDS,
         opened: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Event, None]:
-        """Yield what happens after `resource_version`, bookmarks too, until the server ends it.
+        """Yield events after `resource_version`, bookmarks too, until the server ends the watch.
 
-        It is asked to do so after `seconds`; `opened` is called when it accepts the watch. Raises
-        KubeError, `gone` when `resource_version` is too old. Close it (`contextlib.aclosing`).
+        The server is asked to end it after `seconds`; `opened` is called when it accepts the watch.
+        Raises KubeError, `gone` if `resource_version` is too old. Close it (`contextlib.aclosing`).
         """
         asked = {
             **(params or {}),
@@ -212,7 +223,7 @@ def _event(line: bytes) -> Event:
 
 
 async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
-    """Yield lines split at newlines only: JSON may hold the other line ends that text knows."""
+    """Yield lines split at newlines only: JSON strings may hold other line ends of Unicode."""
     rest = b""
     async for chunk in response.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
@@ -221,3 +232,69 @@ async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
         for line in lines:
             if line.strip():
                 yield line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Credentials:
+    """The server of a context, and how to authenticate both ends."""
+
+    server: str
+    verify: ssl.SSLContext = field(repr=False)
+    auth: httpx2.Auth | None = field(repr=False)
+
+
+def load_credentials(
+    kubeconfig: str | None, context: str | None, *, trust_env: bool
+) -> _Credentials:
+    """Return the credentials of `context` (None: the current one); raise KubeError.
+
+    `kubeconfig` as for `Kube.connect`.
+    """
+    config = _load(kubeconfig, context)
+    try:
+        verify = verify_cluster(
+            config.cluster, config.user or User(), config.abs_file, trust_env=trust_env
+        )
+        auth = user_auth(config.user)
+    except (ConfigError, OSError, ValueError) as error:
+        raise KubeError(
+            f"The credentials of context {config.context_name!r} cannot be used: {error}."
+        ) from error
+    return _Credentials(server=config.cluster.server, verify=verify, auth=auth)
+
+
+def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
+    if kubeconfig:
+        return _first([Path(part) for part in kubeconfig.split(":") if part], context)
+    if (SERVICE_ACCOUNT / "token").is_file():
+        try:
+            config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
+        except (ConfigError, LookupError) as error:
+            raise KubeError(f"The service account in {SERVICE_ACCOUNT} lacks {error}.") from error
+        return _present(config)
+    return _first([DEFAULT_KUBECONFIG], context)
+
+
+def _first(paths: list[Path], context: str | None) -> SingleConfig:
+    """Return the context from the first file with it."""
+    tried = []
+    for path in paths:
+        try:
+            return _present(KubeConfig.from_file(path).get(context))
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            tried.append(f"{path}: {error}")
+        except (LookupError, TypeError, AttributeError, msgspec.ValidationError) as error:
+            tried.append(f"{path} is no kubeconfig ({type(error).__name__}: {error})")
+    raise KubeError(
+        f"No Kubernetes cluster is configured: {'; '.join(tried)}. "
+        "Give --kubeconfig or set KUBECONFIG."
+    )
+
+
+def _present(config: SingleConfig | None) -> SingleConfig:
+    if config is None:
+        raise ConfigError("it has no context")
+    return config

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.entra.assertions import MOST, Assertions
+from podidentity.adapters.entra.client_credentials import MOST, Assertions
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.ids import ObjectRef
 from podidentity.wire.kube import KubeError

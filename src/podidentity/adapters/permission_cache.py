@@ -1,14 +1,14 @@
-"""What the cluster's RBAC says, asked rarely: a core.ports.Permissions over SubjectAccessReviews.
+"""A cache of SubjectAccessReviews; a core.ports.Permissions.
 
-    asked ──── given ────────────────┬─ asked anew while given ─┬─ asked before it is given
-             allowed: 60 s           │ from half of that time   │
-             denied:   5 s           └──────────────────────────┘
+    asked ─── fresh ──────────────┬─ fresh, renewed in the  ─┬─ asked again before it is used
+            allowed: 60 s         │  background, from half   │
+            denied:   5 s         └─ of that time on        ─┘
 
-A permission that is in use is renewed behind the requests' backs, so that only its first one
-waits. A permission that is taken back counts for a minute at most; one that is given counts within
-five seconds. While nobody can be asked the last decision stands, `OUTLIVES` at most: who has a
-token keeps it for up to a day anyway, and a control plane that is away must not stop what runs.
-Nothing known and nobody to ask is a NotReady.
+A permission in use is renewed in the background, so only its first request waits. A revoked
+permission counts for a minute at most, a new one after five seconds at most. While the API server
+is away the last decision stands, for `OUTLIVES` at most: a pod keeps its token for up to a day
+anyway, and an outage of the control plane must not stop workloads. Without a decision, `ask` raises
+NotReady.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
 
 ALLOWED = 60.0
-"""Seconds that a permission counts without a question."""
+"""Seconds that a permission is fresh."""
 DENIED = 5.0
-"""Seconds that a refusal does: somebody may be about to mend it."""
+"""Seconds that a refusal is fresh: an operator may be about to grant the permission."""
 OUTLIVES = 12 * 3600.0
-"""Seconds that a decision stands while nobody can be asked: a night, until somebody is there."""
-PATIENCE = 3.0
-"""Seconds that a request waits for the API server: an older decision is better than none."""
+"""Seconds that a decision stands while the API server is away: a night, until an operator comes."""
+TIMEOUT = 3.0
+"""Seconds that a request waits for the API server before an older decision is used."""
 CAPACITY = 10_000
-"""Decisions kept: more than any node has pairs of service account and identity."""
+"""Entries: more than any node has pairs of service account and identity."""
 AT_ONCE = 8
-"""Questions under way, so that a node's start is no burst on the API server."""
+"""Questions under way, so that the start of a node is no burst on the API server."""
 
 _log = logging.getLogger("podidentity.permissions")
 
@@ -46,15 +46,14 @@ _log = logging.getLogger("podidentity.permissions")
 class _Decision:
     allowed: bool
     asked: float
-    """When it was made, in monotonic seconds, as all of these."""
-    renewed: float
-    """From when on it is asked for anew while it is given."""
-    counts: float
-    """Until when it is given without a question."""
+    """When it was made; this and the other times are in monotonic seconds."""
+    renew_at: float
+    """From this time on it is renewed in the background."""
+    fresh_until: float
 
 
 class RbacPermissions:
-    """Decisions of the API server, kept for a while. Close it when done."""
+    """Cached decisions of the API server. Close it when done."""
 
     def __init__(
         self,
@@ -74,43 +73,43 @@ class RbacPermissions:
         self._trouble = ""
         self._unauthorised = False
         self.revision = 0
-        """Grows when a decision turns into its opposite; time is seen by `known` alone."""
+        """Grows when a decision turns into its opposite, not with time."""
 
     def known(self, use: Use) -> bool | None:
-        """Return the decision if it still counts; costs a look-up."""
+        """Return the decision if it is fresh, without waiting."""
         decision = self._decisions.get(use)
         if decision is None:
             return None
         now = self._clock.monotonic()
-        if now >= decision.counts:
+        if now >= decision.fresh_until:
             return None
-        if now >= decision.renewed:
+        if now >= decision.renew_at:
             self._flight(use)
         return decision.allowed
 
     async def ask(self, use: Use) -> bool:
-        """Return the decision, asking once however many wait; raise NotReady."""
+        """Return the decision; all waiting requests share one question; raise NotReady."""
         flight = self._flight(use)
-        patience = asyncio.ensure_future(self._clock.sleep(PATIENCE))
+        timeout = asyncio.ensure_future(self._clock.sleep(TIMEOUT))
         try:
-            await asyncio.wait({flight, patience}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            patience.cancel()
+            timeout.cancel()
         if not flight.done():
-            return self._standing(use, NotReady("the API server does not say in time"))
+            return self._last(use, NotReady("the API server does not answer in time"))
         return flight.result()
 
     def problems(self) -> Sequence[str]:
-        """Return what an operator must mend; an absence of the API server is none."""
+        """Return what an operator must correct; an outage of the API server is no such problem."""
         return (self._trouble,) if self._unauthorised else ()
 
     def decisions(self) -> Sequence[tuple[Use, bool, float]]:
-        """Return what was decided, and how many seconds ago, for who looks on."""
+        """Return all decisions with their ages in seconds, for `/debug`."""
         now = self._clock.monotonic()
         return [(use, each.allowed, now - each.asked) for use, each in self._decisions.items()]
 
     async def close(self) -> None:
-        """End the questions under way."""
+        """Cancel the questions under way."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
@@ -126,7 +125,7 @@ class RbacPermissions:
     def _landed(self, use: Use, flight: asyncio.Task[bool]) -> None:
         del self._flights[use]
         if not flight.cancelled():
-            # Behind the requests' backs nobody listens; it has been logged.
+            # A renewal in the background has no listener; its failure has been logged.
             flight.exception()
 
     async def _decide(self, use: Use) -> bool:
@@ -134,34 +133,36 @@ class RbacPermissions:
             async with self._at_once:
                 allowed = parse_review(await self._server.create(PATH, review(use)))
         except (KubeError, InconclusiveReview) as error:
-            return self._standing(use, self._failed(error))
+            return self._last(use, self._failed(error))
         self._recovered()
         self._keep(use, allowed)
         return allowed
 
     def _keep(self, use: Use, allowed: bool) -> None:
         now = self._clock.monotonic()
-        # Half of its time, and up to a quarter more: not all at once what was asked at once.
-        renewed = now + ALLOWED * (0.5 + self._jitter() / 4) if allowed else now + DENIED
+        # Half of its time and up to a quarter more, so that renewals spread.
+        renew_at = now + ALLOWED * (0.5 + self._jitter() / 4) if allowed else now + DENIED
         before = self._decisions.get(use)
         if before is not None and before.allowed is not allowed:
             self.revision += 1
-        counts = now + (ALLOWED if allowed else DENIED)
-        self._decisions[use] = _Decision(allowed, asked=now, renewed=renewed, counts=counts)
+        fresh_until = now + (ALLOWED if allowed else DENIED)
+        self._decisions[use] = _Decision(
+            allowed, asked=now, renew_at=renew_at, fresh_until=fresh_until
+        )
         self._decisions.move_to_end(use)
         while len(self._decisions) > CAPACITY:
             self._decisions.popitem(last=False)
 
-    def _standing(self, use: Use, error: NotReady) -> bool:
-        """Return the last decision, and let it count a little longer; else raise `error`."""
+    def _last(self, use: Use, error: NotReady) -> bool:
+        """Return the last decision, and prolong it; raise `error` if it is too old or missing."""
         decision = self._decisions.get(use)
         now = self._clock.monotonic()
         last = decision.asked + self._outlives if decision else now
         if decision is None or now >= last:
             self._decisions.pop(use, None)
             raise error
-        decision.renewed = now + DENIED
-        decision.counts = min(last, now + (ALLOWED if decision.allowed else DENIED))
+        decision.renew_at = now + DENIED
+        decision.fresh_until = min(last, now + (ALLOWED if decision.allowed else DENIED))
         return decision.allowed
 
     def _failed(self, error: KubeError | InconclusiveReview) -> NotReady:
@@ -170,7 +171,7 @@ class RbacPermissions:
         if self._unauthorised:
             trouble = f"NMI may not ask who may use which identity: its role lacks {RULE}"
         if trouble != self._trouble:
-            _log.error("%s; what was decided before stands", trouble)
+            _log.error("%s; earlier decisions stand", trouble)
         self._trouble = trouble
         return NotReady(
             trouble
@@ -181,5 +182,5 @@ class RbacPermissions:
 
     def _recovered(self) -> None:
         if self._trouble:
-            _log.info("the API server says again who may use which identity")
+            _log.info("the API server answers SubjectAccessReviews again")
         self._trouble, self._unauthorised = "", False
