@@ -102,6 +102,8 @@ def both(settings: NmiSettings) -> int:
         return run_both(guard, server)
     finally:
         if made:
+            import shutil
+
             shutil.rmtree(made, ignore_errors=True)
 
 
