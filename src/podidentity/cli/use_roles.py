@@ -30,7 +30,7 @@ from podidentity.wire.rbac import (
     RBAC,
     Giver,
     Grantee,
-    Holder,
+    RoleHolder,
     binding,
     holders,
     role,
@@ -132,7 +132,7 @@ class Roles:
             return []
         return [name for name in names if not _of(namespace, self.grantees([name]))] or list(names)
 
-    def holders(self, name: str) -> list[Holder]:
+    def holders(self, name: str) -> list[RoleHolder]:
         """Return which pods may use what has this name."""
         return holders(name, self._roles, self._bindings)
 
