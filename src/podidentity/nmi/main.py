@@ -218,8 +218,11 @@ def _issuers(
             namespace=settings.identities_namespace,
         ),
     }
-    entra = EntraIssuer(endpoint, credentials, clock=clock, cloud=settings.cloud)
-    return {IdentityType.USER_ASSIGNED: imds, **dict.fromkeys(credentials, entra)}
+    entra = {
+        kind: EntraIssuer(endpoint, source, clock=clock, cloud=settings.cloud)
+        for kind, source in credentials.items()
+    }
+    return {IdentityType.USER_ASSIGNED: imds, **entra}
 
 
 def _too_much_right() -> tuple[str, ...]:
