@@ -1,4 +1,4 @@
-"""Scenarios: one pod opens all the connections that it can, while nobody accepts them or while we do."""
+"""Scenarios: one pod opens all the connections that it can, and others want one."""
 
 from __future__ import annotations
 

@@ -58,16 +58,18 @@ table ip podid {
 
 	chain share {
 		meta iifkind "bridge" goto share_of_port
-		update @source_rates { ip saddr limit rate over 1000/second burst 1000 packets } counter drop
-		meta l4proto tcp add @source_shares { ip saddr ct count over 320 } counter reject with tcp reset
+		update @source_rates { ip saddr {RATE} } counter drop
+		meta l4proto tcp add @source_shares { ip saddr ct count over 320 } {REFUSED}
 	}
 
 	chain share_of_port {
-		update @port_rates { ether saddr limit rate over 1000/second burst 1000 packets } counter drop
-		meta l4proto tcp add @port_shares { ether saddr ct count over 320 } counter reject with tcp reset
+		update @port_rates { ether saddr {RATE} } counter drop
+		meta l4proto tcp add @port_shares { ether saddr ct count over 320 } {REFUSED}
 	}
 }
-"""
+""".replace("{RATE}", "limit rate over 1000/second burst 1000 packets").replace(
+    "{REFUSED}", "counter reject with tcp reset"
+)
 AS_IP_RULE_SAYS = [
     "0: from all lookup local proto kernel",
     "2: from all iif lo goto 6 proto kernel",

@@ -46,9 +46,7 @@ def test_what_a_pod_may_use_it_gets_and_connections_that_ended_are_not_counted(
     assert seen["one after the other"].keys() == {"agent"}
 
 
-def test_the_share_is_more_than_the_agent_keeps_of_a_pod_and_three_of_them_fit_into_the_backlog() -> (
-    None
-):
+def test_the_share_is_more_than_the_agent_keeps_of_a_pod_and_three_fill_no_backlog() -> None:
     assert Limits().per_pod < MOST_CONNECTIONS < BACKLOG / 3
     assert shares.BACKLOG == BACKLOG
 

@@ -55,8 +55,8 @@ _QUIET = 0.1
 _MOST_SAID = 3
 _NOT_INSTALLED = "the interception is not installed"
 _UNSHARED = (
-    "one pod can hold up the connections of others: {why}; load nf_tables' expressions connlimit and"
-    " limit (CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT) and restart NMI"
+    "one pod can hold up the connections of others: {why}; load nf_tables' expressions connlimit"
+    " and limit (CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT) and restart NMI"
 )
 
 

@@ -35,9 +35,9 @@ As nft prints it:
   those that another rule took out. It stands before routing (kernel 5.9), because there the
   routing rules drop what it would refuse. The node's own traffic does not come this way: it passes.
 
-`intercept` and `guard_imds` have no interface match: whatever is routed through the node is meant. AKS's own IMDS
-restriction drops pods' packets in the forward hook, behind all this: what we redirect does not
-come there.
+`intercept` and `guard_imds` have no interface match: whatever is routed through the node is meant.
+AKS's own IMDS restriction drops pods' packets in the forward hook, behind all this: what we
+redirect does not come there.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ class RedirectTable:
     """Whether nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
     `nft flush ruleset` of others passes it over, and it goes when that socket is closed."""
     shares: bool = True
-    """Whether one pod gets a share of the connections only. That takes Linux 5.1 and the expressions
-    `connlimit` and `limit`; a kernel can be built without them."""
+    """Whether one pod gets a share of the connections only. That takes the expressions `connlimit`
+    and `limit`, without which a kernel can be built."""
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
