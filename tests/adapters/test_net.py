@@ -59,7 +59,7 @@ async def test_it_proves_by_what_net_states(tmp_path: Path) -> None:
         await until(asking, lambda: reached(asking))
         proof = await asking.prove(ADDRESS, PORT, [owner])
         assert (proof.verdict, proof.pod_uid) == (Verdict.PROVEN, owner.uid)
-        local = await asking.prove_local("127.0.0.1", PORT)
+        local = await asking.prove_local("127.0.0.1", PORT, "127.0.0.1")
         assert (local.verdict, local.pod_uid, local.root) == (Verdict.PROVEN, owner.uid, True)
 
 

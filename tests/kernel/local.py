@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,37 @@ from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.agent import uid
-from tests.kernel.topology import inside
+from tests.kernel.topology import command, inside
 
 _LISTENER = ("127.0.0.1", 2579)
+_REDIRECTED = (Redirect().target, 2579)
 _CLIENT = f"import socket, sys; s = socket.create_connection({_LISTENER}); sys.stdin.read()"
+# A port may have a connection to each of our addresses, of another process each.
+_SHARER = f"""
+import socket, struct, sys
+port = int(sys.argv[1])
+s = socket.socket()
+s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
+s.bind(("127.0.0.1", 0))
+s.connect({_REDIRECTED})
+sys.stdin.read()
+"""
 _NOBODY = 65534
 
 
-async def local(*, cgroups: str = "") -> dict[str, Any]:
+async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one story
     """Connections from the node's namespace, by whom and in which state."""
     found: dict[str, Any] = {}
     mode = AttestationMode.KERNEL if cgroups else AttestationMode.NAMESPACE
     inspector = ConnectionInspector(
         netns_dir=Path("/run/netns"),
         cgroups=PodCgroups(Path(cgroups)) if cgroups else None,
-        listener=Endpoint(Redirect().target, 2579),
-        host_listener=Endpoint(*_LISTENER),
+        listener=Endpoint(*_REDIRECTED),
     )
 
-    def prove(what: str, peer: tuple[str, int]) -> None:
-        proof = judge_local(inspector.local_facts(*peer), mode)
+    def prove(what: str, peer: tuple[str, int], own: str = _LISTENER[0]) -> None:
+        proof = judge_local(inspector.local_facts(*peer, own), mode)
         found[what] = [proof.verdict, proof.pod_uid, proof.root]
 
     with socket.create_server(_LISTENER) as listening, contextlib.closing(inspector):
@@ -47,8 +58,12 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
             join = ("sh", "-c", 'echo 0 > "$0" && exec "$@"', procs)
             async with _process(listening, *join) as peer:
                 prove("a pod of the node's network", peer)
-            async with _process(listening, "setpriv", f"--reuid={_NOBODY}") as peer:
+            nobody = ("setpriv", f"--reuid={_NOBODY}")
+            async with _process(listening, *nobody) as peer:
                 prove("nobody", peer)
+            async with _process(listening, *join) as peer, _sharing(peer, *nobody) as same:
+                prove("nobody, at a pod's port", same, _REDIRECTED[0])
+                prove("the pod whose port it is", peer)
         with socket.create_connection(_LISTENER) as client:
             accepted, peer = listening.accept()
             client.shutdown(socket.SHUT_WR)
@@ -66,10 +81,23 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _process(listening: socket.socket, *join: str) -> AsyncIterator[tuple[str, int]]:
+async def _sharing(peer: tuple[str, int], *join: str) -> AsyncIterator[tuple[str, int]]:
+    """Start a process that connects from there, too, to where pods are redirected to."""
+    await command("ip", "address", "add", f"{_REDIRECTED[0]}/32", "dev", "lo")
+    with socket.create_server(_REDIRECTED) as listening:
+        words = (str(peer[1]),)
+        async with _process(listening, *join, program=_SHARER, words=words) as other:
+            assert other == peer
+            yield other
+
+
+@contextlib.asynccontextmanager
+async def _process(
+    listening: socket.socket, *join: str, program: str = _CLIENT, words: Sequence[str] = ()
+) -> AsyncIterator[tuple[str, int]]:
     """Start a process that connects; yield where it comes from."""
     process = await asyncio.create_subprocess_exec(
-        *join, sys.executable, "-c", _CLIENT, stdin=asyncio.subprocess.PIPE
+        *join, sys.executable, "-c", program, *words, stdin=asyncio.subprocess.PIPE
     )
     accepted, peer = await asyncio.to_thread(listening.accept)
     with accepted:

@@ -21,6 +21,8 @@ def test_of_a_connection_of_the_node_itself_the_kernel_names_the_pod_and_the_use
     by_cgroup = {
         "a pod of the node's network": ["proven", uid("p1"), True],
         "nobody": ["proven", "", False],
+        "nobody, at a pod's port": ["proven", "", False],
+        "the pod whose port it is": ["proven", uid("p1"), True],
     }
     assert seen == (by_cgroup if kind == "root" else {}) | {
         "root": ["proven", "", True],

@@ -28,15 +28,15 @@ class FakeInspector:
     """Says of each connection what the test wants."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int, bool]] = []
+        self.asked: list[tuple[str, int, bool | str]] = []
         self.answer = seen("uid-1")
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         self.asked.append((address, port, False))
         return self.answer
 
-    def local_facts(self, address: str, port: int) -> ConnectionFacts:
-        self.asked.append((address, port, True))
+    def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
+        self.asked.append((address, port, own))
         return self.answer
 
 

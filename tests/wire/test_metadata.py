@@ -207,3 +207,29 @@ def test_user_data_is_taken_out_of_an_instance_document() -> None:
 @pytest.mark.parametrize("body", [b"compute/\nnetwork/", b"[1]", b"", b"\xff", b"[" * 10_000])
 def test_a_list_of_names_passes_as_it_is(body: bytes) -> None:
     assert without_user_data(body) == body
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/metadata/identity/oauth2/token", Route.TOKEN),
+        ("/metadata/identity/oauth2/token/", Route.TOKEN),
+        ("/METADATA/identity/oauth2/token/", Route.TOKEN),
+        ("/host/token", Route.HOST_TOKEN),
+        ("/host/token/", Route.HOST_TOKEN),
+        ("/metadata/instance", Route.FORWARD),
+        ("/METADATA/instance", Route.FORWARD),
+        ("/metadata/instance/", Route.FORWARD),
+        # Its default was to pass on whatever is left; ours is not to.
+        ("/metadata/IDENTITY/oauth2/token/", Route.SUSPICIOUS),
+        ("/metadata/", Route.BLOCKED),
+        # CVE-2022-23551.
+        (r"/metadata/identity\oauth2/token/", Route.SUSPICIOUS),
+        (r"/metadata/identity/oauth2\token/", Route.SUSPICIOUS),
+        (r"/metadata/identity\oauth2\token/", Route.SUSPICIOUS),
+        (r"/metadata/identity\oauth2/\token/", Route.SUSPICIOUS),
+        (r"/metadata/identity\\\oauth2\\token/", Route.SUSPICIOUS),
+    ],
+)
+def test_a_path_goes_where_the_archived_project_led_it_or_nowhere(path: str, route: Route) -> None:
+    assert classify(path, AllowList()).route is route

@@ -15,7 +15,7 @@ from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluste
 from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Name, Permission
 from podidentity.cli.use_roles import Roles, give, take
-from podidentity.wire.grants import Giver, Grantee, binding, role
+from podidentity.wire.rbac import Giver, Grantee, binding, role
 
 _Command = Callable[..., None]
 

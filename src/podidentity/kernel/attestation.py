@@ -28,7 +28,6 @@ from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
 IMDS = Endpoint("169.254.169.254", 80)
-HOST = Endpoint("127.0.0.1", 2579)
 _NODE = "the node's network"
 _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 """States of our end while we have not closed it."""
@@ -43,20 +42,18 @@ class ConnectionInspector:
         netns_dir: Path,
         cgroups: PodCgroups | None,
         listener: Endpoint,
-        host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> None:
         """`cgroups` None: cgroups are not asked, and no sighting names a pod.
 
-        `listener` is where intercepted connections end (`Redirect.target`, its port), and
-        `host_listener` where the node's own do (`Redirect.host_address`).
+        `listener` is where intercepted connections end (`Redirect.target`); the node's own
+        come to the same port of other addresses.
         """
         _raise_file_limit()
         self._netns_dir = netns_dir
         self._networks = PodNetworks(netns_dir)
         self._cgroups = cgroups
         self._listener = listener
-        self._host_listener = host_listener
         self._imds = imds
         self._node = SockDiag()
         self._no_network = False
@@ -77,7 +74,6 @@ class ConnectionInspector:
         netns_dir: Path,
         cgroup_root: Path,
         listener: Endpoint,
-        host_listener: Endpoint = HOST,
         imds: Endpoint = IMDS,
     ) -> Self:
         """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
@@ -86,7 +82,6 @@ class ConnectionInspector:
             netns_dir=netns_dir,
             cgroups=cgroups,
             listener=listener,
-            host_listener=host_listener,
             imds=imds,
         )
 
@@ -111,12 +106,18 @@ class ConnectionInspector:
         holders = self._networks.holders(address)
         return self._facts(client, self._listener, holders, self._failure())
 
-    def local_facts(self, address: str, port: int) -> ConnectionFacts:
-        """Return the facts about the connection from `address`:`port` of the node itself.
+    def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
+        """Return the facts about the connection from `address`:`port` of the node itself to `own`.
 
-        The node's own namespace is this process's: nobody else's socket can be found there.
+        The node's own namespace is this process's: nobody else's socket can be found there. But two
+        processes may connect from one address and port, each to another address of ours.
         """
-        return self._facts(Endpoint(address, port), self._host_listener, (None,), "")
+        try:
+            socket.inet_pton(socket.AF_INET, address)
+            socket.inet_pton(socket.AF_INET, own)
+        except OSError:
+            return ConnectionFacts(accepted=False)
+        return self._facts(Endpoint(address, port), Endpoint(own, self._listener.port), (None,), "")
 
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
@@ -157,7 +158,7 @@ class ConnectionInspector:
                 return ConnectionFacts(accepted=False, failure=str(error.strerror))
             if ours is None or ours.state not in _STILL_OURS:
                 return ConnectionFacts(accepted=False)
-            sightings = tuple([self._at(each, client, ours) for each in networks])
+            sightings = tuple([self._at(each, client, listener, ours) for each in networks])
             if not any(each.doubt for each in sightings):
                 break
         return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
@@ -186,12 +187,14 @@ class ConnectionInspector:
             "driver, and cgroup v2"
         )
 
-    def _at(self, network: PodNetwork | None, client: Endpoint, ours: TcpSocket) -> Sighting:
+    def _at(
+        self, network: PodNetwork | None, client: Endpoint, listener: Endpoint, ours: TcpSocket
+    ) -> Sighting:
         """Return what there is of the connection in a pod's network; None: in the node's."""
         name = network.name if network else _NODE
         try:
             if network is None:
-                found = self._node.find(client, self._host_listener)
+                found = self._node.find(client, listener)
             else:
                 found = network.find(client, self._imds)
             if found is None or not found.is_of_connection:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
+from podidentity.wire import BROKEN_JSON
 
 IDENTITY_API = "2024-11-30"
 COMPUTE_API = "2024-07-01"
@@ -24,10 +25,10 @@ _SYSTEM, _USER = "SystemAssigned", "UserAssigned"
 
 
 class ArmError(Exception):
-    """Azure said no, or said what cannot be understood.
+    """Azure refused, or its answer cannot be understood.
 
-    `code` is Azure's (`AuthorizationFailed`), `status` the HTTP status, 0 where an operation that
-    was accepted failed later or no answer came.
+    `code` is Azure's (`AuthorizationFailed`). `status` is the HTTP status; 0 if an accepted
+    operation failed later, or no answer came.
     """
 
     def __init__(self, code: str, message: str, *, status: int = 0) -> None:
@@ -38,14 +39,14 @@ class ArmError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """Somebody else changed the same thing meanwhile: look again, and try again."""
+        """Whether another client changed the same host meanwhile: read it again, and retry."""
         codes = {"Conflict", "OperationNotAllowed", "OperationPreempted", "Canceled"}
         return self.status == 409 or (self.status == 0 and self.code in codes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagedIdentity:
-    """A user-assigned managed identity, as Azure knows it."""
+    """A user-assigned managed identity with the ids that Azure knows it by."""
 
     resource_id: ResourceId
     client_id: ClientId
@@ -67,9 +68,9 @@ class HostIdentities:
 
 
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
-    """Return the PATCH body that attaches `identity`; None where it is attached already.
+    """Return the PATCH body that attaches `identity`; None if it is attached already.
 
-    Ids that a body does not list stay attached.
+    Identities that the body does not list stay attached.
     """
     if current.has(identity):
         return None
@@ -77,7 +78,7 @@ def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | No
 
 
 def detach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
-    """Return the PATCH body that detaches `identity`; None where it is not attached."""
+    """Return the PATCH body that detaches `identity`; None if it is not attached."""
     if not current.has(identity):
         return None
     if len(current.user) == 1:
@@ -146,7 +147,7 @@ def parse_identity(body: bytes) -> ManagedIdentity:
 
 
 def parse_host(body: bytes) -> HostIdentities:
-    """Return what is attached to the scale set or virtual machine in `body`; raise ArmError."""
+    """Return the identities of the scale set or virtual machine in `body`; raise ArmError."""
     block = _decoded(body, _Host, "a virtual machine or scale set").identity or _Block()
     kinds = {kind.strip().lower() for kind in (block.type or "").split(",")}
     user = block.user_assigned_identities or {}
@@ -156,7 +157,7 @@ def parse_host(body: bytes) -> HostIdentities:
 
 
 def parse_operation(body: bytes) -> bool:
-    """Return whether the long operation in `body` is done; raise ArmError when it failed."""
+    """Return whether the long-running operation in `body` is done; raise ArmError if it failed."""
     found = _decoded(body, _Operation, "the state of an operation")
     state = found.status.lower()
     if state in {"failed", "canceled"}:
@@ -166,10 +167,10 @@ def parse_operation(body: bytes) -> bool:
 
 
 def parse_error(body: bytes, status: int) -> ArmError:
-    """Return the error in `body`, whichever of the two envelopes it has, or none."""
+    """Return the error in `body`; it may have either of Azure's two envelopes, or none."""
     try:
         found = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except BROKEN_JSON:
         found = _Envelope()
     fault = found.error or _Fault(found.code, found.message)
     return ArmError(fault.code or f"HTTP{status}", fault.message or "no message", status=status)
@@ -178,5 +179,5 @@ def parse_error(body: bytes, status: int) -> ArmError:
 def _decoded(body: bytes, shape: type[_Shape], what: str) -> _Shape:
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except BROKEN_JSON as error:
         raise ArmError("BadAnswer", f"Azure did not send {what}: {error}") from error

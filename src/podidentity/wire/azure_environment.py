@@ -1,4 +1,4 @@
-"""The file that describes an Azure Stack Hub, as Azure's Go clients read it.
+"""The JSON file that describes an Azure Stack Hub, in the form of Azure's Go clients.
 
 https://learn.microsoft.com/azure-stack/user/azure-stack-version-profiles-go and
 https://github.com/Azure/go-autorest/blob/main/autorest/azure/environments.go
@@ -10,6 +10,7 @@ import msgspec
 
 from podidentity.core.authorities import PUBLIC, Authority, Cloud
 from podidentity.core.ids import InvalidId
+from podidentity.wire import BROKEN_JSON
 
 STACK = "AzureStackCloud"
 
@@ -28,9 +29,9 @@ def parse_environment(body: bytes) -> Cloud:
     """Return the cloud that the file describes; raise ValueError."""
     try:
         found = _ENVIRONMENT.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN_JSON as error:
         raise ValueError(f"it is no environment file of Azure Stack: {error}") from error
-    # With AD FS the endpoint ends in the tenant's name, which every identity names itself.
+    # With AD FS the endpoint ends in the tenant's name; each identity names its tenant itself.
     origin = found.active_directory_endpoint.rstrip("/").removesuffix("/adfs")
     try:
         authority = Authority.parse(origin)

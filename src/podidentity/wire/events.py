@@ -15,12 +15,12 @@ from podidentity.core.resources import Pod
 
 COMPONENT = "podidentity-nmi"
 LONGEST_NOTE = 1024
-"""Characters that an API server takes of a message."""
+"""Characters of a message that an API server accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodWarning:
-    """Something that happened to a pod, again and again perhaps."""
+    """A warning about a pod, with the number of its repetitions."""
 
     pod: Pod
     reason: str
@@ -32,7 +32,7 @@ class PodWarning:
 
 
 def event_name(warning: PodWarning) -> str:
-    """Return the name of the event: of the pod, and no other event's."""
+    """Return the name of the event: it begins with the pod's name, and is unique."""
     mark = crc32(f"{warning.pod.uid}/{warning.reason}".encode())
     return f"{warning.pod.ref.name[:220]}.{int(warning.first * 1e6):x}{mark:08x}"
 
@@ -62,7 +62,7 @@ def render_event(warning: PodWarning, node: str) -> Mapping[str, Any]:
 
 
 def render_repetition(warning: PodWarning) -> Mapping[str, Any]:
-    """Return what of an event changes when the same happens again."""
+    """Return the fields of an event that change with each repetition."""
     return {
         "count": warning.count,
         "lastTimestamp": _time(warning.last),

@@ -1,7 +1,7 @@
-"""What the Secrets Store CSI driver's Azure provider asks for a pod, and what it can read.
+"""The token request of the Secrets Store CSI driver's Azure provider, and our answer to it.
 
-Its Go code was measured: the three times must be there as whole numbers in strings, since "" fails
-the whole mount (`json.Number`), and so does an empty or missing `clientid`.
+The provider's Go code was measured: the three times must be whole numbers in strings, because ""
+fails the whole mount (`json.Number`), and so does an empty or missing `clientid`.
 
 Request and types: pkg/auth/auth.go of
 https://github.com/Azure/secrets-store-csi-driver-provider-azure
@@ -38,12 +38,15 @@ class _Answer(msgspec.Struct):
 
 
 def parse_pod_name(headers: Mapping[str, Sequence[str]]) -> ObjectRef:
-    """Return the pod that is named by headers, in lower case; raise InvalidRequest."""
+    """Return the pod that the headers name; `headers` has keys in lower case.
+
+    Raises InvalidRequest.
+    """
     return ObjectRef(_name(headers, "podns"), _name(headers, "podname"))
 
 
 def render_host_answer(token: AccessToken, client_id: str, resource: str, now: float) -> bytes:
-    """Return the body of a success; `resource` is echoed as it was asked."""
+    """Return the body of a successful answer; `resource` is echoed as the client sent it."""
     return msgspec.json.encode(
         _Answer(
             token=_Token(

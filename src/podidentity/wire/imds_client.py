@@ -1,7 +1,7 @@
-"""Token requests as we send them to the Instance Metadata Service, and what it answers.
+"""Token requests to the Instance Metadata Service, and its answers.
 
-A token is handed to a pod only where it is provably the identity's that was asked for: what IMDS
-says of it and what the token says itself must agree.
+A token counts only if it provably belongs to the requested identity: the answer's fields and the
+token's own claims must agree.
 
 https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
 """
@@ -25,9 +25,9 @@ from podidentity.wire.oauth import Claims, Fields, claims_of, error_of, fields_o
 TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 API_VERSION = "2018-02-01"
 DEFAULT_RETRY_AFTER = 1
-"""Seconds, where a 429 names none."""
+"""Seconds, if a 429 names none."""
 LONGEST_RETRY_AFTER = 60
-"""Seconds: all pods of the node wait for it, and IMDS counts by the second."""
+"""Seconds. All pods of the node wait so long, and IMDS counts requests by the second."""
 
 _USER_ASSIGNED = "/userassignedidentities/"
 
@@ -35,7 +35,7 @@ _USER_ASSIGNED = "/userassignedidentities/"
 def render_request(identity: AzureIdentity, resource: str, *, bypass_cache: bool = False) -> str:
     """Return path and query of a token request to IMDS.
 
-    An identity without any id is what IMDS takes for the node's own.
+    For an identity without any id, IMDS takes the node's own identity.
     """
     bypass = "&bypass_cache=true" if bypass_cache else ""
     return (
@@ -63,8 +63,8 @@ def parse_answer(
 ) -> AccessToken:
     """Return the token in IMDS's answer to a request for `identity`.
 
-    `now` in seconds since 1970; `retry_after` is the header, "" where there is none. Raises a
-    TokenUnavailable. A token that is not provably the asked identity's is handed to nobody.
+    `now` is in seconds since 1970; `retry_after` is the header, "" if there is none. Raises a
+    TokenUnavailable, also if the token does not provably belong to `identity`.
     """
     if status != 200:
         _refuse(status, body, retry_after)
@@ -92,9 +92,9 @@ def parse_answer(
 
 
 def _life(fields: Fields, now: float) -> int:
-    """Return the seconds left: the fewer of the two ways in which IMDS says it.
+    """Return the seconds left: the smaller one of `expires_in` and `expires_on` less `now`.
 
-    A node whose clock is behind would take a token for longer-lived than it is.
+    A node with a slow clock would otherwise keep a token beyond its end.
     """
     told = number(fields.get("expires_in"))
     until = number(fields.get("expires_on"))
@@ -116,7 +116,7 @@ def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
 
 
 def _checked_owner(fields: Fields, claims: Claims) -> ClientId:
-    """Return whose token it is; what IMDS says of it and what it says itself must agree."""
+    """Return the token's client id; the answer's field and the token's claim must agree."""
     said = {str(owner).lower() for owner in (fields.get("client_id"), claims.owner) if owner}
     try:
         (only,) = said
@@ -128,7 +128,7 @@ def _checked_owner(fields: Fields, claims: Claims) -> ClientId:
 
 
 def _check_identity(identity: AzureIdentity, owner: ClientId, claims: Claims) -> None:
-    """Raise unless the token is provably that of `identity`."""
+    """Raise unless the token provably belongs to `identity`."""
     asked = identity.client_id
     if asked is not None and owner != asked:
         raise TokenSourceDown(

@@ -1,7 +1,8 @@
-"""Token requests as pods word them, and the answers and errors that they get.
+"""Token requests of pods, and the answers and errors that pods get.
 
-The answer's shape was measured against every client: all fields strings of whole numbers,
-`expires_in` before `expires_on`, compact, `not_before` present; each deviation breaks a named one.
+The answer's shape was measured against every client: numbers are strings of whole numbers,
+`expires_in` comes before `expires_on`, the JSON is compact, and `not_before` is present. Each
+deviation breaks one of the clients that the tests name.
 
 https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
 """
@@ -23,7 +24,7 @@ LONGEST_RESOURCE = 512
 MOST_PARAMETERS = 32
 
 _CLIENT, _OBJECT, _RESOURCE_ID = "client_id", "object_id", "msi_res_id"
-# What clients call the three: mi_res_id of App Service, msi-res-id and resource_id of SDKs.
+# Clients have several names for the three: App Service mi_res_id, SDKs msi-res-id and resource_id.
 _IDS = {
     "client_id": _CLIENT,
     "clientid": _CLIENT,
@@ -55,7 +56,7 @@ class _Error(msgspec.Struct):
 
 
 def parse_request(query: str) -> TokenRequest:
-    """Return what the query asks for; raise InvalidRequest, with a text for the pod."""
+    """Return the request in the query; raise InvalidRequest with a message for the pod."""
     fields = _parameters(query)
     ids = [(name, value) for name, value in fields.items() if name in _IDS and value]
     asked: dict[str, ClientId | ObjectId | ResourceId] = {}
@@ -77,7 +78,7 @@ def parse_request(query: str) -> TokenRequest:
 
 
 def render_answer(token: AccessToken, resource: str, now: float) -> bytes:
-    """Return the body of a success; `resource` is echoed as it was asked."""
+    """Return the body of a successful answer; `resource` is echoed as the client sent it."""
     life = token.life(now)
     return msgspec.json.encode(
         _Answer(
@@ -94,12 +95,12 @@ def render_answer(token: AccessToken, resource: str, now: float) -> bytes:
 
 
 def render_answers(tokens: Sequence[AccessToken], resource: str, now: float) -> bytes:
-    """Return the body of a success for several tenants, as the archived project sent it."""
+    """Return the body of an answer for several tenants, in the archived project's form."""
     return b"[" + b",".join(render_answer(token, resource, now) for token in tokens) + b"]"
 
 
 def render_error(error: str, description: str) -> bytes:
-    """Return the body of a failure: flat, the only form that every client shows."""
+    """Return the body of an error: flat, the only form that every client shows."""
     return msgspec.json.encode(_Error(error=error, error_description=description))
 
 
@@ -136,9 +137,9 @@ def _id(name: str, value: str) -> ClientId | ObjectId | ResourceId:
 
 
 def _tenant(authority: str) -> Tenant | None:
-    """Return the tenant that `https://HOST/TENANT` names; which host is asked says the identity.
+    """Return the tenant of `https://HOST/TENANT`; the host is the identity's own in any case.
 
-    IMDS has this parameter, too, and gives tokens of its own tenant whatever it names.
+    IMDS has this parameter too, but always gives tokens of its own tenant.
     """
     if not authority:
         return None
@@ -153,7 +154,7 @@ def _tenant(authority: str) -> Tenant | None:
 
 
 def parse_resource(value: str) -> str:
-    """Return an audience as it is asked for; raise InvalidRequest."""
+    """Return the requested audience, unchanged; raise InvalidRequest."""
     if not value:
         raise InvalidRequest("parameter resource is missing")
     if len(value) > LONGEST_RESOURCE:

@@ -1,13 +1,14 @@
-"""What the Kubernetes API says around objects: paths, lists, watch events and errors.
+"""The Kubernetes API around its objects: paths, lists, watch events and errors.
 
-Objects themselves stay raw JSON here, so that one that cannot be decoded spoils no list and ends
-no watch; `wire.manifests` reads them one by one.
+Objects stay raw JSON here, so that an object that cannot be decoded neither breaks a list nor ends
+a watch; `wire.manifests` and its neighbours decode them one by one.
 
 Shapes: https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,20 +18,20 @@ from urllib.parse import quote
 import msgspec
 
 from podidentity.core.ids import ObjectRef
-from podidentity.wire.depth import shallow
+from podidentity.wire import BROKEN_JSON
 
 _T = TypeVar("_T")
 
 
 class NotKubernetes(ValueError):
-    """Bytes that no API server sends; the message says what was expected."""
+    """These bytes are no answer of an API server; the message names the expected shape."""
 
 
 class KubeError(Exception):
-    """The API server said no, or could not be asked.
+    """The API server refused, or could not be reached.
 
-    `status` is its HTTP status, 0 where there was no answer; `reason` its machine-readable word
-    (`NotFound`, `AlreadyExists`, `Expired`), "" where it gave none.
+    `status` is the HTTP status, 0 without an answer; `reason` is the server's machine-readable word
+    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none.
     """
 
     def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
@@ -41,17 +42,17 @@ class KubeError(Exception):
 
     @property
     def unreachable(self) -> bool:
-        """No answer came: wrong configuration, network, TLS, or what answers is no API server."""
+        """No answer of an API server came: wrong configuration, network, TLS or peer."""
         return self.status == 0
 
     @property
     def unauthorized(self) -> bool:
-        """The server does not know who asks."""
+        """The server does not know the client."""
         return self.status == HTTPStatus.UNAUTHORIZED
 
     @property
     def forbidden(self) -> bool:
-        """The server knows who asks, and refuses."""
+        """The server knows the client, and refuses."""
         return self.status == HTTPStatus.FORBIDDEN
 
     @property
@@ -61,12 +62,12 @@ class KubeError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """It exists already, or has changed meanwhile; `reason` tells the two apart."""
+        """The object exists already, or has changed meanwhile; `reason` tells which."""
         return self.status == HTTPStatus.CONFLICT
 
     @property
     def throttled(self) -> bool:
-        """The server has too much to do; nothing is wrong with the request."""
+        """The server is overloaded; the request itself is right."""
         return self.status == HTTPStatus.TOO_MANY_REQUESTS
 
     @property
@@ -77,14 +78,14 @@ class KubeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource type: where it lives in the API."""
+    """A resource type, with its place in the API."""
 
     api: str
     """`/api/v1` or `/apis/GROUP/VERSION`."""
     plural: str
 
     def path(self, namespace: str = "", name: str = "") -> str:
-        """Return the path of one object, of a namespace's objects, or of all."""
+        """Return the path of one object, of all objects of a namespace, or of all."""
         inside = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         one = f"/{quote(name, safe='')}" if name else ""
         return f"{self.api}{inside}/{self.plural}{one}"
@@ -104,7 +105,7 @@ AZURE_ASSIGNED_IDENTITIES = Resource(_CUSTOM, "azureassignedidentities")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A list, or a part of one."""
+    """A list of objects, or a part of one."""
 
     items: tuple[msgspec.Raw, ...]
     """Bytes-like JSON of each object."""
@@ -125,17 +126,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectVersion:
-    """What every object has."""
+    """The metadata that every object has."""
 
     ref: ObjectRef
     resource_version: str
 
 
 class KubeApi(Protocol):
-    """The API server, as the agent uses it; `adapters.kube.Kube` is one. All raise KubeError."""
+    """The calls of the API server that the agent needs; all of them raise KubeError."""
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
-        """Return the whole list at `path`, `params` being selectors."""
+        """Return the whole list at `path`; `params` are selectors."""
 
     def watch(
         self,
@@ -145,13 +146,13 @@ class KubeApi(Protocol):
         resource_version: str,
         opened: Callable[[], None],
     ) -> AsyncGenerator[Event, None]:
-        """Call `opened`, and yield what happens until the server ends the watch."""
+        """Call `opened`, then yield events until the server ends the watch."""
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Create `body` in the collection at `path`; return it as stored."""
+        """Create `body` in the collection at `path`; return the stored object."""
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Merge `body` (RFC 7386) into the object at `path`; return it as stored."""
+        """Merge `body` (RFC 7386) into the object at `path`; return the stored object."""
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -161,7 +162,7 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    # `null` for an empty list is what some servers of the family send.
+    # Some servers of the family send `null` for an empty list.
     items: list[msgspec.Raw] | None = None
 
 
@@ -190,12 +191,41 @@ _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
-# What msgspec raises: the last two for strings that are not UTF-8, and for deep nesting.
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+DEEPEST = 200
+"""Levels of nesting that `shallow` keeps; no object that means something has as many."""
+# Strings come first: brackets inside them are text. Possessive, so that nothing is tried twice,
+# and a string without an end is taken to the end: else each quote in it would begin a new try.
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def shallow(body: bytes, deepest: int = DEEPEST) -> bytes:
+    """Return the JSON in `body` with `null` for each array and object that lies deeper.
+
+    A tenant can nest one object a thousand times, in a field or in its `managedFields`, and a
+    decoder would give up on the whole list that holds it. API servers stop at ten thousand levels
+    (https://github.com/golang/go/issues/31789). We read nothing below a few.
+    """
+    kept: list[bytes] = []
+    depth, begun = 0, 0
+    for found in _JSON_TOKEN.finditer(body):
+        sign = found.group()
+        if sign in b"[{":
+            depth += 1
+            if depth == deepest + 1:
+                kept.append(body[begun : found.start()])
+        elif sign in b"]}":
+            depth -= 1
+            if depth == deepest:
+                kept.append(b"null")
+                begun = found.end()
+    if depth <= deepest:
+        kept.append(body[begun:])
+    return b"".join(kept)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | msgspec.Raw) -> _T:
-    """Return what is in `body`; one object that is nested without end spoils no list."""
+    """Return the decoded `body`, with too deep objects cut (`shallow`)."""
     try:
         return decoder.decode(body)
     except RecursionError:
@@ -206,7 +236,7 @@ def parse_list(body: bytes) -> Page:
     """Return the list in `body`; raise NotKubernetes."""
     try:
         found = _decoded(_LIST, body)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes list: {error}") from error
     return Page(
         items=tuple(found.items or ()),
@@ -219,16 +249,16 @@ def parse_event(line: bytes) -> Event:
     """Return the watch event in `line`; raise NotKubernetes."""
     try:
         found = _decoded(_EVENT, line)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise NotKubernetes(f"not a watch event: {error}") from error
     return Event(type=found.type, object=found.object)
 
 
 def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
-    """Return what names an object; raise NotKubernetes."""
+    """Return name and version of an object; raise NotKubernetes."""
     try:
         found = _decoded(_OBJECT, raw).metadata
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     return ObjectVersion(
         ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version
@@ -236,14 +266,13 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
 
 
 def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
-    """Return the error that an answer with HTTP status `code` stands for.
+    """Return the error in an answer with HTTP status `code`.
 
-    What stands between client and server (a proxy, a gateway) answers with anything: its text is
-    shortened to one line.
+    A proxy or gateway between client and server may send any text: it is cut to one line.
     """
     try:
         found = _STATUS.decode(body)
-    except _BROKEN:
+    except BROKEN_JSON:
         found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
     status = found.code or code
     return KubeError(

@@ -1,12 +1,12 @@
-"""Which path a request means, and whether it may go on to the real metadata service.
+"""Classifies the path of a request, and decides whether it may go to the real metadata service.
 
-Everything that the real service might read as another path than we do is refused, because what is
-forwarded is asked with the node's address: behind `/metadata/identity/` lie the tokens, and since
-IMDSv2 (`issuecredential`) the certificates, of every identity of the node. The archived project
-had this hole twice (CVE-2021-1677, CVE-2022-23551).
+We forward requests with the node's address, and behind `/metadata/identity/` are the tokens, and
+since IMDSv2 (`issuecredential`) the certificates, of every identity of the node. So each path is
+refused that the real service might read differently than we do. The archived project had this hole
+twice (CVE-2021-1677, CVE-2022-23551).
 
-Any pod's bytes come here before anything else is known of it. So a long path is refused unread, and
-the rest is looked at in linear time, without regular expressions.
+These functions see the bytes of every pod before the pod is proved. So a long path is refused
+unread, and the rest is checked in linear time, without regular expressions.
 
 Paths: https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
 """
@@ -21,6 +21,8 @@ from typing import Any
 
 import msgspec
 
+from podidentity.wire import BROKEN_JSON
+
 DEFAULT_ALLOWED = ("/metadata/versions", "/metadata/instance")
 USER_DATA = ("userdata", "customdata")
 """Fields of `compute` that may hold secrets; in lower case."""
@@ -31,30 +33,30 @@ _HOST_TOKEN = "/host/token"  # noqa: S105 - a path
 _LONGEST_PATH = 512
 """Bytes; the longest path of IMDS has under 100."""
 _ALPHANUMERIC = frozenset(string.ascii_letters + string.digits)
-# No `%`, `\`, `;` or other character that some parser reads as something else.
+# No `%`, `\`, `;` or other character that parsers read differently.
 _IN_PATH = _ALPHANUMERIC | frozenset("_.~:/-")
-# `api-version=2021-02-01&format=text`: nothing that could be read as one more path.
+# As in `api-version=2021-02-01&format=text`; no character that could begin another path.
 _IN_FORWARDED_QUERY = _ALPHANUMERIC | frozenset("-._~=&%+,:")
 _TOKEN_LIKE = ("identity", "oauth2", "token")
 _NEVER_FORWARDED = frozenset({"metadata", "identity", "oauth2", "token", "issuecredential"})
-"""Segments of paths that hand out credentials; IMDS has none of them below what may be allowed."""
+"""Segments of paths that hand out credentials; IMDS has none of them below a forwardable path."""
 
 
 class Route(Enum):
-    """What is done with a path."""
+    """The kinds of paths."""
 
     TOKEN = auto()
-    """Answered here."""
+    """A token request of a pod: answered here."""
     HOST_TOKEN = auto()
-    """A token of a pod, for the Secrets Store CSI driver on the pod's node."""
+    """A token request of the Secrets Store CSI driver for a pod of its node."""
     FORWARD = auto()
-    """Asked from the real service; `Target.path` is what to ask for."""
+    """Forwarded to the real service as `Target.path`."""
     BLOCKED = auto()
     """A metadata path that is not allowed."""
     UNKNOWN = auto()
-    """No such path, here or behind us."""
+    """A path that neither we nor the real service have."""
     SUSPICIOUS = auto()
-    """A path that another parser may read as another path."""
+    """A path that another parser may read differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,10 @@ class Target:
 
 
 class AllowList:
-    """The metadata paths that may be forwarded, each with everything below it."""
+    """The metadata paths that may be forwarded, each with all paths below it."""
 
     def __init__(self, paths: Collection[str] = DEFAULT_ALLOWED) -> None:
-        """Take paths such as `/metadata/instance`; ValueError for what can be none."""
+        """`paths` are such as `/metadata/instance`; raise ValueError for any other."""
         self._allowed = tuple(sorted(_allowed(path) for path in paths))
 
     def holds(self, path: str) -> bool:
@@ -84,7 +86,7 @@ class AllowList:
         return not _is_user_data(segments) or any(map(_is_user_data, named))
 
     def strips(self, path: str) -> bool:
-        """Return whether the answer of `path` may hold user data that is not allowed."""
+        """Return whether user data must be removed from the answer of `path`."""
         segments = _segments(path)
         return segments[1:] in {("instance",), ("instance", "compute")} and not any(
             map(_is_user_data, self._allowed)
@@ -92,9 +94,9 @@ class AllowList:
 
 
 def classify(target: str, allow: AllowList) -> Target:
-    """Return what the request target (path and query as they came) means.
+    """Return the classified request target (path and query as they came).
 
-    Below an allowed path only names of letters and digits are forwarded, as all of IMDS's are.
+    Below an allowed path only segments of letters and digits are forwarded: IMDS has no others.
     """
     path, _, query = target.partition("?")
     if len(path) > _LONGEST_PATH or not _is_plain(path) or not _is_visible(query):
@@ -114,11 +116,11 @@ def classify(target: str, allow: AllowList) -> Target:
 def without_user_data(body: bytes) -> bytes:
     """Return the answer of `/metadata/instance` or `…/compute` without the VM's user data.
 
-    An answer that is no JSON object is a list of names and passes as it is.
+    An answer that is no JSON object is a list of names and stays unchanged.
     """
     try:
         found: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except BROKEN_JSON:
         return body
     if not isinstance(found, dict):
         return body
@@ -138,7 +140,7 @@ def _route(path: str, allow: AllowList) -> Route:
     if segments[0] != "metadata":
         return Route.UNKNOWN
     if segments[1:2] == ("identity",):
-        # /metadata/Identity/…, /metadata/identity/oauth2/tokenx: nobody means these.
+        # /metadata/Identity/…, /metadata/identity/oauth2/tokenx: no client sends these.
         return Route.SUSPICIOUS if _is_token_like(path.lower()) else Route.UNKNOWN
     return Route.FORWARD if allow.holds(path) else Route.BLOCKED
 
@@ -148,17 +150,17 @@ def _is_plain(path: str) -> bool:
 
 
 def _is_visible(query: str) -> bool:
-    """Return whether it is of visible ASCII, without a fragment."""
+    """Return whether it is visible ASCII without a fragment."""
     return query.isascii() and query.isprintable() and " " not in query and "#" not in query
 
 
 def _is_leaf(segment: str) -> bool:
-    """Return whether IMDS may call a document or a field so: `compute`, `ipv4`, `0`."""
+    """Return whether it can name a document or field of IMDS: `compute`, `ipv4`, `0`."""
     return _ALPHANUMERIC.issuperset(segment) and segment not in _NEVER_FORWARDED
 
 
 def _is_token_like(path: str) -> bool:
-    """Return whether the words of the token path are in it, in their order."""
+    """Return whether it contains the words of the token path in their order."""
     at = 0
     for word in _TOKEN_LIKE:
         at = path.find(word, at)
@@ -169,13 +171,13 @@ def _is_token_like(path: str) -> bool:
 
 
 def _normal(path: str) -> str:
-    """Return the path with `metadata` in lower case, as the real service reads it in any."""
+    """Return the path with `metadata` in lower case; the real service ignores its case."""
     first, slash, rest = path[1:].partition("/")
     return f"/{first.lower() if first.lower() == 'metadata' else first}{slash}{rest}"
 
 
 def _is_odd(path: str) -> bool:
-    """Return whether it has dot or empty segments, but for one slash at the end."""
+    """Return whether it has dot segments or empty ones, except one slash at the end."""
     segments = path[1:].split("/")
     if len(segments) > 1 and segments[-1] == "":
         segments.pop()

@@ -8,7 +8,7 @@ for ever, so that two versions can tell each other that they are two.
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false}
+    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
     net    {"type":"answer","id":7,"facts":{…}}
     serve  {"type":"accepting","accepting":true}
 """
@@ -22,6 +22,7 @@ from typing import Annotated
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
+from podidentity.wire import BROKEN_JSON
 
 PROTOCOL = 1
 """Number of this form of the messages: both sides must have the same."""
@@ -45,7 +46,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     version: Annotated[str, msgspec.Meta(max_length=64)]
 
 
-class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
     """Why the other side is not listened to; the connection ends."""
 
     reason: _Text
@@ -58,7 +59,9 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     address: Annotated[str, msgspec.Meta(max_length=45)]
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     local: bool = False
-    """Whether it comes from the node itself, to our own address."""
+    """Whether it comes from the node itself, and not through the redirection."""
+    own: Annotated[str, msgspec.Meta(max_length=45)] = ""
+    """Our address that a local one came to."""
 
 
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
@@ -67,7 +70,7 @@ class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fie
     accepting: bool
 
 
-class Answer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
+class FactsAnswer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
     """The facts that a question asked for."""
 
     id: int
@@ -97,7 +100,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
 
 
 FromServe = Hello | Question | Accepting
-FromNet = Hello | Refusal | Answer | State
+FromNet = Hello | Rejection | FactsAnswer | State
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
@@ -127,7 +130,7 @@ def _readable(packet: bytes) -> Iterator[None]:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
         yield
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 
 

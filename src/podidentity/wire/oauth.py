@@ -1,7 +1,7 @@
-"""What the answers of Entra and of IMDS have in common: loose fields, an error, a token's claims.
+"""The common part of Entra's and IMDS's answers: loosely typed fields, an error, a token's claims.
 
-Numbers come as numbers, as strings and as nothing at all; so every field is read with care, and
-whatever is no answer is none.
+Numbers arrive as numbers, as strings or not at all, so each field is converted with care. A body of
+another shape is no answer.
 
 https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
 """
@@ -14,14 +14,15 @@ from typing import Any
 
 import msgspec
 
+from podidentity.wire import BROKEN_JSON
+
 Fields = dict[str, Any]
 
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Claims(msgspec.Struct):
-    """What we read of a token; "" where it does not say."""
+    """The claims of a token that we use; "" for a missing one."""
 
     # `appid` in tokens of version 1, `azp` in those of version 2.
     appid: str = ""
@@ -35,7 +36,7 @@ class Claims(msgspec.Struct):
 
     @property
     def owner(self) -> str:
-        """The client id that the token was given to."""
+        """The client id to which the token was issued."""
         return self.appid or self.azp
 
 
@@ -44,15 +45,15 @@ _CLAIMS = msgspec.json.Decoder(Claims)
 
 
 def fields_of(body: bytes) -> Fields | None:
-    """Return the JSON object in `body`; None where it is none."""
+    """Return the JSON object in `body`; None for anything else."""
     try:
         return _FIELDS.decode(body)
-    except _BROKEN:
+    except BROKEN_JSON:
         return None
 
 
 def error_of(fields: Fields | None) -> tuple[str, str]:
-    """Return error code and description of a refusal, both one line and short."""
+    """Return error code and description of a refusal, each in one short line."""
     if fields is None:
         return "", ""
     code, text = fields.get("error"), fields.get("error_description")
@@ -63,18 +64,18 @@ def error_of(fields: Fields | None) -> tuple[str, str]:
 
 
 def claims_of(token: str) -> Claims:
-    """Return the claims of a JWT without checking its signature: that is the audience's task."""
+    """Return the claims of a JWT; its signature is not checked, that is the audience's task."""
     parts = token.split(".")
     if len(parts) != 3:
         return Claims()
     text = parts[1].translate({ord("-"): "+", ord("_"): "/"})
     try:
         return _CLAIMS.decode(a2b_base64(text + "=" * (-len(text) % 4)))
-    except (*_BROKEN, ValueError):
+    except (*BROKEN_JSON, ValueError):
         return Claims()
 
 
 def number(value: object) -> int:
-    """Return a whole number from a string or a number; 0 where there is none."""
+    """Return a whole number from a string or a number; 0 for anything else."""
     text = str(value).partition(".")[0]
     return int(text) if _NUMBER.fullmatch(text) else 0

@@ -1,6 +1,6 @@
-"""Pods, from JSON to what the rules and the proof need to know of them.
+"""Pods, from JSON to the facts that the rules and the proof use.
 
-Structs name only the fields that we read, so that a pod of 10 kB costs microseconds.
+The structs name only the fields that we read, so a pod of 10 kB costs microseconds.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 """
@@ -16,6 +16,7 @@ import msgspec
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import ATTESTATION_ANNOTATION, Phase, Pod
+from podidentity.wire import BROKEN_JSON
 
 _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 _MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -58,15 +59,14 @@ class _Pod(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _POD = msgspec.json.Decoder(_Pod)
 
 
 def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
-    """Return the pod in `raw`; raise ValueError for what no API server stores."""
+    """Return the pod in `raw`; raise ValueError for any other JSON."""
     try:
         pod = _POD.decode(raw)
-    except _BROKEN as error:
+    except BROKEN_JSON as error:
         raise ValueError(f"not a pod: {error}") from error
     meta, status = pod.metadata, pod.status
     annotations = meta.annotations or {}
@@ -90,9 +90,9 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
 def _config_hash(annotations: Mapping[str, str]) -> str:
     """Return the config hash of a static pod's mirror; "" for every other pod.
 
-    Any tenant may write these annotations. A kubelet writes an MD5 sum, the same in both
-    (pkg/kubelet/pod/mirror_client.go); uids of the API server have dashes, so that no pod can claim
-    its neighbour's.
+    Any tenant may write these annotations. A kubelet writes the same MD5 sum into both
+    (pkg/kubelet/pod/mirror_client.go). Uids of the API server have dashes, so no pod can claim the
+    uid of another.
     """
     found = annotations.get(_CONFIG_HASH, "")
     is_mirror = annotations.get(_CONFIG_MIRROR) == found

@@ -1,4 +1,4 @@
-"""Asking the API server whose a token is, and what a user may do: there and back.
+"""SubjectAccessReview and TokenReview: questions about permissions and tokens to the API server.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-access-review-v1/
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 
 from podidentity.core.permission import GROUP, RESOURCE, VERB, Use
+from podidentity.wire import BROKEN_JSON
 
 PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 RULE = "create on subjectaccessreviews.authorization.k8s.io"
-"""What whoever asks must be granted."""
-
+"""The permission that the agent needs to ask, as its error messages name it."""
 
 TOKEN_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 TOKEN_RULE = "create on tokenreviews.authentication.k8s.io"  # noqa: S105 - a permission
 
 
-class Undecided(ValueError):
-    """An answer that decides nothing; the message says why."""
+class InconclusiveReview(ValueError):
+    """The API server's answer decides nothing; the message says why."""
 
 
 class _Status(msgspec.Struct, rename="camel"):
@@ -59,7 +59,7 @@ _TOKEN_REVIEW = msgspec.json.Decoder(_TokenReview)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Who somebody is to the API server."""
+    """A user of the API server."""
 
     name: str
     uid: str = ""
@@ -68,11 +68,11 @@ class User:
 
 
 def review(use: Use) -> dict[str, Any]:
-    """Return the question whether `use` is granted, for all of the cluster.
+    """Return the SubjectAccessReview that asks whether `use` is granted cluster-wide.
 
-    User and groups are those that the API server itself gives a service account:
-    https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/. Without a
-    namespace only a ClusterRoleBinding can grant it.
+    The API server itself gives a service account this user and these groups:
+    https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/. The review
+    names no namespace, so that only a ClusterRoleBinding can grant it.
     """
     namespace, account = use.service_account
     return {
@@ -96,25 +96,27 @@ def review(use: Use) -> dict[str, Any]:
 
 
 def parse_review(body: bytes) -> bool:
-    """Return the decision in an answered review; raise Undecided.
+    """Return the decision in an answered review; raise InconclusiveReview.
 
-    A "no" with an `evaluationError` is none: an authorizer that could have said yes, such as a
-    webhook, was not to be asked. RBAC alone never answers so.
+    A "no" with an `evaluationError` is no decision: another authorizer, such as a webhook, could
+    not be reached and might have said yes. RBAC alone never answers so.
     """
     try:
         status = _REVIEW.decode(body).status
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecided(f"the API server answered no SubjectAccessReview: {error}") from error
+    except BROKEN_JSON as error:
+        raise InconclusiveReview(
+            f"the API server answered no SubjectAccessReview: {error}"
+        ) from error
     if status.allowed and not status.denied:
         return True
     if status.evaluation_error and not status.denied:
         said = " ".join(status.evaluation_error.split())[:200]
-        raise Undecided(f"the API server could not decide: {said}")
+        raise InconclusiveReview(f"the API server could not decide: {said}")
     return False
 
 
 def token_review(token: str) -> dict[str, Any]:
-    """Return the question whose `token` is."""
+    """Return the TokenReview that asks for the user of `token`."""
     return {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
@@ -123,12 +125,12 @@ def token_review(token: str) -> dict[str, Any]:
 
 
 def parse_token_review(body: bytes) -> User | None:
-    """Return whose the token is; None where it is no token of the cluster; raise Undecided."""
+    """Return the token's user; None if the cluster does not know it; raise InconclusiveReview."""
     try:
         status = _TOKEN_REVIEW.decode(body).status
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # What was wrong is not quoted: the answer may repeat the token.
-        raise Undecided("the API server answered no TokenReview") from None
+    except BROKEN_JSON:
+        # The decoder's message is not quoted: the answer may repeat the token.
+        raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
         return None
     return User(
@@ -140,7 +142,7 @@ def parse_token_review(body: bytes) -> User | None:
 
 
 def path_review(user: User, path: str) -> dict[str, Any]:
-    """Return the question whether `user` may `get` a path that is no object."""
+    """Return the SubjectAccessReview that asks whether `user` may `get` a non-resource path."""
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",

@@ -1,4 +1,4 @@
-"""Kubernetes Secrets: their entries, out of base64.
+"""Kubernetes Secrets: their entries out of base64, and a digest that stands for them.
 
 https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/
 """
@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import msgspec
 
 from podidentity.core.ids import ObjectRef
+from podidentity.core.secrets import Secret
+from podidentity.wire import BROKEN_JSON
 
 LARGEST = 256 << 10
 """Bytes of base64: an agent keeps dozens of secrets, and a certificate with its chain has 20 kB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entries:
-    """What a secret holds."""
-
-    ref: ObjectRef
-    data: Mapping[str, bytes] = field(repr=False)
 
 
 class _Meta(msgspec.Struct):
@@ -38,19 +32,33 @@ class _Secret(msgspec.Struct):
 _SECRET = msgspec.json.Decoder(_Secret)
 
 
-def parse_secret(raw: bytes | msgspec.Raw) -> Entries:
-    """Return the entries of a Secret; raise ValueError, which names no value."""
+def parse_secret(raw: bytes | msgspec.Raw, *, key: bytes) -> Secret:
+    """Return the Secret, its digest keyed with `key` (1 to 64 bytes).
+
+    Raises ValueError, which names no value.
+    """
     try:
         found = _SECRET.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # What the decoder says may quote the bytes around the fault.
+    except BROKEN_JSON:
+        # The decoder's message may quote the bytes around the fault.
         raise ValueError("not a Secret") from None
     if sum(map(len, (found.data or {}).values())) > LARGEST:
         raise ValueError(f"it is not what an identity needs: it holds more than {LARGEST} bytes")
     try:
-        data = {
-            key: binascii.a2b_base64(value.encode()) for key, value in (found.data or {}).items()
+        entries = {
+            name: binascii.a2b_base64(value.encode()) for name, value in (found.data or {}).items()
         }
     except ValueError:
         raise ValueError("an entry of it is not base64") from None
-    return Entries(ref=ObjectRef(found.metadata.namespace, found.metadata.name), data=data)
+    return Secret(
+        ref=ObjectRef(found.metadata.namespace, found.metadata.name),
+        entries=entries,
+        digest=_digest(entries, key),
+    )
+
+
+def _digest(entries: Mapping[str, bytes], key: bytes) -> str:
+    digest = blake2b(key=key, digest_size=16)
+    for name, value in sorted(entries.items()):
+        digest.update(f"{name}:{len(value)}:".encode() + value)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""TokenRequests: a service account's token, made out to an audience and bound to a pod.
+"""TokenRequest: a service account's token for one audience, bound to a pod.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
 """
@@ -13,9 +13,10 @@ import msgspec
 
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import Pod
+from podidentity.wire import BROKEN_JSON
 
 SECONDS = 3600
-"""Life that is asked for; the server may give another."""
+"""Requested lifetime; the server may choose another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def token_path(account: ObjectRef) -> str:
 
 
 def render_token_request(audience: str, pod: Pod | None) -> dict[str, Any]:
-    """Return the TokenRequest; with a pod the token is good only while the pod exists."""
+    """Return the TokenRequest; with a pod, the token is valid only while the pod exists."""
     spec: dict[str, Any] = {"audiences": [audience], "expirationSeconds": SECONDS}
     if pod is not None:
         spec["boundObjectRef"] = {
@@ -58,10 +59,10 @@ def render_token_request(audience: str, pod: Pod | None) -> dict[str, Any]:
 
 
 def parse_token_request(body: bytes) -> Minted:
-    """Return the token in the answer; raise ValueError, which does not quote it."""
+    """Return the token in the answer; raise ValueError, which does not quote the answer."""
     try:
         status = _REQUEST.decode(body).status
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except BROKEN_JSON:
         raise ValueError("the API server answered a TokenRequest without a token") from None
     when = status.expiration_timestamp
     aware = when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -15,7 +15,7 @@ from podidentity.core.ids import ObjectRef
 from podidentity.core.secrets import Secret
 from tests.fakes import NOW
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key, secret
-from tests.wire.entra.test_exchange import HERE, STACK
+from tests.wire.test_entra import HERE, STACK
 
 OWN = certificate_of(rsa_key())
 NEVER = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud")}

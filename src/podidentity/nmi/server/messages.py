@@ -65,6 +65,8 @@ class Caller:
 
     address: str
     port: int
+    own: str = ""
+    """Our own address that it is connected to."""
     proven: str = ""
     """Uid of the pod that the kernel named, once it has."""
     attributed: Callable[[str], None] | None = field(default=None, repr=False, compare=False)

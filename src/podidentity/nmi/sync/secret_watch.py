@@ -13,7 +13,6 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import msgspec
 
@@ -22,7 +21,7 @@ from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.secrets import Secret
-from podidentity.nmi.request.waiting import within
+from podidentity.nmi.request.hold import wait_for
 from podidentity.wire.kube import SECRETS, KubeApi
 from podidentity.wire.secrets import parse_secret
 
@@ -79,7 +78,7 @@ class WatchedSecrets:
         watched = self._watched.get(ref) or self._watch(ref)
         watched.used = self._clock.monotonic()
         if not watched.answered.is_set():
-            await within(watched.answered.wait(), self._clock, _WAIT)
+            await wait_for(watched.answered.wait(), self._clock, _WAIT)
         if watched.secret is not None:
             return watched.secret
         if watched.synced:
@@ -133,11 +132,7 @@ class WatchedSecrets:
         return min(self._watched, key=lambda ref: (-crowd[ref.namespace], self._watched[ref].used))
 
     def _put(self, ref: ObjectRef, watched: _Watched, raw: msgspec.Raw) -> None:
-        found = parse_secret(raw)
-        digest = blake2b(key=self._key, digest_size=16)
-        for name, value in sorted(found.data.items()):
-            digest.update(f"{name}:{len(value)}:".encode() + value)
-        watched.secret = Secret(ref=ref, entries=found.data, digest=digest.hexdigest())
+        watched.secret = parse_secret(raw, key=self._key)
         watched.news.set()
         watched.news = asyncio.Event()
         self._tell(ref)
