@@ -282,6 +282,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changing": sources.changing,
     "life": sources.life,
     "absence": sources.absence,
+    "swollen": sources.swollen,
     "unable": sources.unable,
     "source_flush": sources.flushed,
     "source_rivals": sources.rivals,
