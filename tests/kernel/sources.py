@@ -407,7 +407,7 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
     imds = Imds()
     found: dict[str, Any] = {}
     for number, pod in enumerate(("r1", "r2"), 1):
-        await command("sh", "-e", "-c", _ROUTED.format(pod=pod, number=number))
+        await command("sh", "-e", "-c", ROUTED.format(pod=pod, number=number))
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
             found["sources"] = await agent.tell("sources")
@@ -418,10 +418,11 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
-_ROUTED = """
+ROUTED = """
 ip netns add {pod}
 ip link add z-{pod} type veth peer name eth0 netns {pod}
 ip link set z-{pod} up; echo 1 >/proc/sys/net/ipv4/conf/z-{pod}/proxy_arp
+echo 0 >/proc/sys/net/ipv4/neigh/z-{pod}/proxy_delay
 echo 0 >/proc/sys/net/ipv4/conf/z-{pod}/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 ip route add 10.245.0.{number}/32 dev z-{pod}
 ip -n {pod} -batch - <<END

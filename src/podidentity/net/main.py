@@ -230,11 +230,14 @@ class Reporter:
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
+        warnings = self.guard.interception.warnings() if holds else ()
+        if self.lock.warning:
+            warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
             attestation=self.inspector.problems() if proving else (),
             sources=self.guard.source_problems(),
-            warnings=(self.lock.warning,) if self.lock.warning else (),
+            warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,
