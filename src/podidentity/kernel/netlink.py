@@ -89,7 +89,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
-    """Return the attributes from `offset` on, by type; raise MalformedMessage if one does not fit."""
+    """Return the attributes from `offset` on, by type; raise MalformedMessage if one is cut."""
     found: dict[int, bytes] = {}
     size = len(payload)
     while size - offset >= _ATTRIBUTE.size:
