@@ -94,7 +94,7 @@ def phase(policy: str, states: Sequence[ContainerState], *, initialized: bool) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """What a status is made of, beside the containers."""
+    """The facts of a status beside the containers."""
 
     spec: PodSpec
     host_address: str

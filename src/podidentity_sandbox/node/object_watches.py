@@ -1,6 +1,6 @@
-"""Config maps and secrets that pods on this node mount: one watch each, whoever mounts them.
+"""Config maps and secrets that pods on this node mount: one watch for each, however many mount it.
 
-As a kubelet does it: it may read only what its own pods name, so it asks for each by its name.
+A kubelet may read only what its own pods name, so it asks for each object by its name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from podidentity_sandbox.node.api import Api, ApiError, Unreachable
+from podidentity_sandbox.node.api import ApiClient, ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ Reference = tuple[str, str, str]
 """Resource (`configmaps` or `secrets`), namespace and name."""
 
 
-class Watched:
+class ObjectWatch:
     """One object, as it is now."""
 
     def __init__(self) -> None:
@@ -52,25 +52,25 @@ class Watched:
             moved.set()
 
 
-class WatchedObjects:
+class ObjectWatches:
     """All that the node's pods follow."""
 
-    def __init__(self, api: Api, clock: Clock) -> None:
+    def __init__(self, api: ApiClient, clock: Clock) -> None:
         self._api = api
         self._clock = clock
-        self._watched: dict[Reference, tuple[Watched, asyncio.Task[None]]] = {}
+        self._watched: dict[Reference, tuple[ObjectWatch, asyncio.Task[None]]] = {}
 
-    def follow(self, reference: Reference) -> Watched:
+    def follow(self, reference: Reference) -> ObjectWatch:
         """Return the object; it is followed until as many have let go as asked for it."""
         if reference not in self._watched:
-            watched = Watched()
+            watched = ObjectWatch()
             task = asyncio.create_task(self._keep(reference, watched))
             self._watched[reference] = watched, task
         watched, _ = self._watched[reference]
         watched.followers += 1
         return watched
 
-    async def let_go(self, reference: Reference) -> None:
+    async def release(self, reference: Reference) -> None:
         """Follow it no longer, unless another does."""
         watched, task = self._watched[reference]
         watched.followers -= 1
@@ -87,20 +87,20 @@ class WatchedObjects:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep(self, reference: Reference, watched: Watched) -> None:
+    async def _keep(self, reference: Reference, watched: ObjectWatch) -> None:
         pause = 0.1
         while True:
             try:
                 await self._follow(reference, watched)
                 pause = 0.1
-            except (ApiError, Unreachable) as error:
+            except (ApiRefusal, ApiUnreachable) as error:
                 _log.info("%s %s/%s cannot be watched: %s", *reference, error)
-                if isinstance(error, ApiError) and error.status in {403, 404}:
+                if isinstance(error, ApiRefusal) and error.status in {403, 404}:
                     watched.show(None)
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _follow(self, reference: Reference, watched: Watched) -> None:
+    async def _follow(self, reference: Reference, watched: ObjectWatch) -> None:
         """List, and watch until the server ends it."""
         resource, namespace, name = reference
         path = f"/api/v1/namespaces/{namespace}/{resource}"
