@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
-from podidentity_sandbox.node.launcher import Isolation, Program, StartRequest
+from podidentity_sandbox.node.launcher import Program, StartRequest
 from podidentity_sandbox.node.logs import Run, RunLog, log_of
 from podidentity_sandbox.node.probes import ProbedContainer, probe_exec, run_probes
 from podidentity_sandbox.node.processes import Process, StartFailed
+from podidentity_sandbox.node.rootfs import Isolation
 from podidentity_sandbox.node.security import Rights, rights
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import (
@@ -55,7 +56,7 @@ class PodResources:
     pod: PodSpec
     address: str
     network: str
-    """VolumeFile of the pod's network namespace; "" for the node's."""
+    """File of the pod's network namespace; "" for the node's."""
     volumes: PodVolumes
 
 

@@ -28,37 +28,9 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from podidentity_sandbox.node import rootfs, syscalls
+from podidentity_sandbox.node.rootfs import Bind, Isolation
 
 # ---- Requests: plain values that travel between the kubelet and the launcher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bind:
-    """A file or folder of the node that a container sees."""
-
-    source: str
-    target: str
-    read_only: bool = True
-    follow: bool = False
-    """Whether mounts made later under the source appear too (HostToContainer)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Isolation:
-    """A container's namespaces and file tree, as a container runtime makes them."""
-
-    hostname: str
-    network: str = ""
-    """VolumeFile of its network namespace; "" for the node's."""
-    binds: tuple[Bind, ...] = ()
-    hidden: tuple[str, ...] = ()
-    """Folders of the machine that it must not see: the sandbox's own, which holds secrets."""
-    kept: tuple[str, ...] = ()
-    """Folders that it needs wherever they are: the interpreter's and the programs' own."""
-    read_only_root: bool = False
-    system_writable: bool = False
-    """Whether /proc/sys and /sys may be written: `privileged`."""
-    rootless: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ class Attachment:
 
     address: str
     namespace: str
-    """VolumeFile of its network namespace; named as containerd names them."""
+    """File of its network namespace; named as containerd names them."""
     interface: str
     """The node's end."""
 

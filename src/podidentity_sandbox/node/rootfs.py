@@ -16,9 +16,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from podidentity_sandbox.node.launcher import Bind, Isolation
 from podidentity_sandbox.node.syscalls import (
     BIND,
     NO_DEVICES,
@@ -40,6 +40,35 @@ _FRESH = ("dev", "proc", "run", "sys", "tmp", "root")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
           "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A file or folder of the node that a container sees."""
+
+    source: str
+    target: str
+    read_only: bool = True
+    follow: bool = False
+    """Whether mounts made later under the source appear too (HostToContainer)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """A container's namespaces and file tree, as a container runtime makes them."""
+
+    hostname: str
+    network: str = ""
+    """File of its network namespace; "" for the node's."""
+    binds: tuple[Bind, ...] = ()
+    hidden: tuple[str, ...] = ()
+    """Folders of the machine that it must not see: the sandbox's own, which holds secrets."""
+    kept: tuple[str, ...] = ()
+    """Folders that it needs wherever they are: the interpreter's and the programs' own."""
+    read_only_root: bool = False
+    system_writable: bool = False
+    """Whether /proc/sys and /sys may be written: `privileged`."""
+    rootless: bool = False
 
 
 def prepare_stage() -> None:

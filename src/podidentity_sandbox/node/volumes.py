@@ -31,8 +31,8 @@ from podidentity_sandbox.node.contents import (
 )
 from podidentity_sandbox.node.csi import CsiVolumes
 from podidentity_sandbox.node.environment import expand
-from podidentity_sandbox.node.launcher import Bind
 from podidentity_sandbox.node.object_watches import ObjectWatch, Reference
+from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.security import user_of_all
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import (

@@ -1,4 +1,4 @@
-"""Files of volumes: their contents, computed without a node, and the folders they are written to."""
+"""Files of volumes, without a node: their contents, and the folders that they are written to."""
 
 from __future__ import annotations
 
