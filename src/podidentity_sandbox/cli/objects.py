@@ -10,8 +10,7 @@ import yaml
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.world.api import Api, Object
-from podidentity_sandbox.world.applying import Applier, documents, why_not
-from podidentity_sandbox.world.kinds import Kind, Kinds
+from podidentity_sandbox.world.apply import Applier, Kind, Kinds, documents, why_not
 
 
 @click.command(epilog="Example: podidentity sandbox apply --wait -f pod.yaml")

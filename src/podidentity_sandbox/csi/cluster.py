@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 
-from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import MountFailed
 
 _log = logging.getLogger(__name__)
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -29,7 +29,7 @@ class PodRef(NamedTuple):
     uid: str
 
 
-class Cluster(Protocol):
+class ClusterClient(Protocol):
     """What the driver asks of the cluster."""
 
     async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:

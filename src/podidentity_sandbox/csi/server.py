@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.csi.driver import Driver
-from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import MountFailed
 
 _log = logging.getLogger(__name__)
 _LONGEST = 1 << 20

@@ -11,7 +11,7 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.teardown import children
+from podidentity_sandbox.world.lifecycle import children
 
 
 def proof(plan: Plan) -> str:

@@ -16,9 +16,8 @@ import pytest
 
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api, Object, ready
-from podidentity_sandbox.world.launch import up
+from podidentity_sandbox.world.lifecycle import Outcome, down, up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
-from podidentity_sandbox.world.teardown import Found, down
 from tests.sandbox.world.places import MODES, Place, gone, pid_of, traces
 
 pytestmark = pytest.mark.net
@@ -101,7 +100,7 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
     assert table[1].split()[:4] == ["shop", "here", "1/1", "Running"]
 
     left = traces(place, "default")
-    assert down(place.folder("default")) is Found.RUNNING
+    assert down(place.folder("default")) is Outcome.RUNNING
     assert left.seen() == []
 
 

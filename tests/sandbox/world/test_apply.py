@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.applying import documents, says, why_not
+from podidentity_sandbox.world.apply import documents, says, why_not
 
 LIVE = {"metadata": {"name": "x", "uid": "1"}, "spec": {"list": [{"a": 1, "b": 2}], "n": None}}
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.demo.script import find_walkthrough, read
-from podidentity_sandbox.demo.walkthrough import steps_of
+from podidentity_sandbox.demo.walkthrough import find_walkthrough, read, steps_of
 from podidentity_sandbox.world import SandboxError
 
 # The numbers of the published walk-through, and of the other side of its story.
@@ -33,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_chapter_is_a_title_and_steps_with_their_commands(tmp_path: Path) -> None:
     (chapter,) = read(written(tmp_path, CHAPTER))
-    first, second = chapter.scenes
+    first, second = chapter.steps
     assert chapter.title == "A chapter"
     assert (first.id, first.number, first.title) == ("1a", "1", "First")
     assert first.command == "echo one\necho two"
@@ -54,16 +53,16 @@ def test_what_is_no_step_is_said(tmp_path: Path, text: str, why: str) -> None:
         read(written(tmp_path, text))
 
 
-def test_a_step_that_nobody_judges_is_said(tmp_path: Path) -> None:
+def test_a_step_without_a_check_is_said(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="do not pair"):
         steps_of(read(written(tmp_path, "# A chapter\n\n## 99 A step\ntrue\n")))
 
 
 def test_the_walk_through_has_every_published_step_and_each_is_judged() -> None:
-    told = steps_of(read(find_walkthrough()))
-    numbers = {step.number for _, steps in told for step in steps}
+    story = steps_of(read(find_walkthrough()))
+    numbers = {step.number for _, steps in story for step in steps}
     assert numbers >= PUBLISHED
-    assert sum(step.opens_pod for _, steps in told for step in steps) == 1
+    assert sum(step.opens_pod for _, steps in story for step in steps) == 1
 
 
 def test_its_files_are_scripts_that_bash_can_read() -> None:

@@ -16,7 +16,7 @@ from podidentity_sandbox.cli.shells import start_file
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.blueprint import draw_plan
-from podidentity_sandbox.world.workplace import environment, sign_in
+from podidentity_sandbox.world.environment import environment, sign_in
 
 FAKE_AZ = r"""#!/bin/sh
 echo "$@" >>"$AZURE_CONFIG_DIR/asked"

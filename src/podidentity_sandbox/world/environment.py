@@ -1,7 +1,7 @@
-"""The operator's place of work: an environment in which kubectl, az and SDKs find the sandbox.
+"""The operator's environment, in which kubectl, az and SDKs find the sandbox.
 
-Nothing of the person's own az or kubectl is read or written: what they keep is in the sandbox's
-folder, and goes with it.
+The person's own settings of az and kubectl are neither read nor written: the sandbox has its own in
+its folder, and they go with it.
 """
 
 from __future__ import annotations
