@@ -36,7 +36,7 @@ _DELAYS = {
 """What is set, by the world's name for it."""
 
 
-class Control:
+class ControlApi:
     """The control interface."""
 
     def __init__(self, world: World, imds: Imds, entra: Entra) -> None:

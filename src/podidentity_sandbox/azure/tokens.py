@@ -20,7 +20,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.state import Principal
 from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP, Tenant, Tenants
 
 CLOCK_SKEW = 300

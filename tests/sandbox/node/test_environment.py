@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.api import Api
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
 from podidentity_sandbox.node.spec import ContainerRefused, parse_pod, pod_fields
 
@@ -159,7 +159,7 @@ def test_without_limits_a_container_sees_those_of_the_node() -> None:
 async def test_each_object_is_read_once_however_many_variables_it_gives() -> None:
     asked: list[str] = []
 
-    class Recording(Api):
+    class Recording(ApiClient):
         """Answers every question with the same config map."""
 
         def __init__(self) -> None:

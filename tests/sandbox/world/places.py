@@ -34,7 +34,7 @@ class Place:
         return Folder.of(name, self.base)
 
     def up(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Plan:
-        return up(self.wish(name, parts=parts))
+        return up(self.options(name, parts=parts))
 
     def options(
         self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None

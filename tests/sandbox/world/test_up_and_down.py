@@ -123,7 +123,7 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
 ) -> None:
     hang = ("-c", "import signal; signal.pause()")
     place.mode = mode
-    options = place.wish(parts={"node": hang})
+    options = place.options(parts={"node": hang})
     with subprocess.Popen(
         [
             sys.executable,
@@ -149,9 +149,9 @@ UP = """
 import json, sys
 from pathlib import Path
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.launch import Wish, up
+from podidentity_sandbox.world.lifecycle import UpOptions, up
 base, path, mode, parts = json.loads(sys.argv[1])
 folder = Folder.of("one", Path(base))
-wish = Wish(folder=folder, path=path, rootless=mode == "rootless", parts=parts)
-up(wish, lambda line: print(line, flush=True))
+options = UpOptions(folder=folder, path=path, rootless=mode == "rootless", parts=parts)
+up(options, lambda line: print(line, flush=True))
 """

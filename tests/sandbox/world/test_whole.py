@@ -46,7 +46,7 @@ TOKEN = (
 @pytest.fixture(params=MODES)
 def world(request: pytest.FixtureRequest, place: Place) -> tuple[Place, Plan]:
     place.mode = request.param
-    return place, up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
+    return place, up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
 
 
 def test_objects_are_written_and_deleted_and_errors_are_in_kubectls_words(place: Place) -> None:
-    up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
+    up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
     made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}"
     said = [
         sandbox(place, "apply", "-f", "-", stdin=text).stdout.strip()

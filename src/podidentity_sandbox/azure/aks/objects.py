@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from podidentity_sandbox.azure.aks.model import AddOn, PodException, PodIdentity
+from podidentity_sandbox.azure.aks.profile import AddOn, PodException, PodIdentity
 
 Manifest = dict[str, Any]
 

@@ -33,7 +33,7 @@ class ArmError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class ArmCall:
     """One authorized request to ARM."""
 
     world: World
@@ -105,7 +105,7 @@ class Call:
         )
 
 
-Handler = Callable[[Call], Reply]
+Handler = Callable[[ArmCall], Reply]
 
 
 def allows(world: World, object_id: str, action: str, scope: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from podidentity_sandbox.azure.blob.errors import (
+from podidentity_sandbox.azure.blob.call import (
     BlobError,
     condition_not_met,
     invalid_header,

@@ -9,9 +9,14 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from podidentity_sandbox.azure.directory import Application, FederatedCredential, Principal
-from podidentity_sandbox.azure.entra.errors import EntraError
-from podidentity_sandbox.azure.state import UserAssignedIdentity, World
+from podidentity_sandbox.azure.entra.answers import EntraError
+from podidentity_sandbox.azure.state import (
+    Application,
+    FederatedCredential,
+    Principal,
+    UserAssignedIdentity,
+    World,
+)
 from podidentity_sandbox.azure.tenants import Tenant
 
 

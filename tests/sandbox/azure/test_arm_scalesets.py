@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.arm.call import ArmError
-from podidentity_sandbox.azure.arm.identity_block import patched, rendered
-from podidentity_sandbox.azure.directory import Principal
-from podidentity_sandbox.azure.state import IdentityBlock, UserAssignedIdentity
+from podidentity_sandbox.azure.arm.scalesets import patched, rendered
+from podidentity_sandbox.azure.state import IdentityBlock, Principal, UserAssignedIdentity
 
 PREFIX = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity"
 
