@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from podidentity_sandbox.cluster.authentication import AUTHENTICATED, MASTERS
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
-from podidentity_sandbox.cluster.users import AUTHENTICATED, MASTERS
 from podidentity_sandbox.plan import APISERVER_ADDRESS
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")

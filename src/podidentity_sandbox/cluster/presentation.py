@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.listing import Page
+from podidentity_sandbox.cluster.list_watch import Page
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import Record, encode
 from podidentity_sandbox.cluster.tables.rendering import Tables, partial

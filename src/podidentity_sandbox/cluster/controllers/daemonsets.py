@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from podidentity_sandbox.cluster.controllers.ownership import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
-from podidentity_sandbox.cluster.placement import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
@@ -184,7 +184,7 @@ def _require_node(spec: Obj, node: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class UpdateStep:
     """What is to be done for a set now."""
 
     create: tuple[str, ...]
@@ -224,7 +224,7 @@ def _resolved(limit: int | str, wanted: int) -> int:
 
 def next_step(
     owner: Record, pods: Sequence[Record], wanted: Sequence[str], current: str, now: datetime
-) -> Step:
+) -> UpdateStep:
     """Return the next step towards one pod of template `current` on each node of `wanted`.
 
     `manage` and `rollingUpdate` of pkg/controller/daemon; a node whose pod is being deleted gets
@@ -244,7 +244,7 @@ def next_step(
     elif rolling:
         delete += _replace(states, allowed.unavailable)
     going = {pod.uid: pod for pod in delete if not pod.deleted}
-    return Step(tuple(create), tuple(going.values()))
+    return UpdateStep(tuple(create), tuple(going.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

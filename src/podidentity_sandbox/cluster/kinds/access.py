@@ -1,4 +1,4 @@
-"""Roles and bindings: the rules of the objects; `rbac` reads what they grant."""
+"""Roles and bindings: the rules of the objects; `authorization` reads what they grant."""
 
 from __future__ import annotations
 

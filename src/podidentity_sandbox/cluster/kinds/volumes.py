@@ -1,17 +1,18 @@
-"""Files of volumes that the kubelet writes: which of them may be asked for, and at which paths.
-
-Rules, words and the places of faults, odd as some are, of ValidateLocalNonReservedPath and of
-validateVolumeSource:
-https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
-"""
+"""Volumes of pods: their files, and where they are mounted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster import names, status
 from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.status import Cause
+
+# ---- Files of volumes that the kubelet writes: which of them may be asked for, and at which paths.
+#
+# Rules, words and the places of faults, odd as some are, of ValidateLocalNonReservedPath and of
+# validateVolumeSource:
+# https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
 
 _KEYS = [{"key": str, "path": str, "mode": int}]
 _FIELDS = [
@@ -42,7 +43,7 @@ _NAMED = ("containerName", "resource")
 _MOST = 0o777
 
 
-def faults(volume: Obj, where: str) -> Iterator[Cause]:
+def file_faults(volume: Obj, where: str) -> Iterator[Cause]:
     """Yield what is wrong with the files of a volume, whichever source they have."""
     projected = f"{where}.projected"
     yield from _of_source(volume, where)
@@ -108,3 +109,60 @@ def back_steps(path: str, where: str) -> Iterator[Cause]:
     """Yield the fault of a path with `..` in it."""
     if ".." in path.split("/"):
         yield status.invalid(where, path, "must not contain '..'")
+
+
+# ---- Volumes and where they are mounted: no path may lead out of its volume.
+#
+# Rules and words of ValidateVolumes and ValidateVolumeMounts:
+# https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go
+
+VOLUME = {
+    "name": str,
+    "hostPath": {"path": str, "type": str},
+    "csi": {"driver": str, "nodePublishSecretRef": {"name": str}},
+    **SHAPES,
+}
+
+
+def volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:
+    """Yield the faults of a spec's volumes."""
+    seen: set[str] = set()
+    for index, volume in enumerate(volumes):
+        where, name = f"{path}[{index}]", volume.get("name", "")
+        yield from _name_faults(name, f"{where}.name", seen)
+        seen.add(name)
+        if "hostPath" in volume:
+            place = f"{where}.hostPath.path"
+            yield from back_steps(volume["hostPath"].get("path", ""), place)
+        yield from file_faults(volume, where)
+
+
+def _name_faults(name: str, where: str, seen: set[str]) -> Iterator[Cause]:
+    """Yield the faults of a volume's name: it is that of a folder on the node as well."""
+    if not name:
+        yield status.required(where)
+        return
+    for fault in names.label_faults(name):
+        yield status.invalid(where, name, fault)
+    if name in seen:
+        yield Cause(where, "FieldValueDuplicate", f'Duplicate value: "{name}"')
+
+
+def mount_faults(mounts: list[Obj], path: str, volumes: set[str | None]) -> Iterator[Cause]:
+    """Yield the faults of a container's mounts of these volumes."""
+    seen: set[str] = set()
+    for index, mount in enumerate(mounts):
+        where, target = f"{path}[{index}]", mount.get("mountPath", "")
+        if mount.get("name") not in volumes:
+            message = f'Not found: "{mount.get("name", "")}"'
+            yield Cause(f"{where}.name", "FieldValueNotFound", message)
+        if not target:
+            yield status.required(f"{where}.mountPath")
+        elif target in seen:
+            yield status.invalid(f"{where}.mountPath", target, "must be unique")
+        seen.add(target)
+        for field in ("subPath", "subPathExpr"):
+            yield from descending(mount.get(field, ""), f"{where}.{field}")
+        if mount.get("subPath") and mount.get("subPathExpr"):
+            detail = "subPathExpr and subPath are mutually exclusive"
+            yield status.invalid(f"{where}.subPathExpr", mount["subPathExpr"], detail)

@@ -8,12 +8,113 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
 
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
-from podidentity_sandbox.cluster.protobuf.messages import Field, table
-from podidentity_sandbox.cluster.protobuf.wire import Malformed, fields, signed
+
+# ---- The wire format of protobuf: numbered fields, one after the other.
+#
+# https://protobuf.dev/programming-guides/encoding/
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_WIDTH = {FIXED64: 8, FIXED32: 4}
+_LONGEST_VARINT = 10
+
+
+class Malformed(ValueError):
+    """Bytes that are no protobuf."""
+
+
+def fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the number and the value of each field; raise Malformed."""
+    at = 0
+    while at < len(raw):
+        tag, at = _varint(raw, at)
+        number, form = tag >> 3, tag & 7
+        if form == VARINT:
+            value, at = _varint(raw, at)
+            yield number, value
+            continue
+        if form == BYTES:
+            length, at = _varint(raw, at)
+        elif form in _WIDTH:
+            length = _WIDTH[form]
+        else:
+            raise Malformed(f"illegal wireType {form}")
+        if at + length > len(raw):
+            raise Malformed("unexpected EOF")
+        yield number, raw[at : at + length]
+        at += length
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """Return the number that begins there, and where it ends."""
+    value = 0
+    for place in range(_LONGEST_VARINT):
+        if at + place >= len(raw):
+            raise Malformed("unexpected EOF")
+        byte = raw[at + place]
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value, at + place + 1
+    raise Malformed("integer overflow")
+
+
+def signed(value: int) -> int:
+    """Return a varint as the number of 64 bits with a sign that it stands for."""
+    value &= 2**64 - 1
+    return value - 2**64 if value >= 2**63 else value
+
+
+# ---- The table of messages: each field's name, number and type.
+#
+# `messages.txt` has one message after the other: `Name: field number type, field number type, …`.
+# Types are string, int, bool, bytes, time, quantity, int-or-string, fields (FieldsV1), or a
+# message; `[x]` is a list, `{x}` a map from strings. A star marks a field that can be unset: the
+# zero of the others counts as unset. `any` is sent by larger clients only; it is not read here.
+
+
+@dataclass(frozen=True, slots=True)
+class MessageField:
+    """One field of a message."""
+
+    name: str
+    type: str
+    """Without brackets and star."""
+    many: str
+    """"list", "map" or ""."""
+    optional: bool
+    """Its zero says something."""
+
+
+Message = Mapping[int, MessageField]
+
+
+@cache
+def table() -> Mapping[str, Message]:
+    """Return all messages by their names."""
+    text = (resources.files(__package__) / "messages.txt").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    entries = "\n".join(lines).replace("\n ", " ").splitlines()
+    return {name: _table_message(fields) for name, _, fields in (e.partition(":") for e in entries)}
+
+
+def _table_message(text: str) -> Message:
+    fields = (field.split() for field in text.split(","))
+    return {int(number): _table_field(name, kind) for name, number, kind in fields}
+
+
+def _table_field(name: str, kind: str) -> MessageField:
+    many = {"[": "list", "{": "map"}.get(kind[0], "")
+    inner = kind[1:-1] if many else kind
+    return MessageField(name, inner.removeprefix("*"), many, inner.startswith("*"))
+
+
+# ---- Objects
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
@@ -43,7 +144,7 @@ def _message(name: str, raw: bytes) -> Obj:
     return found
 
 
-def _put(found: Obj, field: Field, raw: int | bytes) -> None:
+def _put(found: Obj, field: MessageField, raw: int | bytes) -> None:
     """Add a field to those found so far."""
     if field.many == "map":
         entry = dict(fields(_bytes(raw)))
@@ -57,7 +158,7 @@ def _put(found: Obj, field: Field, raw: int | bytes) -> None:
         found[field.name] = value
 
 
-def _value(field: Field, raw: int | bytes) -> Json:
+def _value(field: MessageField, raw: int | bytes) -> Json:
     if field.type in _READERS:
         return _READERS[field.type](raw)
     if field.type == "any":

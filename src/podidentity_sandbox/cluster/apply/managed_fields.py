@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.apply import checking, lastapplied, managers
+from podidentity_sandbox.cluster.apply import managers, typed
 from podidentity_sandbox.cluster.apply.fieldsets import Path
 from podidentity_sandbox.cluster.apply.managers import APPLY, UPDATE, Conflicts, Manager, Writer
 from podidentity_sandbox.cluster.fields import builtin, fields_of
@@ -83,7 +83,7 @@ def applied(
     old = live if live is not None else {}
     managed = managers.decode(old.get("metadata", {}).get(FIELD))
     try:
-        new, after = lastapplied.apply(write, managed, old, config, force=force)
+        new, after = managers.apply(write, managed, old, config, force=force)
     except Conflicts as conflicts:
         raise conflicts.status() from conflicts
     return {**new, "metadata": {**new["metadata"], FIELD: managers.encode(after)}}
@@ -91,7 +91,7 @@ def applied(
 
 def _check_types(write: Writer, kind: ResourceType, config: Obj) -> None:
     """Refuse what the type does not know: 500, since the real server has no better code for it."""
-    faults = checking.faults(write.schema, config)
+    faults = typed.faults(write.schema, config)
     if not faults:
         return
     lines = [f"{path}: {words}" for path, words in faults]
