@@ -1,4 +1,4 @@
-"""Each cell of a row says what a real server's printers say: pods, ages, services, nodes, events."""
+"""The cells of a row, as a real server prints them: pods, ages, services, nodes, events."""
 
 from __future__ import annotations
 
