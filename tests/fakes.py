@@ -211,7 +211,7 @@ class FakeAttestor:
         self.verdict = Verdict.PROVEN
         self.uid: str | None = None
         """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
-        self.root = False
+        self.root = self.unseen = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
         self.own: list[str] = []
         """Our addresses that local connections came to."""
@@ -219,7 +219,9 @@ class FakeAttestor:
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
         if self.uid is not None:
-            return Proof(verdict=self.verdict, pod_uid=self.uid, detail="in cni-1234")
+            unseen = self.unseen and not self.uid
+            detail = "in cni-1234"
+            return Proof(verdict=self.verdict, pod_uid=self.uid, unseen=unseen, detail=detail)
         if not candidates:
             return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
         return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")

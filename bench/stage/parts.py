@@ -86,3 +86,12 @@ def _program(
         os.close(reader)
         process.terminate()
         process.wait()
+
+
+def process_of(module: str) -> int:
+    """Return the process that runs one of the sandbox's programs."""
+    for found in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if module.encode() in found.read_bytes().split(b"\0"):
+                return int(found.parent.name)
+    raise ProcessLookupError(f"{module} does not run")

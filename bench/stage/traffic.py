@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from bench.stage.asking import Asker
+from bench.stage.asking import Answer, Asker
 from bench.stage.ground import BenchPod, Cgroups
 
 _SENDERS = 50
@@ -24,12 +24,15 @@ class Failure:
     ended: float
     """When it was known to have failed."""
     why: str
+    pod: BenchPod
 
 
 @dataclass(slots=True)
 class Traffic:
     """What was asked and what came of it."""
 
+    heard: Callable[[BenchPod, float, Answer], None] = lambda *_: None
+    """Called for each answer, with the moment when it was asked for."""
     requests: int = 0
     slowest: float = 0.0
     """Seconds."""
@@ -53,24 +56,38 @@ async def steady(
         for number in range(_SENDERS):
             pod = pods[number % len(pods)]
             group.create_task(
-                _send(traffic, cgroups, pod, keep=number % 2 == 0, pace=_SENDERS / rate, end=end)
+                send(
+                    traffic,
+                    cgroups,
+                    pod,
+                    keep=number % 2 == 0,
+                    pace=_SENDERS / rate,
+                    goes_on=lambda: perf_counter() < end,
+                )
             )
             await asyncio.sleep(1 / rate)
     return traffic
 
 
-async def _send(
-    traffic: Traffic, cgroups: Cgroups, pod: BenchPod, *, keep: bool, pace: float, end: float
+async def send(
+    traffic: Traffic,
+    cgroups: Cgroups,
+    pod: BenchPod,
+    *,
+    keep: bool,
+    pace: float,
+    goes_on: Callable[[], bool],
 ) -> None:
+    """Ask each `pace` seconds, on one connection or on a new one each time, while it `goes_on`."""
     kept: Asker | None = None
     due = perf_counter()
-    while perf_counter() < end:
+    while goes_on():
         # A client's pool looks at a kept connection before it uses it.
         if kept is not None and kept.is_dropped():
             kept.close()
             kept = None
         asker = kept or Asker(cgroups, pod)
-        stays = await _ask(traffic, asker, fresh=kept is None) and keep
+        stays = await _ask(traffic, pod, asker, fresh=kept is None) and keep
         if not stays:
             asker.close()
         kept = asker if stays else None
@@ -80,7 +97,7 @@ async def _send(
         kept.close()
 
 
-async def _ask(traffic: Traffic, asker: Asker, *, fresh: bool) -> bool:
+async def _ask(traffic: Traffic, pod: BenchPod, asker: Asker, *, fresh: bool) -> bool:
     """Ask once; return whether the connection may be used again."""
     began = perf_counter()
     traffic.requests += 1
@@ -90,10 +107,12 @@ async def _ask(traffic: Traffic, asker: Asker, *, fresh: bool) -> bool:
                 await asker.connect()
             answer = await asker.ask()
     except (OSError, EOFError, TimeoutError) as error:
-        traffic.failures.append(Failure(began, perf_counter(), f"{type(error).__name__} {error}"))
+        why = f"{type(error).__name__} {error}"
+        traffic.failures.append(Failure(began, perf_counter(), why, pod))
         return False
     if answer.status != 200:
         why = f"status {answer.status}: {answer.body[:200]!r}"
-        traffic.failures.append(Failure(began, perf_counter(), why))
+        traffic.failures.append(Failure(began, perf_counter(), why, pod))
+    traffic.heard(pod, began, answer)
     traffic.slowest = max(traffic.slowest, perf_counter() - began)
     return not answer.closes

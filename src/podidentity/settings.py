@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
+from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization
-from podidentity.core.selection import Ambiguity
 from podidentity.wire.imds_server import parse_resource
 
 SERVE_UID = 64_912

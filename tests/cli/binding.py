@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from podidentity.cli.attached_hosts import ANNOTATION
+from podidentity.cli.azure_access import ATTACHED_TO
 from tests.cli.conftest import Ran
 from tests.cli.scripted import IDENTITY, ScriptedArm
 from tests.cli.world import CUSTOM, World
@@ -27,7 +27,7 @@ def binding(world: World, ns: str, name: str = "orders-binding") -> Any:
 
 
 def record(found: Any) -> Any:
-    return json.loads(found["metadata"].get("annotations", {}).get(ANNOTATION, "[]"))
+    return json.loads(found["metadata"].get("annotations", {}).get(ATTACHED_TO, "[]"))
 
 
 def attached(arm: ScriptedArm) -> bool:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from podidentity import __version__
 from podidentity.cli import main
-from podidentity.cli.failures import Failed
+from podidentity.cli.output import CommandError
 from podidentity.core.errors import NotReady
 
 
@@ -57,8 +57,8 @@ def test_starting_it_costs_no_library_but_click() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (Failed("It broke", "Mend it."), 1, "error: It broke. Mend it.\n"),
-        (Failed("It broke."), 1, "error: It broke.\n"),
+        (CommandError("It broke", "Mend it."), 1, "error: It broke. Mend it.\n"),
+        (CommandError("It broke."), 1, "error: It broke.\n"),
         (NotReady("not ready"), 1, "error: not ready.\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied.\n"),
         (ConnectionResetError(104, "Connection reset by peer"), 1, "error: Connection reset by"),

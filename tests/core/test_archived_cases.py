@@ -2,7 +2,7 @@
 
 TestGetIdentitiesStandardClient, TestGetIdentitiesManagedClient, TestIsPodExcepted, ParseResourceID:
 https://github.com/Azure/aad-pod-identity pkg/nmi, pkg/pod and pkg/cloudprovider. RedactClientID is
-in test_old_answers, the router's paths are in test_router_cases.
+in test_old_answers, the router's paths are in tests/wire/test_metadata.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from podidentity.core.deciding import decide
+from podidentity.core.decision import Allowed, Denied, decide
 from podidentity.core.ids import ClientId, InvalidId, ResourceId
-from podidentity.core.matching import match
+from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
 from tests.core.objects import (
     binding,
     client_id,
@@ -41,9 +40,9 @@ def outcome(world: World, asked: Asked, rules: Rules) -> str:
         resource_id=asked if isinstance(asked, ResourceId) else None,
     )
     found = decide(match(pod(), world, rules), request, lambda use: bool(use.name))
-    if found.entitlement is not None:
-        return found.entitlement.identity.ref.name
-    assert found.refusal is not None
+    if isinstance(found, Allowed):
+        return found.identity.ref.name
+    assert isinstance(found, Denied)
     return str(found.refusal.reason)
 
 

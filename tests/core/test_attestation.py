@@ -224,3 +224,20 @@ def test_a_local_connection_without_an_open_socket_is_nobodys(
 def test_a_local_connection_that_has_gone_is_gone() -> None:
     assert local(accepted=False).verdict is Verdict.GONE
     assert local(accepted=False, failure="x").verdict is Verdict.UNKNOWN
+
+
+def test_only_a_connection_that_no_namespace_has_is_unseen() -> None:
+    for mode in (KERNEL, NAMESPACE):
+        for sightings, unseen in [
+            ([], True),
+            ([NOTHING], True),
+            ([NOTHING, GONE], False),
+            ([ATTACKERS], False),
+            ([NO_PODS], False),
+            ([STALE], False),
+            ([BROKEN], False),
+        ]:
+            facts = ConnectionFacts(accepted=True, sightings=tuple(sightings))
+            proof = judge(facts, [CLAIMANT, VICTIM], mode)
+            assert proof.unseen is unseen, (mode, sightings)
+    assert not judge(ConnectionFacts(accepted=False), [VICTIM], KERNEL).unseen

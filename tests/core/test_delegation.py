@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.core.delegation import CSI_DRIVER, Delegation, not_to_be_named
+from podidentity.core.delegation import CSI_DRIVER, Delegation, refuse_without_csi_volume
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Phase, Pod
@@ -58,7 +58,7 @@ def test_only_a_listed_service_account_asks_and_root_where_it_is_allowed(
 def test_only_a_pod_that_mounts_a_volume_of_the_driver_is_named(
     drivers: set[str], *, allowed: bool
 ) -> None:
-    refusal = not_to_be_named(pod(csi_drivers=frozenset(drivers)))
+    refusal = refuse_without_csi_volume(pod(csi_drivers=frozenset(drivers)))
     assert (refusal is None) is allowed
     if refusal is not None:
         assert (refusal.reason, refusal.about) == (Reason.NO_CSI_VOLUME, pod().ref)

@@ -4,7 +4,7 @@ from podidentity.core.entitlements import Basis, Entitlement
 from podidentity.core.federation import account_name, stand_in, subject_of
 from podidentity.core.ids import ObjectRef, ResourceId
 from podidentity.core.permission import uses_of
-from podidentity.core.resources import Federation, IdentityType, Subject
+from podidentity.core.resources import AssertionSubject, Federation, IdentityType
 from podidentity.core.tokens import Grant
 from tests.fakes import CLIENT, RESOURCE_ID, pod
 from tests.principals import federated
@@ -28,7 +28,7 @@ def test_an_identitys_own_account_is_named_by_a_hash_of_where_it_is() -> None:
 def test_the_subject_is_the_pods_account_or_the_identitys() -> None:
     asked = Grant(identity=federated(), pod=pod(service_account="web"))
     own = account_name(asked.identity.ref)
-    by_pod, by_identity = Federation(), Federation(subject=Subject.IDENTITY)
+    by_pod, by_identity = Federation(), Federation(subject=AssertionSubject.IDENTITY)
     assert subject_of(asked, by_pod, "ours") == ObjectRef("shop", "web")
     assert subject_of(asked, by_identity, "ours") == ObjectRef("ours", own)
 

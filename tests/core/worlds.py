@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from podidentity.core.authorities import Authority
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import Rules
 from podidentity.core.resources import (
     AzureAssignedIdentity,
     AzureIdentity,
@@ -25,7 +26,6 @@ from podidentity.core.resources import (
     Pod,
     WorkloadIdentity,
 )
-from podidentity.core.usability import Rules
 from tests.core.objects import (
     TENANT,
     binding,

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from podidentity.core.errors import TokenSourceDown, UnprovenCaller
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.outcome import Asked, Outcome
-from podidentity.nmi.server.messages import Caller
+from podidentity.nmi.request.outcome import Evidence, TokenQuery
 from tests.docs.blocks import ROOT
 from tests.fakes import ADDRESS, CLIENT, VAULT, FakeClock, pod
+from tests.nmi.outcomes import granted, refused
 from tests.nmi.recorded import Recorded
-from tests.nmi.test_record import GIVEN, REFUSAL
+from tests.nmi.test_record import REFUSAL
 
-ASKED = Asked(
-    Caller(ADDRESS, 40_000), TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT))
-)
+QUERY = TokenQuery(ADDRESS, TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT)))
+PROVIDER = Evidence(delegated=True, delegate=ObjectRef("kube-system", "provider"))
 OUTCOMES = (
-    replace(GIVEN, observed=REFUSAL, delegate=ObjectRef("kube-system", "provider")),
-    Outcome(pod=pod(), error=TokenSourceDown("away"), detail="cni-1"),
-    Outcome(claimed=(pod(),), error=UnprovenCaller("no"), detail="forged"),
+    granted(observed=REFUSAL, evidence=PROVIDER),
+    refused(TokenSourceDown("away"), evidence=Evidence(detail="cni-1")),
+    refused(UnprovenCaller("no"), None, claimed=(pod(),), evidence=Evidence(detail="forged")),
 )
 
 
-def test_each_field_of_a_record_is_on_its_page_and_no_other() -> None:
+async def test_each_field_of_a_record_is_on_its_page_and_no_other() -> None:
     recorded = Recorded(FakeClock())
     for outcome in OUTCOMES:
-        recorded.record.token(ASKED, outcome, 200, 0.0)
+        await recorded.record.token(QUERY, outcome, 200, 0.0)
+    named = QUERY._replace(asked_for=ObjectRef("shop", "invented"))
+    await recorded.record.token(named, refused(UnprovenCaller("no"), None), 403, 0.0)
     seen = {name for entry in recorded.audit for name in entry}
     page = (ROOT / "docs/reference/audit.md").read_text()
     rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]

@@ -16,9 +16,9 @@ async def test_it_states_facts_and_what_it_knows_of_the_node(tmp_path: Path) -> 
         client = running.client()
         await client.greet()
         await client.say(wire.Question(1, "10.244.0.2", 40000))
-        assert await client.hear() == wire.Answer(1, seen("uid-1"))
+        assert await client.hear() == wire.FactsAnswer(1, seen("uid-1"))
         await client.say(wire.Question(2, "127.0.0.1", 40001, local=True, own="127.0.0.1"))
-        assert await client.hear() == wire.Answer(2, seen("uid-1"))
+        assert await client.hear() == wire.FactsAnswer(2, seen("uid-1"))
         assert running.inspector.asked == [
             ("10.244.0.2", 40000, False),
             ("127.0.0.1", 40001, "127.0.0.1"),
@@ -43,7 +43,7 @@ async def test_a_process_of_another_user_is_refused_with_the_reason(tmp_path: Pa
     async with net(tmp_path, uids=frozenset({64_912})) as running:
         client = running.client()
         refusal = await client.hear()
-        assert isinstance(refusal, wire.Refusal)
+        assert isinstance(refusal, wire.Rejection)
         assert "not of user 64912" in refusal.reason
         assert await client.hear() is None
 
@@ -55,7 +55,7 @@ async def test_a_serve_of_another_version_is_refused_and_told_both_versions(
         client = running.client()
         await client.say(b'{"type":"hello","protocol":9,"version":"9.0","new":1}')
         refusal = await client.hear()
-        assert isinstance(refusal, wire.Refusal)
+        assert isinstance(refusal, wire.Rejection)
         assert refusal.reason.startswith(f"net is version {VERSION} (protocol 1), serve is version")
         assert await client.hear() is None
     assert "version 9.0 (protocol 9)" in caplog.text
@@ -77,7 +77,7 @@ async def test_rubbish_is_refused_and_ends_the_connection(
         client = running.client()
         await client.say(packet)
         refusal = await client.hear()
-        assert isinstance(refusal, wire.Refusal)
+        assert isinstance(refusal, wire.Rejection)
         assert why in refusal.reason
         assert await client.hear() is None
         assert running.inspector.asked == []
@@ -127,12 +127,12 @@ async def test_a_flood_of_questions_waits_and_leaves_others_their_turn(
         other = running.client()
         await other.greet()
         await other.say(wire.Question(1, "10.244.0.3", 1))
-        assert isinstance(await other.hear(), wire.Answer)
+        assert isinstance(await other.hear(), wire.FactsAnswer)
         assert len(running.inspector.asked) < 30
         # It is slow, and loses nothing.
         for number in range(60):
             answer = await flooding.hear()
-            assert isinstance(answer, wire.Answer)
+            assert isinstance(answer, wire.FactsAnswer)
             assert answer.id == number
     assert caplog.text.count("asks more than") == 5
 
@@ -143,7 +143,7 @@ async def test_more_clients_than_an_agent_has_are_refused(tmp_path: Path) -> Non
         for client in clients:
             await client.greet()
         refusal = await running.client().hear()
-        assert isinstance(refusal, wire.Refusal)
+        assert isinstance(refusal, wire.Rejection)
         assert "clients are connected" in refusal.reason
         clients.pop().socket.close()
         await running.client().greet()
@@ -155,7 +155,7 @@ async def test_a_client_that_says_nothing_loses_its_place(
     monkeypatch.setattr(served, "HELLO_SECONDS", 0.01)
     async with net(tmp_path) as running:
         refusal = await running.client().hear()
-        assert refusal == wire.Refusal("it did not say hello")
+        assert refusal == wire.Rejection("it did not say hello")
         await running.server.no_clients()
 
 
@@ -169,7 +169,7 @@ async def test_facts_that_are_too_long_for_a_message_are_left_out_with_the_reaso
         await client.greet()
         await client.say(wire.Question(1, "10.244.0.2", 1))
         few = ConnectionFacts(accepted=True, failure="1000 namespaces hold the address")
-        assert await client.hear() == wire.Answer(1, few)
+        assert await client.hear() == wire.FactsAnswer(1, few)
 
 
 async def test_it_knows_whether_a_client_accepts_connections(tmp_path: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from podidentity.core.delegation import Delegation
-from podidentity.core.errors import TokenSourceDown
-from podidentity.core.rate_limits import Flow
-from podidentity.nmi.request.decision import Policy, TokenService
-from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.patience import Patience
-from podidentity.nmi.request.routes import RoutePolicy, Routes
+from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
@@ -26,33 +25,9 @@ from tests.fakes import (
     identity,
     pod,
 )
+from tests.nmi.metadata import FakeMetadata
 from tests.nmi.recorded import Recorded
 from tests.nmi.talking import Reply, listening, talking
-
-
-@dataclass
-class Passed:
-    """An answer of the real service."""
-
-    status: int = 200
-    content_type: str = "application/json"
-    body: bytes = b'{"compute":{"vmId":"v","userData":"c2VjcmV0"}}'
-
-
-@dataclass
-class FakeMetadata:
-    """The real service, for what is passed on."""
-
-    passed: Passed = field(default_factory=Passed)
-    down: bool = False
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    async def metadata(self, target: str, accept: str, flow: Flow) -> Passed:
-        del flow
-        self.asked.append((target, accept))
-        if self.down:
-            raise TokenSourceDown("IMDS did not answer within 10 s")
-        return self.passed
 
 
 class Agent:
@@ -62,7 +37,7 @@ class Agent:
         self,
         *objects: Any,
         tenant_array: bool = False,
-        deciding: Policy | None = None,
+        deciding: DecisionPolicy | None = None,
         attestor: FakeAttestor | None = None,
         **policy: Any,
     ) -> None:
@@ -73,30 +48,25 @@ class Agent:
         self.permissions = FakePermissions()
         self.attestor = attestor or FakeAttestor()
         self.metadata = FakeMetadata()
-        service = TokenService(
-            cluster=self.cluster,
-            tokens=self.tokens,
-            permissions=self.permissions,
-            attestor=self.attestor,
-            clock=self.clock,
-            policy=deciding or Policy(patience=Patience(hold=0), tenant_array=tenant_array),
-        )
-        route_policy = RoutePolicy(**({"allow": AllowList()} | policy))
-        host = HostTokenService(
-            service,
-            cluster=self.cluster,
-            attestor=self.attestor,
-            clock=self.clock,
-            delegation=Delegation(),
-        )
+        policy_ = deciding or DecisionPolicy(hold=HoldTimes(change=0), tenant_array=tenant_array)
         self.record = Recorded(self.clock)
-        self.routes = Routes(
-            service,
-            host,
-            self.metadata,
+        self.pipeline = RequestPipeline(
+            callers=Callers(self.cluster, self.attestor, self.clock),
+            host_callers=HostCallers(
+                self.cluster, self.attestor, self.clock, delegation=Delegation()
+            ),
+            decider=Decider(
+                cluster=self.cluster,
+                permissions=self.permissions,
+                clock=self.clock,
+                policy=policy_,
+            ),
+            tokens=self.tokens,
+            metadata=self.metadata,
+            answers=AnswerCache(self.cluster, self.permissions, self.clock),
+            log=self.record.record,
             clock=self.clock,
-            policy=route_policy,
-            record=self.record.record,
+            policy=RoutePolicy(**({"allow": AllowList()} | policy)),
         )
         self.listener: Listener
 
@@ -111,6 +81,6 @@ class Agent:
 async def agent(*objects: Any, **policy: Any) -> AsyncIterator[Agent]:
     """Run an agent."""
     found = Agent(*objects, **policy)
-    async with listening(found.routes) as listener:
+    async with listening(found.pipeline) as listener:
         found.listener = listener
         yield found

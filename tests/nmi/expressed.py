@@ -1,4 +1,4 @@
-"""The agent's routes over fakes and the real cache, with the hot path, and what happens to them."""
+"""The request pipeline over fakes and the real token cache, with its memo, and changes to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.ids import ClientId
 from podidentity.core.resources import BINDING_LABEL, Phase
-from podidentity.nmi.request.answer_cache import Express
-from podidentity.nmi.request.decision import Policy, TokenService
-from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.patience import Patience
-from podidentity.nmi.request.routes import RoutePolicy, Routes
+from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller, Request, render
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (
@@ -29,7 +30,7 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.agents import FakeMetadata
+from tests.nmi.metadata import FakeMetadata
 from tests.nmi.recorded import Recorded
 
 TOKEN = b"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
@@ -37,7 +38,7 @@ PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
 
 
 class World:
-    """The agent's routes over fakes and the real cache, with and without the hot path."""
+    """The request pipeline over fakes and the real token cache, with its memo."""
 
     def __init__(self, **policy: Any) -> None:
         self.clock = FakeClock()
@@ -48,35 +49,24 @@ class World:
         self.source.now = self.clock.time
         self.tokens = TokenCache(self.source, self.clock)
         self.record = Recorded(self.clock)
-        service = TokenService(
-            cluster=self.cluster,
+        self.answers = AnswerCache(self.cluster, self.permissions, self.clock)
+        self.pipeline = RequestPipeline(
+            callers=Callers(self.cluster, self.attestor, self.clock),
+            host_callers=HostCallers(
+                self.cluster, self.attestor, self.clock, delegation=Delegation()
+            ),
+            decider=Decider(
+                cluster=self.cluster,
+                permissions=self.permissions,
+                clock=self.clock,
+                policy=DecisionPolicy(hold=HoldTimes(change=0), **policy),
+            ),
             tokens=self.tokens,
-            permissions=self.permissions,
-            attestor=self.attestor,
-            clock=self.clock,
-            policy=Policy(patience=Patience(hold=0), **policy),
-        )
-        self.express = Express(
-            revision=service.revision,
-            cached=self.tokens.cached,
-            record=self.record.record,
-            clock=self.clock,
-        )
-        host = HostTokenService(
-            service,
-            cluster=self.cluster,
-            attestor=self.attestor,
-            clock=self.clock,
-            delegation=Delegation(),
-        )
-        self.routes = Routes(
-            service,
-            host,
-            FakeMetadata(),
+            metadata=FakeMetadata(),
+            answers=self.answers,
+            log=self.record.record,
             clock=self.clock,
             policy=RoutePolicy(allow=AllowList()),
-            record=self.record.record,
-            express=self.express,
         )
         self.caller = Caller(ADDRESS, 1)
 
@@ -88,11 +78,11 @@ class World:
     def remembered(self, request: Request | None = None) -> bytes | None:
         """Return what the memo answers."""
         request = request or self.request()
-        return self.express.answer(request.caller, request.raw)
+        return self.answers.answer(request.caller, request.raw)
 
     async def decide(self, request: Request) -> bytes:
         """Return the answer of a decision; whoever waits for something waits in vain."""
-        deciding = asyncio.ensure_future(self.routes(request))
+        deciding = asyncio.ensure_future(self.pipeline(request))
         while not deciding.done():
             sleeping = asyncio.ensure_future(self.clock.somebody_sleeps())
             await asyncio.wait({deciding, sleeping}, return_when=asyncio.FIRST_COMPLETED)

@@ -169,7 +169,7 @@ def _agent(findings: Findings) -> Agent:
 
     async def counted(request: Request) -> Response:
         findings.handled += 1
-        return await nmi.routes(request)
+        return await nmi.pipeline(request)
 
     nmi.listener = Listener(counted)
     return nmi

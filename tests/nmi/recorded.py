@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
+from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import Record, Sinks
+from podidentity.nmi.reporting.request_log import RequestLog
 from podidentity.telemetry.exposition import render
 from podidentity.telemetry.lines import Json
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writing import Writer
+from podidentity.telemetry.writer import Writer
+
+
+class MemoryWriter(Writer):
+    """A writer that keeps its lines."""
+
+    failure = ""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.lost = 0
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
+
+    def commit(self, line: str) -> asyncio.Future[str]:
+        self.lines.append(line)
+        written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        written.set_result("")
+        return written
 
 
 class Recorded:
-    """A Record, and what it wrote."""
+    """A RequestLog, and what it wrote."""
 
-    def __init__(self, clock: Clock, *, required: Writer | None = None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.written: list[str] = []
-        self.audited: list[str] = []
+        writer = MemoryWriter()
+        self.audited = writer.lines
         self.told: list[tuple[Pod, str, str]] = []
         self.metrics = NmiMetrics(Registry())
-        sinks = Sinks(Json(), self.written.append, self.audited.append)
-        self.record = Record(sinks, self.metrics, clock, node="n1", required=required)
+        self.record = RequestLog(
+            self.written.append,
+            Json(),
+            self.metrics,
+            clock,
+            node="n1",
+            audit=AuditLog(writer, required=False),
+        )
         self.record.events = self
 
     def refused(self, pod: Pod, reason: str, note: str) -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from podidentity.core.errors import NotYetKnown, UnknownCaller
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.core.usability import Rules
-from podidentity.nmi.request.outcome import Outcome
-from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.outcome import Granted, Outcome
 from tests.fakes import OTHER_CLIENT, VAULT, assigned, binding, identity, pod
-from tests.nmi.worlds import World, reason
+from tests.nmi.worlds import World, error_of, reason
 
 OTHER = TokenRequest(resource=VAULT, client_id=ClientId.parse(OTHER_CLIENT))
 
@@ -55,7 +55,7 @@ async def test_a_controller_that_has_begun_is_given_the_longer_time() -> None:
 
 
 async def test_the_time_is_that_of_the_operator() -> None:
-    world = standard(patience=Patience(unseen=2, begun=3))
+    world = standard(hold=HoldTimes(unseen=2, begun=3))
     asking = await world.asking()
     assert world.clock.slept == [2]
     world.clock.advance(2)
@@ -66,11 +66,11 @@ async def test_the_time_is_that_of_the_operator() -> None:
 
 async def test_a_record_that_goes_back_is_waited_for_again() -> None:
     world = standard(pod(), identity(), binding(), assigned())
-    assert (await world.ask()).token is not None
+    assert isinstance(await world.ask(), Granted)
     world.cluster.put(assigned(state="Created"))
     asking = await world.asking()
     world.cluster.put(assigned())
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_a_forged_record_does_not_lengthen_or_shorten_the_wait() -> None:
@@ -104,11 +104,11 @@ async def test_what_imds_does_not_know_just_after_assignment_is_asked_for_again(
     await world.tokens.begun.wait()
     await world.clock.somebody_sleeps()
     world.clock.advance(1)
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_an_identity_that_is_unbound_while_a_controller_works_is_refused() -> None:
-    world = standard(pod(started=1.0), identity(), binding(), patience=Patience(hold=0))
+    world = standard(pod(started=1.0), identity(), binding(), hold=HoldTimes(change=0))
     asking = await world.asking()
     world.cluster.remove("AzureIdentityBinding", binding().ref)
     assert reason(await asking) is Reason.NO_BINDING
@@ -119,7 +119,7 @@ async def test_a_pod_that_dies_while_it_waits_is_let_go(state: str) -> None:
     world = standard(pod(), identity(), binding(), assigned(state=state))
     asking = await world.asking()
     world.cluster.remove_pod(pod().ref)
-    assert isinstance((await asking).error, UnknownCaller)
+    assert isinstance(error_of(await asking), UnknownCaller)
 
 
 async def test_a_pod_of_the_same_name_does_not_inherit_the_wait_of_the_one_before() -> None:
@@ -127,7 +127,7 @@ async def test_a_pod_of_the_same_name_does_not_inherit_the_wait_of_the_one_befor
     asking = await world.asking()
     world.cluster.put_pod(pod(uid="another"))
     world.cluster.put(assigned())
-    assert isinstance((await asking).error, UnknownCaller)
+    assert isinstance(error_of(await asking), UnknownCaller)
     assert world.tokens.asked == []
 
 
@@ -145,4 +145,5 @@ async def test_many_wait_for_one_record_and_all_are_answered() -> None:
     world = standard()
     waiting = [await world.asking() for _ in range(110)]
     world.cluster.put(assigned())
-    assert all(outcome.token for outcome in await asyncio.gather(*waiting))
+    outcomes = await asyncio.gather(*waiting)
+    assert all(isinstance(outcome, Granted) for outcome in outcomes)

@@ -15,8 +15,11 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
+from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Origin
 from podidentity.core.resources import Phase, Pod
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.outcome import Granted, Outcome, Rejected
 from tests.fakes import (
     ADDRESS,
     VAULT,
@@ -25,15 +28,18 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.worlds import World
+from tests.nmi.worlds import OLD, World, error_of
 
 
 async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
     world = World(pod(), identity(), binding())
     outcome = await world.ask()
-    assert outcome.error is None
-    assert outcome.token is not None
-    assert (outcome.pod, outcome.identity, outcome.origin) == (pod(), identity(), Origin.IMDS)
+    assert isinstance(outcome, Granted)
+    assert (outcome.pod, outcome.identity, outcome.fetched.origin) == (
+        pod(),
+        identity(),
+        Origin.IMDS,
+    )
     assert world.tokens.asked == [(identity(), VAULT, False)]
 
 
@@ -57,9 +63,10 @@ async def test_only_a_connection_that_the_kernel_proves_gets_a_token(
     world = World(pod(), another, identity(), binding())
     world.attestor.verdict, world.attestor.uid = verdict, uid
     outcome = await world.ask()
-    assert (type(outcome.error) if outcome.error else None) is error
+    found = None if isinstance(outcome, Granted) else type(outcome.error)
+    assert found is error
     assert bool(world.tokens.asked) is (error is None)
-    assert outcome.detail == "in cni-1234"
+    assert outcome.evidence.detail == "in cni-1234"
 
 
 async def test_the_kernel_is_asked_about_the_connection_and_the_pods_that_have_its_address() -> (
@@ -85,7 +92,7 @@ async def test_a_connection_of_a_pod_that_ended_is_proved_anew_for_the_next_with
     world.cluster.remove_pod(pod().ref)
     world.cluster.put_pod(pod("thief", labels={}))
     world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
+    assert isinstance(error_of(await world.ask()), UnprovenCaller)
 
 
 async def test_of_two_pods_with_one_address_the_socket_decides() -> None:
@@ -95,7 +102,7 @@ async def test_of_two_pods_with_one_address_the_socket_decides() -> None:
     assert (await world.ask()).pod == other
     world = World(pod("a"), other, identity(), binding())
     world.attestor.uid = "uid-a"
-    assert (await world.ask()).token is not None
+    assert isinstance(await world.ask(), Granted)
 
 
 @pytest.mark.parametrize("attested", [True, False])
@@ -104,25 +111,49 @@ async def test_two_pods_with_one_address_that_nothing_tells_apart_get_nothing(
 ) -> None:
     world = World(pod("a"), pod("b"), identity(), binding())
     world.attestor.uid = ""
-    assert isinstance((await world.ask(attested=attested)).error, UnprovenCaller)
+    assert isinstance(error_of(await world.ask(attested=attested)), UnprovenCaller)
 
 
 async def test_a_pods_annotation_lowers_the_demand_for_that_pod_alone() -> None:
     lowered = pod(attestation="address")
     world = World(lowered, identity(), binding())
-    world.attestor.verdict = Verdict.FORGED
-    assert (await world.ask()).token is not None
+    world.attestor.verdict, world.attestor.unseen = Verdict.FORGED, True
+    world.attestor.uid = ""
+    assert isinstance(await world.ask(), Granted)
     world = World(pod(attestation="ADDRESS"), identity(), binding())
     world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
+    assert isinstance(error_of(await world.ask()), UnprovenCaller)
     world = World(lowered, pod("strict"), identity(), binding())
     world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
+    assert isinstance(error_of(await world.ask()), UnprovenCaller)
+
+
+@pytest.mark.parametrize("uid", ["uid-orders-0", "uid-new-to-the-watch", ""])
+async def test_a_pod_that_lowers_the_demand_takes_no_connection_of_another(uid: str) -> None:
+    """Else a tenant whose pod says that it has my address would have me speak with his identity."""
+    tenants = pod("tenants", ref=ObjectRef("tenant", "tenants"), attestation="address")
+    mine = pod(addresses=())
+    his = (identity(ref=ObjectRef("tenant", "orders")), binding(ref=ObjectRef("tenant", "b")))
+    world = World(tenants, *his, mine, hold=HoldTimes(change=0))
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, uid
+    asking = asyncio.create_task(world.ask())
+    if uid == "uid-new-to-the-watch":
+        await world.clock.somebody_sleeps()
+        world.clock.advance(2)
+    outcome = await asking
+    assert not isinstance(outcome, Granted)
+    assert outcome.pod in {None, mine}
+
+
+async def test_where_the_kernel_cannot_be_asked_a_lowered_demand_is_not_met_either() -> None:
+    world = World(pod(attestation="address"), identity(), binding())
+    world.attestor.verdict, world.attestor.uid = Verdict.UNKNOWN, ""
+    assert isinstance(error_of(await world.ask()), NotReady)
 
 
 async def test_without_an_attestor_the_address_is_believed() -> None:
     world = World(pod(), identity(), binding())
-    assert (await world.ask(attested=False)).token is not None
+    assert isinstance(await world.ask(attested=False), Granted)
     assert world.attestor.asked == []
 
 
@@ -132,7 +163,7 @@ async def test_an_unknown_address_waits_for_the_watch() -> None:
     assert world.clock.slept == [2.0]
     world.clock.advance(1.9)
     world.cluster.put_pod(pod())
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_an_unknown_address_is_refused_after_two_seconds() -> None:
@@ -140,7 +171,7 @@ async def test_an_unknown_address_is_refused_after_two_seconds() -> None:
     asking = await world.asking()
     world.clock.advance(2)
     outcome = await asking
-    assert isinstance(outcome.error, UnknownCaller)
+    assert isinstance(error_of(outcome), UnknownCaller)
     assert outcome.pod is None
 
 
@@ -152,14 +183,14 @@ async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() ->
         world.cluster.put(identity(resource_id=None, object_id=None))
         world.cluster.remove("AzureIdentity", identity().ref)
         await asyncio.sleep(0)
-    assert isinstance((await asking).error, UnknownCaller)
+    assert isinstance(error_of(await asking), UnknownCaller)
 
 
 @pytest.mark.parametrize("address", ["10.244.0.9", "fd00::9"])
 async def test_a_pod_is_known_by_each_of_its_addresses(address: str) -> None:
     world = World(pod(addresses=("10.244.0.9", "fd00::9")), identity(), binding())
     world.caller.address = address
-    assert (await world.ask()).token is not None
+    assert isinstance(await world.ask(), Granted)
 
 
 async def test_before_the_cluster_has_been_read_nobody_is_refused_for_good() -> None:
@@ -167,7 +198,35 @@ async def test_before_the_cluster_has_been_read_nobody_is_refused_for_good() -> 
     world.cluster = WatchedCluster(world.clock)
     asking = await world.asking()
     world.clock.advance(2)
-    assert isinstance((await asking).error, NotReady)
+    assert isinstance(error_of(await asking), NotReady)
+
+
+async def unread(world: World) -> asyncio.Task[Outcome]:
+    """Return a request of a pod that is known, as one of its two bindings is, and no more."""
+    world.cluster = WatchedCluster(world.clock)
+    world.cluster.put_pod(pod(started=OLD))
+    world.cluster.put(identity("first"))
+    world.cluster.put(binding("first", identity="first"))
+    return await world.asking()
+
+
+async def test_nothing_is_decided_before_all_lists_have_been_read() -> None:
+    world = World()
+    asking = await unread(world)
+    world.cluster.put(identity("heavier"))
+    world.cluster.put(binding("heavier", identity="heavier", weight=2))
+    world.cluster.mark_synced()
+    outcome = await asking
+    assert isinstance(outcome, Granted)
+    assert outcome.identity == identity("heavier")
+
+
+async def test_what_has_not_been_read_in_time_is_no_refusal() -> None:
+    world = World()
+    asking = await unread(world)
+    world.clock.advance(8)
+    assert isinstance(error_of(await asking), NotReady)
+    assert world.tokens.asked == []
 
 
 # The kernel knows a pod before the watch does.
@@ -179,8 +238,8 @@ async def test_a_pod_whose_status_has_no_address_yet_is_served_by_the_kernels_wo
     world = World(NEW, identity(), binding())
     world.attestor.verdict, world.attestor.uid = Verdict.UNKNOWN, NEW.uid
     outcome = await world.ask()
-    assert (outcome.pod, outcome.verdict) == (NEW, Verdict.PROVEN)
-    assert outcome.token is not None
+    assert (outcome.pod, outcome.evidence.verdict) == (NEW, Verdict.PROVEN)
+    assert isinstance(outcome, Granted)
     assert world.clock.slept == []
 
 
@@ -207,7 +266,8 @@ async def test_what_the_kernel_names_and_the_watch_never_does_is_refused_after_t
     asking = await world.asking()
     world.clock.advance(2)
     outcome = await asking
-    assert isinstance(outcome.error, UnprovenCaller)
+    assert isinstance(error_of(outcome), UnprovenCaller)
+    assert isinstance(outcome, Rejected)
     assert outcome.claimed == (pod("old"),)
 
 
@@ -220,7 +280,7 @@ async def test_a_pod_that_is_not_new_gets_nothing_by_a_foreign_address(other: Po
     for others in ([other], [pod("a"), other]):
         world = World(*others, identity(), binding())
         world.attestor.verdict, world.attestor.uid = Verdict.FORGED, other.uid
-        assert isinstance((await world.ask()).error, UnprovenCaller)
+        assert isinstance(error_of(await world.ask()), UnprovenCaller)
         assert world.clock.slept == []
 
 
@@ -246,7 +306,7 @@ async def test_a_pod_that_is_listed_while_it_is_proved_is_served_at_once(
     world.attestor = TellingAttestor(lambda: world.cluster.put_pod(pod("new")))
     world.attestor.uid = pod("new").uid
     outcome = await world.ask()
-    assert (outcome.pod, outcome.verdict) == (pod("new"), Verdict.PROVEN)
+    assert (outcome.pod, outcome.evidence.verdict) == (pod("new"), Verdict.PROVEN)
     assert [asked[2] for asked in world.attestor.asked] == [[*before], [*before, pod("new")]]
     assert world.clock.slept == []
 
@@ -260,7 +320,8 @@ async def test_a_proof_is_worth_nothing_to_a_pod_that_lost_its_address_meanwhile
     # By namespace alone: whoever is the only one to have the address is proved.
     world.attestor.uid = ""
     outcome = await world.ask()
-    assert (outcome.pod, outcome.token) == (pod("new", labels={}), None)
+    assert outcome.pod == pod("new", labels={})
+    assert not isinstance(outcome, Granted)
 
 
 async def test_the_address_of_a_pod_that_has_ended_is_nobodys() -> None:
@@ -274,4 +335,4 @@ async def test_a_pod_without_a_uid_is_proved_for_each_request() -> None:
     world = World(pod(uid=""), identity(), binding())
     await world.ask()
     world.attestor.verdict = Verdict.FORGED
-    assert isinstance((await world.ask()).error, UnprovenCaller)
+    assert isinstance(error_of(await world.ask()), UnprovenCaller)

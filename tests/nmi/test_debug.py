@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.decision import Ambiguity
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Origin
-from podidentity.core.selection import Ambiguity
 from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
-from podidentity.nmi.request.decision import Policy, TokenService
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from tests.fakes import (
     CLIENT,
     OTHER_CLIENT,
@@ -27,24 +27,19 @@ from tests.fakes import (
 )
 from tests.nmi.talking import Reply, listening, talking
 
-POLICY, OBSERVE = Policy(), Policy(authorization=Authorization.OBSERVE)
+POLICY, OBSERVE = DecisionPolicy(), DecisionPolicy(authorization=Authorization.OBSERVE)
 USE = Use(ObjectRef("shop", "default"), CLIENT)
 
 
-def debug(*objects: Any, known: bool | None = True, how: Policy = POLICY, **parts: Any) -> Debug:
+def debug(
+    *objects: Any, known: bool | None = True, how: DecisionPolicy = POLICY, **parts: Any
+) -> Debug:
     clock = FakeClock()
     watched, permissions = cluster(clock, *objects), FakePermissions()
     if known is not None:
         permissions.allowed[USE] = known
-    service = TokenService(
-        cluster=watched,
-        tokens=FakeTokenSource(),
-        permissions=permissions,
-        attestor=None,
-        clock=clock,
-        policy=how,
-    )
-    return Debug(watched, service.decided, parts)
+    decider = Decider(cluster=watched, permissions=permissions, clock=clock, policy=how)
+    return Debug(watched, decider.current, parts)
 
 
 async def ask(handler: Debug, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
@@ -98,7 +93,7 @@ def bank() -> list[Any]:
     ids=["permitted", "denied", "not known", "observed"],
 )
 async def test_it_shows_what_a_request_without_an_id_would_get(
-    known: bool | None, how: Policy, says: dict[str, object]
+    known: bool | None, how: DecisionPolicy, says: dict[str, object]
 ) -> None:
     handler = debug(pod(), identity(), binding(), known=known, how=how)
     found = (await ask(handler, "/debug?pod=shop/orders-0")).json["decision"]
@@ -109,7 +104,7 @@ async def test_it_shows_what_a_request_without_an_id_would_get(
 
 
 async def test_several_identities_are_shown_as_refused_where_that_was_chosen() -> None:
-    chosen = Policy(ambiguity=Ambiguity.REJECT)
+    chosen = DecisionPolicy(ambiguity=Ambiguity.REJECT)
     handler = debug(pod(), identity(), binding(), *bank(), how=chosen)
     found = (await ask(handler, "/debug?pod=shop/orders-0")).json
     assert len(found["entitled"]) == 2

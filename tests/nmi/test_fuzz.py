@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.nmi.request.routes import Routes
+from podidentity.nmi.request.pipeline import RequestPipeline
 from podidentity.nmi.server.messages import Limits
 from tests.nmi.fuzzing import attack, leads_to_a_credential
 from tests.nmi.hostile import Attacker, streams
@@ -30,7 +30,7 @@ async def test_no_hostile_request_gets_a_token_or_leads_to_a_credential_of_the_n
 
 
 async def test_an_agent_without_its_checks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Routes, "_check_headers", lambda *_: None)
+    monkeypatch.setattr(RequestPipeline, "_check_headers", lambda *_: None)
     monkeypatch.setattr("podidentity.wire.metadata._route", lambda *_: _forward())
     findings = await attack(2000, seed=1)
     assert findings.credentials_asked

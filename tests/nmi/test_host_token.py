@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from podidentity.core.attestation import Verdict
+from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER, Delegation
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.host_token import HostTokenService
-from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
 from tests.nmi.talking import Reply, talking
-from tests.nmi.worlds import World
+from tests.nmi.worlds import World, error_of
 
 # Recorded from the provider's own Go code, https://github.com/Azure/
 # secrets-store-csi-driver-provider-azure pkg/auth/auth.go: `resource` is not encoded.
@@ -166,7 +167,7 @@ async def test_the_kernel_is_asked_about_the_address_of_ours_that_was_connected_
     """Another process may connect from the provider's port to another one."""
     async with agent(*WORLD) as nmi:
         known(nmi)
-        other = await Listener.start(nmi.routes, "127.0.0.3", 0)
+        other = await Listener.start(nmi.pipeline, "127.0.0.3", 0)
         try:
             reader, writer = await asyncio.open_connection("127.0.0.3", other.port)
             writer.write(REQUEST)
@@ -178,16 +179,15 @@ async def test_the_kernel_is_asked_about_the_address_of_ours_that_was_connected_
     assert nmi.attestor.own == ["127.0.0.3", "127.0.0.1"]
 
 
-async def ask(world: World, address: str = "127.0.0.1", **allowed: Any) -> Outcome:
-    attested = world.attestor if allowed.pop("attested", True) else None
-    service = HostTokenService(
-        world.service(),
-        cluster=world.cluster,
-        attestor=attested,
-        clock=world.clock,
-        delegation=Delegation(**allowed),
-    )
-    return await service.answer(Caller(address, 40_000), MOUNTS.ref, TokenRequest(resource=VAULT))
+async def ask(
+    world: World, address: str = "127.0.0.1", *, attested: bool = True, **allowed: Any
+) -> Outcome:
+    attestor = world.attestor if attested else None
+    delegation = Delegation(**allowed)
+    callers = HostCallers(world.cluster, attestor, world.clock, delegation=delegation)
+    subject = await callers.identify(Caller(address, 40_000), MOUNTS.ref)
+    pipeline = world.pipeline(world.decider())
+    return await pipeline.outcome(subject, TokenRequest(resource=VAULT), Ambiguity.WEIGHT)
 
 
 @pytest.mark.parametrize("address", ["10.244.0.2", "10.240.0.4", "fd00::1", ""])
@@ -195,7 +195,7 @@ async def test_only_loopback_may_ask_whatever_is_allowed(address: str) -> None:
     world = World(*WORLD)
     world.attestor.root = True
     outcome = await ask(world, address, root=True)
-    assert str(outcome.error) == "the connection is not from this node"
+    assert str(error_of(outcome)) == "the connection is not from this node"
     assert world.attestor.asked == []
 
 
@@ -205,8 +205,8 @@ async def test_root_of_the_node_is_served_where_it_is_allowed(
 ) -> None:
     world = World(*WORLD)
     world.attestor.root = root
-    assert (await ask(world, attested=attested)).error is not None
-    assert (await ask(world, attested=attested, root=True)).token is not None
+    assert not isinstance(await ask(world, attested=attested), Granted)
+    assert isinstance(await ask(world, attested=attested, root=True), Granted)
 
 
 async def test_a_pod_that_the_watch_has_not_told_of_yet_is_waited_for() -> None:
@@ -215,7 +215,7 @@ async def test_a_pod_that_the_watch_has_not_told_of_yet_is_waited_for() -> None:
     asking = asyncio.create_task(ask(world))
     await world.clock.somebody_sleeps()
     world.cluster.put_pod(MOUNTS)
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_the_heaviest_identity_is_the_pods_here() -> None:

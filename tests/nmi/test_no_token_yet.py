@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown
+from podidentity.nmi.request.outcome import Granted
 from tests.fakes import binding, identity, pod
-from tests.nmi.worlds import OLD, World
+from tests.nmi.worlds import OLD, World, error_of
 
 
 async def test_an_identity_attached_a_moment_ago_is_asked_for_again_within_the_hold() -> None:
@@ -23,7 +24,7 @@ async def test_an_identity_attached_a_moment_ago_is_asked_for_again_within_the_h
     while len(world.tokens.asked) < 3:
         world.clock.advance(1)
         await asyncio.sleep(0)
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
     assert set(world.clock.slept) == {1.0}
 
 
@@ -38,7 +39,7 @@ async def test_what_is_known_to_come_is_waited_for_and_not_asked_for_again_and_a
     await asyncio.sleep(0)
     assert len(world.tokens.asked) == 1
     come.set()
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
     assert world.clock.slept == [8.0]
 
 
@@ -49,7 +50,7 @@ async def test_what_does_not_come_is_refused_when_the_hold_is_over() -> None:
     world.tokens.failures = [absent, absent]
     asking = await world.asking()
     world.clock.advance(8)
-    assert (await asking).error is absent
+    assert error_of(await asking) is absent
     assert world.clock._sleepers == []
 
 
@@ -57,7 +58,7 @@ async def test_an_identity_that_is_not_attached_is_refused_when_the_hold_is_over
     world = World(pod(started=OLD), identity(), binding())
     world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")]
     outcome = await world.ask()
-    assert isinstance(outcome.error, NotYetKnown)
+    assert isinstance(error_of(outcome), NotYetKnown)
     assert len(world.tokens.asked) == 1
 
 
@@ -68,6 +69,6 @@ async def test_other_failures_are_never_repeated(failure: Any) -> None:
     world = World(pod(), identity(), binding())
     world.tokens.failures = [failure]
     outcome = await world.ask()
-    assert outcome.error is failure
+    assert error_of(outcome) is failure
     assert (outcome.pod, outcome.identity) == (pod(), identity())
     assert len(world.tokens.asked) == 1

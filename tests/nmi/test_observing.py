@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from podidentity.core.entitlements import Basis
 from podidentity.core.errors import NotReady
-from podidentity.core.ports import Origin
-from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.request.outcome import Asked, Outcome
-from podidentity.nmi.server.messages import Caller
 from podidentity.settings import NmiSettings
-from podidentity.telemetry.writing import File, Writer
-from tests.fakes import ADDRESS, VAULT, FakeClock, identity, pod
-
-ASKED = Asked(Caller(ADDRESS, 40_000), TokenRequest(resource=VAULT))
-GIVEN = Outcome(pod=pod(), identity=identity(), basis=Basis.BINDING, origin=Origin.CACHE)
+from podidentity.telemetry.writer import File, Writer
+from tests.fakes import FakeClock
+from tests.nmi.outcomes import QUERY, granted
 
 
 @asynccontextmanager
@@ -37,27 +30,27 @@ async def observing(
 
 async def test_a_token_is_in_the_log_and_in_the_audit_log(tmp_path: Path) -> None:
     async with observing(tmp_path, str(tmp_path / "audit")) as seen:
-        seen.record.token(ASKED, GIVEN, 200, 0.0)
+        await seen.requests.token(QUERY, granted(), 200, 0.0)
     assert "INFO token given status=200" in (tmp_path / "log").read_text()
     assert json.loads((tmp_path / "audit").read_text())["decision"] == "granted"
 
 
 async def test_without_the_flag_there_is_none(tmp_path: Path) -> None:
     async with observing(tmp_path, "") as seen:
-        seen.record.token(ASKED, GIVEN, 200, 0.0)
+        await seen.requests.token(QUERY, granted(), 200, 0.0)
         assert seen.audit is None
-        seen.record.must_be_possible()
+        seen.requests.check()
 
 
 async def test_a_hang_up_opens_the_audit_log_anew_and_ends_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     async with observing(tmp_path, str(path)) as seen:
         assert seen.audit is not None
-        seen.record.token(ASKED, GIVEN, 200, 0.0)
-        seen.audit.flush()
+        await seen.requests.token(QUERY, granted(), 200, 0.0)
+        seen.audit.writer.flush()
         path.rename(tmp_path / "audit.1")
         os.kill(os.getpid(), signal.SIGHUP)
-        seen.record.token(ASKED, GIVEN, 200, 0.0)
+        await seen.requests.token(QUERY, granted(), 200, 0.0)
     assert len(path.read_text().splitlines()) == 1
 
 
@@ -66,17 +59,17 @@ async def test_where_the_audit_log_is_needed_no_token_is_given_without_it(tmp_pa
     async with observing(tmp_path, str(folder / "audit"), required=True) as seen:
         assert seen.audit is not None
         with pytest.raises(NotReady, match="audit log cannot be written"):
-            seen.record.must_be_possible()
+            seen.requests.check()
         assert seen.problems() == ("the audit log cannot be written: No such file or directory",)
         folder.mkdir()
-        seen.audit.flush()
-        seen.record.must_be_possible()
+        seen.audit.writer.flush()
+        seen.requests.check()
         assert seen.problems() == ()
 
 
 async def test_where_it_is_not_needed_service_goes_on(tmp_path: Path) -> None:
     async with observing(tmp_path, str(tmp_path / "later" / "audit")) as seen:
-        seen.record.must_be_possible()
+        seen.requests.check()
         assert seen.problems() == ()
 
 

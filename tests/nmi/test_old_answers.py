@@ -10,7 +10,7 @@ from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, Tok
 from podidentity.core.ids import ClientId
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.old_errors import NO_HEADER, old_answer, old_response
+from podidentity.nmi.request.errors import NO_HEADER, old_answer, old_response
 from tests.core.objects import principal
 from tests.fakes import CLIENT, VAULT, binding, pod
 from tests.nmi.agents import agent

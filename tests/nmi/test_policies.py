@@ -7,11 +7,11 @@ from dataclasses import fields
 import pytest
 
 from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority, Tenant
+from podidentity.core.decision import Ambiguity
+from podidentity.core.matching import Rules
 from podidentity.core.permission import Authorization
-from podidentity.core.selection import Ambiguity
-from podidentity.core.usability import Rules
 from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, warn_of
-from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 
@@ -21,7 +21,7 @@ ALL_OLD = Compat(**{switch.name: True for switch in fields(Compat)})
 
 def test_the_defaults_are_the_strict_rules() -> None:
     assert rules_of(DEFAULT) == Rules()
-    assert policy_of(DEFAULT).patience == Patience()
+    assert policy_of(DEFAULT).hold == HoldTimes()
     assert scope_of(DEFAULT) == Scope(node="n1")
 
 
@@ -59,7 +59,7 @@ def test_every_choice_reaches_the_service() -> None:
     )
     found = policy_of(settings)
     assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
-    assert found.patience == Patience(hold=1, unseen=2, begun=3)
+    assert found.hold == HoldTimes(change=1, unseen=2, begun=3)
 
 
 @pytest.mark.parametrize("labelled", [True, False])

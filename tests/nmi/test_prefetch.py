@@ -6,9 +6,9 @@ import pytest
 
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import Rules
 from podidentity.core.ports import Origin
 from podidentity.core.resources import BINDING_LABEL, IdentityType, Phase
-from podidentity.core.usability import Rules
 from podidentity.nmi.sync.prefetch import MOST_PENDING, Choice
 from tests.fakes import (
     OTHER_CLIENT,

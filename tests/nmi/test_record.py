@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from podidentity.core.attestation import Verdict
-from podidentity.core.entitlements import Basis
 from podidentity.core.errors import (
     NotReady,
-    PodIdentityError,
     Refused,
     TokenRefused,
     TokenSourceDown,
@@ -21,20 +18,17 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Origin
 from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT
-from podidentity.nmi.request.outcome import Asked, Outcome
-from podidentity.nmi.server.messages import Caller
-from podidentity.telemetry.repeats import SAID, WINDOW
+from podidentity.nmi.request.outcome import Evidence, Failed, Outcome, Rejected, TokenQuery
+from podidentity.telemetry.log_limiter import CLIENTS, LINES, WINDOW
 from podidentity.wire.metadata import Route
-from tests.fakes import ADDRESS, CLIENT, RESOURCE_ID, VAULT, FakeClock, identity, pod
+from tests.fakes import ADDRESS, CLIENT, RESOURCE_ID, VAULT, FakeClock
+from tests.nmi.outcomes import POD, QUERY, granted, refused
 from tests.nmi.recorded import Recorded
 
-ASKED = Asked(Caller(ADDRESS, 40_000), TokenRequest(resource=VAULT))
-POD = pod()
-GIVEN = Outcome(pod=POD, identity=identity(), basis=Basis.BINDING, origin=Origin.CACHE)
 REFUSAL = Refusal(
     reason=Reason.OTHER_NAMESPACE,
     message="Only bank/b selects it.",
@@ -43,20 +37,23 @@ REFUSAL = Refusal(
 )
 
 
-def refused(error: PodIdentityError, **more: Any) -> Outcome:
-    return Outcome(error=error, **({"pod": POD} | more))
+def unproven(
+    verdict: Verdict, detail: str = "", claimed: tuple[Pod, ...] = (POD,)
+) -> Rejected | Failed:
+    evidence = Evidence(verdict=verdict, detail=detail)
+    return refused(UnprovenCaller("not its"), None, claimed=claimed, evidence=evidence)
 
 
-def recorded(outcome: Outcome, status: int, asked: Asked = ASKED) -> Recorded:
+async def recorded(outcome: Outcome, status: int, query: TokenQuery = QUERY) -> Recorded:
     clock = FakeClock()
     record = Recorded(clock)
     clock.advance(0.25)
-    record.record.token(asked, outcome, status, 0.0)
+    await record.record.token(query, outcome, status, 0.0)
     return record
 
 
-def test_a_token_leaves_an_audit_record_that_says_who_got_what_and_why() -> None:
-    (entry,) = recorded(GIVEN, 200).audit
+async def test_a_token_leaves_an_audit_record_that_says_who_got_what_and_why() -> None:
+    (entry,) = (await recorded(granted(), 200)).audit
     assert entry == {
         "time": "2026-11-25T09:46:40.250Z",
         "decision": "granted",
@@ -78,8 +75,8 @@ def test_a_token_leaves_an_audit_record_that_says_who_got_what_and_why() -> None
     }
 
 
-def test_a_refusal_leaves_its_reason_everywhere() -> None:
-    record = recorded(refused(Refused(REFUSAL)), 404)
+async def test_a_refusal_leaves_its_reason_everywhere() -> None:
+    record = await recorded(refused(Refused(REFUSAL)), 404)
     (line,), (entry,) = record.lines, record.audit
     assert (line["reason"], line["message"]) == ("OtherNamespace", str(REFUSAL))
     assert (entry["decision"], entry["reason"], entry["status"]) == (
@@ -92,12 +89,11 @@ def test_a_refusal_leaves_its_reason_everywhere() -> None:
     ]
 
 
-def test_the_pods_owner_is_told_of_a_refusal_only_what_the_pod_may_know() -> None:
-    assert recorded(refused(Refused(REFUSAL)), 404).told == [
-        (POD, "OtherNamespace", "Nothing is bound.")
-    ]
+async def test_the_pods_owner_is_told_of_a_refusal_only_what_the_pod_may_know() -> None:
+    record = await recorded(refused(Refused(REFUSAL)), 404)
+    assert record.told == [(POD, "OtherNamespace", "Nothing is bound.")]
     open_refusal = replace(REFUSAL, told="")
-    ((_, _, note),) = recorded(refused(Refused(open_refusal)), 404).told
+    ((_, _, note),) = (await recorded(refused(Refused(open_refusal)), 404)).told
     assert note == "Only bank/b selects it. Bind it in shop.", (
         "and what to do, if nothing is hidden"
     )
@@ -108,47 +104,32 @@ def test_the_pods_owner_is_told_of_a_refusal_only_what_the_pod_may_know() -> Non
     [
         (refused(TokenRefused("Entra: wrong secret", status=401, error="x")), "failed", True),
         (refused(TokenSourceDown("IMDS hangs")), "failed", False),
-        (refused(NotReady("not read yet"), pod=None), "failed", False),
-        (refused(UnknownCaller("no pod"), pod=None), "refused", False),
-        (
-            refused(UnprovenCaller("x"), pod=None, claimed=(POD,), verdict=Verdict.FORGED),
-            "refused",
-            True,
-        ),
-        (
-            refused(UnprovenCaller("x"), pod=None, claimed=(POD,), verdict=Verdict.GONE),
-            "refused",
-            False,
-        ),
+        (refused(NotReady("not read yet"), None), "failed", False),
+        (refused(UnknownCaller("no pod"), None), "refused", False),
+        (unproven(Verdict.FORGED), "refused", True),
+        (unproven(Verdict.GONE), "refused", False),
     ],
-    ids=lambda value: type(value.error).__name__ if isinstance(value, Outcome) else str(value),
+    ids=lambda value: type(value.error).__name__ if hasattr(value, "error") else str(value),
 )
-def test_every_way_to_fail_is_audited_and_told_to_whom_it_concerns(
+async def test_every_way_to_fail_is_audited_and_told_to_whom_it_concerns(
     outcome: Outcome, decision: str, told: bool
 ) -> None:
-    record = recorded(outcome, 403)
+    record = await recorded(outcome, 403)
     assert record.audit[0]["decision"] == decision
     assert bool(record.told) is told
 
 
-def test_a_forged_address_is_audited_and_told_as_a_claim() -> None:
-    forged = refused(
-        UnprovenCaller("not its"),
-        pod=None,
-        claimed=(POD,),
-        verdict=Verdict.FORGED,
-        detail="in cni-1",
-    )
-    record = recorded(forged, 403)
+async def test_a_forged_address_is_audited_and_told_as_a_claim() -> None:
+    record = await recorded(unproven(Verdict.FORGED, "in cni-1"), 403)
     (entry,) = record.audit
     assert (entry["pod"], entry["proof"]) == ({"claimed": ["shop/orders-0"]}, "in cni-1")
     assert record.told == [(POD, "UnprovenCaller", "not its")]
 
 
-def test_a_token_that_another_asked_for_names_both() -> None:
+async def test_a_token_that_another_asked_for_names_both() -> None:
     driver = ObjectRef("kube-system", "provider-x")
-    outcome = replace(GIVEN, delegated=True, delegate=driver, detail=f"asked by {driver}")
-    record = recorded(outcome, 200, ASKED._replace(named=POD.ref))
+    asked_by = Evidence(delegated=True, delegate=driver, detail=f"asked by {driver}")
+    record = await recorded(granted(evidence=asked_by), 200, QUERY._replace(asked_for=POD.ref))
     (entry,) = record.audit
     assert (entry["delegated_by"], entry["pod"]["name"]) == (str(driver), "orders-0")
     assert record.scraped("aadpodidentity_nmi_operations_duration_seconds_count") == [
@@ -157,8 +138,8 @@ def test_a_token_that_another_asked_for_names_both() -> None:
     ]
 
 
-def test_what_would_be_refused_is_said_while_it_is_only_observed() -> None:
-    record = recorded(replace(GIVEN, observed=REFUSAL), 200)
+async def test_what_would_be_refused_is_said_while_it_is_only_observed() -> None:
+    record = await recorded(granted(observed=REFUSAL), 200)
     assert record.lines[0]["observed"] == "OtherNamespace"
     assert (record.audit[0]["decision"], record.audit[0]["observed"]) == (
         "granted",
@@ -167,12 +148,40 @@ def test_what_would_be_refused_is_said_while_it_is_only_observed() -> None:
     assert record.told == [(POD, "OtherNamespace", "Allowed for now: Nothing is bound.")]
 
 
-def test_what_is_kept_of_a_request_is_not_used_for_an_object_that_has_changed() -> None:
+@pytest.mark.parametrize("claims", [True, False])
+async def test_a_pod_that_an_unproved_client_names_is_recorded_as_its_claim_only(
+    *, claims: bool
+) -> None:
+    named = QUERY._replace(asked_for=ObjectRef("shop", "web"))
+    claimed = (POD,) if claims else ()
+    record = await recorded(unproven(Verdict.FORGED, claimed=claimed), 403, named)
+    (line,), (entry,) = record.lines, record.audit
+    assert line["asked_for"] == "shop/web"
+    assert {"pod", "namespace"}.isdisjoint(line)
+    assert entry["asked_for"] == {"namespace": "shop", "name": "web"}
+    assert entry.get("pod") == ({"claimed": ["shop/orders-0"]} if claims else None)
+
+
+async def test_invented_names_at_the_host_route_silence_nobody() -> None:
+    """A plain pod asks for 1,000 pods that it made up, each once."""
     record = Recorded(FakeClock())
-    first = record.record.given(ASKED, GIVEN)
-    assert record.record.given(ASKED, GIVEN) is first
-    changed = replace(GIVEN, identity=identity(client_id=None))
-    assert "client_id" not in record.record.given(ASKED, changed).line.between
+    for number in range(1000):
+        named = QUERY._replace(address="10.244.0.9", asked_for=ObjectRef("shop", f"web-{number}"))
+        await record.record.token(named, refused(UnprovenCaller("no"), None), 403, 0.0)
+    assert len(record.lines) == LINES
+    await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
+    await record.record.token(QUERY, unproven(Verdict.FORGED), 403, 0.0)
+    assert [line["reason"] for line in record.lines[LINES:]] == ["OtherNamespace", "UnprovenCaller"]
+
+
+async def test_addresses_that_one_client_makes_up_silence_no_pod() -> None:
+    record = Recorded(FakeClock())
+    for number in range(2 * CLIENTS):
+        forged = QUERY._replace(address=f"10.244.{number // 250}.{number % 250}")
+        await record.record.token(forged, unproven(Verdict.FORGED), 403, 0.0)
+    said = len(record.lines)
+    await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
+    assert [line["reason"] for line in record.lines[said:]] == ["OtherNamespace"]
 
 
 async def everybody_goes_on() -> None:
@@ -188,9 +197,9 @@ async def test_a_loop_of_refusals_leaves_a_few_lines_and_their_number_and_all_au
     record = Recorded(clock)
     task = asyncio.create_task(record.record.run())
     for _ in range(100):
-        record.record.token(ASKED, refused(Refused(REFUSAL)), 404, 0.0)
+        await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
     await clock.somebody_sleeps()
-    assert (len(record.lines), len(record.audit)) == (SAID, 100)
+    assert (len(record.lines), len(record.audit)) == (LINES, 100)
     clock.advance(WINDOW)
     await everybody_goes_on()
     last = record.lines[-1]
@@ -202,28 +211,28 @@ async def test_a_loop_of_refusals_leaves_a_few_lines_and_their_number_and_all_au
     task.cancel()
 
 
-def test_whatever_one_client_writes_the_refusals_of_others_are_said() -> None:
+async def test_whatever_one_client_writes_the_refusals_of_others_are_said() -> None:
     record = Recorded(FakeClock())
     for number in range(2000):
         told = f"parameter 'x{number}' is given twice"
-        record.record.other(ASKED.caller, Route.TOKEN, 400, told, 0.0, reason="InvalidRequest")
-    record.record.token(ASKED, refused(Refused(REFUSAL)), 404, 0.0)
+        record.record.other(ADDRESS, Route.TOKEN, 400, told, 0.0, reason="InvalidRequest")
+    await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
     assert len(record.lines) == 6
     assert record.lines[-1]["reason"] == "OtherNamespace"
 
 
-def test_tokens_are_never_left_unsaid() -> None:
+async def test_tokens_are_never_left_unsaid() -> None:
     record = Recorded(FakeClock())
     for _ in range(100):
-        record.record.token(ASKED, GIVEN, 200, 0.0)
+        await record.record.token(QUERY, granted(), 200, 0.0)
     assert len(record.lines) == 100
 
 
-def test_a_client_that_leaves_and_a_path_that_is_refused_are_counted_by_route() -> None:
+async def test_a_client_that_leaves_and_a_path_that_is_refused_are_counted_by_route() -> None:
     record = Recorded(FakeClock())
-    record.record.other(ASKED.caller, Route.TOKEN, CLIENT_LEFT, "left", 0.0)
-    record.record.other(ASKED.caller, Route.SUSPICIOUS, 400, "Invalid request", 0.0, path="/%2f")
-    record.record.other(ASKED.caller, Route.FORWARD, 200, "metadata passed on", 0.0)
+    record.record.other(ADDRESS, Route.TOKEN, CLIENT_LEFT, "left", 0.0)
+    record.record.other(ADDRESS, Route.SUSPICIOUS, 400, "Invalid request", 0.0, path="/%2f")
+    record.record.other(ADDRESS, Route.FORWARD, 200, "metadata passed on", 0.0)
     assert [line.split("{")[1] for line in record.scraped("podidentity_nmi_requests_total")] == [
         'route="/metadata/identity/oauth2/token",status_code="499"} 1',
         'route="metadata",status_code="200"} 1',
@@ -232,9 +241,9 @@ def test_a_client_that_leaves_and_a_path_that_is_refused_are_counted_by_route() 
 
 
 @pytest.mark.parametrize("evil", ['a"},{"decision":"granted', "a\nb", "a\u2028b", "é", "\x00"])
-def test_nobody_writes_an_audit_record_of_his_own(evil: str) -> None:
-    record = recorded(
-        refused(Refused(REFUSAL)), 404, ASKED._replace(request=TokenRequest(resource=evil))
+async def test_nobody_writes_an_audit_record_of_his_own(evil: str) -> None:
+    record = await recorded(
+        refused(Refused(REFUSAL)), 404, QUERY._replace(request=TokenRequest(resource=evil))
     )
     (text,) = record.audited
     assert len(text.splitlines()) == 1

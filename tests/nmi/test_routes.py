@@ -11,7 +11,8 @@ from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottle
 from podidentity.core.ids import ObjectRef
 from podidentity.wire.metadata import AllowList
 from tests.fakes import VAULT, binding, identity, pod
-from tests.nmi.agents import Passed, agent
+from tests.nmi.agents import agent
+from tests.nmi.metadata import Passed
 from tests.nmi.talking import talking
 
 HEADERS = "HTTP/1.1\nHost: x\nMetadata: true"

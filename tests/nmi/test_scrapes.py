@@ -12,32 +12,26 @@ import pytest
 from podidentity import __version__
 from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
-from podidentity.core.entitlements import Basis
 from podidentity.core.errors import TokenThrottled, UnprovenCaller
-from podidentity.core.ports import Origin
-from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
-from podidentity.nmi.reporting.gauges import (
-    look_at_attestation,
-    look_at_connections,
-    look_at_interception,
-    look_at_process,
-    look_at_tokens,
-    look_at_watches,
-    look_at_writers,
-)
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
-    MeasuredIssuer,
+    MeasuredIssuers,
     kubernetes_errors,
 )
-from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.observing import Observation
-from podidentity.nmi.reporting.request_log import Record
-from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.nmi.reporting.metrics import (
+    NmiMetrics,
+    add_attestation,
+    add_connections,
+    add_interception,
+    add_process,
+    add_tokens,
+    add_watches,
+    add_writers,
+)
+from podidentity.nmi.request.outcome import Evidence
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writing import Stream, Writer
 from podidentity.wire.metadata import Route
 from tests.fakes import (
     ADDRESS,
@@ -46,10 +40,10 @@ from tests.fakes import (
     FakeClock,
     FakeTokenSource,
     grant,
-    identity,
     pod,
 )
-from tests.nmi.recorded import Recorded
+from tests.nmi.outcomes import QUERY, granted, refused
+from tests.nmi.recorded import MemoryWriter, Recorded
 
 GOLDEN = Path(__file__).with_name("scrape.txt")
 
@@ -74,17 +68,16 @@ async def lived() -> Recorded:
     clock = FakeClock()
     record = Recorded(clock)
     metrics = record.metrics
-    asked = Asked(Caller(ADDRESS, 40_000), TokenRequest(resource=VAULT))
-    given = Outcome(pod=pod(), identity=identity(), basis=Basis.BINDING, origin=Origin.CACHE)
-    forged = Outcome(error=UnprovenCaller("x"), claimed=(pod(),), verdict=Verdict.FORGED)
-    record.record.token(asked, given, 200, 0.0)
+    evidence = Evidence(verdict=Verdict.FORGED)
+    forged = refused(UnprovenCaller("x"), None, claimed=(pod(),), evidence=evidence)
+    await record.record.token(QUERY, granted(), 200, 0.0)
     clock.advance(0.003)
-    record.record.token(asked, given, 200, 0.0)
-    record.record.token(asked._replace(named=pod().ref), given, 200, 0.0)
-    record.record.token(asked, forged, 403, 0.0)
-    record.record.other(asked.caller, Route.TOKEN, 400, "no header", 0.0)
+    await record.record.token(QUERY, granted(), 200, 0.0)
+    await record.record.token(QUERY._replace(asked_for=pod().ref), granted(), 200, 0.0)
+    await record.record.token(QUERY, forged, 403, 0.0)
+    record.record.other(ADDRESS, Route.TOKEN, 400, "no header", 0.0)
     await ask_others(metrics, clock)
-    look_at_all(metrics, record.record)
+    add_all(metrics)
     return record
 
 
@@ -93,7 +86,7 @@ async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
     await attestor.prove(ADDRESS, 1, [pod()])
     await attestor.prove_local("127.0.0.1", 1, "127.0.0.1")
     tokens = FakeTokenSource()
-    issuer = MeasuredIssuer(tokens, metrics, clock)
+    issuer = MeasuredIssuers({grant().identity.type: tokens}, metrics, clock)
     await issuer.issue(grant(), VAULT)
     tokens.failures = [TokenThrottled("slow", retry_after=1)]
     with pytest.raises(TokenThrottled):
@@ -102,15 +95,13 @@ async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
     metrics.events.of("written").value += 1
 
 
-def look_at_all(metrics: NmiMetrics, record: Record) -> None:
-    look_at_interception(metrics.registry, Net())
-    look_at_attestation(metrics.registry, AttestationMode.KERNEL)
-    look_at_watches(metrics.registry, lambda: [Watch(), Lost()])
-    look_at_connections(metrics.registry, lambda: 7)
-    look_at_tokens(metrics.registry, lambda: 3)
-    writer = Writer(Stream(1), name="test")
-    writer.close()
-    look_at_writers(metrics.registry, Observation(metrics, record, writer, writer))
+def add_all(metrics: NmiMetrics) -> None:
+    add_interception(metrics.registry, Net())
+    add_attestation(metrics.registry, AttestationMode.KERNEL)
+    add_watches(metrics.registry, lambda: [Watch(), Lost()])
+    add_connections(metrics.registry, lambda: 7)
+    add_tokens(metrics.registry, lambda: 3)
+    add_writers(metrics.registry, {"log": MemoryWriter(), "audit": MemoryWriter()})
 
 
 def request(target: str = "/metrics") -> Request:
@@ -130,7 +121,7 @@ async def test_a_scrape_is_as_it_is_written_down() -> None:
 
 async def test_prometheus_own_tool_has_nothing_against_a_scrape_but_the_old_names() -> None:
     registry = (await lived()).metrics.registry
-    look_at_process(registry)
+    add_process(registry)
     text = await scrape(registry)
     assert text.endswith("\n")
     promtool = shutil.which("promtool")
@@ -172,7 +163,7 @@ async def test_a_scrape_is_kept_for_a_second_whoever_asks_how_often() -> None:
         looks.append(1.0)
         return [((), 1.0)]
 
-    registry.look("gauge", "g", "", look)
+    registry.gauge("g", "", look)
     scrapes = Scrapes(registry, clock, public=True)
     for _ in range(100):
         await scrapes(request())
@@ -220,7 +211,7 @@ async def test_the_labels_that_would_name_a_tenant_are_there_and_empty_and_sums_
 
 def test_a_label_that_can_name_a_tenant_is_private() -> None:
     metrics = NmiMetrics(Registry())
-    look_at_all(metrics, Recorded(FakeClock()).record)
+    add_all(metrics)
     suspicious = {"namespace", "resource", "pod", "identity", "audience", "client_id", "address"}
     # Kinds of objects that are watched, not audiences.
     known = {

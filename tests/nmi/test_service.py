@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.decision import Ambiguity
 from podidentity.core.entitlements import Match
 from podidentity.core.errors import Refused, UnknownCaller
 from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
-from podidentity.core.selection import Ambiguity
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.outcome import Granted
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -24,7 +25,7 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.worlds import OLD, REQUEST, World, reason
+from tests.nmi.worlds import OLD, World, error_of, reason
 
 
 async def test_what_a_pod_may_use_is_found_once_while_nothing_changes(
@@ -37,12 +38,12 @@ async def test_what_a_pod_may_use_is_found_once_while_nothing_changes(
         return found[-1]
 
     monkeypatch.setattr("podidentity.nmi.request.decision.match", counted)
-    service = world.service()
+    decider = world.decider()
     for expected in (1, 1, 2, 2):
         if expected == 2:
             world.cluster.put(identity(client_id=ClientId.parse(OTHER_CLIENT)))
-        outcome = await service.answer(world.caller, REQUEST)
-        assert outcome.token is not None
+        outcome = await world.ask(decider=decider)
+        assert isinstance(outcome, Granted)
         assert len(found) == expected
     assert outcome.identity == identity(client_id=ClientId.parse(OTHER_CLIENT))
 
@@ -82,7 +83,7 @@ async def test_what_no_waiting_can_change_is_refused_at_once_for_a_young_pod_too
     objects: list[Any],
 ) -> None:
     world = World(*objects)
-    assert isinstance((await world.ask()).error, Refused)
+    assert isinstance(error_of(await world.ask()), Refused)
     assert world.clock.slept == []
 
 
@@ -91,7 +92,7 @@ async def test_a_young_pod_is_held_until_its_binding_comes() -> None:
     asking = await world.asking()
     assert world.clock.slept == [5.0], "8 s after its start"
     world.cluster.put(binding())
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_a_held_pod_is_refused_when_the_hold_is_over() -> None:
@@ -108,7 +109,7 @@ async def test_a_change_in_its_namespace_holds_a_pod_from_then_on() -> None:
     asking = await world.asking()
     assert world.clock.slept == [5.0]
     world.cluster.put(binding())
-    assert (await asking).token is not None
+    assert isinstance(await asking, Granted)
 
 
 async def test_a_change_in_another_namespace_holds_nobody_here() -> None:
@@ -132,18 +133,19 @@ async def test_a_label_corrected_within_the_hold_serves_the_held_request() -> No
     asking = await world.asking()
     world.cluster.put_pod(pod())
     outcome = await asking
-    assert (outcome.token is not None, outcome.pod) == (True, pod())
+    assert isinstance(outcome, Granted)
+    assert outcome.pod == pod()
 
 
 async def test_a_pod_that_ends_while_it_is_held_is_answered() -> None:
     world = World(pod(), identity())
     asking = await world.asking()
     world.cluster.remove_pod(pod().ref)
-    assert isinstance((await asking).error, UnknownCaller)
+    assert isinstance(error_of(await asking), UnknownCaller)
 
 
 async def test_a_hold_of_nothing_holds_nobody() -> None:
-    world = World(pod(), identity(), patience=Patience(hold=0))
+    world = World(pod(), identity(), hold=HoldTimes(change=0))
     assert reason(await world.ask()) is Reason.NO_BINDING
 
 
@@ -152,7 +154,7 @@ async def test_an_id_that_is_not_among_the_pods_is_refused_at_once_with_what_is(
     asked = TokenRequest(resource=VAULT, client_id=ClientId.parse(OTHER_CLIENT))
     outcome = await world.ask(asked)
     assert reason(outcome) is Reason.NOT_AMONG
-    assert "orders (11111111-" in str(outcome.error)
+    assert "orders (11111111-" in str(error_of(outcome))
     assert world.clock.slept == []
     assert world.tokens.asked == []
 

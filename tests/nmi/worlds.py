@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from podidentity.core.errors import (
-    Refused,
-)
+from podidentity.core.delegation import Delegation
+from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Policy, TokenService
-from podidentity.nmi.request.outcome import Outcome
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.outcome import Granted, Outcome
+from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller
+from podidentity.wire.metadata import AllowList
 from tests.fakes import (
     ADDRESS,
     NOW,
@@ -24,6 +27,8 @@ from tests.fakes import (
     FakeTokenSource,
     cluster,
 )
+from tests.nmi.metadata import FakeMetadata
+from tests.nmi.recorded import Recorded
 
 REQUEST = TokenRequest(resource=VAULT)
 OLD = NOW - 3600
@@ -38,24 +43,48 @@ class World:
         self.tokens = FakeTokenSource()
         self.permissions = FakePermissions()
         self.attestor = FakeAttestor()
-        self.policy = Policy(**policy)
+        self.policy = DecisionPolicy(**policy)
+        self.delegation = Delegation()
         self.caller = Caller(ADDRESS, 40_000)
 
     def callers(self, *, attested: bool = True) -> Callers:
         return Callers(self.cluster, self.attestor if attested else None, self.clock)
 
-    def service(self, *, attested: bool = True) -> TokenService:
-        return TokenService(
+    def decider(self) -> Decider:
+        return Decider(
             cluster=self.cluster,
-            tokens=self.tokens,
             permissions=self.permissions,
-            attestor=self.attestor if attested else None,
             clock=self.clock,
             policy=self.policy,
         )
 
-    async def ask(self, request: TokenRequest = REQUEST, *, attested: bool = True) -> Outcome:
-        return await self.service(attested=attested).answer(self.caller, request)
+    def pipeline(self, decider: Decider, *, attested: bool = True) -> RequestPipeline:
+        attestor = self.attestor if attested else None
+        return RequestPipeline(
+            callers=self.callers(attested=attested),
+            host_callers=HostCallers(
+                self.cluster, attestor, self.clock, delegation=self.delegation
+            ),
+            decider=decider,
+            tokens=self.tokens,
+            metadata=FakeMetadata(),
+            answers=AnswerCache(self.cluster, self.permissions, self.clock),
+            log=Recorded(self.clock).record,
+            clock=self.clock,
+            policy=RoutePolicy(allow=AllowList()),
+        )
+
+    async def ask(
+        self,
+        request: TokenRequest = REQUEST,
+        *,
+        attested: bool = True,
+        decider: Decider | None = None,
+    ) -> Outcome:
+        """Return the outcome of the pipeline's steps from the caller to the token."""
+        pipeline = self.pipeline(decider or self.decider(), attested=attested)
+        subject = await self.callers(attested=attested).identify(self.caller)
+        return await pipeline.outcome(subject, request, self.policy.ambiguity)
 
     async def asking(self, request: TokenRequest = REQUEST) -> asyncio.Task[Outcome]:
         """Return a request that waits for something."""
@@ -64,6 +93,12 @@ class World:
         return task
 
 
+def error_of(outcome: Outcome) -> PodIdentityError:
+    assert not isinstance(outcome, Granted), outcome
+    return outcome.error
+
+
 def reason(outcome: Outcome) -> Reason:
-    assert isinstance(outcome.error, Refused), outcome.error
-    return outcome.error.refusal.reason
+    error = error_of(outcome)
+    assert isinstance(error, Refused), error
+    return error.refusal.reason

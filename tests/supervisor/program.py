@@ -118,6 +118,9 @@ class Toy:
 
 
 def work(given: Inherited) -> int:
+    if Path(SETTINGS.get("code if", "/nowhere")).exists():
+        return 1
+
     async def main() -> int:
         return await Toy(given).run()
 
@@ -134,6 +137,7 @@ def main() -> int:
         addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
         runtime_dir=Path(SETTINGS["runtime"]),
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
+        handover_users=frozenset(SETTINGS.get("handover_users", ())),
         memory=SETTINGS.get("memory", 0),
     )
     try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -259,6 +260,34 @@ def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     assert ask(agent.port)[0] == "a"
     assert "no hand-over from an agent before this one: " in agent.log
     agent.says("an update will interrupt requests, for no agent can take over: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_a_folder_that_the_user_of_serve_may_write_to_is_ours_also_where_serve_stays_root(
+    start: Start, folder: Path
+) -> None:
+    os.chown(folder, -1, 4711)
+    folder.chmod(0o770)
+    old = serving(start, folder, handover_users=[4711])
+    with Load(old.port) as load:
+        new = start("new", handover=str(folder), handover_users=[4711])
+        new.ready()
+        load.reaches("new")
+    assert load.failures == []
+    assert "no hand-over" not in old.log + new.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it mounts a file system of one file")
+def test_a_folder_that_is_full_is_said_and_pods_are_served(start: Start, folder: Path) -> None:
+    options = ["-t", "tmpfs", "-o", "nr_inodes=1,mode=0700"]
+    subprocess.run(["mount", *options, "tmpfs", str(folder)], check=True)
+    try:
+        agent = start("a", handover=str(folder))
+        agent.ready()
+        assert ask(agent.port)[0] == "a"
+        agent.says("no agent can take over: No space left on device")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_socket_that_was_left_behind_is_replaced(start: Start, folder: Path) -> None:

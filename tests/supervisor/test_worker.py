@@ -97,6 +97,18 @@ def test_a_worker_that_cannot_begin_ends_the_agent_with_its_code(start: Start) -
     assert agent.log.strip().endswith("error: cannot begin")
 
 
+def test_a_worker_that_cannot_begin_any_more_is_tried_again(start: Start, tmp_path: Path) -> None:
+    switch = tmp_path / "cannot"
+    agent = start("a", **{"code if": str(switch)})
+    agent.ready()
+    _, pid = ask(agent.port)
+    switch.touch()
+    os.kill(pid, signal.SIGKILL)
+    agent.says("(exit code 1): the next is started in")
+    switch.unlink()
+    assert ask(agent.port)[0] == "a"
+
+
 def test_a_port_that_is_taken_ends_the_agent_and_is_said(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         agent = start("a", port=taken.getsockname()[1])

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from podidentity.telemetry import Format, configure
-from podidentity.telemetry.lines import Said, form_of
-from podidentity.telemetry.writing import Writer
+from podidentity.telemetry.lines import Format, Said, form_of
+from podidentity.telemetry.logs import configure
+from podidentity.telemetry.writer import Writer
 
 
 class Kept:
@@ -17,9 +18,18 @@ class Kept:
     def __init__(self) -> None:
         self.data = b""
         self.writer: Writer
+        self.written = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> int:
         self.data += data
+        self.written.set()
+        self.open.wait()
+        return len(data)
+
+    def probe(self) -> None:
+        pass
 
     def reopen(self) -> None:
         pass
@@ -132,10 +142,15 @@ def test_a_traceback_is_kept_and_looks_like_no_line(write: Write, form: Format) 
     assert sum(line[:1] in {"2", "{"} for line in written.splitlines()) == 1
 
 
-def test_an_error_is_written_at_once(write: Write) -> None:
+def test_an_error_is_written_at_once_and_its_thread_does_not_wait(write: Write) -> None:
     stream = write("text")
+    stream.open.clear()
     LOG.error("the end is near")
+    assert stream.written.wait(5)
     assert stream.data.endswith(b"ERROR the end is near\n")
+    LOG.error("nobody reads this log")
+    stream.open.set()
+    assert "nobody reads" in stream.getvalue()
 
 
 def test_the_http_clients_own_lines_are_left_out(write: Write) -> None:

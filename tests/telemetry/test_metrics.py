@@ -30,9 +30,7 @@ def test_a_scrape_is_prometheus_text_to_the_byte() -> None:
         "requests_total", "Requests, by path \\ and\nstatus", ("path", "status")
     )
     seconds = registry.histogram("seconds", "How long", bounds=(0.001, 0.5, 1))
-    registry.look(
-        "gauge", "up", "Whether", lambda: [(("secrets",), 0.0), (("pods",), 1.0)], ("what",)
-    )
+    registry.gauge("up", "Whether", lambda: [(("secrets",), 0.0), (("pods",), 1.0)], ("what",))
     requests.of('/b"\\\n', "404").value += 1
     requests.of("/a", "200").value += 3
     for value in (0.001, 0.25, 0.0015, 5.0 - 0.0015):

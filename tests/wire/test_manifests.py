@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
+    AssertionSubject,
     Assignment,
     AzureAssignedIdentity,
     AzureIdentity,
@@ -23,7 +24,6 @@ from podidentity.core.resources import (
     Federation,
     IdentityType,
     Malformed,
-    Subject,
     WorkloadIdentity,
 )
 from podidentity.wire.manifests import (
@@ -126,7 +126,7 @@ def test_a_federated_identity_is_read_and_is_the_pods_own_unless_it_says_otherwi
     ).entra
     assert entra is not None
     assert entra.federation == Federation(
-        subject=Subject.IDENTITY, audience="api://a", via=ResourceId.parse(RESOURCE_ID)
+        subject=AssertionSubject.IDENTITY, audience="api://a", via=ResourceId.parse(RESOURCE_ID)
     )
 
 

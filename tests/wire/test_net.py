@@ -16,14 +16,14 @@ FACTS = ConnectionFacts(
 
 GOLDEN = [
     (wire.Hello(1, "0.2.0"), b'{"type":"hello","protocol":1,"version":"0.2.0"}'),
-    (wire.Refusal("why"), b'{"type":"refusal","reason":"why"}'),
+    (wire.Rejection("why"), b'{"type":"refusal","reason":"why"}'),
     (
         wire.Question(7, "10.244.0.2", 40000),
         b'{"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}',
     ),
     (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
     (
-        wire.Answer(7, FACTS),
+        wire.FactsAnswer(7, FACTS),
         b'{"type":"answer","id":7,"facts":{"accepted":true,"sightings":[{"network":"cni-1",'
         b'"state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],"failure":""}}',
     ),
@@ -48,7 +48,7 @@ def test_each_side_reads_the_words_of_the_other_and_no_others(
 ) -> None:
     for parse, words in (
         (wire.parse_from_serve, (wire.Hello, wire.Question, wire.Accepting)),
-        (wire.parse_from_net, (wire.Hello, wire.Refusal, wire.Answer, wire.State)),
+        (wire.parse_from_net, (wire.Hello, wire.Rejection, wire.FactsAnswer, wire.State)),
     ):
         if isinstance(message, words):
             assert parse(packet) == message

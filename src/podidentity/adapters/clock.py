@@ -1,4 +1,4 @@
-"""The real time."""
+"""The system clock."""
 
 from __future__ import annotations
 

@@ -16,16 +16,15 @@ import click
 
 from podidentity.adapters.arm import Arm
 from podidentity.adapters.kube import Kube
-from podidentity.cli import attached_hosts, azure_access
+from podidentity.cli import azure_access
 from podidentity.cli.add_request import AddRequest, add_request_of, identity_options
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
-from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.failures import Failed
 from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import Object, apply, called, find, find_all
-from podidentity.cli.output import examples
+from podidentity.cli.output import CommandError, examples
+from podidentity.cli.parameters import cloud_options
 from podidentity.cli.use_roles import give
 from podidentity.core.authorities import Cloud
 from podidentity.core.hosts import Host
@@ -111,12 +110,12 @@ async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity) -> Non
 
 
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
-    """Raise Failed where one of the two names stands for something else already."""
+    """Raise CommandError where one of the two names stands for something else already."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
     if there and not _same(there, wanted):
         spec = there.get("spec", {})
         known = spec.get("resourceID") or spec.get("clientID")
-        raise Failed(
+        raise CommandError(
             f"AzureIdentity {wanted.ref} exists and names another identity ({known})",
             f"Choose another --name, or run podidentity delete --namespace {wanted.ref.namespace} "
             f"--name {wanted.ref.name} first.",
@@ -124,7 +123,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *wanted.binding.ref)
     names = (binding or {}).get("spec", {}).get("azureIdentity")
     if names and names != wanted.ref.name:
-        raise Failed(
+        raise CommandError(
             f"AzureIdentityBinding {wanted.binding.ref} exists and names AzureIdentity {names!r}",
             "Choose another --name, or delete that binding first.",
         )
@@ -133,7 +132,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
 def _same(there: Object, wanted: AddRequest) -> bool:
     """Whether an AzureIdentity that is there is of the identity that is wanted."""
     if wanted.resource_id is not None:
-        return bool(attached_hosts.of_same([there], wanted.resource_id))
+        return bool(azure_access.identities_of([there], wanted.resource_id))
     found = parse_identity(json.dumps(there).encode())
     return isinstance(found, AzureIdentity) and (found.client_id, found.system_assigned) == (
         wanted.client_id,
@@ -147,7 +146,7 @@ async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
     with asking(f"look up the identity {resource_id.name}", resource_id):
         found = await arm.identity(resource_id)
     if wanted.client_id not in {None, found.client_id}:
-        raise Failed(
+        raise CommandError(
             f"--client-id is {wanted.client_id}, but the identity {resource_id.name} has "
             f"the client id {found.client_id}",
             "Leave --client-id away, or correct one of the two.",
@@ -166,8 +165,8 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
     """Apply `manifest` with the record of what is attached then, and attach it."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
-    same = attached_hosts.of_same(await find_all(kube, AZURE_IDENTITIES), identity)
-    ours = {host for each in same for host in attached_hosts.read(each)}
+    same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), identity)
+    ours = {host for each in same for host in azure_access.recorded_hosts(each)}
     lacking = []
     for host in hosts:
         with asking(f"read the identities of {host_name(host)}", identity):
@@ -176,7 +175,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
             else:
                 lacking.append(host)
     if ours or lacking:
-        attached_hosts.write(manifest, ours | set(lacking))
+        azure_access.record_hosts(manifest, ours | set(lacking))
     await _apply(kube, manifest)
 
     async def attach(host: Host) -> None:

@@ -12,12 +12,12 @@ from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selec
 from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     BINDING_LABEL,
+    AssertionSubject,
     AzureIdentity,
     AzureIdentityBinding,
     Entra,
     Federation,
     IdentityType,
-    Subject,
 )
 from podidentity.wire.rbac import Grantee
 
@@ -108,7 +108,7 @@ _OPTIONS = (
     click.option("--federated", is_flag=True, help="The same as --type 3."),
     click.option(
         "--subject",
-        type=click.Choice([each.value for each in Subject]),
+        type=click.Choice([each.value for each in AssertionSubject]),
         help="Who signs in, of type 3: the pod's service account, or one of the identity's own.",
     ),
     click.option(
@@ -201,6 +201,6 @@ def _entra(kind: IdentityType, given: Mapping[str, Any]) -> Entra | None:
     if kind is not IdentityType.FEDERATED:
         secret = ObjectRef(given["namespace"], given["secret"])
         return Entra(tenant=given["tenant_id"], secret=secret)
-    subject = Subject(given["subject"] or Subject.POD)
+    subject = AssertionSubject(given["subject"] or AssertionSubject.POD)
     federation = Federation(subject=subject, via=given["via"])
     return Entra(tenant=given["tenant_id"], federation=federation)

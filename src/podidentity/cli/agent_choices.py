@@ -12,16 +12,17 @@ from typing import Any
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
+from podidentity.core.matching import STRICT, Rules
 from podidentity.core.permission import Authorization
-from podidentity.core.usability import STRICT, Rules
 from podidentity.nmi.policies import rules_of
 from podidentity.wire.azure_environment import STACK
+from podidentity.wire.kube import KubeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

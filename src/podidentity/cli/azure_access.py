@@ -1,10 +1,17 @@
-"""Azure for the commands: which machines the nodes are, and Azure's no in plain words."""
+"""Azure for the commands: the nodes' machines, the record of attachments, and Azure's refusals.
+
+The record lets `delete` detach only the identities that podidentity attached. It is an annotation
+on each AzureIdentity that names the same Azure identity: the ids of the hosts, as a JSON list. It
+is written before Azure is asked, so that a crash in between forgets nothing. Attachments by others,
+such as that of the kubelet's own identity, are never in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -13,14 +20,16 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.azure_login import AzureLogin
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
-from podidentity.cli.failures import Failed
-from podidentity.cli.objects import find_all
+from podidentity.cli.objects import Object, find_all
+from podidentity.cli.output import CommandError
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ids import ResourceId
+from podidentity.core.resources import AzureIdentity
 from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
+from podidentity.wire.manifests import parse_identity
 
 _SAY_EVERY = 10.0
 
@@ -34,12 +43,12 @@ _ACTION = re.compile(r"perform action '([^']+)' on the linked scope|perform acti
 
 
 def azure(cloud: Cloud | None) -> Arm:
-    """Return a connection to Azure as the person at the shell; raise Failed.
+    """Return a connection to Azure as the person at the shell; raise CommandError.
 
-    `cloud` None: NMI is in an Azure Stack Hub, of which only a file on its nodes says more.
+    `cloud` is None if NMI runs in an Azure Stack Hub, which only a file on its nodes describes.
     """
     if cloud is None or not cloud.resource_manager:
-        raise Failed(
+        raise CommandError(
             "It is not known where this cloud's Azure Resource Manager is",
             f"Give --cloud={STACK} and --azure-environment-file, with resourceManagerEndpoint.",
         )
@@ -47,17 +56,20 @@ def azure(cloud: Cloud | None) -> Arm:
 
 
 def authority_of(cloud: Cloud) -> str | None:
-    """Return where to sign in; None in the public cloud, where the environment may say more."""
+    """Return the authority to sign in at; None in the public cloud: the environment decides."""
     return None if cloud is PUBLIC else cloud.authority.url
 
 
 def host_name(host: Host) -> str:
-    """Return how a host is shown to people."""
+    """Return the name of a host for people."""
     return f"{'scale set' if host.is_scale_set else 'virtual machine'} {host.name}"
 
 
 async def hosts_of(kube: Kube) -> list[Host]:
-    """Return the scale sets and machines that the cluster's nodes are; raise Failed without any."""
+    """Return the scale sets and virtual machines of the cluster's nodes.
+
+    Raises CommandError if no node is an Azure machine.
+    """
     hosts: dict[Host, None] = {}
     others: list[str] = []
     for node in await find_all(kube, NODES):
@@ -66,7 +78,7 @@ async def hosts_of(kube: Kube) -> list[Host]:
         except NotAnAzureNode as error:
             others.append(f"node {node['metadata']['name']}: {error}")
     if not hosts:
-        raise Failed(
+        raise CommandError(
             f"No node of this cluster is an Azure machine ({'; '.join(others) or 'no node'})",
             "With --no-attach only the Kubernetes objects are made.",
         )
@@ -76,7 +88,7 @@ async def hosts_of(kube: Kube) -> list[Host]:
 
 
 def progress(what: str) -> Callable[[float], None]:
-    """Return what says every ten seconds that `what` is not done yet."""
+    """Return a callback that prints every ten seconds that `what` is not done yet."""
     said = 0.0
 
     def say(elapsed: float) -> None:
@@ -91,7 +103,7 @@ def progress(what: str) -> Callable[[float], None]:
 async def on_each(hosts: Sequence[Host], change: Callable[[Host], Awaitable[None]]) -> None:
     """Change all hosts at once, each to its end; then raise the first failure, if any.
 
-    A scale set takes a minute: one after the other, ten would take ten.
+    A scale set takes a minute; ten of them, one after the other, would take ten.
     """
     results = await asyncio.gather(*map(change, hosts), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
@@ -103,15 +115,15 @@ async def on_each(hosts: Sequence[Host], change: Callable[[Host], Awaitable[None
 
 @contextmanager
 def asking(what: str, about: ResourceId) -> Iterator[None]:
-    """Turn ArmError into Failed while `what` ("attach … to …") is done for identity `about`."""
+    """Turn an ArmError of the block into a CommandError: `Cannot WHAT. Azure says …`."""
     try:
         yield
     except ArmError as error:
-        raise Failed(f"Cannot {what}. Azure says {error}", next_step(error, about)) from error
+        raise CommandError(f"Cannot {what}. Azure says {error}", next_step(error, about)) from error
 
 
 def next_step(error: ArmError, about: ResourceId) -> str:
-    """Return what a person can do about `error`; "" where its own words say it."""
+    """Return what a person can do about `error`; "" if its own message says it."""
     code = error.code.lower()
     if code in {"authorizationfailed", "linkedauthorizationfailed"}:
         return f"Ask for the role {_role(error.message, about)}, then run the command again."
@@ -130,10 +142,46 @@ def next_step(error: ArmError, about: ResourceId) -> str:
 
 def _role(message: str, about: ResourceId) -> str:
     refused = _ACTION.findall(message)
-    # Of a linked refusal the second action is the one that lacks.
+    # In a linked refusal the second action is the missing one.
     action = (refused[-1][0] or refused[-1][1]).lower() if refused else ""
     for prefix, role, scope in _ROLES:
         if action.startswith(prefix):
             where = f"{scope} {about}" if scope == "the identity" else scope
             return f"{role!r} on {where}"
     return "that grants this action"
+
+
+ATTACHED_TO = "aadpodidentity.k8s.io/attached-to"
+
+
+def recorded_hosts(identity: Object) -> list[Host]:
+    """Return the hosts in the record of `identity`, without entries that are no host id."""
+    text = (identity["metadata"].get("annotations") or {}).get(ATTACHED_TO, "[]")
+    try:
+        ids = json.loads(text)
+    except ValueError:
+        return []
+    return [host for each in ids if (host := _host(each))] if isinstance(ids, list) else []
+
+
+def record_hosts(identity: Object, hosts: Iterable[Host]) -> None:
+    """Write `hosts` into the record of `identity`."""
+    ids = sorted(host.resource_id for host in set(hosts))
+    identity["metadata"].setdefault("annotations", {})[ATTACHED_TO] = json.dumps(ids)
+
+
+def identities_of(identities: Iterable[Object], wanted: ResourceId) -> list[Object]:
+    """Return the AzureIdentities that name the Azure identity `wanted`."""
+    found = []
+    for each in identities:
+        parsed = parse_identity(json.dumps(each).encode())
+        if isinstance(parsed, AzureIdentity) and parsed.resource_id == wanted:
+            found.append(each)
+    return found
+
+
+def _host(resource_id: object) -> Host | None:
+    try:
+        return Host.parse(str(resource_id))
+    except NotAnAzureNode:
+        return None

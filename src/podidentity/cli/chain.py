@@ -1,6 +1,6 @@
 """The chain label → binding → identity → permission → credential or machine → NMI; where it ends.
 
-The first four links are those of `core.deciding`, in its words. The others are facts that the rules
+The first four links are those of `core.decision`, in its words. The others are facts that the rules
 do not ask for: can the identity sign in, is it on the node's machine, is NMI ready there.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.deciding import Decision
+from podidentity.core.decision import Decision, Denied
 from podidentity.core.entitlements import Basis, Entitlement, Match
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use, uses_of
@@ -18,7 +18,7 @@ from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import BINDING_LABEL, IdentityType
 
 
-class State(StrEnum):
+class LinkState(StrEnum):
     """What is known of a link."""
 
     HOLDS = "ok"
@@ -31,7 +31,7 @@ class ChainLink:
     """One link of the chain."""
 
     name: str
-    state: State
+    state: LinkState
     text: str
 
 
@@ -39,7 +39,7 @@ class ChainLink:
 class Fact:
     """What is known of a permission, a machine or NMI, and where from."""
 
-    state: State
+    state: LinkState
     text: str
 
 
@@ -100,20 +100,20 @@ def follow(
     links = [_pod(match, refusals)]
     if match.exception:
         text = f"AzurePodIdentityException {match.exception.ref}: the node's IMDS answers"
-        links.append(ChainLink("exception", State.HOLDS, text))
+        links.append(ChainLink("exception", LinkState.HOLDS, text))
     links += [
-        ChainLink("binding", State.HOLDS, f"{each.ref}, selector {each.selector!r}")
+        ChainLink("binding", LinkState.HOLDS, f"{each.ref}, selector {each.selector!r}")
         for each in match.bindings
     ]
-    links += [ChainLink(_source(each), State.HOLDS, _identity(each)) for each in bound]
+    links += [ChainLink(_source(each), LinkState.HOLDS, _identity(each)) for each in bound]
     links += [
-        ChainLink(_LINK_OF.get(each.reason, "identity"), State.BROKEN, each.message)
+        ChainLink(_LINK_OF.get(each.reason, "identity"), LinkState.BROKEN, each.message)
         for each in refusals
         if _LINK_OF.get(each.reason) != "pod"
     ]
     links += _permissions(match, permissions)
     links += [
-        ChainLink("assignment", State.BROKEN, each.awaited.message)
+        ChainLink("assignment", LinkState.BROKEN, each.awaited.message)
         for each in bound
         if each.awaited
     ]
@@ -126,17 +126,17 @@ def follow(
         pod=match.pod.ref,
         links=tuple(links),
         entitlements=usable,
-        refusal=decision.refusal,
+        refusal=decision.refusal if isinstance(decision, Denied) else None,
         obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-1]),
     )
 
 
 def _obstacle(own: Sequence[ChainLink | None], last: ChainLink) -> ChainLink | None:
     """Return the broken link of the identities, where each has one; else NMI's, if it is broken."""
-    broken = [link for link in own if link and link.state is State.BROKEN]
+    broken = [link for link in own if link and link.state is LinkState.BROKEN]
     if broken and len(broken) == len(own):
         return broken[0]
-    return last if last.name == "nmi" and last.state is State.BROKEN else None
+    return last if last.name == "nmi" and last.state is LinkState.BROKEN else None
 
 
 def on_machine(entitlement: Entitlement) -> bool:
@@ -153,7 +153,7 @@ def _permissions(match: Match, permissions: Permissions) -> list[ChainLink]:
 
 def _usable(match: Match, entitlement: Entitlement, permissions: Permissions) -> bool:
     uses = uses_of(match.pod, entitlement)
-    permitted = all(permissions[use].state is not State.BROKEN for use in uses)
+    permitted = all(permissions[use].state is not LinkState.BROKEN for use in uses)
     return permitted and entitlement.awaited is None
 
 
@@ -164,11 +164,11 @@ def _source(entitlement: Entitlement) -> str:
 def _pod(match: Match, refusals: Sequence[Refusal]) -> ChainLink:
     for each in refusals:
         if _LINK_OF.get(each.reason) == "pod":
-            return ChainLink("pod", State.BROKEN, each.message)
+            return ChainLink("pod", LinkState.BROKEN, each.message)
     pod = match.pod
     where = f"on node {pod.node}" if pod.node else "on no node yet"
     label = f"label {BINDING_LABEL}={pod.selector}" if pod.selector else "no binding label"
-    return ChainLink("pod", State.HOLDS, f"{pod.ref} {where}, {label}")
+    return ChainLink("pod", LinkState.HOLDS, f"{pod.ref} {where}, {label}")
 
 
 def _identity(entitlement: Entitlement) -> str:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.failures import Failed
+from podidentity.adapters.kube import Kube
+from podidentity.cli.output import CommandError
+from podidentity.wire.kube import KubeError
 
 _T = TypeVar("_T")
 
@@ -38,7 +39,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> _T:
-    """Run `work` with a connection to `target` and return its result; raise Failed."""
+    """Run `work` with a connection to `target` and return its result; raise CommandError."""
 
     async def connected() -> _T:
         kube = Kube.connect(
@@ -55,22 +56,26 @@ def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> 
         raise worded(error) from error
 
 
-def worded(error: KubeError) -> Failed:
+def worded(error: KubeError) -> CommandError:
     """Return `error` with what a person can do about it."""
     if error.not_found and _no_such_type(error):
-        return Failed("Pod identity is not enabled in this cluster", "Run podidentity enable.")
+        return CommandError(
+            "Pod identity is not enabled in this cluster", "Run podidentity enable."
+        )
     if error.not_found and "namespaces" in error.message:
-        return Failed(error.message, "Create the namespace first.")
+        return CommandError(error.message, "Create the namespace first.")
     if error.unreachable:
         known = "--kubeconfig" in error.message
-        return Failed(error.message, "" if known else "Check --kubeconfig and --context.")
+        return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
     if error.unauthorized:
-        return Failed(error.message, "Sign in to the cluster anew, or choose another --context.")
+        return CommandError(
+            error.message, "Sign in to the cluster anew, or choose another --context."
+        )
     if error.forbidden:
-        return Failed(error.message, "Ask the cluster's administrator for that right.")
+        return CommandError(error.message, "Ask the cluster's administrator for that right.")
     if error.conflict:
-        return Failed(error.message, "Run the command again.")
-    return Failed(error.message)
+        return CommandError(error.message, "Run the command again.")
+    return CommandError(error.message)
 
 
 def _no_such_type(error: KubeError) -> bool:

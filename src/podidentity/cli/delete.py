@@ -12,16 +12,15 @@ import json
 import click
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli import attached_hosts, azure_access
+from podidentity.cli import azure_access
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
-from podidentity.cli.clouds import cloud_options
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federation import remove_account
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
 from podidentity.cli.output import examples
-from podidentity.cli.parameters import Name
+from podidentity.cli.parameters import Name, cloud_options
 from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
@@ -95,18 +94,18 @@ async def _say_left(kube: Kube, ref: ObjectRef) -> None:
 
 async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | None) -> None:
     """Detach what the record says, or hand the record on to who needs the identity still."""
-    hosts = attached_hosts.read(identity)
+    hosts = azure_access.recorded_hosts(identity)
     parsed = parse_identity(json.dumps(identity).encode())
     if not hosts:
         return
     if not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
         click.echo(f"stays on {', '.join(map(host_name, hosts))}: it names no identity", err=True)
         return
-    same = attached_hosts.of_same(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
+    same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
     heirs = [each for each in same if _ref(each) != ref]
     if heirs:
         click.echo(f"kept attached: AzureIdentity {_ref(heirs[0])} needs it, too")
-        attached_hosts.write(heirs[0], [*attached_hosts.read(heirs[0]), *hosts])
+        azure_access.record_hosts(heirs[0], [*azure_access.recorded_hosts(heirs[0]), *hosts])
         await apply(kube, heirs[0])
         return
     cloud = cloud or (await choices_of_nmi(kube)).cloud

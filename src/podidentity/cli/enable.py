@@ -7,10 +7,11 @@ import shlex
 
 import click
 
+from podidentity import __version__
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.failures import Failed
 from podidentity.cli.objects import (
+    CONFIG_MAPS,
     DAEMON_SETS,
     Object,
     apply,
@@ -20,7 +21,7 @@ from podidentity.cli.objects import (
     is_unchanged,
     remove,
 )
-from podidentity.cli.output import documents, examples, output_option
+from podidentity.cli.output import CommandError, documents, examples, output_option
 from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import (
     DAEMON_SET,
@@ -31,8 +32,13 @@ from podidentity.cli.rollout import (
     until_gone,
     until_ready,
 )
-from podidentity.cli.upgrade import grant_what_is_there
+from podidentity.cli.use_roles import give
+from podidentity.core.permission import permission_names
+from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import IMAGE, aks_exception, crds, nmi
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
+from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 
 @click.command(
@@ -124,7 +130,7 @@ async def _enable(
         async with asyncio.timeout(seconds):
             await until_established(kube)
     except TimeoutError as error:
-        raise Failed(
+        raise CommandError(
             f"The custom resources are not served after {seconds:.0f} s",
             "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
         ) from error
@@ -158,7 +164,7 @@ async def _ready(kube: Kube, seconds: float) -> None:
         lines = await troubles(kube)
         for line in lines:
             click.echo(f"  {line}", err=True)
-        raise Failed(
+        raise CommandError(
             f"NMI is not ready on every node after {seconds:.0f} s",
             "kubectl logs -n kube-system daemonset/nmi may say more; enable may be run again.",
         ) from error
@@ -198,7 +204,7 @@ async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await until_gone(kube)
     except TimeoutError as error:
-        raise Failed(
+        raise CommandError(
             f"Pods of NMI are still there after {seconds:.0f} s",
             "kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi shows them.",
         ) from error
@@ -210,3 +216,45 @@ async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
 async def _removed(kube: Kube, manifest: Object) -> None:
     there = await remove(kube, manifest)
     click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+
+
+NAME = "podidentity-grants"
+
+
+async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
+    """Grant what is bound, unless that was done before; not `wanted`: only leave the record."""
+    if await find(kube, CONFIG_MAPS, NAMESPACE, NAME) is not None:
+        return
+    bound = await _bound(kube) if wanted else []
+    for identity in bound:
+        names, grantee = permission_names(identity), Grantee(identity.ref.namespace)
+        await give(kube, names, grantee, Giver.ENABLE)
+    if bound:
+        click.echo(
+            f"Granted what {len(bound)} AzureIdentities have bound already. Whoever creates one "
+            "from now on needs podidentity grant, or add."
+        )
+    made = _record([str(identity.ref) for identity in bound])
+    click.echo(f"{called(made)} {await apply(kube, made)}")
+
+
+async def _bound(kube: Kube) -> list[AzureIdentity]:
+    """Return the identities that can be used and that a binding of their namespace names."""
+    identities = await kube.list_all(AZURE_IDENTITIES.path())
+    bindings = await kube.list_all(AZURE_IDENTITY_BINDINGS.path())
+    named = {
+        (each.ref.namespace, each.identity)
+        for each in map(parse_binding, bindings.items)
+        if isinstance(each, AzureIdentityBinding)
+    }
+    return [
+        each
+        for each in map(parse_identity, identities.items)
+        if isinstance(each, AzureIdentity) and (each.ref.namespace, each.ref.name) in named
+    ]
+
+
+def _record(granted: list[str]) -> Object:
+    metadata = {"name": NAME, "namespace": NAMESPACE, "labels": dict(LABELS)}
+    data = {"by": f"podidentity enable {__version__}", "for": "\n".join(granted)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

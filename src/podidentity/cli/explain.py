@@ -13,16 +13,14 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.chain import Explanation, State, follow
-from podidentity.cli.clouds import cloud_options
+from podidentity.cli.chain import Explanation, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.failures import Failed
 from podidentity.cli.objects import find
-from podidentity.cli.output import FORMATS, data, examples, output_option, table
-from podidentity.cli.parameters import PodRef
+from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
+from podidentity.cli.parameters import PodRef, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
-from podidentity.core.deciding import decide
+from podidentity.core.decision import decide
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.tokens import TokenRequest
@@ -108,13 +106,15 @@ def shown(explanation: Explanation) -> str:
 
 async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -> Explanation:
     if await find(kube, PODS, *ref) is None:
-        raise Failed(f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them.")
+        raise CommandError(
+            f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them."
+        )
     found = parse_pod(await kube.get(PODS.path(*ref)))
     known = await objects_of(kube, found)
     choices = await choices_of_nmi(kube)
     matched = match(found, known.cluster, choices.rules)
     permissions = await permissions_of(kube, matched, choices.authorization)
-    decision = decide(matched, _ANY, lambda use: permissions[use].state is not State.BROKEN)
+    decision = decide(matched, _ANY, lambda use: permissions[use].state is not LinkState.BROKEN)
     azure = partial(azure_access.azure, cloud or choices.cloud) if ask else None
     node = await node_of(kube, found, matched.entitlements, known.records, azure)
     bound = [each.identity for each in matched.entitlements]

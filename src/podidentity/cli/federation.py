@@ -13,14 +13,14 @@ import shlex
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AzureIdentity, Federation, Subject
-from podidentity.wire.kube import SERVICE_ACCOUNTS
+from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation
+from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
 from podidentity.wire.rbac import LABELS
 
 _OF = "aadpodidentity.k8s.io/identity"
@@ -87,7 +87,7 @@ async def trust_command(
 
 
 def _subject(wanted: AddRequest, federation: Federation, namespace: str) -> str:
-    if federation.subject is Subject.IDENTITY:
+    if federation.subject is AssertionSubject.IDENTITY:
         return f"system:serviceaccount:{namespace}:{account_name(wanted.ref)}"
     return f"system:serviceaccount:{wanted.ref.namespace}:{wanted.service_account or 'default'}"
 

@@ -13,17 +13,17 @@ from importlib import import_module
 from pathlib import PurePath
 
 import click
+from click.shell_completion import get_completion_class
 
 from podidentity import __version__
-from podidentity.cli.failures import Failed, report
-from podidentity.cli.output import examples
+from podidentity.cli.output import CommandError, examples, report
 from podidentity.core.errors import PodIdentityError
 
 _COMMANDS = {
     "enable": "podidentity.cli.enable:enable",
     "disable": "podidentity.cli.enable:disable",
     "add": "podidentity.cli.add:add",
-    "list": "podidentity.cli.listing:list_identities",
+    "list": "podidentity.cli.list:list_identities",
     "delete": "podidentity.cli.delete:delete",
     "grant": "podidentity.cli.grant:grant",
     "revoke": "podidentity.cli.grant:revoke",
@@ -32,7 +32,7 @@ _COMMANDS = {
     "nmi": "podidentity.cli.nmi:nmi",
     "net": "podidentity.cli.nmi:net",
     "serve": "podidentity.cli.nmi:serve",
-    "completion": "podidentity.cli.completion:completion",
+    "completion": "podidentity.cli.main:completion",
 }
 PLUGINS = "podidentity.commands"
 
@@ -74,7 +74,7 @@ def _load(name: str, target: str) -> click.Command:
         reason = str(error)
 
     def fail(**_: object) -> None:
-        raise Failed(
+        raise CommandError(
             f"command {name!r} cannot be loaded: {reason}",
             f"Install what it needs: pip install podidentity-{name}.",
         )
@@ -103,12 +103,29 @@ def podidentity() -> None:
     """Identity for pods on Azure, without secrets and without changing a line of the pod."""
 
 
+@click.command(
+    epilog=examples(
+        "source <(podidentity completion bash)      # a line for ~/.bashrc",
+        "source <(podidentity completion zsh)       # a line for ~/.zshrc",
+        "podidentity completion fish > ~/.config/fish/completions/podidentity.fish",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script for SHELL."""
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - click has one for each choice
+    root = ctx.find_root().command
+    click.echo(made(root, {}, "podidentity", "_PODIDENTITY_COMPLETE").source())
+
+
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
     """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
     try:
         code = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
     except PodIdentityError as error:
-        return report(Failed(str(error)))
+        return report(CommandError(str(error)))
     except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         return report(error)
     return code if isinstance(code, int) else 0

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from podidentity.cli.clouds import cloud_of
 from podidentity.cli.output import examples
+from podidentity.cli.parameters import cloud_of
 from podidentity.settings import OLD_FLAGS, Compat, Flag, NmiSettings, settings_flags
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")

@@ -6,12 +6,13 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     SERVICE_ACCOUNTS,
+    KubeError,
     Resource,
     parse_object_version,
 )

@@ -1,4 +1,8 @@
-"""How commands print: a table for people, JSON and YAML for programs, and the help of each."""
+"""How commands print: tables for people, JSON and YAML for programs, examples in help, and errors.
+
+Commands raise CommandError with a message for people. For errors of the system that no command
+foresees (a file that cannot be read, a broken network), `report` finds the words.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,39 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count it."""
+
+
+class CommandError(click.ClickException):
+    """The command could not do its work; exit code 1."""
+
+    def __init__(self, cause: str, next_step: str = "") -> None:
+        super().__init__(f"{cause.rstrip('.')}. {next_step}".rstrip())
+
+
+def report(error: BaseException) -> int:
+    """Say `error` on stderr and return the exit code; raise what is a defect of this program."""
+    if isinstance(error, click.UsageError):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        click.echo(f"error: {error.format_message()}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError):
+        click.echo(f"error: {_worded(error)}", err=True)
+        return 1
+    raise error
+
+
+def _worded(error: OSError) -> str:
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {what}." if error.filename else f"{what}."
+
 
 FORMATS = ("table", "json", "yaml")
 

@@ -21,10 +21,9 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli import attached_hosts
-from podidentity.cli.azure_access import asking, host_name
-from podidentity.cli.chain import Credentials, Fact, Node, Permissions, State, on_machine
+from podidentity.adapters.kube import Kube
+from podidentity.cli.azure_access import asking, host_name, recorded_hosts
+from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
 from podidentity.core.entitlements import Entitlement, Match
@@ -44,6 +43,7 @@ from podidentity.wire.kube import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    KubeError,
     Resource,
 )
 from podidentity.wire.manifests import (
@@ -53,7 +53,7 @@ from podidentity.wire.manifests import (
     parse_identity,
     parse_service_account,
 )
-from podidentity.wire.reviews import PATH, Undecided, parse_review, review
+from podidentity.wire.reviews import PATH, InconclusiveReview, parse_review, review
 from podidentity.wire.secrets import parse_secret
 
 _T = TypeVar("_T")
@@ -89,9 +89,7 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
     )
     objects = [json.loads(bytes(raw)) for raw in identities]
     records = {
-        ObjectRef(each["metadata"]["namespace"], each["metadata"]["name"]): attached_hosts.read(
-            each
-        )
+        ObjectRef(each["metadata"]["namespace"], each["metadata"]["name"]): recorded_hosts(each)
         for each in objects
     }
     return PodObjects(cluster=cluster, records=records)
@@ -129,21 +127,23 @@ async def permissions_of(kube: Kube, match: Match, authorization: Authorization)
 async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fact:
     who = f"service account {use.service_account}"
     if authorization is Authorization.OFF:
-        return Fact(State.UNKNOWN, f"nobody asks for that of {who}: NMI has --authorization=off")
+        return Fact(
+            LinkState.UNKNOWN, f"nobody asks for that of {who}: NMI has --authorization=off"
+        )
     try:
         allowed = parse_review(await kube.create(PATH, review(use)))
-    except Undecided as error:
-        return Fact(State.UNKNOWN, str(error))
+    except InconclusiveReview as error:
+        return Fact(LinkState.UNKNOWN, str(error))
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(State.UNKNOWN, f"you may not ask whether {who} may use {use.name}")
+        return Fact(LinkState.UNKNOWN, f"you may not ask whether {who} may use {use.name}")
     if allowed:
-        return Fact(State.HOLDS, f"{who} may use {use.name}")
+        return Fact(LinkState.HOLDS, f"{who} may use {use.name}")
     if authorization is Authorization.OBSERVE:
         told = "NMI tells it only, by --authorization=observe"
-        return Fact(State.UNKNOWN, f"{who} may not use {use.name}; {told}")
-    return Fact(State.BROKEN, f"{who} may not use {use.name}")
+        return Fact(LinkState.UNKNOWN, f"{who} may not use {use.name}; {told}")
+    return Fact(LinkState.BROKEN, f"{who} may not use {use.name}")
 
 
 async def credentials_of(
@@ -167,18 +167,18 @@ async def _credential_secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef
     except KubeError as error:
         return _unread(error, f"Secret {ref}")
     except ValueError as error:
-        return Fact(State.BROKEN, f"Secret {ref} cannot be read: {error}")
+        return Fact(LinkState.BROKEN, f"Secret {ref} cannot be read: {error}")
     try:
         if identity.type is not IdentityType.CERTIFICATE:
             client_secret(secret)
-            return Fact(State.HOLDS, f"Secret {ref} has a client secret")
+            return Fact(LinkState.HOLDS, f"Secret {ref} has a client secret")
         certificate = await Certificates().of(secret)
         if fault := certificate.fault(time.time()):
             raise unusable(secret, fault)
     except TokenUnavailable as error:
-        return Fact(State.BROKEN, str(error).rstrip("."))
+        return Fact(LinkState.BROKEN, str(error).rstrip("."))
     ends = datetime.fromtimestamp(certificate.ends, UTC)
-    return Fact(State.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
+    return Fact(LinkState.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
 
 
 async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
@@ -186,15 +186,15 @@ async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
         await kube.get(SERVICE_ACCOUNTS.path(*ref))
     except KubeError as error:
         return _unread(error, f"ServiceAccount {ref}")
-    return Fact(State.HOLDS, f"ServiceAccount {ref}; whether Entra trusts it, only Entra knows")
+    return Fact(LinkState.HOLDS, f"ServiceAccount {ref}; whether Entra trusts it, only Entra knows")
 
 
 def _unread(error: KubeError, what: str) -> Fact:
     if error.forbidden:
-        return Fact(State.UNKNOWN, f"you may not read {what}")
+        return Fact(LinkState.UNKNOWN, f"you may not read {what}")
     if not error.not_found:
         raise error
-    return Fact(State.BROKEN, f"{what} does not exist")
+    return Fact(LinkState.BROKEN, f"{what} does not exist")
 
 
 Records = Mapping[ObjectRef, Sequence[Host]]
@@ -211,7 +211,7 @@ async def node_of(
     """Return what is known of the node of `pod`; `azure` connects to Azure, to ask it as well."""
     identities = [each.identity for each in entitlements if on_machine(each)]
     if not pod.node:
-        unknown = Fact(State.UNKNOWN, "the pod is on no node yet")
+        unknown = Fact(LinkState.UNKNOWN, "the pod is on no node yet")
         return Node(attached={each.ref: unknown for each in identities}, nmi=unknown)
     if not identities:
         return Node(attached={}, nmi=await _nmi(kube, pod.node))
@@ -233,27 +233,29 @@ async def _host_of(kube: Kube, node: str) -> Host | Fact:
         found = await find(kube, NODES, "", node)
         return Host.of_node((found or {}).get("spec", {}).get("providerID", ""))
     except NotAnAzureNode as error:
-        return Fact(State.UNKNOWN, f"node {node} is no Azure machine: {error}")
+        return Fact(LinkState.UNKNOWN, f"node {node} is no Azure machine: {error}")
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(State.UNKNOWN, f"you may not read node {node}")
+        return Fact(LinkState.UNKNOWN, f"you may not read node {node}")
 
 
 async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
     if identity.resource_id is None:
-        return Fact(State.UNKNOWN, "it has no resourceID that Azure could be asked for")
+        return Fact(LinkState.UNKNOWN, "it has no resourceID that Azure could be asked for")
     where = host_name(host)
     with asking(f"read the identities of {where}", identity.resource_id):
         if (await arm.host(host)).has(identity.resource_id):
-            return Fact(State.HOLDS, f"attached to {where}, as Azure says")
-    return Fact(State.BROKEN, f"not attached to {where}, as Azure says; podidentity add does it")
+            return Fact(LinkState.HOLDS, f"attached to {where}, as Azure says")
+    return Fact(
+        LinkState.BROKEN, f"not attached to {where}, as Azure says; podidentity add does it"
+    )
 
 
 def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
     if host in hosts:
-        return Fact(State.HOLDS, f"attached to {host_name(host)} by podidentity add")
-    return Fact(State.UNKNOWN, f"whether {host_name(host)} has it, --azure asks")
+        return Fact(LinkState.HOLDS, f"attached to {host_name(host)} by podidentity add")
+    return Fact(LinkState.UNKNOWN, f"whether {host_name(host)} has it, --azure asks")
 
 
 async def _nmi(kube: Kube, node: str) -> Fact:
@@ -268,11 +270,11 @@ async def _nmi(kube: Kube, node: str) -> Fact:
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(State.UNKNOWN, f"you may not read the pods of {NAMESPACE}")
+        return Fact(LinkState.UNKNOWN, f"you may not read the pods of {NAMESPACE}")
     if not pods:
-        return Fact(State.BROKEN, f"no NMI on node {node}; podidentity enable brings it")
+        return Fact(LinkState.BROKEN, f"no NMI on node {node}; podidentity enable brings it")
     pods.sort(key=ready)
     name = pods[-1]["metadata"]["name"]
     if ready(pods[-1]):
-        return Fact(State.HOLDS, f"{name} is ready on node {node}")
-    return Fact(State.BROKEN, f"{name} on node {node} is not ready: {trouble(pods[-1])}")
+        return Fact(LinkState.HOLDS, f"{name} is ready on node {node}")
+    return Fact(LinkState.BROKEN, f"{name} on node {node} is not ready: {trouble(pods[-1])}")

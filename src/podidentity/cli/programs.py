@@ -1,22 +1,19 @@
 """The programs of the node agent, each started in its process: `net`, `serve`, or both.
 
-Imports are made where a program begins, so that the supervisor has only its own.
+Imports are made where a program begins: the supervisor has only its own, and stays small.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from podidentity.cli.failures import Failed, report
+from podidentity.cli.output import CommandError, report
 from podidentity.kernel.rules import Redirect
 from podidentity.settings import RUNTIME_DIR, SERVE_FOLDER, SERVE_UID, NmiSettings
 from podidentity.supervisor.listeners import Address, ListenError
@@ -32,9 +29,11 @@ _log = logging.getLogger("podidentity.nmi")
 
 def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run `net`; return its exit code."""
+    import asyncio
+
     from podidentity.kernel.interception import InterceptionError
     from podidentity.net.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
 
     settings = _with_folder(settings)
     log = configure(settings.log_format, verbose=settings.verbose)
@@ -49,7 +48,7 @@ def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`; return its exit code."""
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     settings = _with_folder(settings)
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
@@ -61,6 +60,8 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
             handover_dir=Path(settings.handover_dir, SERVE_FOLDER)
             if settings.handover_dir
             else None,
+            # Under a manifest with one container this one may be root, and the next is not.
+            handover_users=frozenset({SERVE_UID}),
             memory=settings.memory_limit,
         )
         return Supervisor(plan, lambda given: _work(settings, given)).run()
@@ -70,8 +71,10 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def both(settings: NmiSettings) -> int:
     """Run `net` and `serve` from one process; return the exit code."""
+    import shutil
+
     from podidentity.supervisor import privileges
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
     uid = SERVE_UID if privileges.may_become(SERVE_UID, reading=_needed(settings)) else None
@@ -99,6 +102,8 @@ def both(settings: NmiSettings) -> int:
         return run_both(guard, server)
     finally:
         if made:
+            import shutil
+
             shutil.rmtree(made, ignore_errors=True)
 
 
@@ -135,8 +140,10 @@ def redirect_of(settings: NmiSettings) -> Redirect:
 
 def _work(settings: NmiSettings, given: Inherited) -> int:
     """Be the worker; return its exit code."""
+    import asyncio
+
     from podidentity.nmi.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
     from podidentity.wire.kube import KubeError
 
     log = configure(settings.log_format, verbose=settings.verbose)
@@ -151,7 +158,7 @@ def _work(settings: NmiSettings, given: Inherited) -> int:
 
 def _cannot_begin(error: Exception) -> int:
     _log.debug("cannot begin: %r", error)
-    return report(error if isinstance(error, OSError) else Failed(str(error)))
+    return report(error if isinstance(error, OSError) else CommandError(str(error)))
 
 
 def _with_folder(settings: NmiSettings) -> NmiSettings:
@@ -160,6 +167,8 @@ def _with_folder(settings: NmiSettings) -> NmiSettings:
 
 def _private_folder(uid: int | None) -> str:
     """Return a new folder for us and group `uid`; also where the root is read-only."""
+    import tempfile
+
     for parent in (None, "/dev/shm", "/run"):  # noqa: S108 - the folder in it is ours alone
         with suppress(OSError):
             made = tempfile.mkdtemp(prefix="podidentity-", dir=parent)

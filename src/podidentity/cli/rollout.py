@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
-from podidentity.wire.kube import EVENTS, PODS
+from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 NAMESPACE = "kube-system"
 DAEMON_SET = "nmi"

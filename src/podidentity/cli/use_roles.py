@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.failures import Failed
+from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -19,18 +18,19 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
+from podidentity.cli.output import CommandError
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
-from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
     GIVEN_BY,
     LABELS,
     RBAC,
     Giver,
-    Granted,
     Grantee,
+    RoleHolder,
     binding,
     holders,
     role,
@@ -39,7 +39,7 @@ from podidentity.wire.rbac import (
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
-    """Let `grantee` use the identities of these permissions, and say so; raise Failed.
+    """Let `grantee` use the identities of these permissions, and say so; raise CommandError.
 
     What a person granted before stays his: no other command takes it back.
     """
@@ -55,7 +55,7 @@ async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver)
         except KubeError as error:
             if not error.forbidden:
                 raise
-            raise Failed(error.message, _ask_for(name, grantee)) from error
+            raise CommandError(error.message, _ask_for(name, grantee)) from error
 
 
 def _ask_for(name: str, grantee: Grantee) -> str:
@@ -132,7 +132,7 @@ class Roles:
             return []
         return [name for name in names if not _of(namespace, self.grantees([name]))] or list(names)
 
-    def holders(self, name: str) -> list[Granted]:
+    def holders(self, name: str) -> list[RoleHolder]:
         """Return which pods may use what has this name."""
         return holders(name, self._roles, self._bindings)
 

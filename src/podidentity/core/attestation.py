@@ -92,6 +92,9 @@ class Proof:
     """The pod that owns the socket's cgroup, claimed or not; "" where cgroups are not asked."""
     root: bool = False
     """Whether the process that made the socket was root's; said of local connections only."""
+    unseen: bool = False
+    """Whether the connection is forged only because no namespace has a socket of it: that of a pod
+    behind a kernel or a NAT of its own is nowhere to be seen."""
     detail: str = ""
     """For the log: which namespace, which cgroup, or what is missing."""
 
@@ -211,4 +214,5 @@ def _not_found(facts: ConnectionFacts) -> Proof:
         return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
     names = ", ".join(sorted(each.network for each in facts.sightings))
     where = f"in {names}" if names else "in any pod: no network namespace has the address"
-    return Proof(verdict=Verdict.FORGED, detail=f"no socket of this connection {where}")
+    detail = f"no socket of this connection {where}"
+    return Proof(verdict=Verdict.FORGED, unseen=True, detail=detail)

@@ -2,26 +2,35 @@
 
 Three ways lead to an identity, and the first that applies is taken:
 
-* an AzurePodIdentityException of the pod's namespace: the pod is answered by the node's IMDS;
+* an AzurePodIdentityException of the pod's namespace: the node's own IMDS answers the pod, within
+  the exception's list of identities. An exception takes a pod out of pod identity, so it counts
+  only in the operator's namespaces, and the pod must carry all of its labels;
 * the label `aadpodidbinding`: label → binding → identity, all three in the pod's own namespace;
 * without that label, the pod's service account, annotated for azure-workload-identity.
 
-The result lists what the pod is entitled to, best first, beside the refusals, so that the same
-walk answers a request, fills a log line and prints `podidentity explain`.
+The result lists the pod's entitlements, best first, beside the refusals. So the same function
+answers a request, fills a log line and prints `podidentity explain`.
+
+Any tenant can write an AzureIdentity, and its authority and secret decide where a secret is sent:
+both are checked here, before the identity becomes an entitlement.
+
+https://azure.github.io/aad-pod-identity/docs/configure/application_exception/
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 
+from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority, Tenant
 from podidentity.core.entitlements import MOST_NAMED, Basis, Directory, Entitlement, Match
-from podidentity.core.excepting import excepting, ignored
 from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     BINDING_LABEL,
+    Assignment,
+    AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
@@ -31,27 +40,45 @@ from podidentity.core.resources import (
     Malformed,
     Pod,
 )
-from podidentity.core.usability import (
-    STRICT,
-    Rules,
-    assignment,
-    malformed,
-    not_assigned,
-    unusable,
-)
 
 MOST_BOUND = 500
-"""Bindings of one selector that count, the heaviest first: whoever makes ten thousand would take
-milliseconds of each request that is answered on the node."""
+"""Bindings of one selector that count, the heaviest first: ten thousand of one tenant would cost
+milliseconds for each request on the node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The operator's choices that change the rules; strict by default.
+
+    The `--compat-*` flags bring back rules of the archived project.
+    """
+
+    standard: bool = False
+    """Wait for the controller's record that an identity is attached to the node."""
+    exception_namespaces: frozenset[str] | None = frozenset({"kube-system"})
+    """Namespaces in which an AzurePodIdentityException has effect; None: all (compat)."""
+    any_label: bool = False
+    """One label of an exception is enough, in any case (compat)."""
+    cross_namespace: bool = False
+    """Bindings and identities of other namespaces count (compat)."""
+    foreign_secrets: bool = False
+    """Secrets of other namespaces are read (compat)."""
+    authorities: frozenset[Authority] = KNOWN_AUTHORITIES
+    """Authorities to which a secret may be sent."""
+    tenant: Tenant | None = None
+    """Tenant of service accounts that name none."""
+
+
+STRICT = Rules()
 
 
 def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
-    """Return what `pod` may use: an exception, entitlements or refusals, never none of them."""
-    closed = _closed(pod)
+    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them."""
+    closed = _refuse_always(pod)
     if closed is not None:
         return Match(pod=pod, refusals=(closed,))
     exceptions = directory.exceptions(pod.ref.namespace)
-    found = excepting(pod, exceptions, rules)
+    found = exception_of(pod, exceptions, rules)
     if found is not None:
         return Match(pod=pod, exception=found)
     if pod.selector:
@@ -60,7 +87,7 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
 
 
 def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=_order))
+    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=_by_weight))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
@@ -68,11 +95,11 @@ def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
         found = directory.identity(ObjectRef(binding.ref.namespace, binding.identity))
         refusal = unusable(binding, found, pod, rules)
         if refusal is not None:
-            refusals.append(_for_a_stranger(refusal, binding, pod))
+            refusals.append(_without_foreign_details(refusal, binding, pod))
         elif isinstance(found, AzureIdentity) and found.ref not in entitled:
-            # Two bindings of one identity: the first, and so the heavier, stands.
+            # Of two bindings of one identity the first counts: it is the heavier one.
             record = assignment(records, pod, found.ref)
-            awaited = not_assigned(pod, found, record) if rules.standard else None
+            awaited = _refuse_unassigned(pod, found, record) if rules.standard else None
             entitled[found.ref] = Entitlement(identity=found, binding=binding, awaited=awaited)
     if not bindings:
         refusals.append(_no_binding(pod, directory))
@@ -94,14 +121,14 @@ def _bindings(pod: Pod, directory: Directory, rules: Rules) -> Iterable[AzureIde
     )
 
 
-def _for_a_stranger(refusal: Refusal, binding: AzureIdentityBinding, pod: Pod) -> Refusal:
-    """Return `refusal` so that a pod is told nothing of what is wrong in another namespace."""
+def _without_foreign_details(refusal: Refusal, binding: AzureIdentityBinding, pod: Pod) -> Refusal:
+    """Return `refusal` with a text for the pod that names nothing of another namespace."""
     if refusal.told or binding.ref.namespace == pod.ref.namespace:
         return refusal
     return replace(refusal, told="What is bound to the pod in another namespace cannot be used.")
 
 
-def _order(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+def _by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
     return (-binding.weight, binding.identity, binding.ref)
 
 
@@ -111,7 +138,7 @@ def _by_service_account(
     account = ObjectRef(pod.ref.namespace, pod.service_account)
     found = directory.workload_identity(account)
     if found is None:
-        idle = ignored(pod, exceptions, rules)
+        idle = ineffective_exception(pod, exceptions, rules)
         return Match(pod=pod, refusals=(idle or _no_label(pod),))
     if isinstance(found, Malformed):
         return Match(pod=pod, refusals=(malformed(found),))
@@ -129,8 +156,160 @@ def _by_service_account(
     )
 
 
-def _closed(pod: Pod) -> Refusal | None:
-    """Return why nothing is even looked at, if so."""
+def exception_of(
+    pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
+) -> AzurePodIdentityException | None:
+    """Return the exception that has effect on `pod`, the first by name, if there is one."""
+    if not exceptions or not _is_allowed(pod.ref.namespace, rules):
+        return None
+    return _first_fitting(pod, exceptions, rules)
+
+
+def _is_allowed(namespace: str, rules: Rules) -> bool:
+    return rules.exception_namespaces is None or namespace in rules.exception_namespaces
+
+
+def ineffective_exception(
+    pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
+) -> Refusal | None:
+    """Return the refusal of a pod whose only exception has no effect; None if it has none."""
+    found = _first_fitting(pod, exceptions, rules)
+    return None if found is None else _refuse_ineffective(found, rules)
+
+
+def _refuse_ineffective(found: AzurePodIdentityException, rules: Rules) -> Refusal:
+    namespaces = sorted({*(rules.exception_namespaces or ()), found.ref.namespace})
+    return Refusal(
+        reason=Reason.EXCEPTION_IGNORED,
+        message=f"AzurePodIdentityException {found.ref} has no effect in its namespace.",
+        next_step="Bind an identity to the pod, or have the operator start NMI with "
+        f"--exception-namespaces={','.join(namespaces)}.",
+        about=found.ref,
+        told="Identity not found",
+    )
+
+
+def _first_fitting(
+    pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
+) -> AzurePodIdentityException | None:
+    fits = _any if rules.any_label else _all
+    return next((each for each in sorted(exceptions, key=_exception_name) if fits(pod, each)), None)
+
+
+def _exception_name(exception: AzurePodIdentityException) -> str:
+    return exception.ref.name
+
+
+def _all(pod: Pod, exception: AzurePodIdentityException) -> bool:
+    wanted = exception.pod_labels
+    return bool(wanted) and all(pod.labels.get(key) == value for key, value in wanted.items())
+
+
+def _any(pod: Pod, exception: AzurePodIdentityException) -> bool:
+    """Match as the archived project: one label with an equal value, in any case."""
+    labels = pod.labels
+    return any(
+        key in labels and labels[key].lower() == value.lower()
+        for key, value in exception.pod_labels.items()
+    )
+
+
+def unusable(
+    binding: AzureIdentityBinding, found: AzureIdentity | Malformed | None, pod: Pod, rules: Rules
+) -> Refusal | None:
+    """Return why `pod` cannot use the identity of `binding`; None if it can."""
+    if found is None:
+        return Refusal(
+            reason=Reason.NO_IDENTITY,
+            message=f"AzureIdentityBinding {binding.ref} names AzureIdentity "
+            f"{binding.identity!r}, which does not exist in namespace {binding.ref.namespace}.",
+            next_step="Create that AzureIdentity, or correct the binding's spec.azureIdentity.",
+            about=binding.ref,
+        )
+    if isinstance(found, Malformed):
+        return malformed(found)
+    if found.namespaced and found.ref.namespace != pod.ref.namespace:
+        return Refusal(
+            reason=Reason.OTHER_NAMESPACE,
+            message=f"AzureIdentity {found.ref} is for pods of its own namespace only.",
+            next_step=f"Run the pod in namespace {found.ref.namespace}.",
+            about=found.ref,
+            told=f"No AzureIdentity of namespace {pod.ref.namespace} is bound to the pod.",
+        )
+    return _refuse_entra(found, rules)
+
+
+def malformed(found: Malformed) -> Refusal:
+    """Return the refusal for an object that cannot be used."""
+    return Refusal(
+        reason=Reason.MALFORMED_IDENTITY,
+        message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
+        next_step=f"Correct {found.kind} {found.ref}.",
+        about=found.ref,
+    )
+
+
+def _refuse_entra(identity: AzureIdentity, rules: Rules) -> Refusal | None:
+    entra = identity.entra
+    if entra is None:
+        return None
+    if entra.authority is not None and entra.authority not in rules.authorities:
+        return Refusal(
+            reason=Reason.UNKNOWN_AUTHORITY,
+            message=f"AzureIdentity {identity.ref} names the authority {entra.authority}, which is "
+            "none of Azure's.",
+            next_step="Correct spec.adEndpoint, or have the operator allow it: "
+            f"--authorities={entra.authority}.",
+            about=identity.ref,
+        )
+    secret = entra.secret
+    if secret and secret.namespace != identity.ref.namespace and not rules.foreign_secrets:
+        return Refusal(
+            reason=Reason.FOREIGN_SECRET,
+            message=f"AzureIdentity {identity.ref} names a secret of namespace "
+            f"{secret.namespace}; only one of its own namespace is read.",
+            next_step=f"Put the secret into namespace {identity.ref.namespace}, and leave "
+            "spec.clientPassword.namespace out.",
+            about=identity.ref,
+        )
+    return None
+
+
+def _refuse_unassigned(
+    pod: Pod, identity: AzureIdentity, record: AzureAssignedIdentity | None
+) -> Refusal | None:
+    """Return the refusal of standard mode until the identity is on the pod's node.
+
+    Only user-assigned identities are attached to a machine and need a record.
+    """
+    if identity.type is not IdentityType.USER_ASSIGNED or identity.system_assigned:
+        return None
+    state = record.state if record else None
+    if state is Assignment.ASSIGNED:
+        return None
+    what = f"AzureAssignedIdentity is {state.value}" if state else "no AzureAssignedIdentity yet"
+    return Refusal(
+        reason=Reason.NOT_ASSIGNED,
+        message=f"AzureIdentity {identity.ref} is not assigned to node {pod.node} for pod "
+        f"{pod.ref}: {what}.",
+        next_step="See what the controller (MIC) says of it: its log, and the events of the "
+        "AzureIdentityBinding.",
+        about=identity.ref,
+        told=f"The identity {identity.ref.name} is not assigned to the pod's node yet.",
+    )
+
+
+def assignment(
+    records: tuple[AzureAssignedIdentity, ...], pod: Pod, identity: ObjectRef
+) -> AzureAssignedIdentity | None:
+    """Return the record for `pod` and `identity` on the pod's node; of several the furthest."""
+    order = {Assignment.ASSIGNED: 0, Assignment.CREATED: 1, Assignment.UNASSIGNED: 2}
+    mine = [each for each in records if each.identity == identity and each.node == pod.node]
+    return min(mine, key=lambda each: order[each.state], default=None)
+
+
+def _refuse_always(pod: Pod) -> Refusal | None:
+    """Return the refusal of a pod that can never get a token, whatever is bound to it."""
     if pod.host_network:
         return Refusal(
             reason=Reason.HOST_NETWORK,

@@ -148,21 +148,17 @@ class Guard:
 
     async def run(self) -> None:
         """Guard the rules whenever that is wanted, until cancelled."""
-        try:
-            while True:
-                await self._wanted.wait()
-                guarding = asyncio.create_task(self._guard())
-                unwanted = asyncio.create_task(self._unwanted.wait())
+        while True:
+            await self._wanted.wait()
+            guarding = asyncio.create_task(self._guard())
+            unwanted = asyncio.create_task(self._unwanted.wait())
+            try:
                 await asyncio.wait({guarding, unwanted}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (guarding, unwanted):
-                    task.cancel()
-                # What ends it by itself is a defect, and ends this process.
-                with suppress(asyncio.CancelledError):
-                    await guarding
+            finally:
+                unwanted.cancel()
+                await _end(guarding)
                 self._close_sources()
-                self._ended.set()
-        finally:
-            self._close_sources()
+            self._ended.set()
 
     def remove(self) -> None:
         """Take all rules away, after `run` has ended."""
@@ -240,6 +236,13 @@ class Reporter:
             proof=self.mode,
             guards=holds,
         )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and return when it has ended; what ended it before is raised."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _until_told_to_stop(

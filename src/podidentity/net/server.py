@@ -20,7 +20,7 @@ import msgspec
 from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.rate_limits import TokenBucket
 from podidentity.local_sockets import Untrusted, check_user
-from podidentity.telemetry.repeats import Repeats
+from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire import net as wire
 
 MOST_CLIENTS = 8
@@ -69,7 +69,7 @@ class NetServer:
         self._tell_accepting = accepting
         self._clients: set[_Client] = set()
         self._state = wire.State()
-        self._said: Repeats[str] = Repeats()
+        self._said = LogLimiter()
         self._listening: socket.socket | None = None
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -121,7 +121,7 @@ class NetServer:
 
     def say(self, why: str, *values: object) -> None:
         """Log a line about a client, of each kind some in a while."""
-        if self._said.says(why, asyncio.get_running_loop().time()):
+        if self._said.allows("", why, asyncio.get_running_loop().time()):
             _log.warning(why, *values)
 
     def _accept(self, listening: socket.socket) -> None:
@@ -224,12 +224,12 @@ class _Client:
             facts = inspector.local_facts(question.address, question.port, question.own)
         else:
             facts = inspector.facts(question.address, question.port)
-        packet = wire.encode(wire.Answer(question.id, facts))
+        packet = wire.encode(wire.FactsAnswer(question.id, facts))
         if len(packet) > wire.LARGEST:
             few = replace(
                 facts, sightings=(), failure=f"{len(facts.sightings)} namespaces hold the address"
             )
-            packet = wire.encode(wire.Answer(question.id, few))
+            packet = wire.encode(wire.FactsAnswer(question.id, few))
         self.send(packet)
 
     def _paused(self) -> bool:
@@ -249,10 +249,10 @@ class _Client:
     def _refuse(self, why: str) -> None:
         self._server.say("process %s is refused: %s", self._pid, why)
         with suppress(OSError):
-            self._connection.send(wire.encode(wire.Refusal(why)))
+            self._connection.send(wire.encode(wire.Rejection(why)))
         self.close()
 
 
 def _refuse(connection: socket.socket, why: str) -> None:
     with connection, suppress(OSError, msgspec.MsgspecError):
-        connection.send(wire.encode(wire.Refusal(why)))
+        connection.send(wire.encode(wire.Rejection(why)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
+from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import Delegation
+from podidentity.core.matching import Rules
 from podidentity.core.permission import Authorization
-from podidentity.core.selection import Ambiguity
-from podidentity.core.usability import Rules
-from podidentity.nmi.request.decision import Policy
-from podidentity.nmi.request.patience import Patience
-from podidentity.nmi.request.routes import RoutePolicy
+from podidentity.nmi.request.decision import DecisionPolicy
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.pipeline import RoutePolicy
 from podidentity.nmi.sync.prefetch import PrefetchPolicy
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
@@ -34,14 +34,14 @@ def rules_of(settings: NmiSettings) -> Rules:
     )
 
 
-def policy_of(settings: NmiSettings) -> Policy:
-    """Return what the service does."""
-    return Policy(
+def policy_of(settings: NmiSettings) -> DecisionPolicy:
+    """Return how requests are decided."""
+    return DecisionPolicy(
         ambiguity=Ambiguity(settings.ambiguous),
         authorization=Authorization(settings.authorization),
         rules=rules_of(settings),
-        patience=Patience(
-            hold=settings.hold, unseen=settings.unseen_wait, begun=settings.begun_wait
+        hold=HoldTimes(
+            change=settings.hold, unseen=settings.unseen_wait, begun=settings.begun_wait
         ),
         tenant_array=settings.compat.tenant_array,
     )

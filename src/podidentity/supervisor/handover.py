@@ -23,7 +23,7 @@ import select
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -107,10 +107,18 @@ class HandoverFolder:
     """The folder of the node in which agents find each other, if one is mounted."""
 
     path: Path
-    uids: frozenset[int] = field(default_factory=lambda: frozenset({0, os.geteuid()}))
-    groups: frozenset[int] = field(
-        default_factory=lambda: frozenset({0, os.getegid(), *os.getgroups()})
-    )
+    users: frozenset[int] = frozenset()
+    """Of whom other agents may be, each with a group of that number."""
+
+    @property
+    def uids(self) -> frozenset[int]:
+        """Users whose processes may hand over or take over."""
+        return self.users | {0, os.geteuid()}
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """Groups that may write to the folder."""
+        return self.users | {0, os.getegid(), *os.getgroups()}
 
     def take(self, version: str, wanted: Iterable[Address]) -> Predecessor | None:
         """Return the agent that listens already, with its sockets; None where there is none.

@@ -64,6 +64,8 @@ class Plan:
     addresses: Sequence[Address]
     runtime_dir: Path
     handover_dir: Path | None = None
+    handover_users: frozenset[int] = frozenset()
+    """Of whom the agents before and after this one may be, beside root and its own user."""
     memory: int = 0
     """Bytes that the container may hold; 0: no limit. A worker gets three quarters of it."""
 
@@ -82,13 +84,29 @@ class _Probe:
     """`live` or `ready`, once it has come."""
 
 
+@dataclass(slots=True)
+class _Due:
+    """When what is tried now and then may be tried next, in `time.monotonic` seconds."""
+
+    start: float = 0.0
+    """A worker."""
+    take: float = 0.0
+    """Taking over from the agent before, or listening."""
+    publish: float = 0.0
+    """Listening for the next agent."""
+    memory: float = 0.0
+    """A look at the worker's memory."""
+
+
 class Supervisor:
     """Keeps listeners and worker; `run` returns the exit code."""
 
     def __init__(self, plan: Plan, main: WorkerMain) -> None:
         self._plan = plan
         self._main = main
-        self._folder = HandoverFolder(plan.handover_dir) if plan.handover_dir else None
+        self._folder = (
+            HandoverFolder(plan.handover_dir, plan.handover_users) if plan.handover_dir else None
+        )
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[str, socket.socket] = {}
         self._worker: Worker | None = None
@@ -103,11 +121,10 @@ class Supervisor:
         """Whether the listeners are there."""
         self._stopping = False
         self._deadline = float("inf")
-        self._next_start = 0.0
-        self._next_take = 0.0
-        self._next_publish = 0.0
-        self._next_memory = 0.0
+        self._due = _Due()
         self._crashes = 0
+        self._has_worked = False
+        """Whether a worker could begin once: what keeps the next from it may pass."""
         self._note = ""
         """Why there is no worker, for probes."""
         self._untrusted = ""
@@ -149,9 +166,9 @@ class Supervisor:
         due = [self._deadline, *(probe.deadline for probe in self._probes.values())]
         due += [each.hangs_at() for each in self._workers()]
         if self._worker is None and self._begun and not self._gave():
-            due.append(self._next_start)
+            due.append(self._due.start)
         if not self._begun:
-            due.append(self._next_take)
+            due.append(self._due.take)
         if self._successor is not None:
             due.append(self._successor.deadline)
         if self._predecessor is not None:
@@ -163,7 +180,7 @@ class Supervisor:
             # This process was stopped, or starved: the workers may have been, too.
             for each in self._workers():
                 each.excuse(now)
-        if not self._begun and not self._stopping and now >= self._next_take:
+        if not self._begun and not self._stopping and now >= self._due.take:
             self._begin(now)
         self._look_at_workers(now)
         self._look_at_handover(now)
@@ -203,7 +220,7 @@ class Supervisor:
         if why != self._note:
             _log.warning("%s: tried again each %g s", why.rstrip("."), RETRY_SECONDS)
         self._note = why
-        self._next_take = now + RETRY_SECONDS
+        self._due.take = now + RETRY_SECONDS
 
     def _take_over(self) -> Predecessor | None:
         if self._folder is None:
@@ -232,10 +249,10 @@ class Supervisor:
         worker = self._worker
         if worker is None:
             wanted = self._begun and not self._stopping and not self._gave()
-            if wanted and now >= self._next_start:
+            if wanted and now >= self._due.start:
                 self._start(now)
-        elif self._plan.memory and now >= self._next_memory:
-            self._next_memory = now + MEMORY_SECONDS
+        elif self._plan.memory and now >= self._due.memory:
+            self._due.memory = now + MEMORY_SECONDS
             held = worker.memory()
             if held > self._plan.worker_memory:
                 most = self._plan.worker_memory >> 20
@@ -291,7 +308,8 @@ class Supervisor:
     def _ended(self, worker: Worker, code: int, now: float) -> None:
         if self._stopping:
             return
-        if code == CANNOT_BEGIN and not worker.reported:
+        self._has_worked = self._has_worked or worker.reported
+        if code == CANNOT_BEGIN and not self._has_worked:
             self._code = CANNOT_BEGIN
             return
         lived = now - worker.began
@@ -299,7 +317,7 @@ class Supervisor:
         pause = 0.0
         if self._crashes > 1:
             pause = min(FIRST_PAUSE * 2.0 ** (self._crashes - 2), LONGEST_PAUSE)
-        self._next_start = now + pause
+        self._due.start = now + pause
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         when = f"in {pause:g} s" if pause else "at once"
         self._note = f"the worker ended ({how})"
@@ -319,7 +337,7 @@ class Supervisor:
                        self._successor.version, handover.SETTLE_SECONDS)  # fmt: skip
             self._successor.say(b"back")
             self._take_back()
-        if self._folder is not None and self._should_publish() and now >= self._next_publish:
+        if self._folder is not None and self._should_publish() and now >= self._due.publish:
             self._publish(now)
 
     def _should_publish(self) -> bool:
@@ -331,7 +349,7 @@ class Supervisor:
     def _publish(self, now: float) -> None:
         if self._folder is None:
             return
-        self._next_publish = now + PUBLISH_SECONDS
+        self._due.publish = now + PUBLISH_SECONDS
         try:
             self._published = self._folder.publish()
         except (OSError, Untrusted) as error:
@@ -390,7 +408,7 @@ class Supervisor:
     def _take_back(self) -> None:
         """Serve again, with a new worker beside the one that answers what it has."""
         self._drop_successor()
-        self._next_start = self._next_publish = 0.0
+        self._due.start = self._due.publish = 0.0
 
     def _drop_successor(self) -> None:
         if self._successor is not None:
@@ -458,7 +476,7 @@ class Supervisor:
         close_all(self._sockets)
         self._sockets = {}
         self._begun = False
-        self._next_take = time.monotonic() + TAKEN_BACK_SECONDS
+        self._due.take = time.monotonic() + TAKEN_BACK_SECONDS
         self._note = "the agent before took the listeners back"
         self._retire()
 

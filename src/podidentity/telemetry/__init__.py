@@ -1,15 +1,13 @@
 """What the agent writes about itself, and counts.
 
-lines       a log line, for people or for machines; one place for both
-writing     lines on their way to a file or a stream, in batches, in nobody's way
-metrics     numbers that a scrape reads
-exposition  those numbers as Prometheus' text
-repeats     how often the same thing is said
+lines        a log line, for people or for machines
+logs         the standard library's log as such lines
+direct_log   the same for a process that forks and has no thread
+writer       a thread that writes lines to a file or a stream, in batches
+log_limiter  a rate limiter of repeated lines
+metrics      counters, histograms and callback gauges
+exposition   metrics in Prometheus' text format
+process      CPU time and memory of this process
 
-What is said of a request, and in which words, is with whoever answers it.
+The words of a request's line are with the request (`nmi.reporting`).
 """
-
-from podidentity.telemetry.lines import Form, Format
-from podidentity.telemetry.logs import configure, configure_unthreaded
-
-__all__ = ["Form", "Format", "configure", "configure_unthreaded"]

@@ -1,4 +1,4 @@
-"""Numbers that a scrape reads: counters, histograms, and what is looked at when asked.
+"""Metrics: counters and histograms, and gauges whose callback is called at scrape time.
 
 Plain numbers, changed by one thread without locks: a request costs three additions. The names,
 labels and buckets of the archived project are kept to the letter, which no client library of
@@ -116,20 +116,20 @@ class Family(Generic[_S]):
         return self._series.setdefault(values, self._make())
 
 
-Reading = Iterable[tuple[Labels, float]]
+Samples = Iterable[tuple[Labels, float]]
 """Values of the labels, and the number."""
 
 
-class Looked:
-    """A metric that is looked at when asked."""
+class CallbackMetric:
+    """A metric whose numbers another component keeps; its callback returns them."""
 
-    def __init__(self, head: Head, look: Callable[[], Reading]) -> None:
+    def __init__(self, head: Head, callback: Callable[[], Samples]) -> None:
         self.head = head
-        self._look = look
+        self._callback = callback
 
     def samples(self) -> Iterator[tuple[Labels, float]]:
-        """Yield what is so now, sorted."""
-        yield from sorted(self._look())
+        """Yield the numbers as they are now, sorted."""
+        yield from sorted(self._callback())
 
 
 class Scraped(Protocol):
@@ -188,16 +188,17 @@ class Registry:
         make = partial(Histogram, tuple(bounds))
         return self._add(Family(head, make, open_labels=open_labels, room=room))
 
-    def look(
-        self,
-        kind: Literal["counter", "gauge"],
-        name: str,
-        text: str,
-        look: Callable[[], Reading],
-        labels: Labels = (),
+    def gauge(
+        self, name: str, text: str, callback: Callable[[], Samples], labels: Labels = ()
     ) -> None:
-        """Make a metric that is kept elsewhere, and looked at when asked."""
-        self._add(Looked(Head(name, kind, text, labels), look))
+        """Make a gauge; `callback` is called at each scrape."""
+        self._add(CallbackMetric(Head(name, "gauge", text, labels), callback))
+
+    def counter_callback(
+        self, name: str, text: str, callback: Callable[[], Samples], labels: Labels = ()
+    ) -> None:
+        """Make a counter that another component keeps; `callback` is called at each scrape."""
+        self._add(CallbackMetric(Head(name, "counter", text, labels), callback))
 
     def _add(self, metric: _M) -> _M:
         if metric.head.name in self._all:

@@ -24,6 +24,7 @@ from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     SYSTEM_ASSIGNED,
+    AssertionSubject,
     Assignment,
     AzureAssignedIdentity,
     AzureIdentity,
@@ -33,7 +34,6 @@ from podidentity.core.resources import (
     Federation,
     IdentityType,
     Malformed,
-    Subject,
     WorkloadIdentity,
 )
 from podidentity.wire import BROKEN_JSON
@@ -274,13 +274,13 @@ def _federation(spec: _Fields) -> Federation:
         return Federation()
     if not isinstance(value, dict):
         raise _wrong("federation", "an object", value)
-    subject, audience = value.get("subject") or Subject.POD, value.get("audience") or ""
-    if not isinstance(subject, str) or subject not in set(Subject):
+    subject, audience = value.get("subject") or AssertionSubject.POD, value.get("audience") or ""
+    if not isinstance(subject, str) or subject not in set(AssertionSubject):
         raise _wrong("federation.subject", "pod or identity", subject)
     if not isinstance(audience, str) or len(audience) > 600:
         raise _wrong("federation.audience", "a string of at most 600 characters", audience)
     via = _optional(value, "via", ResourceId.parse, "spec.federation")
-    return Federation(subject=Subject(subject), audience=audience, via=via)
+    return Federation(subject=AssertionSubject(subject), audience=audience, via=via)
 
 
 def _binding(found: _Custom) -> AzureIdentityBinding:

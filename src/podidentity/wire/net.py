@@ -46,7 +46,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     version: Annotated[str, msgspec.Meta(max_length=64)]
 
 
-class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
     """Why the other side is not listened to; the connection ends."""
 
     reason: _Text
@@ -70,7 +70,7 @@ class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fie
     accepting: bool
 
 
-class Answer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
+class FactsAnswer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
     """The facts that a question asked for."""
 
     id: int
@@ -100,7 +100,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
 
 
 FromServe = Hello | Question | Accepting
-FromNet = Hello | Refusal | Answer | State
+FromNet = Hello | Rejection | FactsAnswer | State
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)

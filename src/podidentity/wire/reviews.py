@@ -22,7 +22,7 @@ TOKEN_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a pat
 TOKEN_RULE = "create on tokenreviews.authentication.k8s.io"  # noqa: S105 - a permission
 
 
-class Undecided(ValueError):
+class InconclusiveReview(ValueError):
     """The API server's answer decides nothing; the message says why."""
 
 
@@ -96,7 +96,7 @@ def review(use: Use) -> dict[str, Any]:
 
 
 def parse_review(body: bytes) -> bool:
-    """Return the decision in an answered review; raise Undecided.
+    """Return the decision in an answered review; raise InconclusiveReview.
 
     A "no" with an `evaluationError` is no decision: another authorizer, such as a webhook, could
     not be reached and might have said yes. RBAC alone never answers so.
@@ -104,12 +104,14 @@ def parse_review(body: bytes) -> bool:
     try:
         status = _REVIEW.decode(body).status
     except BROKEN_JSON as error:
-        raise Undecided(f"the API server answered no SubjectAccessReview: {error}") from error
+        raise InconclusiveReview(
+            f"the API server answered no SubjectAccessReview: {error}"
+        ) from error
     if status.allowed and not status.denied:
         return True
     if status.evaluation_error and not status.denied:
         said = " ".join(status.evaluation_error.split())[:200]
-        raise Undecided(f"the API server could not decide: {said}")
+        raise InconclusiveReview(f"the API server could not decide: {said}")
     return False
 
 
@@ -123,12 +125,12 @@ def token_review(token: str) -> dict[str, Any]:
 
 
 def parse_token_review(body: bytes) -> User | None:
-    """Return the token's user; None if the cluster does not know it; raise Undecided."""
+    """Return the token's user; None if the cluster does not know it; raise InconclusiveReview."""
     try:
         status = _TOKEN_REVIEW.decode(body).status
     except BROKEN_JSON:
         # The decoder's message is not quoted: the answer may repeat the token.
-        raise Undecided("the API server answered no TokenReview") from None
+        raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
         return None
     return User(

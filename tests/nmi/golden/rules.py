@@ -7,8 +7,10 @@ from typing import Any
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.authorities import Authority
+from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.ids import ClientId, ObjectRef
+from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     AzurePodIdentityException,
@@ -16,10 +18,8 @@ from podidentity.core.resources import (
     Phase,
     WorkloadIdentity,
 )
-from podidentity.core.selection import Ambiguity
-from podidentity.core.usability import Rules
-from podidentity.nmi.request.decision import Policy
-from podidentity.nmi.request.patience import Patience
+from podidentity.nmi.request.decision import DecisionPolicy
+from podidentity.nmi.request.hold import HoldTimes
 from tests.core.objects import principal
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, assigned, binding, identity, pod
 from tests.nmi.golden.situation import ORDERS, WORLD, Situation, asking
@@ -34,9 +34,9 @@ EXCEPTION = AzurePodIdentityException(
     identities=(ClientId.parse(OTHER_CLIENT),),
 )
 OTHER = asking(client_id=OTHER_CLIENT)
-EXCEPTING = Policy(rules=Rules(exception_namespaces=frozenset({"shop"})))
-STANDARD = Policy(rules=Rules(standard=True))
-HASTY = Policy(patience=Patience(hold=0))
+EXCEPTING = DecisionPolicy(rules=Rules(exception_namespaces=frozenset({"shop"})))
+STANDARD = DecisionPolicy(rules=Rules(standard=True))
+HASTY = DecisionPolicy(hold=HoldTimes(change=0))
 MOUNTS = replace(ORDERS, csi_drivers=frozenset({CSI_DRIVER}))
 PROVIDER = pod(
     "provider",
@@ -68,7 +68,7 @@ SITUATIONS: dict[str, Situation] = {
     "an exception that has no effect here": _refused(Reason.EXCEPTION_IGNORED, PLAIN, EXCEPTION),
     "no binding": _refused(Reason.NO_BINDING, LONG_AGO, identity()),
     "no binding, within the hold": _refused(
-        Reason.NO_BINDING, replace(ORDERS, started=NOW - 3), policy=Policy(), waits=5
+        Reason.NO_BINDING, replace(ORDERS, started=NOW - 3), policy=DecisionPolicy(), waits=5
     ),
     "no binding, with the old header": _refused(
         Reason.NO_BINDING, LONG_AGO, routes={"retry_after_header": True}
@@ -128,7 +128,7 @@ SITUATIONS: dict[str, Situation] = {
         Reason.NOT_AMONG, PLAIN, EXCEPTION, policy=EXCEPTING, target=asking(client_id=CLIENT)
     ),
     "several identities, with --ambiguous=reject": _refused(
-        Reason.AMBIGUOUS, *TWO, policy=Policy(ambiguity=Ambiguity.REJECT)
+        Reason.AMBIGUOUS, *TWO, policy=DecisionPolicy(ambiguity=Ambiguity.REJECT)
     ),
     "a connection that is not the pod's": Situation(verdict=Verdict.FORGED, why="UnprovenCaller"),
     "a connection of another pod": Situation(

@@ -17,7 +17,7 @@ from podidentity.core.errors import TokenUnavailable
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
 from podidentity.core.resources import Malformed
-from podidentity.nmi.request.decision import Policy
+from podidentity.nmi.request.decision import DecisionPolicy
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
 from tests.nmi.talking import Talk, talking
@@ -38,7 +38,7 @@ class Situation:
     method: str = "GET"
     why: str = ""
     """The reason that the log has: of a refusal, or the class of an error."""
-    policy: Policy | None = None
+    policy: DecisionPolicy | None = None
     routes: Mapping[str, Any] = field(default_factory=dict)
     denied: Sequence[str] = ()
     """Names that RBAC does not let the pod use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.nmi.request.decision import Policy
+from podidentity.nmi.request.decision import DecisionPolicy
 from tests.fakes import RESOURCE_ID, VAULT, binding, identity
 from tests.nmi.golden.rules import HASTY, LONG_AGO, MOUNTS, host
 from tests.nmi.golden.situation import Situation, asking
@@ -35,7 +35,7 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "Entra does not know the federated credential": Situation(
         objects=BOUND,
-        policy=Policy(),
+        policy=DecisionPolicy(),
         fails=NotYetKnown(
             "https://login.microsoftonline.com: AADSTS70021: No matching federated identity "
             "record found for presented assertion.",

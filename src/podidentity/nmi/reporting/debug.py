@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from podidentity.core.deciding import Decision
+from podidentity.core.decision import Allowed, Decision, Denied, Undecided
 from podidentity.core.entitlements import Match
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
@@ -116,12 +116,17 @@ def _shown(found: Match) -> dict[str, object]:
 
 def _decision(decision: Decision) -> dict[str, object]:
     return {
-        "given": decision.entitlement is not None,
+        "given": isinstance(decision, Allowed),
         "identity": _identity(decision.identity) if decision.identity else None,
-        "refused": _refusal(decision.refusal) if decision.refusal else None,
-        "to_be_asked": str(decision.question) if decision.question else None,
-        "observed": _refusal(decision.observed) if decision.observed else None,
+        "refused": _refusal(decision.refusal) if isinstance(decision, Denied) else None,
+        "to_be_asked": str(decision.question) if isinstance(decision, Undecided) else None,
+        "observed": _observed(decision),
     }
+
+
+def _observed(decision: Decision) -> dict[str, str] | None:
+    observed = None if isinstance(decision, Undecided) else decision.observed
+    return _refusal(observed) if observed else None
 
 
 def _refusal(refusal: Refusal) -> dict[str, str]:

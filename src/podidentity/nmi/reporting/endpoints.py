@@ -25,15 +25,15 @@ from podidentity.adapters.path_permissions import Access, PathPermissions
 from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.core.ports import Clock
 from podidentity.nmi.reporting.debug import Debug, Decided, Watched
-from podidentity.nmi.reporting.gauges import (
+from podidentity.nmi.reporting.metrics import (
     Net,
     Watch,
-    look_at_attestation,
-    look_at_connections,
-    look_at_interception,
-    look_at_process,
-    look_at_watches,
-    look_at_writers,
+    add_attestation,
+    add_connections,
+    add_interception,
+    add_process,
+    add_watches,
+    add_writers,
 )
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.server.listener import FOR_LOOKS, Listener
@@ -214,12 +214,12 @@ def endpoints(
 ) -> Endpoints:
     """Return the pages that were chosen; `stack` ends what they began."""
     registry = seen.metrics.registry
-    look_at_interception(registry, parts.net)
-    look_at_attestation(registry, settings.attestation)
-    look_at_watches(registry, parts.watches)
-    look_at_connections(registry, parts.connections)
-    look_at_writers(registry, seen)
-    look_at_process(registry)
+    add_interception(registry, parts.net)
+    add_attestation(registry, settings.attestation)
+    add_watches(registry, parts.watches)
+    add_connections(registry, parts.connections)
+    add_writers(registry, seen.writers())
+    add_process(registry)
     probes = Probes(parts.checks, clock, attestation=settings.attestation, warnings=parts.warnings)
     made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])
     if settings.prometheus_port:

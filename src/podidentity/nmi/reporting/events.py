@@ -15,7 +15,7 @@ from math import inf
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.request.waiting import within
+from podidentity.nmi.request.hold import wait_for
 from podidentity.telemetry.metrics import Counter, Family
 from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
 from podidentity.wire.kube import EVENTS, KubeApi, KubeError
@@ -86,7 +86,7 @@ class PodEvents:
                 left = first.due - self._clock.monotonic()
                 if left > 0:
                     self._news.clear()
-                    await within(self._news.wait(), self._clock, left)
+                    await wait_for(self._news.wait(), self._clock, left)
                 else:
                     await self._write(first)
                     await self._clock.sleep(PACE)

@@ -1,8 +1,8 @@
-"""Ports that count what passes through them; what they do is what they wrap does."""
+"""Ports with metrics: decorators of the token issuers and of the attestor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import TokenUnavailable
@@ -15,28 +15,36 @@ _OLD_NAMES = {("get", "pods"): "get_pod_list", ("get", "secrets"): "get_secret"}
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch"}
 
 
-class MeasuredIssuer:
-    """A core.ports.TokenIssuer that counts and times what is asked of IMDS and Entra."""
+class MeasuredIssuers:
+    """A core.ports.TokenIssuer for all types of identity, that counts and times what is asked."""
 
-    def __init__(self, issuer: TokenIssuer, metrics: NmiMetrics, clock: Clock) -> None:
-        self._issuer = issuer
+    def __init__(
+        self, by_type: Mapping[IdentityType, TokenIssuer], metrics: NmiMetrics, clock: Clock
+    ) -> None:
+        self._by_type = by_type
         self._metrics = metrics
         self._clock = clock
-        # Asked with each request: nothing stands between.
-        self.credential = issuer.credential
-        self.ready = issuer.ready
+
+    def credential(self, grant: Grant) -> Hashable | None:
+        """Return all that decides which token it is but the audience; None if it must be read."""
+        return self._by_type[grant.identity.type].credential(grant)
+
+    async def ready(self, grant: Grant) -> Hashable:
+        """Return `credential`, after reading what it takes; raise a TokenUnavailable."""
+        return await self._by_type[grant.identity.type].ready(grant)
 
     async def issue(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> AccessToken:
-        """Return a new token; raise a TokenUnavailable."""
-        begun = self._clock.monotonic()
+        """Return a new token from IMDS or Entra; raise a TokenUnavailable."""
+        identity, begun = grant.identity, self._clock.monotonic()
+        issuer = self._by_type[identity.type]
         try:
-            token = await self._issuer.issue(grant, resource, bypass_cache=bypass_cache)
+            token = await issuer.issue(grant, resource, bypass_cache=bypass_cache)
         except TokenUnavailable as error:
-            self._count(grant.identity, begun, type(error).__name__)
+            self._count(identity, begun, type(error).__name__)
             raise
-        self._count(grant.identity, begun, "ok")
+        self._count(identity, begun, "ok")
         return token
 
     def _count(self, identity: AzureIdentity, begun: float, outcome: str) -> None:

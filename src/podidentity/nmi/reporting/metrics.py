@@ -7,9 +7,15 @@ https://azure.github.io/aad-pod-identity/docs/configure/pod_identity_metrics/
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
 from podidentity import __version__
-from podidentity.nmi.request.outcome import Asked
-from podidentity.telemetry.metrics import Registry
+from podidentity.core.attestation import AttestationMode
+from podidentity.nmi.request.outcome import TokenQuery
+from podidentity.telemetry import process
+from podidentity.telemetry.metrics import Registry, Samples
+from podidentity.telemetry.writer import Writer
 from podidentity.wire.metadata import Route
 
 TOKEN_ROUTE = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
@@ -37,13 +43,13 @@ def label_of(route: Route) -> str:
     return _ROUTES.get(route, "refused")
 
 
-def route_of(asked: Asked) -> str:
+def route_of(query: TokenQuery) -> str:
     """Return the route of a token request as the value of a label."""
-    return TOKEN_ROUTE if asked.named is None else HOST_ROUTE
+    return TOKEN_ROUTE if query.asked_for is None else HOST_ROUTE
 
 
 class NmiMetrics:
-    """The metrics that change while requests are served; what is looked at is in `looks`."""
+    """The metrics that change while requests are served."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -113,8 +119,7 @@ class NmiMetrics:
             "Kubernetes events about refusals: written, repeated, dropped, or failed",
             ("outcome",),
         )
-        registry.look(
-            "gauge",
+        registry.gauge(
             "podidentity_build_info",
             "1, with the version of this agent",
             lambda: [((__version__,), 1.0)],
@@ -122,7 +127,7 @@ class NmiMetrics:
         )
 
 
-class Resources:
+class AudienceLabels:
     """Audiences as values of a label: one earns its place by a token that was given for it."""
 
     def __init__(self) -> None:
@@ -137,3 +142,144 @@ class Resources:
             self._known.add(plain)
             return plain
         return OTHER
+
+
+# Gauges and counters that other components keep; their callbacks are called at each scrape.
+
+
+class Watch(Protocol):
+    """What is followed at the API server."""
+
+    @property
+    def what(self) -> str:
+        """Its name, such as `pods of node n1`."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether it has been read once."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be followed just now; "" while it can."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the API server last said anything about it."""
+
+
+class Net(Protocol):
+    """What `net` says of the node."""
+
+    @property
+    def repairs(self) -> int:
+        """How often rules were put right."""
+
+    def interception_problems(self) -> Sequence[str]:
+        """Return what keeps traffic from being intercepted."""
+
+
+def add_interception(registry: Registry, net: Net) -> None:
+    """Show whether pods' traffic is led here."""
+    registry.gauge(
+        "podidentity_interception_healthy",
+        "1 while pods' IMDS traffic is led to this agent and nowhere else",
+        lambda: _one(not net.interception_problems()),
+    )
+    registry.counter_callback(
+        "podidentity_interception_repairs_total",
+        "How often others had changed the rules, and they were put right",
+        lambda: _one(net.repairs),
+    )
+
+
+def add_attestation(registry: Registry, mode: AttestationMode) -> None:
+    """Show what proves callers."""
+    registry.gauge(
+        "podidentity_attestation_mode",
+        "1 for what proves callers, the value of --attestation",
+        lambda: [((each.value,), float(each is mode)) for each in AttestationMode],
+        ("mode",),
+    )
+
+
+def add_watches(registry: Registry, watches: Callable[[], Iterable[Watch]]) -> None:
+    """Show whether the cluster is followed."""
+    registry.gauge(
+        "podidentity_watch_up",
+        "1 while a resource is followed at the API server",
+        lambda: [((kind(each),), float(each.synced and not each.trouble)) for each in watches()],
+        ("resource",),
+    )
+    registry.gauge(
+        "podidentity_watch_silence_seconds",
+        "Seconds since the API server last said anything about a resource",
+        lambda: [((kind(each),), round(each.age, 3)) for each in watches()],
+        ("resource",),
+    )
+
+
+def add_connections(registry: Registry, count: Callable[[], int]) -> None:
+    """Show how many connections pods hold."""
+    registry.gauge(
+        "podidentity_nmi_connections",
+        "Connections that are open",
+        lambda: _one(count()),
+    )
+
+
+def add_tokens(registry: Registry, count: Callable[[], int]) -> None:
+    """Show how many tokens are kept."""
+    registry.gauge(
+        "podidentity_cache_tokens",
+        "Tokens that are kept",
+        lambda: _one(count()),
+    )
+
+
+def add_writers(registry: Registry, writers: Mapping[str, Writer]) -> None:
+    """Show whether what is written arrives."""
+    registry.counter_callback(
+        "podidentity_lines_lost_total",
+        "Lines of the log, or of the audit log, that could not be written",
+        lambda: [((name,), writer.lost) for name, writer in writers.items()],
+        ("to",),
+    )
+    registry.gauge(
+        "podidentity_lines_writable",
+        "1 while the log, or the audit log, can be written",
+        lambda: [((name,), float(not writer.failure)) for name, writer in writers.items()],
+        ("to",),
+    )
+
+
+def add_process(registry: Registry) -> None:
+    """Show what the process takes, by the names that every Prometheus client uses."""
+    registry.counter_callback(
+        "process_cpu_seconds_total",
+        "CPU time used, in seconds",
+        lambda: _one(process.cpu_seconds()),
+    )
+    registry.gauge(
+        "process_resident_memory_bytes",
+        "Resident memory",
+        lambda: _one(process.memory_bytes()),
+    )
+    registry.gauge(
+        "process_open_fds",
+        "Files and sockets that are open",
+        lambda: _one(process.open_descriptors()),
+    )
+    registry.gauge(
+        "process_start_time_seconds",
+        "When it was started, in seconds since 1970",
+        lambda: _one(process.started()),
+    )
+
+
+def kind(watch: Watch) -> str:
+    """Return the resource alone, as a label: the node is known by who is scraped."""
+    return watch.what.partition(" ")[0]
+
+
+def _one(value: float) -> Samples:
+    return [((), float(value))]

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity.core.ports import Clock
+from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.reporting.debug import Part
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import Record, Sinks
+from podidentity.nmi.reporting.request_log import RequestLog
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.lines import form_of
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writing import Destination, File, Stream, Writer
+from podidentity.telemetry.writer import Destination, File, Stream, Writer
 
 _STDOUT = 1
 _log = logging.getLogger("podidentity.audit")
@@ -28,36 +29,31 @@ class Observation:
     """The parts that others are given."""
 
     metrics: NmiMetrics
-    record: Record
+    requests: RequestLog
     log: Writer
-    audit: Writer | None = None
-    required: Writer | None = None
-    """`audit`, where no token is given that it cannot write."""
+    audit: AuditLog | None = None
     known: dict[str, Part] = field(default_factory=dict)
     """What `/debug` shows: each part of the agent adds its own."""
 
     def problems(self) -> Sequence[str]:
         """Return what keeps requests from being answered."""
-        failure = self.required.failure if self.required else ""
-        return (f"the audit log cannot be written: {failure}",) if failure else ()
+        return self.audit.problems() if self.audit else ()
+
+    def writers(self) -> dict[str, Writer]:
+        """Return the writers of log and audit log by their names in metrics."""
+        return {"log": self.log} | ({"audit": self.audit.writer} if self.audit else {})
 
 
 def observe(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Observation:
     """Open what records go to; `stack` writes the last of them, and ends it."""
     audit = _audit(settings, stack)
-    required = audit if settings.audit_required else None
     metrics = NmiMetrics(Registry())
-    record = Record(
-        Sinks(form_of(settings.log_format), log.write, audit.write if audit else None),
-        metrics,
-        clock,
-        node=settings.node,
-        required=required,
-    )
-    return Observation(metrics, record, log, audit, required)
+    form = form_of(settings.log_format)
+    requests = RequestLog(log.write, form, metrics, clock, node=settings.node, audit=audit)
+    return Observation(metrics, requests, log, audit)
 
 
-def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
+def _audit(settings: NmiSettings, stack: AsyncExitStack) -> AuditLog | None:
     if not settings.audit_log:
         if settings.audit_required:
             raise ValueError("--audit-required needs --audit-log=PATH.")
@@ -79,4 +75,4 @@ def _audit(settings: NmiSettings, stack: AsyncExitStack) -> Writer | None:
     stack.callback(loop.remove_signal_handler, signal.SIGHUP)
     # An agent that must not answer without a record knows so before it listens.
     writer.flush()
-    return writer
+    return AuditLog(writer, required=settings.audit_required)

@@ -1,72 +1,55 @@
-"""What is left of a request once it is answered: a log line, an audit record, numbers, an event.
+"""What an answered request leaves: a log line, an audit record, numbers, an event.
 
-`Routes` calls one method for each way in which a request ends. What is the same each time a pod
-asks for the same token is made once, as a `Given`: then a request costs two formatted lines and
-four additions, and a thread of its own writes them.
+The pipeline calls one method for each way in which a request ends. All that is the same for each
+request like it is formatted once, as a `RequestTemplate`: then a request costs two formatted lines
+and four additions, and a thread of its own writes the lines.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from podidentity.core.errors import NotReady, PodIdentityError
-from podidentity.core.ports import Clock
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.nmi.reporting.audit import Decision, decision_of, members, reason_of
-from podidentity.nmi.reporting.metrics import NmiMetrics, Resources, label_of, route_of
-from podidentity.nmi.reporting.words import (
-    FAILED_FROM,
-    more_like_this,
-    owners_words,
-    request_line,
-    said,
+from podidentity.core.attestation import Verdict
+from podidentity.core.errors import (
+    NotReady,
+    PodIdentityError,
+    Refused,
+    TokenRefused,
+    UnprovenCaller,
 )
-from podidentity.nmi.request.outcome import Asked, Outcome
-from podidentity.nmi.server.messages import Caller
-from podidentity.telemetry import Form
-from podidentity.telemetry.lines import Stamps, Template, json_template
+from podidentity.core.ports import Clock
+from podidentity.core.resources import Pod
+from podidentity.nmi.reporting.audit import AuditLog, audit_members, decision_of, reason_of
+from podidentity.nmi.reporting.metrics import AudienceLabels, NmiMetrics, label_of, route_of
+from podidentity.nmi.request.outcome import Failed, Granted, Outcome, Rejected, TokenQuery
+from podidentity.telemetry.lines import Form, Said, Stamps, Template, json_template
+from podidentity.telemetry.log_limiter import WINDOW, LogLimiter
 from podidentity.telemetry.metrics import Counter, Histogram
-from podidentity.telemetry.repeats import WINDOW, Repeats
-from podidentity.telemetry.writing import Writer
 from podidentity.wire.metadata import Route
 
 CLIENT_LEFT = 499
 """In log and metrics only, as nginx writes it: the client did not wait for its answer."""
+FAILED_FROM = HTTPStatus.BAD_REQUEST
+"""From this status on a line is a warning, and repeated ones are counted instead."""
 
-_MEMO = 4096
-"""`Given`s that are kept; 110 pods with a few identities and audiences need fewer."""
+_LOGGER = "podidentity.request"
 
-Write = Callable[[str], None]
+Write = Callable[[str], object]
 
 
 class Events(Protocol):
-    """Whoever tells a pod's owner of a refusal."""
+    """Tells the owner of a pod of a refusal."""
 
     def refused(self, pod: Pod, reason: str, note: str) -> None:
         """Take note of it; costs a moment, and raises nothing."""
 
 
-class NoEvents:
-    """Nobody."""
-
-    def refused(self, pod: Pod, reason: str, note: str) -> None:
-        """Forget it."""
-
-
-class Sinks(NamedTuple):
-    """Where lines go."""
-
-    form: Form
-    log: Write
-    audit: Write | None = None
-    """None: there is no audit log."""
-
-
-class Given(NamedTuple):
-    """All that a request for a token of the same pod, connection's address and origin leaves."""
+class RequestTemplate(NamedTuple):
+    """All that requests of the same kind, pod and status have in common; preformatted."""
 
     stamps: Stamps
     log: Write
@@ -74,183 +57,217 @@ class Given(NamedTuple):
     audit: Write | None
     entry: Template
     duration: Histogram
-    counters: tuple[Counter, Counter, Counter]
+    counters: tuple[Counter, ...]
     """The request, the decision, and the token by its origin."""
-    pod: Pod | None
-    identity: AzureIdentity | None
 
-    def note(self, now: float, seconds: float) -> None:
+    def record(self, now: float, seconds: float) -> None:
         """Record one more that ended at `now` (seconds since 1970) and took so many seconds."""
         stamp, milliseconds = self.stamps.at(now), f"{seconds * 1000:.2f}"
         self.log(self.line.at(stamp, milliseconds))
         if self.audit is not None:
             self.audit(self.entry.at(stamp, milliseconds))
+        self.observe(seconds)
+
+    def observe(self, seconds: float) -> None:
+        """Count one more that took so many seconds."""
         self.duration.observe(seconds)
         for counter in self.counters:
             counter.value += 1
 
 
-class Record:
+class RequestLog:
     """Takes down how requests ended."""
 
     def __init__(
         self,
-        sinks: Sinks,
+        log: Write,
+        form: Form,
         metrics: NmiMetrics,
         clock: Clock,
         *,
         node: str = "",
-        required: Writer | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
-        """`required`: the audit log's writer, where no token is given that it cannot write."""
-        self._sinks = sinks
+        """`log` takes lines of the log; `audit` None: there is no audit log."""
+        self._log = log
+        self._form = form
         self._metrics = metrics
         self._clock = clock
         self._node = node
-        self.events: Events = NoEvents()
-        """Told of refusals; nobody, before the API server is known."""
-        self._required = required
+        self._audit = audit
+        self.events: Events | None = None
+        """Told of refusals; None before the API server is known."""
         self._stamps = Stamps()
-        self._resources = Resources()
-        self._given: dict[tuple[object, ...], Given] = {}
-        self._repeats: Repeats[tuple[str, str]] = Repeats()
-        self._unsaid = asyncio.Event()
+        self._audiences = AudienceLabels()
+        # Addresses can be invented, pods cannot: the former leave the latter their room.
+        self._limiters = {proved: LogLimiter() for proved in (True, False)}
+        self._suppressed = asyncio.Event()
 
     # Token requests.
 
-    def must_be_possible(self) -> None:
-        """Raise NotReady where an audit log is needed and cannot be written."""
-        if self._required is not None and self._required.failure:
+    def check(self) -> None:
+        """Raise NotReady if an audit log is required and cannot be written."""
+        if self._audit is not None and self._audit.problems():
             raise NotReady("the agent's audit log cannot be written")
 
-    def token(self, asked: Asked, outcome: Outcome, status: int, begun: float) -> None:
-        """Record an answered token request; `begun` is `Clock.monotonic` at its start."""
-        if outcome.error is not None:
-            self._refused(asked, outcome, outcome.error, status, begun)
-            return
-        self.given(asked, outcome).note(self._clock.time(), self._clock.monotonic() - begun)
-        if outcome.observed is not None and outcome.pod is not None:
-            observed = outcome.observed
-            note = f"Allowed for now: {observed.told or observed}"
-            self.events.refused(outcome.pod, str(observed.reason), note)
+    async def token(
+        self, query: TokenQuery, outcome: Outcome, status: int, begun: float
+    ) -> RequestTemplate:
+        """Record an answered token request; `begun` is `Clock.monotonic` at its start.
 
-    def given(self, asked: Asked, outcome: Outcome) -> Given:
-        """Return what each request like this one leaves, to be kept while it is the same.
-
-        Not to be kept of an outcome that has `observed`, of which an event tells each time.
+        Returns what the next request like it leaves. Raises NotReady, with nothing recorded, if an
+        audit record is required and cannot be written.
         """
-        pod, identity, request = outcome.pod, outcome.identity, asked.request
-        key = (
-            pod.uid if pod else "",
-            identity.ref if identity else "",
-            request.resource,
-            request.asked,
-            outcome.origin,
-            outcome.basis,
-            outcome.observed is None,
-            asked.caller.address,
-            asked.named is None,
-            outcome.delegate,
-        )
-        found = self._given.get(key)
-        # An object that has changed is another one: its lines may read otherwise.
-        if found is None or found.pod is not pod or found.identity is not identity:
-            if len(self._given) >= _MEMO:
-                self._given.clear()
-            found = self._given[key] = self._make(asked, outcome)
-        return found
+        template = self._template(query, outcome, status)
+        if isinstance(outcome, Granted):
+            await self.again(template, begun)
+            if outcome.observed is not None and self.events is not None:
+                note = f"Allowed for now: {outcome.observed.told or outcome.observed}"
+                self.events.refused(outcome.pod, str(outcome.observed.reason), note)
+        else:
+            # By what is proved, else by the address: a name is what the client says.
+            proved = outcome.pod.ref if outcome.pod else outcome.evidence.delegate
+            who, reason = str(proved or query.address), reason_of(outcome.error)
+            says = self._may_say(who, reason, proved=proved is not None)
+            await self.again(template if says else template._replace(log=_drop), begun)
+            self._tell(outcome)
+        return template
 
-    def _make(self, asked: Asked, outcome: Outcome) -> Given:
-        decision = Decision(outcome, HTTPStatus.OK, self._node)
-        return Given(
-            stamps=self._stamps,
-            log=self._sinks.log,
-            line=self._sinks.form.template(said(asked, outcome, HTTPStatus.OK)),
-            audit=self._sinks.audit,
-            entry=json_template(members(decision, asked)),
-            duration=self._duration(asked, outcome, HTTPStatus.OK),
-            counters=(*self._counted(asked, outcome, HTTPStatus.OK), self._origin(outcome)),
-            pod=outcome.pod,
-            identity=outcome.identity,
-        )
-
-    def _refused(
-        self, asked: Asked, outcome: Outcome, error: PodIdentityError, status: int, begun: float
-    ) -> None:
+    async def again(self, template: RequestTemplate, begun: float) -> None:
+        """Record one more request like that of `template`; raise NotReady as `token` does."""
+        audit = self._audit
         now, seconds = self._clock.time(), self._clock.monotonic() - begun
+        if audit is None or not audit.required:
+            template.record(now, seconds)
+            return
         stamp, milliseconds = self._stamps.at(now), f"{seconds * 1000:.2f}"
-        who = str(outcome.pod.ref if outcome.pod else asked.named or asked.caller.address)
-        if self._may_say(who, reason_of(error)):
-            line = self._sinks.form.template(said(asked, outcome, status))
-            self._sinks.log(line.at(stamp, milliseconds))
-        if self._sinks.audit is not None:
-            decision = Decision(outcome, status, self._node)
-            entry = json_template(members(decision, asked))
-            self._sinks.audit(entry.at(stamp, milliseconds))
-        self._duration(asked, outcome, status).observe(seconds)
-        for counter in self._counted(asked, outcome, status):
-            counter.value += 1
-        self._tell(outcome, error)
+        await audit.commit(template.entry.at(stamp, milliseconds))
+        template.log(template.line.at(stamp, milliseconds))
+        template.observe(seconds)
 
-    def _tell(self, outcome: Outcome, error: PodIdentityError) -> None:
+    def _template(self, query: TokenQuery, outcome: Outcome, status: int) -> RequestTemplate:
+        audit = self._audit
+        return RequestTemplate(
+            stamps=self._stamps,
+            log=self._log,
+            line=self._form.template(_token_line(query, outcome, status)),
+            audit=audit.write if audit is not None else None,
+            entry=json_template(audit_members(query, outcome, status, self._node) if audit else ""),
+            duration=self._duration(query, outcome, status),
+            counters=tuple(self._counters(query, outcome, status)),
+        )
+
+    def _duration(self, query: TokenQuery, outcome: Outcome, status: int) -> Histogram:
+        namespace = outcome.pod.ref.namespace if outcome.pod else ""
+        given = isinstance(outcome, Granted)
+        audience = self._audiences.label(query.request.resource, given=given)
+        return self._metrics.operations.of(route_of(query), str(int(status)), namespace, audience)
+
+    def _counters(self, query: TokenQuery, outcome: Outcome, status: int) -> list[Counter]:
+        metrics, basis = self._metrics, str(outcome.basis or "")
+        request = metrics.requests.of(route_of(query), str(int(status)))
+        if isinstance(outcome, Granted):
+            decision = metrics.decisions.of(decision_of(outcome), "", basis)
+            return [request, decision, metrics.tokens.of(str(outcome.fetched.origin))]
+        reason = reason_of(outcome.error)
+        return [request, metrics.decisions.of(decision_of(outcome), reason, basis)]
+
+    def _tell(self, outcome: Rejected | Failed) -> None:
         """Let the pod's owner know, in words that he may read."""
-        note = owners_words(error, outcome)
-        if note:
+        note = _note_for_owner(outcome)
+        if note and self.events is not None:
             for pod in (outcome.pod,) if outcome.pod else outcome.claimed:
-                self.events.refused(pod, reason_of(error), note)
+                self.events.refused(pod, reason_of(outcome.error), note)
 
     # All others.
 
     def other(
-        self, caller: Caller, route: Route, status: int, message: str, begun: float, **more: object
+        self, address: str, route: Route, status: int, message: str, begun: float, **more: object
     ) -> None:
         """Record a request that concerns no pod in particular, or whose client has left."""
         self._metrics.requests.of(label_of(route), str(int(status))).value += 1
-        # Not by its words where there is one: they may hold what the client wrote.
+        # By its reason if it has one: the message may hold what the client wrote.
         kind = more.get("reason") or message
-        if status >= FAILED_FROM and not self._may_say(caller.address, f"{int(status)} {kind}"):
+        if status >= FAILED_FROM and not self._may_say(
+            address, f"{int(status)} {kind}", proved=False
+        ):
             return
         milliseconds = f"{(self._clock.monotonic() - begun) * 1000:.2f}"
-        line = self._sinks.form.template(request_line(status, message, caller.address, more))
-        self._sinks.log(line.at(self._stamps.at(self._clock.time()), milliseconds))
+        line = self._form.template(_request_line(status, message, address, more))
+        self._log(line.at(self._stamps.at(self._clock.time()), milliseconds))
 
-    # What was left unsaid.
+    # Repeated lines.
 
     async def run(self) -> None:
-        """Say how often what was not said again and again, until cancelled."""
+        """Write how many repeated lines were suppressed, until cancelled."""
         while True:
-            await self._unsaid.wait()
-            self._unsaid.clear()
-            while self._repeats.pending():
+            await self._suppressed.wait()
+            self._suppressed.clear()
+            while any(limiter.pending() for limiter in self._limiters.values()):
                 await self._clock.sleep(WINDOW)
                 self._sum_up()
 
     def _sum_up(self) -> None:
-        for (who, reason), more in self._repeats.ended(self._clock.monotonic()):
-            stamp = self._stamps.at(self._clock.time())
-            self._sinks.log(self._sinks.form.line(stamp, more_like_this(who, reason, more)))
+        now = self._clock.monotonic()
+        for limiter in self._limiters.values():
+            for who, reason, more in limiter.ended(now):
+                fields = {"who": who, "reason": reason, "seconds": int(WINDOW)}
+                said = Said("WARNING", _LOGGER, f"{more} more like this", fields)
+                self._log(self._form.line(self._stamps.at(self._clock.time()), said))
 
-    def _may_say(self, who: str, reason: str) -> bool:
-        says = self._repeats.says((who, reason), self._clock.monotonic())
-        if not says:
-            self._unsaid.set()
-        return says
+    def _may_say(self, who: str, reason: str, *, proved: bool) -> bool:
+        allowed = self._limiters[proved].allows(who, reason, self._clock.monotonic())
+        if not allowed:
+            self._suppressed.set()
+        return allowed
 
-    # Numbers.
 
-    def _duration(self, asked: Asked, outcome: Outcome, status: int) -> Histogram:
-        namespace = outcome.pod.ref.namespace if outcome.pod else ""
-        given = outcome.error is None
-        resource = self._resources.label(asked.request.resource, given=given)
-        return self._metrics.operations.of(route_of(asked), str(int(status)), namespace, resource)
+def _drop(line: str) -> None:
+    """Write no line: it was written often enough."""
+    del line
 
-    def _counted(self, asked: Asked, outcome: Outcome, status: int) -> tuple[Counter, Counter]:
-        reason = reason_of(outcome.error) if outcome.error else ""
-        decision = decision_of(outcome)
-        return (
-            self._metrics.requests.of(route_of(asked), str(int(status))),
-            self._metrics.decisions.of(decision, reason, str(outcome.basis or "")),
-        )
 
-    def _origin(self, outcome: Outcome) -> Counter:
-        return self._metrics.tokens.of(str(outcome.origin or ""))
+def _note_for_owner(outcome: Rejected | Failed) -> str:
+    """Return what readers of the pod's events are told; "" if there is nothing to tell."""
+    error = outcome.error
+    if isinstance(error, Refused):
+        # What is worded for the pod names nothing that it may not know.
+        return error.refusal.told or str(error.refusal)
+    if isinstance(error, UnprovenCaller):
+        return str(error) if outcome.evidence.verdict is not Verdict.GONE else ""
+    return str(error) if isinstance(error, TokenRefused) else ""
+
+
+def _token_line(query: TokenQuery, outcome: Outcome, status: int) -> Said:
+    """Return the line of a token request."""
+    error = None if isinstance(outcome, Granted) else outcome.error
+    pod, identity, observed = outcome.pod, outcome.identity, outcome.observed
+    evidence = outcome.evidence
+    more = {
+        "pod": pod.ref.name if pod else None,
+        "namespace": pod.ref.namespace if pod else None,
+        "asked_for": str(query.asked_for) if query.asked_for and pod is None else None,
+        "identity": identity.ref.name if identity else None,
+        "client_id": str(identity.client_id or "") if identity else None,
+        "resource": query.request.resource,
+        "asked": str(query.request.asked or ""),
+        "source": outcome.fetched.origin if isinstance(outcome, Granted) else None,
+        "reason": reason_of(error) if error else None,
+        "observed": observed.reason if observed else None,
+        "proof": evidence.detail if error or evidence.delegated else None,
+    }
+    return _request_line(status, _message(error), query.address, more)
+
+
+def _message(error: PodIdentityError | None) -> str:
+    """Return the words for operators, who read more than the pod: the next step, other objects."""
+    if error is None:
+        return "token given"
+    return str(error.refusal if isinstance(error, Refused) else error)
+
+
+def _request_line(status: int, message: str, address: str, more: Mapping[str, object]) -> Said:
+    """Return the line of any request."""
+    level = logging.INFO if status < FAILED_FROM else logging.WARNING
+    head = {"status": int(status), "address": address or None}
+    return Said(logging.getLevelName(level), _LOGGER, message, {**head, **more})

@@ -1,143 +1,123 @@
-"""What was answered a moment ago, answered again: the hot path of a node whose pods are busy.
+"""A memo of the pipeline's answers: what was answered a moment ago is answered again at once.
 
-An answer is kept with all that it depends on, and given again, byte for byte, only while none of
-that has changed:
+An answer is remembered with all that it depends on, and given again, byte for byte, only while
+none of that has changed:
 
-* the cluster as watched and the permissions: one change of either, and everything is forgotten;
+* the revision of cluster and permissions: with one change of either, everything is forgotten;
 * the token: fresh, and neither dropped nor replaced (`CachedToken`);
-* the connection: proved to be the same pod's;
-* the request: the same bytes, from its first to its last;
+* the connection: proved to be the same pod's, from the same address;
+* the request: the same bytes, from the first to the last;
 * the second on the clock, because the answer says in how many of them the token expires.
 
-So this is never another way to a token, only a shorter one: once a second at least each is decided
-anew where all are decided (`service`), and that is also what keeps token and permission in use.
+So there is one way to a token, and this is only its memory: once a second at least each request is
+decided anew, and that is also what keeps token and permission in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from podidentity.core.errors import NotReady
-from podidentity.core.ports import CachedToken, Clock, Origin
-from podidentity.core.tokens import Grant
-from podidentity.nmi.reporting.request_log import Given, Record
-from podidentity.nmi.request.outcome import Asked, Outcome
+from podidentity.core.ports import CachedToken, Clock, Cluster, Origin, Permissions
+from podidentity.nmi.reporting.request_log import RequestTemplate
+from podidentity.nmi.request.decision import Revision
+from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.messages import Caller, Request, Response, render
 
-ROOM = 4096
-"""Answers that are kept, some 10 MB; a full node's pods have some hundred targets."""
+CAPACITY = 4096
+"""Answers, some 16 MB; the pods of a full node have some hundred."""
 
 
-_METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
-_CONCERNED = frozenset({len(_METADATA), len(_FORWARDED)})
-
-Cached = Callable[[Grant, str], CachedToken | None]
-"""Looks a token for a grant and an audience up, without waiting."""
-Mark = tuple[int, int]
-"""The state of cluster and permissions."""
-
-
-class _Answer(NamedTuple):
+class CachedAnswer(NamedTuple):
     """An answer, and what it depends on."""
 
     second: int
     """Since 1970."""
-    kept: CachedToken
+    token: CachedToken
+    response: Response
     rendered: bytes
-    given: Given
+    template: RequestTemplate
 
 
-class Express:
-    """Answers again what `keep` was told, at once."""
+class AnswerCache:
+    """Remembers answers."""
 
     def __init__(
         self,
-        *,
-        revision: Callable[[], Mark],
-        cached: Cached,
-        record: Record,
+        cluster: Cluster,
+        permissions: Permissions | None,
         clock: Clock,
+        *,
+        recorded_first: bool = False,
     ) -> None:
-        """`revision` returns the state of what decides."""
-        self.mark = revision
-        """To be called before a decision begins, for `keep`."""
-        self._cached = cached
-        self._record = record
+        """`recorded_first`: no answer may leave before its audit record is written."""
+        self._cluster = cluster
+        self._permissions = permissions
         self._time, self._monotonic = clock.time, clock.monotonic
-        self._mark: Mark = (-1, -1)
-        self._answers: dict[tuple[str, str, bytes], _Answer] = {}
+        self._recorded_first = recorded_first
+        self._revision: Revision = (-1, -1)
+        self._answers: dict[tuple[str, str, bytes], CachedAnswer] = {}
 
     def answer(self, caller: Caller, raw: bytes) -> bytes | None:
-        """Return the rendered answer; None where the request must be decided."""
+        """Return the rendered answer to the request `raw` of a connection, and record it.
+
+        None if the request must be decided, or may wait for its record.
+        """
+        if self._recorded_first:
+            return None
+        begun = self._monotonic()
+        found = self.find(caller, raw, begun)
+        if found is None:
+            return None
+        found.template.record(self._time(), self._monotonic() - begun)
+        return found.rendered
+
+    def find(self, caller: Caller, raw: bytes, monotonic: float) -> CachedAnswer | None:
+        """Return the answer to the request `raw` of a connection if it still holds."""
         found = self._answers.get((caller.proven, caller.address, raw))
         if found is None:
             return None
-        begun, now = self._monotonic(), self._time()
-        if not self._holds(found, begun, now):
-            return None
-        found.given.note(now, self._monotonic() - begun)
-        return found.rendered
-
-    def _holds(self, found: _Answer, monotonic: float, time: float) -> bool:
-        if self._mark != self.mark():
+        permissions = self._permissions
+        cluster_revision, permissions_revision = self._revision
+        if cluster_revision != self._cluster.revision or (
+            permissions is not None and permissions_revision != permissions.revision
+        ):
             self._answers.clear()
-            return False
-        try:
-            self._record.must_be_possible()
-        except NotReady:
-            return False
-        kept = found.kept
-        return (
+            return None
+        time, token = self._time(), found.token
+        holds = (
             int(time) == found.second
-            and monotonic < kept.fresh_until
-            and time < kept.fresh_until_time
+            and monotonic < token.fresh_until
+            and time < token.fresh_until_time
         )
+        return found if holds else None
 
-    def keep(  # noqa: PLR0917 - what came, what it led to, what was sent
+    def remember(
         self,
         request: Request,
-        asked: Asked,
         outcome: Outcome,
         response: Response,
-        now: float,
-        mark: Mark,
+        template: RequestTemplate,
+        *,
+        revision: Revision,
+        time: float,
     ) -> None:
-        """Give `response`, made at `now` by a decision begun at `mark`, again, where it may be."""
-        if outcome.origin is not Origin.CACHE or outcome.grant is None:
+        """Remember `response`, made at `time` by a decision begun at `revision`, if it may be.
+
+        Only a token from the cache: of another the origin is recorded. What is only observed is
+        told each time, and the last answer of a connection has a header of its own.
+        """
+        caller, raw = request.caller, request.raw
+        if not isinstance(outcome, Granted) or outcome.fetched.origin is not Origin.CACHE:
             return
-        # What is only observed is told each time; a connection that ends has its own answer.
-        if outcome.observed is not None or not request.raw or not request.keep_alive:
+        if not (raw and request.keep_alive and caller.proven) or outcome.observed or outcome.others:
             return
-        if not request.caller.proven or mark != self.mark():
-            return
-        kept = self._cached(outcome.grant, asked.request.resource)
-        if kept is None or kept.token is not outcome.token:
-            return
-        if mark != self._mark or len(self._answers) >= ROOM:
+        if revision != self._revision or len(self._answers) >= CAPACITY:
             self._answers.clear()
-            self._mark = mark
-        caller = request.caller
-        self._answers[caller.proven, caller.address, request.raw] = _Answer(
-            second=int(now),
-            kept=kept,
+            self._revision = revision
+        self._answers[caller.proven, caller.address, raw] = CachedAnswer(
+            second=int(time),
+            token=outcome.fetched.entry,
+            response=response,
             rendered=render(response, stays=True),
-            given=self._record.given(asked, outcome),
+            template=template,
         )
-
-
-def is_plain(fields: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether a request has `Metadata: true`, once, and did not come through a proxy."""
-    told = False
-    for name, value in fields:
-        # By their length first: most headers are of no concern.
-        if len(name) in _CONCERNED:
-            known = name.lower()
-            if known == _FORWARDED or (known == _METADATA and (told or not _is_true(value))):
-                return False
-            told = told or known == _METADATA
-    return told
-
-
-def _is_true(value: bytes) -> bool:
-    return value.strip().lower() == b"true"

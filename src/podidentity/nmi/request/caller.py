@@ -1,13 +1,14 @@
-"""Whose request it is: an address is a claim, and the kernel's word on the socket the proof.
+"""Whose request it is: an address is a claim, and the kernel's facts about the socket the proof.
 
 The watch is behind the node: a pod asks for its first token before its status has an address, and
-a new pod may have the address of one that ended a moment ago. So where kernel and watch disagree
-because the watch is late, the request waits for it; where they disagree otherwise it is refused.
+a new pod may have the address of one that ended a moment ago. So if kernel and watch disagree
+because the watch may be late, the request waits for it; if they disagree otherwise it is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.errors import (
@@ -18,116 +19,113 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
-from podidentity.nmi.request.outcome import Outcome
-from podidentity.nmi.request.waiting import change_within
+from podidentity.nmi.request.hold import wait_for_change
+from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.server.messages import Caller
 
-STRANGER_WAIT = 2.0
+UNKNOWN_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
 
 _BY_ADDRESS = "address"
-"""Value of a pod's attestation annotation that lowers the demand for it."""
+"""Value of a pod's attestation annotation that lowers the demand for it: its address is believed
+where no namespace has the socket. A socket that the kernel knows is its owner's all the same, since
+a pod's status may have the address of another."""
+_PROVEN_BEFORE = Evidence(verdict=Verdict.PROVEN)
+
+
+class _NotYet(NamedTuple):
+    """The watch may be late; `error` holds if it is not."""
+
+    error: PodIdentityError
 
 
 class Callers:
     """Finds the pod behind a connection."""
 
     def __init__(self, cluster: Cluster, attestor: Attestor | None, clock: Clock) -> None:
-        """`attestor` None: an address is believed, whoever sends from it."""
+        """`attestor` None: addresses are believed."""
         self._cluster = cluster
         self._attestor = attestor
         self._clock = clock
 
-    async def pod(self, caller: Caller, outcome: Outcome) -> Pod:
-        """Return the pod whose connection it is; raise NotReady, UnknownCaller, UnprovenCaller."""
-        deadline = self._clock.monotonic() + STRANGER_WAIT
+    async def identify(self, caller: Caller) -> Subject | Rejected | Failed:
+        """Return the pod whose connection it is, or why it is not known."""
+        deadline = self._clock.monotonic() + UNKNOWN_WAIT
         while True:
-            candidates = outcome.claimed = tuple(self._cluster.pods_at(caller.address))
-            try:
-                pod = await self._owner(caller, candidates, outcome)
-            except _NotYet as late:
-                left = deadline - self._clock.monotonic()
-                if left <= 0:
-                    raise late.reason from None
-                if candidates == tuple(self._cluster.pods_at(caller.address)):
-                    await change_within(self._cluster, self._clock, left)
-            else:
-                caller.attribute(pod.uid, proven=outcome.verdict is Verdict.PROVEN)
-                return pod
+            candidates = tuple(self._cluster.pods_at(caller.address))
+            evidence, found = await self._owner(caller, candidates)
+            if isinstance(found, Pod):
+                if evidence is not _PROVEN_BEFORE:
+                    caller.attribute(found.uid, proven=evidence.verdict is Verdict.PROVEN)
+                return Subject(found, evidence)
+            left = deadline - self._clock.monotonic()
+            if isinstance(found, PodIdentityError) or left <= 0:
+                error = found if isinstance(found, PodIdentityError) else found.error
+                return no_token(error, evidence=evidence, claimed=candidates)
+            if candidates == tuple(self._cluster.pods_at(caller.address)):
+                await wait_for_change(self._cluster, self._clock, left)
 
-    def _must_prove(self, candidates: Sequence[Pod]) -> bool:
-        if self._attestor is None:
-            return False
-        return not candidates or any(pod.attestation != _BY_ADDRESS for pod in candidates)
-
-    async def _owner(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
-        """Return the pod; raise _NotYet where the watch may be late."""
+    async def _owner(
+        self, caller: Caller, candidates: tuple[Pod, ...]
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
         for pod in candidates:
             # A later request of a connection that was proved when it began.
             if caller.proven and pod.uid == caller.proven:
-                outcome.verdict = Verdict.PROVEN
-                return pod
-        if self._must_prove(candidates):
-            return await self._proved(caller, candidates, outcome)
-        if not candidates:
-            raise _NotYet(self._stranger(caller.address))
-        return _only(candidates)
-
-    async def _proved(self, caller: Caller, candidates: tuple[Pod, ...], outcome: Outcome) -> Pod:
-        assert self._attestor is not None  # noqa: S101 - who asks has looked
-        proof = await self._attestor.prove(caller.address, caller.port, candidates)
-        outcome.detail, outcome.verdict = proof.detail, proof.verdict
+                return _PROVEN_BEFORE, pod
+        attestor = self._attestor
+        if attestor is None:
+            return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
+        proof = await attestor.prove(caller.address, caller.port, candidates)
+        evidence = Evidence(verdict=proof.verdict, detail=proof.detail)
         if candidates != tuple(self._cluster.pods_at(caller.address)):
-            raise _NotYet(NotReady("the pods with this address changed while it was proved"))
+            changed = NotReady("the pods with this address changed while it was proved")
+            return evidence, _NotYet(changed)
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
             newcomer = self._newcomer(proof.pod_uid, candidates, caller)
-            outcome.verdict = Verdict.PROVEN
-            return newcomer
+            if isinstance(newcomer, Pod):
+                evidence = Evidence(verdict=Verdict.PROVEN, detail=proof.detail)
+            return evidence, newcomer
         if not candidates:
-            raise _NotYet(self._stranger(caller.address))
-        must_be_proven(proof)
-        return named or _only(candidates)
+            return evidence, self._unknown(caller.address)
+        believed = proof.unseen and all(pod.attestation == _BY_ADDRESS for pod in candidates)
+        refused = None if believed else unproven(proof)
+        return evidence, refused or named or _only(candidates)
 
-    def _newcomer(self, uid: str, candidates: Sequence[Pod], caller: Caller) -> Pod:
-        """Return the pod that the kernel names, though its status has not this address.
+    def _newcomer(
+        self, uid: str, candidates: Sequence[Pod], caller: Caller
+    ) -> Pod | _NotYet | PodIdentityError:
+        """Return the pod that the kernel names, though its status does not have this address.
 
-        It proves itself and nobody else, whatever address it took. If its status has none yet, it
-        is served; if it has others, this one is not its own.
+        A pod whose status has no address yet is accepted; one whose status has others is refused:
+        it has taken this address.
         """
         known = self._cluster.pod_by_uid(uid)
         if known is not None and not known.addresses and not known.ended:
             return known
         another = UnprovenCaller("the connection belongs to another pod")
         if known is not None:
-            raise another
-        raise _NotYet(another if candidates else self._stranger(caller.address))
+            return another
+        return _NotYet(another) if candidates else self._unknown(caller.address)
 
-    def _stranger(self, address: str) -> PodIdentityError:
+    def _unknown(self, address: str) -> _NotYet:
         if not self._cluster.synced:
-            return NotReady("the agent has not read the cluster's pods yet")
-        return UnknownCaller(f"no pod of this node has the address {address}")
+            return _NotYet(NotReady("the agent has not read the cluster's pods yet"))
+        return _NotYet(UnknownCaller(f"no pod of this node has the address {address}"))
 
 
-class _NotYet(Exception):
-    """The watch may be late; `reason` holds if it is not."""
-
-    def __init__(self, reason: PodIdentityError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def must_be_proven(proof: Proof) -> None:
-    """Raise NotReady or UnprovenCaller unless the kernel has said whose a connection is."""
+def unproven(proof: Proof) -> PodIdentityError | None:
+    """Return why a connection is not proved to be anybody's; None if it is proved."""
     if proof.verdict is Verdict.UNKNOWN:
-        raise NotReady("the connection cannot be proved to be the pod's for a moment")
+        return NotReady("the connection cannot be proved to be the pod's for a moment")
     if proof.verdict is Verdict.GONE:
-        raise UnprovenCaller("the client has closed the connection")
+        return UnprovenCaller("the client has closed the connection")
     if proof.verdict is not Verdict.PROVEN:
-        raise UnprovenCaller("the connection is not that of the pod whose address it has")
+        return UnprovenCaller("the connection is not that of the pod whose address it has")
+    return None
 
 
-def _only(candidates: Sequence[Pod]) -> Pod:
+def _only(candidates: Sequence[Pod]) -> Pod | PodIdentityError:
     if len(candidates) > 1:
-        raise UnprovenCaller("several pods have the address, and nothing tells them apart")
+        return UnprovenCaller("several pods have the address, and nothing tells them apart")
     return candidates[0]

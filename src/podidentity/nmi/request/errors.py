@@ -3,6 +3,11 @@
 Statuses are chosen for what clients do with them, measured: 400 and 403 end a client's attempt at
 once, 404 makes every SDK ask again for some twenty seconds, 503 and 429 for less. Retry-After on
 a 400 or 403 would make the Python SDK repeat what cannot succeed, so only 429 (and 503) has it.
+
+`--compat-text-errors` brings back the archived project's errors: plain text, its statuses. Its
+texts name no reason, so only programs that read them need it; the same is refused, and log, events
+and `podidentity explain` say why as ever. What it did not know (a client that is not proved, a
+permission that is missing) keeps its status.
 """
 
 from __future__ import annotations
@@ -23,6 +28,10 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.refusals import Reason
+from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.server.messages import Response
+from podidentity.wire.imds_server import render_error
+from podidentity.wire.metadata import Route
 
 
 class Answer(NamedTuple):
@@ -76,6 +85,18 @@ REFUSALS: dict[Reason, _Row] = {
     Reason.NO_CSI_VOLUME: _DENIED,
 }
 
+NOT_SERVED = {
+    Route.SUSPICIOUS: Answer(HTTPStatus.BAD_REQUEST, "invalid_request", "Invalid request"),
+    Route.UNKNOWN: Answer(HTTPStatus.NOT_FOUND, "not_found", "No such path."),
+    Route.BLOCKED: Answer(
+        HTTPStatus.FORBIDDEN, "access_denied", "This metadata is not open to pods of this cluster."
+    ),
+}
+NOT_GET = Answer(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Only GET is allowed.")
+NO_HEADER = "Required metadata header not specified"
+"""The one error that the archived project sent as JSON."""
+FORWARDED = "X-Forwarded-For is not allowed: metadata is not served through a proxy"
+
 RETRY_AFTER = 20
 """Seconds; what the archived project sent with `--set-retry-after-header`."""
 
@@ -111,3 +132,60 @@ def host_answer(error: PodIdentityError) -> Answer:
         status, word = _ABSENT
         return told._replace(status=status, error=word)
     return told
+
+
+def response(told: Answer) -> Response:
+    """Return the answer as IMDS would write it."""
+    headers: list[tuple[str, str]] = []
+    if told.retry_after:
+        headers.append(("Retry-After", str(told.retry_after)))
+    if told.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append(("Allow", "GET"))
+    body = render_error(told.error, told.description)
+    return Response(told.status, body, headers=tuple(headers))
+
+
+# The archived project's errors.
+
+_TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json; charset=utf-8"
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_NEW = frozenset({Reason.NOT_PERMITTED, Reason.HOST_NETWORK, Reason.POD_ENDED})
+
+
+def old_answer(
+    error: PodIdentityError, asked: TokenRequest | None = None, *, retry_after_header: bool = False
+) -> Answer:
+    """Return status and text of an error; `asked` is the request, where it could be read."""
+    told = answer(error)
+    if isinstance(error, Refused) and error.refusal.reason not in _NEW:
+        text = f"no azure identity found for request clientID {_redacted(asked)}"
+        if retry_after_header:
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, told.error, text, RETRY_AFTER)
+        return Answer(HTTPStatus.NOT_FOUND, told.error, text)
+    if isinstance(error, InvalidRequest) and "resource is missing" in told.description:
+        return told._replace(description="parameter resource cannot be empty")
+    return told._replace(status=_status(error, told.status), retry_after=0)
+
+
+def old_response(told: Answer) -> Response:
+    """Return the answer as Go's `http.Error` writes it."""
+    extra = (("Retry-After", str(told.retry_after)),) if told.retry_after else ()
+    if told.description == NO_HEADER:
+        return Response(told.status, render_error(told.error, NO_HEADER) + b"\n", _JSON, extra)
+    body = f"{told.description}\n".encode()
+    return Response(told.status, body, _TEXT, (_NO_SNIFFING, *extra))
+
+
+def _status(error: PodIdentityError, status: int) -> int:
+    if isinstance(error, UnknownCaller | NotReady):
+        return HTTPStatus.INTERNAL_SERVER_ERROR
+    if isinstance(error, TokenRefused | TokenThrottled):
+        return HTTPStatus.FORBIDDEN
+    return HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, TokenUnavailable) else status
+
+
+def _redacted(asked: TokenRequest | None) -> str:
+    """Return a client id with its middle taken out, in the archived project's words."""
+    text = str(asked.client_id) if asked and asked.client_id else ""
+    return f"{text[:4]}##### REDACTED #####{text[-4:]}" if text else ""

@@ -20,7 +20,7 @@ from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerCont
 from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.supervisor.listeners import listening_socket
-from podidentity.telemetry.repeats import Repeats
+from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire.imds_server import render_error
 
 FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
@@ -87,7 +87,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._port = 0
         self._attaching: set[asyncio.Task[object]] = set()
-        self._refusals: Repeats[str] = Repeats()
+        self._refusals = LogLimiter()
         self._summed_up_at = 0.0
         self._draining = False
         self._empty = asyncio.Event()
@@ -268,7 +268,7 @@ class Listener:
         now = self._loop.time()
         if now >= self._summed_up_at + _SUMMARY:
             self._summed_up_at = now
-            for repeated, more in self._refusals.ended(now):
+            for repeated, _, more in self._refusals.ended(now):
                 _log.info("%s more connections from %s refused", more, repeated)
-        if self._refusals.says(address, now):
+        if self._refusals.allows(address, "", now):
             _log.info("connection from %s refused: %s", address, why)

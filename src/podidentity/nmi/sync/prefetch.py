@@ -21,12 +21,11 @@ from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.entitlements import Entitlement
 from podidentity.core.errors import PodIdentityError, TokenRefused
 from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import match
+from podidentity.core.matching import STRICT, Rules, match
 from podidentity.core.permission import Authorization, uses_of
 from podidentity.core.ports import Clock, Cluster, Permissions
 from podidentity.core.resources import AzureIdentity, IdentityType, Pod
 from podidentity.core.tokens import Grant
-from podidentity.core.usability import STRICT, Rules
 
 AT_ONCE = 2
 MOST_PENDING = 256

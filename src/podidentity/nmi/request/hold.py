@@ -1,0 +1,107 @@
+"""How long a request is held for what may still come, and the waiting itself.
+
+A client such as az asks once: if it is refused while a binding, an identity or a controller is a
+moment late, it takes that for final. So a refusal that may pass is held back for a while, counted
+from the change that made it likely to pass; one that cannot pass is given at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from podidentity.core.entitlements import Match
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import assignment
+from podidentity.core.ports import Clock, Cluster
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import Assignment, Pod
+
+_MAY_COME = frozenset(
+    {
+        Reason.NO_BINDING,
+        Reason.OTHER_NAMESPACE,
+        Reason.NO_IDENTITY,
+        Reason.MALFORMED_BINDING,
+        Reason.MALFORMED_IDENTITY,
+    }
+)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldTimes:
+    """Seconds; those for a controller are computed from the archived project's flags."""
+
+    change: float = 8.0
+    """After a change of the pod's label, a binding or an identity: az never retries, other
+    clients give up at 10 s."""
+    unseen: float = 80.0
+    """For a controller, in standard mode, while no record says that it has begun."""
+    begun: float = 100.0
+    """For a controller that has: a scale set takes 40 to 60 s."""
+
+
+class Hold:
+    """Computes how long a request may still be held."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, times: HoldTimes) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._times = times
+
+    def left(self, matched: Match, refusal: Refusal, begun: float) -> float:
+        """Return the seconds for which the cause of `refusal` may still go away; <= 0: it stays.
+
+        `begun` is when the request came, in `Clock.monotonic` seconds.
+        """
+        if refusal.reason is Reason.NOT_ASSIGNED and refusal.about is not None:
+            limit = self._for_controller(matched.pod, refusal.about)
+            return begun + limit - self._clock.monotonic()
+        return self.after_change(matched.pod) if _may_come(matched, refusal) else 0.0
+
+    def after_change(self, pod: Pod) -> float:
+        """Return the seconds that are left after the last change that concerns `pod`."""
+        return self._cluster.changed_at(pod) + self._times.change - self._clock.monotonic()
+
+    def _for_controller(self, pod: Pod, identity: ObjectRef) -> float:
+        record = assignment(tuple(self._cluster.assigned(pod.ref)), pod, identity)
+        begun = record is not None and record.state is Assignment.CREATED
+        return self._times.begun if begun else self._times.unseen
+
+
+def _may_come(matched: Match, refusal: Refusal) -> bool:
+    if refusal.reason is Reason.NOT_AMONG:
+        # The id may be that of the one identity of the pod that is not there yet.
+        return any(each.reason in _MAY_COME for each in matched.refusals)
+    return refusal.reason in _MAY_COME
+
+
+async def wait_for(event: Coroutine[Any, Any, object], clock: Clock, seconds: float) -> None:
+    """Return when `event` has come, or after so many seconds; then `event` is cancelled."""
+    waits = {asyncio.ensure_future(event), asyncio.ensure_future(clock.sleep(seconds))}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def wait_for_change(cluster: Cluster, clock: Clock, seconds: float) -> None:
+    """Return at the next change of the cluster, or after so many seconds."""
+    await wait_for(cluster.changed(), clock, seconds)
+
+
+async def wait_until_found(
+    find: Callable[[], _T | None], cluster: Cluster, clock: Clock, seconds: float
+) -> _T | None:
+    """Return the result of `find`, now or after a change; None after so many seconds without."""
+    deadline = clock.monotonic() + seconds
+    while not (found := find()):
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            return None
+        await wait_for_change(cluster, clock, left)
+    return found

@@ -1,0 +1,191 @@
+"""What would need a grant, a change or an old rule: table of objects and findings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from podidentity import manifests
+from podidentity.adapters.clock import SystemClock
+from podidentity.cli.check import Finding, findings
+from podidentity.core.authorities import Authority, Tenant
+from podidentity.core.ids import ObjectRef
+from podidentity.core.matching import STRICT, Rules
+from podidentity.core.resources import (
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    Entra,
+    IdentityType,
+    Malformed,
+)
+from tests.cli.conftest import Ran
+from tests.cli.scripted import CLIENT
+from tests.cli.world import World
+from tests.fakes import binding, cluster, identity, pod
+
+TENANT = Tenant.parse("contoso.com")
+
+
+def found(*objects: Any, rules: Rules = STRICT, lacking: Sequence[str] = ()) -> list[Finding]:
+    exceptions = [each for each in objects if isinstance(each, AzurePodIdentityException)]
+    known = cluster(SystemClock(), *objects)
+    for each in objects:
+        if isinstance(each, Malformed):
+            known.put(each)
+    return findings(known, exceptions, rules, lambda *_: lacking)
+
+
+def principal(**entra: Any) -> Any:
+    return identity(
+        type=IdentityType.SERVICE_PRINCIPAL, resource_id=None, entra=Entra(tenant=TENANT, **entra)
+    )
+
+
+def exception(namespace: str = "shop", **labels: str) -> AzurePodIdentityException:
+    return AzurePodIdentityException(ref=ObjectRef(namespace, "exc"), pod_labels=labels)
+
+
+EVIL = Authority.parse("https://login.evil.example")
+ELSEWHERE = AzureIdentityBinding(
+    ref=ObjectRef("bank", "orders-binding"), identity="orders", selector="orders"
+)
+
+
+def test_a_cluster_as_it_should_be_has_nothing_to_find() -> None:
+    fits = exception("kube-system", app="addon")
+    assert found(identity(), binding(), pod(), fits) == []
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason", "switch", "mend"),
+    [
+        (
+            [principal(authority=EVIL), binding()],
+            "UnknownAuthority",
+            f"--authorities={EVIL}",
+            "adEndpoint",
+        ),
+        (
+            [principal(secret=ObjectRef("vault", "s")), binding()],
+            "ForeignSecret",
+            "--compat-foreign-secrets",
+            "Put the secret into namespace shop",
+        ),
+        ([pod(), ELSEWHERE], "OtherNamespace", "--compat-cross-namespace", "namespace shop"),
+        (
+            [exception(app="x")],
+            "ExceptionIgnored",
+            "--exception-namespaces=kube-system,shop",
+            "--exception-namespaces=",
+        ),
+        ([exception("kube-system")], "ExceptionIgnored", "", "podLabels"),
+        ([binding()], "NoIdentity", "", "Create that AzureIdentity"),
+        (
+            [Malformed(ref=ObjectRef("shop", "orders"), kind="AzureIdentity", why="spec is odd")],
+            "MalformedIdentity",
+            "",
+            "Correct AzureIdentity shop/orders",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_the_rules_refuse_is_found_with_the_way_out(
+    objects: list[Any], reason: str, switch: str, mend: str
+) -> None:
+    refused = [each for each in found(*objects) if each.reason != "NoIdentity" or len(objects) == 1]
+    assert [(each.reason, each.switch) for each in refused] == [(reason, switch)]
+    assert mend in refused[0].mend
+
+
+def test_a_bound_identity_that_nobody_was_granted_is_found_with_the_command() -> None:
+    (only,) = found(identity(), binding(), lacking=[CLIENT])
+    assert only.reason == "NotPermitted"
+    assert "podidentity grant --namespace shop --identity" in only.mend
+    assert found(identity(), lacking=[CLIENT]) == [], "what is not bound needs no grant"
+
+
+def test_a_switch_that_lets_pods_cross_grants_them_nothing_and_that_is_found() -> None:
+    objects = [pod("a-0"), pod("a-1"), identity(ref=ObjectRef("bank", "orders")), ELSEWHERE]
+    crossing = Rules(cross_namespace=True)
+    assert found(*objects, rules=crossing) == []
+    mends = [each.mend for each in found(*objects, rules=crossing, lacking=[CLIENT])]
+    assert ["--namespace bank" in mend for mend in mends] == [True, False]
+    assert ["--namespace shop" in mend for mend in mends] == [False, True]
+
+
+def test_pods_that_have_some_labels_of_an_exception_are_counted() -> None:
+    system: dict[str, Any] = {"ref": ObjectRef("kube-system", "a"), "labels": {"app": "ADDON"}}
+    (only,) = found(pod(**system), exception("kube-system", app="addon", tier="x"))
+    assert (only.reason, only.switch) == ("AnyLabel", "--compat-any-label-exceptions")
+    assert "1, such as kube-system/a" in only.what
+
+
+def test_a_label_of_many_pods_is_one_finding() -> None:
+    assert len(found(pod("a"), pod("b", addresses=("10.244.0.9",)), ELSEWHERE)) == 2, (
+        "and NoIdentity"
+    )
+
+
+def test_each_missing_permission_is_a_finding() -> None:
+    names = ["11111111-1111-1111-1111-111111111111", "/subscriptions/s"]
+    all_found = found(identity(), binding(), lacking=names)
+    assert [each.mend.rpartition("--identity ")[2] for each in all_found] == [
+        f"{name}." for name in names
+    ]
+
+
+def test_a_switch_keeps_what_nmi_was_told_already() -> None:
+    own = Authority.parse("https://login.own.example")
+    rules = Rules(
+        exception_namespaces=frozenset({"kube-system", "own"}),
+        authorities=STRICT.authorities | {own},
+    )
+    objects = [principal(authority=EVIL), binding(), exception(app="x")]
+    assert {each.switch for each in found(*objects, rules=rules)} == {
+        f"--authorities={EVIL},{own}",
+        "--exception-namespaces=kube-system,own,shop",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rules", "objects"),
+    [
+        (Rules(cross_namespace=True), [pod(), ELSEWHERE]),
+        (Rules(exception_namespaces=None), [exception(app="x")]),
+        (Rules(foreign_secrets=True), [principal(secret=ObjectRef("v", "s")), binding()]),
+    ],
+    ids=["cross", "exceptions", "secrets"],
+)
+def test_what_a_switch_lets_be_is_not_found(rules: Rules, objects: list[Any]) -> None:
+    assert {each.reason for each in found(*objects, rules=rules)} <= {"NoIdentity"}
+
+
+def test_the_command_ends_with_1_and_prints_what_it_found(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    name = world.namespace("to-check")
+    spec = {"azureIdentity": "nobody", "selector": "s"}
+    world.custom(name, "azureidentitybindings", "lost", spec)
+    ran = podidentity("check")
+    assert ran.code == 1
+    assert "AzureIdentityBinding to-check/lost (NoIdentity)" in ran.out
+    listed = json.loads(podidentity("check", "-o", "json").out)
+    assert ("to-check", "lost") in {(each["namespace"], each["name"]) for each in listed}
+    world.send("DELETE", f"/apis/aadpodidentity.k8s.io/v1/namespaces/{name}/azureidentitybindings")
+
+
+def test_an_agent_with_one_container_is_found(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    *_, daemon_set = manifests.nmi()
+    spec = daemon_set["spec"]["template"]["spec"]
+    spec["containers"] = [spec["containers"][1] | {"name": "nmi"}]
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    world.send("POST", path, daemon_set)
+    try:
+        assert "(OneContainer)" in podidentity("check").out
+    finally:
+        world.send("DELETE", f"{path}/nmi")
