@@ -1,6 +1,6 @@
 """A small client of the sandbox's Azure, for the demo and tests: the operator, by the proxy.
 
-What a story needs to arrange is one call each; everything else is `arm`. It speaks to ARM and Key
+Each arrangement of the story is one call; everything else is `arm`. It speaks to ARM and Key
 Vault as any client does, with the operator's own token, and to the control socket.
 """
 
@@ -35,7 +35,7 @@ _BLOB_VERSION = {"x-ms-version": "2021-12-02"}
 
 
 Json: TypeAlias = Any
-"""What json.loads returns: a caller picks what it knows to be there."""
+"""The value of json.loads: callers know which fields are there."""
 
 
 class AzureError(Exception):
@@ -132,7 +132,7 @@ def _refusal(status: int, body: Json) -> AzureError:
     return AzureError(status, str(error), description)
 
 
-# ---- The control socket as methods: what a test asks of Azure that Azure does not offer.
+# ---- The control socket as methods: settings for tests that Azure does not offer
 
 
 class ControlClient(Connection):
@@ -232,7 +232,7 @@ class AppSecret:
 
 
 class Registrations(Connection):
-    """What the operator does in the directories of the sandbox's tenants."""
+    """The operator's calls in the directories of the sandbox's tenants."""
 
     async def make_app(
         self, name: str, *, tenant: Tenant | None = None, multi_tenant: bool = False
@@ -353,7 +353,7 @@ class AzureOperator(Registrations, ControlClient):
     async def arm(
         self, method: str, path: str, body: object = None, *, version: str = ARM_VERSION
     ) -> Json:
-        """Call ARM and wait for the end of what it starts; return the body. Raises AzureError."""
+        """Call ARM and wait until the operation has ended; return the body. Raises AzureError."""
         url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={version}"
         answer = await self._call(method, url, body, resource=f"{ARM}/")
         while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:

@@ -1,4 +1,4 @@
-"""What a federated credential must be, whether it is made through Resource Manager or Graph.
+"""Rules of federated credentials, for Resource Manager and Graph alike.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations
 """
@@ -34,7 +34,7 @@ class CredentialRequest:
 
 
 def wanted(name: object, body: dict[str, Any]) -> CredentialRequest:
-    """Read what a caller wants; raise BadCredential."""
+    """Read the credential in a request; raise BadCredential."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadCredential(
             f"The federated identity credential name '{name}' is invalid. It must be 3 to 120"

@@ -84,7 +84,7 @@ class Reply:
     after: float = 0.0
     """Seconds that the service takes for it."""
     ends: Callable[[], None] = lambda: None
-    """What is called when they are over."""
+    """Called when these seconds are over."""
 
     @classmethod
     def json(
@@ -95,13 +95,13 @@ class Reply:
         return cls(status=status, body=body, headers=headers)
 
 
-# ---- Requests as they came, in memory: what leaked, and what was asked too often, is seen here.
+# ---- Requests as they came, in memory: they show leaks, and requests that came too often
 
 KEPT = 50_000
 
 
 class RequestLog:
-    """The last 50,000 requests, each with what was answered."""
+    """The last 50,000 requests, each with its answer."""
 
     def __init__(self) -> None:
         self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)

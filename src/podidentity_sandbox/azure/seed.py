@@ -1,4 +1,4 @@
-"""What exists in the sandbox's Azure before the story starts: a cluster's groups, nodes, identity.
+"""The resources of the sandbox's Azure at its start: a cluster's groups, nodes, identity.
 
 Everything else is made by clients, through ARM.
 """

@@ -92,7 +92,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederatedCredential:
-    """Whose tokens an application or a user-assigned identity is signed in by."""
+    """A foreign issuer and subject that may sign in as this application or identity."""
 
     id: str
     """Below that of the application or the identity."""
@@ -109,7 +109,7 @@ class FederatedCredential:
 
 
 class Resource(Protocol):
-    """What has an ARM id."""
+    """An object with an ARM id."""
 
     @property
     def id(self) -> str:
@@ -158,9 +158,9 @@ class ScaleSet:
     location: str
     capacity: int
     identity: IdentityBlock
-    """What was asked for last."""
+    """The identities that were asked for last."""
     before: IdentityBlock
-    """What the machines have until `settled_at`."""
+    """The identities of the machines until `settled_at`."""
     settled_at: float = 0.0
     """Seconds since 1970 at which the last change reaches the machines."""
 
@@ -196,7 +196,7 @@ class DeletedVault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAccount:
-    """A storage account; what is in it belongs to the blob service."""
+    """A storage account; its contents belong to the blob service."""
 
     id: str
     name: str

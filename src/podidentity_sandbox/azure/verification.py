@@ -1,6 +1,6 @@
-"""How a resource server (ARM, Key Vault) checks a token: with Entra's published keys only.
+"""Verification of tokens by a resource server (ARM, Key Vault): with Entra's published keys only.
 
-It shares no code with what signs, so that a token is worth what a real service would give for it.
+It shares no code with the signing side, so that it accepts what a real service would accept.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """What one resource server demands of a token."""
+    """The demands of one resource server on a token."""
 
     keys: Callable[[], dict[str, Any]]
     """Reads the published JSON Web Key Set."""

@@ -1,4 +1,4 @@
-"""What the rest of the cluster demands of a new object: its namespace and account must be there.
+"""Admission of a new object: its namespace and its service account must exist.
 
 The words are those of the real plugins NamespaceLifecycle and ServiceAccount:
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/

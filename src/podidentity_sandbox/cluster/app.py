@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 HEALTH = ("/healthz", "/livez", "/readyz")
 OPEN = (*HEALTH, "/version", tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
-"""What anybody may read; everything else wants credentials."""
+"""Paths that anybody may read; all others need credentials."""
 
 
 class HttpApi:
@@ -69,7 +69,7 @@ class HttpApi:
         self._verbs = Verbs(cluster)
 
     def application(self) -> web.Application:
-        """Return the application: one handler, since what is served changes as it runs."""
+        """Return the application: one handler, since the served types change as it runs."""
         app = web.Application(client_max_size=bodies.BODY_LIMIT)
         app.router.add_route("*", "/{path:.*}", self.handle)
         app.on_shutdown.append(self._end_watches)
@@ -135,5 +135,5 @@ def _negotiate(request: web.Request) -> None:
 
 
 def _no_such_page() -> web.Response:
-    """Return what the real server answers outside of its API groups: text, not a Status."""
+    """Return the real server's answer outside of its API groups: text, not a Status."""
     return web.Response(text="404 page not found\n", status=404)

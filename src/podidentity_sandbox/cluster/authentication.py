@@ -1,4 +1,4 @@
-"""Who a request is from: bearer tokens of the plan, and service-account tokens of the cluster."""
+"""Authentication: bearer tokens of the plan, and service-account tokens of the cluster."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Authenticator:
         self._issuer = issuer
         self._storage = storage
         self.audiences = (issuer.issuer, "https://kubernetes.default.svc")
-        """What a token must be for to be taken by this server."""
+        """The audience of tokens for this server."""
 
     def header(self, authorization: str) -> User | None:
         """Return the user of an Authorization header; None for one that does not hold."""

@@ -1,4 +1,4 @@
-"""Who may do what: the administrators everything, nodes what a kubelet needs, others by RBAC."""
+"""Authorization: administrators may do everything, nodes what a kubelet needs, others by RBAC."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def has_path(values: Sequence[str], wanted: str) -> bool:
     )
 
 
-# ---- What a kubelet may do: what its own node and the pods on it need, and nothing of other nodes.
+# ---- The rights of a kubelet: those that its own node and its pods need, and none on other nodes
 #
 # The real Node authorizer and the NodeRestriction admission plugin, for the resources served here:
 # https://kubernetes.io/docs/reference/access-authn-authz/node/
@@ -140,7 +140,7 @@ def node_of(user: User) -> str:
 
 
 class NodeRules:
-    """Judges kubelets by what the cluster's pods say at the moment."""
+    """Decides on kubelets by the specs of the cluster's pods at the moment."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -269,7 +269,7 @@ class Authorization:
         self._rbac = Rbac(storage)
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
-        """Return whether `user` may do this, and if not the reason of whoever has one."""
+        """Return whether `user` may do this, and if not, the first reason that is known."""
         if MASTERS in user.groups:
             return Decision(allowed=True)
         by_role = self._rbac.decide(user, info)

@@ -1,4 +1,4 @@
-"""What a request says besides its path: body, and options in the query."""
+"""The body of a request, and the options in its query."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _QUESTION = compiled(
         }
     }
 )
-"""What the questions that are answered here may ask, all in one."""
+"""The fields of all review requests that are answered here."""
 
 
 def parse(content_type: str, raw: bytes) -> Json:

@@ -1,4 +1,4 @@
-"""What is in a cluster from its first moment: namespaces and the roles that everybody relies on.
+"""The objects of a new cluster: namespaces, and the roles that everybody relies on.
 
 The roles are those of https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 as far as their resources are served here.

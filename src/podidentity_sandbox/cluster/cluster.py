@@ -104,7 +104,7 @@ class Cluster:
         return self._actions.get((info.group, info.resource, info.subresource))
 
     def _bootstrap(self) -> None:
-        """Make what is there from the start."""
+        """Create the objects of a new cluster."""
         resources = self.resources.acting_as("kube-apiserver")
         for key, body in bootstrap.objects():
             namespace = body["metadata"].get("namespace", "")

@@ -27,7 +27,7 @@ from podidentity_sandbox.cluster.storage import Change, Record, Storage, encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """What part of a list, of which state."""
+    """The part of a list that is asked for, and of which state."""
 
     limit: int = 0
     """0: no limit."""
@@ -127,7 +127,7 @@ def parse_revision(text: str) -> int:
 #
 # https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 # An object that a selector no longer matches is DELETED for this watcher, one that it newly matches
-# is ADDED. What a watcher cannot be told any more ends its watch with an ERROR of code 410.
+# is ADDED. A change that is no longer in the history ends the watch with an ERROR of code 410.
 
 BOOKMARK_SECONDS = 60.0
 DEFAULT_SECONDS = 1800
@@ -138,7 +138,7 @@ INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRequest:
-    """What a client wants to watch, and how."""
+    """The options of a watch."""
 
     kind: ResourceType
     selection: Selection

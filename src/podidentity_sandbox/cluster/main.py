@@ -31,7 +31,7 @@ STOP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the server is started with."""
+    """The options of the server."""
 
     folder: Path
     listen: Sequence[int]

@@ -32,7 +32,7 @@ class Model:
 
     @property
     def about(self) -> str:
-        """What its docstring says of it."""
+        """Its description, from the docstring."""
         return _texts(self)[0]
 
     @property
@@ -53,7 +53,7 @@ class ModelField:
 
     key: str
     text: str
-    """What the docstring says of it."""
+    """Its description, from the docstring."""
     required: bool
     many: bool
     """A list of its type."""
@@ -103,7 +103,7 @@ def _field(module: str, key: str, annotation: str, text: str) -> ModelField:
 
 @cache
 def _texts(model: Model) -> tuple[str, dict[str, str]]:
-    """Return what a model's docstring says of it, and of each of its fields."""
+    """Return the descriptions of a model and of each of its fields, from its docstring."""
     found: Any = getattr(_module(model.module), model.name)
     about, _, rest = inspect.cleandoc(found.__doc__ or "").partition("**parameters**")
     words = _FIELD.split("\n" + rest.strip())

@@ -51,7 +51,7 @@ OF_SERVER = (
     "deletionGracePeriodSeconds",
     "generation",
 )
-"""What only the server writes."""
+"""Fields that only the server writes."""
 
 
 def stamp(now: datetime) -> str:
@@ -189,7 +189,7 @@ def new_finalizers(new: Obj, old: Obj) -> list[Cause]:
     return [status.forbidden_field("metadata.finalizers", detail)]
 
 
-# ---- Whether a request is about the object, and the state of it, that the client has in mind.
+# ---- Preconditions: the request must name the object, and the state of it, that is there
 
 
 def place(kind: ResourceType, metadata: Obj, namespace: str) -> None:
@@ -258,7 +258,7 @@ def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> Non
 
 @dataclass(slots=True, kw_only=True)
 class Write:
-    """How a write is meant, and what the client is to be warned of."""
+    """The options of a write, and the warnings for its client."""
 
     dry_run: bool = False
     validation: str = "Warn"
@@ -267,7 +267,7 @@ class Write:
     manager: str = ""
     """The field manager; "" where nobody keeps book: a write of the server itself."""
     strict: list[str] = field(default_factory=list)
-    """What a strict decoder found wrong in the body: fields that it says twice."""
+    """The faults that a strict decoder found in the body: fields that it says twice."""
     managed: list[Obj] | None = None
     """managedFields of the new state, where it was applied and so they are known."""
     undecodable: Undecodable | None = None

@@ -49,7 +49,7 @@ def add(components: Components, kind: ResourceType) -> str:
 
 
 def add_metadata(components: Components) -> str:
-    """Add what the metadata of every object is; return the component's name."""
+    """Add the metadata of every object; return the component's name."""
     return _add(components, models.METADATA)
 
 
@@ -153,7 +153,7 @@ def _operation(kind: ResourceType, verb: str, reference: str) -> Operation:
 OLDER_PATH = "/openapi/v2"
 OLDER_ACCEPT = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 OLDER_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""What clients call it in Accept is no well-formed media type, so the answer has another name."""
+"""The name in clients' Accept is no well-formed media type, so the answer has another name."""
 
 
 def _text_field(number: int, content: bytes) -> bytes:

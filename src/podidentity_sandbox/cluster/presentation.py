@@ -1,4 +1,4 @@
-"""How a client wants to see objects: whole, as rows of a table, or their metadata alone.
+"""The forms in which clients ask for objects: whole, as rows of a table, or metadata alone.
 
 It says so in its Accept header, in the order of its wishes:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources

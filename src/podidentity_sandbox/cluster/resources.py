@@ -51,7 +51,7 @@ class Resources:
         self._manager = ""
 
     def acting_as(self, manager: str) -> Resources:
-        """Return the same for a part of the server; what it writes is this field manager's."""
+        """Return the same for a part of the server, which writes as this field manager."""
         theirs = copy(self)
         theirs._manager = manager
         return theirs

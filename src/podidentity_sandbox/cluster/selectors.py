@@ -1,4 +1,4 @@
-"""Which objects a list or a watch is about: label and field selectors.
+"""Selection of the objects of a list or a watch: label and field selectors.
 
 Grammar and meaning: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 and https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/
@@ -25,11 +25,11 @@ _TOKEN = re.compile(r"==|!=|[=!<>(),]|[^\s=!<>(),]+")
 _SYMBOLS = frozenset({"==", "!=", "=", "!", "<", ">", "(", ")", ","})
 _OPERATORS = ("in", "notin", "=", "==", "!=", ">", "<")
 _END = ""
-"""What stands after the last word."""
+"""The token after the last word."""
 
 
 class Unreadable(ValueError):
-    """A selector that is none; the text says what was found where something else belongs."""
+    """An invalid selector; the text says which token was found in place of which."""
 
 
 def parse(text: str) -> tuple[Test, ...]:
@@ -178,7 +178,7 @@ def _refuse(where: str, value: str, faults: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is wanted of a type: a namespace ("" all), and conditions on labels and fields."""
+    """A namespace ("" for all), and conditions on labels and fields."""
 
     namespace: str = ""
     labels: tuple[Test, ...] = ()

@@ -1,4 +1,4 @@
-"""What the cluster holds, and what happened to it: one counter, a map and a history for each type.
+"""The objects of the cluster and their history: one counter, and for each type a map and changes.
 
 Everything here is synchronous, so a verb that reads, decides and writes is never interrupted.
 A watch reads the history by its own position in it. Nothing is queued for a slow watcher: one that
@@ -131,7 +131,7 @@ class Storage:
         return self._shelves[key]
 
     def close(self, key: str) -> None:
-        """End all watches of a type and forget what is left of it."""
+        """End all watches of a type and forget its objects."""
         shelf = self._shelves.pop(key, None)
         if shelf is not None:
             shelf.closed = True
@@ -189,7 +189,7 @@ class Storage:
         return record
 
     def restore(self, key: str, record: Record) -> None:
-        """Put back what an earlier server held; to the observers it is new, to watches not."""
+        """Restore the objects of an earlier server; observers see them as new, watches do not."""
         self.journal(Change("ADDED", key, record, None))
         self.shelf(key).records[record.namespace, record.name] = record
         self.uids.add(record.uid)
@@ -250,7 +250,7 @@ class Journal:
         self._end = 0
 
     def restore(self, storage: Storage) -> None:
-        """Bring back what the file holds, then write on, from a file of what is left."""
+        """Restore the objects of the file, then go on in a new file that holds only these."""
         kept: dict[tuple[str, str, str], Record] = {}
         lines = self._lines()
         for event, key, record in lines:

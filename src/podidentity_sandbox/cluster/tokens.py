@@ -1,6 +1,6 @@
 """The cluster's own key, and the service-account tokens that it signs.
 
-Whoever trusts the cluster as an issuer (a federated credential) reads its key from the discovery
+A federated credential that trusts the cluster as an issuer reads its key from the discovery
 documents, as OpenID Connect has it:
 https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 """
@@ -34,7 +34,7 @@ ALGORITHM = "RS256"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What a token is bound to: (name, uid) pairs."""
+    """The objects that a token is bound to: (name, uid) pairs."""
 
     account: tuple[str, str]
     namespace: str
@@ -224,7 +224,7 @@ def _plain(account: Record) -> Bound:
 
 
 def _bound(storage: Storage, account: Record, reference: Obj) -> Bound:
-    """Return what the token is bound to; the words are those of the real server's token.go."""
+    """Return the objects that the token is bound to; errors are those of the real token.go."""
     kind, name = reference.get("kind"), reference.get("name", "")
     keys = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
     if kind not in keys or reference.get("apiVersion", "v1") != "v1":

@@ -75,7 +75,7 @@ class ResourceRequest:
 
 
 def json_answer(raw: bytes, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:
-    """Return JSON, with what the client is to be warned of in Warning headers.
+    """Return JSON, with the warnings for the client in Warning headers.
 
     A warning is said once, and one with control characters, such as the end of a line, not at all:
     https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/net/http.go (NewWarningHeader)
@@ -187,7 +187,7 @@ class Writes:
         return _answer(call, record, write, 201)
 
     async def update(self, call: ResourceRequest) -> Answer:
-        """Replace an object, or what a subresource stands for."""
+        """Replace an object, or its subresource."""
         body, write = await self._body(call, "UpdateOptions")
         return self._replace(call, self._record(call), body, write)
 
@@ -229,7 +229,7 @@ class Writes:
         return _answer(call, record, write, 201 if live is None else 200)
 
     def _may_create(self, call: ResourceRequest) -> None:
-        """Refuse who may patch, but not create, what is not there."""
+        """Refuse an apply that would create an object if the user may only patch."""
         info = replace(call.info, verb="create")
         decision = self._cluster.authorizer.decide(call.user, info)
         if not decision.allowed:

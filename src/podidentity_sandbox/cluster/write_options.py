@@ -62,7 +62,7 @@ def _manager_faults(name: str, *, needed: bool) -> Sequence[Cause]:
 
 
 def _of_agent(agent: str) -> str:
-    """Return the manager that a User-Agent stands for: what is before its first slash."""
+    """Return the manager that a User-Agent stands for: the text before its first slash."""
     name = "".join(filter(str.isprintable, agent.partition("/")[0]))
     return name.encode()[:MANAGER_LIMIT].decode(errors="ignore") or "unknown"
 
@@ -98,7 +98,7 @@ _SHAPE = {
 
 
 async def read_delete_options(request: web.Request) -> Deletion:
-    """Return what is asked for; raise 400 for an unreadable body or query, 422 for nonsense.
+    """Return the options; raise 400 for an unreadable body or query, 422 for invalid ones.
 
     A field of the wrong type is 500, since the real server has no better code for it.
     """

@@ -30,7 +30,7 @@ class PodRef(NamedTuple):
 
 
 class ClusterClient(Protocol):
-    """What the driver asks of the cluster."""
+    """The driver's requests to the cluster."""
 
     async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:
         """Return the object; raise MountFailed."""

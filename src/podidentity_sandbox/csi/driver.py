@@ -78,7 +78,7 @@ class Volume:
 
     @property
     def pod(self) -> PodRef:
-        """Whose it is."""
+        """The pod that mounts it."""
         return PodRef(
             *(self.attributes.get(key, "") for key in (POD_NAMESPACE, POD_NAME, _POD_UID))
         )

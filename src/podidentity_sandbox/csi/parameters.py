@@ -77,7 +77,7 @@ class MountRequest:
 
 
 def parse(given: Mapping[str, str]) -> MountRequest:
-    """Return what the parameters, and the pod's attributes among them, ask for."""
+    """Return the request in the parameters, which include the pod's attributes."""
     parameters = {name: value.strip() for name, value in given.items()}
     used = [_flag(parameters, mode) for mode in _MODES]
     if sum(used) > 1:

@@ -42,7 +42,7 @@ class Server:
             writer.close()
 
     async def answer(self, raw: bytes) -> Mapping[str, Any]:
-        """Do what a line asks for; return `{}`, or an error."""
+        """Carry out the request of a line; return `{}`, or an error."""
         try:
             await self._do(raw)
         except MountFailed as error:

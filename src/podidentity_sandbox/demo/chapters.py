@@ -199,7 +199,7 @@ def mounted(plan: Plan) -> list[Step]:
 
 
 def closed(plan: Plan) -> list[Step]:
-    """Who gets nothing, and how to learn why."""
+    """Refused pods, and how to learn the reason."""
     node = plan.nodes[0].name
     return [
         step("20", "The same label in another namespace", check.created)(

@@ -1,4 +1,4 @@
-"""What each step of the story must show; see `story` for how a check reports."""
+"""The check of each step of the story; see `story` for how a check reports."""
 
 from __future__ import annotations
 

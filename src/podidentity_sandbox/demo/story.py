@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class Unexpected(Exception):
-    """What came back is not what the story says; the message is the reason."""
+    """The output is not as the story says; the message is the reason."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ Check = Callable[[StoryContext, Ran], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One command and what is expected of it."""
+    """One command and the check of its output."""
 
     number: str
     """The step of the walk-through."""
@@ -199,7 +199,7 @@ def _shortened(line: str, width: int = 140) -> str:
 
 
 def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: bool) -> None:
-    """Print what came out of it all, and what a person can do next."""
+    """Print the result of the story, and the next commands."""
     steps = list(results)
     failed = [step for step in steps if not step.ok]
     click.echo()

@@ -56,7 +56,7 @@ def find_walkthrough() -> Path:
 
 
 def read(folder: Path) -> list[Chapter]:
-    """Return the chapters in `folder` in order; raise SandboxError for what is no step."""
+    """Return the chapters in `folder` in order; raise SandboxError for text that is no step."""
     return [_chapter(path) for path in sorted((folder / "steps").glob("*.sh"))]
 
 

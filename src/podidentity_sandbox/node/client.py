@@ -33,7 +33,7 @@ class PodNotHere(ExecFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """What became of a command."""
+    """The result of a command."""
 
     exit: int
     """128 + signal where a signal ended it."""
@@ -221,7 +221,7 @@ def relay(master: int, connection: socket.socket, *, read: bool) -> None:
 
 
 def _copy(source: int, target: int) -> bool:
-    """Copy what there is; say whether there may be more."""
+    """Copy the bytes that are there; return whether there may be more."""
     try:
         data = os.read(source, 65536)
     except OSError:  # EIO: the last program has closed its terminal

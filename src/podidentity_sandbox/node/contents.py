@@ -19,7 +19,7 @@ RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
 _MODE = 0o644
 
 Source = tuple[str, Mapping[str, Any]]
-"""One of configMap, secret, downwardAPI, serviceAccountToken; and what the spec says of it."""
+"""One of configMap, secret, downwardAPI, serviceAccountToken; and its part of the spec."""
 Object = Mapping[str, Any]
 
 

@@ -72,7 +72,7 @@ def variables_of_source(source: Mapping[str, Any], found: Found) -> dict[str, st
 
 
 def value_of_key(kind: str, said: Mapping[str, Any], namespace: str, found: Found) -> str | None:
-    """Return what a `configMapKeyRef` or `secretKeyRef` names; raise ContainerRefused.
+    """Return the value that a `configMapKeyRef` or `secretKeyRef` names; raise ContainerRefused.
 
     None for an optional one that is not there.
     """
@@ -123,7 +123,7 @@ def variables(
 ) -> dict[str, str]:
     """Return `given`, then the container's `envFrom` and `env`; each may refer to those before it.
 
-    `found` is what it names of config maps and secrets. Raises ContainerRefused.
+    `found` holds the config maps and secrets that it names. Raises ContainerRefused.
     """
     result = dict(given)
     for source in container.environment_from:

@@ -89,7 +89,7 @@ LARGEST_REQUEST = 192 * 1024
 
 
 class Launcher:
-    """Starts what it is asked for, and reports what ended."""
+    """Starts the requested programs, and reports their ends."""
 
     def __init__(self, kubelet: socket.socket) -> None:
         self._kubelet = kubelet

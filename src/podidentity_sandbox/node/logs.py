@@ -68,7 +68,7 @@ class RunLog:
         self._moved = asyncio.Event()
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take what the program wrote to `stdout` or `stderr`; whole lines are in the file then."""
+        """Take output of `stdout` or `stderr`; on return its whole lines are in the file."""
         lines = (self._rest[stream] + data).split(b"\n")
         self._rest[stream] = lines.pop()
         out = [(line, "F") for line in lines]
@@ -78,7 +78,7 @@ class RunLog:
         self._append(stream, out)
 
     def close(self) -> None:
-        """Write what is left without a line's end; nothing comes any more."""
+        """Write the rest that has no line end; no more output follows."""
         for stream, rest in self._rest.items():
             self._append(stream, [(rest, "F")] if rest else [])
         self._file.close()
@@ -105,7 +105,7 @@ class RunLog:
 
 
 def entries(file: BinaryIO) -> Iterator[Entry]:
-    """Yield what a file holds from its position on."""
+    """Yield the contents of a file from its position on."""
     for raw in file:
         stamp, _, tag, text = raw.split(b" ", 3)
         yield Entry(stamp.decode(), text if tag == b"F" else text[:-1])

@@ -50,7 +50,7 @@ async def run(services: Services, ready_fd: int) -> None:
 
 
 async def compose(folder: Path, name: str, ready_fd: int) -> None:
-    """Make what the node needs, run it, and take it away."""
+    """Make the node, run it, and remove it."""
     plan = Plan.load(folder)
     node, clock = plan.node(name), Clock()
     prepare_stage()

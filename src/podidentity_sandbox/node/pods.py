@@ -159,14 +159,14 @@ class Pod:
             try:
                 self._attachment = await asyncio.shield(task)
             except asyncio.CancelledError:
-                # Deleted meanwhile: what is being made must be known, to be taken away.
+                # Deleted meanwhile: the attachment must be known, so that it can be removed.
                 with suppress(NetworkFailed):
                     self._attachment = await task
                 raise
             self._address = self._attachment.address
 
     async def _clear(self) -> None:
-        """Take away what the pod had on the node; its programs have ended."""
+        """Remove all that the pod had on the node; its programs have ended."""
         attachment, self._attachment = self._attachment, None
         try:
             if attachment is not None:
@@ -174,7 +174,7 @@ class Pod:
             self._services.cgroups.remove(self.spec.uid)
             await self._volumes.close()
         except (NetworkFailed, OSError) as error:
-            # Its programs have ended, which is what a termination promises.
+            # Its programs have ended, as a termination promises.
             _log.error("%s: something of it remains: %s", self.spec.label, error)
 
     def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:

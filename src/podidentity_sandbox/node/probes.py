@@ -108,7 +108,7 @@ Report = Callable[[bool, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedContainer:
-    """What is probed, and what follows from it."""
+    """A probed container, and the effects of its probes."""
 
     spec: ContainerSpec
     state: ContainerState

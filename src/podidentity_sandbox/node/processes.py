@@ -67,7 +67,7 @@ class LauncherClient:
         return cls(ours, child)
 
     async def listen(self) -> None:
-        """Deliver what the launcher says; raise LauncherDied when it has ended."""
+        """Deliver the launcher's messages; raise LauncherDied when it has ended."""
         loop = asyncio.get_running_loop()
         while raw := await loop.sock_recv(self._connection, LARGEST_REQUEST):
             self._deliver(json.loads(raw))

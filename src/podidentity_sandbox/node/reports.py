@@ -34,11 +34,11 @@ class Events:
         self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
 
     def warn(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
-        """Report what went wrong."""
+        """Report a failure."""
         self._report("Warning", pod, reason, message, container)
 
     def tell(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
-        """Report what was done."""
+        """Report a step that succeeded."""
         self._report("Normal", pod, reason, message, container)
 
     def _report(self, kind: str, pod: PodSpec, reason: str, message: str, container: str) -> None:
@@ -81,7 +81,7 @@ class Events:
             self._waiting.put_nowait(event)
 
     async def run(self) -> None:
-        """Send what is reported, for ever."""
+        """Send the reported events, for ever."""
         while True:
             event = await self._waiting.get()
             try:

@@ -172,7 +172,7 @@ def _true(query: Mapping[str, str], name: str) -> bool:
 
 
 def _options(query: Mapping[str, str], now: datetime) -> logs.LogOptions:
-    """Return what is asked for; the API server has checked it."""
+    """Return the options of the query; the API server has checked them."""
     since = None
     if "sinceSeconds" in query:
         since = now - timedelta(seconds=int(query["sinceSeconds"]))

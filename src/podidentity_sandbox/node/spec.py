@@ -99,7 +99,7 @@ class ContainerSpec:
     readiness: Probe | None
     liveness: Probe | None
     pre_stop: Exec | Sleep | None
-    """What comes before SIGTERM."""
+    """The preStop hook, which runs before SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +195,7 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
 
 
 def _command(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a container runs.
+    """Return the program of a container.
 
     There is no image: arguments alone are run where they read as a command, for most images have no
     entry point; where they begin with a flag they are for one, and the container idles.
@@ -303,7 +303,7 @@ def memory_limit(container: Mapping[str, Any]) -> int:
 
 
 def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """Return what a `resourceFieldRef` names of a container, in units of its divisor, rounded up.
+    """Return the amount that a `resourceFieldRef` names, in units of its divisor, rounded up.
 
     A limit that is not set is the node's; a request that is not set is the limit, if that is.
     Raises ValueError for what is no quantity.

@@ -81,7 +81,7 @@ async def _either(fd: int, ended: asyncio.Future[int], *, writing: bool = False)
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 Listener = Callable[[int, bytes], Awaitable[None]]
-"""Gets the stream's number, and what was written to it."""
+"""Gets the stream's number, and the bytes that were written to it."""
 _MOST_WAITING = 1024
 """Chunks that a listener may be behind before it is dropped."""
 
@@ -112,7 +112,7 @@ class Console:
         self.child = []
 
     async def run(self, ended: asyncio.Future[int], hear: Listener) -> None:
-        """Hand on what is written until the program has ended and all of it is handed on."""
+        """Pass the output on until the program has ended and all of it is passed on."""
         try:
             async with asyncio.TaskGroup() as group:
                 for number, fd in self._outputs:
@@ -149,7 +149,7 @@ class Console:
 
     @contextmanager
     def attached(self) -> Iterator[AsyncIterator[tuple[int, bytes]]]:
-        """Give what is written from now on, until the program has ended."""
+        """Pass on the output from now on, until the program has ended."""
         queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_MOST_WAITING)
         if self._outputs:
             self._attached.add(queue)
@@ -229,7 +229,7 @@ class Session:
         self._wanted = wanted
 
     async def write(self, channel: int, data: bytes) -> None:
-        """Send what the program has written; a caller that has gone is noticed elsewhere."""
+        """Send the program's output; a caller that has gone is noticed elsewhere."""
         if not self._wanted.get(channel, True):
             return
         with suppress(ConnectionError):
@@ -241,7 +241,7 @@ class Session:
         await self._socket.close()
 
     async def listen(self, console: Console, ended: asyncio.Future[int]) -> None:
-        """Do what the caller sends, until he has gone."""
+        """Carry out the caller's messages until it disconnects."""
         async for message in self._socket:
             if message.type is WSMsgType.BINARY and message.data:
                 await self._take(message.data[0], message.data[1:], console, ended)

@@ -110,7 +110,7 @@ def _write_file(path: Path, file: VolumeFile) -> None:
 
 
 def give(folder: Path, group: int, *, read_only: bool) -> None:
-    """Let a group read all of a volume, or write it too; what is made there is the group's.
+    """Let a group read all of a volume, or write it too; new files belong to the group.
 
     SetVolumeOwnership of pkg/volume/volume_linux.go. Without root there is no other group to give
     anything to.
@@ -363,7 +363,7 @@ class PodVolumes:
         await self._contents.keep_fresh()
 
     def binds(self, container: ContainerSpec, variables: Mapping[str, str]) -> tuple[Bind, ...]:
-        """Return what the container sees of all this; raise ContainerRefused.
+        """Return the container's mounts of these volumes; raise ContainerRefused.
 
         `variables` are those of its environment, which a subPathExpr may name.
         """

@@ -15,4 +15,4 @@ from __future__ import annotations
 
 
 class SandboxError(Exception):
-    """What went wrong with a sandbox, and what to do about it; shown to people as it is."""
+    """A failure of a sandbox, with the next step for the person; shown as it is."""

@@ -23,7 +23,7 @@ BROUGHT_BY = {
     "curl": "install Debian's package curl",
     "jq": "install Debian's package jq",
 }
-"""What the walk-through uses, and how a machine gets it."""
+"""The programs of the walk-through, and the command that installs each."""
 
 # No questions and no calls home: https://learn.microsoft.com/cli/azure/azure-cli-configuration.
 # A role holds here at once, so our extension need not wait half a minute for it, as in Azure.
@@ -41,7 +41,7 @@ role_wait = 0
 
 
 def not_here(program: str) -> str:
-    """Return what a person is to be told who wants to run a program that the machine lacks."""
+    """Return the message for a program that the machine lacks."""
     return f"{program} is not here: {BROUGHT_BY.get(program, 'PATH leads to no such program')}"
 
 

@@ -42,7 +42,7 @@ _FORCED = 5.0
 
 
 class Outcome(StrEnum):
-    """What there was to take down."""
+    """The state in which `down` found a sandbox."""
 
     RUNNING = "running"
     REMAINS = "remains"
@@ -81,7 +81,7 @@ def end(claim: Claim, daemon: subprocess.Popen[bytes] | None) -> None:
 
 
 def remove(claim: Claim) -> None:
-    """Remove what a sandbox without processes left."""
+    """Remove the remains of a sandbox without processes."""
     cgroups.remove(claim.folder.path)
     claim.remove()
 
@@ -155,7 +155,7 @@ _SPACE = "2 MB"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What a person asks of `up`."""
+    """The options of `up`."""
 
     folder: Folder
     path: str
@@ -177,7 +177,7 @@ def up(options: UpOptions, tell: Callable[[str], None] = lambda _: None) -> Plan
 
 
 def _wanting(folder: Folder, cause: OSError) -> Exception:
-    """Return what a person is to be told where the machine has no space or no port left."""
+    """Return the error for a machine that has no space or no port left; else the cause."""
     if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
         return SandboxError(
             f"no space left for {folder.path}: a sandbox needs {_SPACE}, and what its pods write. "
@@ -275,7 +275,7 @@ def _start(
 
 
 def _follow(reports: int, plan: Plan, tell: Callable[[str], None]) -> None:
-    """Tell what the supervisor reports until all parts are ready; raise SandboxError."""
+    """Pass the supervisor's reports on until all parts are ready; raise SandboxError."""
     for news in _reports(reports, time.monotonic() + _PATIENCE):
         if "part" not in news:
             return

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """What a part is doing."""
+    """The state of a part."""
 
     STARTING = "starting"
     READY = "ready"

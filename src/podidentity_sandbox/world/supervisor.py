@@ -37,7 +37,7 @@ _GRACE_NODES, _GRACE_REST = 4.0, 2.0
 REAL_PARTS: Mapping[str, Sequence[str]] = {
     part: ("-P", "-m", f"podidentity_sandbox.{part}") for part in ("cluster", "azure", "node")
 }
-"""What the interpreter is given to run each kind of part; tests put stand-ins here."""
+"""The interpreter's arguments for each kind of part; tests put stand-ins here."""
 
 # A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods.
 _BOOT = (

@@ -40,7 +40,7 @@ class PodIdentity:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no other pod identity of the cluster shares."""
+        """A key that no other pod identity of the cluster has."""
         return self.namespace, self.name
 
 

@@ -170,7 +170,7 @@ class AksProvider:
         return assigned
 
     async def _assigned(self, cluster: ManagedCluster, add_on: AddOn) -> ManagedCluster:
-        """Return the cluster once its machines have what the add-on wants, and no more."""
+        """Return the cluster once its machines have exactly the identities of the add-on."""
         machines = MachineIdentities(self._world, cluster, self._sleep)
         staying = [one for one in add_on.identities if one.state != "Deleting"]
         kept = {one.resource_id.lower() for one in staying}

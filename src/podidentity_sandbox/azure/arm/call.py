@@ -1,4 +1,4 @@
-"""What a handler of an ARM route gets, and how it refuses.
+"""A request to ARM, taken apart for its handler, and the refusals.
 
 The envelope and codes: https://learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors
 """
@@ -40,7 +40,7 @@ class ArmCall:
     request: Request
     caller: Caller
     params: Mapping[str, str]
-    """What the route's pattern found in the path, in the case in which it was written."""
+    """The groups of the route's pattern, in the case of the request's path."""
     now: float
     """Seconds since 1970."""
 

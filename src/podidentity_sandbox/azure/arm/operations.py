@@ -64,7 +64,7 @@ def get_operation(call: ArmCall) -> Reply:
 
 
 def get_result(call: ArmCall, render: Callable[[Operation], object]) -> Reply:
-    """Return what an operation made, or 202 while it is under way."""
+    """Return the result of an operation, or 202 while it is under way."""
     operation = find(call)
     if call.now < operation.due_at:
         where = f"{ARM}{call.id}{_version(call)}"

@@ -113,7 +113,7 @@ def list_accounts(call: ArmCall) -> Reply:
 
 
 def put_account(call: ArmCall) -> Reply:
-    """Make an account; one that exists is answered as it is, changed by what is sent."""
+    """Make an account; one that exists is changed by the request and returned."""
     group, body, name = call.group(), call.body(), call.params["name"]
     old = call.world.find(StorageAccount, call.id)
     if old is None:
@@ -167,7 +167,7 @@ def get_result(call: ArmCall) -> Reply:
 
 
 def list_keys(call: ArmCall) -> Reply:
-    """Return the keys: whoever has one may do everything with the data."""
+    """Return the keys; one is enough to do everything with the data."""
     return _keys(_existing(call))
 
 

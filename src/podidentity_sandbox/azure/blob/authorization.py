@@ -60,7 +60,7 @@ def check(request: Request, account: StorageAccount, now: float) -> None:
 
 
 def string_to_sign(request: Request, account: str) -> str:
-    """Return what a client of the account has to sign for this request."""
+    """Return the text that a client of the account signs for this request."""
     headers = dict(request.headers)
     if headers.get("content-length") == "0" and _version(request) >= _EMPTY_LENGTH_SINCE:
         headers["content-length"] = ""
@@ -192,7 +192,7 @@ _CONTAINERS = "Microsoft.Storage/storageAccounts/blobServices/containers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """What one operation needs; any of the actions is enough."""
+    """The actions of which one operation needs any."""
 
     actions: tuple[str, ...] = ()
     data: tuple[str, ...] = ()

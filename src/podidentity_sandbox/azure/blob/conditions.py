@@ -21,7 +21,7 @@ NOT_MODIFIED = 304
 
 
 def check_read(request: Request, changed: Stamp) -> None:
-    """Raise BlobError unless what was changed then is to be read."""
+    """Raise BlobError unless the conditions let a blob of that time be read."""
     if _tag(request, "if-none-match") == "*":
         raise invalid_header("If-None-Match", "*")
     _check_unchanged(request, changed)

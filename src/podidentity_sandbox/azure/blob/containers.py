@@ -128,7 +128,7 @@ class _ListQuery:
     metadata: bool
 
     def echo(self) -> str:
-        """Return what was asked, as the answer repeats it."""
+        """Return the parameters of the request, as the answer repeats them."""
         asked = {"Prefix": self.prefix, "Marker": self.marker, "Delimiter": self.delimiter}
         return "".join(_element(name, value) for name, value in asked.items() if value)
 

@@ -59,7 +59,7 @@ _CREATE_BLOB = BlobOperation(authorization.CREATE_BLOB, blobs.put)
 
 
 def operation_of(call: BlobCall) -> BlobOperation:
-    """Return what is asked; raise BlobError."""
+    """Return the operation that is asked for; raise BlobError."""
     level = "blob" if call.blob else "container" if call.container else "account"
     comp = call.request.parameter("comp")
     methods = _OPERATIONS.get((level, comp))

@@ -1,4 +1,4 @@
-"""What a storage account holds: containers, which are resources of the world, and their blobs."""
+"""The contents of a storage account: containers, which are resources of the world, and blobs."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def check_certificate(client: Client, assertion: Assertion, tenant: Tenant, now:
 
 
 def audiences(tenant: Tenant) -> frozenset[str]:
-    """Return what an assertion for a tenant may name as its audience.
+    """Return the audiences that an assertion for a tenant may have.
 
     The token endpoint that is asked, or the issuer; ADAL named the v1 endpoint with its query:
     https://github.com/Azure/go-autorest/blob/main/autorest/adal/config.go.
@@ -226,7 +226,7 @@ def _refused(what: str, reason: str, app_id: str) -> EntraError:
     )
 
 
-# ---- Signing in with somebody else's token: what a federated credential demands of it.
+# ---- Another issuer's token: the demands of a federated credential on it
 #
 # The codes and their words are those that people report, such as
 # https://github.com/Azure/azure-workload-identity/issues/1200 and, of Entra's own tokens,
@@ -289,7 +289,7 @@ def check_own_token(
 
 
 def unproved() -> EntraError:
-    """Return what is said of a signature that no published key of the issuer explains."""
+    """Return the error for a signature that no published key of the issuer verifies."""
     return _invalid(
         700027,
         "Client assertion failed signature validation. [Reason - The key was not found or the"

@@ -1,4 +1,4 @@
-"""Who signs in: the principal that a client id has in a tenant, with all that can prove it.
+"""Clients that sign in: the principal of a client id in a tenant, with its credentials.
 
 An application is found by its registration, wherever it is at home; a user-assigned identity has
 federated credentials and nothing else.

@@ -57,11 +57,11 @@ def configuration(tenant: Tenant, *, v2: bool) -> dict[str, object]:
     }
 
 
-# ---- What the journal says of a request for a token: who asked for what, never with which secret.
+# ---- The log's entry of a request for a token: caller and resource, never the secret
 
 
 def asked(form: Mapping[str, str]) -> dict[str, str]:
-    """Return what is told of a form that reached Entra."""
+    """Return the log's entry of a form that reached Entra."""
     return {
         "grant_type": form.get("grant_type", ""),
         "client_id": form.get("client_id", ""),

@@ -37,7 +37,7 @@ class GraphError(Exception):
 
 
 def unknown(name: str) -> GraphError:
-    """Return what is said of an object that is not there."""
+    """Return the error for an object that does not exist."""
     return GraphError(
         404,
         "Request_ResourceNotFound",
@@ -47,7 +47,7 @@ def unknown(name: str) -> GraphError:
 
 
 def bad(message: str) -> GraphError:
-    """Return what is said of a request that makes no sense."""
+    """Return the error for an invalid request."""
     return GraphError(400, "Request_BadRequest", message)
 
 

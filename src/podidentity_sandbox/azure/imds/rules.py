@@ -1,4 +1,4 @@
-"""What IMDS demands of a request before it looks at the machine: pure decisions.
+"""Rules for requests to IMDS, checked before the machine is looked up: pure decisions.
 
 Words marked (*) are those of the real service, seen in its documentation or in answers that people
 reported; the rest are ours in its form.

@@ -77,7 +77,7 @@ class Quota:
 
 SERVER = "IMDS/150.870.65.1854"
 LEAKED_CREDENTIAL = "SANDBOX-LEAKED-NODE-CREDENTIAL"
-"""What IMDSv2 would hand out: a certificate of the machine. Whoever gets this text has the node."""
+"""A certificate of the machine, as IMDSv2 would hand it out: its leak is a leak of the node."""
 
 
 def node_of(plan: Plan, source: str) -> NodePlan | None:

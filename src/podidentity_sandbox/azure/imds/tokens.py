@@ -51,7 +51,7 @@ class Tokens:
         """By node."""
 
     def answer(self, request: Request, node: NodePlan) -> Reply:
-        """Return a token for what the request asks; raise ImdsError."""
+        """Return the requested token; raise ImdsError."""
         ask = token_query(request)
         now = self._world.clock()
         scale_set = self._world.find(ScaleSet, self._world.plan.scale_set_id)

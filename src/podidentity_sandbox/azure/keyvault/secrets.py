@@ -66,7 +66,7 @@ def no_such_deleted_secret(name: str) -> VaultError:
 
 
 def name_of_deleted_secret(name: str) -> VaultError:
-    """Return the error of setting what was deleted and not purged.
+    """Return the error of setting a secret that was deleted and not purged.
 
     https://github.com/Azure/azure-rest-api-specs/issues/9222, the inner code:
     https://github.com/external-secrets/external-secrets/issues/3519
@@ -81,7 +81,7 @@ def name_of_deleted_secret(name: str) -> VaultError:
 
 
 def disabled_secret() -> VaultError:
-    """Return the error of reading what is disabled.
+    """Return the error of reading a disabled secret.
 
     https://github.com/Azure/azure-sdk-for-js/issues/24756
     """
@@ -89,7 +89,7 @@ def disabled_secret() -> VaultError:
     return VaultError(403, "Forbidden", message, inner="SecretDisabled")
 
 
-# ---- What a vault holds: secrets, which are resources of the world below their vault.
+# ---- The contents of a vault: secrets, which are resources of the world below their vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def secret_of(world: World, vault: Vault, name: str) -> Secret | None:
     return world.find(Secret, secret_id(vault, name))
 
 
-# ---- Secrets as JSON, and what a client says of one.
+# ---- Secrets as JSON, and their settings in a request
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ _DAY = 86_400
 
 
 def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) -> dict[str, Any]:
-    """Return what is said of a version without its value; `versioned` says whether by its id."""
+    """Return a version without its value; `versioned` says whether its id names the version."""
     version = f"/{one.version}" if versioned else ""
     times = {"nbf": one.not_before, "exp": one.expires}
     attributes = {
@@ -160,7 +160,7 @@ def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) 
 
 
 def deleted_item(vault: Vault, secret: Secret, deleted: int, *, versioned: bool) -> dict[str, Any]:
-    """Return what is said of a deleted secret."""
+    """Return a deleted secret without its value."""
     return {
         "recoveryId": f"{uri(vault)}/deletedsecrets/{secret.name}",
         "deletedDate": deleted,
@@ -270,7 +270,7 @@ def get(call: VaultCall) -> Reply:
 
 
 def update(call: VaultCall) -> Reply:
-    """Change what is said of a version, but not its value."""
+    """Change the attributes of a version, but not its value."""
     secret, settings = call.secret(), settings_of(call.body())
     old = _version(call, secret)
     new = replace(old, updated=call.now, **settings)

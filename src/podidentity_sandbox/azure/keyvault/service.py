@@ -55,7 +55,7 @@ _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 
 
 def operation_of(request: Request) -> tuple[VaultOperation, str, str]:
-    """Return what is asked, with the name and the version of the path; raise VaultError."""
+    """Return the operation, with the name and the version of the path; raise VaultError."""
     for row in OPERATIONS:
         match = row.path.fullmatch(request.path)
         if match and row.method == request.method:

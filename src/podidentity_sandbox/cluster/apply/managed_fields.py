@@ -21,7 +21,7 @@ _ALL_BUT_STATUS: Sequence[Path] = (
     ("f:metadata", "f:deletionTimestamp"),
     ("f:metadata", "f:ownerReferences"),
 )
-"""What the status subresource never changes (GetResetFields of the pods' strategy)."""
+"""Fields that the status subresource never changes (GetResetFields of the pods' strategy)."""
 FIELD = "managedFields"
 
 
@@ -64,7 +64,7 @@ def controlled(kind: ResourceType, name: str, now: datetime, old: Obj, new: Obj)
 
 @lru_cache(maxsize=64)
 def _empty(kind: ResourceType) -> Obj:
-    """Return what an object is compared with that is not there yet."""
+    """Return the empty object that a new one is compared with."""
     return {} if kind.custom else builtin.blank(fields_of(kind))
 
 
@@ -90,7 +90,7 @@ def applied(
 
 
 def _check_types(write: Writer, kind: ResourceType, config: Obj) -> None:
-    """Refuse what the type does not know: 500, since the real server has no better code for it."""
+    """Refuse fields that the type does not have: 500, as the real server does."""
     faults = typed.faults(write.schema, config)
     if not faults:
         return

@@ -1,4 +1,4 @@
-"""Who owns which field: metadata.managedFields, and what a write makes of it.
+"""Owners of fields: metadata.managedFields, and its change by a write.
 
 The rules are those of
 https://github.com/kubernetes/apimachinery/tree/master/pkg/util/managedfields/internal and of
@@ -45,7 +45,7 @@ _NOBODYS = frozenset(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Manager:
-    """Who writes, and by which way."""
+    """The writer of a request: its name, and its way of writing."""
 
     name: str
     operation: str
@@ -62,7 +62,7 @@ class Manager:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a manager owns, and since when."""
+    """The fields of a manager, and their time."""
 
     fields: FieldSet
     version: str
@@ -222,13 +222,13 @@ def after_apply(
 
 
 def _untracked(writer: Writer, live: Obj) -> Managed:
-    """Return what is there as owned by somebody before the first who applies."""
+    """Return one manager of all fields, for an object that had none before its first apply."""
     manager = Manager(BEFORE, UPDATE, writer.version)
     return after_update(replace(writer, manager=manager, ignored=()), {}, {}, live)
 
 
 def _pruned(schema: Schema, new: Obj, claims: Managed, last: FieldSet) -> Obj:
-    """Return the object without what the manager applied last time, but now nobody owns."""
+    """Return the object without the fields that only this manager's last apply owned."""
     if not last:
         return new
     whole = typed.with_named_fields(schema, typed.field_set(schema, new))

@@ -1,4 +1,4 @@
-"""How an object falls into fields that can be owned: by its type's schema, or else by its form.
+"""The fields of an object that can be owned: by its type's schema, or else by its form.
 
 Structs and maps fall into their fields, lists into their items where the type names a key or calls
 them a set; everything else is one leaf. The rules are those of
@@ -80,7 +80,7 @@ def parts(schema: Schema, value: Json) -> Iterator[tuple[str, Schema, Json]]:
 
 
 def field_set(schema: Schema, value: Json, path: Path = ()) -> FieldSet:
-    """Return the fields that whoever applies `value` owns."""
+    """Return the fields that an applier of `value` owns."""
     if not granular(schema, value):
         return frozenset([path])
     found: set[Path] = set()
@@ -96,7 +96,7 @@ def field_set(schema: Schema, value: Json, path: Path = ()) -> FieldSet:
 
 @dataclass(slots=True)
 class Comparison:
-    """What became of the fields of an object. No field is in two of the sets."""
+    """The changes of the fields of an object. No field is in two of the sets."""
 
     added: set[Path] = field(default_factory=set)
     modified: set[Path] = field(default_factory=set)
@@ -104,7 +104,7 @@ class Comparison:
 
     @property
     def written(self) -> FieldSet:
-        """What a write owns after it."""
+        """The fields that a write owns after it."""
         return frozenset(self.added | self.modified)
 
 

@@ -48,7 +48,7 @@ class DaemonSets:
         self._events = Recorder(resources, "daemonset-controller")
 
     def react(self, change: Change) -> None:
-        """Bring the sets that a change concerns to what they should be."""
+        """Reconcile the sets that a change concerns."""
         storage = self._resources.storage
         if change.key == KEY and change.event != "DELETED":
             self._sync(storage.get(KEY, change.record.namespace, change.record.name))
@@ -60,7 +60,7 @@ class DaemonSets:
             for record in storage.all(KEY):
                 self._sync(record)
         elif change.key == "serviceaccounts" and change.event == "ADDED":
-            # What a set could not make for want of its account, it can now.
+            # A set that waited for its account can make its pods now.
             for record in storage.all(KEY, change.record.namespace):
                 self._sync(record)
 
@@ -185,7 +185,7 @@ def _require_node(spec: Obj, node: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStep:
-    """What is to be done for a set now."""
+    """The pods to make and to delete for a set now."""
 
     create: tuple[str, ...]
     """Nodes that are to get a pod of the present template."""

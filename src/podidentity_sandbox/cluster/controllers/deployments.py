@@ -23,7 +23,7 @@ from podidentity_sandbox.cluster.resources import Deletion, Resources
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
 
-# ---- How far a Deployment's sets are scaled in the next step of a rollout: pure.
+# ---- The sizes of a Deployment's sets in the next step of a rollout: pure
 #
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#strategy
 # The arithmetic is that of pkg/controller/deployment/rolling.go and util/deployment_util.go.
@@ -63,7 +63,7 @@ def _resolved(limit: int | str, wanted: int, *, up: bool) -> int:
 
 
 def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> int:
-    """Return what the new set is to be scaled to now."""
+    """Return the new size of the new set."""
     if new.wanted > wanted:
         return wanted
     room = wanted + limits.surge - new.wanted - sum(each.wanted for each in old)
@@ -71,7 +71,7 @@ def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]
 
 
 def old_sizes(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> list[int]:
-    """Return what the old sets are to be scaled to now, in their order, oldest first.
+    """Return the new sizes of the old sets, in their order, oldest first.
 
     First go pods that are not available anyway, then as many as the Deployment can spare.
     """

@@ -29,7 +29,7 @@ _SETTLED = (
         "All content successfully deleted, may be waiting on finalization",
     ),
 )
-"""What never fails here."""
+"""Conditions of failures that cannot happen here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Namespaces:
         }
 
     def react(self, change: Change) -> None:
-        """Fill a new namespace, replace what was deleted from it, empty a terminating one."""
+        """Fill a new namespace, replace its deleted objects, empty a terminating one."""
         if change.key == "namespaces":
             self._look(change.record.name)
         elif change.event == "DELETED" and change.record.namespace:

@@ -31,7 +31,7 @@ class ReplicaSets:
         self._events = Recorder(resources, "replicaset-controller")
 
     def react(self, change: Change) -> None:
-        """Bring the sets that a change concerns to what they should be."""
+        """Reconcile the sets that a change concerns."""
         storage, record = self._resources.storage, change.record
         if change.key == KEY and change.event != "DELETED":
             self._sync(storage.get(KEY, record.namespace, record.name))
@@ -40,7 +40,7 @@ class ReplicaSets:
             if owner is not None and owner["kind"] == "ReplicaSet":
                 self._sync(storage.get(KEY, record.namespace, owner["name"]))
         elif change.key == "serviceaccounts" and change.event == "ADDED":
-            # What a set could not make for want of its account, it can now.
+            # A set that waited for its account can make its pods now.
             for each in storage.all(KEY, record.namespace):
                 self._sync(each)
 

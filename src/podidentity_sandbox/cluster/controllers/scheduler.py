@@ -19,7 +19,7 @@ from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.selectors import satisfies
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
-# ---- Which nodes a pod may run on: selector, required affinity and taints.
+# ---- The nodes that a pod may run on: selector, required affinity and taints
 #
 # https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 # Resources are not counted: the sandbox's nodes are namespaces on one machine.

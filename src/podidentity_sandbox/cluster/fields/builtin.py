@@ -8,7 +8,7 @@ from podidentity_sandbox.cluster.models import Model, ModelField
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.shapes import GO_TYPE
 
-# ---- How lists and maps of the built-in types are merged: the tags of their Go structs, as tables.
+# ---- Merging of lists and maps of the built-in types: the tags of their Go structs, as tables
 #
 # Each row is a line of the types in https://github.com/kubernetes/api (v0.32), such as
 # `Containers []Container `patchStrategy:"merge" patchMergeKey:"name"`` under `+listType=map
@@ -125,7 +125,7 @@ PATCHED: dict[str, tuple[str, str]] = {
 """`patchStrategy` and `patchMergeKey` of strategic merge patches; "" where there is no key."""
 
 DEFAULTS = {"ContainerPort.protocol": "TCP", "ServicePort.protocol": "TCP"}
-"""What the part of a key is that an item leaves out (`+default="TCP"`)."""
+"""Defaults of the parts of a key that an item leaves out (`+default="TCP"`)."""
 
 STRUCTS = frozenset(
     {
@@ -201,7 +201,7 @@ _SCALARS: dict[str, Schema] = {
     "dict": {"type": "object", "additionalProperties": True},
 }
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-"""What has no type."""
+"""Fields without a type."""
 
 
 def schema(group: str, version: str, kind: str) -> Schema:
@@ -251,7 +251,7 @@ def _of_type(field: ModelField) -> Schema:
 
 
 def _annotated(path: str, found: Schema) -> Schema:
-    """Return a field's schema with what the tables say about the field."""
+    """Return a field's schema with the field's rows of the tables."""
     extra: Schema = {}
     if keys := LIST_KEYS.get(path):
         extra = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}

@@ -42,7 +42,7 @@ class RoleStrategy(Strategy):
 
 
 class BindingStrategy(Strategy):
-    """What a binding grants never changes, only to whom."""
+    """A binding's role never changes, only its subjects."""
 
     def default(self, new: Obj) -> None:
         """Fill in the API groups."""

@@ -46,7 +46,7 @@ def binary_size(obj: Obj, field: str) -> int:
 
 
 def check_base64(kind: str, values: Iterable[str]) -> None:
-    """Refuse what the real server's decoder cannot read: raise 400."""
+    """Refuse values that the real server's decoder cannot read: raise 400."""
     for value in values:
         try:
             base64.b64decode(value, validate=True)
@@ -129,7 +129,7 @@ class NamespaceStrategy(Strategy):
         new["spec"] = old["spec"]
 
     def keeps(self, obj: Obj) -> str:
-        """Keep what the system needs."""
+        """Keep the namespaces that the system needs."""
         immortal = obj["metadata"]["name"] in IMMORTAL
         return "this namespace may not be deleted" if immortal else ""
 
@@ -174,7 +174,7 @@ class SecretStrategy(Strategy):
 
 
 class EventStrategy(Strategy):
-    """An event lies in the namespace of what it is about; of a node in `default`."""
+    """An event lies in the namespace of its object; that of a node in `default`."""
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check where it lies."""

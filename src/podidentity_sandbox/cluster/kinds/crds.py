@@ -54,7 +54,7 @@ _NODE = shapes.compiled(
 
 
 def structural_faults(schema: Schema, where: str, *, logical: bool = False) -> Iterator[Cause]:
-    """Yield what is wrong with a schema at the path `where`.
+    """Yield the faults of a schema at the path `where`.
 
     A `logical` schema is one inside allOf, anyOf, oneOf or not: it constrains, and names no type.
     """

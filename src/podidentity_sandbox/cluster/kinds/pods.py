@@ -19,7 +19,7 @@ _COUNTED = ("cpu", "memory")
 
 
 def default_requests(spec: Obj) -> None:
-    """Request what is the limit, where a container names no request: SetDefaults_Pod."""
+    """Set a missing request to the limit: SetDefaults_Pod."""
     for container in _containers(spec):
         resources = container.get("resources", {})
         for name, limit in resources.get("limits", {}).items():

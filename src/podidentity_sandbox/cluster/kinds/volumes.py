@@ -44,7 +44,7 @@ _MOST = 0o777
 
 
 def file_faults(volume: Obj, where: str) -> Iterator[Cause]:
-    """Yield what is wrong with the files of a volume, whichever source they have."""
+    """Yield the faults of the files of a volume, for every source."""
     projected = f"{where}.projected"
     yield from _of_source(volume, where)
     for index, source in enumerate(volume.get("projected", {}).get("sources", [])):

@@ -133,5 +133,5 @@ def _unfit(text: str) -> StatusError:
 
 
 def undecodable(shown: str, why: str) -> StatusError:
-    """Return the refusal of what a patch made, where it does not decode as its type."""
+    """Return the refusal of a patched object that does not decode as its type."""
     return status.invalid_object("", "", "", [status.invalid("patch", shown, why)])

@@ -107,7 +107,7 @@ def _index(places: Items, place: Json) -> int:
 def left(present: Items, change: Items, key: str) -> Items:
     """Return the live list as the real server has it in hand after a merge.
 
-    It takes items out in place, so that what is added then stands where the list ended before.
+    It removes items in place, so that added items stand where the list ended before.
     """
     if not key or not all(isinstance(item, dict) for item in (*present, *change)):
         return present

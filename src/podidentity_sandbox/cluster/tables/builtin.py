@@ -43,7 +43,7 @@ def _status(obj: Obj, _: datetime) -> str:
 
 
 def _initial(obj: Obj) -> str:
-    """Return what the first init container does that is not done; "" when all are."""
+    """Return the state of the first init container that has not finished; "" if all have."""
     for index, container in enumerate(obj.get("status", {}).get("initContainerStatuses", ())):
         state = container.get("state", {})
         ended, waiting = state.get("terminated"), state.get("waiting", {}).get("reason")

@@ -11,7 +11,7 @@ from podidentity_sandbox.cluster import selectors
 from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.storage import field_of
 
-# ---- How long ago: `12s`, `5m3s`, `7d`, as the real server words it.
+# ---- Ages: `12s`, `5m3s`, `7d`, as the real server prints them
 #
 # The steps are those of HumanDuration in
 # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/duration/duration.go
@@ -68,7 +68,7 @@ def _two(first: int, unit: str, second: int, smaller: str) -> str:
 # ---- Columns
 
 Cell = Callable[[Obj, datetime], Json]
-"""What stands in a column for an object, now."""
+"""The cell of an object at a time."""
 NONE = "<none>"
 
 
@@ -85,7 +85,7 @@ class Column:
     """Shown with `-o wide` only."""
 
     def definition(self) -> dict[str, Any]:
-        """Return what the client is told of the column."""
+        """Return the column's definition for the client."""
         return {
             "name": self.name,
             "type": self.type,

@@ -26,7 +26,7 @@ _STEP = re.compile(
     r"""|\.(?P<field>(?:\\.|[^.\[\]\\])+)"""
 )
 Step = tuple[str, str, str]
-"""What kind of step, and its one or two words."""
+"""The kind of step, and its one or two words."""
 
 
 @lru_cache(maxsize=1024)

@@ -27,7 +27,7 @@ class Tables:
     version: str
     """Of meta.k8s.io: v1 or v1beta1."""
     include: str
-    """What each row carries of its object: None, Metadata or Object."""
+    """The part of its object that each row has: None, Metadata or Object."""
     now: datetime
 
     def render(
