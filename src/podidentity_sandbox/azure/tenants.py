@@ -30,7 +30,7 @@ class Cloud:
     sts: str
     """Host name in the issuer of v1 tokens."""
     resources: tuple[str, ...]
-    """Resources that have a service principal in every tenant, without the slash that may follow."""
+    """Resources with a service principal in every tenant, without the slash that may follow."""
     graph: str
     """Host name of its Graph."""
     blobs: str
