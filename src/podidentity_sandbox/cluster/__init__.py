@@ -4,3 +4,12 @@ Read it in this order: `status` (errors in the real server's words), `registry` 
 type is), `storage` (objects and their history), `resources` (the verbs), `list_watch`, `verbs` and
 `app` (HTTP), `authentication` and `authorization`, `controllers` (what happens by itself).
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = Any
+"""A JSON value; Python has no narrower type."""
+Obj = dict[str, Any]
+"""A JSON object."""

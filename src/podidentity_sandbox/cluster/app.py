@@ -8,10 +8,17 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, discovery, openapi, presentation, status, tokens
+from podidentity_sandbox.cluster import (
+    Obj,
+    bodies,
+    discovery,
+    openapi,
+    presentation,
+    status,
+    tokens,
+)
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.authentication import (
     ACCOUNT_PREFIX,
     MASTERS,
@@ -12,7 +13,6 @@ from podidentity_sandbox.cluster.authentication import (
     Decision,
     User,
 )
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of

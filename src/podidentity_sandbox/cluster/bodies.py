@@ -10,8 +10,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from podidentity_sandbox.cluster import shapes, status
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj, shapes, status
 from podidentity_sandbox.cluster.protobuf.decoder import PROTOBUF, Malformed, decode
 from podidentity_sandbox.cluster.reviews import ATTRIBUTES
 from podidentity_sandbox.cluster.shapes import compiled

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.authentication import AUTHENTICATED, MASTERS
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.plan import APISERVER_ADDRESS
 

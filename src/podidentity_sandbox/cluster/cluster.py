@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import bootstrap
+from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
 from podidentity_sandbox.cluster.authorization import Authorization, node_of
@@ -19,7 +19,6 @@ from podidentity_sandbox.cluster.controllers.loop import Loop, later
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.paths import RequestInfo

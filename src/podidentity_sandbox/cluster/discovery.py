@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 
 VERSION = {

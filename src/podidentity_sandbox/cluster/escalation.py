@@ -17,9 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from podidentity_sandbox.cluster import authorization, status
+from podidentity_sandbox.cluster import Obj, authorization, status
 from podidentity_sandbox.cluster.authentication import MASTERS, Authorizer, User
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import ResourceType

@@ -11,8 +11,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.selectors import Selection
 from podidentity_sandbox.cluster.status import StatusError

@@ -9,9 +9,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from podidentity_sandbox.cluster import names, schema, shapes, status
+from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
 from podidentity_sandbox.cluster.fields import fields_of
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Address, Record

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from podidentity_sandbox.cluster import models
+from podidentity_sandbox.cluster import Obj, models
 from podidentity_sandbox.cluster.discovery import VERSION
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.models import Model, ModelField
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.schema import Schema

@@ -17,8 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record

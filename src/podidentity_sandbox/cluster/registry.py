@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError, qualified
 

@@ -11,9 +11,8 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from podidentity_sandbox.cluster import names, objects, schema, status
+from podidentity_sandbox.cluster import Obj, names, objects, schema, status
 from podidentity_sandbox.cluster.apply import managed_fields
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.status import Cause

@@ -13,8 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Json
+from podidentity_sandbox.cluster import Json, status
 from podidentity_sandbox.cluster.status import Cause
 
 Schema = dict[str, Any]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import field_of
 

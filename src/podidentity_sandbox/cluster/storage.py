@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.status import StatusError, expired, too_old
 
 HISTORY = 2048

@@ -20,8 +20,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import objects, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, objects, status
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 

@@ -10,6 +10,8 @@ from functools import partial
 from aiohttp import web
 
 from podidentity_sandbox.cluster import (
+    Json,
+    Obj,
     bodies,
     list_watch,
     podstreams,
@@ -21,7 +23,6 @@ from podidentity_sandbox.cluster import (
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.patch import patches
 from podidentity_sandbox.cluster.paths import RequestInfo, truth

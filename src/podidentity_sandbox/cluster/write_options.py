@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, shapes, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, bodies, shapes, status
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.paths import truth
 from podidentity_sandbox.cluster.resources import Deletion

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.main import make_cluster
 from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.deployments import (
     Bounds,
     SetState,
@@ -20,7 +21,6 @@ from podidentity_sandbox.cluster.controllers.deployments import (
     new_size,
     old_sizes,
 )
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.selectors import text
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record

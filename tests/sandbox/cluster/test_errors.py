@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podidentity_sandbox.cluster import names
+from podidentity_sandbox.cluster import Json, Obj, names
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.plan import Plan

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
-from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster import Json, Obj, status
 from podidentity_sandbox.cluster.apply import managers, typed
 from podidentity_sandbox.cluster.apply.fieldsets import Path
 from podidentity_sandbox.cluster.apply.managers import APPLY, UPDATE, Conflicts, Manager, Writer
 from podidentity_sandbox.cluster.fields import builtin, fields_of
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import StatusError
 

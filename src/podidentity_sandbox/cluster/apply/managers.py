@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.apply import fieldsets, typed
 from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, Path
 from podidentity_sandbox.cluster.apply.typed import compare, field_set
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError
 

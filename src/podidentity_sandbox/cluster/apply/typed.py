@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.apply.fieldsets import (
     EMPTY,
     FieldSet,
@@ -22,7 +23,6 @@ from podidentity_sandbox.cluster.apply.fieldsets import (
     shown_step,
     value_step,
 )
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.schema import Schema
 
 MISSING: Any = object()

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
 from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.status import StatusError

@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Deletion, Resources
 from podidentity_sandbox.cluster.status import StatusError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, Storage
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from podidentity_sandbox.cluster import objects
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.storage import Change, Record

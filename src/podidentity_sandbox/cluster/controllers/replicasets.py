@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
 from podidentity_sandbox.cluster.controllers.scheduler import ready
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.selectors import matches_labels

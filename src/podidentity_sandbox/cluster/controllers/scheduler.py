@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 
-from podidentity_sandbox.cluster import objects
+from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.resources import Resources

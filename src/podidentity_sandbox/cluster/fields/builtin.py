@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster import models
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, models
 from podidentity_sandbox.cluster.models import Model, ModelField
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.shapes import GO_TYPE

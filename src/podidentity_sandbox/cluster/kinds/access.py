@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 

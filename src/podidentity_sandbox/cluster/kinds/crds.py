@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import names, shapes, status
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.kinds.volumes import VOLUME, mount_faults, volume_faults
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause

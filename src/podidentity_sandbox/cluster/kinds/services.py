@@ -9,8 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import access, core, crds, csi, pods, services, workloads
+from podidentity_sandbox.cluster.kinds import access, core, crds, pods, services, workloads
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -181,8 +181,8 @@ BUILT_IN = (
         kind="CSIDriver",
         namespaced=False,
         generation=False,
-        strategy=csi.DriverStrategy(),
-        shape=compiled(csi.SHAPE),
+        strategy=core.DriverStrategy(),
+        shape=compiled(core.CSI_DRIVER_SHAPE),
     ),
     *(
         ResourceType(

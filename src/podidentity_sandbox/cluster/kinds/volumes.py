@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.status import Cause
 
 # ---- Files of volumes that the kubelet writes: which of them may be asked for, and at which paths.

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds import pods
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.selectors import matches_labels

@@ -15,9 +15,8 @@ import jsonpointer
 import msgspec
 import yaml
 
-from podidentity_sandbox.cluster import bodies, status
+from podidentity_sandbox.cluster import Json, Obj, bodies, status
 from podidentity_sandbox.cluster.fields import fields_of
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
 from podidentity_sandbox.cluster.patch import strategic
 from podidentity_sandbox.cluster.patch.strategic import Unfit, go_value
 from podidentity_sandbox.cluster.registry import ResourceType

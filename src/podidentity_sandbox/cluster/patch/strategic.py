@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.schema import Schema
 
 # ---- Values as Go prints them: some refusals of the API server show a value by %v of fmt

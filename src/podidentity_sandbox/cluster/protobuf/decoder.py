@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 
 # ---- The wire format of protobuf: numbered fields, one after the other.
 #

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.storage import field_of
 from podidentity_sandbox.cluster.tables.columns import (
     AGE,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from podidentity_sandbox.cluster import selectors
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj, selectors
 from podidentity_sandbox.cluster.storage import field_of
 
 # ---- Ages: `12s`, `5m3s`, `7d`, as the real server prints them

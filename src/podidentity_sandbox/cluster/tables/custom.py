@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.tables.columns import AGE, CREATED, NAME, Cell, Column, since
 
 # ---- The JSONPaths of printer columns
