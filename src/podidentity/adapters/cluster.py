@@ -131,7 +131,8 @@ class WatchedCluster:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._synced = False
-        self._revision = 0
+        self.revision = 0
+        """Grows with each change; a decision holds only for the same number."""
         self._pod_changed: dict[ObjectRef, float] = {}
         # Only of namespaces with a pod on this node: the others need no time.
         self._namespace_changed: dict[str, float] = {}
@@ -178,11 +179,6 @@ class WatchedCluster:
     def synced(self) -> bool:
         """Whether every list has been read once."""
         return self._synced
-
-    @property
-    def revision(self) -> int:
-        """A number that grows with each change; a decision holds only for the same number."""
-        return self._revision
 
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods that have the address (canonical text) and have not ended."""
@@ -319,7 +315,7 @@ class WatchedCluster:
             self._pod_changed[record.pod] = self._clock.monotonic()
 
     def _wake(self) -> None:
-        self._revision += 1
+        self.revision += 1
         self._change.set()
         self._change = asyncio.Event()
 

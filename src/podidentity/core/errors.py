@@ -12,8 +12,8 @@
     │   └── TokenSourceDown   Entra or IMDS cannot be reached, or its answer makes no sense
     └── NotReady              this agent cannot decide yet
 
-They know nothing of HTTP: `nmi.answers` has the one table from class to status, and a test that
-every class has its row. Messages may be shown to the pod: no secret, no token, nothing of
+They know nothing of HTTP: `nmi.request.errors` has the one table from class to status, and a test
+that every class has its row. Messages may be shown to the pod: no secret, no token, nothing of
 another namespace goes into them. Causes are chained with `from`.
 """
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from podidentity.core.permission import Authorization
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity
-from tests.nmi.expressed import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
+from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
 
 TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
 FIELDS = (PLAIN, PLAIN[:1], [*PLAIN, (b"x-forwarded-for", b"10.0.0.1")], [*PLAIN, *PLAIN[1:]])

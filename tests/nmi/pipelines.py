@@ -10,6 +10,7 @@ from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.ids import ClientId
 from podidentity.core.resources import BINDING_LABEL, Phase
+from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
@@ -40,7 +41,7 @@ PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
 class World:
     """The request pipeline over fakes and the real token cache, with its memo."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(self, audit: AuditLog | None = None, **policy: Any) -> None:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, pod(), identity(), binding())
         self.permissions, self.attestor = FakePermissions(), FakeAttestor()
@@ -48,8 +49,11 @@ class World:
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time
         self.tokens = TokenCache(self.source, self.clock)
-        self.record = Recorded(self.clock)
-        self.answers = AnswerCache(self.cluster, self.permissions, self.clock)
+        self.record = Recorded(self.clock, audit)
+        required = audit is not None and audit.required
+        self.answers = AnswerCache(
+            self.cluster, self.permissions, self.clock, recorded_first=required
+        )
         self.pipeline = RequestPipeline(
             callers=Callers(self.cluster, self.attestor, self.clock),
             host_callers=HostCallers(
