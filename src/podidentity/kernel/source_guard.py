@@ -84,8 +84,9 @@ class SourceGuard:
         self._clock = clock
         self._closed = frozenset(closed(redirect))
         self._links = Links()
-        self._bridge = _InstalledTable(bridge_table(redirect))
-        self._routes = _InstalledTable(reverse_path_table(redirect))
+        self._bridge, self._routes = map(
+            _InstalledTable, (bridge_table(redirect), reverse_path_table(redirect))
+        )
         self._copy = (
             _InstalledTable(bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True))
             if copy
