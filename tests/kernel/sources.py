@@ -493,7 +493,7 @@ async def twins(*, guarded: bool) -> list[list[str]]:
     if guard is not None:
         guard.close()
     inspector.close()
-    return [[each.network, each.state, each.doubt] for each in facts.sightings]
+    return sorted([each.network, each.state, each.doubt] for each in facts.sightings)
 
 
 async def swollen(*, addresses: int) -> dict[str, Any]:
