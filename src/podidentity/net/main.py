@@ -25,7 +25,7 @@ from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
-from podidentity.local_sockets import listen
+from podidentity.local_sockets import keep_names, listen
 from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
@@ -103,6 +103,9 @@ def _serve(
     )
     stack.callback(server.close)
     runtime = Path(settings.runtime_dir)
+    with suppress(OSError):
+        # `serve` may write to it, and whoever has a worker in hand would answer the kubelet for us.
+        keep_names(runtime)
     server.start(listen(runtime / NET_SOCKET))
     stack.callback(ProbeSocket(runtime).close)
     _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
@@ -227,11 +230,14 @@ class Reporter:
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
+        warnings = self.guard.interception.warnings() if holds else ()
+        if self.lock.warning:
+            warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
             attestation=self.inspector.problems() if proving else (),
             sources=self.guard.source_problems(),
-            warnings=(self.lock.warning,) if self.lock.warning else (),
+            warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,
