@@ -8,16 +8,20 @@ for ever, so that two versions can tell each other that they are two.
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
-    net    {"type":"answer","id":7,"facts":{…}}
+    serve  {"type":"questions","questions":[
+             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
+    net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
+
+Questions of the same moment share a packet: each packet wakes the other process, which costs more
+than a proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -28,6 +32,8 @@ PROTOCOL = 1
 """Number of this form of the messages: both sides must have the same."""
 LARGEST = 32 * 1024
 """Bytes of a message."""
+MOST_TOGETHER = 64
+"""Questions of one message."""
 _MOST_LINES = 200
 """Lines of what is wrong, of one kind."""
 
@@ -52,7 +58,7 @@ class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
     reason: _Text
 
 
-class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_fields=True):
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose is the connection from this address and port?"""
 
     id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -64,17 +70,29 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     """Our address that a local one came to."""
 
 
+class Questions(msgspec.Struct, frozen=True, tag="questions", forbid_unknown_fields=True):
+    """What is asked together."""
+
+    questions: Annotated[tuple[Question, ...], msgspec.Meta(min_length=1, max_length=MOST_TOGETHER)]
+
+
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
     """Whether redirected connections are accepted now, or by the agent before this one."""
 
     accepting: bool
 
 
-class FactsAnswer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
+class FactsAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The facts that a question asked for."""
 
     id: int
     facts: ConnectionFacts
+
+
+class FactsAnswers(msgspec.Struct, frozen=True, tag="answers", forbid_unknown_fields=True):
+    """What is answered together."""
+
+    answers: tuple[FactsAnswer, ...]
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
@@ -99,8 +117,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """Whether this `net` repairs the rules; otherwise that of the agent before it does."""
 
 
-FromServe = Hello | Question | Accepting
-FromNet = Hello | Rejection | FactsAnswer | State
+FromServe = Hello | Questions | Accepting
+FromNet = Hello | Rejection | FactsAnswers | State
+_Message = TypeVar("_Message")
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
@@ -112,24 +131,37 @@ def encode(message: FromServe | FromNet) -> bytes:
     return _ENCODER.encode(message)
 
 
+def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
+    """Yield the packets that hold the answers, each as many as fit into one."""
+    packet = _ENCODER.encode(FactsAnswers(tuple(answers)))
+    if len(packet) <= LARGEST:
+        yield packet
+    elif len(answers) > 1:
+        middle = len(answers) // 2
+        yield from answer_packets(answers[:middle])
+        yield from answer_packets(answers[middle:])
+    else:
+        [answer] = answers
+        failure = f"{len(answer.facts.sightings)} namespaces hold the address"
+        few = replace(answer.facts, sightings=(), failure=failure)
+        yield _ENCODER.encode(FactsAnswers((FactsAnswer(answer.id, few),)))
+
+
 def parse_from_serve(packet: bytes) -> FromServe:
     """Read a packet of `serve`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_SERVE.decode(packet)
+    return _read(_FROM_SERVE, packet)
 
 
 def parse_from_net(packet: bytes) -> FromNet:
     """Read a packet of `net`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_NET.decode(packet)
+    return _read(_FROM_NET, packet)
 
 
-@contextmanager
-def _readable(packet: bytes) -> Iterator[None]:
+def _read(decoder: msgspec.json.Decoder[_Message], packet: bytes) -> _Message:
     if len(packet) > LARGEST:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
-        yield
+        return decoder.decode(packet)
     except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 
