@@ -98,7 +98,7 @@ class NetClient:
 
     @property
     def sources_guarded(self) -> bool:
-        """Whether no pod can speak with another's address, as far as `net` last said."""
+        """Whether no pod can send from the address of another, by the last state of `net`."""
         return self._sources_guarded
 
     @property
