@@ -82,11 +82,12 @@ async def test_questions_of_the_same_moment_share_a_message(
         together: list[int] = []
         [served] = running.server._clients
         answer = type(served)._answer
-        monkeypatch.setattr(
-            type(served),
-            "_answer",
-            lambda self, asked: (together.append(len(asked)), answer(self, asked))[1],
-        )
+
+        def counted(self: Any, questions: Any) -> None:
+            together.append(len(questions))
+            answer(self, questions)
+
+        monkeypatch.setattr(type(served), "_answer", counted)
         await asyncio.gather(*(asking.prove(ADDRESS, port, []) for port in range(10)))
         await asking.prove(ADDRESS, PORT, [])
         assert together == [10, 1]
