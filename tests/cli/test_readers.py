@@ -1,4 +1,4 @@
-"""What commands say to a person who may not read who is granted what."""
+"""The commands for a person without the right to read grants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rule(group: str, *resources: str, verbs: tuple[str, ...] = ("get", "list")) 
 def reader(
     world: World, ns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """This process's shell is that of somebody who may read all that `check` needs but roles."""
+    """Sign this process in as a person who may read everything that `check` needs, except roles."""
     accounts = f"/api/v1/namespaces/{ns}/serviceaccounts"
     world.send("POST", accounts, {"metadata": {"name": "reader"}})
     kinds = ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions")
