@@ -273,6 +273,15 @@ class NmiSettings:
         default="kube-system",
         metadata=flag("--own-namespace", envvar="POD_NAMESPACE", text="The agent's own namespace."),
     )
+    own_pod: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod",
+            envvar="POD_NAME",
+            text="The agent's own pod: its lasting warnings are events there, which `podidentity "
+            "check` reads. Without it there are none.",
+        ),
+    )
     hold: float = field(
         default=8.0,
         metadata=flag(
