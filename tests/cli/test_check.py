@@ -1,4 +1,4 @@
-"""What would need a grant, a change or an old rule: table of objects and findings."""
+"""`check` finds all that the rules refuse: a table of objects and findings."""
 
 from __future__ import annotations
 

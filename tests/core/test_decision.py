@@ -365,7 +365,7 @@ def every(use: Use) -> bool:
 
 
 def names(found: object) -> list[str]:
-    """Return the names of what may answer, best first."""
+    """Return the names of the identities that may answer, best first."""
     assert isinstance(found, tuple), found
     return [each.identity.ref.name for each in found]
 

@@ -231,7 +231,7 @@ class WatchedCluster:
         return [each for each in found if isinstance(each, AzureAssignedIdentity)]
 
     def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
-        """Return what the annotations of a service account say; None where it has none."""
+        """Return the workload identity of an annotated service account; None for others."""
         return self._accounts.get(service_account)
 
     # For the commands

@@ -169,7 +169,7 @@ class RbacPermissions:
         self._unauthorised = isinstance(error, KubeError) and error.forbidden
         trouble = str(error)
         if self._unauthorised:
-            trouble = f"NMI may not ask who may use which identity: its role lacks {RULE}"
+            trouble = f"NMI may not check permissions to use identities: its role lacks {RULE}"
         if trouble != self._trouble:
             _log.error("%s; earlier decisions stand", trouble)
         self._trouble = trouble

@@ -200,7 +200,7 @@ class Reflector:
 
 
 def _is_older(version: str, than: str) -> bool:
-    """Whether `version` comes before `than`; False where the two cannot be compared.
+    """Whether `version` comes before `than`; False if the two cannot be compared.
 
     From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version

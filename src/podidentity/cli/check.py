@@ -6,7 +6,7 @@ invents: so a finding does not depend on the pods of one moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -74,13 +74,13 @@ from podidentity.wire.pods import parse_pod
 @cluster_options
 @click.pass_context
 def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
-    """Say what in a cluster the rules refuse, and what would let it be; and how NMI itself is.
+    """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
-    Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions
-    without effect, unknown authorities, objects and secrets that cannot be used. Before `enable` it
-    says what an upgrade would change; then by NMI's own flags. Of NMI: nodes where it is not ready,
-    what its nodes warn of, choices that weaken it. Exit code 1: something was found, or you may not
-    read who is granted what, or what NMI's nodes say.
+    It finds identities that are bound and not granted, secrets and bindings of other namespaces,
+    exceptions without effect, unknown authorities, and objects and secrets that cannot be used.
+    Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
+    Of NMI it finds nodes where it is not ready, warnings of its nodes, and settings that weaken it.
+    Exit code 1: something was found, or you may not read the grants or the state of NMI.
     """
     found, unread = on_cluster(target, _findings)
     complete = not unread
@@ -91,21 +91,21 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
     elif found:
         click.echo("\n\n".join(map(_shown, found)))
     elif complete:
-        click.echo("Nothing that the rules refuse.")
+        click.echo("The rules refuse nothing.")
     else:
-        click.echo("Nothing else that the rules refuse.")
+        click.echo("The rules refuse nothing else.")
     ctx.exit(1 if found or not complete else 0)
 
 
-_NO_GRANTS = f"whether identities are granted could not be checked: that takes {Roles.RIGHT}"
+_NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
 _NO_AGENTS = (
-    "how NMI is on its nodes could not be checked: that takes the right to get daemonsets and list "
-    f"pods and events in {NAMESPACE}"
+    "could not check the state of NMI: you need the right to get daemonsets and list pods and "
+    f"events in {NAMESPACE}"
 )
 
 
 async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
-    """Return what is found, and what could not be looked at, each as a line."""
+    """Return the findings, and a line for each part of the check that was not possible."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -130,7 +130,8 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
     unread = [_NO_GRANTS] if asked and roles is None else []
     try:
-        told += await _of_agents(kube, choices)
+        async for each in _of_agents(kube, choices):
+            told.append(each)  # noqa: PERF401 - what was found before an error stays
     except KubeError as error:
         if not error.forbidden:
             raise
@@ -138,32 +139,36 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
     return told, unread
 
 
-async def _of_agents(kube: Kube, choices: Choices) -> list[Finding]:
-    """Return what is wrong with NMI itself; [] where there is none."""
+async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the faults of NMI itself; raise KubeError."""
     daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
     if daemon_set is None:
-        return []
-    found = list(weaknesses(daemon_set, choices.attestation))
+        return
+    for each in weaknesses(daemon_set, choices.attestation):
+        yield each
     state = rollout(daemon_set)
     if not state.done:
-        found.append(_not_ready(state, await troubles(kube)))
+        yield _not_ready(state, await troubles(kube))
     pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
     events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=_AGENTS_EVENTS)
-    return [*found, *agent_warnings(pods, events, SystemClock().time())]
+    for each in agent_warnings(pods, events, SystemClock().time()):
+        yield each
 
 
 def _only_told(finding: Finding) -> Finding:
-    """Return it without a switch that is on already, if it is about a grant."""
+    """Return a finding about a grant without its flag, which NMI has already."""
     if finding.reason != Reason.NOT_PERMITTED.value:
         return finding
     return replace(
-        finding, what=f"{finding.what} NMI tells it only, by {finding.switch}.", switch=""
+        finding, what=f"{finding.what} NMI only reports it ({finding.switch}).", switch=""
     )
 
 
 def _shown(finding: Finding) -> str:
     head = f"{finding.kind} {finding.about} ({finding.reason})"
-    switch = [f"  or, for all of the cluster: {finding.switch}"] if finding.switch else []
+    switch = (
+        [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
+    )
     return "\n".join([head, f"  {finding.what}", f"  {finding.mend}", *switch])
 
 
@@ -183,7 +188,7 @@ SWITCHES = {
     Reason.OTHER_NAMESPACE: "--compat-cross-namespace",
     Reason.FOREIGN_SECRET: "--compat-foreign-secrets",
 }
-"""NMI's flag that brings the old rule back, for all of the cluster."""
+"""NMI's flag that brings the archived project's rule back, for the whole cluster."""
 _AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 _MOST_NODES = 5
 """Named in one finding."""
@@ -191,21 +196,21 @@ _MOST_NODES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that the rules refuse, or that NMI gives up or lacks."""
+    """An object that the rules refuse, or a fault of NMI."""
 
     kind: str
     about: ObjectRef
     reason: str
     what: str
-    """A sentence."""
+    """The reason, as a sentence."""
     mend: str
-    """What to do about it, as a sentence."""
+    """The next step, as a sentence."""
     switch: str = ""
-    """The flag of NMI that brings the old rule back; "" where there is none."""
+    """The flag of NMI that would allow it; "" if none does."""
 
 
 Lacking = Callable[[str, AzureIdentity], Sequence[str]]
-"""The permissions for want of which no service account of a namespace may use an identity."""
+"""Returns the missing permissions if no service account of a namespace may use an identity."""
 
 
 def findings(
@@ -214,7 +219,7 @@ def findings(
     rules: Rules,
     lacking: Lacking,
 ) -> list[Finding]:
-    """Return what the rules refuse, in order of namespace and name, each once."""
+    """Return the findings, in order of namespace and name, each once."""
     found = [
         *_malformed([*cluster.all_identities(), *cluster.all_bindings(), *exceptions]),
         *_bound(cluster, rules, lacking),
@@ -232,7 +237,7 @@ def _malformed(values: Sequence[object]) -> Iterator[Finding]:
 
 
 def _bound(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
-    """Yield what keeps bound identities from being used by pods of their namespace."""
+    """Yield why pods cannot use the identities that are bound in their namespace."""
     for binding, found, refusal in _bindings(cluster, rules):
         if isinstance(found, AzureIdentity) and refusal is None:
             yield from _not_granted(binding.ref.namespace, found, lacking)
@@ -243,7 +248,7 @@ def _bound(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[
 
 
 def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdentity]:
-    """Return the identities that are bound and that the rules let be used, each once."""
+    """Return the bound identities that the rules allow, each once."""
     usable = (found for _, found, refusal in _bindings(cluster, rules) if refusal is None)
     return list(dict.fromkeys(each for each in usable if isinstance(each, AzureIdentity)))
 
@@ -251,7 +256,7 @@ def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdenti
 def _bindings(
     cluster: WatchedCluster, rules: Rules
 ) -> Iterator[tuple[AzureIdentityBinding, AzureIdentity | Malformed | None, Refusal | None]]:
-    """Yield each binding with its identity, and why that cannot be used, if so."""
+    """Yield each binding with its identity, and the refusal if that cannot be used."""
     for binding in cluster.all_bindings():
         if not isinstance(binding, Malformed):
             found = cluster.identity(ObjectRef(binding.ref.namespace, binding.identity))
@@ -260,18 +265,18 @@ def _bindings(
 
 
 def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
-    """Return the finding of an identity whose secret or account cannot be used."""
+    """Return the finding about an identity whose Secret or service account cannot be used."""
     return Finding(
         kind="AzureIdentity",
         about=identity,
         reason="Credential",
         what=f"AzureIdentity {identity} cannot sign in: {why}.",
-        mend="Make it, or correct what it holds.",
+        mend="Create it, or correct its contents.",
     )
 
 
 def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> Iterator[Finding]:
-    """Yield each permission that is missing: with one of two, an identity is of no use."""
+    """Yield each missing permission: an identity may need two."""
     pod = _any_pod(namespace)
     for name in lacking(namespace, identity):
         use = Use(ObjectRef(namespace, pod.service_account), name)
@@ -279,15 +284,15 @@ def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> I
             kind="AzureIdentity",
             about=identity.ref,
             reason=Reason.NOT_PERMITTED.value,
-            what=f"No pod of namespace {namespace} may use AzureIdentity {identity.ref}, for want "
-            f"of the permission for {name}.",
+            what=f"No pod of namespace {namespace} may use AzureIdentity {identity.ref}: the "
+            f"permission for {name} is not granted.",
             mend=not_permitted(pod, identity, use).next_step,
             switch="--authorization=observe",
         )
 
 
 def _borrowed(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
-    """Yield identities of other namespaces that pods are bound to, and were not granted."""
+    """Yield identities of other namespaces that are bound to pods and not granted."""
     for pod in cluster.pods():
         for each in match(pod, cluster, rules).entitlements:
             namespace, binding = pod.ref.namespace, each.binding
@@ -296,7 +301,7 @@ def _borrowed(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterat
 
 
 def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
-    """Yield labels of pods that only another namespace has a binding for; once a label."""
+    """Yield each label of pods for which only another namespace has a binding, once."""
     for pod in cluster.pods():
         refusals = match(pod, cluster, rules).refusals
         if refusals and refusals[0].reason is Reason.OTHER_NAMESPACE:
@@ -330,9 +335,9 @@ def _exception(
             kind="AzurePodIdentityException",
             about=exception.ref,
             reason="AnyLabel",
-            what=f"Pods that have some of its labels and not all: {len(by_one)}, such as "
+            what=f"Pods with some of its labels but not all: {len(by_one)}, such as "
             f"{by_one[0].ref}.",
-            mend="Leave out of spec.podLabels what its pods do not have.",
+            mend="Remove the labels from spec.podLabels that its pods do not have.",
             switch="--compat-any-label-exceptions",
         )
 
@@ -340,7 +345,7 @@ def _exception(
 def _empty(exception: AzurePodIdentityException) -> Refusal:
     return Refusal(
         reason=Reason.EXCEPTION_IGNORED,
-        message=f"AzurePodIdentityException {exception.ref} names no label, and so no pod.",
+        message=f"AzurePodIdentityException {exception.ref} names no labels, so it selects no pod.",
         next_step="Name labels in spec.podLabels, or delete it.",
         about=exception.ref,
     )

@@ -1,6 +1,6 @@
 """The programs of the node agent, each started in its process: `net`, `serve`, or both.
 
-Imports are made where a program begins: the supervisor has only its own, and stays small.
+Each function imports the modules of its program, so that the supervisor loads only its own.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def addresses(settings: NmiSettings) -> list[Address]:
 
 
 def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
+    """Return the redirection of the settings; raise ValueError."""
     return Redirect(
         metadata_ip=settings.metadata_address,
         metadata_port=settings.metadata_port,
@@ -139,7 +139,7 @@ def redirect_of(settings: NmiSettings) -> Redirect:
 
 
 def _work(settings: NmiSettings, given: Inherited) -> int:
-    """Be the worker; return its exit code."""
+    """Run the worker; return its exit code."""
     import asyncio
 
     from podidentity.nmi.main import run
@@ -166,7 +166,7 @@ def _with_folder(settings: NmiSettings) -> NmiSettings:
 
 
 def _private_folder(uid: int | None) -> str:
-    """Return a new folder for us and group `uid`; also where the root is read-only."""
+    """Return a new folder for this user and group `uid`, also on a read-only root."""
     import tempfile
 
     for parent in (None, "/dev/shm", "/run"):  # noqa: S108 - the folder in it is ours alone
@@ -176,11 +176,11 @@ def _private_folder(uid: int | None) -> str:
                 os.chown(made, -1, uid)
                 Path(made).chmod(0o770)
             return made
-    raise click.ClickException("no folder can be written; name one by --runtime-dir.")
+    raise click.ClickException("no folder is writable; name one by --runtime-dir.")
 
 
 def _needed(settings: NmiSettings) -> list[Path]:
-    """Return the files that serve reads as whoever it is."""
+    """Return the files that `serve` must be able to read as its own user."""
     if settings.kubeconfig:
         return [Path(settings.kubeconfig)]
     return [_TOKEN] if _TOKEN.exists() else []

@@ -83,7 +83,7 @@ class ObjectId(_Guid):
 
 @dataclass(frozen=True, slots=True)
 class ResourceId:
-    """The ARM id of a user-assigned managed identity; equal whatever its case.
+    """The ARM id of a user-assigned managed identity; compared without case.
 
     Shape: `/subscriptions/S/resourceGroups/G/providers/Microsoft.ManagedIdentity/`
     `userAssignedIdentities/N`.

@@ -165,6 +165,6 @@ class Attestor(Protocol):
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us.
 
-        `own` is our address that it came to: one port may have a connection to each of ours. The
-        proof's `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
+        `own` is our address of the connection: one port of the client may be connected to several
+        of ours. The proof's `pod_uid` is "" for a process of no pod, and if cgroups are not used.
         """

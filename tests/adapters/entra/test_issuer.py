@@ -49,7 +49,7 @@ STALE = {"error": "invalid_client", "error_description": "old", "error_codes": [
 
 
 class Posted(TokenEndpoint):
-    """Answers what the test says, else with a token of whoever asks."""
+    """Answers as the test says, else with a token of the client that asks."""
 
     def __init__(self) -> None:
         super().__init__(user_agent="ours/1")
