@@ -87,7 +87,7 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
 
 
 def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=_by_weight))
+    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=by_weight))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
@@ -128,7 +128,8 @@ def _without_foreign_details(refusal: Refusal, binding: AzureIdentityBinding, po
     return replace(refusal, told="What is bound to the pod in another namespace cannot be used.")
 
 
-def _by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+def by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+    """Return the sort key of a binding: the heaviest first, then the identity's name."""
     return (-binding.weight, binding.identity, binding.ref)
 
 
