@@ -15,8 +15,7 @@ from bench.stage.cluster import GROUP, NAMESPACE
 from bench.stage.ground import BenchPod, enter, remove_pods
 from bench.stage.load import PODS, load, require_programs
 from bench.stage.scene import Scene, say, scene
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.azure.registrations import App
+from podidentity_sandbox.azure.client import App, AzureOperator
 
 REQUESTS = 1_000_000
 SECONDS = 5

@@ -26,6 +26,8 @@ UID = "00000000-0000-4000-8000-0000000000aa"
 EARLIER = "ba97e96"
 """The commit of the agent that later ones are compared with: one process, before the split."""
 PROBE_PORT = 8085
+_SERVE_RIGHTS = ("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
+_NET_RIGHTS = ("--bounding-set=-all,+net_admin,+sys_admin,+dac_read_search",)
 READY = "requests can be decided"
 _START_SECONDS = 20.0
 ROOT = Path(__file__).parents[2]
@@ -34,7 +36,8 @@ _NGINX_PORT = 8181
 _NGINX_INTERCEPTED = 8080
 """Port of 169.254.169.254 that leads to nginx, by the same kind of rule as port 80 to the agent."""
 _NGINX = """
-worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+user root; worker_processes 1; daemon off;
+pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 75s;
@@ -61,14 +64,19 @@ _ANSWER_BYTES = 1700
 class Server:
     """A running server, asked by pods at `url`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
-        self.process = process
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], url: str) -> None:
+        self.processes = processes
         self.url = url
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The first process that was started."""
+        return self.processes[0]
+
     def pids(self) -> list[int]:
-        """Return the process that was started and all below it."""
+        """Return the processes that were started and all below them."""
         children = _children()
-        found = [self.process.pid]
+        found = [each.pid for each in self.processes]
         for pid in found:
             found += children.get(pid, [])
         return found
@@ -96,8 +104,8 @@ class Server:
 class Agent(Server):
     """A running NMI."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        super().__init__(process, "http://169.254.169.254")
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], log: Path) -> None:
+        super().__init__(processes, "http://169.254.169.254")
         self.log = log
         self._began = 0.0
         self.start_seconds = 0.0
@@ -113,25 +121,42 @@ class Agent(Server):
         kubeconfig: Path,
         flags: Sequence[str],
         source: Path | None = None,
+        one_command: bool = False,
         log: str = "nmi.log",
     ) -> Self:
-        """Start it and return at once; its log is `folder`/`log`."""
-        path = folder / log
-        command = [
-            *("taskset", "-c", CORE, sys.executable, "-m", "podidentity", "nmi"),
+        """Start it and return at once; its log is `folder`/`log`.
+
+        This agent runs as in its manifest: `net` with three capabilities, `serve` with none; not as
+        a user of its own, who may be unable to read this interpreter. The tree of another commit
+        (`source`), and `one_command`, are `podidentity nmi`, run as root.
+        """
+        path, began = folder / log, time.perf_counter()
+        path.unlink(missing_ok=True)
+        shared = [
             *(f"--node={node}", f"--kubeconfig={kubeconfig}", f"--http-probe-port={PROBE_PORT}"),
             *flags,
         ]
+        if source is not None or one_command:
+            commands = [[*_program(), "nmi", *shared]]
+        else:
+            runtime = folder / f"run-{path.stem}"
+            runtime.mkdir(mode=0o700, exist_ok=True)
+            shared.append(f"--runtime-dir={runtime}")
+            commands = [
+                ["setpriv", *_NET_RIGHTS, *_program(), "net", *shared],
+                ["setpriv", *_SERVE_RIGHTS, *_program(), "serve", *shared],
+            ]
         environment = {
             **os.environ,
             "SSL_CERT_FILE": str(folder / "ca.crt"),
             "PYTHONPATH": str((source or ROOT) / "src"),
         }
-        began = time.perf_counter()
-        path.unlink(missing_ok=True)
         with path.open("ab") as stderr:
-            process = subprocess.Popen(cgroups.within(UID, command), stderr=stderr, env=environment)
-        agent = cls(process, path)
+            processes = [
+                subprocess.Popen(cgroups.within(UID, each), stderr=stderr, env=environment)
+                for each in commands
+            ]
+        agent = cls(processes, path)
         agent._began = began
         return agent
 
@@ -144,7 +169,8 @@ class Agent(Server):
     def has_logged(self, line: str) -> bool:
         """Return whether the line is in its log; end the program where it will not come."""
         log = self.log.read_text()
-        if self.process.poll() is not None or time.perf_counter() - self._began > _START_SECONDS:
+        ended = any(each.poll() is not None for each in self.processes)
+        if ended or time.perf_counter() - self._began > _START_SECONDS:
             sys.exit(f"NMI did not start:\n{log[-3000:]}")
         return line in log
 
@@ -155,9 +181,11 @@ class Agent(Server):
     def roles(self) -> dict[str, int]:
         """Return the processes `net`, `supervisor` and `worker`, those that run just now."""
         children, found = _children(), {}
-        for pid in children.get(self.process.pid, []):
+        for pid in [*children.get(self.process.pid, []), *(each.pid for each in self.processes)]:
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
+                if pid == self.process.pid and len(self.processes) == 1:
+                    continue  # it waits for the other two
                 privileged = re.search(r"^CapEff:\s+0*[1-9a-f]", status, re.MULTILINE)
                 found["net" if privileged else "supervisor"] = pid
         # Its last child accepts; others answer what they have, and end.
@@ -167,8 +195,14 @@ class Agent(Server):
 
     def stop(self) -> None:
         """Stop it as the kubelet does, and wait for its end."""
-        self.process.terminate()
-        self.process.wait()
+        for each in self.processes:
+            each.terminate()
+        for each in self.processes:
+            each.wait()
+
+
+def _program() -> list[str]:
+    return ["taskset", "-c", CORE, sys.executable, "-m", "podidentity"]
 
 
 def _children() -> dict[int, list[int]]:
@@ -204,7 +238,7 @@ def nginx(folder: Path, cgroups: Cgroups) -> Iterator[Server]:
     process = subprocess.Popen(cgroups.within(UID, command))
     try:
         _await_port(GATEWAY, _NGINX_PORT)
-        yield Server(process, f"http://169.254.169.254:{_NGINX_INTERCEPTED}")
+        yield Server([process], f"http://169.254.169.254:{_NGINX_INTERCEPTED}")
     finally:
         process.terminate()
         process.wait()

@@ -20,7 +20,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api
-from podidentity_sandbox.world.applying import Applier
+from podidentity_sandbox.world.apply import Applier
 
 GROUP = "/apis/aadpodidentity.k8s.io/v1"
 NAMESPACE = "bench"

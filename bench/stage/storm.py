@@ -189,6 +189,7 @@ class Storm:
                 f"--runtime-dir={runtime}",
                 *self.flags,
             ],
+            one_command=True,  # it starts net and serve again, as a kubelet would
             log=f"nmi-{number}.log",
         )
         self.agents.append(agent)

@@ -43,16 +43,16 @@ def peer_of(connection: socket.socket) -> Peer:
 def listen(path: Path, *, mode: int = 0o666, group: int = -1, backlog: int = 16) -> socket.socket:
     """Listen at `path`, in the place of whatever was there; raise OSError.
 
-    It appears under its name in one step, with its mode: nobody meets it half made.
+    It appears under its name in one step, with its mode: nobody meets it half made. No link is
+    followed: another user may write to the folder, and put one there at any moment.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         fresh.unlink(missing_ok=True)
-        listening.bind(str(fresh))
+        _bind(listening, fresh, mode)
         if group >= 0:
-            os.chown(fresh, -1, group)
-        fresh.chmod(mode)
+            os.chown(fresh, -1, group, follow_symlinks=False)
         listening.listen(backlog)
         fresh.replace(path)
     except OSError:
@@ -61,6 +61,23 @@ def listen(path: Path, *, mode: int = 0o666, group: int = -1, backlog: int = 16)
             fresh.unlink()
         raise
     return listening
+
+
+def _bind(listening: socket.socket, path: Path, mode: int) -> None:
+    """Bind a Unix socket; the file has the mode of the descriptor, but for the umask (unix(7))."""
+    os.fchmod(listening.fileno(), mode)
+    mask = os.umask(0)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(mask)
+
+
+def keep_names(folder: Path) -> None:
+    """Have nobody take a name in our `folder` away but the owner of what has it; raise OSError."""
+    found = folder.stat()
+    if found.st_uid == os.geteuid():
+        folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX)
 
 
 def connect(path: Path, *, uids: frozenset[int]) -> socket.socket:

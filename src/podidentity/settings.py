@@ -1,8 +1,9 @@
-"""What an operator can choose for the agent. Each setting is written here, and nowhere else.
+"""The settings of the agent. Each setting is written here, and nowhere else.
 
-A field says its flag, its help, its environment variable and its default. The options of
-`podidentity nmi` are made of the fields, and so is the table of flags in docs/reference/nmi.md
-(`scripts/reference` writes it, and a test compares). What follows from several flags is a property.
+A field holds its flag, its help, its environment variable and its default. The options of
+`podidentity nmi` and the table of flags in docs/reference/nmi.md are generated from the fields
+(`scripts/reference` writes the table, and a test compares it). Values that depend on several flags
+are properties.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization
 from podidentity.wire.imds_server import parse_resource
+from podidentity.wire.metadata import DEFAULT_ALLOWED
 
 SERVE_UID = 64_912
-"""User and group of `serve`: of no image and no package (Debian and Fedora give out less than
-60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node)."""
+"""User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
+60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node."""
 
 EVERYWHERE = "*"
 """In `--exception-namespaces`: all of them."""
@@ -32,12 +34,12 @@ EVERYWHERE = "*"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 Kind = Literal["text", "switch", "number", "seconds"]
-"""How a value is written: `switch` as pflag writes booleans."""
+"""Syntax of a value; `switch` is a boolean of pflag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """How a setting is chosen on the command line."""
+    """The flag of a setting."""
 
     names: tuple[str, ...]
     text: str
@@ -45,12 +47,12 @@ class Flag:
     kind: Kind = "text"
     choices: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
-    """Makes the value of the text; raises ValueError."""
+    """Returns the value of a text; raises ValueError."""
     repeated: bool = False
     envvar: str = ""
     metavar: str = ""
     shown: str = ""
-    """The default as people write it, where that is not the value's own text."""
+    """The default as people write it, if that is not the value's own text."""
 
 
 def flag(*names: str, text: str, **more: Any) -> Mapping[str, Flag]:  # noqa: ANN401 - Flag's own
@@ -67,17 +69,17 @@ def parse_duration(text: str) -> float:
 
 
 def _parse_authorities(text: str) -> frozenset[Authority]:
-    """Return the authorities that `text` joins by commas; raise ValueError."""
+    """Return the comma-separated authorities in `text`; raise ValueError."""
     return frozenset(Authority.parse(each) for each in text.split(",") if each.strip())
 
 
 def _parse_names(text: str) -> frozenset[str]:
-    """Return the names that `text` joins by commas."""
+    """Return the comma-separated names in `text`."""
     return frozenset(each.strip() for each in text.split(",") if each.strip())
 
 
 def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
-    """Return `auto`, `off`, or the audiences that `text` joins by commas; raise ValueError."""
+    """Return `auto`, `off`, or the comma-separated audiences in `text`; raise ValueError."""
     if text in {"auto", "off"}:
         return "auto" if text == "auto" else "off"
     try:
@@ -95,7 +97,7 @@ def _parse_level(text: str) -> int:
 
 
 RUNTIME_DIR = "/run/podidentity"
-"""Where `net` and `serve` meet, unless they are told."""
+"""Default folder of the sockets between `net` and `serve`."""
 NET_SOCKET = "net.sock"
 """Name of the socket of `net`, in `runtime_dir`."""
 NET_FOLDER, SERVE_FOLDER = "net", "serve"
@@ -104,9 +106,9 @@ NET_FOLDER, SERVE_FOLDER = "net", "serve"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
-    """Rules of the archived project that were changed, each to be had back.
+    """Flags that bring rules of the archived project back.
 
-    docs/reference/compatibility.md says what each opens.
+    docs/reference/compatibility.md describes the risk of each.
     """
 
     cross_namespace: bool = field(
@@ -146,8 +148,8 @@ class Compat:
         metadata=flag(
             "--compat-tenant-array",
             kind="switch",
-            text="As before: an identity with `auxiliaryTenantIDs` is answered with an array, a "
-            "token for each tenant.",
+            text="As before: the answer for an identity with `auxiliaryTenantIDs` is an array with "
+            "a token for each tenant.",
         ),
     )
     open_metrics: bool = field(
@@ -155,8 +157,8 @@ class Compat:
         metadata=flag(
             "--compat-open-metrics",
             kind="switch",
-            text="As before: `/metrics` on `--prometheus-port` names namespaces and audiences to "
-            "every pod that asks.",
+            text="As before: `/metrics` on `--prometheus-port`, which every pod can read, contains "
+            "namespaces and audiences.",
         ),
     )
 
@@ -165,13 +167,13 @@ class Compat:
 class NmiSettings:
     """Settings of the node agent; defaults as those of the archived project where it had them."""
 
-    node: str = field(
-        metadata=flag("--node", text="Name of this node, as Kubernetes knows it. Needed.")
-    )
+    node: str = field(metadata=flag("--node", text="Name of this node in Kubernetes. Required."))
     kubeconfig: str | None = field(
         default=None,
         metadata=flag(
-            "--kubeconfig", envvar="KUBECONFIG", text="Default: the pod's service account."
+            "--kubeconfig",
+            envvar="KUBECONFIG",
+            text="Kubeconfig file. Default: the pod's service account.",
         ),
     )
 
@@ -179,10 +181,10 @@ class NmiSettings:
         default="127.0.0.1",
         metadata=flag(
             "--nmi-listen-address",
-            text="Address that pods' requests are redirected to: one of the node, for Cilium's "
+            text="Address to which pods' requests are redirected: one of the node, for Cilium's "
             "local redirect policy, or a link-local one, which is added to `lo` and guarded. With "
-            "a loopback address that is 169.254.25.79, and only `/host/token` is served at the "
-            "loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
+            "a loopback address pods are redirected to 169.254.25.79, and only `/host/token` is "
+            "served at the loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
         ),
     )
     listen_port: int = field(
@@ -191,17 +193,17 @@ class NmiSettings:
     )
     metadata_address: str = field(
         default="169.254.169.254",
-        metadata=flag("--metadata-ip", text="Where pods ask for IMDS, and where the real one is."),
+        metadata=flag("--metadata-ip", text="Address of IMDS."),
     )
     metadata_port: int = field(
-        default=80, metadata=flag("--metadata-port", kind="number", text="Port beside it.")
+        default=80, metadata=flag("--metadata-port", kind="number", text="Port of IMDS.")
     )
     probe_port: int = field(
         default=8080,
         metadata=flag(
             "--http-probe-port",
             kind="number",
-            text="Port of `/healthz` and `/readyz`, on all addresses; the manifest says 8085.",
+            text="Port of `/healthz` and `/readyz`, on all addresses; 8085 in the manifest.",
         ),
     )
 
@@ -211,8 +213,8 @@ class NmiSettings:
             "--operation-mode",
             choices=("standard", "managed"),
             text="`managed`: identities are attached to the node's machines already. `standard`: "
-            "a controller attaches them and says so by AzureAssignedIdentities; requests wait "
-            "for it. The controller comes in a later release.",
+            "a controller attaches them and records it in AzureAssignedIdentities; requests wait "
+            "for the record. The controller comes in a later release.",
         ),
     )
     force_namespaced: bool = field(
@@ -221,8 +223,8 @@ class NmiSettings:
             "--forceNamespaced",
             kind="switch",
             envvar="FORCENAMESPACED",
-            text="Always so, whatever it says, unless `--compat-cross-namespace`: pod, binding "
-            "and identity share a namespace.",
+            text="No effect: pod, binding and identity always share a namespace, unless "
+            "`--compat-cross-namespace`.",
         ),
     )
     only_own_records: bool = field(
@@ -239,8 +241,8 @@ class NmiSettings:
         metadata=flag(
             "--retry-attempts-for-created",
             kind="number",
-            text="Standard mode: times `--find-identity-retry-interval` that a request waits for "
-            "a controller that has not begun.",
+            text="Standard mode: a request waits so many times `--find-identity-retry-interval` "
+            "for a controller that has not begun.",
         ),
     )
     retry_attempts_for_assigned: int = field(
@@ -248,7 +250,7 @@ class NmiSettings:
         metadata=flag(
             "--retry-attempts-for-assigned",
             kind="number",
-            text="Standard mode: as many more, once the controller has begun.",
+            text="Standard mode: so many times more once the controller has begun.",
         ),
     )
     find_identity_retry_interval: int = field(
@@ -256,7 +258,7 @@ class NmiSettings:
         metadata=flag(
             "--find-identity-retry-interval",
             kind="number",
-            text="Seconds. Nothing is polled: a change is seen at once.",
+            text="Seconds. It only sets how long a request waits: changes are noticed at once.",
         ),
     )
     exceptions_in: frozenset[str] = field(
@@ -266,12 +268,21 @@ class NmiSettings:
             parse=_parse_names,
             metavar="NAMESPACE,…",
             shown="kube-system and its own",
-            text="Where AzurePodIdentityExceptions have effect; `*`: everywhere, as before.",
+            text="Namespaces in which AzurePodIdentityExceptions have effect; `*`: all, as before.",
         ),
     )
     own_namespace: str = field(
         default="kube-system",
         metadata=flag("--own-namespace", envvar="POD_NAMESPACE", text="The agent's own namespace."),
+    )
+    own_pod: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod",
+            envvar="POD_NAME",
+            text="The agent's own pod. The agent writes its lasting warnings there as events, "
+            "which `podidentity check` reads; without this setting it writes none.",
+        ),
     )
     hold: float = field(
         default=8.0,
@@ -279,7 +290,7 @@ class NmiSettings:
             "--hold",
             kind="seconds",
             text="Seconds that a request waits for a binding or an identity after a change. az "
-            "never asks twice, and some clients give up after 10.",
+            "never retries, and some clients give up after 10.",
         ),
     )
     ambiguous: Ambiguity = field(
@@ -288,7 +299,8 @@ class NmiSettings:
             "--ambiguous",
             choices=tuple(Ambiguity),
             parse=Ambiguity,
-            text="What a request without an id gets where the pod has several identities.",
+            text="Answer to a request without an id if the pod has several identities: that of the "
+            "heaviest binding (`weight`), or an error (`reject`).",
         ),
     )
     retry_after_header: bool = field(
@@ -296,7 +308,7 @@ class NmiSettings:
         metadata=flag(
             "--set-retry-after-header",
             kind="switch",
-            text="Where nothing is bound, answer 503 with `Retry-After`, not 404.",
+            text="Answer 503 with `Retry-After` instead of 404 if no identity is bound to the pod.",
         ),
     )
     metadata_header_required: bool = field(
@@ -304,17 +316,18 @@ class NmiSettings:
         metadata=flag(
             "--metadata-header-required",
             kind="switch",
-            text="Refuse requests without `Metadata: true`, as IMDS does. Off, a pod that fetches "
-            "URLs for others can be made to fetch a token.",
+            text="Refuse requests without `Metadata: true`, as IMDS does. If off, an attacker can "
+            "get a token from a pod that fetches URLs for others.",
         ),
     )
     metadata_allow: tuple[str, ...] = field(
-        default=("/metadata/versions", "/metadata/instance"),
+        default=DEFAULT_ALLOWED,
         metadata=flag(
             "--metadata-allow",
             repeated=True,
             metavar="PATH",
-            text="A metadata path that pods may read, with all below it; user data only by name.",
+            text="A metadata path that pods may read, with all paths below it; user data must be "
+            "named explicitly.",
         ),
     )
     block_instance_metadata: bool = field(
@@ -322,7 +335,7 @@ class NmiSettings:
         metadata=flag(
             "--block-instance-metadata",
             kind="switch",
-            text="Refuse `/metadata/instance`, whatever `--metadata-allow` says.",
+            text="Refuse `/metadata/instance` even if `--metadata-allow` names it.",
         ),
     )
 
@@ -332,9 +345,10 @@ class NmiSettings:
             "--authorization",
             choices=tuple(Authorization),
             parse=Authorization,
-            text="What a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to use "
-            "an identity does. `rbac`: it refuses; `observe`: it is only told; `off`: nobody "
-            "asks, and a tenant that may create an AzureIdentity may use any.",
+            text="Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to "
+            "use an identity. `rbac`: the request is refused; `observe`: it is only reported; "
+            "`off`: permissions are not checked, and a tenant that may create an AzureIdentity may "
+            "use any identity.",
         ),
     )
     authorization_outlives: float = field(
@@ -344,7 +358,7 @@ class NmiSettings:
             parse=parse_duration,
             metavar="DURATION",
             shown="12h",
-            text="How long RBAC's last answer stands while the API server cannot be asked.",
+            text="How long the last decision of RBAC counts while the API server is away.",
         ),
     )
     attestation: AttestationMode = field(
@@ -353,10 +367,10 @@ class NmiSettings:
             "--attestation",
             choices=tuple(AttestationMode),
             parse=AttestationMode,
-            text="What [proves a caller](#who-is-asking). `kernel`: its socket, and the pod of the "
+            text="[Proof of the caller](#who-is-asking). `kernel`: its socket, and the pod of the "
             "socket's cgroup (v2). `namespace`: its socket, in the only network namespace with its "
-            "address; for nodes with cgroup v1 only. `address`: nothing; any pod can take "
-            "another's tokens. What was chosen and cannot be had makes the agent not ready.",
+            "address; for nodes with cgroup v1 only. `address`: no proof; any pod can take the "
+            "tokens of another. If the chosen proof is not possible, the agent is not ready.",
         ),
     )
     host_token: Literal["pod", "root"] = field(
@@ -364,9 +378,9 @@ class NmiSettings:
         metadata=flag(
             "--host-token",
             choices=("pod", "root"),
-            text="Who may ask for tokens of other pods at `/host/token`: pods of "
-            "`--host-token-callers`; `root`: also root of the node, for nodes whose pods have no "
-            "cgroups.",
+            text="Callers that may request tokens of other pods at `/host/token`. `pod`: pods of "
+            "`--host-token-callers`; `root`: also root processes of the node, for nodes without "
+            "cgroups of pods.",
         ),
     )
     host_token_callers: tuple[ObjectRef, ...] = field(
@@ -382,20 +396,20 @@ class NmiSettings:
     netns_dir: str = field(
         default="/run/netns",
         metadata=flag(
-            "--netns-dir", text="Where the container runtime mounts the pods' network namespaces."
+            "--netns-dir", text="Folder in which the runtime mounts the pods' network namespaces."
         ),
     )
     cgroup_root: str = field(
         default="/sys/fs/cgroup",
-        metadata=flag("--cgroup-root", text="Where the host's cgroup v2 is mounted."),
+        metadata=flag("--cgroup-root", text="Mount point of the host's cgroup v2."),
     )
     on_exit: Literal["keep", "remove"] = field(
         default="keep",
         metadata=flag(
             "--on-exit",
             choices=("keep", "remove"),
-            text="Whether the interception outlives the agent. Removed, pods reach every "
-            "identity of the node.",
+            text="Whether the rules stay on the node after the agent has ended. Without them pods "
+            "reach every identity of the node.",
         ),
     )
     runtime_dir: str = field(
@@ -403,8 +417,8 @@ class NmiSettings:
         metadata=flag(
             "--runtime-dir",
             metavar="FOLDER",
-            text="Where `net` and `serve` meet, and their probes ask. Default: /run/podidentity, "
-            "or one that `podidentity nmi` makes.",
+            text="Folder of the sockets between `net`, `serve` and their probes. Default: "
+            "/run/podidentity, or a new one with `podidentity nmi`.",
         ),
     )
     handover_dir: str = field(
@@ -412,8 +426,8 @@ class NmiSettings:
         metadata=flag(
             "--handover-dir",
             metavar="FOLDER",
-            text="Folder of the node in which an agent [takes over](#updates) from the one before "
-            "it. Default: none, and an update interrupts requests.",
+            text="Folder of the node through which an agent [takes over](#updates) from the one "
+            "before it. Default: none, and an update interrupts requests.",
         ),
     )
     memory_limit: int = field(
@@ -423,8 +437,8 @@ class NmiSettings:
             kind="number",
             metavar="BYTES",
             envvar="MEMORY_LIMIT",
-            text="What the container of `serve` may hold: its worker is replaced at three quarters "
-            "of it. 0: no limit.",
+            text="Memory limit of the container of `serve`: its worker is replaced at three "
+            "quarters of it. 0: no limit.",
         ),
     )
 
@@ -435,12 +449,12 @@ class NmiSettings:
             envvar="AZURE_ENVIRONMENT",
             metavar="NAME",
             shown=PUBLIC.name,
-            text="Where identities of type 1, 2 and 3 belong that name no `adEndpoint`: "
-            "AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud with "
+            text="Cloud of identities of type 1, 2 and 3 without `adEndpoint`: AzurePublicCloud, "
+            "AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud with "
             "`--azure-environment-file`.",
         ),
     )
-    """Its name is made a Cloud with `environment_file`, where the command line is read."""
+    """The command line has its name; `cli.nmi.settings_from` makes it a Cloud."""
     environment_file: str = field(
         default="",
         metadata=flag(
@@ -455,8 +469,8 @@ class NmiSettings:
             "--authorities",
             parse=_parse_authorities,
             metavar="URL,URL",
-            text="More authorities that an AzureIdentity's `adEndpoint` may name, beside "
-            "Microsoft's: secrets are sent there.",
+            text="Authorities beside Microsoft's that an AzureIdentity's `adEndpoint` may name: "
+            "secrets are sent there.",
         ),
     )
     tenant: Tenant | None = field(
@@ -465,7 +479,7 @@ class NmiSettings:
             "--tenant-id",
             parse=Tenant.parse,
             metavar="GUID|DOMAIN",
-            text="Tenant of service accounts that are annotated with a client id and no tenant.",
+            text="Tenant of annotated service accounts that name a client id but no tenant.",
         ),
     )
     identities_namespace: str = field(
@@ -478,7 +492,7 @@ class NmiSettings:
     )
 
     compat: Compat = field(default_factory=Compat)
-    """Old rules that are on."""
+    """Rules of the archived project that are on."""
 
     prefetch: Literal["auto", "off"] | tuple[str, ...] = field(
         default="off",
@@ -486,16 +500,16 @@ class NmiSettings:
             "--prefetch",
             parse=_parse_audiences,
             metavar="auto|off|AUDIENCE,…",
-            text="What is fetched for a pod that is new on the node, before it asks. `auto`: what "
-            "pods of its identity asked for here, else the resource manager's and the vaults' "
-            "tokens.",
+            text="Audiences of tokens that are fetched for a new pod before its first request. "
+            "`auto`: those that pods with its identity requested on this node, else those of the "
+            "resource manager and of vaults.",
         ),
     )
 
     log_format: Literal["text", "json"] = field(
         default="text",
         metadata=flag(
-            "--log-format", choices=("text", "json"), text="Lines for people or for machines."
+            "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
         ),
     )
     audit_log: str = field(
@@ -503,8 +517,7 @@ class NmiSettings:
         metadata=flag(
             "--audit-log",
             metavar="PATH",
-            text="Where a JSON line for each decision about a token goes; `-`: stdout. Default: "
-            "nowhere.",
+            text="File for a JSON line about each decision on a token; `-`: stdout. Default: none.",
         ),
     )
     audit_required: bool = field(
@@ -512,7 +525,7 @@ class NmiSettings:
         metadata=flag(
             "--audit-required",
             kind="switch",
-            text="Give no token while the audit log cannot be written: 503.",
+            text="Answer 503 instead of a token while the audit log cannot be written.",
         ),
     )
     prometheus_port: int = field(
@@ -520,7 +533,7 @@ class NmiSettings:
         metadata=flag(
             "--prometheus-port",
             kind="number",
-            text="Port of `/metrics`, on all addresses, without what names a tenant; 0: none.",
+            text="Port of `/metrics` on all addresses, without labels that name a tenant; 0: none.",
         ),
     )
     metrics_secure_port: int = field(
@@ -528,8 +541,8 @@ class NmiSettings:
         metadata=flag(
             "--metrics-secure-port",
             kind="number",
-            text="TLS port of all `/metrics`, on all addresses, for callers that RBAC lets `get` "
-            "that path; the manifest says 9447; 0: none.",
+            text="TLS port of the complete `/metrics` on all addresses, for callers that RBAC lets "
+            "`get` that path; 9447 in the manifest; 0: none.",
         ),
     )
     metrics_cert_file: str = field(
@@ -537,8 +550,8 @@ class NmiSettings:
         metadata=flag(
             "--metrics-cert-file",
             metavar="PATH",
-            text="Certificate of that port, its chain behind it, PEM; read again when it changes. "
-            "Default: one that is made at the start, signed by itself.",
+            text="Certificate of that port with its chain, PEM; reloaded after changes. Default: a "
+            "self-signed one, made at the start.",
         ),
     )
     metrics_key_file: str = field(
@@ -550,22 +563,24 @@ class NmiSettings:
         metadata=flag(
             "--debug-port",
             kind="number",
-            text="Port of `/debug`, on loopback only: what the agent knows, without secrets; 0: "
-            "none.",
+            text="Port of `/debug`, on loopback only: the agent's state, without secrets; 0: none.",
         ),
     )
     verbosity: int = field(
-        default=0, metadata=flag("-v", "--v", parse=_parse_level, text="4 or more: log more.")
+        default=0,
+        metadata=flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged."),
     )
     custom_user_agent: str = field(
-        default="", metadata=flag("--custom-user-agent", text="Added to the User-Agent.")
+        default="", metadata=flag("--custom-user-agent", text="Appended to the User-Agent.")
     )
 
     def __post_init__(self) -> None:
         if not self.node:
-            raise ValueError("--node is needed: the name of the node that this runs on.")
+            raise ValueError("--node is required: the name of the node that this runs on.")
         if self.force_namespaced and self.compat.cross_namespace:
-            raise ValueError("--forceNamespaced and --compat-cross-namespace contradict.")
+            raise ValueError(
+                "--forceNamespaced and --compat-cross-namespace contradict each other."
+            )
         if bool(self.metrics_cert_file) != bool(self.metrics_key_file):
             raise ValueError("--metrics-cert-file and --metrics-key-file need each other.")
 
@@ -587,24 +602,24 @@ class NmiSettings:
 
     @property
     def exception_namespaces(self) -> frozenset[str] | None:
-        """Where an AzurePodIdentityException has effect; None: everywhere."""
+        """Namespaces in which an AzurePodIdentityException has effect; None: all."""
         if EVERYWHERE in self.exceptions_in:
             return None
         return self.exceptions_in or frozenset({"kube-system", self.own_namespace})
 
     @property
     def authorities(self) -> frozenset[Authority]:
-        """Where an AzureIdentity's secret may be sent."""
+        """Authorities to which an AzureIdentity's secret may be sent."""
         return KNOWN_AUTHORITIES | {self.cloud.authority} | self.more_authorities
 
     @property
     def verbose(self) -> bool:
-        """Whether to log what only developers want to know."""
+        """Whether to log details for developers."""
         return self.verbosity >= 4
 
 
 Setting = tuple[str, Flag, Any]
-"""Name of the parsed value, its flag, and its default (None for what must be given)."""
+"""Name of the parsed value, its flag, and its default (None if the flag is required)."""
 
 
 def settings_flags() -> Iterator[Setting]:
@@ -628,7 +643,7 @@ class OldFlag:
     name: str
     text: str
     switch: bool = False
-    """Whether it may stand without a value, as a pflag boolean."""
+    """Whether it needs no value, as a pflag boolean."""
 
 
 _NONE = "Accepted for old manifests; no effect."

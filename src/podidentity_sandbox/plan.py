@@ -1,4 +1,4 @@
-"""The plan of one sandbox: what every one of its parts must agree on, decided once at `up`.
+"""The plan of one sandbox: the values that all of its parts agree on, decided once at `up`.
 
 It is written to `plan.json` in the sandbox's folder and read from there by each process. Addresses
 are of a world of its own: they exist only in network namespaces that the sandbox made.
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def az_folder(self) -> Path:
-        """What az keeps for the operator: the sign-in, its settings."""
+        """The folder of az's settings and sign-in for the operator."""
         return self.path / "az"
 
     @property

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.azure.registrations import App
+from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
 from podidentity_sandbox.node.client import execute

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import ROOT, blocks_of, promised
-from tests.sandbox.kubectl.kubectls import VERSIONS, find
+from tests.sandbox.kubectl.stages import VERSIONS, find
 from tests.sandboxes import own
 
 NAMES = {version: own(f"walk-{version.replace('.', '-')}") for version in VERSIONS}

@@ -1,13 +1,115 @@
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from podidentity.adapters.reflector import LONGEST_DELAY
-from tests.adapters.reflecting import listing, reflected, thing, watching
-from tests.adapters.scripted import answers, cuts
+from podidentity.adapters.kube import Kube
+from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
+from podidentity.core.ids import ObjectRef
+from tests.adapters.scripted import (
+    Conversation,
+    Script,
+    Turn,
+    answers,
+    cuts,
+    hangs,
+    scripted,
+)
 from tests.fakes import FakeClock, ImpatientClock
+
+
+class Told:
+    """Records the callbacks of a source, and waits for them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+        self.lists = 0
+        self._changed = asyncio.Event()
+
+    def put(self, raw: msgspec.Raw) -> None:
+        found = json.loads(bytes(raw))
+        if found.get("unreadable"):
+            raise ValueError("it is unreadable")
+        if found.get("defect"):
+            raise RecursionError("nobody thought of this")
+        self.known[found["metadata"]["name"]] = found.get("value")
+        self._changed.set()
+
+    def remove(self, ref: ObjectRef) -> None:
+        self.known.pop(ref.name, None)
+        self._changed.set()
+
+    def listed(self) -> None:
+        self.lists += 1
+        self._changed.set()
+
+    async def until(self, known: dict[str, Any], lists: int = 0) -> None:
+        """Return when exactly these objects are known, after so many lists."""
+        while self.known != known or self.lists < lists:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def thing(name: str, version: str = "", **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "n", "resourceVersion": version}, **more}
+
+
+def listing(version: str, *objects: dict[str, Any]) -> Turn:
+    return answers({"metadata": {"resourceVersion": version}, "items": list(objects)})
+
+
+def watching(*events: tuple[str, dict[str, Any]], then: str = "hang") -> Turn:
+    """Return a turn that sends these events and then hangs, ends, or is cut off."""
+
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        for kind, content in events:
+            await conversation.event(kind, **content)
+        if then == "hang":
+            await hangs(conversation)
+        elif then == "end":
+            await conversation.end()
+        else:
+            conversation.cut()
+
+    return turn
+
+
+@asynccontextmanager
+async def reflected(
+    folder: Path, *turns: Turn, clock: FakeClock | None = None
+) -> AsyncIterator[tuple[Told, Reflector, Script]]:
+    """Run a reflector against a scripted API server."""
+    told = Told()
+    async with scripted(*turns) as server:
+        config: dict[str, Any] = {"clusters": [{"name": "c", "cluster": {"server": server.url}}]}
+        config |= {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
+        path = folder / "config"
+        path.write_text(json.dumps(config))
+        kube = Kube.connect(str(path), user_agent="t", trust_env=False)
+        source = Source(
+            what="things",
+            path="/things",
+            params={"fieldSelector": "a=b"},
+            put=told.put,
+            remove=told.remove,
+            listed=told.listed,
+        )
+        reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: 1.0)
+        running = asyncio.create_task(reflector.run())
+        try:
+            yield told, reflector, server
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await kube.close()
 
 
 async def test_what_is_listed_and_what_happens_after_it_is_told(tmp_path: Path) -> None:
@@ -107,3 +209,177 @@ async def test_a_410_as_an_answer_is_listed_anew_too(tmp_path: Path) -> None:
     )
     async with reflected(tmp_path, *turns) as (told, _, _server):
         await told.until({"b": None}, lists=2)
+
+
+# As kube-apiserver 1.37 says it to a watch from a version that it has not reached:
+# https://github.com/kubernetes/apiserver/blob/master/pkg/storage/errors.go
+TOO_LARGE = {
+    "code": 504,
+    "reason": "Timeout",
+    "message": "Timeout: Too large resource version: 900, current: 5",
+}
+_HEARD = 5.0
+"""Seconds after which a test fails, because the reflector does not react."""
+
+
+async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Path) -> None:
+    """An etcd that was restored from a backup: versions are smaller than the one we are at."""
+    turns = (
+        listing("900", thing("deleted"), thing("kept")),
+        answers(TOO_LARGE, 504),
+        listing("5", thing("kept")),
+        watching(("ADDED", thing("new", "6"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
+        await told.until({"kept": None, "new": None}, lists=2)
+        assert "resourceVersion=5" in server.asked[3].query
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(500, "InternalError"), (504, "Timeout"), (403, "Forbidden"), (400, "BadRequest"), (0, "")],
+)
+async def test_a_reflector_lists_again_after_any_error_event(
+    tmp_path: Path, status: int, reason: str
+) -> None:
+    turns = (
+        listing("5", thing("a")),
+        watching(("ERROR", {"code": status, "reason": reason, "message": "no"})),
+        listing("6", thing("b")),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"b": None}, lists=2)
+
+
+async def test_an_api_server_that_is_busy_is_not_asked_for_a_list_at_once(tmp_path: Path) -> None:
+    busy = answers({"code": 429, "reason": "TooManyRequests", "message": "wait"}, 429)
+    turns = (listing("5"), busy, busy, watching(("ADDED", thing("a", "6"))))
+    async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
+        await told.until({"a": None}, lists=1)
+        assert "resourceVersion=5" in server.asked[3].query
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [cuts, watching(then="cut"), watching(then="end")],
+    ids=["refused", "cut off", "ended at once"],
+)
+async def test_a_reflector_lists_again_after_three_failures_in_a_row(
+    tmp_path: Path, failure: Turn
+) -> None:
+    turns = (
+        listing("5", thing("a")),
+        *[failure] * 3,
+        listing("6", thing("b")),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"b": None}, lists=2)
+
+
+async def test_failures_between_watches_that_last_are_not_in_a_row(tmp_path: Path) -> None:
+    clock = ImpatientClock()
+
+    async def lasting(conversation: Conversation) -> None:
+        await conversation.begin()
+        clock.advance(60)
+        conversation.cut()
+
+    turns = (listing("5"), *[lasting] * 5, watching(("ADDED", thing("a", "6"))))
+    async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
+        async with asyncio.timeout(_HEARD):
+            await told.until({"a": None}, lists=1)
+        assert told.lists == 1
+
+
+@pytest.mark.parametrize("kind", ["BOOKMARK", "MODIFIED"])
+async def test_a_version_smaller_than_the_last_one_is_listed_again(
+    tmp_path: Path, kind: str
+) -> None:
+    turns = (
+        listing("900", thing("deleted"), thing("kept")),
+        watching((kind, thing("kept", "12"))),
+        listing("13", thing("kept")),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"kept": None}, lists=2)
+
+
+async def test_what_a_broken_list_did_not_show_is_removed_by_the_next_good_one(
+    tmp_path: Path,
+) -> None:
+    nameless: dict[str, object] = {"metadata": 3}
+    turns = (
+        listing("5", thing("a"), thing("gone")),
+        answers({"code": 410, "reason": "Expired", "message": "too old"}, 410),
+        answers({"metadata": {"resourceVersion": "6"}, "items": [thing("a"), nameless]}),
+        listing("7", thing("a")),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"a": None}, lists=2)
+
+
+async def test_of_a_broken_list_nothing_is_taken(tmp_path: Path) -> None:
+    clock = FakeClock()
+    nameless: dict[str, object] = {"metadata": 3}
+    broken = answers({"metadata": {"resourceVersion": "5"}, "items": [thing("a"), nameless]})
+    async with reflected(tmp_path, broken, clock=clock) as (told, reflector, _):
+        await clock.somebody_sleeps()
+        assert (told.known, reflector.synced) == ({}, False)
+        assert "not a Kubernetes object" in reflector.trouble
+
+
+def saying(line: bytes) -> Turn:
+    async def turn(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.chunk(line + b"\n")
+
+    return turn
+
+
+@pytest.mark.parametrize("garbage", [b"<html>", b'{"type":"ADDED"}', b"\xff", b'{"type":3}'])
+async def test_after_garbage_a_watch_is_resumed_where_it_was(
+    tmp_path: Path, garbage: bytes
+) -> None:
+    turns = (listing("5"), saying(garbage), watching(("ADDED", thing("b", "6"))))
+    async with reflected(tmp_path, *turns) as (told, _, server):
+        await told.until({"b": None})
+        assert "resourceVersion=5" in server.asked[2].query
+
+
+async def test_after_an_object_without_a_name_all_is_listed_anew(tmp_path: Path) -> None:
+    nameless = saying(b'{"type":"ADDED","object":{}}')
+    turns = (listing("5", thing("a")), nameless, listing("6", thing("b")), watching())
+    async with reflected(tmp_path, *turns) as (told, _, _server):
+        await told.until({"b": None}, lists=2)
+
+
+@pytest.mark.parametrize("trouble", ["unreadable", "defect"])
+async def test_an_object_that_cannot_be_read_harms_no_other(tmp_path: Path, trouble: str) -> None:
+    bad: dict[str, Any] = {trouble: True}
+    turns = (
+        listing("5", thing("a"), thing("bad", **bad), thing("b")),
+        watching(("MODIFIED", thing("a", "6", **bad)), ("ADDED", thing("c", "7"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server):
+        await told.until({"b": None, "c": None})
+
+
+async def test_the_age_is_the_time_since_the_server_said_anything(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with reflected(tmp_path, listing("5"), watching(), clock=clock) as (told, reflector, _):
+        await told.until({}, lists=1)
+        clock.advance(42)
+        assert reflector.age == 42
+
+
+async def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(tmp_path: Path) -> None:
+    clock = ImpatientClock()
+    ended = watching(then="end")
+    turns = (listing("5"), *[ended] * 3, listing("5"), ended, watching(("ADDED", thing("a", "6"))))
+    async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
+        await told.until({"a": None})
+    assert clock.slept == [0.1, 0.2, 0.4, 0.8]

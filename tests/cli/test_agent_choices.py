@@ -1,4 +1,4 @@
-"""What NMI was told on its command line decides what `explain` says."""
+"""`explain` judges by the flags of NMI."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_flags_of_nmi_are_obeyed() -> None:
 def test_what_does_not_parse_is_taken_as_the_defaults_and_that_is_said(flag: str, why: str) -> None:
     choices = chosen(daemon_set(flag))
     assert replace(choices, doubt="") == Choices()
-    assert choices.doubt.startswith("NMI's flags cannot be read, and its defaults are taken: ")
+    assert choices.doubt.startswith("NMI's flags cannot be read, so its defaults are assumed: ")
     assert why in choices.doubt
 
 

@@ -221,7 +221,7 @@ def test_the_chain_ends_at_the_node_though_the_rules_allow(
     data = as_data(explanation)
     assert data["reason"] == ""
     assert (attached if link == "machine" else nmi).text in str(data["message"])
-    assert f"see {link!r} above" in shown(explanation)
+    assert f"the link {link!r} is broken" in shown(explanation)
 
 
 def test_what_is_not_known_breaks_nothing() -> None:
@@ -264,7 +264,7 @@ def test_an_excepted_pod_is_answered_by_the_node() -> None:
     explanation = explained(system, exception)
     assert explanation.entitled
     assert chain(explanation) == [("pod", "ok"), ("exception", "ok"), ("nmi", "ok")]
-    assert shown(explanation).endswith("The pod may use what is on the node's machine.")
+    assert shown(explanation).endswith("The pod may use the identities of the node's machine.")
     mine = AzurePodIdentityException(ref=ObjectRef("shop", "mine"), pod_labels={"app": "x"})
     refused = explained(pod(labels={"app": "x"}), mine)
     assert chain(refused)[-1] == ("exception", BROKEN)
@@ -386,6 +386,6 @@ def test_an_identity_that_cannot_sign_in_ends_the_chain_unless_another_can() -> 
     other = AzureIdentityBinding(ref=ObjectRef("shop", "x"), identity="mail", selector="orders")
     alone = explained(POD, MAIL, other, credentials={MAIL.ref: broken})
     assert not alone.entitled
-    assert "see 'credential' above" in shown(alone)
+    assert "the link 'credential' is broken" in shown(alone)
     both = explained(POD, GOOD, BINDING, MAIL, other, credentials={MAIL.ref: broken})
     assert both.entitled

@@ -46,7 +46,7 @@ def test_add_explain_and_delete_ask_the_resource_manager_of_their_cloud(
     assert asked(arm) == manager
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure", f"--cloud={name}")
-    assert "as Azure says" in ran.out
+    assert "according to Azure" in ran.out
     assert asked(arm) == manager
     assert podidentity("delete", "-n", ns, "--name", "orders", f"--cloud={name}").code == 0
     assert asked(arm) == manager

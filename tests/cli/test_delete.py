@@ -88,6 +88,6 @@ def test_bindings_of_others_are_left_and_named(
     world.custom(ns, "azureidentitybindings", "theirs", spec)
     ran = podidentity("delete", "--namespace", ns, "--name", "orders", "--keep-attached")
     assert ran.code == 0
-    assert "/theirs still names it and entitles nobody" in ran.err
+    assert "/theirs still names it and has no effect" in ran.err
     assert binding(world, ns, "theirs") is not None
     assert attached(arm)

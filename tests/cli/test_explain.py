@@ -52,13 +52,13 @@ def test_explain_asks_azure_when_told_to(
     assert add(podidentity, ns, "orders", "--no-attach").code == 0
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     ran = podidentity("explain", "pod", f"{ns}/a")
-    assert f"whether scale set {world.plan.scale_set} has it, --azure asks" in ran.out
+    assert f"not known for scale set {world.plan.scale_set}; --azure asks Azure" in ran.out
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
     assert ran.code == 1
-    assert f"not attached to scale set {world.plan.scale_set}, as Azure says" in ran.out
+    assert f"not attached to scale set {world.plan.scale_set}, according to Azure" in ran.out
     arm.blocks[world.plan.scale_set_id.lower()].add(IDENTITY.upper())
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
-    assert f"attached to scale set {world.plan.scale_set}, as Azure says" in ran.out
+    assert f"attached to scale set {world.plan.scale_set}, according to Azure" in ran.out
 
 
 @pytest.mark.usefixtures("arm")

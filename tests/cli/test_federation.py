@@ -44,7 +44,7 @@ async def test_what_cannot_be_known_stands_open_in_the_command_and_that_is_said(
     said = capsys.readouterr().err
     for name in ("ISSUER", "AUDIENCE"):
         assert f'"{name}"' in command
-        assert f"in the place of {name}" in said
+        assert f"replace {name} by" in said
 
 
 def test_an_account_of_its_own_is_of_no_use_where_another_identity_signs_in() -> None:

@@ -12,7 +12,7 @@ from tests.docs.blocks import ROOT
 from tests.fakes import ADDRESS, CLIENT, VAULT, FakeClock, pod
 from tests.nmi.outcomes import granted, refused
 from tests.nmi.recorded import Recorded
-from tests.nmi.test_record import REFUSAL
+from tests.nmi.test_request_log import REFUSAL
 
 QUERY = TokenQuery(ADDRESS, TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT)))
 PROVIDER = Evidence(delegated=True, delegate=ObjectRef("kube-system", "provider"))

@@ -1,4 +1,4 @@
-"""The table of what a client may take has the numbers that the agent has."""
+"""The documented limits of clients are those of the agent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import fields
 
 import pytest
 
+from podidentity.kernel.rules import MOST_A_SECOND, MOST_CONNECTIONS
 from podidentity.nmi.server.connection import READ_BYTES
 from podidentity.nmi.server.listener import FOR_LOOKS
 from podidentity.nmi.server.messages import Limits
+from podidentity.supervisor.listeners import BACKLOG
 from tests.docs.blocks import ROOT
 
 TEXT = (ROOT / "docs/reference/nmi.md").read_text()
@@ -29,6 +31,9 @@ ROWS = {
     f"{L.held_bytes >> 20} MiB |",
     "looks": f"have {FOR_LOOKS.unproven} such places, {FOR_LOOKS.per_address} for an address, "
     f"and {FOR_LOOKS.local} of the node's own",
+    "share": f"wait to be accepted and those being closed | {MOST_CONNECTIONS} |",
+    "rate": f"new connections of one pod a second, and as many at once | {MOST_A_SECOND} |",
+    "backlog": f"the backlog of {BACKLOG} connections",
     "read": f"at most {READ_BYTES >> 10} KiB of it in the agent",
 }
 TOLD_WITH_ANOTHER = {"fields", "unproven_seconds", "held_bytes", "held_per_address"}

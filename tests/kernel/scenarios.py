@@ -24,6 +24,7 @@ from tests.kernel import (
     local,
     podnets,
     proving,
+    shares,
     sources,
     spoofing,
     stale,
@@ -64,7 +65,7 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
             await agent.tell("deafen")
             found["deaf"] = await ask("p1", "/deaf")
         found["killed"] = await ask("p1", "/killed")
-        found["nft"] = await command("nft", "-s", "list", "table", "ip", "podid")
+        found["nft"] = await command("nft", "-s", "-t", "list", "table", "ip", "podid")
         found["ip rule"] = await command("ip", "-d", "rule")
         await command("nft", "flush", "ruleset")
         found["flushed"] = await ask("p1", "/flushed", seconds=0.5)
@@ -213,7 +214,7 @@ async def upgrade() -> dict[str, Any]:
         interception.install()
         interception.install()
         found["said"] = said.getvalue()
-    found["nft"] = await command("nft", "-s", "list", "table", "ip", "podid")
+    found["nft"] = await command("nft", "-s", "-t", "list", "table", "ip", "podid")
     found["ip rule"] = await command("ip", "-d", "rule")
     async with imds.serving():
         found["node"] = await ask(NODE, "/node")
@@ -281,12 +282,18 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "changing": sources.changing,
     "life": sources.life,
     "absence": sources.absence,
+    "swollen": sources.swollen,
+    "twins": sources.twins,
     "unable": sources.unable,
     "source_flush": sources.flushed,
     "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
     "source_drift": sources.drift,
+    "backlog": shares.backlog,
+    "honest": shares.honest,
+    "listening_on_the_node": shares.listening_on_the_node,
+    "unshared": shares.unshared,
 }
 
 

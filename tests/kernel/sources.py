@@ -13,14 +13,19 @@ import random
 import signal
 import socket
 import struct
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from podidentity.kernel import source_guard
+from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.interception import Interception
+from podidentity.kernel.links import Links
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
 from tests.kernel.agent import WallClock
@@ -405,7 +410,7 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
     imds = Imds()
     found: dict[str, Any] = {}
     for number, pod in enumerate(("r1", "r2"), 1):
-        await command("sh", "-e", "-c", _ROUTED.format(pod=pod, number=number))
+        await command("sh", "-e", "-c", ROUTED.format(pod=pod, number=number))
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
             found["sources"] = await agent.tell("sources")
@@ -416,10 +421,11 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
-_ROUTED = """
+ROUTED = """
 ip netns add {pod}
 ip link add z-{pod} type veth peer name eth0 netns {pod}
 ip link set z-{pod} up; echo 1 >/proc/sys/net/ipv4/conf/z-{pod}/proxy_arp
+echo 0 >/proc/sys/net/ipv4/neigh/z-{pod}/proxy_delay
 echo 0 >/proc/sys/net/ipv4/conf/z-{pod}/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 ip route add 10.245.0.{number}/32 dev z-{pod}
 ip -n {pod} -batch - <<END
@@ -456,6 +462,63 @@ async def rivals(*, pods: int) -> list[Any]:
         for _ in range(50):
             told = [await one.tell("sources"), await other.tell("sources")]
     return told
+
+
+async def twins(*, guarded: bool) -> list[list[str]]:
+    """Pod p1 has the address of p2, and a socket with both ends of a connection of p2's."""
+    redirect = Redirect()
+    Interception(redirect, WallClock()).install()
+    listener = (redirect.target, redirect.listen_port)
+    inspector = ConnectionInspector(
+        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint(*listener)
+    )
+    guard = SourceGuard(inspector.networks, redirect, WallClock()) if guarded else None
+    if guard is not None:
+        guard.refresh()
+        inspector.bound_to = guard.bound_to
+    await _ip("p1", f"addr add {PODS['p2']}/32 dev lo", f"addr add {IMDS[0]}/32 dev lo")
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(listener))
+        own = stack.enter_context(inside("p2", socket.socket))
+        own.bind((PODS["p2"], 0))
+        port = own.getsockname()[1]
+        fake = stack.enter_context(inside("p1", lambda: socket.create_server(IMDS)))
+        twin = stack.enter_context(inside("p1", socket.socket))
+        twin.bind((PODS["p2"], port))
+        twin.connect(IMDS)
+        stack.enter_context(fake.accept()[0])
+        own.connect(IMDS)
+        stack.enter_context(listening.accept()[0])
+        facts = inspector.facts(PODS["p2"], port)
+    if guard is not None:
+        guard.close()
+    inspector.close()
+    return sorted([each.network, each.state, each.doubt] for each in facts.sightings)
+
+
+async def swollen(*, addresses: int) -> dict[str, Any]:
+    """Pod p1 takes thousands of addresses at the end of its link, once it is bound."""
+    networks = PodNetworks(Path("/run/netns"))
+    guard = SourceGuard(networks, Redirect(), WallClock())
+    guard.refresh()
+    links = Links()
+    index = {each.name: each.index for each in links.all.values()}
+    many = "\n".join(
+        f"addr add 10.{20 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}/32 dev eth0"
+        for n in range(addresses)
+    )
+    with tempfile.NamedTemporaryFile("w") as batch:
+        batch.write(many)
+        batch.flush()
+        await command("ip", "-n", "p1", "-batch", batch.name)
+    read = len(links.far_end(index["v-p1"]).addresses)
+    other = list(links.far_end(index["v-p2"]).addresses)
+    guard.refresh()
+    found = {"read": read, "other": other, "bound": guard.bound, "problems": guard.problems()}
+    links.close()
+    guard.close()
+    networks.close()
+    return found
 
 
 async def flushed(*, copy: bool) -> list[str]:

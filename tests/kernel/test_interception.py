@@ -13,6 +13,32 @@ KINDS = [(True, 1), (True, 0), *([(False, 1)] if os.geteuid() == 0 else [])]
 
 AS_NFT_SAYS = """\
 table ip podid {
+	set source_rates {
+		type ipv4_addr
+		size 4096
+		flags dynamic,timeout
+		timeout 10s
+	}
+
+	set source_shares {
+		type ipv4_addr
+		size 4096
+		flags dynamic
+	}
+
+	set port_rates {
+		type ether_addr
+		size 4096
+		flags dynamic,timeout
+		timeout 10s
+	}
+
+	set port_shares {
+		type ether_addr
+		size 4096
+		flags dynamic
+	}
+
 	chain guard_local {
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 counter drop
@@ -21,6 +47,7 @@ table ip podid {
 
 	chain intercept {
 		type nat hook prerouting priority dstnat - 10; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 jump share
 		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.25.79:2579
 	}
 
@@ -28,8 +55,21 @@ table ip podid {
 		type filter hook prerouting priority dstnat + 10; policy accept;
 		ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset
 	}
+
+	chain share {
+		meta iifkind "bridge" goto share_of_port
+		update @source_rates { ip saddr {RATE} } counter drop
+		meta l4proto tcp add @source_shares { ip saddr ct count over 320 } {REFUSED}
+	}
+
+	chain share_of_port {
+		update @port_rates { ether saddr {RATE} } counter drop
+		meta l4proto tcp add @port_shares { ether saddr ct count over 320 } {REFUSED}
+	}
 }
-"""
+""".replace("{RATE}", "limit rate over 1000/second burst 1000 packets").replace(
+    "{REFUSED}", "counter reject with tcp reset"
+)
 AS_IP_RULE_SAYS = [
     "0: from all lookup local proto kernel",
     "2: from all iif lo goto 6 proto kernel",

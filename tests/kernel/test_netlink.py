@@ -67,7 +67,7 @@ def test_a_kernel_that_knows_no_cgroup_of_a_socket_says_so() -> None:
 
 
 def test_an_answer_of_another_kind_is_no_socket() -> None:
-    with pytest.raises(netlink.Malformed, match="describes no socket"):
+    with pytest.raises(netlink.MalformedMessage, match="describes no socket"):
         sock_diag.decode_answer(netlink.Message(21, 0, 7, bytes(100)))
 
 
@@ -139,13 +139,13 @@ def test_an_error_message_carries_its_number() -> None:
     ids=["half a header", "shorter than its header", "longer than the datagram"],
 )
 def test_a_message_that_does_not_fit_is_malformed(datagram: bytes) -> None:
-    with pytest.raises(netlink.Malformed):
+    with pytest.raises(netlink.MalformedMessage):
         list(netlink.decode(datagram))
 
 
 @pytest.mark.parametrize("length", [0, 3, 9])
 def test_an_attribute_that_does_not_fit_is_malformed(length: int) -> None:
-    with pytest.raises(netlink.Malformed):
+    with pytest.raises(netlink.MalformedMessage):
         netlink.attributes(struct.pack("=HH", length, 1) + bytes(4))
 
 

@@ -20,9 +20,12 @@ def listing(redirect: Redirect) -> dict[str, Any]:
         for each in body.get("expr", ()):
             if "counter" in each:
                 each["counter"] = {"packets": 3, "bytes": 180}
+        if "set" in item:
+            body["flags"] = [*body.get("flags", ()), "dynamic"]
+            body["elem"] = [{"elem": {"val": "10.244.0.11", "ct count": {"val": 320}}}]
     table, *rest = listed
     chains = [each for each in rest if "chain" in each]
-    rules = [each for each in rest if "rule" in each]
+    rules = [each for each in rest if "chain" not in each]
     return {"nftables": [{"metainfo": {"version": "1.1.3"}}, table, *reversed(chains), *rules]}
 
 
@@ -39,6 +42,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "another policy": lambda listed: bodies(listed, "chain")[0].update(policy="drop"),
     "another priority": lambda listed: bodies(listed, "chain")[0].update(prio=0),
     "a decision gone": lambda listed: bodies(listed, "rule")[0]["expr"].pop(),
+    "another size": lambda listed: bodies(listed, "set")[0].update(size=1),
+    "a set gone": lambda listed: listed["nftables"].remove({"set": bodies(listed, "set")[0]}),
     "everything": lambda listed: listed["nftables"].clear(),
 }
 
@@ -55,7 +60,7 @@ def test_a_listing_with_any_change_is_not_as_wanted(what: str) -> None:
 
 
 def test_the_order_of_rules_within_a_chain_matters() -> None:
-    rule = {"family": "ip", "table": "podid", "chain": "intercept"}
+    rule = {"family": "ip", "table": "podid", "chain": "guard_imds"}
     both = [{"rule": {**rule, "expr": [{"accept": None}]}}, {"rule": {**rule, "expr": []}}]
     listed = listing(Redirect())
     first, second = ({"nftables": [*listed["nftables"], *each]} for each in (both, both[::-1]))

@@ -148,6 +148,24 @@ def test_pods_live_as_before(*, rootless: bool) -> None:
     }
 
 
+def test_only_the_pod_that_may_send_with_an_address_is_asked_for_its_socket(
+    *, rootless: bool
+) -> None:
+    """Else the other's twin socket would have the owner refused, or taken for the other pod."""
+    assert run("twins", rootless=rootless, guarded=False) == [
+        ["p1", "open", ""],
+        ["p2", "open", ""],
+    ]
+    assert run("twins", rootless=rootless, guarded=True) == [["p2", "open", ""]]
+
+
+def test_of_a_pod_with_thousands_of_addresses_a_few_are_read(*, rootless: bool) -> None:
+    seen = run("swollen", rootless=rootless, addresses=5000)
+    assert seen["read"] < 100, "more than any pod has; each read costs the time of others"
+    assert seen["other"] == ["10.244.0.12"], "and the next question has its own answer"
+    assert (seen["bound"], seen["problems"]) == (3, [])
+
+
 def test_the_rules_stand_while_the_agent_is_away_and_the_next_one_keeps_the_first_holders(
     *, rootless: bool
 ) -> None:

@@ -39,7 +39,7 @@ class MemoryWriter(Writer):
 class Recorded:
     """A RequestLog, and what it wrote."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, audit: AuditLog | None = None) -> None:
         self.written: list[str] = []
         writer = MemoryWriter()
         self.audited = writer.lines
@@ -51,11 +51,11 @@ class Recorded:
             self.metrics,
             clock,
             node="n1",
-            audit=AuditLog(writer, required=False),
+            audit=audit or AuditLog(writer, required=False),
         )
         self.record.events = self
 
-    def refused(self, pod: Pod, reason: str, note: str) -> None:
+    def warn(self, pod: Pod, reason: str, note: str) -> None:
         self.told.append((pod, reason, note))
 
     @property

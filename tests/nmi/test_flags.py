@@ -127,7 +127,7 @@ def test_the_environment_is_read_where_the_archived_project_did(
         (["--node=n1", "--operation-mode=odd"], "'odd' is not one of 'standard', 'managed'"),
         ([*MANAGED, "--forceNamespaced", "--compat-cross-namespace"], "contradict"),
         ([*MANAGED, "--retry-attempts-for-created=-1"], "-1 is not in the range"),
-        (["--operation-mode=managed"], "--node is needed"),
+        (["--operation-mode=managed"], "--node is required"),
         ([*MANAGED, "--attestation=none"], "'none' is not one of"),
         ([*MANAGED, "--host-token=all"], "'all' is not one of"),
         ([*MANAGED, "--host-token-callers=provider"], "is not NAMESPACE/NAME"),

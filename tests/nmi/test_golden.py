@@ -10,7 +10,7 @@ from podidentity.core import errors
 from podidentity.core.refusals import Reason
 from tests.nmi.golden import connections, requests, rules, tokens
 from tests.nmi.golden.situation import Situation, written
-from tests.nmi.test_answers import classes
+from tests.nmi.test_errors import classes
 
 FILES: dict[str, dict[str, Situation]] = {
     "requests": requests.SITUATIONS,

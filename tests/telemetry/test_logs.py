@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from podidentity.telemetry import Format, configure
-from podidentity.telemetry.lines import Said, form_of
+from podidentity.telemetry.lines import Format, Said, form_of
+from podidentity.telemetry.logs import configure
 from podidentity.telemetry.writer import Writer
 
 

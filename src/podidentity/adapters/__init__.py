@@ -1,9 +1,12 @@
-"""One neighbour each, none knowing another; what the core's ports promise is kept here.
+"""Implementations of the core's ports: one module for each neighbour, none importing another.
 
-kube, reflector, cluster   the API server: asked, followed, and remembered by address and selector
-permissions                what the cluster's RBAC lets service accounts use
-imds, entra                where tokens come from: the node's metadata service, Azure's own
-tokencache                 tokens, kept while they are good
-arm, azure_login           Azure's resource manager, for the commands
-clock                      the real time
+kube, reflector, cluster   the API server: client, list and watch, the watched objects indexed
+permission_cache           decisions of the cluster's RBAC on the use of identities
+path_permissions           decisions of the cluster's RBAC on /metrics and the like
+imds, entra                the issuers of tokens: the node's metadata service, and Entra
+tokencache                 the token cache
+net                        the client of `net`: facts about connections
+server_certificate         the certificate of the agent's TLS port
+arm, azure_login           Azure Resource Manager and the person's sign-in, for the commands
+clock                      the system clock
 """

@@ -1,7 +1,7 @@
-"""Azure Resource Manager: looks identities up, attaches them to the nodes' machines and detaches.
+"""Azure Resource Manager: looks identities up, attaches them to the nodes' machines, detaches them.
 
-One change of a scale set takes Azure 40 to 60 seconds, and Azure tells nobody when it is done: it
-has to be asked, as often as its Retry-After allows.
+A change of a scale set takes 40 to 60 seconds. Azure does not notify: the client polls the
+operation at the interval of Azure's Retry-After.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, HostIdentities, ManagedIdentity
 
 LONGEST_OPERATION = 900.0
-"""Seconds that an operation may take."""
+"""Timeout of an operation, in seconds."""
 
 _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
@@ -31,11 +31,11 @@ _TRIES = 4
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
-"""Called with the seconds that an operation has taken, each time Azure says it is not done."""
+"""Called with the seconds since an operation began, after each poll that finds it running."""
 
 
 class Login(Protocol):
-    """Who asks."""
+    """The signed-in user."""
 
     async def token(self, scope: str) -> str:
         """Return an access token for `scope`; raise ArmError."""
@@ -56,7 +56,7 @@ class Arm:
         self._clock = clock
         self._endpoint = httpx2.URL(cloud.resource_manager)
         self._scope = f"{cloud.resource_manager_audience}/.default"
-        # The environment's proxy and authorities count, as for every Azure tool.
+        # It obeys HTTPS_PROXY and SSL_CERT_FILE, as every Azure tool.
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(60, connect=10), trust_env=True, transport=transport
         )
@@ -75,7 +75,7 @@ class Arm:
         return arm.parse_identity(response.content)
 
     async def host(self, host: Host) -> HostIdentities:
-        """Return what is attached to `host`; raise ArmError."""
+        """Return the identities of `host`; raise ArmError."""
         response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))
         return arm.parse_host(response.content)
 
@@ -105,7 +105,7 @@ class Arm:
         progress: Progress | None,
         wait: bool,
     ) -> bool:
-        """Send the difference; where somebody else changed the host meanwhile, look again."""
+        """Send the difference; read the host again and retry if it was changed meanwhile."""
         tries = 0
         while (body := patch(await self.host(host))) is not None:
             try:
@@ -144,7 +144,7 @@ class Arm:
     async def _ask(
         self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None = None
     ) -> httpx2.Response:
-        """Send one request; where Azure asks for a short pause, pause and send it again."""
+        """Send one request; retry it if Azure asks for a short pause."""
         for left in reversed(range(_TRIES)):
             response = await self._send(method, url, body)
             if response.is_success:
@@ -169,7 +169,7 @@ class Arm:
             raise ArmError("Unreachable", f"{url.host} cannot be asked: {what}") from error
 
     def _pause(self, response: httpx2.Response) -> float:
-        """Return the seconds that Azure asks to wait; it sends seconds or a date."""
+        """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""
         text = response.headers.get("Retry-After", "")
         if text.isdecimal():
             return float(text)
@@ -182,7 +182,7 @@ class Arm:
         return self._endpoint.copy_with(path=resource_id, query=f"api-version={version}".encode())
 
     def _own(self, target: str) -> httpx2.URL:
-        """Return the address of an operation; the token goes to no other machine than ARM's."""
+        """Return the URL of an operation; raise ArmError unless ARM owns it: it gets the token."""
         url = self._endpoint.join(target)
         host = self._endpoint.host
         if url.scheme != self._endpoint.scheme or not f".{url.host}".endswith(f".{host}"):

@@ -1,7 +1,6 @@
-"""Who a person at a shell is to Azure: as every Azure tool finds out.
+"""The Azure sign-in of the person at the shell, by azure-identity as in every Azure tool.
 
-Only commands come here. NMI takes its tokens from the node's metadata service and never carries
-azure-identity.
+Only commands use it. NMI takes its tokens from IMDS and Entra and never loads azure-identity.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ SIGN_IN = (
 
 
 class AzureLogin:
-    """Tokens of the first of: environment variables, az login, managed identity.
+    """Tokens of the first credential that works: environment variables, az login, managed identity.
 
-    az comes before the managed identity, unlike in DefaultAzureCredential: on a laptop nobody
-    answers for the latter, and the wait for that is seconds.
+    Unlike in DefaultAzureCredential az comes before the managed identity: on a laptop there is
+    none, and to find that out takes seconds.
     """
 
     def __init__(
         self, credential: TokenCredential | None = None, *, authority: str | None = None
     ) -> None:
-        """`authority` None: the environment's, else the public cloud's; az has its own."""
+        """`authority` None: that of AZURE_AUTHORITY_HOST, else the public cloud; az has its own."""
         self._credential = credential
         self._authority = authority
 
@@ -57,7 +56,7 @@ def _chain(authority: str | None) -> TokenCredential:
         raise ArmError(
             "SignIn", "azure-identity is not installed. Run pip install 'podidentity[azure]'."
         ) from error
-    # It writes to its log whatever it raises as well.
+    # It also logs each error that it raises.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return azure.ChainedTokenCredential(
         azure.EnvironmentCredential(**({"authority": authority} if authority else {})),
@@ -67,7 +66,7 @@ def _chain(authority: str | None) -> TokenCredential:
 
 
 def _worded(text: str) -> str:
-    """Return the message in one line, without the advice to read a web page."""
+    """Return the message in one line, without its links to aka.ms."""
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and "aka.ms" not in line]
     return f"{' '.join(kept)[:1000]} {SIGN_IN}"

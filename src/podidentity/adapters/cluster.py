@@ -1,7 +1,7 @@
-"""The watched cluster in memory, indexed by what a request asks for; a core.ports.Cluster.
+"""The watched objects of the cluster in memory, indexed for requests; a core.ports.Cluster.
 
-A request costs look-ups in dictionaries, however many pods, bindings and identities there are.
-Reflectors fill it on the node; the commands fill it from plain lists.
+A request costs a few dictionary look-ups, for any number of pods, bindings and identities. On the
+node reflectors fill it; the commands fill it from lists.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _T = TypeVar("_T", bound=_Named)
 
 
 class Index(Generic[_T]):
-    """All objects of one kind, by name and by secondary keys: one look-up each."""
+    """All objects of one kind, by name and by secondary keys."""
 
     def __init__(self, keys: Callable[[_T], Iterable[Hashable]] = lambda _: ()) -> None:
         """`keys` returns the secondary keys of an object."""
@@ -109,7 +109,7 @@ def _keys_of_pod(pod: Pod) -> Iterable[Hashable]:
 
 
 def _keys_of_binding(binding: AzureIdentityBinding | Malformed) -> Iterable[Hashable]:
-    """Return namespace and selector; its namespace alone where it cannot be used."""
+    """Return its namespace and selector; its namespace alone if it is malformed."""
     if isinstance(binding, Malformed):
         return (binding.ref.namespace,)
     return ((binding.ref.namespace, binding.selector), ("", binding.selector))
@@ -131,9 +131,10 @@ class WatchedCluster:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._synced = False
-        self._revision = 0
+        self.revision = 0
+        """Grows with each change; a decision holds only for the same number."""
         self._pod_changed: dict[ObjectRef, float] = {}
-        # Of namespaces that have a pod on this node: for others it decides nothing.
+        # Only of namespaces with a pod on this node: the others need no time.
         self._namespace_changed: dict[str, float] = {}
         self._pods: Index[Pod] = Index(_keys_of_pod)
         self._identities: Index[AzureIdentity | Malformed] = Index()
@@ -172,17 +173,12 @@ class WatchedCluster:
         cluster.mark_synced()
         return cluster
 
-    # What core.ports.Cluster promises.
+    # core.ports.Cluster
 
     @property
     def synced(self) -> bool:
         """Whether every list has been read once."""
         return self._synced
-
-    @property
-    def revision(self) -> int:
-        """A number that grows with each change: what was decided at an older one may be wrong."""
-        return self._revision
 
     def pods_at(self, address: str) -> Sequence[Pod]:
         """Return the pods that have the address (canonical text) and have not ended."""
@@ -193,11 +189,11 @@ class WatchedCluster:
         return self._pods.get(ref)
 
     def pod_by_uid(self, uid: str) -> Pod | None:
-        """Return the pod with this uid; a scan, for what is rare."""
+        """Return the pod with this uid, by a scan of all pods."""
         return next((pod for pod in self._pods.values() if pod.uid == uid), None)
 
     def changed_at(self, pod: Pod) -> float:
-        """Return when what decides about `pod` last changed."""
+        """Return the time of the last change that concerns `pod`."""
         return max(
             self._pod_changed.get(pod.ref, -inf),
             self._namespace_changed.get(pod.ref.namespace, -inf),
@@ -235,10 +231,10 @@ class WatchedCluster:
         return [each for each in found if isinstance(each, AzureAssignedIdentity)]
 
     def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
-        """Return what the annotations of a service account say; None where it has none."""
+        """Return the workload identity of an annotated service account; None for others."""
         return self._accounts.get(service_account)
 
-    # For the commands, which look at everything.
+    # For the commands
 
     def pods(self) -> Sequence[Pod]:
         """Return all pods, in order of namespace and name."""
@@ -252,15 +248,15 @@ class WatchedCluster:
         """Return all bindings, in order of namespace and name."""
         return self._bindings.sorted()
 
-    # How it is filled.
+    # Updates
 
     def mark_synced(self) -> None:
-        """Every list has been read once: from now on what is put is news."""
+        """Note that every list has been read once: later updates are changes."""
         self._synced = True
         self._wake()
 
     def follow(self, follower: Callable[[str, ObjectRef], None]) -> None:
-        """Call `follower` with kind and name of each object that changes, once it has."""
+        """Call `follower` with kind and name of each object after it has changed."""
         self._followers.append(follower)
 
     def put_pod(self, pod: Pod) -> None:
@@ -275,7 +271,7 @@ class WatchedCluster:
         self._tell("Pod", pod.ref)
 
     def remove_pod(self, ref: ObjectRef) -> None:
-        """Forget a pod."""
+        """Remove a pod."""
         self._pods.remove(ref)
         self._pod_changed.pop(ref, None)
         if not self._pods.by_key((ref.namespace,)):
@@ -283,7 +279,7 @@ class WatchedCluster:
         self._tell("Pod", ref)
 
     def put(self, value: Custom) -> None:
-        """Add or replace an object, usable or not."""
+        """Add or replace an object; it may be malformed."""
         kind = value.kind if isinstance(value, Malformed) else _KINDS[type(value)]
         if self._by_kind[kind].put(value):
             self._custom_change(kind, value.ref)
@@ -291,12 +287,12 @@ class WatchedCluster:
                 self._assignment_change(value)
 
     def remove(self, kind: str, ref: ObjectRef) -> None:
-        """Forget an object of a kind, as Kubernetes spells it."""
+        """Remove an object of this Kubernetes kind."""
         if self._by_kind[kind].remove(ref) is not None:
             self._custom_change(kind, ref)
 
     def _first_seen(self, pod: Pod) -> float:
-        """Return when the pod started, on our clock: a pod of the first list may be old."""
+        """Return the pod's start in monotonic seconds; a pod of the first list may be old."""
         now = self._clock.monotonic()
         if self._synced or not pod.started:
             return now
@@ -314,12 +310,12 @@ class WatchedCluster:
             follower(kind, ref)
 
     def _assignment_change(self, record: AzureAssignedIdentity) -> None:
-        """A record concerns its pod alone: what was attached just now may have to spread."""
+        """Note a change for the record's pod: Azure may still be propagating the attachment."""
         if self._synced and self._pods.get(record.pod) is not None:
             self._pod_changed[record.pod] = self._clock.monotonic()
 
     def _wake(self) -> None:
-        self._revision += 1
+        self.revision += 1
         self._change.set()
         self._change = asyncio.Event()
 

@@ -1,7 +1,7 @@
-"""Asks `net` whose a connection is, over the Unix socket between the two processes.
+"""The client of `net`: asks for facts about connections over the Unix socket between the processes.
 
-While `net` is away every proof is UNKNOWN, so that requests are answered with 503; it is looked for
-again every moment, and what it last said of the node counts no more.
+While `net` is away every proof is UNKNOWN, so requests are answered with 503. The client reconnects
+within half a second, and the last state of `net` does not count meanwhile.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from podidentity.local_sockets import Untrusted, connect
 from podidentity.wire import net as wire
 
 ANSWER_SECONDS = 2.0
-"""Within which `net` answers: it takes some 0.1 ms."""
+"""Timeout of an answer; `net` needs some 0.1 ms."""
 MOST_QUESTIONS = 128
-"""Questions under way; more wait. They fit into the socket's buffer, as their answers do."""
+"""Questions under way at once; they and their answers fit into the socket's buffer."""
 _SEND_BUFFER = 256 * 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to connect."""
@@ -48,7 +48,7 @@ class NetClient:
         mode: AttestationMode,
         uids: frozenset[int] = frozenset({0}),
     ) -> None:
-        """`uids` are the users of whom `net` may be."""
+        """`uids` are the user ids that the process `net` may have."""
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
@@ -62,19 +62,21 @@ class NetClient:
         self._number = 0
         self._waiting: dict[int, tuple[float, asyncio.Future[ConnectionFacts | None]]] = {}
         """When each question was asked, oldest first, and where its answer goes."""
+        self._unsent: list[wire.Question] = []
+        """Asked in this turn of the event loop, and sent together at its end."""
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._changed = asyncio.Event()
         self.state: wire.State | None = None
-        """What `net` said last; None while it is away."""
+        """The last state that `net` sent; None while it is away."""
 
     def problems(self) -> Sequence[str]:
         """Return why `net` cannot be asked; () while it can."""
         return (self._failure,) if self._failure else ()
 
     def interception_problems(self) -> Sequence[str]:
-        """Return what keeps pods' traffic from being redirected; () where all is well."""
+        """Return why pods' traffic is not redirected; () if it is."""
         if self.state is None:
             return self.problems()
         if self._accepting and not self.state.guards:
@@ -82,7 +84,7 @@ class NetClient:
         return self.state.interception
 
     def attestation_problems(self) -> Sequence[str]:
-        """Return what keeps callers from being proven; () where all is well."""
+        """Return why callers cannot be proved; () if they can."""
         if self.state is None:
             return self.problems()
         if self.state.proof != self._mode:
@@ -90,28 +92,24 @@ class NetClient:
             return (*self.state.attestation, other)
         return self.state.attestation
 
-    def warnings(self) -> Sequence[str]:
-        """Return what an operator should know, and what keeps nobody from being served."""
-        return () if self.state is None else (*self.state.sources, *self.state.warnings)
-
     @property
     def sources_guarded(self) -> bool:
-        """Whether no pod can speak with another's address, as far as `net` last said."""
+        """Whether no pod can send from the address of another, by the last state of `net`."""
         return self._sources_guarded
 
     @property
     def repairs(self) -> int:
-        """How often `net` has put rules right since it was started."""
+        """Number of times that `net` has repaired the rules since its start."""
         return 0 if self.state is None else self.state.repairs
 
     def accept(self, accepting: bool) -> None:
-        """Tell `net`, and each that comes, whether connections are accepted here."""
+        """Tell `net`, now and after each reconnect, whether connections are accepted here."""
         self._accepting = accepting
         if self._greeted:
             self._send(wire.Accepting(accepting))
 
     async def changed(self) -> None:
-        """Return when `state` or `problems` are others."""
+        """Return at the next change of `state` or `problems`."""
         await self._changed.wait()
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
@@ -141,7 +139,7 @@ class NetClient:
     async def _facts(
         self, address: str, port: int, *, local: bool, own: str = ""
     ) -> ConnectionFacts | None:
-        """Return what `net` states; None where it does not answer."""
+        """Return the facts from `net`; None if it does not answer."""
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
             await self._room.wait()
         if not self._greeted:
@@ -154,13 +152,21 @@ class NetClient:
         if self._timer is None:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
         try:
-            self._send(wire.Question(number, address, port, local, own))
+            if not self._unsent:
+                loop.call_soon(self._send_questions)
+            self._unsent.append(wire.Question(number, address, port, local, own))
             return await answer
         finally:
             self._waiting.pop(number, None)
             if len(self._waiting) == MOST_QUESTIONS - 1:
                 self._room.set()
                 self._room = asyncio.Event()
+
+    def _send_questions(self) -> None:
+        questions, self._unsent = self._unsent, []
+        while questions and self._greeted:
+            self._send(wire.Questions(tuple(questions[: wire.MOST_TOGETHER])))
+            del questions[: wire.MOST_TOGETHER]
 
     def _late(self) -> None:
         """Give `net` up if the oldest question has waited too long; one timer serves for all."""
@@ -207,10 +213,11 @@ class NetClient:
                 self._end(f"net sent {error}")
 
     def _take(self, message: wire.FromNet) -> None:
-        if isinstance(message, wire.FactsAnswer):
-            _, answer = self._waiting.get(message.id, (0.0, None))
-            if answer is not None and not answer.done():
-                answer.set_result(message.facts)
+        if isinstance(message, wire.FactsAnswers):
+            for each in message.answers:
+                _, answer = self._waiting.get(each.id, (0.0, None))
+                if answer is not None and not answer.done():
+                    answer.set_result(each.facts)
         elif isinstance(message, wire.State):
             self.state = message
             self._sources_guarded = not message.sources
@@ -247,7 +254,7 @@ class NetClient:
             self._ended.set()
 
     def _disconnected(self) -> bool:
-        """Close the connection, fail what was under way; return whether both had said hello."""
+        """Close the connection, fail its questions; return whether the state had arrived."""
         greeted = self.state is not None
         self._greeted, self.state = False, None
         if self._connection is not None:
@@ -272,6 +279,6 @@ class NetClient:
         self._tell()
 
     def _tell(self) -> None:
-        """Wake who waits for a change."""
+        """Wake the tasks in `changed`."""
         self._changed.set()
         self._changed = asyncio.Event()

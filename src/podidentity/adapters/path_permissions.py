@@ -1,9 +1,8 @@
-"""Whether the bearer of a token may read a path of the agent: as for the API server's own paths.
+"""Whether the bearer of a token may read a path of the agent, by RBAC on non-resource URLs.
 
-TokenReview says whose the token is, SubjectAccessReview whether he may `get` the path, as in
-controller-runtime's filter of metrics. Both are asked rarely: an answer counts for a while, one
-address may ask only so often, and only so many questions are under way, because every pod reaches
-the port.
+TokenReview names the token's user, SubjectAccessReview says whether the user may `get` the path, as
+in controller-runtime's metrics filter. Every pod can reach the port, so answers are cached, each
+address is rate-limited, and the questions under way are bounded.
 
 https://github.com/kubernetes-sigs/controller-runtime/blob/main/pkg/metrics/filters/filters.go
 """
@@ -32,13 +31,13 @@ from podidentity.wire.reviews import (
 )
 
 ALLOWED = 60.0
-"""Seconds that a permission counts; and how long one that was taken back may."""
+"""Seconds that a permission is cached, and so the longest time that a revoked one counts."""
 DENIED = 10.0
-"""Seconds that a refusal counts."""
+"""Seconds that a refusal is cached."""
 OUTLIVES = 900.0
-"""Seconds that a permission counts while the API server cannot be asked."""
+"""Seconds that a permission counts while the API server cannot be reached."""
 CAPACITY = 64
-"""Answers kept: Prometheus has one token, and a few people have others."""
+"""Entries of the cache: Prometheus has one token, and a few people have others."""
 AT_ONCE = 4
 QUESTIONS_PER_SECOND = 1.0
 QUESTIONS_BURST = 5.0
@@ -49,15 +48,15 @@ _TOKEN = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{16,8192}=*)"
 
 
 class Access(Enum):
-    """What the bearer may do."""
+    """The result of the check."""
 
     ALLOWED = auto()
     DENIED = auto()
     UNKNOWN_TOKEN = auto()
-    """There is no token, or the cluster does not know it."""
+    """The request has no token, or the cluster does not know it."""
     TOO_OFTEN = auto()
     UNDECIDED = auto()
-    """The API server cannot be asked."""
+    """The API server cannot be reached."""
 
 
 class _Answer(NamedTuple):
@@ -66,7 +65,7 @@ class _Answer(NamedTuple):
 
 
 class PathPermissions:
-    """Who may read one path."""
+    """The permission to read one path, cached for each token."""
 
     def __init__(self, server: KubeApi, clock: Clock, *, path: str) -> None:
         self._server = server
@@ -75,11 +74,11 @@ class PathPermissions:
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[Access]] = {}
         self._limiter = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_BURST)
-        # Tokens are not kept, only their digests, which can be compared with nothing outside.
+        # The cache holds keyed digests, no tokens; the key never leaves this process.
         self._key = secrets.token_bytes(32)
 
     async def access(self, authorization: bytes, address: str) -> Access:
-        """Return what the value of a header `Authorization` is good for."""
+        """Return the access that the value of the header `Authorization` gives."""
         found = _TOKEN.fullmatch(authorization.strip())
         if found is None:
             return Access.UNKNOWN_TOKEN
@@ -101,7 +100,7 @@ class PathPermissions:
         return await asyncio.shield(flight)
 
     async def close(self) -> None:
-        """End the questions under way."""
+        """Cancel the questions under way."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
@@ -123,7 +122,7 @@ class PathPermissions:
         return access
 
     def _evict(self) -> None:
-        """Forget the oldest refusal; a permission only where there are none."""
+        """Drop the oldest refusal; if there is none, the oldest permission."""
         refusal = next(
             (name for name, each in self._answers.items() if each.access is not Access.ALLOWED),
             None,

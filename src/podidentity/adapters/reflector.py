@@ -1,15 +1,15 @@
-"""A list and then a watch that never ends: how the agent's memory stays what the cluster is.
+"""A list followed by an endless watch, which keep objects in memory equal to those of the cluster.
 
     list ──► watch ──► (ended by the server) ──► watch again from the last version
       ▲                │
-      └── an error that the server states, an answer that makes no sense, a version smaller than
-          the last one, or three failures in a row
+      └── resync after: an error from the server, an answer that is no Kubernetes JSON, a version
+          smaller than the last one, or three failures in a row
 
-A watch from a version that the server does not have tells nothing of what happened, and a restored
-etcd may lack that version for hours. So, as in client-go's reflector, an error of a watch leads to
-a new list; only a connection that breaks, or a server that asks for patience (429), is followed by
-another watch from the same version. While the API server is away what is known stays, and keeps
-serving. After a new list, what is no longer in it is removed.
+A watch from a version that the server does not have yields no events, and a restored etcd may lack
+that version for hours. So, as in client-go's reflector, an error of a watch leads to a new list;
+only after a broken connection or a 429 the watch is opened again from the same version. While the
+API server is away the known objects stay in use. After a new list, objects that it does not contain
+are removed.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
@@ -31,35 +31,35 @@ from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, pars
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
-"""Seconds: a cluster's agents, all back at once after an outage, come within this time."""
+"""Seconds: after an outage the agents of a cluster reconnect spread over this time."""
 SHORT_WATCH = 1.0
-"""Seconds. A watch that ends sooner without a word is a failure, not the server's time-out."""
+"""Seconds. A watch that ends sooner without an event has failed; it is no timeout of the server."""
 MOST_FAILURES = 3
-"""Failures in a row after which the version is not trusted any more."""
+"""Failures in a row after which the reflector lists again."""
 
 _log = logging.getLogger("podidentity.watch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What is watched, and who is told."""
+    """A list of objects to watch, and the callbacks for its changes."""
 
     what: str
     """For messages: `pods of node n1`."""
     path: str
     put: Callable[[msgspec.Raw], None]
-    """Takes an object that is new or changed; ValueError: it cannot be read."""
+    """Called with each new or changed object; raises ValueError if it cannot be read."""
     remove: Callable[[ObjectRef], None]
     listed: Callable[[], None]
     """Called after each complete list."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Selectors."""
     failed: Callable[[], None] = lambda: None
-    """Called when the list or the watch fails; it is tried again all the same."""
+    """Called when the list or the watch fails, before it is retried."""
 
 
 class Reflector:
-    """Keeps one source told. `run` it as a task; it ends only by being cancelled."""
+    """Lists and watches one source. `run` it as a task; it ends only by cancellation."""
 
     def __init__(
         self,
@@ -76,23 +76,23 @@ class Reflector:
         self._known: set[ObjectRef] = set()
         self._version = ""
         self._failures = 0
-        """In a row; the next attempt waits the longer."""
+        """In a row; the delay before the next attempt grows with it."""
         self._failures_of_version = 0
-        """In a row, of watches from the present version."""
+        """In a row, of watches from the current version."""
         self._heard = clock.monotonic()
         self.what = source.what
         self.synced = False
         """Whether the list has been read once."""
         self.trouble = ""
-        """Why the cluster cannot be watched just now; "" while it can."""
+        """Why the source cannot be watched now; "" while it can."""
 
     @property
     def age(self) -> float:
-        """Seconds since the API server last said anything about this source."""
+        """Seconds since the API server last sent anything about this source."""
         return self._clock.monotonic() - self._heard
 
     async def run(self) -> None:
-        """Follow the source for ever."""
+        """List and watch until cancelled."""
         while True:
             try:
                 await self._follow()
@@ -119,8 +119,8 @@ class Reflector:
 
     async def _list(self) -> None:
         page = await self._server.list_all(self._source.path, self._source.params)
-        # All names are read before anything is changed: a list that breaks off in the middle
-        # must neither add nor forget.
+        # All names are parsed before the first change: a list with a broken object must neither
+        # add nor remove anything.
         items = [(parse_object_version(item).ref, item) for item in page.items]
         before, self._known = self._known, set()
         for ref, item in items:
@@ -133,7 +133,7 @@ class Reflector:
         self._source.listed()
 
     async def _watch(self) -> bool:
-        """Return whether the server said anything before it ended the watch."""
+        """Watch until the server ends it; return whether any event came."""
         events = self._server.watch(
             self._source.path,
             self._source.params,
@@ -200,7 +200,7 @@ class Reflector:
 
 
 def _is_older(version: str, than: str) -> bool:
-    """Whether `version` comes before `than`; False where the two cannot be compared.
+    """Whether `version` comes before `than`; False if the two cannot be compared.
 
     From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version

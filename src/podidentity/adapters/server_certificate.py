@@ -1,8 +1,7 @@
-"""The certificate of the agent's TLS port: given by files, or made at the start.
+"""The certificate of the agent's TLS port: loaded from files, or self-signed at the start.
 
-A certificate that the agent makes is signed by nobody: Prometheus is told `insecure_skip_verify`,
-as for controller-runtime's default. It is made by a process of its own, because `cryptography`
-would cost the agent 3 MB for one key.
+For the self-signed one Prometheus needs `insecure_skip_verify`, as for controller-runtime's
+default. A process of its own makes it, because `cryptography` would cost the agent 3 MB.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pathlib import Path
 from podidentity.core.ports import Clock
 
 DAYS = 3650
-"""The agent makes another at its next start."""
+"""Validity of a self-signed certificate; each start of the agent makes a new one."""
 _LOOK_AGAIN = 10.0
-"""Seconds between two looks at whether given files have changed."""
+"""Seconds between two checks whether the files have changed."""
 _COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.server_certificate")
 
 
@@ -28,16 +27,16 @@ _log = logging.getLogger("podidentity.tls")
 
 
 class CertificateError(Exception):
-    """There is no certificate to serve with; says why."""
+    """Why no certificate can be served."""
 
 
 class ServerCertificate:
-    """A TLS context with a certificate. `run` it: until then it has none."""
+    """A TLS context whose certificate `run` loads and renews; until then it has none."""
 
     def __init__(self, name: str, *, files: tuple[Path, Path] | None = None) -> None:
-        """`files` hold a certificate, its chain behind it, and its key, both PEM.
+        """`files` are a certificate with its chain, and its key, both PEM.
 
-        None: one for the DNS name `name` is made.
+        None: a self-signed certificate for the DNS name `name` is made.
         """
         self.context = _context()
         self._name = name
@@ -45,9 +44,9 @@ class ServerCertificate:
         self._seen: tuple[tuple[int, int], ...] | None = None
 
     async def run(self, clock: Clock) -> None:
-        """Load or make the certificate; load the files again whenever they change.
+        """Load or make the certificate; load the files again after each change.
 
-        While they cannot be used, the certificate of before is served.
+        While they cannot be used, the previous certificate is served.
         """
         while True:
             try:
@@ -65,7 +64,7 @@ class ServerCertificate:
         if seen == self._seen:
             return
         self._seen = seen
-        # First into a context that serves nobody: a key that does not fit must break none.
+        # Try them in an unused context first: a wrong key must not break the one in use.
         _load(_context(), certificate, key)
         _load(self.context, certificate, key)
 
@@ -81,7 +80,7 @@ class ServerCertificate:
                 await process.wait()
         if process.returncode != 0:
             raise CertificateError(f"no certificate was made: exit status {process.returncode}")
-        # The key is on no disk: OpenSSL reads it from memory, by a name.
+        # The key never touches a disk: OpenSSL reads it from an anonymous file in memory.
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -94,7 +93,7 @@ class ServerCertificate:
 
 
 def _state(*files: Path) -> tuple[tuple[int, int], ...]:
-    """Return what changes when the files do; a kubelet replaces them by a link."""
+    """Return times and inodes of the files; a kubelet updates them by replacing a link."""
     try:
         found = [each.stat() for each in files]
     except OSError:
@@ -105,7 +104,7 @@ def _state(*files: Path) -> tuple[tuple[int, int], ...]:
 def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Nothing of a client is kept for its next connection.
+    # No session tickets: clients connect rarely.
     context.num_tickets = 0
     return context
 

@@ -1,5 +1,6 @@
 """The `podidentity` command.
 
-`main` finds a command's module only when the command is called for, since NMI starts through here
-on every node and must not carry what people need. Read `main` and `failures`, then a command.
+`main` imports the module of a command only when the command runs, because NMI starts through it on
+every node and must not load the libraries of the other commands. Read `main` and `output`, then a
+command.
 """

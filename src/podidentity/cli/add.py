@@ -1,9 +1,9 @@
 """`podidentity add`: let the pods of a namespace use a managed identity.
 
-The order makes a run that fails half way harmless, and repeatable: first the AzureIdentity, with
-the record of what is about to be attached (`record`); then Azure; last the binding, which is what
-entitles pods. So no pod is told that it may have a token before there can be one. The permission
-comes before all of it, so that who may not give it learns that at once.
+The order of the steps makes a run that fails half way harmless, and repeatable: the permission, so
+that a person without the right to grant it learns that first; the AzureIdentity, with the record of
+the hosts to attach; then Azure; last the binding, which entitles pods. So no pod is entitled before
+it can get a token.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from podidentity.wire.rbac import Giver
         "podidentity add --namespace shop --name orders \\",
         '    --identity-resource-id "$(az identity show -g shop -n orders --query id -o tsv)"',
         "podidentity add --namespace shop --name orders --no-attach --client-id GUID \\",
-        "    --identity-resource-id ID        # asks nothing of Azure",
+        "    --identity-resource-id ID        # does not contact Azure",
         "podidentity add --namespace shop --name mail --client-id GUID --tenant-id contoso.com \\",
         "    --secret mail                    # a secret; with --type 2 a certificate",
         "podidentity add --namespace shop --name orders --federated --subject identity \\",
@@ -54,21 +54,21 @@ from podidentity.wire.rbac import Giver
 def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Let the pods of a namespace use an identity of Azure.
 
-    Gives the namespace, or one service account, the permission to use it; makes AzureIdentity NAME
-    and AzureIdentityBinding NAME-binding; and attaches a managed identity to the scale sets and
-    virtual machines of the cluster's nodes. Of a federated identity it prints the command by which
-    Entra learns to trust the cluster. It may be run again at any time.
+    Grants the namespace, or one service account, the permission to use it; creates AzureIdentity
+    NAME and AzureIdentityBinding NAME-binding; and attaches a managed identity to the scale sets
+    and virtual machines of the cluster's nodes. For a federated identity it prints the command that
+    makes Entra trust the cluster. It may be run again at any time.
     """
     wanted = add_request_of(given)
     trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
     who, label = wanted.ref.namespace, f"{BINDING_LABEL}={wanted.selector}"
     if trust:
-        click.echo(f"Entra must trust the cluster's tokens for it:\n  {trust}")
+        click.echo(f"To make Entra trust the cluster's tokens for it, run:\n  {trust}")
     click.echo(f"Pods of namespace {who} labelled {label} may use it.")
 
 
 async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
-    """Return the command that is left to be run in Azure, if one is."""
+    """Return the command that must still be run in Azure; "" if there is none."""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
     if wanted.on_machines and wanted.attach:
@@ -86,7 +86,7 @@ async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
 
 
 async def _choices(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> Choices:
-    """Return what NMI was told, as far as anything here depends on it; `cloud` comes first."""
+    """Return the choices of NMI that `add` depends on; `cloud` overrides NMI's."""
     attaches = wanted.on_machines and wanted.attach
     known = wanted.client_id or wanted.system_assigned
     if wanted.type is IdentityType.FEDERATED or (cloud is None and (attaches or not known)):
@@ -97,7 +97,7 @@ async def _choices(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> Choic
 
 
 async def _identified(wanted: AddRequest, cloud: Cloud | None) -> AzureIdentity:
-    """Return the identity with its client id, asking Azure only where nobody said it."""
+    """Return the identity with its client id, from Azure only if no option names it."""
     if wanted.client_id or wanted.system_assigned:
         return wanted.identity
     async with azure_access.azure(cloud) as arm:
@@ -110,7 +110,7 @@ async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity) -> Non
 
 
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
-    """Raise CommandError where one of the two names stands for something else already."""
+    """Raise CommandError if an object of one of the two names exists for another identity."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
     if there and not _same(there, wanted):
         spec = there.get("spec", {})
@@ -130,7 +130,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
 
 
 def _same(there: Object, wanted: AddRequest) -> bool:
-    """Whether an AzureIdentity that is there is of the identity that is wanted."""
+    """Whether an existing AzureIdentity names the requested identity."""
     if wanted.resource_id is not None:
         return bool(azure_access.identities_of([there], wanted.resource_id))
     found = parse_identity(json.dumps(there).encode())
@@ -141,7 +141,7 @@ def _same(there: Object, wanted: AddRequest) -> bool:
 
 
 async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
-    """Return the identity with the ids that Azure knows it by."""
+    """Return the identity with its ids from Azure."""
     resource_id = _resource_id(wanted)
     with asking(f"look up the identity {resource_id.name}", resource_id):
         found = await arm.identity(resource_id)
@@ -149,7 +149,7 @@ async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
         raise CommandError(
             f"--client-id is {wanted.client_id}, but the identity {resource_id.name} has "
             f"the client id {found.client_id}",
-            "Leave --client-id away, or correct one of the two.",
+            "Leave out --client-id, or correct one of the two.",
         )
     click.echo(f"identity {resource_id.name} has the client id {found.client_id}")
     return replace(wanted.identity, client_id=found.client_id, object_id=found.object_id)
@@ -162,7 +162,7 @@ def _resource_id(wanted: AddRequest) -> ResourceId:
 
 
 async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) -> None:
-    """Apply `manifest` with the record of what is attached then, and attach it."""
+    """Apply `manifest` with the record of its future hosts, then attach the identity to them."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
     same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), identity)
@@ -183,7 +183,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
         click.echo(f"attaching to {where}")
         with asking(f"attach {identity.name} to {where}", identity):
             await arm.attach(host, identity, wait=wait, progress=progress(f"attaching to {where}"))
-        click.echo(f"attached to {where}" if wait else f"{where}: accepted, not waited for")
+        click.echo(f"attached to {where}" if wait else f"{where}: accepted by Azure, not done yet")
 
     await on_each(lacking, attach)
 

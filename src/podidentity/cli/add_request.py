@@ -1,4 +1,4 @@
-"""What `add` is asked for: its options, checked against each other before anything is done."""
+"""The options of `add`, checked against each other before anything is done."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Command = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRequest:
-    """What `add` is asked for."""
+    """The identity to add, and how."""
 
     ref: ObjectRef
     selector: str
@@ -35,16 +35,16 @@ class AddRequest:
     client_id: ClientId | None = None
     system_assigned: bool = False
     entra: Entra | None = None
-    """Of types 1, 2 and 3."""
+    """Set for types 1, 2 and 3."""
     service_account: str = ""
-    """"": all pods of the namespace."""
+    """"": all service accounts of the namespace."""
     grant: bool = True
     attach: bool = True
     wait: bool = True
 
     @property
     def identity(self) -> AzureIdentity:
-        """The AzureIdentity, as far as it is known."""
+        """The AzureIdentity, without the ids that only Azure knows."""
         return AzureIdentity(
             ref=self.ref,
             type=self.type,
@@ -56,44 +56,46 @@ class AddRequest:
 
     @property
     def binding(self) -> AzureIdentityBinding:
-        """The AzureIdentityBinding."""
+        """The AzureIdentityBinding of the identity."""
         return AzureIdentityBinding(
             ref=binding_ref(self.ref), identity=self.ref.name, selector=self.selector
         )
 
     @property
     def grantee(self) -> Grantee:
-        """Whose pods are to use it."""
+        """The pods that may use it."""
         return Grantee(self.ref.namespace, self.service_account)
 
     @property
     def on_machines(self) -> bool:
-        """Whether it is used by being attached to the nodes' machines."""
+        """Whether it must be attached to the nodes' machines."""
         return self.type is IdentityType.USER_ASSIGNED and not self.system_assigned
 
 
 def binding_ref(identity: ObjectRef) -> ObjectRef:
-    """Return the binding that `add` makes for an identity; AKS's add-on named it so."""
+    """Return the name of the binding that `add` creates, the same as in AKS's add-on."""
     return ObjectRef(identity.namespace, f"{identity.name}-binding")
 
 
 _OPTIONS = (
     click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."),
     click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity."),
-    click.option("--identity-resource-id", type=ResourceIdType(), help="Azure's id of it."),
     click.option(
-        "--client-id", type=ClientIdType(), help="Its client id; Azure is asked if not given."
+        "--identity-resource-id", type=ResourceIdType(), help="ARM id of the managed identity."
     ),
+    click.option("--client-id", type=ClientIdType(), help="Client id. [default: Azure is asked]"),
     click.option(
-        "--binding-selector", type=Selector(), help=f"Pods' {BINDING_LABEL} [default: NAME]."
+        "--binding-selector",
+        type=Selector(),
+        help=f"Value of the pods' label {BINDING_LABEL}. [default: NAME]",
     ),
     click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines."),
     click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it."),
-    click.option("--service-account", type=Name(), help="Only its pods may use it."),
+    click.option("--service-account", type=Name(), help="Grant it only to pods with this account."),
     click.option(
-        "--grant/--no-grant", default=True, help="Give the pods the permission to use it."
+        "--grant/--no-grant", default=True, help="Grant the pods the permission to use it."
     ),
-    click.option("--system-assigned", is_flag=True, help="The nodes' machines' own identity."),
+    click.option("--system-assigned", is_flag=True, help="The nodes' own identity."),
     click.option(
         "--type",
         "number",
@@ -101,33 +103,35 @@ _OPTIONS = (
         help="0: managed identity; 1: application with a secret; 2: with a certificate; 3: "
         "federated. [default: what the other options say]",
     ),
-    click.option("--tenant-id", type=TenantType(), help="Its tenant, of types 1, 2 and 3."),
+    click.option("--tenant-id", type=TenantType(), help="Tenant, for types 1, 2 and 3."),
     click.option(
-        "--secret", type=Name(), help="Secret of the namespace, with what types 1 and 2 sign in by."
+        "--secret",
+        type=Name(),
+        help="Secret of the namespace with the credential of types 1 and 2.",
     ),
     click.option("--federated", is_flag=True, help="The same as --type 3."),
     click.option(
         "--subject",
         type=click.Choice([each.value for each in AssertionSubject]),
-        help="Who signs in, of type 3: the pod's service account, or one of the identity's own.",
+        help="Subject of type 3: the pod's service account, or one that stands for the identity.",
     ),
     click.option(
         "--via",
         type=ResourceIdType(),
-        help="A managed identity that signs in in its place, of type 3.",
+        help="Managed identity whose token is the assertion of type 3.",
     ),
 )
 
 
 def identity_options(command: _Command) -> _Command:
-    """Give `command` the options; `add_request_of` takes what they were given."""
+    """Add the options to `command`; `add_request_of` takes their values."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def add_request_of(given: Mapping[str, Any]) -> AddRequest:
-    """Return what the options ask for; raise click.UsageError where they do not fit together."""
+    """Return the request; raise click.UsageError if the options contradict each other."""
     kind = _type(given)
     _needed(kind, given)
     name = given["name"]
@@ -155,7 +159,7 @@ def _type(given: Mapping[str, Any]) -> IdentityType:
     return kind
 
 
-# What each type needs, what it may be given beside that; the rest would mean nothing.
+# The options of each type; other types refuse them.
 _TYPED = ("identity_resource_id", "system_assigned", "client_id", "tenant_id", "secret")
 _FEDERATED = ("subject", "via")
 _FIELDS: dict[IdentityType, tuple[str, ...]] = {

@@ -1,6 +1,6 @@
-"""What the operator chose for NMI, read where NMI has it from: the container of its DaemonSet.
+"""The operator's choices for NMI, parsed from the container of NMI's DaemonSet.
 
-Nothing is taken from this machine, neither a variable of the shell nor a file: they are not NMI's.
+Variables and files of this machine do not count: they are not those of NMI.
 """
 
 from __future__ import annotations
@@ -12,33 +12,36 @@ from typing import Any
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.matching import STRICT, Rules
 from podidentity.core.permission import Authorization
 from podidentity.nmi.policies import rules_of
 from podidentity.wire.azure_environment import STACK
+from podidentity.wire.kube import KubeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """As far as they decide about a pod."""
+    """The flags of NMI that affect decisions on a pod."""
 
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
+    attestation: AttestationMode = AttestationMode.KERNEL
     cloud: Cloud | None = PUBLIC
-    """None where only a file on NMI's side says which."""
+    """None if only a file on NMI's nodes names it."""
     doubt: str = ""
-    """What could not be read, and what is taken instead, as a sentence."""
+    """A sentence about flags that could not be read and their assumed values; else ""."""
 
 
 async def choices_of_nmi(kube: Kube) -> Choices:
-    """Return what NMI was told; the defaults where there is none, or, said on stderr, is read."""
+    """Return the choices of NMI; the defaults without NMI, or, with a warning, if unreadable."""
     try:
         found = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
         choices = chosen(found) if found else Choices()
@@ -52,10 +55,10 @@ async def choices_of_nmi(kube: Kube) -> Choices:
 
 
 def chosen(daemon_set: Object) -> Choices:
-    """Return what the DaemonSet's container says; the defaults, with a doubt, where it is odd."""
+    """Return the choices in the DaemonSet; the defaults, with a doubt, if they cannot be parsed."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
     by_name = {each["name"]: each for each in containers}
-    # `nmi` is that of manifests with one container, as those of the archived project.
+    # Manifests with one container, as in the archived project, call it `nmi`.
     container = by_name.get("serve") or by_name.get("nmi")
     if container is None:
         return _defaults(f"DaemonSet {NAMESPACE}/{DAEMON_SET} has no container serve or nmi")
@@ -70,7 +73,7 @@ def chosen(daemon_set: Object) -> Choices:
 
 def _defaults(why: str) -> Choices:
     return Choices(
-        doubt=f"NMI's flags cannot be read, and its defaults are taken: {why.rstrip('.')}."
+        doubt=f"NMI's flags cannot be read, so its defaults are assumed: {why.rstrip('.')}."
     )
 
 
@@ -80,13 +83,14 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
     with command.make_context("nmi", flags, default_map=known) as context:
         given = dict(context.params)
         stack = given["cloud"].strip().lower() == STACK.lower()
-        # The file is on NMI's nodes: one of the same name here would be another.
+        # The file is on NMI's nodes; a file of the same name here would be another one.
         given |= {"cloud": PUBLIC.name, "environment_file": ""} if stack else {}
         settings = settings_from(given)
     choices = Choices(
         rules=rules_of(settings),
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
+        attestation=settings.attestation,
         cloud=settings.cloud,
     )
     if not stack:
@@ -96,7 +100,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
 
 
 def _without_surroundings(variables: Mapping[str, str]) -> tuple[click.Command, dict[str, Any]]:
-    """Return NMI's flags such that they look at no variable here, and what NMI's own say."""
+    """Return a copy of NMI's command that ignores this shell's variables, and NMI's variables."""
     command = copy.copy(nmi)
     command.add_help_option = False
     command.params = [copy.copy(each) for each in nmi.params if not each.is_eager]
@@ -111,7 +115,7 @@ def _without_surroundings(variables: Mapping[str, str]) -> tuple[click.Command, 
 
 
 def _variables(container: Object, namespace: str) -> dict[str, str]:
-    """Return the container's variables, as far as the DaemonSet itself says what they hold."""
+    """Return the container's variables whose values the DaemonSet itself contains."""
     found: dict[str, str] = {}
     for each in container.get("env") or []:
         field = ((each.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
@@ -123,7 +127,7 @@ def _variables(container: Object, namespace: str) -> dict[str, str]:
 
 
 def _expanded(text: str, variables: Mapping[str, str]) -> str:
-    """Put in the variables as a kubelet does; what is unknown stays as it is written.
+    """Replace `$(NAME)` as a kubelet does; unknown names stay unchanged.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/
     """

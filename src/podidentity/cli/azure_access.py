@@ -49,7 +49,7 @@ def azure(cloud: Cloud | None) -> Arm:
     """
     if cloud is None or not cloud.resource_manager:
         raise CommandError(
-            "It is not known where this cloud's Azure Resource Manager is",
+            "The URL of this cloud's Azure Resource Manager is not known",
             f"Give --cloud={STACK} and --azure-environment-file, with resourceManagerEndpoint.",
         )
     return Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
@@ -80,7 +80,7 @@ async def hosts_of(kube: Kube) -> list[Host]:
     if not hosts:
         raise CommandError(
             f"No node of this cluster is an Azure machine ({'; '.join(others) or 'no node'})",
-            "With --no-attach only the Kubernetes objects are made.",
+            "With --no-attach only the Kubernetes objects are created.",
         )
     for other in others:
         click.echo(f"skipped: {other}", err=True)

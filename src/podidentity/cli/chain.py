@@ -1,7 +1,8 @@
-"""The chain label → binding → identity → permission → credential or machine → NMI; where it ends.
+"""The chain label → binding → identity → permission → credential or machine → NMI of a pod.
 
-The first four links are those of `core.decision`, in its words. The others are facts that the rules
-do not ask for: can the identity sign in, is it on the node's machine, is NMI ready there.
+The first four links are the decision of `core`, in its words. The others are facts that the rules
+do not use: whether the identity can sign in, or is attached to the node's machine, and whether NMI
+is ready there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from podidentity.core.resources import BINDING_LABEL, IdentityType
 
 
 class LinkState(StrEnum):
-    """What is known of a link."""
+    """Whether a link holds."""
 
     HOLDS = "ok"
     BROKEN = "no"
@@ -37,7 +38,7 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known of a permission, a machine or NMI, and where from."""
+    """The state of a permission, credential, machine or NMI, with its source."""
 
     state: LinkState
     text: str
@@ -45,34 +46,34 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What is known of the pod's node."""
+    """Facts about the pod's node."""
 
     attached: Mapping[ObjectRef, Fact]
-    """For each AzureIdentity of a managed identity that is bound: is it on the node's machine?"""
+    """For each bound AzureIdentity of a managed identity: is it attached to the node's machine?"""
     nmi: Fact
 
 
 Permissions = Mapping[Use, Fact]
-"""What is known of each permission that the pod needs."""
+"""Each permission that the pod needs."""
 Credentials = Mapping[ObjectRef, Fact]
-"""What is known of what an AzureIdentity signs in with, if it is the cluster that has that."""
+"""The credentials of AzureIdentities: Secrets and service accounts of the cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The links as far as they were followed, and the reason where they end."""
+    """All links of a pod, and the reason if the chain ends before a token."""
 
     pod: ObjectRef
     links: tuple[ChainLink, ...]
     entitlements: tuple[Entitlement, ...]
     refusal: Refusal | None = None
-    """Why the rules refuse."""
+    """The refusal of the rules, if any."""
     obstacle: ChainLink | None = None
-    """What keeps the pod from a token that the rules allow."""
+    """The broken link that prevents a token although the rules allow it."""
 
     @property
     def entitled(self) -> bool:
-        """Whether the pod can have a token: no link is known to be broken."""
+        """Whether the pod can get a token: no necessary link is known to be broken."""
         return self.refusal is None and not self.obstacle
 
 
@@ -132,7 +133,7 @@ def follow(
 
 
 def _obstacle(own: Sequence[ChainLink | None], last: ChainLink) -> ChainLink | None:
-    """Return the broken link of the identities, where each has one; else NMI's, if it is broken."""
+    """Return a broken link if every identity has one, or the broken link of NMI."""
     broken = [link for link in own if link and link.state is LinkState.BROKEN]
     if broken and len(broken) == len(own):
         return broken[0]
@@ -140,13 +141,13 @@ def _obstacle(own: Sequence[ChainLink | None], last: ChainLink) -> ChainLink | N
 
 
 def on_machine(entitlement: Entitlement) -> bool:
-    """Whether the identity is one that must be attached to the node's machine."""
+    """Whether the identity must be attached to the node's machine."""
     identity = entitlement.identity
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
 
 
 def _permissions(match: Match, permissions: Permissions) -> list[ChainLink]:
-    """Return a link for each permission, once however many identities need it."""
+    """Return one link for each permission, also if several identities need it."""
     uses = dict.fromkeys(use for each in match.entitlements for use in uses_of(match.pod, each))
     return [ChainLink("permission", permissions[use].state, permissions[use].text) for use in uses]
 
@@ -181,7 +182,7 @@ def _identity(entitlement: Entitlement) -> str:
 
 
 def _own(entitlement: Entitlement, node: Node, credentials: Credentials) -> ChainLink | None:
-    """Return what is known of the identity's machine or credential, if it needs one of these."""
+    """Return the link of the identity's machine or credential, if it needs one of them."""
     ref = entitlement.identity.ref
     name, fact = "credential", credentials.get(ref)
     if on_machine(entitlement):

@@ -1,4 +1,4 @@
-"""`podidentity check`: the objects of a cluster that the rules refuse, and what would allow each.
+"""`podidentity check`: what the rules refuse in a cluster, where NMI is weaker than it could be.
 
 The rules themselves judge each identity, binding and exception, with a pod that only the check
 invents: so a finding does not depend on the pods of one moment.
@@ -6,22 +6,32 @@ invents: so a finding does not depend on the pods of one moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube, KubeError
-from podidentity.cli.agent_choices import choices_of_nmi
+from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.objects import DAEMON_SETS, find
+from podidentity.cli.objects import DAEMON_SETS, Object, find, find_all
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.pod_facts import credentials_of
-from podidentity.cli.rollout import DAEMON_SET, NAMESPACE, has_one_container
+from podidentity.cli.rollout import (
+    DAEMON_SET,
+    NAMESPACE,
+    PODS_OF_NMI,
+    Rollout,
+    has_one_container,
+    rollout,
+    troubles,
+)
 from podidentity.cli.use_roles import Roles
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import (
@@ -41,11 +51,14 @@ from podidentity.core.resources import (
     Malformed,
     Pod,
 )
+from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    EVENTS,
     PODS,
+    KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
@@ -61,30 +74,38 @@ from podidentity.wire.pods import parse_pod
 @cluster_options
 @click.pass_context
 def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
-    """Say what in a cluster the rules refuse, and what would let it be.
+    """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
-    Identities that are bound and not granted, secrets and bindings of other namespaces, exceptions
-    without effect, unknown authorities, objects and secrets that cannot be used. Before `enable` it
-    says what an upgrade would change; then by NMI's own flags. Exit code 1: something was found,
-    or you may not read who is granted what.
+    It finds identities that are bound and not granted, secrets and bindings of other namespaces,
+    exceptions without effect, unknown authorities, and objects and secrets that cannot be used.
+    Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
+    Of NMI it finds nodes where it is not ready, warnings of its nodes, and settings that weaken it.
+    Exit code 1: something was found, or you may not read the grants or the state of NMI.
     """
-    found, complete = on_cluster(target, _findings)
-    if not complete:
-        unread = f"whether identities are granted could not be checked: that takes {Roles.RIGHT}"
-        click.echo(unread, err=True)
+    found, unread = on_cluster(target, _findings)
+    complete = not unread
+    for each in unread:
+        click.echo(each, err=True)
     if output != "table":
         click.echo(data([_as_data(each) for each in found], output))
     elif found:
         click.echo("\n\n".join(map(_shown, found)))
     elif complete:
-        click.echo("Nothing that the rules refuse.")
+        click.echo("The rules refuse nothing.")
     else:
-        click.echo("Nothing else that the rules refuse.")
+        click.echo("The rules refuse nothing else.")
     ctx.exit(1 if found or not complete else 0)
 
 
-async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
-    """Return what is found, and whether all could be looked at."""
+_NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
+_NO_AGENTS = (
+    "could not check the state of NMI: you need the right to get daemonsets and list pods and "
+    f"events in {NAMESPACE}"
+)
+
+
+async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
+    """Return the findings, and a line for each part of the check that was not possible."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -107,43 +128,47 @@ async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
     facts = await credentials_of(kube, usable, choices.identities_namespace)
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is LinkState.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
-    told += await _one_container(kube)
-    return told, roles is not None or not asked
-
-
-async def _one_container(kube: Kube) -> list[Finding]:
-    """Return a finding if what parses pods' requests is root on the nodes."""
+    unread = [_NO_GRANTS] if asked and roles is None else []
     try:
-        daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+        async for each in _of_agents(kube, choices):
+            told.append(each)  # noqa: PERF401 - what was found before an error stays
     except KubeError as error:
         if not error.forbidden:
             raise
-        return []
-    if daemon_set is None or not has_one_container(daemon_set):
-        return []
-    finding = Finding(
-        kind="DaemonSet",
-        about=ObjectRef(NAMESPACE, DAEMON_SET),
-        reason="OneContainer",
-        what="Its pods have one container, so serve, which parses pods' requests, is user 0 "
-        "(without a capability), and an update interrupts requests.",
-        mend="Run podidentity enable: it makes a container of its own for serve.",
-    )
-    return [finding]
+        unread.append(_NO_AGENTS)
+    return told, unread
+
+
+async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the faults of NMI itself; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    if daemon_set is None:
+        return
+    for each in weaknesses(daemon_set, choices.attestation):
+        yield each
+    state = rollout(daemon_set)
+    if not state.done:
+        yield _not_ready(state, await troubles(kube))
+    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
+    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=_AGENTS_EVENTS)
+    for each in agent_warnings(pods, events, SystemClock().time()):
+        yield each
 
 
 def _only_told(finding: Finding) -> Finding:
-    """Return it without a switch that is on already, if it is about a grant."""
+    """Return a finding about a grant without its flag, which NMI has already."""
     if finding.reason != Reason.NOT_PERMITTED.value:
         return finding
     return replace(
-        finding, what=f"{finding.what} NMI tells it only, by {finding.switch}.", switch=""
+        finding, what=f"{finding.what} NMI only reports it ({finding.switch}).", switch=""
     )
 
 
 def _shown(finding: Finding) -> str:
     head = f"{finding.kind} {finding.about} ({finding.reason})"
-    switch = [f"  or, for all of the cluster: {finding.switch}"] if finding.switch else []
+    switch = (
+        [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
+    )
     return "\n".join([head, f"  {finding.what}", f"  {finding.mend}", *switch])
 
 
@@ -163,26 +188,29 @@ SWITCHES = {
     Reason.OTHER_NAMESPACE: "--compat-cross-namespace",
     Reason.FOREIGN_SECRET: "--compat-foreign-secrets",
 }
-"""NMI's flag that brings the old rule back, for all of the cluster."""
+"""NMI's flag that brings the archived project's rule back, for the whole cluster."""
+_AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
+_MOST_NODES = 5
+"""Named in one finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that the rules refuse."""
+    """An object that the rules refuse, or a fault of NMI."""
 
     kind: str
     about: ObjectRef
     reason: str
     what: str
-    """A sentence."""
+    """The reason, as a sentence."""
     mend: str
-    """What to do about it, as a sentence."""
+    """The next step, as a sentence."""
     switch: str = ""
-    """The flag of NMI that brings the old rule back; "" where there is none."""
+    """The flag of NMI that would allow it; "" if none does."""
 
 
 Lacking = Callable[[str, AzureIdentity], Sequence[str]]
-"""The permissions for want of which no service account of a namespace may use an identity."""
+"""Returns the missing permissions if no service account of a namespace may use an identity."""
 
 
 def findings(
@@ -191,7 +219,7 @@ def findings(
     rules: Rules,
     lacking: Lacking,
 ) -> list[Finding]:
-    """Return what the rules refuse, in order of namespace and name, each once."""
+    """Return the findings, in order of namespace and name, each once."""
     found = [
         *_malformed([*cluster.all_identities(), *cluster.all_bindings(), *exceptions]),
         *_bound(cluster, rules, lacking),
@@ -209,7 +237,7 @@ def _malformed(values: Sequence[object]) -> Iterator[Finding]:
 
 
 def _bound(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
-    """Yield what keeps bound identities from being used by pods of their namespace."""
+    """Yield why pods cannot use the identities that are bound in their namespace."""
     for binding, found, refusal in _bindings(cluster, rules):
         if isinstance(found, AzureIdentity) and refusal is None:
             yield from _not_granted(binding.ref.namespace, found, lacking)
@@ -220,7 +248,7 @@ def _bound(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[
 
 
 def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdentity]:
-    """Return the identities that are bound and that the rules let be used, each once."""
+    """Return the bound identities that the rules allow, each once."""
     usable = (found for _, found, refusal in _bindings(cluster, rules) if refusal is None)
     return list(dict.fromkeys(each for each in usable if isinstance(each, AzureIdentity)))
 
@@ -228,7 +256,7 @@ def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdenti
 def _bindings(
     cluster: WatchedCluster, rules: Rules
 ) -> Iterator[tuple[AzureIdentityBinding, AzureIdentity | Malformed | None, Refusal | None]]:
-    """Yield each binding with its identity, and why that cannot be used, if so."""
+    """Yield each binding with its identity, and the refusal if that cannot be used."""
     for binding in cluster.all_bindings():
         if not isinstance(binding, Malformed):
             found = cluster.identity(ObjectRef(binding.ref.namespace, binding.identity))
@@ -237,18 +265,18 @@ def _bindings(
 
 
 def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
-    """Return the finding of an identity whose secret or account cannot be used."""
+    """Return the finding about an identity whose Secret or service account cannot be used."""
     return Finding(
         kind="AzureIdentity",
         about=identity,
         reason="Credential",
         what=f"AzureIdentity {identity} cannot sign in: {why}.",
-        mend="Make it, or correct what it holds.",
+        mend="Create it, or correct its contents.",
     )
 
 
 def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> Iterator[Finding]:
-    """Yield each permission that is missing: with one of two, an identity is of no use."""
+    """Yield each missing permission: an identity may need two."""
     pod = _any_pod(namespace)
     for name in lacking(namespace, identity):
         use = Use(ObjectRef(namespace, pod.service_account), name)
@@ -256,15 +284,15 @@ def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> I
             kind="AzureIdentity",
             about=identity.ref,
             reason=Reason.NOT_PERMITTED.value,
-            what=f"No pod of namespace {namespace} may use AzureIdentity {identity.ref}, for want "
-            f"of the permission for {name}.",
+            what=f"No pod of namespace {namespace} may use AzureIdentity {identity.ref}: the "
+            f"permission for {name} is not granted.",
             mend=not_permitted(pod, identity, use).next_step,
             switch="--authorization=observe",
         )
 
 
 def _borrowed(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterator[Finding]:
-    """Yield identities of other namespaces that pods are bound to, and were not granted."""
+    """Yield identities of other namespaces that are bound to pods and not granted."""
     for pod in cluster.pods():
         for each in match(pod, cluster, rules).entitlements:
             namespace, binding = pod.ref.namespace, each.binding
@@ -273,7 +301,7 @@ def _borrowed(cluster: WatchedCluster, rules: Rules, lacking: Lacking) -> Iterat
 
 
 def _elsewhere(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
-    """Yield labels of pods that only another namespace has a binding for; once a label."""
+    """Yield each label of pods for which only another namespace has a binding, once."""
     for pod in cluster.pods():
         refusals = match(pod, cluster, rules).refusals
         if refusals and refusals[0].reason is Reason.OTHER_NAMESPACE:
@@ -307,9 +335,9 @@ def _exception(
             kind="AzurePodIdentityException",
             about=exception.ref,
             reason="AnyLabel",
-            what=f"Pods that have some of its labels and not all: {len(by_one)}, such as "
+            what=f"Pods with some of its labels but not all: {len(by_one)}, such as "
             f"{by_one[0].ref}.",
-            mend="Leave out of spec.podLabels what its pods do not have.",
+            mend="Remove the labels from spec.podLabels that its pods do not have.",
             switch="--compat-any-label-exceptions",
         )
 
@@ -317,10 +345,95 @@ def _exception(
 def _empty(exception: AzurePodIdentityException) -> Refusal:
     return Refusal(
         reason=Reason.EXCEPTION_IGNORED,
-        message=f"AzurePodIdentityException {exception.ref} names no label, and so no pod.",
+        message=f"AzurePodIdentityException {exception.ref} names no labels, so it selects no pod.",
         next_step="Name labels in spec.podLabels, or delete it.",
         about=exception.ref,
     )
+
+
+def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:
+    """Yield what NMI's DaemonSet gives up by how it is written."""
+    if has_one_container(daemon_set):
+        yield _of_daemon_set(
+            "OneContainer",
+            "Its pods have one container, so serve, which parses pods' requests, is user 0 "
+            "(without a capability), and an update interrupts requests.",
+            "Run podidentity enable: it makes a container of its own for serve.",
+        )
+    if attestation.weakness:
+        what, _, mend = attestation.weakness.partition("; ")
+        yield _of_daemon_set(
+            "WeakerProof", f"It has --attestation={attestation}: {what}.", _sentence(mend)
+        )
+    images = {
+        each["name"]: each.get("image", "")
+        for each in daemon_set["spec"]["template"]["spec"]["containers"]
+        if each["name"] in {"serve", "net"}
+    }
+    if len(set(images.values())) > 1:
+        yield _of_daemon_set(
+            "TwoImages",
+            f"Its containers have two images, serve {images['serve']} and net {images['net']}: "
+            "programs of different versions do not talk with each other.",
+            "Give both the same image.",
+        )
+
+
+def _not_ready(state: Rollout, lines: Sequence[str]) -> Finding:
+    more = f" And {len(lines) - _MOST_NODES} more." if len(lines) > _MOST_NODES else ""
+    return _of_daemon_set(
+        "NotReady",
+        f"{state}. {'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}",
+        "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
+        "its pod, containers serve and net.",
+    )
+
+
+def agent_warnings(
+    pods: Sequence[Object], events: Sequence[Object], now: float
+) -> Iterator[Finding]:
+    """Yield what the agents warn of by events on their own pods: of each kind, all nodes at once.
+
+    `now` in seconds since 1970. An event that is not repeated any more is over, and so is one of a
+    pod that has gone.
+    """
+    nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
+    names = {each["metadata"]["uid"]: each["metadata"]["name"] for each in pods}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for each in events:
+        uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
+        ours = (each.get("source") or {}).get("component") == COMPONENT
+        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > now - 2 * AGAIN:
+            alike.setdefault((reason, each.get("message", "")), []).append(uid)
+    for (reason, message), uids in sorted(alike.items()):
+        where = sorted({nodes[uid] for uid in uids})
+        shown = ", ".join(where[:_MOST_NODES])
+        more = f" and {len(where) - _MOST_NODES} more nodes" if len(where) > _MOST_NODES else ""
+        what, _, mend = message.partition("; ")
+        yield Finding(
+            kind="Pod",
+            about=ObjectRef(NAMESPACE, min(names[uid] for uid in uids)),
+            reason=reason,
+            what=f"On {shown}{more}: {what}.",
+            mend=_sentence(mend or "see NMI's log there"),
+        )
+
+
+def _seen(event: Object) -> float:
+    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _of_daemon_set(reason: str, what: str, mend: str) -> Finding:
+    about = ObjectRef(NAMESPACE, DAEMON_SET)
+    return Finding(kind="DaemonSet", about=about, reason=reason, what=what, mend=mend)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _any_pod(namespace: str) -> Pod:

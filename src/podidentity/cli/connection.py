@@ -1,4 +1,4 @@
-"""How commands reach a cluster: the options that all of them share, and the edge to asyncio."""
+"""The connection of commands to a cluster: shared options, the event loop, and errors in words."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any, TypeVar
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
+from podidentity.wire.kube import KubeError
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterTarget:
-    """The cluster that a command is about."""
+    """The cluster that a command works on."""
 
     kubeconfig: str | None
     context: str | None
 
 
 def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the options --kubeconfig and --context, and call it with `target`."""
+    """Add the options --kubeconfig and --context to `command`, which gets them as `target`."""
 
-    @click.option("--kubeconfig", metavar="PATH", envvar="KUBECONFIG", help="Its configuration.")
-    @click.option("--context", metavar="NAME", help="Another context than its current one.")
+    @click.option("--kubeconfig", metavar="PATH", envvar="KUBECONFIG", help="Kubeconfig file.")
+    @click.option("--context", metavar="NAME", help="Its context. [default: the current one]")
     @functools.wraps(command)
     def with_target(kubeconfig: str | None, context: str | None, **rest: Any) -> None:  # noqa: ANN401 - click's
         command(target=ClusterTarget(kubeconfig or None, context), **rest)
@@ -56,7 +57,7 @@ def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> 
 
 
 def worded(error: KubeError) -> CommandError:
-    """Return `error` with what a person can do about it."""
+    """Return `error` with a next step for people."""
     if error.not_found and _no_such_type(error):
         return CommandError(
             "Pod identity is not enabled in this cluster", "Run podidentity enable."
@@ -68,7 +69,7 @@ def worded(error: KubeError) -> CommandError:
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
     if error.unauthorized:
         return CommandError(
-            error.message, "Sign in to the cluster anew, or choose another --context."
+            error.message, "Sign in to the cluster again, or choose another --context."
         )
     if error.forbidden:
         return CommandError(error.message, "Ask the cluster's administrator for that right.")
@@ -78,6 +79,6 @@ def worded(error: KubeError) -> CommandError:
 
 
 def _no_such_type(error: KubeError) -> bool:
-    """Whether the API server knows not only no such object, but no such resource type."""
+    """Whether the API server does not know the resource type at all."""
     words = ("page not found", "could not find the requested resource")
     return any(word in error.message for word in words)

@@ -1,8 +1,8 @@
-"""`podidentity delete`: take back what `add` gave.
+"""`podidentity delete`: undo `add`.
 
 The binding goes first, so that no pod is entitled any more; then the permission, and Azure; last
-the AzureIdentity, which carries the record of what is still attached. A run that fails half way can
-be repeated.
+the AzureIdentity, because it carries the record of the attached hosts. A run that fails half way
+can be repeated.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def delete(
 ) -> None:
     """Take an identity from the pods of a namespace.
 
-    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Takes back the permission that
-    `podidentity add` gave, and detaches the identity from the machines that it attached it to,
-    unless another AzureIdentity needs them. What is not there is no failure.
+    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Revokes the permission that
+    `podidentity add` granted, and detaches the identity from the machines that `add` attached it
+    to, unless another AzureIdentity needs them. Missing objects are no failure.
     """
     ref = ObjectRef(namespace, name)
     on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud))
@@ -86,20 +86,21 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
 
 
 async def _say_left(kube: Kube, ref: ObjectRef) -> None:
-    """Name the bindings that other people made and that lead nowhere now."""
+    """Print the bindings of other people that have no identity now."""
     for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
         if binding.get("spec", {}).get("azureIdentity") == ref.name:
-            click.echo(f"{called(binding)} still names it and entitles nobody", err=True)
+            click.echo(f"{called(binding)} still names it and has no effect", err=True)
 
 
 async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | None) -> None:
-    """Detach what the record says, or hand the record on to who needs the identity still."""
+    """Detach the recorded hosts, or move the record to another AzureIdentity that needs them."""
     hosts = azure_access.recorded_hosts(identity)
     parsed = parse_identity(json.dumps(identity).encode())
     if not hosts:
         return
     if not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
-        click.echo(f"stays on {', '.join(map(host_name, hosts))}: it names no identity", err=True)
+        names = ", ".join(map(host_name, hosts))
+        click.echo(f"stays attached to {names}: it names no managed identity", err=True)
         return
     same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
     heirs = [each for each in same if _ref(each) != ref]

@@ -54,7 +54,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     "--nmi-arg",
     multiple=True,
     metavar="FLAG",
-    help="A flag of NMI; may be repeated.",
+    help="A flag for NMI; may be repeated.",
 )
 @click.option(
     "--nmi-args",
@@ -62,7 +62,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     default="",
     metavar="FLAGS",
     show_envvar=True,
-    help="Flags of NMI that a cluster always needs; those of --nmi-arg follow, and so win.",
+    help="Flags for NMI that this cluster always needs; those of --nmi-arg override them.",
 )
 @click.option(
     "--grants/--no-grants",
@@ -76,8 +76,10 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     help="Let add-ons of AKS in kube-system keep the node's identity.",
 )
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
-@click.option("--timeout", type=Duration(), default="120s", show_default=True, help="Wait so long.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
+@click.option(
+    "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
+)
+@click.option("--dry-run", is_flag=True, help="Print the objects, and apply nothing.")
 @output_option("yaml", "json", default="yaml")
 @cluster_options
 def enable(
@@ -95,16 +97,16 @@ def enable(
 ) -> None:
     """Enable pod identity in a cluster: custom resources, and NMI on every node.
 
-    It may be run again at any time: it brings what is missing or old up to date. From the moment
-    NMI runs on a node, pods there get tokens of the identities that they are bound to, if that was
-    granted to their namespace, and no others.
+    It may be run again at any time: it creates missing objects and updates old ones. As soon as NMI
+    runs on a node, its pods get tokens only of identities that are bound to them and granted to
+    their namespace.
     """
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     manifests = nmi(image=image, extra_args=(*shlex.split(nmi_args), *nmi_arg))
     exceptions = [aks_exception()] if with_aks else []
     if dry_run:
-        # The exceptions last: they need the custom resources to be served.
+        # The exceptions come last: the API server must serve the custom resources first.
         click.echo(documents([*crds(), *manifests, *exceptions], output))
         return
     on_cluster(
@@ -132,7 +134,7 @@ async def _enable(
     except TimeoutError as error:
         raise CommandError(
             f"The custom resources are not served after {seconds:.0f} s",
-            "kubectl describe crd azureidentities.aadpodidentity.k8s.io says why.",
+            "See kubectl describe crd azureidentities.aadpodidentity.k8s.io.",
         ) from error
     await grant_what_is_there(kube, wanted=grants)
     for exception in exceptions:
@@ -166,7 +168,7 @@ async def _ready(kube: Kube, seconds: float) -> None:
             click.echo(f"  {line}", err=True)
         raise CommandError(
             f"NMI is not ready on every node after {seconds:.0f} s",
-            "kubectl logs -n kube-system daemonset/nmi may say more; enable may be run again.",
+            "See kubectl logs -n kube-system daemonset/nmi, and run enable again.",
         ) from error
 
 
@@ -176,14 +178,16 @@ async def _ready(kube: Kube, seconds: float) -> None:
     default=True,
     help="Keep the custom resources (default), or delete them with all identities and bindings.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--timeout", type=Duration(), default="60s", show_default=True, help="Wait so long.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
+)
 @cluster_options
 def disable(*, target: ClusterTarget, keep_crds: bool, yes: bool, timeout: float) -> None:
-    """Take NMI out of a cluster.
+    """Remove NMI from a cluster.
 
-    The nodes keep their rules, so that pods get no token from anybody: nothing opens by itself.
-    A node loses them when it is restarted.
+    The nodes keep their rules, so pods get no token at all: the node's own identities stay closed
+    to them. A restart of the node removes the rules.
     """
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
@@ -195,7 +199,7 @@ async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
         await _removed(kube, manifest)
     exception = aks_exception()
     if await is_unchanged(kube, exception) is False:
-        click.echo(f"{called(exception)} kept, for it is not as enable made it")
+        click.echo(f"{called(exception)} kept: it was changed since enable created it")
     else:
         await _removed(kube, exception)
     for crd in [] if keep_crds else reversed(crds()):
@@ -206,7 +210,7 @@ async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
     except TimeoutError as error:
         raise CommandError(
             f"Pods of NMI are still there after {seconds:.0f} s",
-            "kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi shows them.",
+            "See kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi.",
         ) from error
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
@@ -222,7 +226,11 @@ NAME = "podidentity-grants"
 
 
 async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
-    """Grant what is bound, unless that was done before; not `wanted`: only leave the record."""
+    """Grant each namespace its bound identities, once for a cluster; a ConfigMap records it.
+
+    Older releases needed no grants, and the pods that they served must still be served. Identities
+    that are created later need a grant by an operator. Not `wanted`: only record it.
+    """
     if await find(kube, CONFIG_MAPS, NAMESPACE, NAME) is not None:
         return
     bound = await _bound(kube) if wanted else []
@@ -231,15 +239,15 @@ async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
         await give(kube, names, grantee, Giver.ENABLE)
     if bound:
         click.echo(
-            f"Granted what {len(bound)} AzureIdentities have bound already. Whoever creates one "
-            "from now on needs podidentity grant, or add."
+            f"Granted {len(bound)} AzureIdentities that are bound already. For new ones run "
+            "podidentity grant, or add."
         )
     made = _record([str(identity.ref) for identity in bound])
     click.echo(f"{called(made)} {await apply(kube, made)}")
 
 
 async def _bound(kube: Kube) -> list[AzureIdentity]:
-    """Return the identities that can be used and that a binding of their namespace names."""
+    """Return the usable identities that a binding of their namespace names."""
     identities = await kube.list_all(AZURE_IDENTITIES.path())
     bindings = await kube.list_all(AZURE_IDENTITY_BINDINGS.path())
     named = {

@@ -1,7 +1,7 @@
 """`podidentity explain pod`: why a pod gets a token, or why not.
 
-It asks the very rules that NMI applies, over the same objects, and what they do not ask: whether
-the identity can sign in or is on the node's machine, and whether NMI itself is ready there.
+It applies NMI's own rules to the same objects, and checks facts beyond them: whether the identity
+can sign in or is attached to the node's machine, and whether NMI is ready there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ANY = TokenRequest(resource="")
 
 @click.group(epilog=examples("podidentity explain pod shop/orders-0"))
 def explain() -> None:
-    """Say why something gets a token, or why not."""
+    """Explain why something gets a token, or why not."""
 
 
 @explain.command(
@@ -44,7 +44,9 @@ def explain() -> None:
     )
 )
 @click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef())
-@click.option("--azure", "ask", is_flag=True, help="Ask Azure what the node's machine has.")
+@click.option(
+    "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
+)
 @output_option(*FORMATS, default="table")
 @cloud_options
 @cluster_options
@@ -61,7 +63,7 @@ def pod(
 ) -> None:
     """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
 
-    Exit code 0: the pod can have a token; 1: it cannot, and the output says where the chain ends.
+    Exit code 0: the pod can get a token; 1: it cannot, and the output shows the broken link.
     """
     explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud))
     click.echo(shown(explanation) if output == "table" else data(as_data(explanation), output))
@@ -69,7 +71,7 @@ def pod(
 
 
 def as_data(explanation: Explanation) -> dict[str, object]:
-    """Return `explanation` for programs; `reason` is "" where the rules refuse nothing."""
+    """Return `explanation` for programs; `reason` is "" if the rules refuse nothing."""
     refusal, obstacle = explanation.refusal, explanation.obstacle
     message = refusal.message if refusal else obstacle.text if obstacle else ""
     return {
@@ -97,10 +99,10 @@ def shown(explanation: Explanation) -> str:
     if refusal:
         return f"{chain}\n\nNo token ({refusal.reason}). {refusal.next_step}"
     if obstacle:
-        return f"{chain}\n\nNo token: the rules allow it, but see {obstacle.name!r} above."
+        return f"{chain}\n\nNo token: the rules allow it, but the link {obstacle.name!r} is broken."
     names = ", ".join(each.identity.ref.name for each in explanation.entitlements)
     if not names:
-        return f"{chain}\n\nThe pod may use what is on the node's machine."
+        return f"{chain}\n\nThe pod may use the identities of the node's machine."
     return f"{chain}\n\nThe pod may use: {names}."
 
 

@@ -1,7 +1,7 @@
-"""What a federated identity needs beside its AzureIdentity: a service account, and Entra's trust.
+"""The service account of a federated identity, and the command that makes Entra trust it.
 
-Only the cluster's part is made here. The federated credential is made in Azure by whoever may; the
-command for it is printed, with issuer, subject and audience as Entra will compare them.
+A command creates only the cluster's part. The federated credential in Azure needs other rights, so
+`add` prints the command for it, with issuer, subject and audience as Entra compares them.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation-create-trust
 """
@@ -13,26 +13,26 @@ import shlex
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.ids import ObjectRef
 from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation
-from podidentity.wire.kube import SERVICE_ACCOUNTS
+from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
 from podidentity.wire.rbac import LABELS
 
 _OF = "aadpodidentity.k8s.io/identity"
-"""On a service account: which AzureIdentity it stands for."""
+"""Annotation of a service account: the AzureIdentity that it stands for."""
 _ISSUER, _AUDIENCE = "ISSUER", "AUDIENCE"
-"""In the command, where they cannot be known here."""
+"""Placeholders in the command for values that are not known here."""
 
 
 async def make_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
-    """Make the service account that stands for an identity with a subject of its own.
+    """Create the service account that stands for an identity with a subject of its own.
 
-    `namespace` is that of identities' own, here as below.
+    `namespace` is that of NMI's `--identities-namespace`, here and below.
     """
     if not has_an_account(identity):
         return
@@ -42,7 +42,7 @@ async def make_account(kube: Kube, identity: AzureIdentity, namespace: str) -> N
 
 
 async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
-    """Remove that service account, if `add` made it; what is not there is no failure."""
+    """Remove that service account, if `add` created it; a missing one is no failure."""
     manifest = _account(identity.ref, namespace)
     try:
         there = await find(kube, SERVICE_ACCOUNTS, namespace, account_name(identity.ref))
@@ -53,13 +53,13 @@ async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) ->
         if not error.forbidden:
             raise
         where = f"{namespace}/{account_name(identity.ref)}"
-        click.echo(f"left for an administrator: service account {where}", err=True)
+        click.echo(f"an administrator must delete the service account {where}", err=True)
 
 
 async def trust_command(
     kube: Kube, wanted: AddRequest, identity: AzureIdentity, choices: Choices
 ) -> str:
-    """Return the command that makes Entra trust the cluster's token; "" where it need not."""
+    """Return the command that makes Entra trust the cluster's token; "" if none is needed."""
     federation = identity.entra.federation if identity.entra else None
     if federation is None or federation.via is not None:
         return ""
@@ -93,14 +93,14 @@ def _subject(wanted: AddRequest, federation: Federation, namespace: str) -> str:
 
 
 async def _issuer(kube: Kube) -> str:
-    """Return the issuer of the cluster's tokens, as the API server publishes it, or say so."""
+    """Return the issuer of the cluster's tokens from the API server; else print a hint."""
     try:
         published = json.loads(await kube.get("/.well-known/openid-configuration"))
         return str(published["issuer"])
     except (KubeError, ValueError, KeyError, TypeError):
         click.echo(
-            f"the issuer of the cluster's tokens cannot be read: put it in the place of {_ISSUER}, "
-            "from kubectl get --raw /.well-known/openid-configuration",
+            f"could not read the issuer of the cluster's tokens: replace {_ISSUER} by that of "
+            "kubectl get --raw /.well-known/openid-configuration",
             err=True,
         )
         return _ISSUER
@@ -110,7 +110,7 @@ def _audience(choices: Choices) -> str:
     if choices.cloud is not None:
         return choices.cloud.exchange_audience
     click.echo(
-        f"NMI's cloud cannot be known here: put its audience in the place of {_AUDIENCE}", err=True
+        f"NMI's cloud is not known here: replace {_AUDIENCE} by its exchange audience", err=True
     )
     return _AUDIENCE
 
@@ -122,7 +122,7 @@ def _account(identity: ObjectRef, namespace: str) -> Object:
         "annotations": {_OF: str(identity)},
     }
     made = _object("ServiceAccount", metadata)
-    # Nothing runs by it: no pod gets its token.
+    # No pod runs with it, so no pod needs its token.
     return {**made, "automountServiceAccountToken": False}
 
 

@@ -1,7 +1,7 @@
-"""`podidentity grant` and `revoke`: who may use which identity.
+"""`podidentity grant` and `revoke`: the permission to use an identity.
 
-An AzureIdentity is a request; this is the permission. A cluster's administrator gives it, since the
-API server lets nobody grant what he does not hold.
+An AzureIdentity is only a request. The permission needs a cluster administrator, because the API
+server lets nobody grant a permission that he does not hold.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _Command = Callable[..., None]
 
 
 def _whom(command: _Command) -> _Command:
-    """Give `command` the options that say who may use what."""
+    """Add the options for an identity and its grantee to `command`."""
     for option in (
         click.option(
             "--identity",
             type=Permission(),
             required=True,
-            help="Its client id; system-assigned; or the resource id of one that is the credential "
-            "of another (federation.via).",
+            help="Client id; system-assigned; or the ARM id of a managed identity that is the "
+            "credential of another one (federation.via).",
         ),
-        click.option("--service-account", type=Name(), help="Only pods with this one."),
+        click.option("--service-account", type=Name(), help="Only pods with this account."),
         click.option(
             "-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."
         ),
@@ -47,7 +47,7 @@ def _whom(command: _Command) -> _Command:
     )
 )
 @_whom
-@click.option("--dry-run", is_flag=True, help="Only print what would be applied.")
+@click.option("--dry-run", is_flag=True, help="Print the objects, and apply nothing.")
 @output_option("yaml", "json", default="yaml")
 @cluster_options
 def grant(
@@ -61,9 +61,9 @@ def grant(
 ) -> None:
     """Let the pods of a namespace use an identity.
 
-    Makes a ClusterRole for the identity and a ClusterRoleBinding for those pods. They get tokens
-    once an AzureIdentity and a binding of their namespace name the identity, too. It may be run
-    again at any time.
+    Creates a ClusterRole for the identity and a ClusterRoleBinding for those pods. They get tokens
+    as soon as an AzureIdentity and a binding of their namespace name the identity too. It may be
+    run again at any time.
     """
     grantee = Grantee(namespace, service_account or "")
     if dry_run:
@@ -85,16 +85,16 @@ def grant(
 def revoke(
     *, target: ClusterTarget, namespace: str, service_account: str | None, identity: str
 ) -> None:
-    """Take the permission to use an identity from the pods of a namespace.
+    """Revoke the permission of a namespace's pods to use an identity.
 
-    Without --service-account it is taken from all of the namespace. NMI stops within a minute to
-    give tokens; those that a pod has already are good until they expire. What is not there is no
+    Without --service-account it revokes all grants in the namespace. Within a minute NMI stops
+    giving tokens; those that a pod has already are valid until they expire. A missing grant is no
     failure.
     """
     grantee = Grantee(namespace, service_account or "")
     left = on_cluster(target, lambda kube: _revoke(kube, identity, grantee))
     if left is None:
-        click.echo(f"what else grants it cannot be read: that takes {Roles.RIGHT}", err=True)
+        click.echo(f"could not check what else grants it: you need {Roles.RIGHT}", err=True)
         return
     for each in left:
         click.echo(f"still granted by {each}", err=True)
@@ -102,9 +102,9 @@ def revoke(
 
 
 async def _revoke(kube: Kube, name: str, grantee: Grantee) -> list[str] | None:
-    """Return what grants it all the same: bindings of other people, or of a wider grantee.
+    """Return the bindings that still grant it: of other people, or of a wider grantee.
 
-    None where that cannot be read.
+    None if they cannot be read.
     """
     if not await take(kube, name, grantee):
         click.echo(f"nothing was granted to {grantee} by podidentity")

@@ -1,4 +1,4 @@
-"""`podidentity list`: the identities of a cluster, who may use them, and what cannot be used."""
+"""`podidentity list`: identities, the pods that may use them, and faulty objects."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from podidentity.wire.pods import parse_pod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An AzureIdentity, and what refers to it."""
+    """An AzureIdentity, with its selectors, pods and permitted service accounts."""
 
     found: AzureIdentity | Malformed
     selectors: tuple[str, ...]
     pods: tuple[str, ...]
-    """Names of the pods, in its namespace, that are bound to it."""
+    """Names of the pods of its namespace that are bound to it."""
     permitted: tuple[str, ...] | None
-    """Service accounts of its namespace that may use it, `*` for all; None: nobody may tell."""
+    """Service accounts of its namespace that may use it, `*` for all; None if unknown."""
 
     @property
     def state(self) -> str:
-        """Whether it can be used, and else why not."""
+        """Whether it can be used, and if not, why."""
         if isinstance(self.found, Malformed):
             return f"unusable: {self.found.why}"
         if not self.selectors:
@@ -42,7 +42,7 @@ class Entry:
         return "bound, not permitted" if self.permitted == () else "bound"
 
     def row(self) -> tuple[str, ...]:
-        """Return its line of the table."""
+        """Return its row of the table."""
         known = self.found if isinstance(self.found, AzureIdentity) else None
         return (
             self.found.ref.namespace,
@@ -60,7 +60,7 @@ class Entry:
         return "all" if "*" in self.permitted else ",".join(self.permitted) or "-"
 
     def as_data(self) -> dict[str, object]:
-        """Return it for programs; ids are absent where they are not known."""
+        """Return it for programs, without unknown ids."""
         found = self.found
         known = render_identity(found)["spec"] if isinstance(found, AzureIdentity) else {}
         return {
@@ -79,9 +79,9 @@ HEAD = ("NAMESPACE", "NAME", "CLIENT ID", "SELECTOR", "PODS", "PERMITTED", "STAT
 
 
 def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry], list[str]]:
-    """Return all identities in order, and a sentence for each binding that leads nowhere.
+    """Return all identities in order, and a sentence for each binding without a usable identity.
 
-    `roles` None: the person may not read them.
+    `roles` is None if the person may not read them.
     """
     bindings = cluster.all_bindings()
     usable = [each for each in bindings if isinstance(each, AzureIdentityBinding)]
@@ -127,7 +127,7 @@ def _entry(
 
 
 def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[str, ...] | None:
-    """Return which service accounts of its namespace may use an identity, `*` for all of them."""
+    """Return the service accounts of its namespace that may use an identity, `*` for all."""
     if roles is None or isinstance(found, Malformed):
         return None
     grantees = roles.grantees(permission_names(found))
@@ -143,7 +143,7 @@ def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[s
     ),
 )
 @click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, as by default.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
 @output_option(*FORMATS, default="table")
 @cluster_options
 def list_identities(

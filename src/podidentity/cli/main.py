@@ -1,8 +1,8 @@
-"""The command `podidentity` and its subcommands, each loaded when it is called for.
+"""The command `podidentity` and its subcommands, each imported when it runs.
 
-Starting NMI through this page costs click and nothing else (`tests/cli/test_main.py` holds that).
-Other packages add commands by the entry-point group `podidentity.commands`; one that cannot be
-loaded says why when it is called, and disturbs no other.
+To start NMI through this module loads click and no other library (`tests/cli/test_main.py` checks
+that). Other packages add commands by the entry-point group `podidentity.commands`; a command that
+cannot be imported says why when it runs, and the others still work.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PLUGINS = "podidentity.commands"
 
 
 class LazyCommands(click.Group):
-    """A group that imports a subcommand's module only when somebody asks for it."""
+    """A group that imports a subcommand's module only when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return all names, ours first, in the order in which a person needs them."""
+        """Return all names: our own in the order of their use, then those of plug-ins."""
         return [*_COMMANDS, *sorted(set(_plugins()) - set(_COMMANDS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -53,7 +53,7 @@ class LazyCommands(click.Group):
 
 
 def _plugins() -> dict[str, str]:
-    from importlib.metadata import entry_points  # 20 ms, and NMI needs none
+    from importlib.metadata import entry_points  # 20 ms, and NMI needs no plug-in
 
     return {found.name: found.value for found in entry_points(group=PLUGINS)}
 
@@ -67,7 +67,7 @@ def _imported(target: str) -> click.Command:
 
 
 def _load(name: str, target: str) -> click.Command:
-    """Return the command of a plug-in, or one that says why it cannot be loaded."""
+    """Return the command of a plug-in, or a command that says why it cannot be imported."""
     try:
         return _imported(target)
     except (ImportError, AttributeError, TypeError) as error:
@@ -132,7 +132,7 @@ def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
 
 
 def main() -> None:
-    """Run the command line of this process; `kubectl podidentity` comes here, too."""
+    """Run the command line of this process, also for `kubectl podidentity`."""
     called = PurePath(sys.argv[0]).name
     plugin = called == "kubectl-podidentity"
     sys.exit(run(sys.argv[1:], "kubectl podidentity" if plugin else "podidentity"))

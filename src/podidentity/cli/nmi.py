@@ -1,4 +1,4 @@
-"""`podidentity nmi`: the node agent. Its options are made of `settings.NmiSettings`.
+"""`podidentity nmi`: the node agent. Its options are generated from `settings.NmiSettings`.
 
 All flags of the archived project are accepted, so that its manifests need no change; a flag without
 effect says so in its help. Bare booleans (`--forceNamespaced`) and `--flag=false` both work, as
@@ -21,7 +21,7 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 class Parsed(click.ParamType[Any]):
-    """What a setting's `parse` makes of a text; its ValueError is a wrong use."""
+    """A parameter of click for a setting's `parse`; its ValueError is a usage error."""
 
     name = "text"
 
@@ -32,7 +32,7 @@ class Parsed(click.ParamType[Any]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:  # noqa: ANN401 - as `parse` makes it
-        """Return the value; a default is one already."""
+        """Return the parsed value; a default needs no parsing."""
         if not isinstance(value, str):
             return value
         chosen = self._choices.convert(value, param, ctx) if self._choices else value
@@ -42,7 +42,7 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Return the choices, as click shows them."""
+        """Return the choices in click's form."""
         return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
@@ -92,12 +92,12 @@ def _text_type(found: Flag) -> click.ParamType[Any]:
 
 
 def _switch(*names: str, **more: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's
-    """Return an option that may stand bare, as a pflag boolean."""
+    """Return an option that needs no value, as a boolean of pflag."""
     return click.option(*names, is_flag=False, flag_value="true", type=bool, **more)
 
 
 def shown(found: Flag, default: Any) -> str:  # noqa: ANN401 - a setting's
-    """Return a default as people write it; "" where there is none."""
+    """Return a default as people write it; "" without one."""
     if found.shown or default in (None, frozenset()):
         return found.shown
     if isinstance(default, bool):
@@ -108,7 +108,7 @@ def shown(found: Flag, default: Any) -> str:  # noqa: ANN401 - a setting's
 
 
 def _plain(text: str) -> str:
-    """Return Markdown as a terminal shows it."""
+    """Return Markdown as plain text for a terminal."""
     return _LINK.sub(r"\1", text).replace("`", "")
 
 
@@ -121,14 +121,14 @@ def _plain(text: str) -> str:
 def nmi(**given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.
 
-    It leads pods' requests for 169.254.169.254 here, proves whose they are, and answers with the
-    tokens of exactly the identities that the pod's namespace was given.
+    It redirects pods' requests for 169.254.169.254 to itself, proves which pod sends each, and
+    answers with tokens of only those identities that are granted to the pod.
     """
     _serve(settings_from(given))
 
 
 def settings_from(given: Mapping[str, Any]) -> NmiSettings:
-    """Return the settings that the parsed flags stand for; raise click.UsageError."""
+    """Return the settings of the parsed flags; raise click.UsageError."""
     # A repeated flag that is not given has the default of its setting.
     rest = {name: value for name, value in given.items() if value != ()}
     rest["node"] = rest.get("node") or ""
@@ -143,7 +143,7 @@ def settings_from(given: Mapping[str, Any]) -> NmiSettings:
 
 
 def _serve(settings: NmiSettings) -> None:
-    """Run both programs; their imports are made there, so that `--help` costs none of them."""
+    """Run both programs; they are imported here, so that `--help` does not load them."""
     from podidentity.cli import programs
 
     _end(programs.both(settings))
@@ -167,7 +167,7 @@ def _end(code: int) -> None:
 
 
 def _program(name: str, text: str, run: Callable[[NmiSettings], None]) -> click.Command:
-    """Return a command with the flags of `nmi`; those that do not concern it have no effect."""
+    """Return a command with the flags of `nmi`; flags of the other program have no effect."""
     return click.Command(
         name,
         params=nmi.params,

@@ -1,4 +1,4 @@
-"""Objects that commands create, change and remove, in kubectl's words for what became of them."""
+"""Creates, changes, finds and removes Kubernetes objects; results in kubectl's words."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     SERVICE_ACCOUNTS,
+    KubeError,
     Resource,
     parse_object_version,
 )
@@ -42,7 +43,7 @@ _BY_KIND = {
 
 
 class ApplyResult(StrEnum):
-    """What `apply` did."""
+    """The effect of `apply`."""
 
     CREATED = "created"
     CONFIGURED = "configured"
@@ -50,7 +51,7 @@ class ApplyResult(StrEnum):
 
 
 def called(manifest: Object) -> str:
-    """Return the object's name as kubectl says it: `daemonset.apps/nmi`."""
+    """Return the object's name in kubectl's form: `daemonset.apps/nmi`."""
     group = manifest["apiVersion"].rpartition("/")[0]
     kind = manifest["kind"].lower() + (f".{group}" if group else "")
     return f"{kind}/{manifest['metadata']['name']}"
@@ -59,7 +60,7 @@ def called(manifest: Object) -> str:
 async def apply(kube: Kube, manifest: Object) -> ApplyResult:
     """Create the object, or merge `manifest` into it; raise KubeError.
 
-    Fields that the manifest does not name stay as they are.
+    Fields that the manifest does not name stay unchanged.
     """
     try:
         before = parse_object_version(await kube.get(_path(manifest)))
@@ -75,7 +76,7 @@ async def apply(kube: Kube, manifest: Object) -> ApplyResult:
 
 
 async def create_once(kube: Kube, manifest: Object) -> ApplyResult:
-    """Create the object; one that is there stays as it is. Raise KubeError."""
+    """Create the object; an existing one stays unchanged. Raise KubeError."""
     namespace = manifest["metadata"].get("namespace", "")
     try:
         await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
@@ -87,7 +88,7 @@ async def create_once(kube: Kube, manifest: Object) -> ApplyResult:
 
 
 async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
-    """Return whether the object is as it was created; None where it is not there."""
+    """Return whether the object is unchanged since its creation; None if it does not exist."""
     try:
         found: Object = json.loads(await kube.get(_path(manifest)))
     except KubeError as error:
@@ -100,7 +101,7 @@ async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
 
 
 async def remove(kube: Kube, manifest: Object) -> bool:
-    """Delete the object; return whether it was there; raise KubeError."""
+    """Delete the object; return whether it existed; raise KubeError."""
     try:
         await kube.delete(_path(manifest))
     except KubeError as error:
@@ -111,7 +112,7 @@ async def remove(kube: Kube, manifest: Object) -> bool:
 
 
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
-    """Return the object of that name, or None; raise KubeError where its type is unknown, too."""
+    """Return the object of that name, or None; raise KubeError, also for an unknown type."""
     try:
         found: Object = json.loads(await kube.get(resource.path(namespace, name)))
     except KubeError as error:

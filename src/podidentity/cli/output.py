@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count it."""
+"""128 + SIGINT, the exit code that shells expect."""
 
 
 class CommandError(click.ClickException):
@@ -24,7 +24,7 @@ class CommandError(click.ClickException):
 
 
 def report(error: BaseException) -> int:
-    """Say `error` on stderr and return the exit code; raise what is a defect of this program."""
+    """Print `error` on stderr and return the exit code; raise it again if it is a defect."""
     if isinstance(error, click.UsageError):
         error.show()
         return error.exit_code
@@ -66,13 +66,13 @@ def data(value: object, output: str) -> str:
     """Return `value` (of JSON's types) as `json` or `yaml`."""
     if output == "json":
         return json.dumps(value, indent=2, ensure_ascii=False)
-    import yaml  # only what prints YAML pays for it: the agent starts by way of this module, too
+    import yaml  # the agent imports this module too, and must not load PyYAML
 
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 def documents(values: Sequence[Any], output: str) -> str:
-    """Return objects as kubectl takes them: YAML documents, or a JSON List."""
+    """Return objects in a form for kubectl: YAML documents, or a JSON List."""
     if output == "json":
         return data({"apiVersion": "v1", "kind": "List", "items": list(values)}, output)
     return "\n---\n".join(data(value, output) for value in values)
@@ -89,5 +89,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def examples(*lines: str) -> str:
-    """Return the end of a command's help; click keeps the lines of it as they are."""
+    """Return the examples at the end of a command's help; click does not wrap their lines."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -81,7 +81,7 @@ class TenantType(click.ParamType[Tenant]):
 
 
 class Permission(click.ParamType[str]):
-    """What the permission to use an identity is named by, as `core.permission` has it."""
+    """The name of the permission to use an identity, as in `core.permission`."""
 
     name = "client id|resource id|system-assigned"
 
@@ -97,7 +97,7 @@ class Permission(click.ParamType[str]):
 
 
 class Selector(click.ParamType[str]):
-    """What a pod can carry as the value of a label, but not empty.
+    """A valid value of a pod's label, but not empty.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
     """
@@ -149,13 +149,13 @@ class PodRef(click.ParamType[ObjectRef]):
 
 
 def cloud_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the options, and call it with `cloud`; None where nothing was said."""
+    """Add the options of a cloud to `command`, which gets `cloud`; None without an option."""
 
     @click.option(
         "--cloud",
         metavar="NAME",
         envvar="AZURE_ENVIRONMENT",
-        help="Azure's cloud. [default: the one that NMI is in]",
+        help="Azure's cloud. [default: NMI's]",
     )
     @click.option(
         "--azure-environment-file",

@@ -1,8 +1,8 @@
-"""What is known of a pod, read for `explain` and `check` as the person at the shell may read it.
+"""Reads the facts about a pod for `explain` and `check`, as far as the person at the shell may.
 
-That is: all objects that the rules look at, the permissions that the pod needs, the credentials
-that its identities sign in with, and its node's machine and NMI. What may not be read is unknown,
-and said to be. No secret's value is shown.
+The facts are: all objects that the rules read, the permissions that the pod needs, the credentials
+of its identities, its node's machine, and NMI there. A fact that the person may not read is
+reported as unknown. The value of a secret is never shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
@@ -43,6 +43,7 @@ from podidentity.wire.kube import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    KubeError,
     Resource,
 )
 from podidentity.wire.manifests import (
@@ -60,7 +61,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodObjects:
-    """All objects that the rules look at for one pod."""
+    """All objects that the rules read for one pod."""
 
     cluster: WatchedCluster
     records: Mapping[ObjectRef, Sequence[Host]]
@@ -68,10 +69,10 @@ class PodObjects:
 
 
 async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
-    """Return what decides about `pod`.
+    """Return all objects that can affect the decision on `pod`.
 
-    Identities and bindings of other namespaces belong to it, since one of them may be the reason;
-    who may not read them gets those of the pod's namespace.
+    Identities and bindings of other namespaces are included, because one of them may be the reason
+    of a refusal. A person who may not read those gets only the objects of the pod's namespace.
     """
     namespace = pod.ref.namespace
     identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace, lambda raw: raw)
@@ -118,7 +119,7 @@ async def _annotated_accounts(kube: Kube, namespace: str) -> list[WorkloadIdenti
 
 
 async def permissions_of(kube: Kube, match: Match, authorization: Authorization) -> Permissions:
-    """Return what is known of each permission that the pod's identities need."""
+    """Return the state of each permission that the pod's identities need."""
     uses = {use for each in match.entitlements for use in uses_of(match.pod, each)}
     return {use: await _permission(kube, use, authorization) for use in uses}
 
@@ -126,9 +127,7 @@ async def permissions_of(kube: Kube, match: Match, authorization: Authorization)
 async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fact:
     who = f"service account {use.service_account}"
     if authorization is Authorization.OFF:
-        return Fact(
-            LinkState.UNKNOWN, f"nobody asks for that of {who}: NMI has --authorization=off"
-        )
+        return Fact(LinkState.UNKNOWN, f"not checked for {who}: NMI has --authorization=off")
     try:
         allowed = parse_review(await kube.create(PATH, review(use)))
     except InconclusiveReview as error:
@@ -140,7 +139,7 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
     if allowed:
         return Fact(LinkState.HOLDS, f"{who} may use {use.name}")
     if authorization is Authorization.OBSERVE:
-        told = "NMI tells it only, by --authorization=observe"
+        told = "NMI only reports it (--authorization=observe)"
         return Fact(LinkState.UNKNOWN, f"{who} may not use {use.name}; {told}")
     return Fact(LinkState.BROKEN, f"{who} may not use {use.name}")
 
@@ -148,7 +147,7 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
 async def credentials_of(
     kube: Kube, identities: Iterable[AzureIdentity], identities_namespace: str
 ) -> Credentials:
-    """Return what is known of the credentials that the identities have, if they need any."""
+    """Return the state of the credentials in the cluster that the identities need."""
     found: dict[ObjectRef, Fact] = {}
     for identity in identities:
         secret = identity.entra.secret if identity.entra else None
@@ -185,7 +184,7 @@ async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
         await kube.get(SERVICE_ACCOUNTS.path(*ref))
     except KubeError as error:
         return _unread(error, f"ServiceAccount {ref}")
-    return Fact(LinkState.HOLDS, f"ServiceAccount {ref}; whether Entra trusts it, only Entra knows")
+    return Fact(LinkState.HOLDS, f"ServiceAccount {ref} exists; only Entra knows if it trusts it")
 
 
 def _unread(error: KubeError, what: str) -> Fact:
@@ -207,7 +206,7 @@ async def node_of(
     records: Records,
     azure: Callable[[], Arm] | None,
 ) -> Node:
-    """Return what is known of the node of `pod`; `azure` connects to Azure, to ask it as well."""
+    """Return the facts about the node of `pod`; `azure` connects to Azure, None asks it nothing."""
     identities = [each.identity for each in entitlements if on_machine(each)]
     if not pod.node:
         unknown = Fact(LinkState.UNKNOWN, "the pod is on no node yet")
@@ -241,20 +240,20 @@ async def _host_of(kube: Kube, node: str) -> Host | Fact:
 
 async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
     if identity.resource_id is None:
-        return Fact(LinkState.UNKNOWN, "it has no resourceID that Azure could be asked for")
+        return Fact(LinkState.UNKNOWN, "its AzureIdentity has no resourceID to ask Azure about")
     where = host_name(host)
     with asking(f"read the identities of {where}", identity.resource_id):
         if (await arm.host(host)).has(identity.resource_id):
-            return Fact(LinkState.HOLDS, f"attached to {where}, as Azure says")
+            return Fact(LinkState.HOLDS, f"attached to {where}, according to Azure")
     return Fact(
-        LinkState.BROKEN, f"not attached to {where}, as Azure says; podidentity add does it"
+        LinkState.BROKEN, f"not attached to {where}, according to Azure; run podidentity add"
     )
 
 
 def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
     if host in hosts:
         return Fact(LinkState.HOLDS, f"attached to {host_name(host)} by podidentity add")
-    return Fact(LinkState.UNKNOWN, f"whether {host_name(host)} has it, --azure asks")
+    return Fact(LinkState.UNKNOWN, f"not known for {host_name(host)}; --azure asks Azure")
 
 
 async def _nmi(kube: Kube, node: str) -> Fact:
@@ -271,7 +270,7 @@ async def _nmi(kube: Kube, node: str) -> Fact:
             raise
         return Fact(LinkState.UNKNOWN, f"you may not read the pods of {NAMESPACE}")
     if not pods:
-        return Fact(LinkState.BROKEN, f"no NMI on node {node}; podidentity enable brings it")
+        return Fact(LinkState.BROKEN, f"no NMI on node {node}; run podidentity enable")
     pods.sort(key=ready)
     name = pods[-1]["metadata"]["name"]
     if ready(pods[-1]):

@@ -1,15 +1,12 @@
 """The programs of the node agent, each started in its process: `net`, `serve`, or both.
 
-Imports are made where a program begins, so that the supervisor has only its own.
+Each function imports the modules of its program, so that the supervisor loads only its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +29,11 @@ _log = logging.getLogger("podidentity.nmi")
 
 def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run `net`; return its exit code."""
+    import asyncio
+
     from podidentity.kernel.interception import InterceptionError
     from podidentity.net.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
 
     settings = _with_folder(settings)
     log = configure(settings.log_format, verbose=settings.verbose)
@@ -49,7 +48,7 @@ def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`; return its exit code."""
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     settings = _with_folder(settings)
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
@@ -72,8 +71,10 @@ def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def both(settings: NmiSettings) -> int:
     """Run `net` and `serve` from one process; return the exit code."""
+    import shutil
+
     from podidentity.supervisor import privileges
-    from podidentity.telemetry import configure_unthreaded
+    from podidentity.telemetry.direct_log import configure_unthreaded
 
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
     uid = SERVE_UID if privileges.may_become(SERVE_UID, reading=_needed(settings)) else None
@@ -101,6 +102,8 @@ def both(settings: NmiSettings) -> int:
         return run_both(guard, server)
     finally:
         if made:
+            import shutil
+
             shutil.rmtree(made, ignore_errors=True)
 
 
@@ -126,7 +129,7 @@ def addresses(settings: NmiSettings) -> list[Address]:
 
 
 def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what is redirected and where to; raise ValueError."""
+    """Return the redirection of the settings; raise ValueError."""
     return Redirect(
         metadata_ip=settings.metadata_address,
         metadata_port=settings.metadata_port,
@@ -136,9 +139,11 @@ def redirect_of(settings: NmiSettings) -> Redirect:
 
 
 def _work(settings: NmiSettings, given: Inherited) -> int:
-    """Be the worker; return its exit code."""
+    """Run the worker; return its exit code."""
+    import asyncio
+
     from podidentity.nmi.main import run
-    from podidentity.telemetry import configure
+    from podidentity.telemetry.logs import configure
     from podidentity.wire.kube import KubeError
 
     log = configure(settings.log_format, verbose=settings.verbose)
@@ -161,7 +166,9 @@ def _with_folder(settings: NmiSettings) -> NmiSettings:
 
 
 def _private_folder(uid: int | None) -> str:
-    """Return a new folder for us and group `uid`; also where the root is read-only."""
+    """Return a new folder for this user and group `uid`, also on a read-only root."""
+    import tempfile
+
     for parent in (None, "/dev/shm", "/run"):  # noqa: S108 - the folder in it is ours alone
         with suppress(OSError):
             made = tempfile.mkdtemp(prefix="podidentity-", dir=parent)
@@ -169,11 +176,11 @@ def _private_folder(uid: int | None) -> str:
                 os.chown(made, -1, uid)
                 Path(made).chmod(0o770)
             return made
-    raise click.ClickException("no folder can be written; name one by --runtime-dir.")
+    raise click.ClickException("no folder is writable; name one by --runtime-dir.")
 
 
 def _needed(settings: NmiSettings) -> list[Path]:
-    """Return the files that serve reads as whoever it is."""
+    """Return the files that `serve` must be able to read as its own user."""
     if settings.kubeconfig:
         return [Path(settings.kubeconfig)]
     return [_TOKEN] if _TOKEN.exists() else []

@@ -1,4 +1,4 @@
-"""Whether what `enable` applied is at work, and if not, on which node and why."""
+"""Waits for the objects of `enable`, and says on which node NMI is not ready, and why."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
-from podidentity.wire.kube import EVENTS, PODS
+from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 NAMESPACE = "kube-system"
 DAEMON_SET = "nmi"
@@ -20,26 +20,26 @@ CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a DaemonSet is."""
+    """The progress of a DaemonSet."""
 
     ready: int
     desired: int
     current: bool
-    """Whether these numbers are of its newest template."""
+    """Whether the numbers are those of its newest template."""
 
     @property
     def done(self) -> bool:
-        """Whether every node that should have a pod has a new and ready one."""
+        """Whether every node has a new and ready pod."""
         return self.current and self.ready >= self.desired
 
     def __str__(self) -> str:
         if not self.desired:
-            return "There is no Linux node yet; NMI will be on each that comes"
+            return "There is no Linux node yet; NMI will run on each new one"
         return f"NMI is ready on {self.ready} of {self.desired} nodes"
 
 
 def rollout(daemon_set: Object) -> Rollout:
-    """Return how far `daemon_set` is."""
+    """Return the progress of `daemon_set`."""
     status = daemon_set.get("status", {})
     desired = status.get("desiredNumberScheduled", 0)
     observed = status.get("observedGeneration", 0) >= daemon_set["metadata"].get("generation", 1)
@@ -59,7 +59,7 @@ def established(crd: Object) -> bool:
 
 
 def ready(pod: Object) -> bool:
-    """Whether a pod is ready, and not about to go."""
+    """Whether a pod is ready and not being deleted."""
     gone = "deletionTimestamp" in pod["metadata"]
     return not gone and _condition(pod, "Ready").get("status") == "True"
 
@@ -101,7 +101,7 @@ async def until_established(kube: Kube) -> None:
 
 
 async def until_ready(kube: Kube, say: Callable[[str], None]) -> None:
-    """Return when NMI is ready on every node; say each change."""
+    """Return when NMI is ready on every node; report each change to `say`."""
     said = ""
 
     def look(daemon_sets: Mapping[str, Object]) -> bool:
@@ -131,7 +131,7 @@ async def _until(
     params: Mapping[str, str],
     look: Callable[[Mapping[str, Object]], bool],
 ) -> None:
-    """Return when `look` is content with the objects, by name; it looks after each change."""
+    """Return when `look`, called after each change with the objects by name, returns True."""
     while True:
         page = await kube.list_all(path, params)
         objects = {found["metadata"]["name"]: found for found in map(_parsed, page.items)}

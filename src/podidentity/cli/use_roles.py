@@ -1,4 +1,4 @@
-"""The ClusterRoles that permit the use of an identity: given, and taken back when unneeded."""
+"""The ClusterRoles that permit the use of an identity: created, read, and removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from podidentity.adapters.kube import Kube, KubeError
+from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -22,7 +22,7 @@ from podidentity.cli.output import CommandError
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import permission_names
 from podidentity.core.resources import AzureIdentity
-from podidentity.wire.kube import AZURE_IDENTITIES
+from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
     GIVEN_BY,
@@ -30,7 +30,7 @@ from podidentity.wire.rbac import (
     RBAC,
     Giver,
     Grantee,
-    Holder,
+    RoleHolder,
     binding,
     holders,
     role,
@@ -39,9 +39,9 @@ from podidentity.wire.rbac import (
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
-    """Let `grantee` use the identities of these permissions, and say so; raise CommandError.
+    """Grant these permissions to `grantee`, and print each object; raise CommandError.
 
-    What a person granted before stays his: no other command takes it back.
+    A binding that `podidentity grant` made keeps its mark: no other command removes it.
     """
     for name in names:
         wanted = binding(name, grantee, giver)
@@ -69,9 +69,9 @@ def _ask_for(name: str, grantee: Grantee) -> str:
 async def take(
     kube: Kube, name: str, grantee: Grantee, givers: Iterable[Giver] = tuple(Giver)
 ) -> int:
-    """Take back what `givers` gave to `grantee` and all in it; return how many bindings went."""
+    """Remove the bindings of `givers` for `grantee` and all its parts; return their number."""
     given_by = {each.value for each in givers}
-    # Other people's bindings, too: while there is one, the role stays.
+    # Bindings of other people count too: while one exists, the role stays.
     bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS)
     of_role = [each for each in bindings if each["roleRef"]["name"] == role_name(name)]
     going = [each for each in of_role if _giver(each) in given_by and _all_in(each, name, grantee)]
@@ -83,9 +83,9 @@ async def take(
 
 
 async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
-    """Take back what `add` gave for an AzureIdentity, unless one of its namespace needs it.
+    """Remove the grants of `add` for an AzureIdentity that no other one of its namespace needs.
 
-    Whoever owns the namespace and nothing else may not: he is told who may.
+    The owner of a namespace lacks the right to do that: then it prints the administrator's command.
     """
     needed = {
         name
@@ -103,11 +103,11 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             if not error.forbidden:
                 raise
             command = f"podidentity revoke --namespace {ref.namespace} --identity {name}"
-            click.echo(f"a permission may be left; an administrator: {command}", err=True)
+            click.echo(f"a permission may be left; an administrator can run {command}", err=True)
 
 
 class Roles:
-    """The cluster's roles and who holds them, read once."""
+    """The cluster's ClusterRoles and ClusterRoleBindings, read once."""
 
     RIGHT = "the right to list clusterroles and clusterrolebindings"
 
@@ -117,7 +117,7 @@ class Roles:
 
     @classmethod
     async def read(cls, kube: Kube) -> Roles | None:
-        """Return it, or None where the person may not read it."""
+        """Return the roles, or None if the person may not read them."""
         try:
             roles = await find_all(kube, CLUSTER_ROLES)
             return cls(roles, await find_all(kube, CLUSTER_ROLE_BINDINGS))
@@ -127,17 +127,17 @@ class Roles:
             return None
 
     def lacking(self, namespace: str, names: Sequence[str]) -> list[str]:
-        """Return for which of these names nobody of `namespace` can use all; [] where one can."""
+        """Return the missing permissions of `namespace`; [] if one of its accounts holds all."""
         if _of(namespace, self.grantees(names)):
             return []
         return [name for name in names if not _of(namespace, self.grantees([name]))] or list(names)
 
-    def holders(self, name: str) -> list[Holder]:
-        """Return which pods may use what has this name."""
+    def holders(self, name: str) -> list[RoleHolder]:
+        """Return the pods that hold this permission."""
         return holders(name, self._roles, self._bindings)
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
-        """Return which pods may use all that have these names."""
+        """Return the pods that hold all these permissions."""
         by_name = [{granted.grantee for granted in self.holders(name)} for name in names]
         return {
             grantee
@@ -156,7 +156,7 @@ def _names(identity: Object) -> tuple[str, ...]:
 
 
 def _giver(found: Object) -> str:
-    """Return which command of ours made a binding; "" for none."""
+    """Return the command of ours that made a binding; "" for bindings of others."""
     labels = found["metadata"].get("labels") or {}
     if not LABELS.items() <= labels.items():
         return ""
@@ -165,7 +165,7 @@ def _giver(found: Object) -> str:
 
 
 def _all_in(found: Object, name: str, grantee: Grantee) -> bool:
-    """Whether all that a binding grants to is in `grantee`."""
+    """Whether `grantee` includes all grantees of a binding."""
     granted = holders(name, [role(name)], [found])
     return bool(granted) and all(grantee.includes(each.grantee) for each in granted)
 

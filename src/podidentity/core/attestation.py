@@ -28,6 +28,19 @@ class AttestationMode(StrEnum):
     ADDRESS = "address"
     """Nothing: the source address is believed."""
 
+    @property
+    def weakness(self) -> str:
+        """What it gives up beside `KERNEL` and, after a semicolon, what to do; "" for that one."""
+        return _WEAKNESSES.get(self, "")
+
+
+_WEAKNESSES = {
+    AttestationMode.NAMESPACE: "a pod that takes another's address has both refused; "
+    "nodes with cgroup v2 can have --attestation=kernel",
+    AttestationMode.ADDRESS: "any pod can take another's tokens by its address; choose "
+    "--attestation=kernel, or namespace for nodes with cgroup v1 only",
+}
+
 
 class SocketState(StrEnum):
     """What a namespace has of a connection."""
@@ -78,7 +91,7 @@ class Verdict(StrEnum):
     FORGED = "forged"
     """No socket of the claimed pod has this connection."""
     GONE = "gone"
-    """The client has closed already: there is nobody to answer."""
+    """The client has closed the connection already."""
     UNKNOWN = "unknown"
     """The kernel could not be asked for a moment."""
 
@@ -91,12 +104,12 @@ class Proof:
     pod_uid: str = ""
     """The pod that owns the socket's cgroup, claimed or not; "" where cgroups are not asked."""
     root: bool = False
-    """Whether the process that made the socket was root's; said of local connections only."""
+    """Whether root made the socket; set for local connections only."""
     unseen: bool = False
     """Whether the connection is forged only because no namespace has a socket of it: that of a pod
     behind a kernel or a NAT of its own is nowhere to be seen."""
     detail: str = ""
-    """For the log: which namespace, which cgroup, or what is missing."""
+    """For the log: the namespace, the cgroup, or the reason of a failure."""
 
 
 _NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
@@ -172,7 +185,7 @@ def _another(sound: Sequence[Sighting], known: bool) -> Proof:
 def _by_namespace(
     facts: ConnectionFacts, opened: Sequence[Sighting], candidates: Sequence[Pod]
 ) -> Proof:
-    """Judge where the only proof is that one namespace alone holds the address."""
+    """Judge by the only namespace with the address, for nodes without cgroups of pods."""
     failures = [facts.failure, *(each.failure for each in facts.sightings)]
     if any(failures):
         return Proof(verdict=Verdict.UNKNOWN, detail=next(filter(None, failures)))

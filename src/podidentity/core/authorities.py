@@ -1,8 +1,8 @@
-"""Who issues tokens: clouds, their authorities, and the tenants in them.
+"""Azure's clouds, their authorities (the issuers of tokens), and tenants.
 
-An AzureIdentity may name an authority, and a pod's secret is sent there. So an authority is one of
-Azure's clouds or one that the operator configured, never just any URL; a tenant is a GUID or a
-domain name before it becomes part of one.
+An AzureIdentity may name an authority, and its secret is sent there. So only the authorities of
+Azure's clouds and those that the operator configured are valid. A tenant becomes part of a URL, so
+it must be a GUID or a domain name.
 
 https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 """
@@ -28,11 +28,11 @@ class Tenant:
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Return the tenant that `text` names; raise InvalidId."""
+        """Return the tenant in `text`; raise InvalidId."""
         if not isinstance(text, str):
             raise InvalidId(f"must be a GUID or a domain name, not {type(text).__name__}")
         folded = text.strip().lower()
-        # `adfs` is how Azure Stack Hub names the one tenant of AD FS.
+        # `adfs` is Azure Stack Hub's name for the one tenant of AD FS.
         if folded == "adfs" or GUID.fullmatch(folded):
             return cls(folded)
         if len(folded) > 253 or not _DOMAIN.fullmatch(folded):
@@ -41,7 +41,7 @@ class Tenant:
 
     @property
     def is_id(self) -> bool:
-        """Whether it is the tenant's id, not one of its names."""
+        """Whether it is the tenant's id, not one of its domain names."""
         return GUID.fullmatch(self.text) is not None
 
     def __str__(self) -> str:
@@ -56,9 +56,9 @@ class Authority:
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Return the authority that `text` spells; raise InvalidId.
+        """Return the authority in `text`; raise InvalidId.
 
-        Only an origin is one: no user, path, query or fragment, and never http.
+        It is an https origin, without user, path, query or fragment.
         """
         if not isinstance(text, str):
             raise InvalidId(f"must be an https URL, not {type(text).__name__}")
@@ -77,13 +77,13 @@ class Cloud:
 
     name: str
     authority: Authority
-    """Where its tokens come from."""
+    """The issuer of its tokens."""
     exchange_audience: str
-    """What a federated assertion must be made out to."""
+    """Audience of a federated assertion."""
     resource_manager: str = ""
-    """URL of its Azure Resource Manager; "" where nobody said it."""
+    """URL of its Azure Resource Manager; "" if it is unknown."""
     resource_manager_audience: str = ""
-    """What a token for the resource manager must be made out to."""
+    """Audience of a token for the resource manager."""
 
 
 def _cloud(name: str, host: str, manager: str, suffix: str = "") -> Cloud:
@@ -129,10 +129,10 @@ _OTHER_NAMES = {
 EXCHANGE_AUDIENCES = {cloud.authority.url: cloud.exchange_audience for cloud in CLOUDS.values()} | {
     f"https://{host}": cloud.exchange_audience for host, cloud in _OTHER_NAMES.items()
 }
-"""By the authority's URL: each cloud takes assertions that are made out to it only.
+"""Audience of assertions by the authority's URL: each cloud accepts only its own.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity
 """
 
 KNOWN_AUTHORITIES = frozenset(map(Authority, EXCHANGE_AUDIENCES))
-"""Microsoft's own: a secret may be sent to any of them."""
+"""Microsoft's own authorities: a secret may be sent to any of them."""

@@ -1,8 +1,8 @@
 """The whole decision on a request, except its token: selected, permitted, granted.
 
 A request that names an id gets that identity or a refusal, never another one. A request that names
-none gets the identity of the heaviest binding, then of the first name, the same each time; with
-`Ambiguity.REJECT` a request without an id is refused if the pod has several, as IMDS itself does.
+none gets the identity of the heaviest binding, then of the first name, the same each time
+(`matching.by_weight`); with `Ambiguity.REJECT` it is refused if the pod has several, as IMDS does.
 
 These functions do not ask the cluster. If its RBAC is not known yet, the decision is the question;
 the caller asks it and decides again. So the same page answers a request and explains it.
@@ -46,7 +46,7 @@ Permitted = Callable[[Use], bool | None]
 
 
 class Ambiguity(StrEnum):
-    """What a request without an id gets where the pod has several identities."""
+    """The answer to a request without an id if the pod has several identities."""
 
     WEIGHT = "weight"
     REJECT = "reject"
@@ -59,7 +59,7 @@ class Allowed:
     pod: Pod
     entitlement: Entitlement
     observed: Refusal | None = None
-    """What would have been refused, had the permission counted."""
+    """The refusal that `--authorization=observe` reported instead."""
 
     @property
     def identity(self) -> AzureIdentity:
@@ -74,9 +74,9 @@ class Denied:
     pod: Pod
     refusal: Refusal
     identity: AzureIdentity | None = None
-    """Which identity it is about, if it is about one."""
+    """The identity that the refusal concerns, if any."""
     observed: Refusal | None = None
-    """What would have been refused before, had the permission counted."""
+    """An earlier refusal that `--authorization=observe` only reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Undecided:
     pod: Pod
     question: Use
     identity: AzureIdentity | None = None
-    """Which identity it is about, if it is about one."""
+    """The identity that the question concerns, if any."""
 
 
 Decision = Allowed | Denied | Undecided
@@ -100,10 +100,10 @@ def decide(
     ambiguity: Ambiguity = Ambiguity.WEIGHT,
     authorization: Authorization = Authorization.RBAC,
 ) -> Decision:
-    """Return what the pod of `match` gets for `request`.
+    """Return the decision on `request` of the pod of `match`.
 
-    Of several identities, where none is named, the first that is permitted answers; if that one is
-    still on its way to the node it is waited for, so that the answer is the same each time.
+    If the request names no identity, the first permitted one answers. If that one is not on the
+    node yet, the request waits for it, so that the answer is the same each time.
     """
     if authorization is Authorization.OFF:
         permitted = _always
@@ -128,7 +128,7 @@ def decide(
 
 
 def _always(use: Use) -> bool:
-    """Answer for a permission that nobody asks for."""
+    """Permit everything, for `--authorization=off`."""
     del use
     return True
 
@@ -168,7 +168,7 @@ def _not_permitted(
 
 
 def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
-    """Return what the pod may use and is permitted, or what must be asked to tell."""
+    """Return the permitted entitlements, or the permission that must be asked for first."""
     if permitted is _always:
         return match.entitlements
     usable: list[Entitlement] = []
@@ -182,17 +182,17 @@ def _usable(match: Match, permitted: Permitted) -> Sequence[Entitlement] | Use:
 
 
 def _unseen(match: Match, permitted: Permitted) -> int:
-    """Return how many identities `_usable` leaves out: each would cost questions."""
+    """Return the number of identities that `_usable` does not check: each may cost questions."""
     return 0 if permitted is _always else max(0, len(match.entitlements) - MOST_TRIED)
 
 
 def select(
     match: Match, request: TokenRequest, ambiguity: Ambiguity = Ambiguity.WEIGHT
 ) -> tuple[Entitlement, ...] | Refusal:
-    """Return the entitlements that may answer `request`, best first, or why none does.
+    """Return the entitlements that may answer `request`, best first, or a refusal.
 
-    More than one only where the request names none: the first that is permitted answers. Empty
-    where it names one that is none of the pod's.
+    More than one only if the request names no identity: the first permitted one answers. Empty if
+    it names an identity that the pod does not have.
     """
     if match.exception is not None:
         found = _identity_of_node(match.pod, match.exception, request)
@@ -212,10 +212,11 @@ def select(
 def _identity_of_node(
     pod: Pod, exception: AzurePodIdentityException, request: TokenRequest
 ) -> AzureIdentity | Refusal:
-    """Return the identity that an excepted pod asked for, or why the exception withholds it.
+    """Return the identity for an excepted pod, or the refusal.
 
-    Without a list it is whatever is asked for; asked for nothing, whatever IMDS takes for the
-    node's own. With a list it is one of these; asked for nothing, the first.
+    Without a list in the exception every requested identity is allowed, and a request without an id
+    gets the node's own identity. With a list only its identities are allowed, and a request without
+    an id gets the first.
     """
     listed = exception.identities
     asked = request.asked
@@ -240,7 +241,7 @@ def _identity_of_node(
 
 
 def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
-    """Whether `identity` is the one that was asked for; an unknown id never equals another."""
+    """Whether `identity` is the requested one; an identity without that kind of id never is."""
     if request.client_id is not None:
         return identity.client_id == request.client_id
     if request.object_id is not None:
@@ -251,9 +252,9 @@ def _answers(identity: AzureIdentity, request: TokenRequest) -> bool:
 def _refuse_not_among(
     match: Match, request: TokenRequest, usable: Sequence[Entitlement], unseen: int
 ) -> Refusal:
-    """Return the refusal of a request for an identity that is none of the pod's.
+    """Return the refusal of a request for an identity that the pod does not have.
 
-    `usable` is what it may use instead; `unseen` more were not looked at.
+    `usable` are the identities that it may use instead; `unseen` more were not checked.
     """
     return Refusal(
         reason=Reason.NOT_AMONG,
@@ -277,11 +278,11 @@ def _refuse_several(match: Match) -> Refusal:
 
 
 def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
-    """Return what the rules give `pod`; raise InvalidRequest for a tenant that is not its own."""
+    """Return the grant of `entitlement`; raise InvalidRequest for a tenant of another identity."""
     identity, tenant = entitlement.identity, request.tenant
     entra = identity.entra
     if tenant is None or entra is None or tenant == entra.tenant:
-        # IMDS issues tokens of its own tenant only, and ignores what else it is told.
+        # IMDS issues tokens of its own tenant only, and ignores the parameter.
         return Grant(identity=identity, pod=pod)
     if tenant not in entra.auxiliary_tenants:
         raise InvalidRequest(
@@ -291,10 +292,10 @@ def granted(entitlement: Entitlement, pod: Pod, request: TokenRequest) -> Grant:
 
 
 def current_grants(grant: Grant, directory: Directory) -> Iterator[Grant]:
-    """Yield `grant` as the cluster's objects would give it now; nothing where none is left.
+    """Yield the grant again from the current objects; nothing if its identity is gone.
 
-    An identity is named by its AzureIdentity, by an annotated service account or by an exception,
-    and these may have one name.
+    The token cache drops tokens without a current grant. An AzureIdentity, an annotated service
+    account and an exception may have the same name, so there may be several.
     """
     identity = grant.identity
     found = directory.identity(identity.ref)

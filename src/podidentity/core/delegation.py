@@ -1,9 +1,9 @@
-"""Who may ask for a token in another pod's name, and for which pods.
+"""Who may request a token in the name of another pod, and for which pods.
 
 The Azure provider of the Secrets Store CSI driver reads a pod's secrets from a vault before the
-pod runs, with the pod's identity. It asks from the node's own network and says whose token it
-wants: whoever may do that has the identities of every pod of the node. So the rule names service
-accounts, and pods that mount the driver's volumes; nobody else asks, and no other pod is named.
+pod runs, with the pod's identity. It sends requests from the node's own network and names the pod.
+A process with this right has the identities of every pod of the node. So only the provider's
+service accounts have it, and only for pods that mount a volume of the driver.
 
 https://azure.github.io/secrets-store-csi-driver-provider-azure/docs/configurations/identity-access-modes/pod-identity-mode/
 """
@@ -22,24 +22,24 @@ PROVIDERS = (
     ObjectRef("kube-system", "csi-secrets-store-provider-azure"),
     ObjectRef("kube-system", "aks-secrets-store-provider-azure"),
 )
-"""Service accounts of the provider: of its own chart, and of the AKS add-on."""
+"""Service accounts of the provider: in its own chart, and in the AKS add-on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """What an operator allows."""
+    """The callers that an operator allows."""
 
     callers: tuple[ObjectRef, ...] = PROVIDERS
     """Service accounts whose pods may ask."""
     root: bool = False
-    """Whether root of the node may ask: all of its processes, where pods have no cgroups."""
+    """Whether every root process of the node may ask; for nodes without cgroups of pods."""
 
     def refuses(self, pod: Pod | None, *, root: bool) -> Refusal | None:
-        """Return why a caller of the node's own network may not ask, if so.
+        """Return the refusal of a caller in the node's own network; None if it is allowed.
 
         Args:
-            pod: whose process it is; None where it is no known pod's.
-            root: whether the process was root's.
+            pod: the pod of the process; None if it belongs to no known pod.
+            root: whether root runs the process.
         """
         if pod is None:
             return None if root and self.root else _NOBODY
@@ -64,7 +64,7 @@ _NOBODY = Refusal(
 
 
 def refuse_without_csi_volume(pod: Pod) -> Refusal | None:
-    """Return why no token of `pod` is given to another, if so."""
+    """Return the refusal of a request for `pod` if it mounts no volume of the CSI driver."""
     if CSI_DRIVER in pod.csi_drivers:
         return None
     return Refusal(

@@ -1,6 +1,6 @@
-"""What the rules look at, and what they find: entitlements beside refusals.
+"""The input of the rules (the Directory of objects) and their results: entitlements and refusals.
 
-Values only; how they are found is in `matching`, which of them answers a request in `selection`.
+`matching` computes them; `decision` chooses the entitlement that answers a request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from podidentity.core.resources import (
 
 
 class Directory(Protocol):
-    """The cluster's objects, as far as the rules look at them."""
+    """The cluster's objects that the rules read."""
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
         """Return the bindings of a namespace with exactly this selector, in any order."""
@@ -45,11 +45,11 @@ class Directory(Protocol):
         """Return the controller's records about a pod, in any order."""
 
     def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
-        """Return what the annotations of a service account say; None where it has none."""
+        """Return the workload identity of an annotated service account; None for others."""
 
 
 class Basis(StrEnum):
-    """What entitles a pod; values are stable, for logs and metrics."""
+    """The kind of object that entitles a pod; values are stable, for logs and metrics."""
 
     BINDING = "binding"
     SERVICE_ACCOUNT = "service-account"
@@ -58,14 +58,14 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
-    """An identity that a pod may use, and what says so."""
+    """An identity that a pod may use, and the object that entitles it."""
 
     identity: AzureIdentity
     basis: Basis = Basis.BINDING
     binding: AzureIdentityBinding | None = None
-    """Of BINDING only."""
+    """Set only for Basis.BINDING."""
     awaited: Refusal | None = None
-    """What is still missing, where it is on its way to the node."""
+    """The refusal that holds until the identity is on the node."""
 
 
 MOST_NAMED = 10
@@ -73,20 +73,20 @@ MOST_NAMED = 10
 
 
 def named(identity: AzureIdentity) -> str:
-    """Return an identity as messages name it: `orders (11111111-…)`."""
+    """Return an identity for a message: `orders (11111111-…)`."""
     known = identity.client_id or identity.resource_id
     return f"{identity.ref.name} ({known})" if known else identity.ref.name
 
 
 def all_named(entitlements: Sequence[Entitlement]) -> str:
-    """Return identities as messages name them, the first ten; `none` for none."""
+    """Return identities for a message, the first ten; `none` for none."""
     names = [named(each.identity) for each in entitlements[:MOST_NAMED]]
     more = len(entitlements) - len(names)
     return ", ".join(names or ["none"]) + (f" and {more} more" if more else "")
 
 
 def may_use(usable: Sequence[Entitlement], unseen: int = 0) -> str:
-    """Return what a pod may use as a sentence; behind the first ten there were `unseen` more."""
+    """Return a sentence with the identities that a pod may use; `unseen` more were not checked."""
     said = f"It may use: {all_named(usable)}."
     if not unseen:
         return said
@@ -96,13 +96,13 @@ def may_use(usable: Sequence[Entitlement], unseen: int = 0) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """What a pod may use, best first: highest weight, then the identity's name."""
+    """The identities that a pod may use, best first: highest weight, then the identity's name."""
 
     pod: Pod
     bindings: tuple[AzureIdentityBinding, ...] = ()
     """The bindings that select the pod, usable or not."""
     entitlements: tuple[Entitlement, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    """Why the rest, or everything, was refused; the first one is the one to tell."""
+    """Why other identities, or all of them, are refused; the pod is told the first one."""
     exception: AzurePodIdentityException | None = None
-    """The pod is answered by the node's IMDS, within what this allows."""
+    """The node's IMDS answers the pod, within the identities of this exception."""

@@ -1,19 +1,19 @@
-"""Everything that can go wrong while a request is served, as one tree.
+"""The errors of a request, as one tree.
 
     PodIdentityError
     ├── InvalidRequest        the caller must change the request
     ├── UnknownCaller         no pod of this node has the address
-    ├── UnprovenCaller        the connection is not that of the pod whose address it has
-    ├── Refused               the rules say no; carries the Refusal
-    ├── TokenUnavailable      entitled, but there is no token
-    │   ├── TokenRefused      whoever issues tokens said no; asking again does not help
-    │   │   └── NotYetKnown   …or it has not heard of the identity yet, which may pass
-    │   ├── TokenThrottled    too many requests; carries when to ask again
-    │   └── TokenSourceDown   whoever issues tokens cannot be reached or makes no sense
+    ├── UnprovenCaller        the connection does not belong to the pod with its address
+    ├── Refused               the rules refuse; carries the Refusal
+    ├── TokenUnavailable      the pod is entitled, but there is no token
+    │   ├── TokenRefused      Entra or IMDS refuses; to ask again does not help
+    │   │   └── NotYetKnown   …or does not know the identity yet, which may change soon
+    │   ├── TokenThrottled    too many requests; carries the time to wait
+    │   └── TokenSourceDown   Entra or IMDS cannot be reached, or its answer makes no sense
     └── NotReady              this agent cannot decide yet
 
-They know nothing of HTTP: `nmi.answers` has the one table from class to status, and a test that
-every class has its row. Messages may be shown to the pod: no secret, no token, nothing of
+They know nothing of HTTP: `nmi.request.errors` has the one table from class to status, and a test
+that every class has its row. Messages may be shown to the pod: no secret, no token, nothing of
 another namespace goes into them. Causes are chained with `from`.
 """
 
@@ -32,7 +32,7 @@ class PodIdentityError(Exception):
 
 
 class InvalidRequest(PodIdentityError):
-    """The request is not one that IMDS would accept."""
+    """IMDS would not accept the request."""
 
 
 class UnknownCaller(PodIdentityError):
@@ -40,11 +40,11 @@ class UnknownCaller(PodIdentityError):
 
 
 class UnprovenCaller(PodIdentityError):
-    """The kernel does not confirm that the connection belongs to the pod whose address it has."""
+    """The kernel does not confirm that the connection belongs to the pod with its address."""
 
 
 class Refused(PodIdentityError):
-    """The rules refuse; `refusal` says why, in the same words for log, explain and console."""
+    """The rules refuse, for the reason in `refusal`."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.public)
@@ -52,14 +52,14 @@ class Refused(PodIdentityError):
 
 
 class TokenUnavailable(PodIdentityError):
-    """The pod is entitled, but there is no token to hand out."""
+    """The pod is entitled, but no token can be given."""
 
     of_caller = False
-    """Whether it is so for the pod that asks alone: others may have a token of the identity."""
+    """Whether only this pod has the error, while others may get a token of the identity."""
 
 
 class TokenRefused(TokenUnavailable):
-    """Entra or IMDS refused; `status` and `error` are theirs (HTTP status, OAuth error code)."""
+    """Entra or IMDS refused, with its HTTP `status` and OAuth `error` code."""
 
     def __init__(self, message: str, *, status: int, error: str) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class TokenRefused(TokenUnavailable):
 
 
 class NotYetKnown(TokenRefused):
-    """Entra or IMDS knows no such identity, credential or attachment: wrong, or a moment old."""
+    """Entra or IMDS does not know the identity, credential or attachment: wrong, or too new."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class NotYetKnown(TokenRefused):
         comes: Callable[[], Coroutine[Any, Any, object]] | None = None,
         of_caller: bool = False,
     ) -> None:
-        """`comes` returns when it has come; None where only asking again tells."""
+        """`comes` returns when the missing object has come; None if that cannot be awaited."""
         super().__init__(message, status=status, error=error)
         self.comes = comes
         self.of_caller = of_caller
@@ -95,7 +95,7 @@ class TokenThrottled(TokenUnavailable):
 
 
 class TokenSourceDown(TokenUnavailable):
-    """Entra or IMDS cannot be reached, does not answer in time, or answers rubbish."""
+    """Entra or IMDS cannot be reached, does not answer in time, or its answer makes no sense."""
 
 
 class NotReady(PodIdentityError):

@@ -1,9 +1,9 @@
-"""Whose token a federated identity is signed in by.
+"""Which service account or managed identity signs in for a federated identity.
 
-Entra trusts the cluster's tokens for one exact subject a credential, and twenty credentials an
-identity. With the subject `pod` that is the pod's own service account; with `identity` it is a
-service account that stands for the AzureIdentity, in a namespace where no pod runs: one credential,
-however many pods.
+Entra trusts the cluster's tokens by federated credentials: one exact subject each, and twenty of
+them for an identity at most. The subject is the pod's own service account (`pod`), or a service
+account that stands for the AzureIdentity (`identity`), in a namespace without pods: then one
+credential is enough for any number of pods.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations
 """
@@ -18,28 +18,28 @@ from podidentity.core.resources import AssertionSubject, AzureIdentity, Federati
 from podidentity.core.tokens import Grant
 
 IDENTITIES_NAMESPACE = "podidentity-identities"
-"""Where the service accounts of identities are."""
+"""Default namespace of the service accounts that stand for identities."""
 
 
 @lru_cache(maxsize=4096)
 def account_name(identity: ObjectRef) -> str:
-    """Return the name of an identity's own service account: a hash of where it is and its name.
+    """Return the name of the service account that stands for an AzureIdentity.
 
     It is `podidentity-` and the first 32 hex digits of the SHA-256 of `NAMESPACE/NAME`: known
-    before the identity is made, and nobody can make another identity of the same.
+    before the identity exists, and no other identity can have the same.
     """
     return f"podidentity-{sha256(str(identity).encode()).hexdigest()[:32]}"
 
 
 def subject_of(grant: Grant, federation: Federation, namespace: str) -> ObjectRef:
-    """Return the service account that signs in; `namespace` is that of identities' own."""
+    """Return the service account that signs in; `namespace` holds those of identities."""
     if federation.subject is AssertionSubject.IDENTITY:
         return ObjectRef(namespace, account_name(grant.identity.ref))
     return ObjectRef(grant.pod.ref.namespace, grant.pod.service_account)
 
 
 def has_an_account(identity: AzureIdentity) -> bool:
-    """Return whether a service account of its own signs in for it: not where `via` stands in."""
+    """Return whether a service account of its own signs in for it; not if it has `via`."""
     federation = identity.entra.federation if identity.entra else None
     if federation is None or federation.via is not None:
         return False
@@ -47,7 +47,7 @@ def has_an_account(identity: AzureIdentity) -> bool:
 
 
 def stand_in(identity: AzureIdentity, federation: Federation) -> AzureIdentity | None:
-    """Return the managed identity that stands in for the cluster's token, if `via` names one."""
+    """Return the managed identity named by `via`; its token replaces the cluster's token."""
     if federation.via is None:
         return None
     return AzureIdentity(

@@ -1,8 +1,8 @@
-"""Which Azure machine a node is, read from its provider ID.
+"""The Azure machine of a node, from the node's provider ID.
 
 A user-assigned identity is attached to a virtual machine or, for all its instances at once, to a
-scale set. Subscription and group are taken from here and from nowhere else, so that one cluster
-may span several of either.
+scale set. Subscription and resource group come from the provider ID alone, so one cluster may span
+several of either.
 
 Shapes: https://cloud-provider-azure.sigs.k8s.io/ (`azure:///subscriptions/…`).
 """
@@ -24,12 +24,12 @@ _PROVIDER_ID = re.compile(
 
 
 class NotAnAzureNode(ValueError):
-    """A provider ID that names no Azure machine."""
+    """The provider ID names no Azure machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A scale set or a virtual machine: what identities are attached to. Equal without case."""
+    """A scale set or a virtual machine, to which identities are attached; compared without case."""
 
     folded: str
     resource_id: str = field(compare=False)

@@ -1,7 +1,7 @@
-"""Names of things in Kubernetes and in Azure, parsed once, compared as their owners compare them.
+"""Names and ids of Kubernetes and Azure, parsed once and compared as their owners compare them.
 
 Azure compares GUIDs and resource ids without case, and returns them in changing case; Kubernetes
-compares names exactly. Whoever holds a value of this module need not think of it again.
+compares names exactly. The values of this module compare right.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 """In lower case."""
 OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 """Of a Kubernetes object or namespace."""
-# Names of a subscription, a resource group or an identity: what Azure allows in them, and no
-# slash, white space, quote or control character, because they are put into URLs and queries.
+# Names of a subscription, a resource group or an identity. They become parts of URLs and queries:
+# no slash, white space, quote or control character.
 _SEGMENT = r"[\w.()-]{1,128}"
 _USER_ASSIGNED = re.compile(
     rf"/subscriptions/({_SEGMENT})/resourcegroups/({_SEGMENT})"
@@ -25,18 +25,18 @@ _USER_ASSIGNED = re.compile(
 
 
 class InvalidId(ValueError):
-    """A text that cannot be the id it claims to be; the message says why."""
+    """The text is no valid id; the message says why."""
 
 
 class ObjectRef(NamedTuple):
-    """A namespaced Kubernetes object; compared exactly, as Kubernetes does."""
+    """The name of a namespaced Kubernetes object; compared exactly."""
 
     namespace: str
     name: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the object that `NAMESPACE/NAME` names; raise InvalidId."""
+        """Return the reference in `NAMESPACE/NAME`; raise InvalidId."""
         namespace, _, name = text.partition("/")
         if not OBJECT_NAME.fullmatch(namespace) or not OBJECT_NAME.fullmatch(name):
             raise InvalidId(f"{text!r} is not NAMESPACE/NAME")
@@ -52,7 +52,7 @@ class _Guid:
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Return the id that `text` spells; raise InvalidId for anything but a GUID."""
+        """Return the id in `text`; raise InvalidId for anything but a GUID."""
         if not isinstance(text, str):
             raise InvalidId(f"must be a GUID in a string, not {type(text).__name__}")
         folded = text.strip().lower()
@@ -62,7 +62,7 @@ class _Guid:
 
     @property
     def redacted(self) -> str:
-        """The first and last four characters: enough to recognise it in a log of many."""
+        """The first and last four characters, enough to recognise it in a log."""
         return f"{self.text[:4]}…{self.text[-4:]}"
 
     def __str__(self) -> str:
@@ -83,23 +83,23 @@ class ObjectId(_Guid):
 
 @dataclass(frozen=True, slots=True)
 class ResourceId:
-    """The ARM id of a user-assigned managed identity; equal whatever its case.
+    """The ARM id of a user-assigned managed identity; compared without case.
 
     Shape: `/subscriptions/S/resourceGroups/G/providers/Microsoft.ManagedIdentity/`
     `userAssignedIdentities/N`.
     """
 
     folded: str
-    """The whole id in lower case: what is compared."""
+    """The whole id in lower case, for comparison."""
     spelling: str = field(compare=False)
-    """As it was written: what is shown, and sent to Azure."""
+    """The id as it was written, for messages and requests to Azure."""
     subscription: str = field(compare=False)
     group: str = field(compare=False)
     name: str = field(compare=False)
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Return the id that `text` spells; raise InvalidId for any other ARM id or text."""
+        """Return the id in `text`; raise InvalidId for any other ARM id or text."""
         if not isinstance(text, str):
             raise InvalidId(f"must be an ARM id in a string, not {type(text).__name__}")
         found = _USER_ASSIGNED.fullmatch(text.strip())
@@ -118,5 +118,5 @@ class ResourceId:
 
 
 def _shown(text: str, limit: int = 160) -> str:
-    """Return `text` fit for one line of a message: quoted, escaped, shortened."""
+    """Return `text` for one line of a message: quoted, escaped, shortened."""
     return repr(text if len(text) <= limit else text[:limit] + "…")

@@ -12,7 +12,7 @@ The result lists the pod's entitlements, best first, beside the refusals. So the
 answers a request, fills a log line and prints `podidentity explain`.
 
 Any tenant can write an AzureIdentity, and its authority and secret decide where a secret is sent:
-both are checked here, on each of the three ways.
+both are checked here, before the identity becomes an entitlement.
 
 https://azure.github.io/aad-pod-identity/docs/configure/application_exception/
 """
@@ -48,29 +48,32 @@ milliseconds for each request on the node."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What an operator chose, as far as the rules depend on it; the strict ones by default."""
+    """The operator's choices that change the rules; strict by default.
+
+    The `--compat-*` flags bring back rules of the archived project.
+    """
 
     standard: bool = False
-    """Wait for a controller's word that an identity is on the node."""
+    """Wait for the controller's record that an identity is attached to the node."""
     exception_namespaces: frozenset[str] | None = frozenset({"kube-system"})
-    """Where an AzurePodIdentityException has effect; None: everywhere, as it once was."""
+    """Namespaces in which an AzurePodIdentityException has effect; None: all (compat)."""
     any_label: bool = False
-    """One label of an exception is enough, whatever its case, as it once was."""
+    """One label of an exception is enough, in any case (compat)."""
     cross_namespace: bool = False
-    """Bindings and identities of other namespaces count, as they once did."""
+    """Bindings and identities of other namespaces count (compat)."""
     foreign_secrets: bool = False
-    """Secrets of other namespaces are read, as they once were."""
+    """Secrets of other namespaces are read (compat)."""
     authorities: frozenset[Authority] = KNOWN_AUTHORITIES
-    """Where a secret may be sent."""
+    """Authorities to which a secret may be sent."""
     tenant: Tenant | None = None
-    """Of service accounts that name none."""
+    """Tenant of service accounts that name none."""
 
 
 STRICT = Rules()
 
 
 def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
-    """Return what `pod` may use: an exception, entitlements or refusals, never none of them."""
+    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them."""
     closed = _refuse_always(pod)
     if closed is not None:
         return Match(pod=pod, refusals=(closed,))
@@ -84,7 +87,7 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
 
 
 def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=_by_weight))
+    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=by_weight))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
@@ -94,7 +97,7 @@ def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
         if refusal is not None:
             refusals.append(_without_foreign_details(refusal, binding, pod))
         elif isinstance(found, AzureIdentity) and found.ref not in entitled:
-            # Two bindings of one identity: the first, and so the heavier, stands.
+            # Of two bindings of one identity the first counts: it is the heavier one.
             record = assignment(records, pod, found.ref)
             awaited = _refuse_unassigned(pod, found, record) if rules.standard else None
             entitled[found.ref] = Entitlement(identity=found, binding=binding, awaited=awaited)
@@ -119,13 +122,14 @@ def _bindings(pod: Pod, directory: Directory, rules: Rules) -> Iterable[AzureIde
 
 
 def _without_foreign_details(refusal: Refusal, binding: AzureIdentityBinding, pod: Pod) -> Refusal:
-    """Return `refusal` so that a pod is told nothing of what is wrong in another namespace."""
+    """Return `refusal` with a text for the pod that names nothing of another namespace."""
     if refusal.told or binding.ref.namespace == pod.ref.namespace:
         return refusal
     return replace(refusal, told="What is bound to the pod in another namespace cannot be used.")
 
 
-def _by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+def by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
+    """Return the sort key of a binding: the heaviest first, then the identity's name."""
     return (-binding.weight, binding.identity, binding.ref)
 
 
@@ -169,7 +173,7 @@ def _is_allowed(namespace: str, rules: Rules) -> bool:
 def ineffective_exception(
     pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
 ) -> Refusal | None:
-    """Return the refusal of a pod that relies on an exception without effect, if it does."""
+    """Return the refusal of a pod whose only exception has no effect; None if it has none."""
     found = _first_fitting(pod, exceptions, rules)
     return None if found is None else _refuse_ineffective(found, rules)
 
@@ -203,7 +207,7 @@ def _all(pod: Pod, exception: AzurePodIdentityException) -> bool:
 
 
 def _any(pod: Pod, exception: AzurePodIdentityException) -> bool:
-    """As the archived project: one key with an equal value, whatever its case."""
+    """Match as the archived project: one label with an equal value, in any case."""
     labels = pod.labels
     return any(
         key in labels and labels[key].lower() == value.lower()
@@ -214,7 +218,7 @@ def _any(pod: Pod, exception: AzurePodIdentityException) -> bool:
 def unusable(
     binding: AzureIdentityBinding, found: AzureIdentity | Malformed | None, pod: Pod, rules: Rules
 ) -> Refusal | None:
-    """Return why what `binding` names cannot be used by `pod`, if so."""
+    """Return why `pod` cannot use the identity of `binding`; None if it can."""
     if found is None:
         return Refusal(
             reason=Reason.NO_IDENTITY,
@@ -237,7 +241,7 @@ def unusable(
 
 
 def malformed(found: Malformed) -> Refusal:
-    """Return the refusal of an object that exists and cannot be used."""
+    """Return the refusal for an object that cannot be used."""
     return Refusal(
         reason=Reason.MALFORMED_IDENTITY,
         message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
@@ -275,9 +279,9 @@ def _refuse_entra(identity: AzureIdentity, rules: Rules) -> Refusal | None:
 def _refuse_unassigned(
     pod: Pod, identity: AzureIdentity, record: AzureAssignedIdentity | None
 ) -> Refusal | None:
-    """Return what is missing until the identity is on the pod's node, in standard mode, if so.
+    """Return the refusal of standard mode until the identity is on the pod's node.
 
-    Only what is attached to a machine needs a record: the other types are good at once.
+    Only user-assigned identities are attached to a machine and need a record.
     """
     if identity.type is not IdentityType.USER_ASSIGNED or identity.system_assigned:
         return None
@@ -299,14 +303,14 @@ def _refuse_unassigned(
 def assignment(
     records: tuple[AzureAssignedIdentity, ...], pod: Pod, identity: ObjectRef
 ) -> AzureAssignedIdentity | None:
-    """Return the record that counts for `pod` and `identity`: of its own node, the furthest one."""
+    """Return the record for `pod` and `identity` on the pod's node; of several the furthest."""
     order = {Assignment.ASSIGNED: 0, Assignment.CREATED: 1, Assignment.UNASSIGNED: 2}
     mine = [each for each in records if each.identity == identity and each.node == pod.node]
     return min(mine, key=lambda each: order[each.state], default=None)
 
 
 def _refuse_always(pod: Pod) -> Refusal | None:
-    """Return why nothing is even looked at, if so."""
+    """Return the refusal of a pod that can never get a token, whatever is bound to it."""
     if pod.host_network:
         return Refusal(
             reason=Reason.HOST_NETWORK,

@@ -1,12 +1,14 @@
-"""Whether a pod's service account may use an identity: a permission, not a wish.
+"""The permission of a pod's service account to use an identity.
 
-Whoever may create an AzureIdentity could write any client id into it. The permission is RBAC of
-the cluster: the verb `use` on the resource `azureidentities` of group `aadpodidentity.k8s.io`,
-granted cluster-wide, so that no Role of a namespace's owner can give it; the resource's name is
-the client id (without one the ARM id, in lower case), and `system-assigned` for the node's own.
+An AzureIdentity is only a request: its author can write any client id into it. The permission is
+RBAC of the cluster: the verb `use` on the resource `azureidentities` of group
+`aadpodidentity.k8s.io`, granted cluster-wide, so that the owner of a namespace cannot grant it by a
+Role. The resource's name is the client id (without one the ARM id, in lower case), or
+`system-assigned` for the node's own identity.
 
-Two entitlements need none: a service account annotated for azure-workload-identity, because Entra
-itself decides for it, and an exception, because it counts in the operator's namespaces only.
+Two entitlements need no permission: a service account annotated for azure-workload-identity,
+because Entra itself decides on it, and an exception, because it counts only in the operator's
+namespaces.
 """
 
 from __future__ import annotations
@@ -26,19 +28,19 @@ VERB = "use"
 
 
 class Authorization(StrEnum):
-    """What a missing permission does; values are those of the flag."""
+    """The effect of a missing permission; values are those of `--authorization`."""
 
     RBAC = "rbac"
-    """It refuses."""
+    """The request is refused."""
     OBSERVE = "observe"
-    """It is told, by log, audit and event, and the token is given all the same."""
+    """Log, audit and event report it, but the token is given."""
     OFF = "off"
-    """Nobody asks."""
+    """Permissions are not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is asked of the API server: may this service account use what has this name?"""
+    """A question to the API server: may this service account use the resource of this name?"""
 
     service_account: ObjectRef
     name: str
@@ -48,10 +50,10 @@ class Use:
 
 
 def uses_of(pod: Pod, entitlement: Entitlement) -> tuple[Use, ...]:
-    """Return the permissions that `entitlement` of `pod` needs, all of them; often one.
+    """Return all permissions that `entitlement` of `pod` needs; usually one.
 
-    A managed identity that is another's credential (`federation.via`) is used as well: without
-    its own permission, anybody could sign in to an application of his by a neighbour's identity.
+    A managed identity that is the credential of another (`federation.via`) needs its own
+    permission: else a tenant could sign in to his application by a neighbour's identity.
     """
     if entitlement.basis is not Basis.BINDING:
         return ()
@@ -85,8 +87,8 @@ def not_permitted(
 ) -> Refusal:
     """Return the refusal of a pod whose service account lacks the permission.
 
-    `usable` is what it may use instead, None where nobody has looked; `unseen` more were not
-    looked at.
+    `usable` are the identities that it may use instead, None if unknown; `unseen` more were not
+    checked.
     """
     instead = "" if usable is None else f" {may_use(usable, unseen)}"
     return Refusal(

@@ -1,7 +1,6 @@
-"""What the services need from the world, as Protocols.
+"""The ports: Protocols of everything outside the rules that a request needs.
 
-Adapters and the kernel package implement them; tests implement them in memory. Nothing here says
-how: an HTTP call, a netlink question or a dictionary are all the same to a service.
+Adapters implement them over HTTP and sockets, tests in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from podidentity.core.tokens import AccessToken, Grant
 
 
 class Clock(Protocol):
-    """Time, so that a test can turn it."""
+    """The time; tests replace it."""
 
     def time(self) -> float:
         """Return seconds since 1970."""
@@ -33,30 +32,30 @@ class Clock(Protocol):
 
 
 class Cluster(Directory, Protocol):
-    """The watched cluster: the pods of this node and the custom resources, indexed."""
+    """The watched objects: the pods of this node and the custom resources, indexed."""
 
     @property
     def synced(self) -> bool:
-        """Whether every list has been read once; before that nothing can be refused for good."""
+        """Whether every list has been read once; before that no refusal is final."""
 
     @property
     def revision(self) -> int:
-        """A number that grows with each change: what was decided at an older one may be wrong."""
+        """A number that grows with each change; a decision holds only for the same number."""
 
     def pods_at(self, address: str) -> Sequence[Pod]:
-        """Return the pods of this node whose status has the address and that have not ended."""
+        """Return the pods of this node with the address in their status, except ended ones."""
 
     def pod(self, ref: ObjectRef) -> Pod | None:
         """Return the pod of that name, ended or not, with an address or without."""
 
     def pod_by_uid(self, uid: str) -> Pod | None:
-        """Return the pod with that uid; a scan of the node's pods, for what is rare."""
+        """Return the pod with that uid, by a scan of the node's pods."""
 
     def changed_at(self, pod: Pod) -> float:
-        """Return when what decides about `pod` last changed, in `Clock.monotonic` seconds.
+        """Return the time of the last change that concerns `pod`, in `Clock.monotonic` seconds.
 
-        That is the pod's start, a change of its label or of its assignment, or of a binding or
-        identity in its namespace; `-inf` where nothing changed since the agent started.
+        Such changes are the pod's start, one of its label or assignment, and one of a binding or
+        identity in its namespace; `-inf` if none happened since the agent started.
         """
 
     async def changed(self) -> None:
@@ -64,27 +63,27 @@ class Cluster(Directory, Protocol):
 
 
 class Permissions(Protocol):
-    """What the cluster's RBAC says of service accounts and identities."""
+    """Decisions of the cluster's RBAC on the use of identities by service accounts."""
 
     @property
     def revision(self) -> int:
         """A number that grows when a decision turns into its opposite; not with time."""
 
     def known(self, use: Use) -> bool | None:
-        """Return the decision if it is known and fresh, without asking anybody."""
+        """Return the decision if it is known and fresh, without a question."""
 
     async def ask(self, use: Use) -> bool:
-        """Return the decision, asking at most once however many wait; raise NotReady.
+        """Return the decision; all waiting requests share one question; raise NotReady.
 
-        An older decision outlives the absence of whoever is asked.
+        During an outage of the API server an older decision stands.
         """
 
 
 class Secrets(Protocol):
-    """Secrets of the cluster, each watched while somebody needs it."""
+    """Secrets of the cluster, each watched while it is in use."""
 
     def known(self, ref: ObjectRef) -> Secret | None:
-        """Return the secret as it is now; None where it is not read, or does not exist."""
+        """Return the current secret; None if it is not read yet, or does not exist."""
 
     async def read(self, ref: ObjectRef) -> Secret:
         """Return the secret, after reading it; raise a TokenUnavailable."""
@@ -94,14 +93,14 @@ class TokenIssuer(Protocol):
     """One kind of source of tokens: IMDS, or Entra."""
 
     def credential(self, grant: Grant) -> Hashable | None:
-        """Return all that decides which token `grant` gets but the audience, credential included.
+        """Return a key of the tokens of `grant`, to which the audience must be added.
 
-        Equal values mean the same token. None where something must be read first: then `ready`.
-        No secret is in it or in its `repr`, only a keyed digest.
+        Grants with equal keys get the same token. None if a secret must be read first: then call
+        `ready`. The key contains no secret, only a keyed digest.
         """
 
     async def ready(self, grant: Grant) -> Hashable:
-        """Return `credential`, after reading what it takes; raise a TokenUnavailable."""
+        """Return `credential` after reading the secret; raise a TokenUnavailable."""
 
     async def issue(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False
@@ -110,17 +109,17 @@ class TokenIssuer(Protocol):
 
 
 class Origin(StrEnum):
-    """Where a token came from, for the log."""
+    """The origin of a token, for the log."""
 
     CACHE = "cache"
     IMDS = "imds"
     ENTRA = "entra"
     SHARED = "shared"
-    """Another request's fetch, already under way."""
+    """The fetch of another request, already under way."""
 
 
 class CachedToken(Protocol):
-    """A token, and until when it may be given without asking its source again."""
+    """A token, and the time until which it may be given without a look-up."""
 
     @property
     def token(self) -> AccessToken:
@@ -128,11 +127,11 @@ class CachedToken(Protocol):
 
     @property
     def fresh_until(self) -> float:
-        """Monotonic seconds; in the past once it was dropped or replaced."""
+        """In monotonic seconds; in the past after the entry was dropped or replaced."""
 
     @property
     def fresh_until_time(self) -> float:
-        """The same in seconds since 1970: whichever comes first counts."""
+        """The same in seconds since 1970; the earlier one counts."""
 
 
 class Fetched(NamedTuple):
@@ -148,24 +147,24 @@ class Fetched(NamedTuple):
 
 
 class TokenSource(Protocol):
-    """Where the services have tokens from."""
+    """The token cache, as the services see it."""
 
     async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
         """Return a token of `grant` for `resource`; raise a TokenUnavailable."""
 
 
 class Attestor(Protocol):
-    """Proves whose socket is at the other end of a connection."""
+    """Proves which pod owns the socket at the other end of a connection."""
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS.
 
-        `candidates` are the pods whose status has the address.
+        `candidates` are the pods with the address in their status.
         """
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us.
 
-        `own` is our address that it came to: one port may have a connection to each of ours. The
-        proof's `pod_uid` is "" for a process of no pod, and where cgroups are not asked.
+        `own` is our address of the connection: one port of the client may be connected to several
+        of ours. The proof's `pod_uid` is "" for a process of no pod, and if cgroups are not used.
         """

@@ -1,6 +1,6 @@
-"""Who may do something how often, and whose turn is next, as values that never wait themselves.
+"""Rate limiters and a fair queue, as values that never wait themselves.
 
-Times are `Clock.monotonic` seconds: a clock that is set must neither open a quota nor close it.
+Times are `Clock.monotonic` seconds: a change of the wall clock must not affect a limit.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Generic, NamedTuple, TypeVar
 _T = TypeVar("_T")
 
 _SWEEP_AT = 256
-"""Buckets from which on a limiter looks for full ones."""
+"""Number of buckets at which a limiter first drops the full ones."""
 
 
 class SlidingWindow:
-    """At most `most` events in any `seconds`, wherever these begin: how a metered service counts.
+    """At most `most` events in any interval of `seconds`, as a metered service counts them.
 
-    A bucket that refills would let almost twice as many into one such span.
+    A token bucket would allow almost twice as many in some intervals.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -34,7 +34,7 @@ class SlidingWindow:
         return self._most / self._seconds
 
     def wait(self, now: float, *, leaving: int = 0) -> float:
-        """Return the seconds until one more may be, `leaving` being still free after it."""
+        """Return the seconds until one more event is allowed that leaves room for `leaving`."""
         while self._events and self._events[0] + self._seconds <= now:
             self._events.popleft()
         too_many = len(self._events) + 1 + leaving - self._most
@@ -42,16 +42,16 @@ class SlidingWindow:
         return max(0.0, until - now, self._paused - now)
 
     def take(self, now: float) -> None:
-        """Count one; the caller has seen that `wait` returns 0."""
+        """Count an event; the caller has checked that `wait` returns 0."""
         self._events.append(now)
 
     def pause(self, until: float) -> None:
-        """Let none be before `until`: the service has said so."""
+        """Allow no event before `until`: the service has asked for it."""
         self._paused = max(self._paused, until)
 
 
 class TokenBucket:
-    """So many at once, and so many a second in the long run."""
+    """At most `burst` events at once, and `rate` a second in the long run."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
@@ -68,7 +68,7 @@ class TokenBucket:
         return 0.0
 
     def full(self, now: float) -> bool:
-        """Return whether it is as good as new, and need not be remembered."""
+        """Return whether it is full, and so equal to a new one."""
         self._refill(now)
         return self._level >= self._burst
 
@@ -98,7 +98,7 @@ class RateLimiter:
         return bucket.take(now)
 
     def _sweep(self, now: float) -> None:
-        """Drop the buckets that are full, each time there are twice as many as were left."""
+        """Drop full buckets whenever their number has doubled since the last sweep."""
         if len(self._buckets) >= self._sweep_at:
             left = {key: each for key, each in self._buckets.items() if not each.full(now)}
             self._buckets = left
@@ -106,18 +106,18 @@ class RateLimiter:
 
 
 class Flow(NamedTuple):
-    """For whom something is done: what a fair queue tells apart."""
+    """The namespace and pod of a request, between which a fair queue distinguishes."""
 
     namespace: str
     pod: str
-    """The pod's uid, or an address that is not proved to be a pod's."""
+    """The pod's uid, or an unproved address."""
 
 
 class FairQueue(Generic[_T]):
-    """What waits, in turns: each namespace one, and within a namespace each pod one.
+    """A queue that serves namespaces round robin, and within a namespace its pods.
 
-    A namespace with a hundred pods has the same share as one with a single pod. Where only one
-    namespace waits, it has every turn.
+    A namespace with a hundred pods has the same share as one with a single pod. A namespace that
+    waits alone has every turn.
     """
 
     def __init__(self, *, most_of_pod: int, most_of_namespace: int) -> None:
@@ -131,7 +131,7 @@ class FairQueue(Generic[_T]):
         return sum(self._sizes.values())
 
     def ahead(self, flow: Flow) -> int:
-        """Return how many turns at most come before that of an item added now.
+        """Return the largest number of turns before that of an item added now.
 
         Items that are added later are not counted.
         """
@@ -156,7 +156,7 @@ class FairQueue(Generic[_T]):
         return True
 
     def pop(self) -> _T:
-        """Remove and return the item whose turn it is; raise IndexError where none waits."""
+        """Remove and return the item whose turn it is; raise IndexError if the queue is empty."""
         if not self._namespaces:
             raise IndexError("nothing waits")
         namespace, pods = next(iter(self._namespaces.items()))
@@ -178,7 +178,7 @@ class FairQueue(Generic[_T]):
         return self._namespaces.get(flow.namespace) or {}
 
     def _shrink(self, flow: Flow) -> None:
-        """Count one out, and forget a pod or a namespace of which nothing waits any more."""
+        """Count a removed item, and drop its pod and namespace if they have no more items."""
         namespace, pod = flow
         self._sizes[namespace] -= 1
         if not self._namespaces[namespace][pod]:

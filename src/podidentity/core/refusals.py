@@ -1,8 +1,8 @@
-"""Why the rules say no, as a value.
+"""Refusals of the rules, as values.
 
-One refusal serves the answer to the pod, the log line, `podidentity explain` and the console: they
-never word it anew. `public` is what the pod may read; `message` may also name what lies in other
-namespaces, and is for the cluster's operators.
+One refusal serves the answer to the pod, the log line, `podidentity explain` and the console, in
+the same words. `public` is the text for the pod; `message` is for operators and may also name
+objects of other namespaces.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A no, with its reason and what to do about it."""
+    """A refusal, with its reason and the next step."""
 
     reason: Reason
     message: str
@@ -48,11 +48,11 @@ class Refusal:
     about: ObjectRef | None = None
     """The object at fault, if there is one."""
     told: str = ""
-    """What the pod is told, where it must know less than the operator; "" where it may know all."""
+    """Text for the pod, if it must know less than the operator; else ""."""
 
     @property
     def public(self) -> str:
-        """What the pod may read."""
+        """The text for the pod."""
         return self.told or self.message
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""The custom resources, and the facts of pods and nodes that they meet.
+"""The custom resources, and pods.
 
-Values of this module are already right: `wire.manifests` parses what the API server sends, and
-turns what cannot be used into a Malformed value that carries the reason, so that one bad object
-is seen and explained and disturbs no other.
+Values of this module are valid: `wire.manifests` parses the API server's JSON, and turns an object
+that cannot be used into a Malformed with the reason. So one bad object is reported and explained,
+and affects no other.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 
 BINDING_LABEL = "aadpodidbinding"
-"""The pod label whose value is matched with a binding's selector, exactly and with case."""
+"""The pod label; a binding's selector must equal its value exactly, with case."""
 
 ATTESTATION_ANNOTATION = "aadpodidentity.k8s.io/attestation"
-"""On a pod: `address` lowers the demand of a kernel proof for that pod alone."""
+"""On a pod: `address` waives the proof by the kernel for that pod alone."""
 
 
 class IdentityType(IntEnum):
@@ -31,47 +31,47 @@ class IdentityType(IntEnum):
 
 
 SYSTEM_ASSIGNED = "system-assigned"
-"""`spec.resourceID` of the AzureIdentity that stands for the node's own identity."""
+"""`spec.resourceID` of an AzureIdentity for the node's own identity."""
 
 
 class AssertionSubject(StrEnum):
-    """Whom the assertion of a federated identity names; values are those of the manifest."""
+    """The subject of a federated identity's assertion; values are those of the manifest."""
 
     POD = "pod"
-    """The pod's own service account: Entra decides for each one."""
+    """The pod's own service account: one federated credential in Entra for each."""
     IDENTITY = "identity"
-    """A service account of the identity's own: one credential in Entra, however many pods."""
+    """A service account of the identity: one federated credential for any number of pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """How a type 3 identity gets its assertion."""
+    """The assertion of an identity of type 3."""
 
     subject: AssertionSubject = AssertionSubject.POD
     audience: str = ""
-    """What the assertion is made out to; "": what the cloud expects."""
+    """Audience of the assertion; "": the cloud's default."""
     via: ResourceId | None = None
-    """A managed identity whose token is the assertion: for an app of another tenant."""
+    """A managed identity; its token is the assertion, for an application of another tenant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entra:
-    """How Entra is asked for an identity of type 1, 2 or 3."""
+    """Tenant and credential of an identity of type 1, 2 or 3."""
 
     tenant: Tenant
     authority: Authority | None = None
-    """None: that of the agent's cloud."""
+    """None: the authority of the agent's cloud."""
     auxiliary_tenants: tuple[Tenant, ...] = ()
-    """Other tenants in which tokens may be asked for."""
+    """Other tenants for which pods may request tokens."""
     secret: ObjectRef | None = None
-    """The Kubernetes secret of types 1 and 2."""
+    """The Kubernetes Secret of types 1 and 2."""
     federation: Federation | None = None
-    """Of type 3."""
+    """Set for type 3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureIdentity:
-    """An identity that a namespace asks to use.
+    """An identity that a namespace requests to use.
 
     Type 0 has a client id, or is system-assigned; the others have a client id and `entra`.
     """
@@ -84,7 +84,7 @@ class AzureIdentity:
     system_assigned: bool = False
     """The identity of the node's machine itself."""
     namespaced: bool = False
-    """Bound to its namespace even where an operator lets identities cross namespaces."""
+    """Usable only in its namespace, even if the operator lets identities cross namespaces."""
     entra: Entra | None = None
 
 
@@ -101,7 +101,7 @@ class AzureIdentityBinding:
 
 
 class Assignment(StrEnum):
-    """How far an identity is on its way to the pod's node; the words of `status.status`."""
+    """The state of an identity's attachment to the pod's node; the words of `status.status`."""
 
     CREATED = "Created"
     ASSIGNED = "Assigned"
@@ -110,10 +110,10 @@ class Assignment(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureAssignedIdentity:
-    """The controller's word that an identity is on the pod's node, and nothing else.
+    """The controller's record that an identity is attached to the pod's node.
 
-    The copies of identity and binding that the object carries are not read: whoever can write
-    one could put anything into them.
+    The copies of identity and binding in the object are not read: their author could write
+    anything into them.
     """
 
     ref: ObjectRef
@@ -125,22 +125,22 @@ class AzureAssignedIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzurePodIdentityException:
-    """Pods of its namespace with all these labels are answered by the node's own IMDS."""
+    """The node's own IMDS answers the pods of its namespace that have all these labels."""
 
     ref: ObjectRef
     pod_labels: Mapping[str, str] = field(hash=False)
     identities: tuple[ClientId | ResourceId, ...] = ()
-    """What they may ask for; empty: anything."""
+    """The identities that they may request; empty: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadIdentity:
-    """What azure-workload-identity's annotations of a service account say."""
+    """The identity in the annotations of a service account, as for azure-workload-identity."""
 
     ref: ObjectRef
     client_id: ClientId
     tenant: Tenant | None = None
-    """None: the one that the agent was told."""
+    """None: the agent's `--tenant-id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """What the rules and the proof need to know of a pod."""
+    """The facts about a pod that the rules and the proof use."""
 
     ref: ObjectRef
     uid: str
@@ -179,7 +179,7 @@ class Pod:
     started: float = 0.0
     """`status.startTime`, else the creation time, in seconds since 1970."""
     attestation: str = ""
-    """Value of the attestation annotation; "" where there is none."""
+    """Value of the attestation annotation; "" without one."""
     csi_drivers: frozenset[str] = frozenset()
     """Drivers of the CSI volumes in its spec."""
     config_hash: str = ""
@@ -187,10 +187,10 @@ class Pod:
 
     @property
     def selector(self) -> str:
-        """The value of the binding label; "" where the pod has none."""
+        """The value of the binding label; "" without one."""
         return self.labels.get(BINDING_LABEL, "")
 
     @property
     def ended(self) -> bool:
-        """Whether its processes are gone for good; its address may belong to another by now."""
+        """Whether its processes have ended; its address may belong to another pod by now."""
         return self.phase in {Phase.SUCCEEDED, Phase.FAILED}

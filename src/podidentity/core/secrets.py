@@ -1,8 +1,7 @@
-"""What a Kubernetes secret holds, and which of its entries an identity needs.
+"""A Kubernetes Secret, and which of its entries an identity needs.
 
-The keys are `clientSecret`, and `certificate` with `password`, whatever their case; a secret with
-one single entry is taken whatever its key is, as the archived project's was. With several entries
-nothing is guessed.
+The keys are `clientSecret`, and `certificate` with `password`, in any case. The only entry of a
+Secret is used under any key, as in the archived project; with several entries the key must match.
 
 https://azure.github.io/aad-pod-identity/docs/configure/service_principal/
 """
@@ -19,24 +18,24 @@ CLIENT_SECRET = "clientSecret"  # noqa: S105 - the name of a key
 CERTIFICATE = "certificate"
 PASSWORD = "password"  # noqa: S105 - the name of a key
 _MOST_NAMED = 5
-"""Keys that a message names: a secret may have thousands."""
+"""Keys that a message names: a Secret may have thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A secret as it is now."""
+    """A Secret in its current version."""
 
     ref: ObjectRef
     entries: Mapping[str, bytes] = field(repr=False, hash=False)
     digest: str
-    """Stands for the entries: equal only for equal ones, and tells nothing of them."""
+    """A keyed digest of the entries: equal only for equal entries, and reveals nothing of them."""
 
 
 def client_secret(secret: Secret) -> str:
-    """Return the client secret; raise TokenRefused where there is none."""
+    """Return the client secret; raise TokenRefused if the Secret has none."""
     value = _entry(secret, CLIENT_SECRET)
     try:
-        # `echo` and editors leave a line's end, which is part of no secret of Entra.
+        # `echo` and editors append a newline, which is part of no secret of Entra.
         text = value.decode().strip()
     except UnicodeDecodeError:
         text = ""
@@ -46,7 +45,7 @@ def client_secret(secret: Secret) -> str:
 
 
 def certificate(secret: Secret) -> tuple[bytes, bytes | None]:
-    """Return PKCS#12 or PEM, and its password; raise TokenRefused where there is none."""
+    """Return PKCS#12 or PEM, and its password; raise TokenRefused if the Secret has none."""
     others = {name: value for name, value in secret.entries.items() if name.lower() != PASSWORD}
     password = _find(secret.entries, PASSWORD)
     without = Secret(ref=secret.ref, entries=others, digest=secret.digest)
@@ -54,7 +53,7 @@ def certificate(secret: Secret) -> tuple[bytes, bytes | None]:
 
 
 def unusable(secret: Secret, why: str) -> TokenRefused:
-    """Return the refusal of a secret that cannot be used; `why` tells nothing of its values."""
+    """Return the refusal of a Secret that cannot be used; `why` must contain none of its values."""
     return TokenRefused(
         f"Secret {secret.ref.name} cannot be used: {why}.", status=401, error="invalid_client"
     )
@@ -73,7 +72,7 @@ def _entry(secret: Secret, name: str) -> bytes:
 
 
 def _find(entries: Mapping[str, bytes], name: str) -> bytes | None:
-    """Return the entry by its key, exactly or in another case."""
+    """Return the entry with this key, exactly or in another case."""
     if name in entries:
         return entries[name]
     folded = {key.lower(): value for key, value in sorted(entries.items())}

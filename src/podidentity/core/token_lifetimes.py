@@ -1,12 +1,12 @@
-"""How long a token answers, when it is fetched again, and how long a failure is believed.
+"""How long a token is given, when it is renewed, and how long a failure is cached.
 
-Everything is in seconds of age, counted from when the token came: a clock that is set afterwards
-changes nothing about what is left of it.
+All times are seconds of the token's age, counted from its arrival: a change of the clock afterwards
+has no effect on them.
 
     0 ────────── renew ─────────── stale ──────────────── last, before it expires
-      as it is     │  as it is, and │  a new one is fetched  │  never
-                   │  a new one is  │  first; as it is where │
-                   │  fetched       │  none can be fetched   │
+      given        │  given, and a  │  given only if no new  │  never given
+                   │  new one is    │  one can be fetched    │
+                   │  fetched       │                        │
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from podidentity.core.errors import (
 )
 
 MARGIN = 300.0
-"""Clients take a token with less life for none, and would ask again with every request.
+"""Seconds. Clients discard a token with less life, and would ask again with every request.
 https://github.com/Azure/azure-sdk-for-python/blob/main/sdk/identity/azure-identity/azure/identity/_internal/get_token_mixin.py
 """
 LONG = 7200.0
-"""From this life on a token is renewed at half of it, as the same client does."""
+"""Seconds. A token with at least this life is renewed at half of it, as in the same client."""
 JITTER = 0.1
-"""Part of its age by which a renewal may come early: tokens fetched at once part ways."""
+"""Largest part of its age by which a renewal comes early, so that renewals spread."""
 RENEWAL_INTERVAL = 30.0
-"""Seconds between two attempts to renew ahead; that client's own."""
+"""Seconds between two attempts of a renewal, as in that client."""
 LEAST_LIFE = 30.0
 """Seconds. A token with less life could expire on the way from the pod to the service."""
 
 _SLOWEST_RETRY = 3600.0
-"""No Retry-After is believed beyond it: MSAL's limit.
+"""Seconds. Longest Retry-After that counts: MSAL's limit.
 https://github.com/AzureAD/microsoft-authentication-library-for-python/blob/dev/msal/throttled_http_client.py
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Ages of a token at which something changes; each at least the one before."""
+    """Ages of a token at which its treatment changes, in ascending order."""
 
     renew: float
     stale: float
@@ -49,8 +49,8 @@ class Schedule:
 
 
 def schedule(life: float, *, jitter: float = 0.0) -> Schedule:
-    """Return what becomes of a token with `life` seconds left; `jitter` is from 0 to 1."""
-    # One that was never good for ten minutes is kept for half of what it has.
+    """Return the schedule of a token with `life` seconds left; `jitter` is from 0 to 1."""
+    # A token with less than ten minutes is fresh for half of its life.
     stale = life - min(MARGIN, life / 2)
     renew = life / 2 if life >= LONG else stale - min(MARGIN, stale / 4)
     return Schedule(
@@ -61,20 +61,20 @@ def schedule(life: float, *, jitter: float = 0.0) -> Schedule:
 
 
 def negative_ttl(error: TokenUnavailable, before: int) -> float:
-    """Return for how many seconds `error` is repeated without asking the issuer again.
+    """Return for how many seconds `error` is repeated without a request to the issuer.
 
-    `before`: how often in a row it was met already.
+    `before`: number of failures in a row before this one.
     """
     if isinstance(error, TokenThrottled):
         return min(float(error.retry_after), _SLOWEST_RETRY)
     if isinstance(error, NotYetKnown):
-        # A new attachment or credential spreads within seconds, and pods are held for it.
+        # A new attachment or credential spreads within seconds, and requests are held meanwhile.
         return _growing(0.5, before, most=2.0)
     if isinstance(error, TokenRefused):
-        # A 400 is about the request: MSAL repeats it for a minute. The others are about what an
-        # operator corrects in Azure, who watches the pod meanwhile.
+        # A 400 concerns the request itself: MSAL caches it for a minute. An operator corrects the
+        # causes of the others in Azure, and watches the pod meanwhile.
         return 60.0 if error.status == 400 else 10.0
-    # Down: one attempt a second finds out soon, one in ten is enough of a longer outage.
+    # An outage: try each second at first, then every ten seconds.
     return _growing(1.0, before, most=10.0)
 
 

@@ -1,6 +1,6 @@
-"""What a pod asks for, and what it gets.
+"""Token requests, grants and access tokens.
 
-A token is a bearer's: its text is shown by no `repr`, and goes nowhere but into the answer.
+Anyone with the text of a token can use it, so no `repr` shows it, and only the answer contains it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class TokenRequest:
     """A pod's request, parsed; at most one of the three ids is given."""
 
     resource: str
-    """The audience, exactly as it was asked: it is echoed, with or without its slash."""
+    """The audience exactly as requested, with or without a slash at its end: it is echoed."""
     client_id: ClientId | None = None
     object_id: ObjectId | None = None
     resource_id: ResourceId | None = None
@@ -27,24 +27,24 @@ class TokenRequest:
 
     @property
     def asked(self) -> ClientId | ObjectId | ResourceId | None:
-        """The id that was asked for, if any."""
+        """The requested id, if any."""
         return self.client_id or self.object_id or self.resource_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What the rules gave: a token of `identity` may be fetched for `pod`."""
+    """The result of the rules: a token of `identity` may be fetched for `pod`."""
 
     identity: AzureIdentity
     pod: Pod
-    """Whose request it is; it is the subject of a federated identity's assertion."""
+    """The pod that requests the token; the subject of a federated identity's assertion."""
     tenant: Tenant | None = None
     """An auxiliary tenant; None: the identity's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """A token and its life. Times are whole seconds since 1970."""
+    """A token and its lifetime. Times are whole seconds since 1970."""
 
     value: str = field(repr=False)
     client_id: ClientId | None
@@ -52,7 +52,7 @@ class AccessToken:
     not_before: int
     resource: str
     ext_expires_in: int = 0
-    """Seconds that it may be used beyond `expires_on` in an outage; 0 where nobody said."""
+    """Seconds that it may be used beyond `expires_on` in an outage; 0 if the issuer names none."""
     token_type: str = "Bearer"  # noqa: S105 - a type of token, not a token
 
     def life(self, now: float) -> int:

@@ -86,6 +86,6 @@ def committer(datagram: bytes) -> str:
         found = netlink.attributes(message.payload, _NFGENMSG.size)
         pid = struct.unpack(">I", found[_ATTRIBUTE_PID])[0]
         name = found[_ATTRIBUTE_PROCESS].rstrip(b"\0").decode(errors="replace")
-    except (netlink.Malformed, StopIteration, KeyError, struct.error):
+    except (netlink.MalformedMessage, StopIteration, KeyError, struct.error):
         return ""
     return f"{name!r} (pid {pid})"

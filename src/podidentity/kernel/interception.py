@@ -31,6 +31,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from socket import socket
 
@@ -53,6 +54,10 @@ _QUIET = 0.1
 """Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
 _MOST_SAID = 3
 _NOT_INSTALLED = "the interception is not installed"
+_UNSHARED = (
+    "one pod can hold up the connections of others: {why}; load nf_tables' expressions connlimit"
+    " and limit (CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT) and restart NMI"
+)
 
 
 class InterceptionError(Exception):
@@ -80,6 +85,7 @@ class Interception:
             raise InterceptionError(str(error)) from error
         self._thread = ThreadPoolExecutor(1, "interception")
         self._problems: tuple[str, ...] = (_NOT_INSTALLED,)
+        self._warnings: tuple[str, ...] = ()
         self._cause = ""
         self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
         self._disputed = False
@@ -110,6 +116,10 @@ class Interception:
     def problems(self) -> tuple[str, ...]:
         """Return what the last check found and could not repair; () where all is well."""
         return self._problems
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the kernel cannot do for us, and what keeps nobody from being served."""
+        return self._warnings
 
     async def check(self) -> bool:
         """Repair what is not as wanted; return whether something was not and now is."""
@@ -166,9 +176,31 @@ class Interception:
         self._warn_of_release_0_1()
         with _explained():
             self._routing.repair()
-            self._nft.run(self._table.replacement())
+            self._warnings = self._replace()
             self._make_copy()
             return self._left()
+
+    def _replace(self) -> tuple[str, ...]:
+        """Put our table in the place of what has its name; return what it cannot do, in words.
+
+        Shares are left out where they cannot be had: without them pods are served, and as safely.
+        """
+        shared, unshared = (replace(self._table, shares=each) for each in (True, False))
+        try:
+            self._nft.run(shared.replacement())
+            why = _some(self._listed(shared))
+        except NftablesError as error:
+            why = str(error)
+        self._table = shared
+        if not why:
+            return ()
+        self._nft.run(unshared.replacement())
+        if self._listed(unshared):
+            return ()  # another program changes it, with shares or without
+        self._table = unshared
+        said = _UNSHARED.format(why=why)
+        _log.warning("%s", said)
+        return (said,)
 
     def _remove(self) -> list[str]:
         with _explained():
@@ -198,6 +230,7 @@ class Interception:
         """Make our own copy; do without it for good where the kernel gives nobody ownership."""
         if not self._copy:
             return
+        self._copy = replace(self._copy, shares=self._table.shares)
         with contextlib.suppress(NftablesError):
             self._nft.run(self._copy.replacement())
         if left := self._listed(self._copy):

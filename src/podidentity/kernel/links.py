@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +26,8 @@ _GROUP_LINK, _GROUP_IPV4_ADDRESSES = 0x1, 0x10  # RTMGRP_LINK, RTMGRP_IPV4_IFADD
 _DATAGRAM = 1 << 17
 _MOST_AT_ONCE = 1024
 _ATTEMPTS = 3
+_MOST_ADDRESSES = 64
+"""That are read of a pod's link: more than any pod has."""
 
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
@@ -269,9 +272,7 @@ class _Route:
     """Questions and orders to rtnetlink, one at a time."""
 
     def __init__(self) -> None:
-        self._socket = netlink.connect(socket.NETLINK_ROUTE)
-        # The kernel then honours the interface of a question for addresses.
-        self._socket.setsockopt(_NETLINK, _GET_STRICT_CHK, 1)
+        self._socket = _connect()
         self._sequence = 0
 
     def links(self) -> list[Link]:
@@ -299,12 +300,16 @@ class _Route:
         return mac.hex(":")
 
     def addresses(self, index: int, namespace: int | None = None) -> dict[str, int]:
-        """Return the IPv4 addresses of a link, and when each was set; raise OSError."""
+        """Return the IPv4 addresses of a link, and when each was set; raise OSError.
+
+        Of a link in another namespace, which is a pod's, some `_MOST_ADDRESSES`.
+        """
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index)
         if namespace is not None:
             body += netlink.attribute(_IFA_TARGET_NETNSID, _S32.pack(namespace))
         found = {}
-        for each in self._dump(_GETADDR, _NEWADDR, body):
+        most = sys.maxsize if namespace is None else _MOST_ADDRESSES
+        for each in self._dump(_GETADDR, _NEWADDR, body, most=most):
             *_, on = _ADDRESS.unpack_from(each.payload)
             attributes = netlink.attributes(each.payload, _ADDRESS.size)
             local = attributes.get(_IFA_LOCAL)
@@ -353,19 +358,26 @@ class _Route:
         for _ in self._ask(kind, netlink.NLM_F_REQUEST | netlink.NLM_F_ACK, body):
             pass
 
-    def _dump(self, question: int, answer: int, body: bytes) -> list[netlink.Message]:
+    def _dump(
+        self, question: int, answer: int, body: bytes, *, most: int = sys.maxsize
+    ) -> list[netlink.Message]:
         """Return the answers of one kind; reads again where they changed meanwhile."""
         flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
         found: list[netlink.Message] = []
         for _ in range(_ATTEMPTS):
-            messages = list(self._ask(question, flags, body))
+            messages = list(self._ask(question, flags, body, most=most))
             found = [each for each in messages if each.kind == answer]
             if not any(each.flags & netlink.NLM_F_DUMP_INTR for each in messages):
                 break
         return found
 
-    def _ask(self, kind: int, flags: int, body: bytes) -> Collection[netlink.Message]:
-        """Return what the kernel answers, to its end; raise OSError with its error."""
+    def _ask(
+        self, kind: int, flags: int, body: bytes, *, most: int = sys.maxsize
+    ) -> Collection[netlink.Message]:
+        """Return what the kernel answers, to its end; raise OSError with its error.
+
+        More than `most` messages are not read, nor made: that ends with their socket.
+        """
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self._socket.send(netlink.encode(kind, flags, self._sequence, body))
         found: list[netlink.Message] = []
@@ -378,6 +390,17 @@ class _Route:
                 found.append(message)
                 if not flags & netlink.NLM_F_DUMP or message.kind == netlink.NLMSG_DONE:
                     return found
+                if len(found) >= most:
+                    self._socket.close()
+                    self._socket = _connect()
+                    return found
+
+
+def _connect() -> socket.socket:
+    made = netlink.connect(socket.NETLINK_ROUTE)
+    # The kernel then honours the interface of a question for addresses.
+    made.setsockopt(_NETLINK, _GET_STRICT_CHK, 1)
+    return made
 
 
 def _extended() -> bytes:

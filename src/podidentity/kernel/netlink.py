@@ -43,7 +43,7 @@ def connect(protocol: int, *, groups: int = 0) -> socket.socket:
     return made
 
 
-class Malformed(ValueError):
+class MalformedMessage(ValueError):
     """Bytes that are no netlink message or attribute."""
 
 
@@ -70,14 +70,14 @@ def encode(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 
 
 def decode(datagram: bytes) -> Iterator[Message]:
-    """Yield the messages of `datagram`; raise Malformed where one does not fit in it."""
+    """Yield the messages of `datagram`; raise MalformedMessage where one does not fit in it."""
     offset, size = 0, len(datagram)
     while offset < size:
         if size - offset < _HEADER.size:
-            raise Malformed(f"{size - offset} bytes are too few for a netlink header")
+            raise MalformedMessage(f"{size - offset} bytes are too few for a netlink header")
         length, kind, flags, sequence, _port = _HEADER.unpack_from(datagram, offset)
         if not _HEADER.size <= length <= size - offset:
-            raise Malformed(f"a netlink message claims {length} bytes of {size - offset}")
+            raise MalformedMessage(f"a netlink message claims {length} bytes of {size - offset}")
         yield Message(kind, flags, sequence, datagram[offset + _HEADER.size : offset + length])
         offset += _aligned(length)
 
@@ -89,13 +89,13 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
-    """Return the attributes from `offset` on, by type; raise Malformed where one does not fit."""
+    """Return the attributes from `offset` on, by type; raise MalformedMessage if one is cut."""
     found: dict[int, bytes] = {}
     size = len(payload)
     while size - offset >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
         if not _ATTRIBUTE.size <= length <= size - offset:
-            raise Malformed(f"a netlink attribute claims {length} bytes of {size - offset}")
+            raise MalformedMessage(f"a netlink attribute claims {length} bytes of {size - offset}")
         found[kind & _TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
         offset += _aligned(length)
     return found

@@ -1,12 +1,20 @@
 """What is intercepted and where to, and table `ip podid`, which does it: compared as installed.
 
-Three chains. As nft prints them:
+As nft prints it:
 
     chain guard_local { type filter hook prerouting priority raw;
       iifname != "lo" ip daddr 127.0.0.0/8 counter drop
       iifname != "lo" ip daddr 169.254.25.79 counter drop }
     chain intercept   { type nat hook prerouting priority dstnat - 10;
+      ip daddr 169.254.169.254 tcp dport 80 jump share
       ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.25.79:2579 }
+    chain share {
+      meta iifkind "bridge" goto share_of_port
+      update @source_rates { ip saddr limit rate over 1000/second burst 1000 packets } counter drop
+      meta l4proto tcp add @source_shares { ip saddr ct count over 320 } counter reject }
+    chain share_of_port {
+      update @port_rates { ether saddr limit rate over 1000/second burst 1000 packets } counter drop
+      meta l4proto tcp add @port_shares { ether saddr ct count over 320 } counter reject }
     chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
 
@@ -14,19 +22,28 @@ Three chains. As nft prints them:
   because this chain comes before the redirection; nor the node's loopback (RFC 1122, 3.2.1.3),
   which others open with `route_localnet` (CVE-2020-8558): kube-proxy does, podidentity 0.1 did.
 * intercept: before kube-proxy's chains (dstnat, -100); the first redirection of a connection wins.
+* share: one pod gets so many connections and no more, before anything of ours is asked. So the
+  backlog of the listener, where connections wait while no worker accepts, is never one pod's, and a
+  pod that opens thousands costs the worker only as many as it would let it have. A pod is known by
+  its port: on a bridge that has one MAC address, and as many addresses as the pod likes; a routed
+  link has the addresses that the node routes there (`source_rules` binds both). What is too much at
+  once is dropped, so that the client tries again a second later; what is too many is refused. The
+  rate bounds the kernel's own work, too: it forgets at most eight connections of a count in one
+  tick. Only the first packet of a connection comes here, as to every chain for NAT, and only in
+  the first of two tables that redirect it. Connections that have ended (TIME_WAIT) are not counted.
 * guard_imds: what was not redirected is refused at once: connections older than the rules, and
   those that another rule took out. It stands before routing (kernel 5.9), because there the
   routing rules drop what it would refuse. The node's own traffic does not come this way: it passes.
 
-The last two have no interface match: whatever is routed through the node is meant. AKS's own IMDS
-restriction drops pods' packets in the forward hook, behind all this: what we redirect does not
-come there.
+`intercept` and `guard_imds` have no interface match: whatever is routed through the node is meant.
+AKS's own IMDS restriction drops pods' packets in the forward hook, behind all this: what we
+redirect does not come there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -35,10 +52,19 @@ TABLE = "podid"
 
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
 _RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -110, -90
-_KERNELS_OWN = frozenset({"handle", "index"})
+_KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
 _LONGEST = 400
 
+MOST_CONNECTIONS = 320
+"""Of one pod: some more than the agent keeps (256), so that a pod in need of more is answered by
+the agent, and not yet refused by the kernel; and under a third of the listener's backlog."""
+MOST_A_SECOND = 1000
+"""New connections of one pod, and as many in one burst."""
+_MOST_PODS = 4096
+"""Elements of a set; those of pods without a connection go by themselves."""
+_RATE_SECONDS = 10
+"""That the rate of a pod is remembered after its last connection; it is forgiven within one."""
 
 LINK_LOCAL = "169.254.25.79"
 """Where pods' connections are redirected to: an address of `lo` for this alone. It is no loopback
@@ -103,6 +129,9 @@ class RedirectTable:
     owned: bool = False
     """Whether nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
     `nft flush ruleset` of others passes it over, and it goes when that socket is closed."""
+    shares: bool = True
+    """Whether one pod gets a share of the connections only. That takes the expressions `connlimit`
+    and `limit`, without which a kernel can be built."""
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
@@ -125,6 +154,7 @@ class RedirectTable:
                 )
                 for each in local
             ),
+            *(self._shares(imds) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
         ]
@@ -161,14 +191,57 @@ class RedirectTable:
     def _reference(self) -> dict[str, Any]:
         return {"family": "ip", "name": self.name}
 
+    def _shares(self, imds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the sets, chains and rules of the shares, and those that lead there."""
+        yield from (self._jump_chain(each) for each in ("share", "share_of_port"))
+        bridge = _match({"meta": {"key": "iifkind"}}, "bridge")
+        yield self._bare_rule("share", bridge, {"goto": {"target": "share_of_port"}})
+        yield from self._share("share", "source", "ipv4_addr", _field("ip", "saddr"))
+        yield from self._share("share_of_port", "port", "ether_addr", _field("ether", "saddr"))
+        for each in (imds, *self._unguarded()):
+            yield self._bare_rule("intercept", *each, {"jump": {"target": "share"}})
+
+    def _share(
+        self, chain: str, whose: str, kind: str, key: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        rates, shares = f"{whose}_rates", f"{whose}_shares"
+        # libnftables adds the flag `dynamic`; up to 1.0.6 it knows no word for it in JSON.
+        yield self._set(rates, kind, flags=["timeout"], timeout=_RATE_SECONDS)
+        yield self._set(shares, kind)
+        rate = {"rate": MOST_A_SECOND, "burst": MOST_A_SECOND, "per": "second", "inv": True}
+        in_set = {"op": "update", "elem": key, "set": f"@{rates}", "stmt": [{"limit": rate}]}
+        yield self._rule(chain, {"set": in_set}, {"drop": None})
+        count = {"ct count": {"val": MOST_CONNECTIONS, "inv": True}}
+        in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
+        tcp = _match({"meta": {"key": "l4proto"}}, "tcp")
+        yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
+
+    def _unguarded(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield what matches connections that come to us without having been redirected."""
+        port = _match(_field("tcp", "dport"), self.redirect.listen_port)
+        if IPv4Address(self.redirect.listen_address).is_unspecified:
+            yield [_match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), port]
+        elif not self.redirect.owns_target:
+            yield [_match(_field("ip", "daddr"), self.redirect.target), port]
+
     def _chain(self, name: str, kind: str, priority: int) -> dict[str, Any]:
         where = {"type": kind, "hook": "prerouting", "prio": priority, "policy": "accept"}
         return {"chain": {"family": "ip", "table": self.name, "name": name, **where}}
 
+    def _jump_chain(self, name: str) -> dict[str, Any]:
+        return {"chain": {"family": "ip", "table": self.name, "name": name}}
+
+    def _set(self, name: str, kind: str, **more: object) -> dict[str, Any]:
+        where = {"family": "ip", "table": self.name, "name": name}
+        return {"set": {**where, "type": kind, "size": _MOST_PODS, **more}}
+
     def _rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
         """Return a rule that counts what it decides about: its last expression is the decision."""
-        expr = [*expressions[:-1], {"counter": None}, expressions[-1]]
-        return {"rule": {"family": "ip", "table": self.name, "chain": chain, "expr": expr}}
+        return self._bare_rule(chain, *expressions[:-1], {"counter": None}, expressions[-1])
+
+    def _bare_rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
+        where = {"family": "ip", "table": self.name, "chain": chain}
+        return {"rule": {**where, "expr": list(expressions)}}
 
 
 def redirects_to_loopback(listed: Mapping[str, Any]) -> bool:
@@ -199,8 +272,10 @@ def _difference(here: object, there: object) -> str:
 
 def _bare(body: Mapping[str, Any]) -> dict[str, Any]:
     bare = {key: value for key, value in body.items() if key not in _KERNELS_OWN | _NAMES}
-    if isinstance(bare.get("flags"), str):  # libnftables lists a single flag so
-        bare["flags"] = [bare["flags"]]
+    flags = bare.pop("flags", [])
+    flags = [flags] if isinstance(flags, str) else flags  # libnftables lists a single flag so
+    if kept := sorted(each for each in flags if each != "dynamic"):
+        bare["flags"] = kept
     if "expr" in bare:
         bare["expr"] = [{"counter": None} if "counter" in each else each for each in bare["expr"]]
     return bare

@@ -162,9 +162,9 @@ def encode_request(
 
 
 def decode_answer(message: netlink.Message) -> TcpSocket:
-    """Return the socket that an answer describes; raise netlink.Malformed for anything else."""
+    """Return the socket in an answer; raise netlink.MalformedMessage for anything else."""
     if message.kind != _SOCK_DIAG_BY_FAMILY or len(message.payload) < _ANSWER.size:
-        raise netlink.Malformed(f"message {message.kind} describes no socket")
+        raise netlink.MalformedMessage(f"message {message.kind} describes no socket")
     _family, state, *_, user, inode = _ANSWER.unpack_from(message.payload)
     found = netlink.attributes(message.payload, _ANSWER.size)
     cgroup, info = found.get(_CGROUP_ID), found.get(_INFO, b"")

@@ -22,10 +22,11 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
+from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
-from podidentity.local_sockets import listen
+from podidentity.local_sockets import keep_names, listen
 from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
@@ -76,6 +77,7 @@ async def run(
         stack.callback(inspector.close)
         if settings.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
+            inspector.bound_to = guard.bound_to
         server = _serve(settings, inspector, lock, stack)
         gc.collect()
         gc.freeze()
@@ -103,6 +105,9 @@ def _serve(
     )
     stack.callback(server.close)
     runtime = Path(settings.runtime_dir)
+    with suppress(OSError):
+        # `serve` may write to it, and whoever has a worker in hand would answer the kubelet for us.
+        keep_names(runtime)
     server.start(listen(runtime / NET_SOCKET))
     stack.callback(ProbeSocket(runtime).close)
     _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
@@ -175,6 +180,10 @@ class Guard:
         found = self.interception.problems()
         return (self._failure, *found) if self._failure else found
 
+    def bound_to(self, address: str) -> NamespaceKey | None:
+        """Return the namespace that alone can send with an address; None if that is not known."""
+        return None if self._source_guard is None else self._source_guard.bound_to(address)
+
     def source_problems(self) -> tuple[str, ...]:
         """Return why a pod may be able to speak with another's address."""
         return () if self._source_guard is None else self._source_guard.problems()
@@ -227,11 +236,14 @@ class Reporter:
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
+        warnings = self.guard.interception.warnings() if holds else ()
+        if self.lock.warning:
+            warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
             attestation=self.inspector.problems() if proving else (),
             sources=self.guard.source_problems(),
-            warnings=(self.lock.warning,) if self.lock.warning else (),
+            warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,

@@ -6,33 +6,38 @@ comes before waits in their backlog. Whose a connection is it asks of `net`.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import os
-import signal
-import socket
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.entra.certificates import Certificates
+from podidentity.adapters.entra.client_credentials import (
+    Assertions,
+    CertificateCredentials,
+    CredentialSource,
+    FederatedCredentials,
+    SecretCredentials,
+)
+from podidentity.adapters.entra.issuer import EntraIssuer, TokenEndpoint
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
-from podidentity.adapters.permissions import RbacPermissions
+from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.ports import Attestor, Clock
+from podidentity.core.decision import current_grants
+from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import Authorization
+from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
-from podidentity.nmi.authorizing import permissions_of
-from podidentity.nmi.entra import entra_side
+from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.policies import (
     delegation_of,
     policy_of,
@@ -43,7 +48,7 @@ from podidentity.nmi.policies import (
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
-from podidentity.nmi.reporting.events import PodEvents
+from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
     MeasuredIssuers,
@@ -57,20 +62,14 @@ from podidentity.nmi.request.decision import Decider
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import RequestPipeline
 from podidentity.nmi.server.listener import Listener
+from podidentity.nmi.sync.prefetch import Prefetcher
+from podidentity.nmi.sync.secret_watch import WatchedSecrets
 from podidentity.nmi.sync.watches import Watches
-from podidentity.nmi.tokens import token_side
 from podidentity.settings import NET_SOCKET, NmiSettings
-from podidentity.supervisor import control
-from podidentity.supervisor.control import BEAT_SECONDS, UNREADY_BEAT_SECONDS, Readiness, Report
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.writer import Writer
-
-GRACE = 1.0
-"""Seconds that requests under way have at the end."""
-
-Task = Callable[[], Coroutine[Any, Any, None]]
-"""What must run beside the listeners."""
+from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -87,128 +86,7 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
         # What is here now stays: the collector need not look at it again, 8 ms each time.
         gc.collect()
         gc.freeze()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(task()) for task in agent.tasks]
-            tasks.append(group.create_task(_report(agent, orders, clock)))
-            await orders.accept_or_end()
-            if orders.accepting:
-                agent.accept(given.listeners)
-            await orders.end()
-            # Requests under way may wait for a secret or a watch: those are ended after them.
-            await agent.finish(orders)
-            for task in tasks:
-                task.cancel()
-
-
-class Orders:
-    """What the supervisor wants, and its end of the line for reports."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._accept = asyncio.Event()
-        self._end = asyncio.Event()
-        self._stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(connection, self._told)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopped)
-
-    @property
-    def accepting(self) -> bool:
-        """Whether connections are to be accepted."""
-        return self._accept.is_set() and not self._end.is_set()
-
-    async def accept_or_end(self) -> None:
-        """Return when connections are to be accepted, or never will be."""
-        await self._accept.wait()
-
-    async def end(self) -> None:
-        """Return when no more connections are to be accepted."""
-        await self._end.wait()
-
-    async def stop(self) -> None:
-        """Return when there is no time left for connections that are idle."""
-        await self._stop.wait()
-
-    def report(self, report: Report) -> None:
-        """Tell the supervisor; one that does not listen just now hears the next report."""
-        with suppress(OSError):
-            self._connection.send(report.encode())
-
-    def _told(self) -> None:
-        try:
-            word = self._connection.recv(100)
-        except BlockingIOError:
-            return
-        except OSError:
-            word = b""
-        if word == control.ACCEPT:
-            self._accept.set()
-        elif word == control.DRAIN:
-            self._accept.set()
-            self._end.set()
-        elif not word:
-            # The supervisor has ended, and with it the container: nobody restarts this worker.
-            asyncio.get_running_loop().remove_reader(self._connection)
-            self._stopped()
-
-    def _stopped(self) -> None:
-        for each in (self._accept, self._end, self._stop):
-            each.set()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
-    """The worker's parts that its life is made of."""
-
-    node: str
-    net: NetClient
-    pods: Listener
-    pages: Mapping[str, Listener]
-    """Of probes, metrics and `/debug`, by the name of their socket."""
-    checks: Mapping[str, Check]
-    tasks: list[Task]
-
-    def accept(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Accept connections."""
-        for name, each in sockets.items():
-            self.pages.get(name, self.pods).accept_from(each)
-        self.net.accept(accepting=True)
-        _log.info("serving node %s, port %s", self.node, self.pods.port)
-
-    async def finish(self, orders: Orders) -> None:
-        """Accept no more; end connections behind their next answer, all of them when told to."""
-        self.net.accept(accepting=False)
-        for page in self.pages.values():
-            await page.close(0.0)
-        draining = asyncio.create_task(self.pods.drain())
-        stopping = asyncio.create_task(orders.stop())
-        await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await self.pods.close(GRACE)
-        stopping.cancel()
-        await draining
-
-    def readiness(self) -> Report:
-        """Return how far it is, and what is missing."""
-        problems = {name: list(check()) for name, check in self.checks.items()}
-        if not any(problems.values()):
-            readiness = Readiness.READY
-        elif not any(found for name, found in problems.items() if name != "listener"):
-            readiness = Readiness.PREPARED
-        else:
-            readiness = Readiness.UNREADY
-        return Report(readiness, msgspec.json.encode(problems).decode())
-
-
-async def _report(agent: Agent, orders: Orders, clock: Clock) -> None:
-    """Tell the supervisor how it is, for ever: it takes silence for a loop that stands."""
-    while True:
-        # Where another pod could speak with its address, a kept connection is not a pod's for long.
-        agent.pods.keep_connections(kept=agent.net.sources_guarded)
-        report = agent.readiness()
-        orders.report(report)
-        ready = report.readiness is Readiness.READY
-        await clock.sleep(BEAT_SECONDS if ready else UNREADY_BEAT_SECONDS)
+        await live(agent, orders, given.listeners, clock)
 
 
 def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Agent:
@@ -230,31 +108,37 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         failed=kubernetes_errors(seen.metrics),
     )
     stack.push_async_callback(kube.close)
-    permissions = permissions_of(settings, kube, clock, stack)
+    permissions = _permissions(settings, kube, clock, stack)
     if permissions is not None:
         seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.requests.events = events
     imds = _imds(settings, clock, stack)
-    entra = entra_side(
-        settings, clock, stack, kube=kube, imds=imds, user_agent=_user_agent(settings)
-    )
-    issuers = {IdentityType.USER_ASSIGNED: imds, **entra.issuers}
-    tokens = token_side(
+    secrets = WatchedSecrets(kube, clock)
+    issuers = _issuers(settings, clock, stack, kube=kube, imds=imds, secrets=secrets)
+    tokens = TokenCache(
+        MeasuredIssuers(issuers, seen.metrics, clock),
         clock,
-        stack,
+        current=partial(current_grants, directory=cluster),
+    )
+    stack.push_async_callback(tokens.close)
+    prefetcher = Prefetcher(
         cluster=cluster,
-        issuer=MeasuredIssuers(issuers, seen.metrics, clock),
-        imds=imds,
-        secrets=entra.secrets,
+        tokens=tokens,
         permissions=permissions,
+        spare=imds.spare,
+        clock=clock,
         policy=prefetch_of(settings),
     )
+    # First what has ended goes: what is fetched next must not find it.
+    cluster.follow(lambda _, ref: tokens.changed(ref))
+    cluster.follow(prefetcher.changed)
+    secrets.follow(tokens.changed)
     pipeline, decider, answers = _pipeline(
         settings,
         clock,
         imds=imds,
-        tokens=tokens.cache,
+        tokens=tokens,
         cluster=cluster,
         permissions=permissions,
         attestor=_attestor(settings, net),
@@ -270,10 +154,11 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "listener": lambda: () if pods.serving else ("not listening",),
         "audit": seen.problems,
     }
-    too_much_right = _too_much_right()
+    warnings = _warnings(net, seen)
+    own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     parts = Parts(
         checks=checks,
-        warnings=lambda: (*too_much_right, *net.warnings()),
+        warnings=lambda: _said(settings.attestation, warnings()),
         net=net,
         watches=watches.followed,
         connections=pods.connections,
@@ -291,13 +176,75 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         tasks=[
             net.run,
             watches.run,
-            entra.run,
-            tokens.run,
+            secrets.run,
+            prefetcher.run,
             seen.requests.run,
             events.run,
+            AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
         ],
     )
+
+
+def _permissions(
+    settings: NmiSettings, kube: Kube, clock: Clock, stack: AsyncExitStack
+) -> RbacPermissions | None:
+    """Return the questions to RBAC, closed by `stack`; None if nobody is to be asked."""
+    choice = settings.authorization
+    if choice is Authorization.OFF:
+        _log.warning("--authorization=off: a tenant that may create an AzureIdentity may use any")
+        return None
+    if choice is Authorization.OBSERVE:
+        _log.warning("--authorization=observe: a missing permission is told, and refuses nothing")
+    permissions = RbacPermissions(kube, clock, outlives=settings.authorization_outlives)
+    stack.push_async_callback(permissions.close)
+    return permissions
+
+
+def _issuers(
+    settings: NmiSettings,
+    clock: Clock,
+    stack: AsyncExitStack,
+    *,
+    kube: Kube,
+    imds: Imds,
+    secrets: WatchedSecrets,
+) -> Mapping[IdentityType, TokenIssuer]:
+    """Return who issues tokens for each type of identity: IMDS, or Entra by a credential."""
+    endpoint = TokenEndpoint(user_agent=_user_agent(settings))
+    stack.push_async_callback(endpoint.close)
+    credentials: dict[IdentityType, CredentialSource] = {
+        IdentityType.SERVICE_PRINCIPAL: SecretCredentials(secrets),
+        IdentityType.CERTIFICATE: CertificateCredentials(secrets, Certificates(), clock),
+        IdentityType.FEDERATED: FederatedCredentials(
+            Assertions(kube, imds, clock),
+            cloud=settings.cloud,
+            namespace=settings.identities_namespace,
+        ),
+    }
+    entra = {
+        kind: EntraIssuer(endpoint, source, clock=clock, cloud=settings.cloud)
+        for kind, source in credentials.items()
+    }
+    return {IdentityType.USER_ASSIGNED: imds, **entra}
+
+
+def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentWarning]]:
+    """Return what finds the warnings that only the node can tell."""
+    rights = _too_much_right()
+    audit = seen.audit
+
+    def look() -> list[AgentWarning]:
+        state = net.state
+        found = {
+            AgentReason.TOO_MANY_RIGHTS: rights,
+            AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
+            AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
+            AgentReason.NODE_LACKS: state.warnings if state else (),
+        }
+        return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
+
+    return look
 
 
 def _too_much_right() -> tuple[str, ...]:
@@ -306,9 +253,15 @@ def _too_much_right() -> tuple[str, ...]:
     if not capabilities() and os.getuid():
         return ()
     return (
-        f"serve is user {os.getuid()}, {held}: a manifest with two containers gives it a user of "
+        f"serve is user {os.getuid()}, {held}; a manifest with two containers gives it a user of "
         "its own, and none",
     )
+
+
+def _said(mode: AttestationMode, warnings: Sequence[AgentWarning]) -> list[str]:
+    """Return the warnings as `/readyz` says them, with what was given up by choice."""
+    chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
+    return [*chosen, *(each.text for each in warnings)]
 
 
 def _attestor(settings: NmiSettings, net: NetClient) -> Attestor | None:

@@ -6,6 +6,7 @@ memory that neither changes is there once.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -75,6 +76,9 @@ class Worker:
         ours, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         )
+        # The worker's collector would otherwise write to each page that both share.
+        gc.collect()
+        gc.freeze()
         pid = os.fork()
         if not pid:
             ours.close()

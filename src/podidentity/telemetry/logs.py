@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import select
-from contextlib import suppress
 
-from podidentity.telemetry.lines import Form, Format, Said, Stamps, form_of
+from podidentity.telemetry.direct_log import line_of
+from podidentity.telemetry.lines import Form, Format, Stamps, form_of
 from podidentity.telemetry.writer import Destination, Stream, Writer
 
 _NOISY = ("httpx2", "httpcore2", "asyncio")
 _STDERR = 2
-_PLAIN = logging.Formatter()
 
 
 def configure(
@@ -33,36 +30,6 @@ def configure(
     return writer
 
 
-def configure_unthreaded(form: Format, *, verbose: bool = False) -> None:
-    """Send all log lines of this process to stderr, for a process that forks and has no thread."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        handlers=[DirectHandler(form_of(form))],
-        force=True,
-    )
-
-
-class DirectHandler(logging.Handler):
-    """Writes each record to stderr at once; loses it rather than wait for a pipe that is full."""
-
-    def __init__(self, form: Form) -> None:
-        super().__init__()
-        self._form = form
-        self._stamps = Stamps()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        try:
-            line = _line(record, self._form, self._stamps)
-        except Exception:  # noqa: BLE001 - logging's way: a bad argument of one line is told
-            self.handleError(record)
-            return
-        with suppress(OSError, ValueError):
-            if select.select([], [_STDERR], [], 0)[1]:
-                # Not longer than what a pipe takes at once where it takes anything.
-                os.write(_STDERR, line.encode(errors="backslashreplace")[: select.PIPE_BUF])
-
-
 class LineHandler(logging.Handler):
     """Writes log records as lines."""
 
@@ -75,14 +42,8 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; one of an error is written at once, and nobody waits for it."""
         try:
-            self._writer.write(_line(record, self._form, self._stamps))
+            self._writer.write(line_of(record, self._form, self._stamps))
         except Exception:  # noqa: BLE001 - logging's way: a bad argument of one line is told
             self.handleError(record)
         if record.levelno >= logging.ERROR:
             self._writer.hurry()
-
-
-def _line(record: logging.LogRecord, form: Form, stamps: Stamps) -> str:
-    said = Said(record.levelname, record.name, record.getMessage())
-    trace = _PLAIN.formatException(record.exc_info) if record.exc_info else ""
-    return form.line(stamps.at(record.created), said, trace)

@@ -11,7 +11,6 @@ then, and lines gather while the one before is being written.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import stat
@@ -21,7 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 TICK = 0.02
 """Seconds in which lines gather."""
@@ -185,6 +187,9 @@ class Writer:
         A line that could not be written, or whose future was cancelled before, is given up: it is
         not written later. To be called in the event loop that waits.
         """
+        # Not at the top: the supervisor, which has no event loop, has log lines, too.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         written: asyncio.Future[str] = loop.create_future()
         failure = self.failure or ("" if len(self._queue) < self._room else "too many lines wait")

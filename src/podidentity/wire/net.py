@@ -1,23 +1,27 @@
-"""What `serve` asks of `net`, and what `net` states: the messages between the two processes.
+"""The messages between the processes `serve` and `net`.
 
-One message is one packet, a JSON object with its kind in `type`, bounded by `LARGEST`. `serve`
-asks about connections and says when it accepts them; it has no words for anything that `net` should
-do or leave. The first message of each side names its version. That message alone keeps its form
-for ever, so that two versions can tell each other that they are two.
+One message is one packet, a JSON object with its kind in `type`, at most `LARGEST` bytes long.
+`serve` asks about connections and says when it accepts them; no message orders `net` to do
+anything. The first message of each side names its version, and its form never changes, so that
+processes of different versions can say so.
 
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
-    net    {"type":"answer","id":7,"facts":{…}}
+    serve  {"type":"questions","questions":[
+             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
+    net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
+
+Questions of the same moment share a packet: each packet wakes the other process, which costs more
+than a proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -25,35 +29,37 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.wire import BROKEN_JSON
 
 PROTOCOL = 1
-"""Number of this form of the messages: both sides must have the same."""
+"""Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
-"""Bytes of a message."""
+"""Longest message, in bytes."""
+MOST_TOGETHER = 64
+"""Most questions of one message."""
 _MOST_LINES = 200
-"""Lines of what is wrong, of one kind."""
+"""Lines of one field of `State`."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 _Lines = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=_MOST_LINES)]
 
 
 class Unreadable(Exception):
-    """What came is no message; the text says why, and shows none of it."""
+    """The packet is no message; the text says why, without its contents."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """Who speaks."""
+    """The version of the sender."""
 
     protocol: int
     version: Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
-    """Why the other side is not listened to; the connection ends."""
+    """Why `net` rejects this client; the connection ends."""
 
     reason: _Text
 
 
-class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_fields=True):
-    """Whose is the connection from this address and port?"""
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question for the facts about the connection from this address and port."""
 
     id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     address: Annotated[str, msgspec.Meta(max_length=45)]
@@ -61,46 +67,61 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     local: bool = False
     """Whether it comes from the node itself, and not through the redirection."""
     own: Annotated[str, msgspec.Meta(max_length=45)] = ""
-    """Our address that a local one came to."""
+    """Our address of a local connection."""
+
+
+class Questions(msgspec.Struct, frozen=True, tag="questions", forbid_unknown_fields=True):
+    """Questions of the same moment."""
+
+    questions: Annotated[tuple[Question, ...], msgspec.Meta(min_length=1, max_length=MOST_TOGETHER)]
 
 
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
-    """Whether redirected connections are accepted now, or by the agent before this one."""
+    """Whether this agent accepts redirected connections now, or the one before it."""
 
     accepting: bool
 
 
-class FactsAnswer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
-    """The facts that a question asked for."""
+class FactsAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The facts about the connection of a question."""
 
     id: int
     facts: ConnectionFacts
 
 
+class FactsAnswers(msgspec.Struct, frozen=True, tag="answers", forbid_unknown_fields=True):
+    """Answers to questions, in any order."""
+
+    answers: tuple[FactsAnswer, ...]
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
-    """What `net` knows of itself and of the node."""
+    """The state of `net` and of the node's rules."""
 
     interception: _Lines = ()
-    """What keeps pods' traffic from being led to us."""
+    """Why pods' traffic is not redirected; () if it is."""
     attestation: _Lines = ()
-    """What keeps callers from being proven."""
+    """Why callers cannot be proved; () if they can."""
     sources: _Lines = ()
-    """Why a pod may be able to speak with an address that is another's; (): none can. Otherwise
-    connections must not be kept beyond one answer."""
+    """Why a pod may be able to send from the address of another; () if none can.
+
+    Otherwise a connection must end after one answer.
+    """
     warnings: _Lines = ()
-    """What an operator should know, and what keeps nobody from being served."""
+    """Warnings for the operator that do not stop requests."""
     repairs: int = 0
-    """How often rules were found changed and put right."""
+    """Number of repairs of the rules."""
     repaired: _Text = ""
-    """What was put right last, and by whom it had been changed."""
+    """The last repair, and the program that had changed the rules."""
     proof: _Text = ""
-    """What proves callers here: the value of `--attestation`."""
+    """The value of `--attestation` here."""
     guards: bool = True
-    """Whether this `net` repairs the rules; otherwise that of the agent before it does."""
+    """Whether this `net` repairs the rules; if not, the `net` of the agent before it does."""
 
 
-FromServe = Hello | Question | Accepting
-FromNet = Hello | Rejection | FactsAnswer | State
+FromServe = Hello | Questions | Accepting
+FromNet = Hello | Rejection | FactsAnswers | State
+_Message = TypeVar("_Message")
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
@@ -108,34 +129,47 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def encode(message: FromServe | FromNet) -> bytes:
-    """Return a message as a packet."""
+    """Return the packet of a message."""
     return _ENCODER.encode(message)
+
+
+def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
+    """Yield the packets that hold the answers, each as many as fit into one."""
+    packet = _ENCODER.encode(FactsAnswers(tuple(answers)))
+    if len(packet) <= LARGEST:
+        yield packet
+    elif len(answers) > 1:
+        middle = len(answers) // 2
+        yield from answer_packets(answers[:middle])
+        yield from answer_packets(answers[middle:])
+    else:
+        [answer] = answers
+        failure = f"{len(answer.facts.sightings)} namespaces hold the address"
+        few = replace(answer.facts, sightings=(), failure=failure)
+        yield _ENCODER.encode(FactsAnswers((FactsAnswer(answer.id, few),)))
 
 
 def parse_from_serve(packet: bytes) -> FromServe:
     """Read a packet of `serve`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_SERVE.decode(packet)
+    return _read(_FROM_SERVE, packet)
 
 
 def parse_from_net(packet: bytes) -> FromNet:
     """Read a packet of `net`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_NET.decode(packet)
+    return _read(_FROM_NET, packet)
 
 
-@contextmanager
-def _readable(packet: bytes) -> Iterator[None]:
+def _read(decoder: msgspec.json.Decoder[_Message], packet: bytes) -> _Message:
     if len(packet) > LARGEST:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
-        yield
+        return decoder.decode(packet)
     except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 
 
 def why_other(mine: Hello, theirs: Hello, *, me: str, other: str) -> str:
-    """Return why two sides do not understand each other; "" if they do."""
+    """Return why two sides cannot work together; "" if they can."""
     if mine == theirs:
         return ""
     return (

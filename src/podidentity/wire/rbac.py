@@ -60,7 +60,7 @@ class Grantee:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class RoleHolder:
     """A grantee of an identity, and the name of its ClusterRoleBinding."""
 
     grantee: Grantee
@@ -105,14 +105,14 @@ def binding_name(name: str, grantee: Grantee) -> str:
     return f"{whole[: _LONGEST - 13]}-{_digest(whole)}"
 
 
-def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> list[Holder]:
+def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> list[RoleHolder]:
     """Return the pods that the cluster's RBAC lets use `name`, by any ClusterRole.
 
     Wildcards count. Users and groups without pods do not.
     """
     granting = {each["metadata"]["name"] for each in roles if _grants(each, name)}
     found = {
-        Holder(grantee, each["metadata"]["name"])
+        RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
         if each["roleRef"]["name"] in granting
         for subject in each.get("subjects") or ()

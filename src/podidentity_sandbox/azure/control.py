@@ -1,4 +1,4 @@
-"""What tests and the demo may ask of the sandbox's Azure besides what Azure offers.
+"""Settings of the sandbox's Azure for tests and the demo, beyond those of Azure.
 
 Plain HTTP on a Unix socket in the sandbox's folder, which only its owner can open:
 
@@ -33,10 +33,10 @@ _DELAYS = {
     "/credentials/delay": "credential_delay",
     "/imds/cache": "identity_cache",
 }
-"""What is set, by the world's name for it."""
+"""The attribute of the world that each path sets."""
 
 
-class Control:
+class ControlApi:
     """The control interface."""
 
     def __init__(self, world: World, imds: Imds, entra: Entra) -> None:

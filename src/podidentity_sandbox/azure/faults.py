@@ -11,7 +11,7 @@ from podidentity_sandbox.azure.messages import Reply
 
 
 class Mode(StrEnum):
-    """What a service does to a request instead of, or before, answering it."""
+    """The effect of a fault on a request."""
 
     NONE = "none"
     SLOW = "slow"
@@ -21,7 +21,7 @@ class Mode(StrEnum):
     RESET = "reset"
     """Cuts the connection (RST)."""
     RUBBISH = "rubbish"
-    """200 with what is not JSON."""
+    """200 with a body that is not JSON."""
     CUT = "cut"
     """200 with JSON that ends in the middle."""
     TYPES = "types"
@@ -41,7 +41,7 @@ class Reset(Exception):
 
 
 Refusal = Callable[[int], Reply]
-"""How a service words an error of that status."""
+"""Returns the service's error of that status."""
 _PAGE = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
 _WRONG = {
     "token_type": ["Bearer"],
@@ -67,7 +67,7 @@ class Fault:
     """How many requests it strikes yet; None: all."""
 
     async def strike(self, refusal: Refusal) -> Reply | None:
-        """Return what is answered instead, or None for the true answer; raise Reset."""
+        """Return the answer of the fault, or None for the true answer; raise Reset."""
         if self.times is not None:
             self.times -= 1
             if self.times < 0:
@@ -96,7 +96,7 @@ class Fault:
 
 
 def _answered(mode: Mode) -> Reply | None:
-    """Return what is the same whoever answers it."""
+    """Return the answers that are the same for all services."""
     match mode:
         case Mode.RUBBISH:
             return Reply(body=b"<html>it works!", content_type="text/html")

@@ -1,4 +1,4 @@
-"""What a federated credential must be, whether it is made through Resource Manager or Graph.
+"""Rules of federated credentials, for Resource Manager and Graph alike.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations
 """
@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.azure.directory import FederatedCredential
-from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.state import FederatedCredential, World
 
 MOST = 20
 """For one application or identity."""
@@ -24,7 +23,7 @@ class BadCredential(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class CredentialRequest:
     """A credential that somebody asks for."""
 
     name: str
@@ -34,8 +33,8 @@ class Wanted:
     description: str = ""
 
 
-def wanted(name: object, body: dict[str, Any]) -> Wanted:
-    """Read what a caller wants; raise BadCredential."""
+def wanted(name: object, body: dict[str, Any]) -> CredentialRequest:
+    """Read the credential in a request; raise BadCredential."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadCredential(
             f"The federated identity credential name '{name}' is invalid. It must be 3 to 120"
@@ -51,7 +50,7 @@ def wanted(name: object, body: dict[str, Any]) -> Wanted:
             raise BadCredential(f"The property '{what}' must have 1 to {LONGEST} characters.")
     if not str(fields["issuer"]).startswith("https://"):
         raise BadCredential("The property 'issuer' must be a URL that begins with https://.")
-    return Wanted(
+    return CredentialRequest(
         name=name,
         issuer=str(fields["issuer"]),
         subject=str(fields["subject"]),
@@ -60,7 +59,9 @@ def wanted(name: object, body: dict[str, Any]) -> Wanted:
     )
 
 
-def put(world: World, owner: str, new_id: str, want: Wanted, *, of: str) -> FederatedCredential:
+def put(
+    world: World, owner: str, new_id: str, want: CredentialRequest, *, of: str
+) -> FederatedCredential:
     """Store a credential of `owner`, an id, in place of one of the same id; raise BadCredential.
 
     `of` names the kind of owner in a refusal.

@@ -22,17 +22,16 @@ from pathlib import Path
 import click
 from aiohttp import web
 
-from podidentity_sandbox.azure.aks.provider import Provider
-from podidentity_sandbox.azure.control import SOCKET, Control
+from podidentity_sandbox.azure.aks.provider import AksProvider
+from podidentity_sandbox.azure.control import SOCKET, ControlApi
 from podidentity_sandbox.azure.dns import Resolver
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
-from podidentity_sandbox.azure.front import Front
 from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.proxy import Proxy
 from podidentity_sandbox.azure.seed import seed
-from podidentity_sandbox.azure.serve import Service, server
+from podidentity_sandbox.azure.server import Front, Service, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
@@ -93,11 +92,11 @@ async def azure(
         front = server(Front(world, issuers, entra).handle, name="azure")
         await _serve(stack, front, listeners.https, context)
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
-        await _serve_control(stack, Control(world, imds, entra).handle, plan.path / SOCKET)
+        await _serve_control(stack, ControlApi(world, imds, entra).handle, plan.path / SOCKET)
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
         proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
         await _run(stack, proxy)
-        await _run(stack, Provider(world, apiserver))
+        await _run(stack, AksProvider(world, apiserver))
         yield world
 
 
@@ -135,7 +134,7 @@ async def _serve_dns(
     stack.callback(transport.close)
 
 
-async def _run(stack: contextlib.AsyncExitStack, work: Proxy | Provider) -> None:
+async def _run(stack: contextlib.AsyncExitStack, work: Proxy | AksProvider) -> None:
     task = asyncio.get_running_loop().create_task(work.run())
 
     async def stop() -> None:

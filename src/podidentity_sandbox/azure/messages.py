@@ -6,6 +6,7 @@ Nothing here knows aiohttp: `serve` translates, and a test calls a service with 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,7 +84,7 @@ class Reply:
     after: float = 0.0
     """Seconds that the service takes for it."""
     ends: Callable[[], None] = lambda: None
-    """What is called when they are over."""
+    """Called when these seconds are over."""
 
     @classmethod
     def json(
@@ -92,3 +93,29 @@ class Reply:
         """Make a JSON reply."""
         body = json.dumps(value, separators=(",", ":")).encode()
         return cls(status=status, body=body, headers=headers)
+
+
+# ---- Requests as they came, in memory: they show leaks, and requests that came too often
+
+KEPT = 50_000
+
+
+class RequestLog:
+    """The last 50,000 requests, each with its answer."""
+
+    def __init__(self) -> None:
+        self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def open(self, **what: object) -> dict[str, Any]:
+        """Record a request as it comes in; its status is 0 until it is answered."""
+        entry: dict[str, Any] = {**what, "status": 0}
+        self._entries.append(entry)
+        return entry
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """Return all entries, the oldest first."""
+        return list(self._entries)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._entries.clear()

@@ -1,4 +1,4 @@
-"""Which of Azure's names exist in the sandbox: one answer for its DNS, its proxy and its front."""
+"""Azure's names that exist in the sandbox: one answer for its DNS, its proxy and its front."""
 
 from __future__ import annotations
 

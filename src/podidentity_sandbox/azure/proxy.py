@@ -22,7 +22,7 @@ PATIENCE = 10.0
 """Seconds for a client to send it."""
 
 
-class Refused(Exception):
+class ProxyRefused(Exception):
     """The request cannot be served: status line and reason."""
 
 
@@ -76,7 +76,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         try:
             self._check(_target(await asyncio.wait_for(_head(client), PATIENCE)))
-        except Refused as refusal:
+        except ProxyRefused as refusal:
             status, reason = refusal.args
             log.info("proxy refused: %s", reason)
             await loop.sock_sendall(client, _refusal(status, reason))
@@ -87,7 +87,7 @@ class Proxy:
     def _check(self, target: str) -> None:
         if not self._known(target):
             reason = f"{target} is no name of the sandbox's Azure, or does not exist yet"
-            raise Refused("403 Forbidden", reason)
+            raise ProxyRefused("403 Forbidden", reason)
 
 
 async def _head(client: socket.socket) -> bytes:
@@ -96,20 +96,20 @@ async def _head(client: socket.socket) -> bytes:
     while b"\r\n\r\n" not in head:
         chunk = await loop.sock_recv(client, HEAD_LIMIT)
         if not chunk or len(head) + len(chunk) > HEAD_LIMIT:
-            raise Refused("400 Bad Request", "this is no CONNECT request")
+            raise ProxyRefused("400 Bad Request", "this is no CONNECT request")
         head += chunk
     return head
 
 
 def _target(head: bytes) -> str:
-    """Return the host name of a CONNECT request; raise Refused."""
+    """Return the host name of a CONNECT request; raise ProxyRefused."""
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     if len(words) != 3 or words[0] != "CONNECT" or not head.endswith(b"\r\n\r\n"):
         reason = "this proxy serves CONNECT only: it is for HTTPS_PROXY, not for HTTP_PROXY"
-        raise Refused("405 Method Not Allowed", reason)
+        raise ProxyRefused("405 Method Not Allowed", reason)
     host, _, port = words[1].rpartition(":")
     if port != "443":
-        raise Refused("403 Forbidden", f"Azure is served on port 443, not on {port or 'none'}")
+        raise ProxyRefused("403 Forbidden", f"Azure is served on port 443, not on {port or 'none'}")
     return host.lower()
 
 

@@ -1,17 +1,19 @@
-"""What exists in the sandbox's Azure before the story starts: a cluster's groups, nodes, identity.
+"""The resources of the sandbox's Azure at its start: a cluster's groups, nodes, identity.
 
 Everything else is made by clients, through ARM.
 """
 
 from __future__ import annotations
 
-from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
-from podidentity_sandbox.azure.aks.model import ManagedCluster
+from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.roles import CONTRIBUTOR, OWNER, Role
-from podidentity_sandbox.azure.directory import Application, ClientSecret, Principal
 from podidentity_sandbox.azure.state import (
+    Application,
+    ClientSecret,
     Group,
     IdentityBlock,
+    Principal,
     RoleAssignment,
     ScaleSet,
     UserAssignedIdentity,

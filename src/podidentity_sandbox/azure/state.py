@@ -7,19 +7,109 @@ which they were written and are found without regard to it, as in ARM.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from podidentity_sandbox.azure.directory import Application, Principal
+from cryptography import x509
+
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.plan import Plan
 
+# ---- The directory of a tenant: service principals, app registrations and their credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A service principal: of an application in one tenant, or of a managed identity."""
+
+    object_id: str
+    app_id: str
+    name: str
+    tenant_id: str
+    reads_directory: bool = False
+    """Whether Graph shows it other principals, and lets it register applications."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecret:
+    """A password of an application."""
+
+    key_id: str
+    name: str
+    value: str = field(repr=False)
+    starts: float
+    """Seconds since 1970."""
+    ends: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """A certificate of an application: its public half, which is all that Entra has."""
+
+    key_id: str
+    name: str
+    der: bytes = field(repr=False)
+    starts: float
+    """Seconds since 1970."""
+    ends: float
+
+    @property
+    def sha1(self) -> bytes:
+        """The thumbprint that the portal shows."""
+        return hashlib.sha1(self.der, usedforsecurity=False).digest()
+
+    @property
+    def sha256(self) -> bytes:
+        """The thumbprint of today's clients."""
+        return hashlib.sha256(self.der).digest()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The certificate itself."""
+        return x509.load_der_x509_certificate(self.der)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """An app registration; its federated credentials are resources below it."""
+
+    id: str
+    """`/applications/OBJECT-ID`: Graph's path to it."""
+    object_id: str
+    app_id: str
+    name: str
+    tenant_id: str
+    """Its home."""
+    multi_tenant: bool = False
+    """Whether other tenants may provision it."""
+    secrets: tuple[ClientSecret, ...] = ()
+    certificates: tuple[ClientCertificate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedCredential:
+    """A foreign issuer and subject that may sign in as this application or identity."""
+
+    id: str
+    """Below that of the application or the identity."""
+    name: str
+    issuer: str
+    subject: str
+    audience: str
+    description: str = ""
+    since: float = 0.0
+    """Seconds since 1970 from which on the sign-in service knows it, as it is now."""
+
+
+# ---- Resources
+
 
 class Resource(Protocol):
-    """What has an ARM id."""
+    """An object with an ARM id."""
 
     @property
     def id(self) -> str:
@@ -68,9 +158,9 @@ class ScaleSet:
     location: str
     capacity: int
     identity: IdentityBlock
-    """What was asked for last."""
+    """The identities that were asked for last."""
     before: IdentityBlock
-    """What the machines have until `settled_at`."""
+    """The identities of the machines until `settled_at`."""
     settled_at: float = 0.0
     """Seconds since 1970 at which the last change reaches the machines."""
 
@@ -106,7 +196,7 @@ class DeletedVault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAccount:
-    """A storage account; what is in it belongs to the blob service."""
+    """A storage account; its contents belong to the blob service."""
 
     id: str
     name: str

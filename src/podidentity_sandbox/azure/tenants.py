@@ -30,11 +30,11 @@ class Cloud:
     sts: str
     """Host name in the issuer of v1 tokens."""
     resources: tuple[str, ...]
-    """What every tenant has service principals for, without the slash that may follow."""
+    """Resources with a service principal in every tenant, without the slash that may follow."""
     graph: str
     """Host name of its Graph."""
     blobs: str
-    """What the names of its storage accounts end in."""
+    """The suffix of its storage accounts' names."""
 
     def has_resource(self, name: str) -> bool:
         """Return whether its tenants know the resource; one slash at the end is part of its name.

@@ -20,7 +20,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.azure.directory import Principal
+from podidentity_sandbox.azure.state import Principal
 from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP, Tenant, Tenants
 
 CLOCK_SKEW = 300
@@ -39,7 +39,7 @@ class SignedInBy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a token says."""
+    """The contents of a token."""
 
     principal: Principal
     audience: str
@@ -84,7 +84,7 @@ class Key:
 
 
 class Issuer:
-    """What signs for one tenant."""
+    """The signing keys of one tenant."""
 
     def __init__(self, tenant: Tenant, key: Key | None = None) -> None:
         self.tenant = tenant

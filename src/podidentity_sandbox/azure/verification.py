@@ -1,6 +1,6 @@
-"""How a resource server (ARM, Key Vault) checks a token: with Entra's published keys only.
+"""Verification of tokens by a resource server (ARM, Key Vault): with Entra's published keys only.
 
-It shares no code with what signs, so that a token is worth what a real service would give for it.
+It shares no code with the signing side, so that it accepts what a real service would accept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 
 
-class Fault(StrEnum):
+class TokenFault(StrEnum):
     """Why a token is worth nothing."""
 
     MALFORMED = "malformed"
@@ -28,7 +28,7 @@ class Fault(StrEnum):
 class TokenRefused(Exception):
     """The token is worth nothing; `detail` is the claim at fault, never the token."""
 
-    def __init__(self, fault: Fault, detail: str = "") -> None:
+    def __init__(self, fault: TokenFault, detail: str = "") -> None:
         super().__init__(f"{fault} {detail}".rstrip())
         self.fault = fault
         self.detail = detail
@@ -45,7 +45,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """What one resource server demands of a token."""
+    """The demands of one resource server on a token."""
 
     keys: Callable[[], dict[str, Any]]
     """Reads the published JSON Web Key Set."""
@@ -56,15 +56,15 @@ class Verifier:
         """Return the caller; raise TokenRefused. `now` is seconds since 1970."""
         claims = self._signed_claims(token)
         if claims.get("iss") != self.issuer:
-            raise TokenRefused(Fault.ISSUER, str(claims.get("iss")))
+            raise TokenRefused(TokenFault.ISSUER, str(claims.get("iss")))
         if claims.get("aud") not in self.audiences:
-            raise TokenRefused(Fault.AUDIENCE, str(claims.get("aud")))
+            raise TokenRefused(TokenFault.AUDIENCE, str(claims.get("aud")))
         if not isinstance(claims.get("exp"), int) or not isinstance(claims.get("nbf"), int):
-            raise TokenRefused(Fault.MALFORMED, "exp and nbf are not numbers")
+            raise TokenRefused(TokenFault.MALFORMED, "exp and nbf are not numbers")
         if now >= claims["exp"]:
-            raise TokenRefused(Fault.EXPIRED, str(claims["exp"]))
+            raise TokenRefused(TokenFault.EXPIRED, str(claims["exp"]))
         if now < claims["nbf"]:
-            raise TokenRefused(Fault.NOT_YET_VALID, str(claims["nbf"]))
+            raise TokenRefused(TokenFault.NOT_YET_VALID, str(claims["nbf"]))
         return Caller(
             app_id=str(claims.get("appid")),
             object_id=str(claims.get("oid")),
@@ -77,7 +77,7 @@ class Verifier:
             kid = jwt.get_unverified_header(token).get("kid")
             published = [key for key in self.keys()["keys"] if key["kid"] == kid]
             if not published:
-                raise TokenRefused(Fault.UNKNOWN_KEY, str(kid))
+                raise TokenRefused(TokenFault.UNKNOWN_KEY, str(kid))
             return jwt.decode(
                 token,
                 jwt.PyJWK(published[0], algorithm="RS256"),
@@ -90,6 +90,6 @@ class Verifier:
                 },
             )
         except jwt.InvalidSignatureError as error:
-            raise TokenRefused(Fault.SIGNATURE) from error
+            raise TokenRefused(TokenFault.SIGNATURE) from error
         except jwt.InvalidTokenError as error:
-            raise TokenRefused(Fault.MALFORMED) from error
+            raise TokenRefused(TokenFault.MALFORMED) from error

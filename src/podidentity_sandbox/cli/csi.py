@@ -11,7 +11,7 @@ from podidentity_sandbox.csi.manifests import NAME, NAMESPACE, manifests
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import MERGE_PATCH, Api, ApiError, Object
-from podidentity_sandbox.world.applying import Applier
+from podidentity_sandbox.world.apply import Applier
 
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 _SECONDS = 60

@@ -19,41 +19,51 @@ import click
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.cli.shells import prepared
-from podidentity_sandbox.demo import chapters, script, walkthrough
+from podidentity_sandbox.demo import chapters, walkthrough
 from podidentity_sandbox.demo.prepare import prepare as prepare_azure
 from podidentity_sandbox.demo.shell import Shell
-from podidentity_sandbox.demo.story import Stage, Step, Told, tell
-from podidentity_sandbox.demo.tellers import OnScreen, Silent, Teller, summary
+from podidentity_sandbox.demo.story import (
+    Printer,
+    SilentPrinter,
+    Step,
+    StepResult,
+    StoryContext,
+    TerminalPrinter,
+    run_step,
+    summary,
+)
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from podidentity_sandbox.world.workplace import (
+from podidentity_sandbox.world.environment import (
     BROUGHT_BY,
     NAME_VARIABLE,
     find_azure_cli,
     not_here,
     search_path,
 )
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 
 Story = Sequence[tuple[str, Sequence[Step]]]
 
 
-async def _tell(
-    plan: Plan, environment: Mapping[str, str], story: Story, teller: Teller
-) -> list[Told]:
+async def _run_story(
+    plan: Plan, environment: Mapping[str, str], story: Story, printer: Printer
+) -> list[StepResult]:
     shell = ["bash", "--noprofile", "--norc"]
-    stage = Stage(plan=plan, environment=environment, operator=await Shell.open(shell, environment))
+    context = StoryContext(
+        plan=plan, environment=environment, operator=await Shell.open(shell, environment)
+    )
     try:
-        told: list[Told] = []
+        results: list[StepResult] = []
         for title, steps in story:
-            teller.chapter(title)
+            printer.chapter(title)
             for step in steps:
-                teller.begin(step)
-                told.append(await tell(stage, step))
-                teller.end(told[-1])
-        return told
+                printer.begin(step)
+                results.append(await run_step(context, step))
+                printer.end(results[-1])
+        return results
     finally:
-        for opened in (stage.pod, stage.operator):
+        for opened in (context.pod, context.operator):
             if opened is not None:
                 await opened.close()
 
@@ -68,9 +78,9 @@ def _must_have_programs() -> None:
 
 def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
     """Return the environment of `sandbox shell`, and the walk-through."""
-    folder = script.find_walkthrough()
+    folder = walkthrough.find_walkthrough()
     os.chdir(folder.parents[1])  # its commands start where a person's do
-    return {**os.environ, **prepared(plan)}, walkthrough.steps_of(script.read(folder))
+    return {**os.environ, **prepared(plan)}, walkthrough.steps_of(walkthrough.read(folder))
 
 
 @click.command(
@@ -85,7 +95,7 @@ def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
 def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool) -> None:
     """Tell the whole story."""
     began = time.monotonic()
-    teller: Teller = Silent() if as_json else OnScreen()
+    printer: Printer = SilentPrinter() if as_json else TerminalPrinter()
     progress = (lambda _line: None) if as_json else click.echo
     if with_az:
         _must_have_programs()
@@ -97,16 +107,16 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
             path = search_path("", ":".join(os.get_exec_path()))
             environment = {**os.environ, "PATH": path, NAME_VARIABLE: plan.name}
             story = chapters.all_of(plan)
-        told = asyncio.run(_tell(plan, environment, story, teller))
+        results = asyncio.run(_run_story(plan, environment, story, printer))
     finally:
         if not keep:
             bring_down(name)
     if as_json:
-        for step in told:
+        for step in results:
             click.echo(json.dumps(asdict(step)))
     else:
-        summary(told, time.monotonic() - began, plan, keep=keep)
-    sys.exit(0 if all(step.ok for step in told) else 1)
+        summary(results, time.monotonic() - began, plan, keep=keep)
+    sys.exit(0 if all(step.ok for step in results) else 1)
 
 
 @click.command(epilog='Example: eval "$(podidentity sandbox prepare)"')

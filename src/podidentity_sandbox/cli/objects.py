@@ -10,8 +10,7 @@ import yaml
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.world.api import Api, Object
-from podidentity_sandbox.world.applying import Applier, documents, why_not
-from podidentity_sandbox.world.kinds import Kind, Kinds
+from podidentity_sandbox.world.apply import Applier, Kind, Kinds, documents, why_not
 
 
 @click.command(epilog="Example: podidentity sandbox apply --wait -f pod.yaml")
@@ -21,7 +20,7 @@ from podidentity_sandbox.world.kinds import Kind, Kinds
 @click.option("--wait", is_flag=True, help="Wait until the applied pods are Ready.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait.")
 def apply(name: str, namespace: str, filename: TextIO, *, wait: bool, timeout: float) -> None:
-    """Create what a manifest says, or change what is there."""
+    """Create the objects of a manifest, or change those that are there."""
     applier = Applier(Api(options.plan_of(name)), namespace)
     for document in documents(filename.read()):
         click.echo(applier.apply(document))

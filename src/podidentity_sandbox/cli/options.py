@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.environment import NAME_VARIABLE
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import running_plan
-from podidentity_sandbox.world.workplace import NAME_VARIABLE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

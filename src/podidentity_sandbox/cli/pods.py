@@ -76,7 +76,7 @@ def logs(
     pod: str | None,
     follow: bool,
 ) -> None:
-    """Print what a pod, or a part of the sandbox, wrote."""
+    """Print the output of a pod, or of a part of the sandbox."""
     if (part is None) == (pod is None):
         raise click.UsageError("name a pod, or a part with --part")
     plan = options.plan_of(name)

@@ -14,7 +14,7 @@ import click
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.workplace import environment, not_here, sign_in
+from podidentity_sandbox.world.environment import environment, not_here, sign_in
 
 
 @click.command(epilog='Example: eval "$(podidentity sandbox env)"')

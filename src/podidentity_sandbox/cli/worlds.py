@@ -14,8 +14,7 @@ from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder, base_folder
 from podidentity_sandbox.world.inspection import Status, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from podidentity_sandbox.world.teardown import Found, names
+from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
 
 
 @click.command(epilog="Example: podidentity sandbox up --nodes 3")
@@ -74,9 +73,9 @@ def _memory(plan: Plan) -> str | None:
 def down(name: str, *, everything: bool) -> None:
     """End a sandbox and remove all of it, also what a crash left."""
     said = {
-        Found.RUNNING: "is down",
-        Found.REMAINS: "had crashed; its remains are removed",
-        Found.NOTHING: "is not running; there was nothing to remove",
+        Outcome.RUNNING: "is down",
+        Outcome.REMAINS: "had crashed; its remains are removed",
+        Outcome.NOTHING: "is not running; there was nothing to remove",
     }
     wanted = names(base_folder()) if everything else [name]
     for each in wanted:

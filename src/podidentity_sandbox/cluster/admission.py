@@ -1,4 +1,4 @@
-"""What the rest of the cluster demands of a new object: its namespace and account must be there.
+"""Admission of a new object: its namespace and its service account must exist.
 
 The words are those of the real plugins NamespaceLifecycle and ServiceAccount:
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
@@ -6,12 +6,61 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.apiaccess import mount_token
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Storage
+
+MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_PREFIX = "kube-api-access-"
+_TOKEN_SECONDS = 3607
+"""An hour, told apart from one that a person asked for."""
+
+
+def mount_token(pod: Obj, account: Obj) -> None:
+    """Add the volume, unless the pod or its account says not to."""
+    spec = pod["spec"]
+    wish = spec.get("automountServiceAccountToken")
+    if wish is None:
+        wish = account.get("automountServiceAccountToken")
+    if wish is False:
+        return
+    containers = (*spec.get("initContainers", []), *spec.get("containers", []))
+    lacking = [one for one in containers if not _mounts(one)]
+    if not lacking:
+        return
+    name = names.generated(_PREFIX)
+    spec.setdefault("volumes", []).append(_volume(name))
+    for container in lacking:
+        mount = {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}
+        container.setdefault("volumeMounts", []).append(mount)
+
+
+def _mounts(container: Obj) -> bool:
+    return any(m.get("mountPath") == MOUNT_PATH for m in container.get("volumeMounts", []))
+
+
+def _volume(name: str) -> Obj:
+    namespace = {"apiVersion": "v1", "fieldPath": "metadata.namespace"}
+    return {
+        "name": name,
+        "projected": {
+            "sources": [
+                {"serviceAccountToken": {"expirationSeconds": _TOKEN_SECONDS, "path": "token"}},
+                {
+                    "configMap": {
+                        "name": "kube-root-ca.crt",
+                        "items": [{"key": "ca.crt", "path": "ca.crt"}],
+                    }
+                },
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": namespace}]}},
+            ],
+            "defaultMode": 0o644,
+        },
+    }
+
+
+# ---- Demands
 
 
 class Admissions:

@@ -4,27 +4,71 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import bodies, discovery, documents, presentation, status, tokens
-from podidentity_sandbox.cluster.calls import json_answer
+from podidentity_sandbox.cluster import (
+    Obj,
+    bodies,
+    discovery,
+    openapi,
+    presentation,
+    status,
+    tokens,
+)
+from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
+from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
+from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import encode
-from podidentity_sandbox.cluster.users import User, refusal
-from podidentity_sandbox.cluster.verbs import Verbs
+from podidentity_sandbox.cluster.verbs import Verbs, json_answer
+
+
+def document_answer(registry: Registry, path: str, accept: str) -> web.Response | None:
+    """Return the document at a path, in the form that the client wishes; None for no such path.
+
+    Raises 406 for a client that takes none that there is.
+    """
+    if path == openapi.OLDER_PATH:
+        if openapi.OLDER_ACCEPT not in accept and openapi.OLDER_TYPE not in accept:
+            raise status.not_acceptable([openapi.OLDER_TYPE])
+        return _answer(openapi.OLDER_DOCUMENT, openapi.OLDER_TYPE)
+    wanted = list(wishes(accept))
+    if not wanted:
+        raise status.not_acceptable(SERVED)
+    if path.startswith(openapi.ROOT):
+        raw = openapi.openapi_document(registry, path.rstrip("/"))
+        return None if raw is None else _answer(raw, JSON)
+    # v2beta1 comes before plain JSON in some clients' wishes: the first that can be met counts.
+    met = next((wish for wish in wanted if _is_aggregated(wish) or "as" not in wish), {})
+    if "as" in met and (found := discovery.aggregated_document(registry, path)) is not None:
+        return _answer(encode(found), discovery.AGGREGATED_TYPE)
+    found = discovery.document(registry, path)
+    return None if found is None else _answer(encode(found), JSON)
+
+
+def _is_aggregated(wish: Mapping[str, str]) -> bool:
+    return (wish.get("as"), wish.get("g"), wish.get("v")) == discovery.AGGREGATED_FORM
+
+
+def _answer(raw: bytes, content_type: str) -> web.Response:
+    headers = {"Content-Type": content_type, "Vary": "Accept"}
+    return web.Response(body=raw, headers=headers)
+
+
+# ---- The application
 
 log = logging.getLogger(__name__)
 
 HEALTH = ("/healthz", "/livez", "/readyz")
 OPEN = (*HEALTH, "/version", tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
-"""What anybody may read; everything else wants credentials."""
+"""Paths that anybody may read; all others need credentials."""
 
 
-class Api:
+class HttpApi:
     """Serves a cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -32,7 +76,7 @@ class Api:
         self._verbs = Verbs(cluster)
 
     def application(self) -> web.Application:
-        """Return the application: one handler, since what is served changes as it runs."""
+        """Return the application: one handler, since the served types change as it runs."""
         app = web.Application(client_max_size=bodies.BODY_LIMIT)
         app.router.add_route("*", "/{path:.*}", self.handle)
         app.on_shutdown.append(self._end_watches)
@@ -67,7 +111,7 @@ class Api:
                 return _no_such_page()
             return await self._verbs.serve(request, info, user)
         accept = request.headers.get("Accept", "")
-        document = documents.answer(self._cluster.registry, info.path, accept)
+        document = document_answer(self._cluster.registry, info.path, accept)
         return document if document is not None else _no_such_page()
 
     def _authorize(self, user: User, info: RequestInfo) -> None:
@@ -83,12 +127,12 @@ class Api:
         """Answer what anybody may read."""
         if path in HEALTH:
             return web.Response(text="ok")
-        documents: dict[str, Obj | None] = {
+        answers: dict[str, Obj | None] = {
             "/version": discovery.document(self._cluster.registry, path),
             tokens.CONFIGURATION_PATH: self._cluster.issuer.configuration(),
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }
-        return json_answer(encode(documents[path]))
+        return json_answer(encode(answers[path]))
 
 
 def _negotiate(request: web.Request) -> None:
@@ -98,5 +142,5 @@ def _negotiate(request: web.Request) -> None:
 
 
 def _no_such_page() -> web.Response:
-    """Return what the real server answers outside of its API groups: text, not a Status."""
+    """Return the real server's answer outside of its API groups: text, not a Status."""
     return web.Response(text="404 page not found\n", status=404)

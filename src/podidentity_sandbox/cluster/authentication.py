@@ -1,22 +1,67 @@
-"""Who a request is from: bearer tokens of the plan, and service-account tokens of the cluster."""
+"""Authentication: bearer tokens of the plan, and service-account tokens of the cluster."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer
-from podidentity_sandbox.cluster.users import (
-    ACCOUNT_PREFIX,
-    AUTHENTICATED,
-    MASTERS,
-    NODE_PREFIX,
-    NODES,
-    User,
-)
 from podidentity_sandbox.plan import Plan
+
+# ---- Users, and decisions about them
+
+MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+NODES = "system:nodes"
+NODE_PREFIX = "system:node:"
+ACCOUNT_PREFIX = "system:serviceaccount:"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An authenticated user."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a request is allowed, and why or why not."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Authorizer(Protocol):
+    """Judges requests."""
+
+    def decide(self, user: User, info: RequestInfo) -> Decision:
+        """Return whether `user` may do this."""
+
+    def rules(self, user: User, namespace: str) -> list[Obj]:
+        """Return the rules that let a user do what he may."""
+
+
+def refusal(user: User, info: RequestInfo, reason: str) -> str:
+    """Return the real server's words for a refused request on a resource."""
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
+    text = (
+        f'User "{user.name}" cannot {info.verb} resource "{resource}" '
+        f'in API group "{info.group}" {where}'
+    )
+    return f"{text}: {reason}" if reason else text
+
+
+# ---- Bearer tokens
 
 
 def plan_users(plan: Plan) -> dict[bytes, User]:
@@ -43,7 +88,7 @@ class Authenticator:
         self._issuer = issuer
         self._storage = storage
         self.audiences = (issuer.issuer, "https://kubernetes.default.svc")
-        """What a token must be for to be taken by this server."""
+        """The audience of tokens for this server."""
 
     def header(self, authorization: str) -> User | None:
         """Return the user of an Authorization header; None for one that does not hold."""
@@ -67,14 +112,14 @@ class Authenticator:
         if self._living("serviceaccounts", namespace, private["serviceaccount"]) is None:
             return None
         extra = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
-        for field in ("pod", "secret"):
-            bound = private.get(field)
-            if bound and self._living(field + "s", namespace, bound) is None:
+        for kind in ("pod", "secret"):
+            bound = private.get(kind)
+            if bound and self._living(kind + "s", namespace, bound) is None:
                 return None
-        for field in ("pod", "node"):
-            if bound := private.get(field):
-                extra[f"authentication.kubernetes.io/{field}-name"] = [bound["name"]]
-                extra[f"authentication.kubernetes.io/{field}-uid"] = [bound["uid"]]
+        for kind in ("pod", "node"):
+            if bound := private.get(kind):
+                extra[f"authentication.kubernetes.io/{kind}-name"] = [bound["name"]]
+                extra[f"authentication.kubernetes.io/{kind}-uid"] = [bound["uid"]]
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
         name = f"{ACCOUNT_PREFIX}{namespace}:{private['serviceaccount']['name']}"
         return User(name, groups, private["serviceaccount"]["uid"], extra)

@@ -1,13 +1,259 @@
-"""Who may do what: the administrators everything, nodes what a kubelet needs, others by RBAC."""
+"""Authorization: administrators may do everything, nodes what a kubelet needs, others by RBAC."""
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.node_rules import NodeRules, node_of
+from collections.abc import Callable, Iterator, Sequence
+
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.authentication import (
+    ACCOUNT_PREFIX,
+    MASTERS,
+    NODE_PREFIX,
+    NODES,
+    Decision,
+    User,
+)
+from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
-from podidentity_sandbox.cluster.rbac import Rbac
-from podidentity_sandbox.cluster.storage import Storage
-from podidentity_sandbox.cluster.users import MASTERS, Decision, User
+from podidentity_sandbox.cluster.storage import Record, Storage, field_of
+
+# ---- Role-based access control: what roles and bindings grant, and nothing else.
+#
+# https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+
+
+class Rbac:
+    """Reads roles and bindings at each question: a change counts at once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def decide(self, user: User, info: RequestInfo) -> Decision:
+        """Return whether a rule of a role that is bound to the user covers the request."""
+        allowed = any(covers(rule, info) for rule in self.rules(user, info.namespace))
+        return Decision(allowed, "" if allowed else self._missing(user, info.namespace))
+
+    def rules(self, user: User, namespace: str) -> Iterator[Obj]:
+        """Yield the rules that hold for a user, cluster-wide and in a namespace."""
+        for binding in self._bindings(user, namespace):
+            yield from (self._role(binding) or {}).get("rules", [])
+
+    def _bindings(self, user: User, namespace: str) -> Iterator[Obj]:
+        found = self._storage.all(f"clusterrolebindings.{GROUP}")
+        if namespace:
+            found += self._storage.all(f"rolebindings.{GROUP}", namespace)
+        for record in found:
+            if any(names(subject, user) for subject in record.object.get("subjects", [])):
+                yield record.object
+
+    def _role(self, binding: Obj) -> Obj | None:
+        record = role_of(self._storage, binding)
+        return record.object if record is not None else None
+
+    def _missing(self, user: User, namespace: str) -> str:
+        """Return which bound roles do not exist, as the real authorizer tells it."""
+        lost = [
+            f'{ref["kind"].lower()}.{GROUP} "{ref["name"]}" not found'
+            for ref in (
+                b["roleRef"] for b in self._bindings(user, namespace) if self._role(b) is None
+            )
+        ]
+        if not lost:
+            return ""
+        shown = lost[0] if len(lost) == 1 else f"[{', '.join(lost)}]"
+        return f"RBAC: {shown}"
+
+
+def names(subject: Obj, user: User) -> bool:
+    """Whether a binding's subject is this user."""
+    match subject["kind"]:
+        case "User":
+            return bool(subject["name"] == user.name)
+        case "Group":
+            return subject["name"] in user.groups
+        case "ServiceAccount":
+            return user.name == f"{ACCOUNT_PREFIX}{subject.get('namespace')}:{subject['name']}"
+        case _:
+            return False
+
+
+def role_of(storage: Storage, binding: Obj) -> Record | None:
+    """Return the role that a binding names, if it is there."""
+    reference = binding.get("roleRef", {})
+    kind = reference.get("kind", "")
+    namespace = binding["metadata"].get("namespace", "") if kind == "Role" else ""
+    return storage.get(f"{kind.lower()}s.{GROUP}", namespace, reference.get("name", ""))
+
+
+def covers(rule: Obj, info: RequestInfo) -> bool:
+    """Whether one rule allows a request."""
+    if not has(rule.get("verbs", []), info.verb):
+        return False
+    if not info.resource:
+        return has_path(rule.get("nonResourceURLs", []), info.path)
+    restricted = rule.get("resourceNames", [])
+    whole = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    return (
+        has(rule.get("apiGroups", []), info.group)
+        and has_resource(rule.get("resources", []), whole)
+        and (not restricted or info.single in restricted)
+    )
+
+
+def has(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's verbs or groups include one."""
+    return "*" in values or wanted in values
+
+
+def has_resource(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's resources include one, or one's subresource: `pods`, `pods/log`."""
+    _, slash, subresource = wanted.partition("/")
+    return has(values, wanted) or (bool(slash) and f"*/{subresource}" in values)
+
+
+def has_path(values: Sequence[str], wanted: str) -> bool:
+    """Whether a rule's paths include one: all stars at an end are one, as NonResourceURLMatches.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/rbac/v1/evaluation_helpers.go
+    """
+    return any(
+        value == wanted or (value.endswith("*") and wanted.startswith(value.rstrip("*")))
+        for value in values
+    )
+
+
+# ---- The rights of a kubelet: those that its own node and its pods need, and none on other nodes
+#
+# The real Node authorizer and the NodeRestriction admission plugin, for the resources served here:
+# https://kubernetes.io/docs/reference/access-authn-authz/node/
+
+READ = ("get", "list", "watch")
+WRITE = ("create", "update", "patch")
+_ALLOWED = Decision(allowed=True)
+
+
+def node_of(user: User) -> str:
+    """Return the name of the node whose kubelet this is; "" for anybody else."""
+    if NODES not in user.groups or not user.name.startswith(NODE_PREFIX):
+        return ""
+    return user.name.removeprefix(NODE_PREFIX)
+
+
+class NodeRules:
+    """Decides on kubelets by the specs of the cluster's pods at the moment."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._rules: dict[str, Callable[[str, RequestInfo], Decision]] = {
+            "nodes": self._node,
+            "pods": self._pod,
+            "secrets": self._referenced,
+            "configmaps": self._referenced,
+            "serviceaccounts": self._account,
+            "events": self._event,
+            "leases.coordination.k8s.io": self._lease,
+            "csidrivers.storage.k8s.io": self._read,
+            "subjectaccessreviews.authorization.k8s.io": self._review,
+            "tokenreviews.authentication.k8s.io": self._review,
+        }
+
+    def decide(self, user: User, info: RequestInfo) -> Decision:
+        """Return whether a kubelet may do this; never for anybody else."""
+        node = node_of(user)
+        if not node or not info.resource:
+            return Decision(allowed=False)
+        key = f"{info.resource}.{info.group}" if info.group else info.resource
+        rule = self._rules.get(key)
+        return rule(node, info) if rule is not None else Decision(allowed=False)
+
+    def _pods(self, node: str, namespace: str) -> list[Record]:
+        return [
+            pod
+            for pod in self._storage.all("pods", namespace)
+            if field_of(pod.object, "spec.nodeName") == node
+        ]
+
+    def _node(self, node: str, info: RequestInfo) -> Decision:
+        if info.verb == "create" or (info.single == node and info.verb in (*READ, *WRITE)):
+            return _ALLOWED
+        return Decision(False, f"node '{node}' cannot read or change other nodes")
+
+    def _pod(self, node: str, info: RequestInfo) -> Decision:
+        if info.verb in ("list", "watch"):
+            if info.requires("spec.nodeName") == node:
+                return _ALLOWED
+            reason = "can only list/watch pods with spec.nodeName field selector"
+            return Decision(allowed=False, reason=reason)
+        mine = any(pod.name == info.name for pod in self._pods(node, info.namespace))
+        whole = info.verb in ("get", "delete") and not info.subresource
+        if mine and (whole or (info.subresource == "status" and info.verb in ("update", "patch"))):
+            return _ALLOWED
+        return _unrelated(node)
+
+    def _referenced(self, node: str, info: RequestInfo) -> Decision:
+        """A secret or config map that a pod on this node uses, by name only."""
+        if info.verb not in READ or info.subresource:
+            return Decision(False, f"can only get, list and watch {info.resource}")
+        for pod in self._pods(node, info.namespace):
+            if info.single and (info.resource, info.single) in references(pod.object["spec"]):
+                return _ALLOWED
+        return _unrelated(node)
+
+    def _account(self, node: str, info: RequestInfo) -> Decision:
+        """A token for the service account of a pod on this node."""
+        if info.verb != "create" or info.subresource != "token":
+            return Decision(allowed=False, reason="can only create tokens for individual accounts")
+        used = (p.object["spec"]["serviceAccountName"] for p in self._pods(node, info.namespace))
+        return _ALLOWED if info.name in used else _unrelated(node)
+
+    def _event(self, _: str, info: RequestInfo) -> Decision:
+        return Decision(info.verb in WRITE)
+
+    def _lease(self, node: str, info: RequestInfo) -> Decision:
+        if info.namespace != "kube-node-lease":
+            return Decision(False, "can only access leases in the kube-node-lease namespace")
+        mine = info.verb == "create" or info.single == node
+        reason = "can only access node lease with the same name as the requesting node"
+        return _ALLOWED if mine else Decision(allowed=False, reason=reason)
+
+    def _read(self, _: str, info: RequestInfo) -> Decision:
+        return Decision(info.verb in READ)
+
+    def _review(self, _: str, info: RequestInfo) -> Decision:
+        return Decision(info.verb == "create")
+
+
+def _unrelated(node: str) -> Decision:
+    return Decision(False, f"no relationship found between node '{node}' and this object")
+
+
+def references(spec: Obj) -> set[tuple[str, str]]:
+    """Return the secrets and config maps that a pod's spec names, as (resource, name)."""
+    found = set(_of_volumes(spec))
+    for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom") or {}
+            found.add(("secrets", field_of(source, "secretKeyRef.name") or ""))
+            found.add(("configmaps", field_of(source, "configMapKeyRef.name") or ""))
+        for source in container.get("envFrom", []):
+            found.add(("secrets", field_of(source, "secretRef.name") or ""))
+            found.add(("configmaps", field_of(source, "configMapRef.name") or ""))
+    return found
+
+
+def _of_volumes(spec: Obj) -> Iterator[tuple[str, str]]:
+    # What the kube-api-access volume of every pod refers to:
+    yield "configmaps", "kube-root-ca.crt"
+    for volume in spec.get("volumes", []):
+        yield "secrets", field_of(volume, "secret.secretName") or ""
+        yield "configmaps", field_of(volume, "configMap.name") or ""
+        yield "secrets", field_of(volume, "csi.nodePublishSecretRef.name") or ""
+        for source in field_of(volume, "projected.sources") or []:
+            yield "secrets", field_of(source, "secret.name") or ""
+            yield "configmaps", field_of(source, "configMap.name") or ""
+
+
+# ---- All authorizers
 
 EVERYTHING: tuple[Obj, ...] = (
     {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
@@ -23,7 +269,7 @@ class Authorization:
         self._rbac = Rbac(storage)
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
-        """Return whether `user` may do this, and if not the reason of whoever has one."""
+        """Return whether `user` may do this, and if not, the first reason that is known."""
         if MASTERS in user.groups:
             return Decision(allowed=True)
         by_role = self._rbac.decide(user, info)

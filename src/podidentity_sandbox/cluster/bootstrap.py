@@ -1,4 +1,4 @@
-"""What is in a cluster from its first moment: namespaces and the roles that everybody relies on.
+"""The objects of a new cluster: namespaces, and the roles that everybody relies on.
 
 The roles are those of https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 as far as their resources are served here.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.authentication import AUTHENTICATED, MASTERS
 from podidentity_sandbox.cluster.kinds.access import GROUP
-from podidentity_sandbox.cluster.users import AUTHENTICATED, MASTERS
 from podidentity_sandbox.plan import APISERVER_ADDRESS
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import bootstrap
-from podidentity_sandbox.cluster.accounts import check_node_request, request_token
+from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
-from podidentity_sandbox.cluster.authentication import Authenticator, plan_users
-from podidentity_sandbox.cluster.authorization import Authorization
+from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
+from podidentity_sandbox.cluster.authorization import Authorization, node_of
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
 from podidentity_sandbox.cluster.controllers.deployments import Deployments
@@ -20,11 +19,8 @@ from podidentity_sandbox.cluster.controllers.loop import Loop, later
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
-from podidentity_sandbox.cluster.journal import Journal
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
-from podidentity_sandbox.cluster.node_rules import node_of
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
@@ -34,9 +30,8 @@ from podidentity_sandbox.cluster.reviews import (
     TYPES,
     Reviews,
 )
-from podidentity_sandbox.cluster.storage import HISTORY, Storage
-from podidentity_sandbox.cluster.tokens import TokenIssuer
-from podidentity_sandbox.cluster.users import User
+from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
+from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
 from podidentity_sandbox.plan import Plan
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
@@ -108,7 +103,7 @@ class Cluster:
         return self._actions.get((info.group, info.resource, info.subresource))
 
     def _bootstrap(self) -> None:
-        """Make what is there from the start."""
+        """Create the objects of a new cluster."""
         resources = self.resources.acting_as("kube-apiserver")
         for key, body in bootstrap.objects():
             namespace = body["metadata"].get("namespace", "")

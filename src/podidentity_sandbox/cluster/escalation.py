@@ -17,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from podidentity_sandbox.cluster import rbac, status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, authorization, status
+from podidentity_sandbox.cluster.authentication import MASTERS, Authorizer, User
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import Storage
-from podidentity_sandbox.cluster.users import MASTERS, Authorizer, User
 
 ROLES = (f"roles.{GROUP}", f"clusterroles.{GROUP}")
 BINDINGS = (f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}")
@@ -59,7 +58,7 @@ class Escalation:
     def _granted(self, binding: Obj) -> list[Obj]:
         """Return the rules of the role that a binding names; raise 404."""
         reference = binding.get("roleRef", {})
-        role = rbac.role_of(self._storage, binding)
+        role = authorization.role_of(self._storage, binding)
         if role is None:
             plural = f"{reference.get('kind', '').lower()}s"
             raise status.not_found(plural, GROUP, reference.get("name", ""))
@@ -116,13 +115,16 @@ def _held(held: Sequence[Obj], one: Obj) -> bool:
 
 def _covers(rule: Obj, one: Obj) -> bool:
     return (
-        all(rbac.has(rule.get("verbs", []), each) for each in one["verbs"])
-        and all(rbac.has(rule.get("apiGroups", []), each) for each in one.get("apiGroups", []))
+        all(authorization.has(rule.get("verbs", []), each) for each in one["verbs"])
         and all(
-            rbac.has_resource(rule.get("resources", []), each) for each in one.get("resources", [])
+            authorization.has(rule.get("apiGroups", []), each) for each in one.get("apiGroups", [])
         )
         and all(
-            rbac.has_path(rule.get("nonResourceURLs", []), each)
+            authorization.has_resource(rule.get("resources", []), each)
+            for each in one.get("resources", [])
+        )
+        and all(
+            authorization.has_path(rule.get("nonResourceURLs", []), each)
             for each in one.get("nonResourceURLs", [])
         )
         and _named(rule.get("resourceNames") or [], one.get("resourceNames", []))

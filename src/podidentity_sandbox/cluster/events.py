@@ -29,7 +29,7 @@ class Recorder:
         self._serial = 0
 
     def tell(self, about: Record, reason: str, message: str) -> None:
-        """Report what was done."""
+        """Report a step that succeeded."""
         self._report("Normal", about, reason, message)
 
     def warn(self, about: Record, reason: str, message: str) -> None:

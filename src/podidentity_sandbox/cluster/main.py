@@ -18,9 +18,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster.app import Api
+from podidentity_sandbox.cluster.app import HttpApi
 from podidentity_sandbox.cluster.cluster import Cluster, clock
-from podidentity_sandbox.cluster.journal import Journal
+from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
 
@@ -31,7 +31,7 @@ STOP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the server is started with."""
+    """The options of the server."""
 
     folder: Path
     listen: Sequence[int]
@@ -66,7 +66,7 @@ async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]
     tls.load_cert_chain(folder / "apiserver.crt", folder / "apiserver.key")
     # A caller who follows a log and goes away is noticed by nothing else.
     runner = web.AppRunner(
-        Api(cluster).application(),
+        HttpApi(cluster).application(),
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=STOP_SECONDS,

@@ -32,11 +32,11 @@ class Model:
 
     @property
     def about(self) -> str:
-        """What its docstring says of it."""
+        """Its description, from the docstring."""
         return _texts(self)[0]
 
     @property
-    def fields(self) -> Sequence[Field]:
+    def fields(self) -> Sequence[ModelField]:
         """Its fields, in their order."""
         found: Any = getattr(_module(self.module), self.name)
         texts = _texts(self)[1]
@@ -48,12 +48,12 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class ModelField:
     """A field of a model, by its name in JSON."""
 
     key: str
     text: str
-    """What the docstring says of it."""
+    """Its description, from the docstring."""
     required: bool
     many: bool
     """A list of its type."""
@@ -83,7 +83,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"lightkube.models.{name}")
 
 
-def _field(module: str, key: str, annotation: str, text: str) -> Field:
+def _field(module: str, key: str, annotation: str, text: str) -> ModelField:
     """Read an annotation: `str`, `List[Container]`, `Optional[meta_v1.Time]`."""
     inner = annotation.removeprefix("Optional[")
     listed = inner.removeprefix("List[")
@@ -91,7 +91,7 @@ def _field(module: str, key: str, annotation: str, text: str) -> Field:
     found = getattr(_module(place or module), name, None)
     struct = isinstance(found, type) and issubclass(found, msgspec.Struct)
     scalar = name if name in SCALARS else ""
-    return Field(
+    return ModelField(
         key=key,
         text=text,
         required=inner == annotation,
@@ -103,7 +103,7 @@ def _field(module: str, key: str, annotation: str, text: str) -> Field:
 
 @cache
 def _texts(model: Model) -> tuple[str, dict[str, str]]:
-    """Return what a model's docstring says of it, and of each of its fields."""
+    """Return the descriptions of a model and of each of its fields, from its docstring."""
     found: Any = getattr(_module(model.module), model.name)
     about, _, rest = inspect.cleandoc(found.__doc__ or "").partition("**parameters**")
     words = _FIELD.split("\n" + rest.strip())

@@ -1,4 +1,4 @@
-"""Which names, labels and annotations are valid, with the real server's words where they are not.
+"""Rules of names, labels and annotations, with the real server's messages.
 
 The rules and their texts:
 https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/validation.go
@@ -52,22 +52,22 @@ def _limited(text: str, limit: int, pattern: str, fault: str) -> list[str]:
 
 
 def subdomain_faults(name: str) -> list[str]:
-    """Return what is wrong with a DNS-1123 subdomain, the rule of most names."""
+    """Return the faults of a DNS-1123 subdomain, the rule of most names."""
     return _limited(name, 253, _SUBDOMAIN, _SUBDOMAIN_FAULT)
 
 
 def label_faults(name: str) -> list[str]:
-    """Return what is wrong with a DNS-1123 label, the rule of namespaces and containers."""
+    """Return the faults of a DNS-1123 label, the rule of namespaces and containers."""
     return _limited(name, 63, _LABEL, _LABEL_FAULT)
 
 
 def service_faults(name: str) -> list[str]:
-    """Return what is wrong with a DNS-1035 label, the rule of services."""
+    """Return the faults of a DNS-1035 label, the rule of services."""
     return _limited(name, 63, _SERVICE, _SERVICE_FAULT)
 
 
 def path_faults(name: str) -> list[str]:
-    """Return what is wrong with a path segment, the rule of RBAC names."""
+    """Return the faults of a path segment, the rule of RBAC names."""
     if name in (".", ".."):
         return [f"may not be '{name}'"]
     return [f"may not contain '{mark}'" for mark in "/%" if mark in name]
@@ -82,7 +82,7 @@ RULES: dict[str, Callable[[str], list[str]]] = {
 
 
 def qualified_faults(key: str) -> list[str]:
-    """Return what is wrong with the key of a label or annotation: `[prefix/]name`."""
+    """Return the faults of the key of a label or annotation: `[prefix/]name`."""
     prefix, slash, name = key.rpartition("/")
     if slash and "/" in prefix:
         return [
@@ -101,7 +101,7 @@ def qualified_faults(key: str) -> list[str]:
 
 
 def value_faults(value: str) -> list[str]:
-    """Return what is wrong with the value of a label."""
+    """Return the faults of the value of a label."""
     return _limited(value, 63, _VALUE, _VALUE_FAULT)
 
 

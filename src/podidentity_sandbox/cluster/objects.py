@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from podidentity_sandbox.cluster import names, shapes, status
+from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
 from podidentity_sandbox.cluster.fields import fields_of
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
+from podidentity_sandbox.cluster.storage import Address, Record
 
 _FIELDS = {
     "name": str,
@@ -49,7 +50,7 @@ OF_SERVER = (
     "deletionGracePeriodSeconds",
     "generation",
 )
-"""What only the server writes."""
+"""Fields that only the server writes."""
 
 
 def stamp(now: datetime) -> str:
@@ -105,8 +106,8 @@ def undecodable(kind: ResourceType, why: str) -> status.StatusError:
 
 def begin(metadata: Obj, now: datetime, *, generation: bool) -> None:
     """Make the metadata of a new object: its identity and time are the server's."""
-    for field in (*OF_SERVER, "resourceVersion"):
-        metadata.pop(field, None)
+    for key in (*OF_SERVER, "resourceVersion"):
+        metadata.pop(key, None)
     metadata["uid"] = str(uuid.uuid4())
     metadata["creationTimestamp"] = stamp(now)
     if generation:
@@ -115,10 +116,10 @@ def begin(metadata: Obj, now: datetime, *, generation: bool) -> None:
 
 def carry(new: Obj, old: Obj) -> None:
     """Keep in changed metadata what only the server writes."""
-    for field in OF_SERVER:
-        new.pop(field, None)
-        if field in old:
-            new[field] = old[field]
+    for key in OF_SERVER:
+        new.pop(key, None)
+        if key in old:
+            new[key] = old[key]
     if "generateName" in old:
         new.setdefault("generateName", old["generateName"])
 
@@ -159,10 +160,10 @@ def _annotation_faults(annotations: dict[str, str]) -> Iterator[Cause]:
 def _owner_faults(owners: list[Any]) -> Iterator[Cause]:
     for index, owner in enumerate(owners):
         where = f"metadata.ownerReferences[{index}]"
-        for field in ("apiVersion", "kind", "name", "uid"):
-            value = owner.get(field) if isinstance(owner, dict) else None
+        for key in ("apiVersion", "kind", "name", "uid"):
+            value = owner.get(key) if isinstance(owner, dict) else None
             if not isinstance(value, str) or not value:
-                yield status.invalid(f"{where}.{field}", "", "must not be empty")
+                yield status.invalid(f"{where}.{key}", "", "must not be empty")
     leaders = [o for o in owners if isinstance(o, dict) and o.get("controller")]
     if len(leaders) > 1:
         yield status.invalid(
@@ -185,3 +186,117 @@ def new_finalizers(new: Obj, old: Obj) -> list[Cause]:
         f"found new finalizers []string{{{shown}}}"
     )
     return [status.forbidden_field("metadata.finalizers", detail)]
+
+
+# ---- Preconditions: the request must name the object, and the state of it, that is there
+
+
+def place(kind: ResourceType, metadata: Obj, namespace: str) -> None:
+    """Put a new object into the namespace of the request."""
+    if not kind.namespaced:
+        metadata.pop("namespace", None)
+        return
+    if metadata.setdefault("namespace", namespace) != namespace:
+        raise status.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+
+
+def _named(name: str, wanted: str) -> None:
+    if name != wanted:
+        raise status.bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({wanted})"
+        )
+
+
+def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
+    """Refuse a new state that is of another object, or of an older state of this one."""
+    name = metadata.setdefault("name", record.name)
+    _named(name, record.name)
+    place(kind, metadata, record.namespace)
+    uid = metadata.get("uid", record.uid)
+    if uid != record.uid:
+        cause = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
+        raise kind.error(status.conflict, record.name, cause)
+    revision = metadata.get("resourceVersion")
+    if revision is None and not kind.unconditional_update:
+        fault = status.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+        raise status.invalid_object(kind.kind, kind.group, record.name, [fault])
+    if revision is not None and revision != str(record.revision):
+        raise kind.error(status.conflict, record.name)
+
+
+def addressed(kind: ResourceType, config: Obj, address: Address) -> Obj:
+    """Return an applied configuration with the name and namespace of its request; raise 400."""
+    namespace, name = address
+    given = config.get("metadata")
+    metadata = {"name": name, **(given if isinstance(given, dict) else {})}
+    _named(metadata["name"], name)
+    place(kind, metadata, namespace)
+    return {**config, "metadata": metadata}
+
+
+def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> None:
+    """Refuse a deletion that is meant for another object or state; "" demands nothing."""
+    if uid and uid != record.uid:
+        cause = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
+        raise kind.error(status.conflict, record.name, cause)
+    if revision and revision != str(record.revision):
+        cause = (
+            f"Precondition failed: ResourceVersion in precondition: {revision}, "
+            f"ResourceVersion in object meta: {record.revision}"
+        )
+        raise kind.error(status.conflict, record.name, cause)
+
+
+# ---- From a decoded body to an object: unknown fields found, nulls dropped, defaults set
+#
+# What becomes of a field that is not known, or said twice, is the client's wish (fieldValidation):
+# https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
+
+
+@dataclass(slots=True, kw_only=True)
+class Write:
+    """The options of a write, and the warnings for its client."""
+
+    dry_run: bool = False
+    validation: str = "Warn"
+    """fieldValidation: Ignore, Warn or Strict."""
+    warnings: list[str] = field(default_factory=list)
+    manager: str = ""
+    """The field manager; "" where nobody keeps book: a write of the server itself."""
+    strict: list[str] = field(default_factory=list)
+    """The faults that a strict decoder found in the body: fields that it says twice."""
+    managed: list[Obj] | None = None
+    """managedFields of the new state, where it was applied and so they are known."""
+    undecodable: Undecodable | None = None
+    """Makes the refusal of a body that does not decode; None for that of a create or update."""
+    judge: Callable[[ResourceType, Obj, Obj | None], None] = lambda *_: None
+    """Looks at the new state beside the old one, before it is validated; raises a StatusError."""
+
+
+def decode(kind: ResourceType, body: object, write: Write) -> Obj:
+    """Return the object that a body is, as its type reads it; raise 400, or 422 for a patch."""
+    refuse = write.undecodable or partial(undecodable, kind)
+    unknown = _unknown(kind, body)
+    obj = check_shape(kind, body, refuse)
+    if kind.shape is not None:
+        head = {name: obj.pop(name) for name in ("kind", "apiVersion", "metadata")}
+        obj = {**head, **shapes.without_nulls(obj)}
+        if misfit := shapes.misfit(kind.shape, obj, fields_of(kind)):
+            raise refuse(misfit)
+    found = [*write.strict, *unknown]
+    if found and write.validation == "Strict":
+        raise refuse(f"strict decoding error: {', '.join(found)}")
+    if write.validation == "Warn":
+        write.warnings += found
+    if kind.schema is not None:
+        schema.default(kind.schema, obj)
+    kind.strategy.default(obj)
+    return obj
+
+
+def _unknown(kind: ResourceType, body: object) -> list[str]:
+    """Take the unknown fields out of a body; return a sentence for each."""
+    paths = schema.prune(fields_of(kind), body, root=False)
+    return [f'unknown field "{path}"' for path in (sorted(paths) if kind.custom else paths)]

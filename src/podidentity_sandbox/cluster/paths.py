@@ -1,4 +1,4 @@
-"""What a request is about, read from its method and path alone, before anything is looked up.
+"""The verb and the resource of a request, read from its method and path alone.
 
 The parts and the verbs are those that authorisation is granted on:
 https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb
@@ -55,7 +55,7 @@ class RequestInfo:
 
 
 def request_info(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
-    """Return what a request is about; `raw_path` is still percent-encoded."""
+    """Return the verb and the resource of a request; `raw_path` is still percent-encoded."""
     path = unquote(raw_path)
     parts = [unquote(part) for part in raw_path.strip("/").split("/")]
     found = _api(parts)

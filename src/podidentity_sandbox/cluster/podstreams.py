@@ -1,6 +1,6 @@
 """A pod's log, exec and attach: asked of the kubelet of its node, and passed on as it comes.
 
-What is refused, and how, is the real server's:
+Refusals are those of the real server:
 https://github.com/kubernetes/kubernetes/blob/master/pkg/registry/core/pod/strategy.go
 exec and attach are served by WebSocket, as clients since 1.31 speak it, and not by SPDY.
 """
@@ -17,8 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
@@ -33,7 +32,7 @@ _LOG_OPTIONS = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds",
 _NUMBERS = {"tailLines": 0, "sinceSeconds": 1, "limitBytes": 1}
 """Options that are numbers, and the least that each may be."""
 _STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-"""Options of exec and attach, and what the kubelet calls them."""
+"""Options of exec and attach, and their names at the kubelet."""
 
 
 class PodStreams:
@@ -167,7 +166,7 @@ def _container(pod: Record, wanted: str) -> str:
 
 
 def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what is asked of the log; raise 400 or 422."""
+    """Return the options of a log; raise 400 or 422."""
     given = [(name, query[name]) for name in _LOG_OPTIONS if query.get(name)]
     faults = []
     for name, value in given:
@@ -185,7 +184,7 @@ def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]
 
 
 def _stream_options(request: web.Request) -> list[tuple[str, str]]:
-    """Return what is asked of a program's streams, as the kubelet calls it; raise 400."""
+    """Return the options of a program's streams by the kubelet's names; raise 400."""
     query = request.query
     asked = {name for name in _STREAMS if query.get(name) in ("1", "true")}
     if not asked & {"stdin", "stdout", "stderr"}:

@@ -1,4 +1,4 @@
-"""How a client wants to see objects: whole, as rows of a table, or their metadata alone.
+"""The forms in which clients ask for objects: whole, as rows of a table, or metadata alone.
 
 It says so in its Accept header, in the order of its wishes:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.listing import Page
+from podidentity_sandbox.cluster.list_watch import Page
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import Record, encode
 from podidentity_sandbox.cluster.tables.rendering import Tables, partial

@@ -1,4 +1,4 @@
-"""What a resource type is, and which ones this server serves.
+"""Resource types, and those that this server serves.
 
 Verbs know nothing of kinds: whatever is particular about a kind is data in its ResourceType or a
 hook in its Strategy. A CustomResourceDefinition adds a ResourceType while the server runs.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError, qualified
 
@@ -17,13 +17,13 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 
 
 class Strategy:
-    """What one kind adds to the generic verbs. The hooks may change the first object only."""
+    """The hooks of one kind in the generic verbs. They may change the first object only."""
 
     def default(self, new: Obj) -> None:
-        """Fill in what the decoder of the real server fills in: it counts as the client's."""
+        """Set the defaults of the real server's decoder: they count as the client's."""
 
     def prepare_create(self, new: Obj) -> None:
-        """Fill in what the server decides, and drop what a client may not set."""
+        """Set the fields that the server decides, and drop those that a client may not set."""
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Do the same for an object that is there; status is already the old one."""
@@ -54,7 +54,7 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ResourceType:
-    """One served resource: its names, what it can do, and its hooks."""
+    """One served resource: its names, its verbs, and its hooks."""
 
     group: str
     """"" is the core group."""

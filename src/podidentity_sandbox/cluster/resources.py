@@ -11,10 +11,9 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from podidentity_sandbox.cluster import decoding, names, objects, preconditions, schema, status
-from podidentity_sandbox.cluster.apply import tracking
-from podidentity_sandbox.cluster.decoding import Write
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, names, objects, schema, status
+from podidentity_sandbox.cluster.apply import managed_fields
+from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Address, Record, Storage, encode
@@ -51,7 +50,7 @@ class Resources:
         self._manager = ""
 
     def acting_as(self, manager: str) -> Resources:
-        """Return the same for a part of the server; what it writes is this field manager's."""
+        """Return the same for a part of the server, which writes as this field manager."""
         theirs = copy(self)
         theirs._manager = manager
         return theirs
@@ -68,11 +67,11 @@ class Resources:
     ) -> Record:
         """Store a new object; raise 400, 403, 409 or 422."""
         write = write or Write(manager=self._manager)
-        obj = decoding.decode(kind, body, write)
+        obj = objects.decode(kind, body, write)
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
             raise status.bad_request("resourceVersion should not be set on objects to be created")
-        preconditions.place(kind, metadata, namespace)
+        objects.place(kind, metadata, namespace)
         if "name" not in metadata and "generateName" in metadata:
             metadata["name"] = names.generated(metadata["generateName"])
         if kind.has_status and not kind.status_at_creation:
@@ -106,12 +105,12 @@ class Resources:
         """
         write = write or Write()
         old = record.object
-        new = decoding.decode(kind, body, write)
-        preconditions.same_object(kind, record, new["metadata"])
+        new = objects.decode(kind, body, write)
+        objects.same_object(kind, record, new["metadata"])
         if subresource:
             new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
             if write.managed is not None:
-                new["metadata"][tracking.FIELD] = write.managed
+                new["metadata"][managed_fields.FIELD] = write.managed
         else:
             if kind.has_status:
                 new = _with_part(new, old, "status")
@@ -145,11 +144,13 @@ class Resources:
         record = self.storage.get(kind.key, *address)
         if record is None and subresource:
             raise kind.error(status.not_found, address[1])
-        writer = tracking.writer(kind, write.manager, tracking.APPLY, self.now(), subresource)
+        writer = managed_fields.writer(
+            kind, write.manager, managed_fields.APPLY, self.now(), subresource
+        )
         live = record.thaw() if record is not None else None
-        config = preconditions.addressed(kind, config, address)
-        new = tracking.applied(writer, kind, live, config, force=force)
-        write.managed = new["metadata"][tracking.FIELD]
+        config = objects.addressed(kind, config, address)
+        new = managed_fields.applied(writer, kind, live, config, force=force)
+        write.managed = new["metadata"][managed_fields.FIELD]
         if record is None:
             return self.create(kind, address[0], new, write)
         return self.update(kind, record, new, write, subresource=subresource)
@@ -160,10 +161,12 @@ class Resources:
         """Keep book in `new` of who owns its fields."""
         if write.manager and write.managed is None:
             now = self.now()
-            writer = tracking.writer(kind, write.manager, tracking.UPDATE, now, subresource)
-            tracking.update(writer, kind, old, new)
+            writer = managed_fields.writer(
+                kind, write.manager, managed_fields.UPDATE, now, subresource
+            )
+            managed_fields.update(writer, kind, old, new)
         elif old is not None and write.managed is None:
-            tracking.keep(old, new)
+            managed_fields.keep(old, new)
 
     def settle(
         self, kind: ResourceType, record: Record, new: Obj, write: Write | None = None
@@ -175,9 +178,9 @@ class Resources:
         if new == record.object:
             return record
         if write is None and self._manager:
-            tracking.controlled(kind, self._manager, self.now(), record.object, new)
+            managed_fields.controlled(kind, self._manager, self.now(), record.object, new)
         write = write or Write()
-        if write.manager and tracking.settled(new, record.object):
+        if write.manager and managed_fields.settled(new, record.object):
             return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
@@ -193,7 +196,7 @@ class Resources:
         It lingers while a grace period runs, or finalizers or its strategy hold it.
         """
         deletion = deletion or Deletion()
-        preconditions.demanded(kind, record, deletion.uid, deletion.revision)
+        objects.demanded(kind, record, deletion.uid, deletion.revision)
         if why := kind.strategy.keeps(record.object):
             raise kind.error(status.forbidden, record.name, why)
         new = record.thaw()

@@ -5,12 +5,10 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.authentication import Authenticator
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster.authentication import Authenticator, Authorizer, User
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.users import Authorizer, User
 
 AUTHORIZATION = "authorization.k8s.io"
 AUTHENTICATION = "authentication.k8s.io"

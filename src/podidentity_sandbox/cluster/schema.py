@@ -13,8 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Json
+from podidentity_sandbox.cluster import Json, status
 from podidentity_sandbox.cluster.status import Cause
 
 Schema = dict[str, Any]
@@ -29,7 +28,7 @@ _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
 def prune(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> list[str]:
-    """Remove what the schema does not name from `value`; return the paths of what was removed."""
+    """Remove the fields that the schema does not name; return the paths of the removed ones."""
     if isinstance(value, list):
         items = schema.get("items", {})
         found = (

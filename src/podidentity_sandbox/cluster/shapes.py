@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.cluster import schema
-from podidentity_sandbox.cluster.jsontypes import Json
+from podidentity_sandbox.cluster import Json, schema
 from podidentity_sandbox.cluster.schema import Schema
 
 Shape = Any

@@ -30,7 +30,7 @@ def required(field: str, detail: str = "") -> Cause:
 
 
 def invalid(field: str, value: object, detail: str, *, kind: str = "Invalid") -> Cause:
-    """A value is not what it must be; `value` is shown as JSON."""
+    """An invalid value, which is shown as JSON."""
     reason = "FieldValueTypeInvalid" if kind == "TypeInvalid" else "FieldValueInvalid"
     return Cause(field, reason, _with(f"Invalid value: {_shown(value)}", detail))
 
@@ -214,7 +214,7 @@ def too_large(limit: int) -> StatusError:
 
 
 def expired(message: str) -> StatusError:
-    """What was asked for is no longer in the history."""
+    """The requested revision is no longer in the history."""
     return StatusError(410, "Expired", message)
 
 

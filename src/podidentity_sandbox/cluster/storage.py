@@ -1,4 +1,4 @@
-"""What the cluster holds, and what happened to it: one counter, a map and a history for each type.
+"""The objects of the cluster and their history: one counter, and for each type a map and changes.
 
 Everything here is synchronous, so a verb that reads, decides and writes is never interrupted.
 A watch reads the history by its own position in it. Nothing is queued for a slow watcher: one that
@@ -8,14 +8,16 @@ falls behind the bounded history is told so, as the real server does.
 from __future__ import annotations
 
 import asyncio
+import errno
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import msgspec
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.status import StatusError, expired, too_old
 
 HISTORY = 2048
@@ -84,7 +86,7 @@ class Change:
 
 
 @dataclass(slots=True, eq=False)
-class Shelf:
+class TypeStore:
     """The objects of one type, and their latest changes."""
 
     records: dict[Address, Record] = field(default_factory=dict)
@@ -120,16 +122,16 @@ class Storage:
         self.uids: set[str] = set()
         """Those of all objects that are there."""
         self._history = history
-        self._shelves: dict[str, Shelf] = {}
+        self._shelves: dict[str, TypeStore] = {}
 
-    def shelf(self, key: str) -> Shelf:
+    def shelf(self, key: str) -> TypeStore:
         """Return the shelf of a type, new when the type is."""
         if key not in self._shelves:
-            self._shelves[key] = Shelf(floor=self.revision)
+            self._shelves[key] = TypeStore(floor=self.revision)
         return self._shelves[key]
 
     def close(self, key: str) -> None:
-        """End all watches of a type and forget what is left of it."""
+        """End all watches of a type and forget its objects."""
         shelf = self._shelves.pop(key, None)
         if shelf is not None:
             shelf.closed = True
@@ -187,7 +189,7 @@ class Storage:
         return record
 
     def restore(self, key: str, record: Record) -> None:
-        """Put back what an earlier server held; to the observers it is new, to watches not."""
+        """Restore the objects of an earlier server; observers see them as new, watches do not."""
         self.journal(Change("ADDED", key, record, None))
         self.shelf(key).records[record.namespace, record.name] = record
         self.uids.add(record.uid)
@@ -209,7 +211,7 @@ class Storage:
         self._log(shelf, change)
         return last
 
-    def _log(self, shelf: Shelf, change: Change) -> None:
+    def _log(self, shelf: TypeStore, change: Change) -> None:
         shelf.changes.append(change)
         if len(shelf.changes) >= 2 * self._history:
             shelf.floor = shelf.changes[self._history - 1].record.revision
@@ -226,3 +228,85 @@ def field_of(obj: Json, path: str) -> Json:
             return None
         obj = obj.get(step)
     return obj
+
+
+# ---- The journal: keeps the objects over a restart of the API server, as etcd does for a real one
+#
+# Every write is a line, and takes effect only once its line is written: on a full disk nothing
+# changes. Nothing is synced to the disk, since a killed process loses nothing that it has written.
+# The history of changes is not kept: a watch that resumes after a restart is told 410 and lists
+# anew, as by a real server that was restarted.
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No space left: on the disk, or for this person."""
+
+
+class Journal:
+    """The file that a storage is written to, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._end = 0
+
+    def restore(self, storage: Storage) -> None:
+        """Restore the objects of the file, then go on in a new file that holds only these."""
+        kept: dict[tuple[str, str, str], Record] = {}
+        lines = self._lines()
+        for event, key, record in lines:
+            storage.revision = max(storage.revision, record.revision)
+            kept.pop((key, record.namespace, record.name), None)
+            if event != "DELETED":
+                kept[key, record.namespace, record.name] = record
+        fresh = self._path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        self._file = fresh.open("wb", buffering=0)
+        storage.journal = self.write
+        for (key, _, _), record in kept.items():
+            storage.restore(key, record)
+        if lines and lines[-1][0] == "DELETED":  # it has the latest revision
+            self.write(Change("DELETED", lines[-1][1], lines[-1][2], None))
+        fresh.replace(self._path)
+
+    def _lines(self) -> list[tuple[str, str, Record]]:
+        found: list[tuple[str, str, Record]] = []
+        if not self._path.exists():
+            return found
+        for line in self._path.read_bytes().splitlines():
+            try:
+                event, key, obj = msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                break  # the last line of a killed process, half written
+            found.append((event, key, _record(obj)))
+        return found
+
+    def write(self, change: Change) -> None:
+        """Add a line for a change; raise StatusError, and leave no part of it, for want of space.
+
+        The words are etcd's for a quota that is used up:
+        https://etcd.io/docs/v3.5/op-guide/maintenance/#space-quota
+        """
+        if self._file is None:
+            return
+        head = msgspec.json.encode([change.event, change.key])[:-1]
+        line = head + b"," + change.record.raw + b"]\n"
+        try:
+            while line:  # the last bytes of a disk take a part of it
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            self._file.seek(self._file.truncate(self._end))
+            if error.errno not in FULL:
+                raise
+            raise StatusError(500, "", "etcdserver: mvcc: database space exceeded") from error
+        self._end = self._file.tell()
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _record(obj: Obj) -> Record:
+    revision = int(obj["metadata"]["resourceVersion"])
+    return Record(obj, msgspec.json.encode(obj), revision)

@@ -3,33 +3,289 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from aiohttp import web
 
 from podidentity_sandbox.cluster import (
+    Json,
+    Obj,
     bodies,
-    listing,
+    list_watch,
     podstreams,
-    scale,
+    presentation,
+    selectors,
+    shapes,
     status,
-    watch,
 )
-from podidentity_sandbox.cluster.calls import Answer, Call, json_answer
-from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.authentication import User, refusal
+from podidentity_sandbox.cluster.cluster import Cluster, clock
+from podidentity_sandbox.cluster.escalation import Escalation
+from podidentity_sandbox.cluster.objects import Write
+from podidentity_sandbox.cluster.patch import patches
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.podstreams import PodStreams
-from podidentity_sandbox.cluster.resources import SUBRESOURCES
+from podidentity_sandbox.cluster.presentation import Presentation
+from podidentity_sandbox.cluster.registry import ResourceType
+from podidentity_sandbox.cluster.resources import SUBRESOURCES, Resources
+from podidentity_sandbox.cluster.shapes import compiled
 from podidentity_sandbox.cluster.storage import Record, encode
-from podidentity_sandbox.cluster.users import User
-from podidentity_sandbox.cluster.writes import Writes
+from podidentity_sandbox.cluster.write_options import options_of_query, read_delete_options
+
+# ---- One request on a resource, authorized, and the answers to it
+
+Answer = web.StreamResponse
+WARNINGS_LIMIT, WARNING_LIMIT = 4096, 256
+"""Characters of all warnings together; and of each, once they are more than that.
+
+https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/filters/warning.go
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRequest:
+    """One authorised request on a resource type that is served."""
+
+    request: web.Request
+    info: RequestInfo
+    kind: ResourceType
+    user: User
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters."""
+        return self.request.query
+
+    @property
+    def presentation(self) -> Presentation:
+        """How the client wants to see objects."""
+        return presentation.choose(self.request.headers.get("Accept", ""), self.query, clock)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the objects asked for; "" where there is none, or all are meant."""
+        return self.info.namespace if self.kind.namespaced else ""
+
+    @property
+    def selection(self) -> selectors.Selection:
+        """The objects asked for; raises 400 for selectors that cannot be read."""
+        info = self.info
+        return selectors.select(self.kind, self.namespace, info.label_selector, info.field_selector)
+
+
+def json_answer(raw: bytes, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """Return JSON, with the warnings for the client in Warning headers.
+
+    A warning is said once, and one with control characters, such as the end of a line, not at all:
+    https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/net/http.go (NewWarningHeader)
+    """
+    answer = web.Response(body=raw, status=code, content_type="application/json")
+    for text in _sayable(warnings):
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        answer.headers.add("Warning", f'299 - "{quoted}"')
+    return answer
+
+
+def _sayable(warnings: Sequence[str]) -> Iterator[str]:
+    """Yield what fits into headers: shortened, and not all, where there is a lot to say."""
+    texts = [text for text in dict.fromkeys(warnings) if text.isprintable()]
+    short = sum(map(len, texts)) > WARNINGS_LIMIT
+    left = WARNINGS_LIMIT
+    for text in texts:
+        said = text[:WARNING_LIMIT] if short else text
+        left -= len(said)
+        if left < 0:
+            return
+        yield said
+
+
+# ---- The subresource `scale` of sets of pods: how many there are to be, and nothing else of them.
+#
+# https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
+
+SCALE_GROUP = "autoscaling"
+_SCALE_SHAPE = compiled({"metadata": {"resourceVersion": str}, "spec": {"replicas": int}})
+
+
+async def serve_scale(call: ResourceRequest, resources: Resources) -> Answer:
+    """Show or change the number; raise 400, 405, 409 or 422."""
+    record = resources.get(call.kind, call.namespace, call.info.name)
+    if call.info.verb == "get":
+        return _scale_answer(record)
+    if call.info.verb == "patch":
+        raw = await bodies.raw(call.request)
+        patch = patches.read(call.request.content_type, raw, call.kind)
+        body, _ = patches.patched(patch, call.kind, scale_of(record))
+    elif call.info.verb == "update":
+        body = await bodies.read(call.request)
+    else:
+        raise status.method_not_supported(call.kind.plural, call.kind.group, call.info.verb)
+    wanted, revision = _read_scale(record, body)
+    new = record.thaw()
+    new["spec"]["replicas"] = wanted
+    new["metadata"]["resourceVersion"] = revision
+    if not revision:
+        del new["metadata"]["resourceVersion"]
+    agent = call.request.headers.get("User-Agent", "")
+    write = options_of_query(call.query, agent, "UpdateOptions", apply=False)
+    return _scale_answer(resources.update(call.kind, record, new, write))
+
+
+def scale_of(record: Record) -> Obj:
+    """Return the Scale of a set."""
+    head = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    spec = record.object["spec"]
+    return {
+        "kind": "Scale",
+        "apiVersion": f"{SCALE_GROUP}/v1",
+        "metadata": {field: record.metadata[field] for field in head},
+        "spec": {"replicas": spec["replicas"]},
+        "status": {
+            "replicas": record.object.get("status", {}).get("replicas", 0),
+            "selector": selectors.text(spec["selector"]),
+        },
+    }
+
+
+def _read_scale(record: Record, body: Json) -> tuple[int, str]:
+    """Return the number and the resource version that a Scale asks for."""
+    clean = shapes.without_nulls(body)
+    misfit = shapes.misfit(_SCALE_SHAPE, clean)
+    if misfit or not isinstance(clean, dict):
+        why = misfit or "json: cannot unmarshal the body into a Go struct"
+        raise status.bad_request(f'Scale in version "v1" cannot be handled as a Scale: {why}')
+    wanted = clean.get("spec", {}).get("replicas", 0)
+    if wanted < 0:
+        detail = "must be greater than or equal to 0"
+        fault = status.invalid("spec.replicas", wanted, detail)
+        raise status.invalid_object("Scale", SCALE_GROUP, record.name, [fault])
+    return wanted, clean.get("metadata", {}).get("resourceVersion", "")
+
+
+def _scale_answer(record: Record) -> Answer:
+    return json_answer(encode(scale_of(record)))
+
+
+# ---- The verbs over HTTP: from a request on a resource to its answer.
+
+# ---- The verbs over HTTP that write: create, update, patch, apply, delete.
+
+
+class Writes:
+    """Serves the requests that change something."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._resources = cluster.resources
+        self._escalation = Escalation(cluster.storage, cluster.authorizer)
+
+    async def create(self, call: ResourceRequest) -> Answer:
+        """Store a new object."""
+        body, write = await self._body(call, "CreateOptions")
+        record = self._resources.create(call.kind, call.namespace, body, write)
+        return _answer(call, record, write, 201)
+
+    async def update(self, call: ResourceRequest) -> Answer:
+        """Replace an object, or its subresource."""
+        body, write = await self._body(call, "UpdateOptions")
+        return self._replace(call, self._record(call), body, write)
+
+    async def patch(self, call: ResourceRequest) -> Answer:
+        """Change an object by a patch, or apply a configuration."""
+        content_type = call.request.content_type
+        patch = patches.read(content_type, await bodies.raw(call.request), call.kind)
+        applies = content_type == patches.APPLY
+        write = self._options(call, "PatchOptions", apply=applies)
+        write.strict = list(patch.doubled)
+        if applies:
+            return self._apply(call, patch.document, write)
+        record = self._record(call)
+        body, shown = patches.patched(patch, call.kind, record.thaw())
+        write.undecodable = lambda why: patches.undecodable(shown, why)
+        return self._replace(call, record, body, write)
+
+    def _replace(self, call: ResourceRequest, record: Record, body: Json, write: Write) -> Answer:
+        changed = self._resources.update(
+            call.kind, record, body, write, subresource=call.info.subresource
+        )
+        return _answer(call, changed, write, 200)
+
+    def _apply(self, call: ResourceRequest, config: Obj, write: Write) -> Answer:
+        if write.strict and write.validation == "Strict":
+            text = "; ".join(write.strict)
+            raise status.bad_request(f"error strict decoding YAML: error unmarshaling JSON: {text}")
+        live = self._cluster.storage.get(call.kind.key, call.namespace, call.info.name)
+        if live is None:
+            self._may_create(call)
+        record = self._resources.apply(
+            call.kind,
+            (call.namespace, call.info.name),
+            config,
+            write,
+            subresource=call.info.subresource,
+            force=truth(call.query.get("force")),
+        )
+        return _answer(call, record, write, 201 if live is None else 200)
+
+    def _may_create(self, call: ResourceRequest) -> None:
+        """Refuse an apply that would create an object if the user may only patch."""
+        info = replace(call.info, verb="create")
+        decision = self._cluster.authorizer.decide(call.user, info)
+        if not decision.allowed:
+            cause = refusal(call.user, info, decision.reason)
+            raise call.kind.error(status.forbidden, info.name, cause)
+
+    async def delete(self, call: ResourceRequest) -> Answer:
+        """Delete an object, or begin to."""
+        deletion = await read_delete_options(call.request)
+        record, gone = self._resources.delete(call.kind, self._record(call), deletion)
+        if not gone:
+            return json_answer(call.presentation.one(call.kind, record))
+        kind = call.kind
+        done: Obj = status.success(record.name, kind.group, kind.plural, record.uid)
+        return json_answer(encode(done))
+
+    async def delete_all(self, call: ResourceRequest) -> Answer:
+        """Delete all that a selection matches."""
+        deletion = await read_delete_options(call.request)
+        storage, kind = self._cluster.storage, call.kind
+        page = list_watch.page(storage, kind, call.selection, list_watch.Paging())
+        deleted = [self._resources.delete(kind, r, deletion)[0] for r in page.records]
+        return json_answer(list_watch.Page(records=deleted, revision=storage.revision).raw(kind))
+
+    def _record(self, call: ResourceRequest) -> Record:
+        return self._resources.get(call.kind, call.namespace, call.info.name)
+
+    async def _body(self, call: ResourceRequest, options: str) -> tuple[Json, Write]:
+        """Return the body of a create or update, and how the write is meant."""
+        request = call.request
+        write = self._options(call, options)
+        body = await bodies.read(request)
+        if write.validation != "Ignore":
+            write.strict = bodies.doubled(bodies.content_type(request), await bodies.raw(request))
+        return body, write
+
+    def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
+        agent = call.request.headers.get("User-Agent", "")
+        write = options_of_query(call.query, agent, options, apply=apply)
+        write.judge = partial(self._escalation.check, call.user, call.info)
+        return write
+
+
+def _answer(call: ResourceRequest, record: Record, write: Write, code: int) -> Answer:
+    return json_answer(call.presentation.one(call.kind, record), code, write.warnings)
+
+
+# ---- All verbs
 
 log = logging.getLogger(__name__)
 
 
 COLLECTIVE = ("create", "list", "watch", "deletecollection")
 """Verbs on a collection; the others want a name."""
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[ResourceRequest], Awaitable[Answer]]
 
 
 class Verbs:
@@ -55,7 +311,7 @@ class Verbs:
         kind = self._cluster.registry.find(info.group, info.version, info.resource)
         if kind is None:
             raise status.no_such_resource()
-        call = Call(request, info, kind, user)
+        call = ResourceRequest(request, info, kind, user)
         action = self._cluster.action(info)
         if action is not None:
             body = bodies.question(await bodies.read(request))
@@ -63,11 +319,11 @@ class Verbs:
         if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
             return await self._streams.serve(request, info, self._record(call))
         if info.subresource == "scale" and "scale" in kind.subresources:
-            return await scale.serve(call, self._cluster.resources)
+            return await serve_scale(call, self._cluster.resources)
         self._check(call)
         return await self._handlers[info.verb](call)
 
-    def _check(self, call: Call) -> None:
+    def _check(self, call: ResourceRequest) -> None:
         """Refuse a verb that the type, the path or the subresource does not know."""
         info, kind = call.info, call.kind
         if info.subresource and info.subresource not in kind.subresources:
@@ -80,38 +336,38 @@ class Verbs:
         if not known or homeless or misplaced:
             raise status.method_not_supported(kind.plural, kind.group, info.verb)
 
-    def _record(self, call: Call) -> Record:
+    def _record(self, call: ResourceRequest) -> Record:
         return self._cluster.resources.get(call.kind, call.namespace, call.info.name)
 
-    async def _get(self, call: Call) -> Answer:
+    async def _get(self, call: ResourceRequest) -> Answer:
         return json_answer(call.presentation.one(call.kind, self._record(call)))
 
-    async def _list(self, call: Call) -> Answer:
-        paging = listing.Paging(
+    async def _list(self, call: ResourceRequest) -> Answer:
+        paging = list_watch.Paging(
             limit=bodies.number(call.query, "limit"),
             token=call.query.get("continue", ""),
             revision=call.query.get("resourceVersion", ""),
             match=call.query.get("resourceVersionMatch", ""),
         )
-        page = listing.page(self._cluster.storage, call.kind, call.selection, paging)
+        page = list_watch.page(self._cluster.storage, call.kind, call.selection, paging)
         return json_answer(call.presentation.page(call.kind, page))
 
-    async def _watch(self, call: Call) -> Answer:
-        wanted = watch.WatchRequest(
+    async def _watch(self, call: ResourceRequest) -> Answer:
+        wanted = list_watch.WatchRequest(
             kind=call.kind,
             selection=call.selection,
             revision=call.query.get("resourceVersion", ""),
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
             match=call.query.get("resourceVersionMatch", ""),
-            seconds=bodies.number(call.query, "timeoutSeconds", watch.DEFAULT_SECONDS),
+            seconds=bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS),
             shown=call.presentation.events(call.kind),
         )
-        watch.check(self._cluster.storage, wanted)
+        list_watch.check(self._cluster.storage, wanted)
         answer = web.StreamResponse(headers={"Content-Type": "application/json"})
         await answer.prepare(call.request)
         try:
-            async for lines in watch.stream(self._cluster.storage, wanted):
+            async for lines in list_watch.stream(self._cluster.storage, wanted):
                 if lines:
                     await answer.write(lines)
             await answer.write_eof()

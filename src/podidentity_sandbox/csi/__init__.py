@@ -5,10 +5,8 @@ A pod that mounts its volume has secrets as files, read with the pod's identity 
 
 parameters   what a SecretProviderClass asks for, refused in the provider's words
 nmi          the request for a token, byte for byte, and the answer as Go reads it
-vault        Key Vault's answer, or its error as Go prints it
-provider     the three together: a volume's files
-files        files that appear all at once
-driver       volumes published, rotated, let go
+provider     a volume's files, from the vault's secrets; an error as Go prints it
+driver       volumes published, rotated, unpublished; their files appear all at once
 cluster      the API server: classes and events
 server       the socket that the kubelet calls
 main         the whole, assembled

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 
-from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import MountFailed
 
 _log = logging.getLogger(__name__)
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -29,8 +29,8 @@ class PodRef(NamedTuple):
     uid: str
 
 
-class Cluster(Protocol):
-    """What the driver asks of the cluster."""
+class ClusterClient(Protocol):
+    """The driver's requests to the cluster."""
 
     async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:
         """Return the object; raise MountFailed."""

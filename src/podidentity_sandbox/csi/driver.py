@@ -8,16 +8,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.csi import files
-from podidentity_sandbox.csi.cluster import Cluster, PodRef
-from podidentity_sandbox.csi.errors import MountFailed
-from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE
-from podidentity_sandbox.csi.provider import Provider
+from podidentity_sandbox.csi.cluster import ClusterClient, PodRef
+from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed
+from podidentity_sandbox.csi.provider import SecretFile, SecretsProvider
+
+_DATA, _NEXT = "..data", "..data_tmp"
+
+
+def write(folder: Path, files: Sequence[SecretFile]) -> None:
+    """Make `folder` show these files and no others; raise OSError."""
+    fresh = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    fresh.chmod(0o755)
+    for file in files:
+        path = fresh / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+        path.chmod(file.mode)
+    old = (folder / _DATA).resolve() if (folder / _DATA).is_symlink() else None
+    (folder / _NEXT).unlink(missing_ok=True)
+    (folder / _NEXT).symlink_to(fresh.name)
+    (folder / _NEXT).replace(folder / _DATA)
+    _link(folder, {file.path.partition("/")[0] for file in files})
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove all that `write` made."""
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _link(folder: Path, names: set[str]) -> None:
+    for name in names:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"{_DATA}/{name}")
+    for entry in folder.iterdir():
+        if not entry.name.startswith("..") and entry.name not in names:
+            entry.unlink()
+
+
+# ---- The driver
 
 _log = logging.getLogger(__name__)
 _POD_UID = "csi.storage.k8s.io/pod.uid"
@@ -35,7 +78,7 @@ class Volume:
 
     @property
     def pod(self) -> PodRef:
-        """Whose it is."""
+        """The pod that mounts it."""
         return PodRef(
             *(self.attributes.get(key, "") for key in (POD_NAMESPACE, POD_NAME, _POD_UID))
         )
@@ -44,7 +87,7 @@ class Volume:
 class Driver:
     """The driver of one node."""
 
-    def __init__(self, cluster: Cluster, provider: Provider) -> None:
+    def __init__(self, cluster: ClusterClient, provider: SecretsProvider) -> None:
         self._cluster = cluster
         self._provider = provider
         self._volumes: dict[str, Volume] = {}
@@ -76,7 +119,7 @@ class Driver:
         target = str(request["target"])
         _log.info("unpublishing %s", target)
         self._volumes.pop(target, None)
-        await asyncio.to_thread(files.clear, Path(target))
+        await asyncio.to_thread(clear, Path(target))
 
     async def rotate(self) -> None:
         """Read every volume again, and write those of which a secret has changed."""
@@ -94,7 +137,7 @@ class Driver:
             volume.versions = {file.path: file.version for file in found}
             if volume.versions == before:
                 return
-            await asyncio.to_thread(files.write, Path(target), found)
+            await asyncio.to_thread(write, Path(target), found)
         except MountFailed as error:
             _log.warning("%s: cannot rotate: %s", target, error)
             message = f"provider mount err: {error}"
@@ -125,5 +168,5 @@ class Driver:
 
     async def _mount(self, target: Path, parameters: Mapping[str, str]) -> dict[str, str]:
         found = await self._provider.files(parameters)
-        await asyncio.to_thread(files.write, target, found)
+        await asyncio.to_thread(write, target, found)
         return {file.path: file.version for file in found}

@@ -15,9 +15,8 @@ import aiohttp
 from podidentity_sandbox.csi.cluster import ApiServer
 from podidentity_sandbox.csi.driver import Driver
 from podidentity_sandbox.csi.nmi import Nmi
-from podidentity_sandbox.csi.provider import Provider
+from podidentity_sandbox.csi.provider import SecretsProvider, VaultClient
 from podidentity_sandbox.csi.server import Server, healthy
-from podidentity_sandbox.csi.vault import KeyVault
 
 NAME = "secrets-store.csi.k8s.io"
 SOCKET = Path(f"/run/kubelet/plugins/{NAME}/csi.sock")
@@ -39,7 +38,7 @@ async def run(interval: float, health_port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        driver = Driver(ApiServer(session), Provider(Nmi(), KeyVault(session)))
+        driver = Driver(ApiServer(session), SecretsProvider(Nmi(), VaultClient(session)))
         serving = await Server(driver).open(SOCKET)
         health = await asyncio.start_server(healthy, "0.0.0.0", health_port)  # noqa: S104 - the kubelet asks at the node's address
         logging.getLogger(__name__).info("serving %s, rotating each %g s", NAME, interval)

@@ -1,4 +1,4 @@
-"""What puts the driver into the sandbox's cluster."""
+"""The objects that install the driver in the sandbox's cluster."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import json
 import re
 from typing import Any, Protocol
 
-from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import MountFailed
 
 PORT = 2579
 """A constant of the provider: no flag changes it."""

@@ -1,4 +1,4 @@
-"""What a SecretProviderClass asks of the Azure provider; every refusal in the provider's words.
+"""Parameters of a SecretProviderClass for the Azure provider; refusals in the provider's words.
 
 Order and texts: pkg/provider/provider.go, validate.go and types/parameters.go of
 https://github.com/Azure/secrets-store-csi-driver-provider-azure (v1.8). Served is the mode
@@ -14,7 +14,14 @@ from typing import Any
 
 import yaml
 
-from podidentity_sandbox.csi.errors import MountFailed
+
+class MountFailed(Exception):
+    """The volume cannot be mounted; `code` is gRPC's."""
+
+    def __init__(self, message: str, code: str = "Unknown") -> None:
+        super().__init__(message)
+        self.code = code
+
 
 POD_NAME = "csi.storage.k8s.io/pod.name"
 POD_NAMESPACE = "csi.storage.k8s.io/pod.namespace"
@@ -58,7 +65,7 @@ class VaultObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class MountRequest:
     """All that a volume needs."""
 
     vault: str
@@ -69,8 +76,8 @@ class Wanted:
     objects: tuple[VaultObject, ...]
 
 
-def parse(given: Mapping[str, str]) -> Wanted:
-    """Return what the parameters, and the pod's attributes among them, ask for."""
+def parse(given: Mapping[str, str]) -> MountRequest:
+    """Return the request in the parameters, which include the pod's attributes."""
     parameters = {name: value.strip() for name, value in given.items()}
     used = [_flag(parameters, mode) for mode in _MODES]
     if sum(used) > 1:
@@ -92,7 +99,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
             "failed to get keyvault client: pod information is not available. "
             "deploy a CSIDriver object to set podInfoOnMount: true"
         )
-    return Wanted(
+    return MountRequest(
         vault=f"{vault}.{suffix}",
         resource=resource,
         pod_namespace=pod_namespace,

@@ -1,20 +1,98 @@
-"""A volume's files: parameters, a token of the pod from NMI, and the vault's secrets with it."""
+"""A volume's files: parameters, a token of the pod from NMI, and the vault's secrets with it.
+
+https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Protocol
 
-from podidentity_sandbox.csi.errors import MountFailed
+import aiohttp
+
 from podidentity_sandbox.csi.nmi import TokenSource
-from podidentity_sandbox.csi.parameters import VaultObject, parse
-from podidentity_sandbox.csi.vault import Secrets
+from podidentity_sandbox.csi.parameters import MountFailed, VaultObject, parse
+
+# ---- The vault's secrets, by one GET each
+#
+# A refusal is printed as Azure's Go SDK prints it:
+# https://github.com/Azure/azure-sdk-for-go/blob/main/sdk/azcore/internal/exported/response_error.go
+
+_API_VERSION = "7.4"
+_LINE = "-" * 80
+
+
+class Secrets(Protocol):
+    """A vault's secrets."""
+
+    async def secret(self, vault: str, name: str, version: str, token: str) -> tuple[str, str]:
+        """Return value and version of a secret; raise MountFailed."""
+
+
+class VaultClient:
+    """Vaults, over HTTPS."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def secret(self, vault: str, name: str, version: str, token: str) -> tuple[str, str]:
+        """Return value and version of a secret; raise MountFailed."""
+        url = f"https://{vault}/secrets/{name}/{version}"
+        try:
+            async with self._session.get(
+                url,
+                params={"api-version": _API_VERSION},
+                headers={"Authorization": f"Bearer {token}"},
+            ) as response:
+                return read_secret(url, response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise MountFailed(
+                f'Get "{url}?api-version={_API_VERSION}": {error or type(error).__name__}'
+            ) from error
+
+
+def read_secret(url: str, status: int, body: bytes) -> tuple[str, str]:
+    """Return value and version in an answer; raise MountFailed with Go's text of an error."""
+    if status != HTTPStatus.OK:
+        raise MountFailed(response_error(url, status, body))
+    answer: dict[str, Any] = json.loads(body)
+    if answer.get("value") is None:
+        raise MountFailed("secret value is nil")
+    return answer["value"], answer["id"].rpartition("/")[2]
+
+
+def response_error(url: str, status: int, body: bytes) -> str:
+    """Return the text of azcore's ResponseError."""
+    code, shown = "", body.decode(errors="replace")
+    try:
+        answer = json.loads(body)
+        code = answer["error"]["code"]
+        shown = json.dumps(answer, indent=2)
+    except (ValueError, KeyError, TypeError):
+        pass
+    named = f"ERROR CODE: {code}" if code else "ERROR CODE UNAVAILABLE"
+    lines = (
+        f"GET {url}",
+        _LINE,
+        f"RESPONSE {status}: {status} {HTTPStatus(status).phrase}",
+        named,
+        _LINE,
+        shown or "Response contained no body",
+        _LINE,
+    )
+    return "\n".join(lines) + "\n"
+
+
+# ---- The files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class SecretFile:
     """A file of a volume."""
 
     path: str
@@ -24,14 +102,14 @@ class File:
     """The secret's in the vault."""
 
 
-class Provider:
+class SecretsProvider:
     """The Azure provider."""
 
     def __init__(self, tokens: TokenSource, secrets: Secrets) -> None:
         self._tokens = tokens
         self._secrets = secrets
 
-    async def files(self, parameters: Mapping[str, str]) -> list[File]:
+    async def files(self, parameters: Mapping[str, str]) -> list[SecretFile]:
         """Return the files that a SecretProviderClass asks for; raise MountFailed."""
         try:
             return await self._files(parameters)
@@ -41,9 +119,9 @@ class Provider:
                 f"rpc error: code = Unknown desc = failed to mount objects, error: {error}"
             ) from error
 
-    async def _files(self, parameters: Mapping[str, str]) -> list[File]:
+    async def _files(self, parameters: Mapping[str, str]) -> list[SecretFile]:
         wanted = parse(parameters)
-        found: list[File] = []
+        found: list[SecretFile] = []
         token = ""
         for one in wanted.objects:
             if one.type != "secret":
@@ -59,7 +137,7 @@ class Provider:
             except MountFailed as error:
                 raise one.failed(error) from error
             content = _content(one, value)
-            found.append(File(path=one.file, content=content, mode=one.mode, version=version))
+            found.append(SecretFile(path=one.file, content=content, mode=one.mode, version=version))
         return found
 
 

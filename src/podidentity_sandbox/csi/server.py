@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.csi.driver import Driver
-from podidentity_sandbox.csi.errors import MountFailed
+from podidentity_sandbox.csi.parameters import MountFailed
 
 _log = logging.getLogger(__name__)
 _LONGEST = 1 << 20
@@ -42,7 +42,7 @@ class Server:
             writer.close()
 
     async def answer(self, raw: bytes) -> Mapping[str, Any]:
-        """Do what a line asks for; return `{}`, or an error."""
+        """Carry out the request of a line; return `{}`, or an error."""
         try:
             await self._do(raw)
         except MountFailed as error:

@@ -1,6 +1,6 @@
 """A TCP conversation held by frames of one's own making, in the name of another address.
 
-What a pod with CAP_NET_RAW can do, and containers have that by default: nothing of the kernel's own
+A pod with CAP_NET_RAW can do this, and containers have that by default: nothing of the kernel's own
 TCP is used, so that neither the address nor the MAC address need to be the pod's.
 """
 

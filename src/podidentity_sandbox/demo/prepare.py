@@ -20,7 +20,7 @@ SECRET, SECRET_VALUE = "aad-pod-identity-demo-secret", "MySuperSecretDemoPasswor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What was made, for the judgements of later steps."""
+    """The identity that was made, for the checks of later steps."""
 
     identity_id: str
     client_id: str

@@ -1,7 +1,8 @@
 """A shell that stays open, as a person keeps one: what a step exports, the next one has.
 
-The story's commands are run by the shell that a person would type them into, so that what is
-printed is what was run. A mark after each command tells where its output ends and how it ended.
+The story's commands are run by the shell that a person would type them into, so that the text
+that is printed is the one that was run. A mark after each command tells where its output ends and
+its exit status.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _WINDOW = struct.pack("HHHH", 40, 160, 0, 0)
 
 
 class ShellEnded(RuntimeError):
-    """The shell is gone; the message has what it said last."""
+    """The shell has ended; the message has its last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What one command printed (both streams, in order), and its exit status."""
+    """The output of one command (both streams, in order), and its exit status."""
 
     output: str
     exit: int

@@ -1,17 +1,20 @@
-"""What a step of the story is, and how steps are run and told.
+"""A step of the story, and how steps are run and shown.
 
-A step is a command as a person would type it and a judgement of what came back. The judgement
-returns a line of what was seen, or raises Unexpected with the reason: that is the check mark or the
-cross. One cross does not end the story, since the next steps may still say why.
+A step is a command as a person would type it and a check of its output. The check returns a line
+that says what was seen, or raises Unexpected with the reason: that is the check mark or the cross.
+One cross does not end the story, since the next steps may still say why.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import click
 
 from podidentity_sandbox.demo.shell import Ran, Shell, ShellEnded
 from podidentity_sandbox.plan import Plan
@@ -20,33 +23,33 @@ _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class Unexpected(Exception):
-    """What came back is not what the story says; the message is the reason."""
+    """The output is not as the story says; the message is the reason."""
 
 
 @dataclass(slots=True)
-class Stage:
-    """Where the story plays: the sandbox, and the shells that are open."""
+class StoryContext:
+    """The sandbox of the story, and the shells that are open."""
 
     plan: Plan
     environment: Mapping[str, str]
     operator: Shell
     pod: Shell | None = None
     notes: dict[str, str] = field(default_factory=dict)
-    """What a step learnt and a later one needs."""
+    """Values that a step found and a later one needs."""
 
 
-Judgement = Callable[[Stage, Ran], Awaitable[str]]
+Check = Callable[[StoryContext, Ran], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One command and what is expected of it."""
+    """One command and the check of its output."""
 
     number: str
     """The step of the walk-through."""
     name: str
     command: str
-    judge: Judgement
+    check: Check
     in_pod: bool = False
     """Whether it is typed into the shell inside the pod."""
     opens_pod: bool = False
@@ -57,8 +60,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """How a step went: one object a step of the demo's `--json`."""
+class StepResult:
+    """The result of a step: one object of the demo's `--json`."""
 
     number: str
     name: str
@@ -70,18 +73,18 @@ class Told:
     seconds: float
 
 
-async def tell(stage: Stage, step: Step) -> Told:
-    """Run `step` and judge it."""
+async def run_step(context: StoryContext, step: Step) -> StepResult:
+    """Run `step` and check its output."""
     began = time.monotonic()
     ran, ok = Ran("", -1), False
     try:
-        ran = await _run(stage, step)
-        detail, ok = await step.judge(stage, ran), True
+        ran = await _run(context, step)
+        detail, ok = await step.check(context, ran), True
     except TimeoutError:
         detail = f"no answer within {step.seconds:g} s"
     except (Unexpected, ShellEnded) as reason:
         detail = str(reason)
-    return Told(
+    return StepResult(
         number=step.number,
         name=step.name,
         in_pod=step.in_pod,
@@ -93,21 +96,21 @@ async def tell(stage: Stage, step: Step) -> Told:
     )
 
 
-async def _run(stage: Stage, step: Step) -> Ran:
+async def _run(context: StoryContext, step: Step) -> Ran:
     if step.opens_pod:
         open_shell = Shell.open_at_terminal if step.at_terminal else Shell.open
-        stage.pod = await open_shell(["bash", "-c", f"exec {step.command}"], stage.environment)
-        return await stage.pod.run(":", step.seconds)
+        context.pod = await open_shell(["bash", "-c", f"exec {step.command}"], context.environment)
+        return await context.pod.run(":", step.seconds)
     if step.in_pod:
-        return await inside(stage).run(step.command, step.seconds)
-    return await stage.operator.run(step.command, step.seconds)
+        return await inside(context).run(step.command, step.seconds)
+    return await context.operator.run(step.command, step.seconds)
 
 
-def inside(stage: Stage) -> Shell:
+def inside(context: StoryContext) -> Shell:
     """Return the shell in the pod; raise Unexpected where an earlier step did not open it."""
-    if stage.pod is None:
+    if context.pod is None:
         raise Unexpected("there is no shell in the pod: an earlier step failed")
-    return stage.pod
+    return context.pod
 
 
 @contextmanager
@@ -129,3 +132,91 @@ def exited(ran: Ran, status: int = 0) -> None:
     """Raise Unexpected unless the command ended with `status`."""
     last = ran.output.strip().splitlines()[-1:] or ["nothing printed"]
     must(ran.exit == status, f"exit status {ran.exit}, not {status}: {last[0][:300]}")
+
+
+# ---- Printing
+
+_OUTPUT_LINES = 8
+
+
+class Printer(Protocol):
+    """Shows the story while it is result."""
+
+    def chapter(self, title: str) -> None:
+        """Begin a chapter."""
+
+    def begin(self, step: Step) -> None:
+        """Show the command, before it is run."""
+
+    def end(self, result: StepResult) -> None:
+        """Show what came back and the mark."""
+
+
+class TerminalPrinter:
+    """Tells the story to a person."""
+
+    def chapter(self, title: str) -> None:
+        """Begin a chapter."""
+        click.secho(f"\n{title}", bold=True)
+
+    def begin(self, step: Step) -> None:
+        """Show the command, before it is run."""
+        click.secho(f"\n  {step.number:>6}  {step.name}", fg="cyan")
+        prompt = "pod#" if step.in_pod else "$"
+        for line in step.command.splitlines():
+            click.echo(f"          {click.style(prompt, dim=True)} {line}")
+            prompt = " " * len(prompt)
+
+    def end(self, result: StepResult) -> None:
+        """Show what came back and the mark."""
+        lines = [line for line in result.output.splitlines() if line.strip()]
+        for line in lines[:_OUTPUT_LINES]:
+            click.echo(f"          {_shortened(line)}")
+        if len(lines) > _OUTPUT_LINES:
+            click.secho(f"          … {len(lines) - _OUTPUT_LINES} more lines", dim=True)
+        mark = click.style("✓", fg="green") if result.ok else click.style("✗", fg="red", bold=True)
+        click.echo(
+            f"        {mark} {result.detail}  {click.style(f'{result.seconds:.2f} s', dim=True)}"
+        )
+
+
+class SilentPrinter:
+    """Tells nothing while the story runs: `--json` prints it at the end."""
+
+    def chapter(self, title: str) -> None:
+        """Say nothing."""
+
+    def begin(self, step: Step) -> None:
+        """Say nothing."""
+
+    def end(self, result: StepResult) -> None:
+        """Say nothing."""
+
+
+def _shortened(line: str, width: int = 140) -> str:
+    """Return `line` fit for a terminal; a token in it is cut, as a person would want it."""
+    return line if len(line) <= width else f"{line[:width]}…"
+
+
+def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: bool) -> None:
+    """Print the result of the story, and the next commands."""
+    steps = list(results)
+    failed = [step for step in steps if not step.ok]
+    click.echo()
+    if failed:
+        click.secho(f"{len(failed)} of {len(steps)} steps went wrong:", fg="red", bold=True)
+        for step in failed:
+            click.echo(f"  {step.number} {step.name}: {step.detail}")
+        click.echo(f"Logs of the parts: {plan.logs}" if keep else "Look closer with --keep.")
+    else:
+        click.secho(f"All {len(steps)} steps as expected, in {seconds:.1f} s.", fg="green")
+    if keep:
+        click.echo(
+            "The sandbox is up. Look around:\n"
+            f"  podidentity sandbox shell --name {plan.name}\n"
+            "  podidentity sandbox status\n"
+            "  podidentity explain pod default/elsewhere\n"
+            "  podidentity sandbox exec -n identity-demo -it identity-demo -- sh\n"
+            "  exit\n"
+            f"  podidentity sandbox down --name {plan.name}"
+        )

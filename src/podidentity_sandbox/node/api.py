@@ -1,7 +1,7 @@
 """The kubelet's client of the API server: JSON over TLS, and patience.
 
-ApiError        the server said no: status, reason, message
-Unreachable     nobody answered, or not as an API server does
+ApiRefusal        the server said no: status, reason, message
+ApiUnreachable     nobody answered, or not as an API server does
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_LINE = 8 * 1024 * 1024
 _LONGEST_PAUSE = 5.0
 
 
-class ApiError(Exception):
+class ApiRefusal(Exception):
     """The API server's refusal."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -42,11 +42,11 @@ class ApiError(Exception):
         return self.status >= 500 or self.status == 429
 
 
-class Unreachable(Exception):
+class ApiUnreachable(Exception):
     """The API server did not answer."""
 
 
-class Api:
+class ApiClient:
     """The API server, as this node's kubelet."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str, clock: Clock) -> None:
@@ -55,7 +55,7 @@ class Api:
         self._clock = clock
 
     @classmethod
-    def connect(cls, plan: Plan, node: NodePlan, clock: Clock) -> Api:
+    def connect(cls, plan: Plan, node: NodePlan, clock: Clock) -> ApiClient:
         """Make the client; nothing is sent yet."""
         trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
         return cls(
@@ -82,7 +82,7 @@ class Api:
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Send one request and return the object; raise ApiError or Unreachable."""
+        """Send one request and return the object; raise ApiRefusal or ApiUnreachable."""
         try:
             async with self._session.request(
                 method,
@@ -94,10 +94,13 @@ class Api:
             ) as response:
                 return _read(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ApiUnreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
-        """Yield the events of one watch until the server ends it; raise ApiError, Unreachable."""
+        """Yield the events of one watch until the server ends it.
+
+        Raises ApiRefusal or ApiUnreachable.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_read=_WATCH_SECONDS + 30)
         query = {"watch": "1", "timeoutSeconds": str(_WATCH_SECONDS), **params}
         try:
@@ -109,7 +112,7 @@ class Api:
                 async for line in response.content:
                     yield _event(line)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise Unreachable(f"watch {path}: {error or type(error).__name__}") from error
+            raise ApiUnreachable(f"watch {path}: {error or type(error).__name__}") from error
 
     async def insist(self, what: Callable[[], Awaitable[_T]]) -> _T:
         """Do `what` until the server has answered; a refusal that will not pass is raised."""
@@ -117,9 +120,9 @@ class Api:
         while True:
             try:
                 return await what()
-            except Unreachable as error:
+            except ApiUnreachable as error:
                 _log.warning("the API server does not answer, trying again: %s", error)
-            except ApiError as error:
+            except ApiRefusal as error:
                 if not error.passes:
                     raise
                 _log.warning("the API server is in trouble, trying again: %s", error)
@@ -131,7 +134,9 @@ def _event(line: bytes) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(line)
     if event["type"] == "ERROR":
         status = event["object"]
-        raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""))
+        raise ApiRefusal(
+            status.get("code", 500), status.get("reason", ""), status.get("message", "")
+        )
     return event
 
 
@@ -139,8 +144,8 @@ def _read(status: int, raw: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(raw)
     except ValueError as error:
-        raise Unreachable(f"not an API server's answer (HTTP {status})") from error
+        raise ApiUnreachable(f"not an API server's answer (HTTP {status})") from error
     if status >= 400:
-        raise ApiError(status, answer.get("reason", ""), answer.get("message", ""))
+        raise ApiRefusal(status, answer.get("reason", ""), answer.get("message", ""))
     result: dict[str, Any] = answer
     return result

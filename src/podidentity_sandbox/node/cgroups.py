@@ -35,7 +35,7 @@ class PodCgroups:
         self._memory = Path(memory, node) if memory else None
 
     def open(self) -> None:
-        """Remove what an earlier kubelet left, and make the folder of the node's pods."""
+        """Remove the remains of an earlier kubelet, and make the folder of the node's pods."""
         for tree in self._trees:
             remove_tree(tree)
             self._make(tree, _pods(tree))

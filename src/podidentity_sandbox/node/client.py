@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import select
+import signal
 import socket
-from collections.abc import Sequence
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Self
 
-from podidentity_sandbox.node import terminal
 from podidentity_sandbox.plan import NodePlan, Plan
 
 
@@ -27,7 +33,7 @@ class PodNotHere(ExecFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """What became of a command."""
+    """The result of a command."""
 
     exit: int
     """128 + signal where a signal ended it."""
@@ -82,7 +88,7 @@ def execute_attached(  # noqa: PLR0917 - as a person says them: where, what, how
         socket.send_fds(connection, [request], [] if tty else standard)
         answer, fds = _receive(connection)
         if tty and fds:
-            terminal.relay(fds[0], connection, read=interactive)
+            relay(fds[0], connection, read=interactive)
         # A program's end may have been told with its start.
         while "exit" not in answer:
             answer, _ = _receive(connection)
@@ -187,3 +193,70 @@ def _last(raw: bytes) -> dict[str, Any]:
     if "error" in answer:
         raise (PodNotHere if answer.get("code") == "NotFound" else ExecFailed)(answer["error"])
     return answer
+
+
+# ---- A person's terminal, made to show another one: raw, and of the same size
+
+_STDIN, _STDOUT = 0, 1
+
+
+def relay(master: int, connection: socket.socket, *, read: bool) -> None:
+    """Copy between this process's terminal and `master` until the program at its other end ends.
+
+    `connection` becomes readable when it has ended. With `read` false nothing is typed into it.
+    """
+    try:
+        with _raw(), _resizing(master):
+            sources = [master, connection.fileno(), *([_STDIN] if read else [])]
+            while True:
+                ready, _, _ = select.select(sources, [], [])
+                if master in ready and not _copy(master, _STDOUT):
+                    return
+                if _STDIN in ready and not _copy(_STDIN, master):
+                    sources.remove(_STDIN)
+                if connection.fileno() in ready and master not in ready:
+                    return
+    finally:
+        os.close(master)
+
+
+def _copy(source: int, target: int) -> bool:
+    """Copy the bytes that are there; return whether there may be more."""
+    try:
+        data = os.read(source, 65536)
+    except OSError:  # EIO: the last program has closed its terminal
+        return False
+    while data:
+        data = data[os.write(target, data) :]
+        if not data:
+            return True
+    return False
+
+
+@contextmanager
+def _raw() -> Iterator[None]:
+    if not os.isatty(_STDIN):
+        yield
+        return
+    before = termios.tcgetattr(_STDIN)
+    tty.setraw(_STDIN, termios.TCSADRAIN)  # keeps what was typed ahead
+    try:
+        yield
+    finally:
+        termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _resizing(master: int) -> Iterator[None]:
+    def resize(_number: int = 0, _frame: FrameType | None = None) -> None:
+        with suppress(OSError):
+            size = fcntl.ioctl(_STDOUT, termios.TIOCGWINSZ, bytes(8))
+            # The kernel tells the programs in that terminal with SIGWINCH.
+            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+
+    resize()
+    before = signal.signal(signal.SIGWINCH, resize)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)

@@ -5,38 +5,157 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from podidentity_sandbox.node.console import Console
-from podidentity_sandbox.node.health import Patient, run_beside, watch_over
-from podidentity_sandbox.node.logs import RunLog
-from podidentity_sandbox.node.orders import (
-    Surroundings,
-    order_beside,
-    order_for,
-    runs_as_other_than_root,
-)
+from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
+from podidentity_sandbox.node.launcher import Program, StartRequest
+from podidentity_sandbox.node.logs import Run, RunLog, log_of
+from podidentity_sandbox.node.probes import ProbedContainer, probe_exec, run_probes
 from podidentity_sandbox.node.processes import Process, StartFailed
-from podidentity_sandbox.node.programs import Order, Program
-from podidentity_sandbox.node.refusals import ContainerRefused
-from podidentity_sandbox.node.runs import Run, log_of
+from podidentity_sandbox.node.rootfs import Isolation
+from podidentity_sandbox.node.security import Rights, rights
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import ContainerSpec, Exec, PodSpec, Sleep
+from podidentity_sandbox.node.spec import (
+    ContainerRefused,
+    ContainerSpec,
+    Exec,
+    PodSpec,
+    Sleep,
+    memory_limit,
+    pod_fields,
+)
 from podidentity_sandbox.node.status import (
     LONGEST_BACKOFF,
     ContainerState,
     restart_delay,
     restarts_after,
 )
+from podidentity_sandbox.node.streams import Console
+from podidentity_sandbox.node.volumes import AUTHORITIES, PodVolumes
+from podidentity_sandbox.plan import APISERVER_ADDRESS
+
+# ---- From a container's spec to the request that starts it
+
+_IDLE = ("sleep", "infinity")
+_AUTHORITIES_VARIABLES = (
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodResources:
+    """The part of a pod that its containers share."""
+
+    pod: PodSpec
+    address: str
+    network: str
+    """File of the pod's network namespace; "" for the node's."""
+    volumes: PodVolumes
+
+
+async def start_request(
+    container: ContainerSpec, resources: PodResources, services: Services
+) -> StartRequest:
+    """Return the request that starts a container; raise ContainerRefused."""
+    found = await fetch_references(container, resources.pod.namespace, services.api)
+    may = rights(resources.pod.security, container.security)
+    plan = services.plan
+    environment = _environment(container, resources, services, found)
+    if container.tty:
+        environment.setdefault("TERM", "xterm")
+    program = Program(
+        argv=tuple(expand(word, environment) for word in container.command) or _IDLE,
+        environment=tuple(environment.items()),
+        directory=container.directory,
+        uid=0 if plan.rootless else may.uid,
+        gid=0 if plan.rootless else may.gid,
+        groups=() if plan.rootless else may.groups,
+        capabilities=may.capabilities,
+        no_new_privileges=may.no_new_privileges,
+        cgroups=_cgroups(container, resources.pod, services),
+        terminal=container.tty,
+        reaped=not container.command,
+    )
+    return StartRequest(
+        program=program, isolation=_isolation(container, resources, services, may, environment)
+    )
+
+
+def exec_request(
+    started: Program, pid: int, argv: tuple[str, ...], *, terminal: bool
+) -> StartRequest:
+    """Return the request that runs `argv` beside a container's program, with the same rights."""
+    environment = started.environment + ((("TERM", "xterm"),) if terminal else ())
+    program = replace(started, argv=argv, environment=environment, terminal=terminal, reaped=False)
+    return StartRequest(program=program, beside=pid)
+
+
+def runs_as_other_than_root(container: ContainerSpec, pod: PodSpec) -> bool:
+    """Say whether the spec asks for a user that a sandbox without root does not have."""
+    return rights(pod.security, container.security).uid != 0
+
+
+def _cgroups(container: ContainerSpec, pod: PodSpec, services: Services) -> tuple[str, ...]:
+    """Make the container's cgroups, in those of the pod, with their limits of memory."""
+    try:
+        limits = {each.name: memory_limit(each.resources) for each in pod.containers}
+        own = memory_limit(container.resources)
+    except ValueError as error:
+        raise ContainerRefused("CreateContainerConfigError", str(error)) from error
+    services.cgroups.pod(pod.uid, limits)
+    return services.cgroups.container(pod.uid, container.name, own)
+
+
+def _isolation(
+    container: ContainerSpec,
+    resources: PodResources,
+    services: Services,
+    may: Rights,
+    variables: Mapping[str, str],
+) -> Isolation:
+    return Isolation(
+        hostname=resources.volumes.hostname,
+        network=resources.network,
+        binds=resources.volumes.binds(container, variables),
+        hidden=(services.plan.folder,),
+        kept=services.kept,
+        read_only_root=may.read_only_root,
+        system_writable=may.privileged,
+        rootless=services.plan.rootless,
+    )
+
+
+def _environment(
+    container: ContainerSpec, resources: PodResources, services: Services, found: Found
+) -> dict[str, str]:
+    given = {
+        "PATH": services.search_path,
+        "HOME": "/root",
+        "HOSTNAME": resources.volumes.hostname,
+        "KUBERNETES_SERVICE_HOST": APISERVER_ADDRESS,
+        "KUBERNETES_SERVICE_PORT": "443",
+        **dict.fromkeys(_AUTHORITIES_VARIABLES, AUTHORITIES),
+    }
+    fields = pod_fields(
+        resources.pod.raw, pod_address=resources.address, host_address=services.node.address
+    )
+    return variables(container, fields, given, namespace=resources.pod.namespace, found=found)
+
+
+# ---- The container
 
 _RUNTIME = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: {}: unknown"
 )
-"""Words of containerd and runc around the reason."""
+"""The message of containerd and runc, with the reason."""
 _REFUSED_SECONDS = 10.0
 """Seconds after which a container that cannot be made is tried again."""
 _LEAST_GRACE = 2.0
@@ -78,12 +197,12 @@ class Container:
         """Return the log of its present or latest run, or of the one before; raise LogRefused."""
         return log_of(self.spec.name, self._pod.name, self.state, self._runs, previous=previous)
 
-    async def keep_running(self, around: Surroundings, policy: str) -> int:
+    async def keep_running(self, resources: PodResources, policy: str) -> int:
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
         attempts = 0
         while True:
             began = self._services.clock.now()
-            code = await self._run(around)
+            code = await self._run(resources)
             if not restarts_after(policy, code):
                 return code
             ran = (self._services.clock.now() - began).total_seconds()
@@ -108,13 +227,15 @@ class Container:
         """Start another program beside the container's; raise StartFailed."""
         if self.running is None or self._program is None:
             raise StartFailed(f"container {self.spec.name} is not running")
-        order = order_beside(self._program, self.running.pid, argv, terminal=terminal)
-        return await asyncio.shield(asyncio.create_task(self._services.launcher.start(order, fds)))
+        request = exec_request(self._program, self.running.pid, argv, terminal=terminal)
+        return await asyncio.shield(
+            asyncio.create_task(self._services.launcher.start(request, fds))
+        )
 
-    async def _run(self, around: Surroundings) -> int:
+    async def _run(self, resources: PodResources) -> int:
         """Run it once; return its exit code."""
         clock = self._services.clock
-        order = await self._order(around)
+        request = await self._request(resources)
         self._ended_before = self._ended_for_memory()
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'
@@ -122,7 +243,7 @@ class Container:
         identity = f"sandbox://{uuid.uuid4().hex}"
         self._tell("Created", f"Created container: {self.spec.name}")
         try:
-            process = await self._start(order)
+            process = await self._start(request)
         except StartFailed as error:
             return self._start_failed(_RUNTIME.format(error), identity)
         self.state.run(identity, clock.now())
@@ -130,7 +251,7 @@ class Container:
         self.state.ready = self.state.started and self.spec.readiness is None
         self._changed()
         self._tell("Started", f"Started container {self.spec.name}")
-        code = await self._watch(process, around)
+        code = await self._watch(process, resources)
         await self._runs[-1].heard()
         self._ended(code)
         self._changed()
@@ -149,23 +270,23 @@ class Container:
     def _ended_for_memory(self) -> int:
         return self._services.cgroups.out_of_memory(self._pod.uid, self.spec.name)
 
-    async def _start(self, order: Order) -> Process:
+    async def _start(self, request: StartRequest) -> Process:
         if self._services.plan.rootless and runs_as_other_than_root(self.spec, self._pod):
             self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
-        # Whoever stops the pod meanwhile waits for this, so that no program is forgotten.
-        self._starting = asyncio.create_task(self._launch(order))
+        # Stopping the pod meanwhile waits for this, so that no program is forgotten.
+        self._starting = asyncio.create_task(self._launch(request))
         self._process = await asyncio.shield(self._starting)
-        self._program = order.program
+        self._program = request.program
         return self._process
 
-    async def _launch(self, order: Order) -> Process:
+    async def _launch(self, request: StartRequest) -> Process:
         pod = self._pod
         folder = self._services.plan.path / "nodes" / self._services.node.name
         folder = folder / f"{pod.namespace}_{pod.name}_{pod.uid}" / self.spec.name
         log = RunLog(folder, self.state.restarts, self._services.clock)
         run = Run(Console(stdin=self.spec.stdin, tty=self.spec.tty), log)
         self._runs = [*self._runs[-1:], run]
-        return await run.start(order, self._services.launcher)
+        return await run.start(request, self._services.launcher)
 
     def _start_failed(self, why: str, identity: str) -> int:
         self.state.identity = identity
@@ -177,11 +298,11 @@ class Container:
         self._warn("Failed", f"Error: {why}")
         return _START_ERROR
 
-    async def _order(self, around: Surroundings) -> Order:
-        """Return the order that starts it; ask again while it is refused, as a kubelet does."""
+    async def _request(self, resources: PodResources) -> StartRequest:
+        """Return the request that starts it; ask again while it is refused, as a kubelet does."""
         while True:
             try:
-                return await order_for(self.spec, around, self._services)
+                return await start_request(self.spec, resources, self._services)
             except ContainerRefused as error:
                 self.state.wait(error.reason, str(error))
                 self._changed()
@@ -200,19 +321,19 @@ class Container:
         self._warn("BackOff", f"Back-off restarting failed container {name} in pod {which}")
         await self._services.clock.sleep(delay)
 
-    async def _watch(self, process: Process, around: Surroundings) -> int:
+    async def _watch(self, process: Process, resources: PodResources) -> int:
         """Wait for the program's end, probing it; return its exit code."""
-        patient = Patient(
+        probed = ProbedContainer(
             spec=self.spec,
             state=self.state,
-            address=around.address,
+            address=resources.address,
             changed=self._changed,
             warn=self._warn,
             tell=self._tell,
             end=partial(self._end_of_probe, process),
             execute=partial(self.execute, terminal=False),
         )
-        watcher = asyncio.create_task(watch_over(patient, self._services))
+        watcher = asyncio.create_task(run_probes(probed, self._services))
         try:
             return await process.wait()
         finally:
@@ -251,7 +372,7 @@ class Container:
             for each in (waiting, sleeping):
                 each.cancel()
             return
-        if await run_beside(partial(self.execute, terminal=False), hook, grace) is not None:
+        if await probe_exec(partial(self.execute, terminal=False), hook, grace) is not None:
             self._warn("FailedPreStopHook", "PreStopHook failed")
 
     def _tell(self, reason: str, message: str) -> None:

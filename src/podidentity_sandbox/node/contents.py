@@ -1,6 +1,6 @@
-"""What the files of a volume of a pod hold: configMap, secret, downwardAPI and projected. Pure.
+"""Contents of the files of a pod's volumes: configMap, secret, downwardAPI and projected. Pure.
 
-Words of pkg/volume/configmap, secret and projected of Kubernetes.
+Messages are those of pkg/volume/configmap, secret and projected of Kubernetes.
 https://kubernetes.io/docs/concepts/storage/projected-volumes/
 """
 
@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.node.fields import field_value
-from podidentity_sandbox.node.quantities import resource_field
-from podidentity_sandbox.node.refusals import VolumeRefused
+from podidentity_sandbox.node.spec import VolumeRefused, field_value, resource_field
 
 KINDS = ("configMap", "secret", "downwardAPI", "projected")
 RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
@@ -21,12 +19,12 @@ RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
 _MODE = 0o644
 
 Source = tuple[str, Mapping[str, Any]]
-"""One of configMap, secret, downwardAPI, serviceAccountToken; and what the spec says of it."""
+"""One of configMap, secret, downwardAPI, serviceAccountToken; and its part of the spec."""
 Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class VolumeFile:
     """A file of a volume."""
 
     data: bytes
@@ -36,13 +34,13 @@ class File:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """What contents are made of, beside the spec."""
+class ContentSources:
+    """All that contents depend on beside the spec."""
 
     objects: Mapping[tuple[str, str], Object | None]
     """By resource and name; None for one that is not there."""
     fields: Mapping[str, str]
-    """What `fieldRef` can name."""
+    """The values that `fieldRef` can name."""
     containers: Mapping[str, Mapping[str, Any]]
     """The pod's containers, for `resourceFieldRef`."""
     token: Callable[[str, int], bytes]
@@ -70,7 +68,7 @@ def references(sources: Iterable[Source]) -> list[tuple[str, str]]:
     return [(RESOURCES[kind], said["name"]) for kind, said in sources if kind in RESOURCES]
 
 
-def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
+def contents(volume: Mapping[str, Any], material: ContentSources) -> dict[str, VolumeFile]:
     """Return a volume's files by their path in it; raise VolumeRefused.
 
     A token has the volume's mode and is root's, like every file, unless the pod names one user for
@@ -79,15 +77,17 @@ def contents(volume: Mapping[str, Any], material: Material) -> dict[str, File]:
     """
     kind = next(kind for kind in KINDS if kind in volume)
     mode = volume[kind].get("defaultMode")
-    files: dict[str, File] = {}
+    files: dict[str, VolumeFile] = {}
     for source, said in sources_of(volume):
         user = material.user if source == "serviceAccountToken" else None
         for path, data, own in _files(source, said, material):
-            files[path] = File(data, own or mode or _MODE, user)
+            files[path] = VolumeFile(data, own or mode or _MODE, user)
     return files
 
 
-def _files(kind: str, said: Object, material: Material) -> Iterator[tuple[str, bytes, int | None]]:
+def _files(
+    kind: str, said: Object, material: ContentSources
+) -> Iterator[tuple[str, bytes, int | None]]:
     if kind in RESOURCES:
         yield from _of_object(kind, said, material.objects[RESOURCES[kind], said["name"]])
     elif kind == "downwardAPI":
@@ -135,7 +135,7 @@ def decoded(kind: str, found: Object) -> dict[str, bytes]:
     return {k: v.encode() for k, v in (found.get("data") or {}).items()} | binary
 
 
-def _of_pod(item: Object, material: Material) -> str:
+def _of_pod(item: Object, material: ContentSources) -> str:
     if "resourceFieldRef" in item:
         return _of_container(item["resourceFieldRef"], material)
     try:
@@ -144,7 +144,7 @@ def _of_pod(item: Object, material: Material) -> str:
         raise VolumeRefused(str(error)) from error
 
 
-def _of_container(reference: Object, material: Material) -> str:
+def _of_container(reference: Object, material: ContentSources) -> str:
     container = material.containers.get(reference["containerName"])
     if container is None:
         # findContainerInPod in pkg/api/v1/resource/helpers.go

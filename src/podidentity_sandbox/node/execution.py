@@ -1,4 +1,4 @@
-r"""`exec`: other programs beside a container's, for whoever may open the node's Unix socket.
+r"""`exec`: other programs beside a container's, over the node's Unix socket.
 
 The caller's own standard input, output and error travel to the program as descriptors, so nothing
 is copied on the way. One connection, one program:
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _LARGEST_REQUEST = 160 * 1024
 
 
-class Refused(Exception):
+class ExecRefused(Exception):
     """The request cannot be served; `code` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -68,7 +68,7 @@ class ExecServer:
         with connection:
             try:
                 answer = await self._answer(connection, fds)
-            except Refused as error:
+            except ExecRefused as error:
                 answer = {"error": str(error), "code": error.code}
             except StartFailed as error:
                 answer = {"error": str(error), "code": "Failed"}
@@ -97,7 +97,7 @@ class ExecServer:
             process = await container.execute(command, fds, terminal=False)
             await _send(connection, {"started": True})
         else:
-            raise Refused("BadRequest", "three descriptors are needed without a terminal")
+            raise ExecRefused("BadRequest", "three descriptors are needed without a terminal")
         return {"exit": await _wait(connection, process)}
 
     def _find(self, request: dict[str, Any]) -> Container:
@@ -105,12 +105,14 @@ class ExecServer:
         try:
             pod = self._kubelet.find(namespace, name)
         except KeyError:
-            raise Refused("NotFound", f'pods "{name}" not found on this node') from None
+            raise ExecRefused("NotFound", f'pods "{name}" not found on this node') from None
         try:
             return pod.container(request.get("container"))
         except KeyError:
             wanted = request.get("container")
-            raise Refused("BadRequest", f"container {wanted} is not valid for pod {name}") from None
+            raise ExecRefused(
+                "BadRequest", f"container {wanted} is not valid for pod {name}"
+            ) from None
 
 
 async def _wait(connection: socket.socket, process: Process) -> int:
@@ -139,7 +141,7 @@ async def _receive(connection: socket.socket, fds: list[int]) -> dict[str, Any]:
         if not chunk:
             raise ValueError("the caller has gone")
         if len(raw) > _LARGEST_REQUEST:
-            raise Refused("BadRequest", f"a command of more than {_LARGEST_REQUEST} bytes")
+            raise ExecRefused("BadRequest", f"a command of more than {_LARGEST_REQUEST} bytes")
     request: dict[str, Any] = json.loads(raw)
     return request
 

@@ -1,20 +1,104 @@
-"""The node's pods: what the API server says there are, and a task for each.
+"""The node's own object in the API server, its pods, and a task for each pod.
 
 One list, then a watch that resumes where it broke; after 410 a list again. A kubelet that starts
-anew knows nothing of before: all that it had started ended with it, and starts again.
+anew knows nothing of before: everything it had started ended with it, and starts again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiError, Unreachable
+from podidentity_sandbox.node.api import MERGE_PATCH, ApiClient, ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.pods import Pod
-from podidentity_sandbox.node.registration import register
 from podidentity_sandbox.node.services import Services
+from podidentity_sandbox.node.status import stamp
+from podidentity_sandbox.plan import NodePlan
+
+# ---- The node's own object in the API server
+
+_CONFLICT = 409
+_VERSION = "v1.32.0-podidentity-sandbox"
+
+
+def node_object(node: NodePlan, now: datetime, *, kernel: str, machine: str) -> dict[str, Any]:
+    """Return the Node, as AKS's kubelet registers an instance of a scale set."""
+    when = stamp(now)
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    capacity = {"cpu": "2", "memory": "4Gi", "pods": "250"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": node.name,
+            "labels": {
+                "kubernetes.io/hostname": node.name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": architecture,
+                "agentpool": "nodepool1",
+                "kubernetes.azure.com/agentpool": "nodepool1",
+            },
+        },
+        "spec": {
+            "providerID": node.provider_id,
+            "podCIDR": node.pod_cidr,
+            "podCIDRs": [node.pod_cidr],
+        },
+        "status": {
+            "capacity": capacity,
+            "allocatable": capacity,
+            "addresses": [
+                {"type": "InternalIP", "address": node.address},
+                {"type": "Hostname", "address": node.name},
+            ],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "KubeletReady",
+                    "message": "kubelet is posting ready status",
+                    "lastHeartbeatTime": when,
+                    "lastTransitionTime": when,
+                }
+            ],
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": kernel,
+                "osImage": "the machine's own, in a namespace",
+                "containerRuntimeVersion": "processes://1",
+                "kubeletVersion": _VERSION,
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": architecture,
+            },
+        },
+    }
+
+
+async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
+    """Create the Node, or bring the one that is there up to date; asks until it is done."""
+    wanted = node_object(node, now, kernel=platform.release(), machine=platform.machine())
+    path = f"/api/v1/nodes/{node.name}"
+    try:
+        await api.insist(lambda: api.request("POST", "/api/v1/nodes", wanted))
+    except ApiRefusal as error:
+        if error.status != _CONFLICT:
+            raise
+        spec = {"metadata": {"labels": wanted["metadata"]["labels"]}, "spec": wanted["spec"]}
+        await api.insist(lambda: api.request("PATCH", path, spec, content_type=MERGE_PATCH))
+    status = {"status": wanted["status"]}
+    await api.insist(
+        lambda: api.request("PATCH", f"{path}/status", status, content_type=MERGE_PATCH)
+    )
+
+
+# ---- The node's pods
 
 _log = logging.getLogger(__name__)
 
@@ -82,15 +166,15 @@ class Kubelet:
                     self._vanish(raw)
                 elif event["type"] != "BOOKMARK":
                     self._observe(raw)
-        except ApiError as error:
+        except ApiRefusal as error:
             if error.status != _GONE:
-                await self._be_patient(error)
+                await self._back_off(error)
             return ""
-        except Unreachable as error:
-            await self._be_patient(error)
+        except ApiUnreachable as error:
+            await self._back_off(error)
         return version
 
-    async def _be_patient(self, error: Exception) -> None:
+    async def _back_off(self, error: Exception) -> None:
         self._pause = min(max(self._pause * 2, 0.1), _LONGEST_PAUSE)
         _log.warning("the watch broke, resuming in %.1f s: %s", self._pause, error)
         await self._services.clock.sleep(self._pause)
@@ -100,7 +184,7 @@ class Kubelet:
         pod = self._pods.get(uid)
         if pod is None:
             pod = self._pods[uid] = Pod(raw, self._services)
-            task = asyncio.create_task(self._look_after(pod))
+            task = asyncio.create_task(self._run_pod(pod))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         pod.observe(raw)
@@ -110,7 +194,7 @@ class Kubelet:
         if pod is not None:
             pod.vanish()
 
-    async def _look_after(self, pod: Pod) -> None:
+    async def _run_pod(self, pod: Pod) -> None:
         try:
             await pod.run()
         finally:

@@ -2,9 +2,9 @@
 
 A program enters namespaces between fork and exec, and only a process without threads may do that
 in Python. So the kubelet, which has an event loop and a network client, starts this one first and
-asks it over a socket: an Order with three file descriptors (standard input, output, error).
+asks it over a socket: a StartRequest with three file descriptors (standard input, output, error).
 
-    → an Order, 3 descriptors    ← {"pid": N} | {"error": "…"}
+    → a StartRequest, 3 descriptors    ← {"pid": N} | {"error": "…"}
     → {"kill": N, "signal": S, "group": bool}
     ← {"ended": N, "code": C}   C is 128 + signal for a program that a signal ended
 
@@ -23,18 +23,73 @@ import socket
 import sys
 import termios
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from podidentity_sandbox.node import rootfs, syscalls
-from podidentity_sandbox.node.programs import Order, Program, Room
+from podidentity_sandbox.node.rootfs import Bind, Isolation
 
-LARGEST_ORDER = 192 * 1024
+# ---- Requests: plain values that travel between the kubelet and the launcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program of a container, and the rights that it gets."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    directory: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    capabilities: int = 0
+    """Bit n for capability n."""
+    no_new_privileges: bool = False
+    cgroups: tuple[str, ...] = ()
+    """Folders of its cgroups in the node's view, one in each tree that there is."""
+    terminal: bool = False
+    """Whether its standard input becomes its controlling terminal."""
+    reaped: bool = False
+    """Whether the kernel reaps its children: for a program that idles in place of an image's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """One request to the launcher: a program in new namespaces, or in those of process `beside`."""
+
+    program: Program
+    isolation: Isolation | None = None
+    beside: int = 0
+
+    def encode(self) -> bytes:
+        """Return the request as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """Read what `encode` wrote."""
+        data = json.loads(raw)
+        program, isolation = data["program"], data["isolation"]
+        program["environment"] = tuple((name, value) for name, value in program["environment"])
+        program["cgroups"] = tuple(program["cgroups"])
+        if isolation is not None:
+            isolation["binds"] = tuple(Bind(**bind) for bind in isolation["binds"])
+        return cls(
+            program=Program(**program),
+            isolation=Isolation(**isolation) if isolation is not None else None,
+            beside=data["beside"],
+        )
+
+
+# ---- The launcher
+
+LARGEST_REQUEST = 192 * 1024
 """Bytes; a message of a Unix socket must fit its send buffer."""
 
 
 class Launcher:
-    """Starts what it is asked for, and reports what ended."""
+    """Starts the requested programs, and reports their ends."""
 
     def __init__(self, kubelet: socket.socket) -> None:
         self._kubelet = kubelet
@@ -72,7 +127,7 @@ class Launcher:
             os.wait()
 
     def _answer(self) -> bool:
-        raw, fds, _, _ = socket.recv_fds(self._kubelet, LARGEST_ORDER, 3, socket.MSG_CMSG_CLOEXEC)
+        raw, fds, _, _ = socket.recv_fds(self._kubelet, LARGEST_REQUEST, 3, socket.MSG_CMSG_CLOEXEC)
         if not raw:
             return False
         try:
@@ -80,7 +135,7 @@ class Launcher:
             if "kill" in message:
                 self._kill(message)
             else:
-                self._say(self._start(Order.decode(raw), fds))
+                self._say(self._start(StartRequest.decode(raw), fds))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -97,27 +152,27 @@ class Launcher:
         with suppress(ProcessLookupError):
             (os.killpg if message["group"] else os.kill)(pid, message["signal"])
 
-    def _start(self, order: Order, fds: list[int]) -> dict[str, Any]:
-        if order.room is None and order.beside not in self._alive:
+    def _start(self, request: StartRequest, fds: list[int]) -> dict[str, Any]:
+        if request.isolation is None and request.beside not in self._alive:
             return {"error": "the container is not running"}
         try:
-            pid, failure = self._spawn(order, fds)
+            pid, failure = self._spawn(request, fds)
         except OSError as error:
             return {"error": f"cannot start a process: {error.strerror}"}
         self._alive.add(pid)
         return {"error": failure} if failure else {"pid": pid}
 
-    def _spawn(self, order: Order, fds: list[int]) -> tuple[int, str]:
-        if order.room is not None:
+    def _spawn(self, request: StartRequest, fds: list[int]) -> tuple[int, str]:
+        if request.isolation is not None:
             syscalls.unshare(syscalls.NEW_PIDS)
             try:
-                return self._fork(order, fds, -1)
+                return self._fork(request, fds, -1)
             finally:
                 self._come_home()
-        target = os.pidfd_open(order.beside)
+        target = os.pidfd_open(request.beside)
         try:
             syscalls.enter(target, syscalls.NEW_PIDS)
-            return self._fork(order, fds, target)
+            return self._fork(request, fds, target)
         finally:
             self._come_home()
             os.close(target)
@@ -129,37 +184,37 @@ class Launcher:
         except OSError as error:
             sys.exit(f"cannot return to the node's own pid namespace: {error}")
 
-    def _fork(self, order: Order, fds: list[int], target: int) -> tuple[int, str]:
+    def _fork(self, request: StartRequest, fds: list[int], target: int) -> tuple[int, str]:
         """Start the child; return its pid, and what kept it from running its program if so."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if not pid:
-            _become(order, fds, target, writing)
+            _become(request, fds, target, writing)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             return pid, pipe.read().decode()
 
 
-def _become(order: Order, fds: list[int], target: int, failure: int) -> NoReturn:
-    """In the child: enter the room and run the program, or write why not and end."""
+def _become(request: StartRequest, fds: list[int], target: int, failure: int) -> NoReturn:
+    """In the child: enter the namespaces and run the program, or write why not and end."""
     try:
-        _reset_signals(order.program)
+        _reset_signals(request.program)
         os.umask(0o022)
         os.setsid()
-        for folder in order.program.cgroups:
+        for folder in request.program.cgroups:
             Path(folder, "cgroup.procs").write_text("0")
-        if order.room is not None:
-            _make_room(order.room)
+        if request.isolation is not None:
+            _isolate(request.isolation)
         else:
             kinds = syscalls.NEW_MOUNTS | syscalls.NEW_UTS | syscalls.NEW_IPC | syscalls.NEW_NET
             syscalls.enter(target, kinds)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
-        if order.program.terminal:
+        if request.program.terminal:
             _take_terminal()
-        os.chdir(order.program.directory)
-        _drop_rights(order.program)
-        _execute(order.program)
+        os.chdir(request.program.directory)
+        _drop_rights(request.program)
+        _execute(request.program)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         os.write(failure, f"{error.strerror or error}{where}".encode())
@@ -177,13 +232,13 @@ def _reset_signals(program: Program) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
-def _make_room(room: Room) -> None:
-    if room.network:
-        fd = os.open(room.network, os.O_RDONLY | os.O_CLOEXEC)
+def _isolate(isolation: Isolation) -> None:
+    if isolation.network:
+        fd = os.open(isolation.network, os.O_RDONLY | os.O_CLOEXEC)
         syscalls.enter(fd, syscalls.NEW_NET)
     syscalls.unshare(syscalls.NEW_MOUNTS | syscalls.NEW_UTS | syscalls.NEW_IPC)
-    socket.sethostname(room.hostname)
-    rootfs.build(room)
+    socket.sethostname(isolation.hostname)
+    rootfs.build(isolation)
 
 
 def _take_terminal() -> None:

@@ -1,4 +1,4 @@
-"""What a container has written, kept in a file for each of its runs, and read again by line.
+"""The output of a container, kept in a file for each of its runs, and read again by line.
 
 A line of a file is what a container runtime writes there, so that a reader can tell the time and
 the stream of each: `2026-11-25T09:10:17.123456Z stdout F text`; P instead of F for a piece of a
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from podidentity_sandbox.node.clock import Clock
+from podidentity_sandbox.node.launcher import StartRequest
+from podidentity_sandbox.node.processes import LauncherClient, Process, StartFailed
+from podidentity_sandbox.node.status import ContainerState
+from podidentity_sandbox.node.streams import STDERR, Console
 
 LONGEST_LINE = 16 * 1024
 """Bytes after which a piece is written: containerd's max_container_log_line_size."""
@@ -26,7 +30,7 @@ _KEPT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """What a reader wants."""
+    """Which part of a log a reader asks for."""
 
     follow: bool = False
     timestamps: bool = False
@@ -64,7 +68,7 @@ class RunLog:
         self._moved = asyncio.Event()
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take what the program wrote to `stdout` or `stderr`; whole lines are in the file then."""
+        """Take output of `stdout` or `stderr`; on return its whole lines are in the file."""
         lines = (self._rest[stream] + data).split(b"\n")
         self._rest[stream] = lines.pop()
         out = [(line, "F") for line in lines]
@@ -74,7 +78,7 @@ class RunLog:
         self._append(stream, out)
 
     def close(self) -> None:
-        """Write what is left without a line's end; nothing comes any more."""
+        """Write the rest that has no line end; no more output follows."""
         for stream, rest in self._rest.items():
             self._append(stream, [(rest, "F")] if rest else [])
         self._file.close()
@@ -101,7 +105,7 @@ class RunLog:
 
 
 def entries(file: BinaryIO) -> Iterator[Entry]:
-    """Yield what a file holds from its position on."""
+    """Yield the contents of a file from its position on."""
     for raw in file:
         stamp, _, tag, text = raw.split(b" ", 3)
         yield Entry(stamp.decode(), text if tag == b"F" else text[:-1])
@@ -150,3 +154,65 @@ async def _all(file: BinaryIO, run: RunLog | None, options: LogOptions) -> Async
         if closed:
             return
         await run.moved()
+
+
+# ---- One run of a container: its program's console, and the log that records it
+#
+# Which run's log a person means is the kubelet's rule validateContainerLogStatus, in its words:
+# https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kubelet_pods.go
+
+
+class LogRefused(Exception):
+    """There is no such log; the text says why."""
+
+
+class Run:
+    """A program's streams, from its start until all that it wrote is in the log."""
+
+    def __init__(self, console: Console, log: RunLog) -> None:
+        self.console = console
+        self.log = log
+        self._hearing: asyncio.Task[None] | None = None
+
+    async def start(self, request: StartRequest, launcher: LauncherClient) -> Process:
+        """Start the program; raise StartFailed."""
+        try:
+            process = await launcher.start(request, self.console.child)
+        except StartFailed:
+            self.console.close()
+            self.log.close()
+            raise
+        self.console.started()
+        self._hearing = asyncio.create_task(self._hear(process))
+        return process
+
+    async def heard(self) -> None:
+        """Return when all that it wrote is in the log; its process has ended."""
+        if self._hearing is not None:
+            await asyncio.shield(self._hearing)
+
+    async def _hear(self, process: Process) -> None:
+        try:
+            await self.console.run(process.ended, self._note)
+        finally:
+            self.log.close()
+
+    async def _note(self, stream: int, data: bytes) -> None:
+        self.log.write("stderr" if stream == STDERR else "stdout", data)
+
+
+def log_of(
+    container: str, pod: str, state: ContainerState, runs: Sequence[Run], *, previous: bool
+) -> RunLog:
+    """Return the log that is meant; raise LogRefused."""
+    if previous:
+        ended = runs if state.running is None and state.terminated is None else runs[:-1]
+        if state.last is None or not ended:
+            raise LogRefused(
+                f'previous terminated container "{container}" in pod "{pod}" not found'
+            )
+        return ended[-1].log
+    if not runs:
+        reason = (state.waiting or {}).get("reason", "")
+        raise LogRefused(f'container "{container}" in pod "{pod}" is waiting to start: {reason}')
+    return runs[-1].log

@@ -13,18 +13,18 @@ from pathlib import Path
 import aiohttp
 
 import podidentity_sandbox
-from podidentity_sandbox.node.api import Api, ApiError
+from podidentity_sandbox.node.api import ApiClient, ApiRefusal
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.events import Events
 from podidentity_sandbox.node.execution import ExecServer
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
-from podidentity_sandbox.node.processes import Launcher, LauncherDied
+from podidentity_sandbox.node.object_watches import ObjectWatches
+from podidentity_sandbox.node.processes import LauncherClient, LauncherDied
+from podidentity_sandbox.node.reports import Events
 from podidentity_sandbox.node.rootfs import prepare_stage
 from podidentity_sandbox.node.server import KubeletServer
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.watched import WatchedObjects
 from podidentity_sandbox.plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -50,16 +50,16 @@ async def run(services: Services, ready_fd: int) -> None:
 
 
 async def compose(folder: Path, name: str, ready_fd: int) -> None:
-    """Make what the node needs, run it, and take it away."""
+    """Make the node, run it, and remove it."""
     plan = Plan.load(folder)
     node, clock = plan.node(name), Clock()
     prepare_stage()
-    api = Api.connect(plan, node, clock)
+    api = ApiClient.connect(plan, node, clock)
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=False, force_close=True),
         headers={"User-Agent": "kube-probe/1.32"},
     )
-    launcher = await Launcher.open()
+    launcher = await LauncherClient.open()
     source = Path(podidentity_sandbox.__file__).parents[1]
     az = (plan.azure_cli,) if plan.azure_cli else ()
     az_tools = (f"{folder}/tools" for folder in az)
@@ -73,7 +73,7 @@ async def compose(folder: Path, name: str, ready_fd: int) -> None:
         network=PodNetwork(node),
         cgroups=PodCgroups(plan.cgroup_root, plan.memory_root, node.name),
         events=Events(api, node.name, clock),
-        watched=WatchedObjects(api, clock),
+        watched=ObjectWatches(api, clock),
         clock=clock,
         probing=probing,
     )
@@ -110,7 +110,7 @@ def _serve(folder: Path, name: str, ready_fd: int) -> int:
         asyncio.run(compose(folder, name, ready_fd))
     except* (KeyboardInterrupt, asyncio.CancelledError):
         _log.info("told to end: the node has ended")
-    except* (ApiError, LauncherDied, NetworkFailed) as failed:
+    except* (ApiRefusal, LauncherDied, NetworkFailed) as failed:
         for error in failed.exceptions:
             _log.error("the node cannot go on: %s", error)
         code = 1

@@ -1,10 +1,9 @@
-"""A pod's life on this node: from the first sight of it to the word that nothing of it is left.
+"""A pod's life on this node: from its first appearance to the report that nothing of it is left.
 
     network, volumes → init containers in order → containers → (deleted) → stopped → cleared → gone
 
-Each pod is one task. What it does is asked again until it is done; the API server being away for a
-while delays what is reported, never what is done. A termination is not forgotten: the object goes
-only when its programs have.
+Each pod is one task, and each of its steps is repeated until it succeeds. An absence of the API
+server delays reports, never the pod. The object is deleted only when its programs have ended.
 """
 
 from __future__ import annotations
@@ -15,13 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from podidentity_sandbox.node.containers import Container
+from podidentity_sandbox.node.containers import Container, PodResources
 from podidentity_sandbox.node.network import Attachment, NetworkFailed
-from podidentity_sandbox.node.orders import Surroundings
-from podidentity_sandbox.node.refusals import VolumeRefused
 from podidentity_sandbox.node.reports import PodReports
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import grace_of, parse_pod
+from podidentity_sandbox.node.spec import VolumeRefused, grace_of, parse_pod
 from podidentity_sandbox.node.status import PodFacts, pod_status
 from podidentity_sandbox.node.volumes import PodVolumes
 
@@ -111,18 +108,18 @@ class Pod:
         if self._had_ended:
             return
         self._reports.due.set()
-        around = await self._prepare()
+        resources = await self._prepare()
         self._reports.due.set()
         async with asyncio.TaskGroup() as group:
             fresh = group.create_task(self._volumes.keep_fresh())
-            await self._run_all(around)
+            await self._run_all(resources)
             fresh.cancel()
 
-    async def _run_all(self, around: Surroundings) -> None:
+    async def _run_all(self, resources: PodResources) -> None:
         # An init container of a pod that always restarts is run again until it succeeds.
         policy = "Never" if self.spec.restart_policy == "Never" else "OnFailure"
         for container in self._inits:
-            if await container.keep_running(around, policy):
+            if await container.keep_running(resources, policy):
                 self._failed = True
                 self._reports.due.set()
                 return
@@ -131,9 +128,9 @@ class Pod:
         self._reports.due.set()
         async with asyncio.TaskGroup() as group:
             for container in self._containers:
-                group.create_task(container.keep_running(around, self.spec.restart_policy))
+                group.create_task(container.keep_running(resources, self.spec.restart_policy))
 
-    async def _prepare(self) -> Surroundings:
+    async def _prepare(self) -> PodResources:
         """Make network and volumes, again until they are there."""
         pause = 0.5
         events, clock = self._services.events, self._services.clock
@@ -141,7 +138,7 @@ class Pod:
             try:
                 await self._attach()
                 await self._volumes.open(self._address)
-                return Surroundings(
+                return PodResources(
                     pod=self.spec,
                     address=self._address,
                     network=self._attachment.namespace if self._attachment else "",
@@ -162,14 +159,14 @@ class Pod:
             try:
                 self._attachment = await asyncio.shield(task)
             except asyncio.CancelledError:
-                # Deleted meanwhile: what is being made must be known, to be taken away.
+                # Deleted meanwhile: the attachment must be known, so that it can be removed.
                 with suppress(NetworkFailed):
                     self._attachment = await task
                 raise
             self._address = self._attachment.address
 
     async def _clear(self) -> None:
-        """Take away what the pod had on the node; its programs have ended."""
+        """Remove all that the pod had on the node; its programs have ended."""
         attachment, self._attachment = self._attachment, None
         try:
             if attachment is not None:
@@ -177,7 +174,7 @@ class Pod:
             self._services.cgroups.remove(self.spec.uid)
             await self._volumes.close()
         except (NetworkFailed, OSError) as error:
-            # Its programs have ended, which is what a termination promises.
+            # Its programs have ended, as a termination promises.
             _log.error("%s: something of it remains: %s", self.spec.label, error)
 
     def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from podidentity_sandbox.node.launcher import LARGEST_ORDER
-from podidentity_sandbox.node.programs import Order
+from podidentity_sandbox.node.launcher import LARGEST_REQUEST, StartRequest
 
 
 class StartFailed(Exception):
@@ -26,7 +25,7 @@ class LauncherDied(Exception):
 class Process:
     """A program that the launcher started."""
 
-    def __init__(self, pid: int, launcher: Launcher) -> None:
+    def __init__(self, pid: int, launcher: LauncherClient) -> None:
         self.pid = pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Its exit code; 128 + signal where a signal ended it."""
@@ -41,7 +40,7 @@ class Process:
         return await asyncio.shield(self.ended)
 
 
-class Launcher:
+class LauncherClient:
     """The launcher process of this node."""
 
     def __init__(self, connection: socket.socket, child: asyncio.subprocess.Process) -> None:
@@ -52,7 +51,7 @@ class Launcher:
         self._reply: asyncio.Future[dict[str, Any]] | None = None
 
     @classmethod
-    async def open(cls) -> Launcher:
+    async def open(cls) -> LauncherClient:
         """Start it, in the namespaces that this process is in."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -68,19 +67,19 @@ class Launcher:
         return cls(ours, child)
 
     async def listen(self) -> None:
-        """Deliver what the launcher says; raise LauncherDied when it has ended."""
+        """Deliver the launcher's messages; raise LauncherDied when it has ended."""
         loop = asyncio.get_running_loop()
-        while raw := await loop.sock_recv(self._connection, LARGEST_ORDER):
+        while raw := await loop.sock_recv(self._connection, LARGEST_REQUEST):
             self._deliver(json.loads(raw))
         raise LauncherDied("the process that starts this node's containers has ended")
 
-    async def start(self, order: Order, fds: Sequence[int]) -> Process:
+    async def start(self, request: StartRequest, fds: Sequence[int]) -> Process:
         """Start a program with these standard input, output and error; raise StartFailed.
 
         Not to be cancelled half way: the program would run and nobody know it.
         """
-        raw = order.encode()
-        if len(raw) > LARGEST_ORDER:
+        raw = request.encode()
+        if len(raw) > LARGEST_REQUEST:
             raise StartFailed(f"arguments and environment are too large: {len(raw)} bytes")
         async with self._turn:
             self._reply = asyncio.get_running_loop().create_future()

@@ -1,7 +1,4 @@
-"""What the API server is told of a pod: its status after each change, and at last its end.
-
-The server being away delays a report and loses none: the latest status is sent when it is back.
-"""
+"""Reports of a pod to the API server: events, its status after each change, and its end."""
 
 from __future__ import annotations
 
@@ -10,10 +7,112 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from podidentity_sandbox.node.api import MERGE_PATCH, Api, ApiError
+from podidentity_sandbox.node.api import MERGE_PATCH, ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.spec import PodSpec
+from podidentity_sandbox.node.status import stamp
+
+# ---- Events on pods, as a kubelet reports them: what a person sees in `describe`
+#
+# Best effort, as a kubelet's: an event that cannot be delivered is logged and dropped.
 
 _log = logging.getLogger(__name__)
+_MOST_WAITING = 1000
+_MOST_KNOWN = 4096
+"""Events that are counted on; those that were not seen for longest are forgotten."""
+
+
+class Events:
+    """Sends events in the background, in order."""
+
+    def __init__(self, api: ApiClient, node: str, clock: Clock) -> None:
+        self._api = api
+        self._node = node
+        self._clock = clock
+        self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
+        self._serial = 0
+        self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
+
+    def warn(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
+        """Report a failure."""
+        self._report("Warning", pod, reason, message, container)
+
+    def tell(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
+        """Report a step that succeeded."""
+        self._report("Normal", pod, reason, message, container)
+
+    def _report(self, kind: str, pod: PodSpec, reason: str, message: str, container: str) -> None:
+        _log.info("%s: %s: %s", pod.label, reason, message)
+        moment = self._clock.now()
+        now = stamp(moment)
+        self._serial += 1
+        about: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "uid": pod.uid,
+        }
+        if container:
+            first = any(container == one.name for one in pod.init_containers)
+            about["fieldPath"] = (
+                f"spec.{'initContainers' if first else 'containers'}{{{container}}}"
+            )
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{pod.name[:200]}.{int(moment.timestamp() * 1e9) + self._serial:x}",
+                "namespace": pod.namespace,
+            },
+            "involvedObject": about,
+            "type": kind,
+            "reason": reason,
+            "message": message,
+            "source": {"component": "kubelet", "host": self._node},
+            "reportingComponent": "kubelet",
+            "reportingInstance": self._node,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "eventTime": None,
+            "count": 1,
+        }
+        if not self._waiting.full():
+            self._waiting.put_nowait(event)
+
+    async def run(self) -> None:
+        """Send the reported events, for ever."""
+        while True:
+            event = await self._waiting.get()
+            try:
+                await self._send(event)
+            except (ApiRefusal, ApiUnreachable) as error:
+                _log.info("an event was lost: %s", error)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        """Write an event, or count one that was written before."""
+        path = f"/api/v1/namespaces/{event['metadata']['namespace']}/events"
+        about = event["involvedObject"]
+        same = about["uid"], about.get("fieldPath"), event["reason"], event["message"]
+        name, count = self._written.pop(same, ("", 0))
+        if count:
+            change = {"count": count + 1, "lastTimestamp": event["lastTimestamp"]}
+            try:
+                await self._api.request("PATCH", f"{path}/{name}", change, content_type=MERGE_PATCH)
+            except ApiRefusal:  # it is gone: then this is the first again
+                count = 0
+        if not count:
+            await self._api.request("POST", path, event)
+            name = event["metadata"]["name"]
+        self._written[same] = name, count + 1
+        if len(self._written) > _MOST_KNOWN:
+            del self._written[next(iter(self._written))]
+
+
+# ---- Status
+#
+# While the API server is away a report is delayed, not lost: the latest status is sent when it is
+# back.
 
 _OBJECT_GONE = {404, 409}
 """Not there, or another pod of the same name."""
@@ -25,7 +124,7 @@ class PodReports:
     def __init__(
         self,
         spec: PodSpec,
-        api: Api,
+        api: ApiClient,
         known: Mapping[str, Any],
         compute: Callable[[Mapping[str, Any]], dict[str, Any]],
     ) -> None:
@@ -36,7 +135,7 @@ class PodReports:
         self._compute = compute
         self._path = f"/api/v1/namespaces/{spec.namespace}/pods/{spec.name}"
         self.due = asyncio.Event()
-        """Set by whoever changes what the status is made of."""
+        """Set after each change of the facts that the status is computed from."""
 
     async def run(self) -> None:
         """Report after each change, until the object is gone."""
@@ -71,7 +170,7 @@ class PodReports:
         """Send until it is answered; say whether the object is there."""
         try:
             await self._api.insist(lambda: self._api.request(method, path, body, content_type=kind))
-        except ApiError as error:
+        except ApiRefusal as error:
             if error.status in _OBJECT_GONE:
                 return False
             _log.error("%s: %s was refused: %s", self._spec.label, method, error)

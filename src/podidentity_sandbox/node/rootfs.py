@@ -16,9 +16,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from podidentity_sandbox.node.programs import Bind, Room
 from podidentity_sandbox.node.syscalls import (
     BIND,
     NO_DEVICES,
@@ -42,35 +42,64 @@ _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/se
           "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """A file or folder of the node that a container sees."""
+
+    source: str
+    target: str
+    read_only: bool = True
+    follow: bool = False
+    """Whether mounts made later under the source appear too (HostToContainer)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """A container's namespaces and file tree, as a container runtime makes them."""
+
+    hostname: str
+    network: str = ""
+    """File of its network namespace; "" for the node's."""
+    binds: tuple[Bind, ...] = ()
+    hidden: tuple[str, ...] = ()
+    """Folders of the machine that it must not see: the sandbox's own, which holds secrets."""
+    kept: tuple[str, ...] = ()
+    """Folders that it needs wherever they are: the interpreter's and the programs' own."""
+    read_only_root: bool = False
+    system_writable: bool = False
+    """Whether /proc/sys and /sys may be written: `privileged`."""
+    rootless: bool = False
+
+
 def prepare_stage() -> None:
     """Make the folder where trees are built: once, by the kubelet."""
     Path(STAGE).mkdir(parents=True, exist_ok=True)
 
 
-def build(room: Room) -> None:
-    """Build the tree of `room` and make it this process's root."""
+def build(isolation: Isolation) -> None:
+    """Build the tree of `isolation` and make it this process's root."""
     # Nothing that is mounted here reaches the node; what the node mounts later still comes in.
     mount("none", "/", flags=RECURSIVE | SLAVE)
     mount("tmpfs", STAGE, "tmpfs", NO_DEVICES | NO_SUID, "mode=0755")
-    tree = _Tree(room)
+    tree = _Tree(isolation)
     tree.mirror("/", tree.root, skip=_FRESH)
     tree.fresh_folders()
     tree.devices()
     tree.kernel()
-    for path in room.kept:
+    for path in isolation.kept:
         tree.keep(path)
-    for path in room.hidden:
+    for path in isolation.hidden:
         tree.hide(path)
-    for bind in room.binds:
+    for bind in isolation.binds:
         tree.bind(bind)
-    if room.read_only_root:
+    if isolation.read_only_root:
         tree.seal()
     change_root(tree.root)
 
 
 class _Tree:
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, isolation: Isolation) -> None:
+        self._isolation = isolation
         self.root = f"{STAGE}/root"
         self._layers = 0
         self._overlays: list[str] = []
@@ -120,7 +149,7 @@ class _Tree:
         Path(upper).chmod(stat.S_IMODE(Path(source).stat().st_mode))
         Path(work).mkdir()
         options = f"lowerdir={source},upperdir={upper},workdir={work}"
-        if self._room.rootless:
+        if self._isolation.rootless:
             options += ",userxattr"
         try:
             mount("overlay", target, "overlay", NO_DEVICES, options)
@@ -171,7 +200,7 @@ class _Tree:
         Path(system).mkdir()
         mount("proc", proc, "proc", NO_SUID | NO_DEVICES | NO_EXEC)
         mount("/sys", system, flags=BIND | RECURSIVE)
-        if self._room.system_writable:
+        if self._isolation.system_writable:
             return
         restrict(system, READ_ONLY)
         # A root without capabilities still owns these files, and most are the machine's.
@@ -207,7 +236,7 @@ class _Tree:
         if not bind.follow:
             mount("none", str(target), flags=PRIVATE | RECURSIVE)
         # Root in a container may make device nodes; none of them may open a disk of the machine.
-        devices = 0 if self._room.system_writable else NO_DEVICES
+        devices = 0 if self._isolation.system_writable else NO_DEVICES
         if flags := devices | (READ_ONLY if bind.read_only else 0):
             restrict(str(target), flags)
 

@@ -1,4 +1,4 @@
-"""What a container's securityContext comes to: the rights that its program gets."""
+"""The rights that a container's program gets by its securityContext."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.node.refusals import ContainerRefused
+from podidentity_sandbox.node.spec import ContainerRefused
 
 # In the order of their numbers: include/uapi/linux/capability.h
 _ALL = (
@@ -27,7 +27,7 @@ _NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """What a container's program may do."""
+    """The user, groups and capabilities of a container's program."""
 
     uid: int
     gid: int

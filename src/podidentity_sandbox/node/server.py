@@ -19,12 +19,11 @@ from aiohttp import web
 
 from podidentity_sandbox.node import logs, streams
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.console import STDERR, STDOUT, Console
 from podidentity_sandbox.node.containers import Container
 from podidentity_sandbox.node.kubelet import Kubelet
+from podidentity_sandbox.node.logs import LogRefused
 from podidentity_sandbox.node.processes import Process, StartFailed
-from podidentity_sandbox.node.runs import LogRefused
-from podidentity_sandbox.node.streams import Session
+from podidentity_sandbox.node.streams import STDERR, STDOUT, Console, Session
 
 _RUNTIME = (
     'error executing command in container: failed to exec in container: failed to start exec "{}": '
@@ -88,7 +87,7 @@ class KubeletServer:
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         container = self._container(request)
-        # A caller who goes away is noticed in there, where what he started is ended.
+        # A caller that disconnects is noticed in there, and the program it started is ended.
         return await asyncio.shield(asyncio.create_task(_execute(request, container)))
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
@@ -173,7 +172,7 @@ def _true(query: Mapping[str, str], name: str) -> bool:
 
 
 def _options(query: Mapping[str, str], now: datetime) -> logs.LogOptions:
-    """Return what is asked for; the API server has checked it."""
+    """Return the options of the query; the API server has checked them."""
     since = None
     if "sinceSeconds" in query:
         since = now - timedelta(seconds=int(query["sinceSeconds"]))

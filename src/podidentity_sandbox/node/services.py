@@ -1,4 +1,4 @@
-"""What the pods of a node share: made once by `main`, and handed to each."""
+"""The services that the pods of a node share: made once by `main`, and passed to each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from podidentity_sandbox.node.api import Api
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.events import Events
 from podidentity_sandbox.node.network import PodNetwork
-from podidentity_sandbox.node.processes import Launcher
-from podidentity_sandbox.node.watched import WatchedObjects
+from podidentity_sandbox.node.object_watches import ObjectWatches
+from podidentity_sandbox.node.processes import LauncherClient
+from podidentity_sandbox.node.reports import Events
 from podidentity_sandbox.plan import NodePlan, Plan
 
 
@@ -26,11 +26,11 @@ class Services:
     """PATH of every container; the interpreter's own folder comes first."""
     kept: tuple[str, ...]
     """Folders of the machine that hold the interpreter and the programs of this project."""
-    api: Api
-    launcher: Launcher
+    api: ApiClient
+    launcher: LauncherClient
     network: PodNetwork
     cgroups: PodCgroups
     events: Events
-    watched: WatchedObjects
+    watched: ObjectWatches
     clock: Clock
     probing: aiohttp.ClientSession

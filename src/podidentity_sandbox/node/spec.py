@@ -1,9 +1,17 @@
-"""A pod's spec as values: what this kubelet acts on, and nothing else of it."""
+"""A pod's spec as values: what this kubelet acts on, and nothing else of it. Pure.
+
+Also the amounts and fields of a pod that its containers may ask for, and the refusals of what
+cannot be had, in a kubelet's words.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 
@@ -91,7 +99,7 @@ class ContainerSpec:
     readiness: Probe | None
     liveness: Probe | None
     pre_stop: Exec | Sleep | None
-    """What comes before SIGTERM."""
+    """The preStop hook, which runs before SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +195,7 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
 
 
 def _command(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a container runs.
+    """Return the program of a container.
 
     There is no image: arguments alone are run where they read as a command, for most images have no
     entry point; where they begin with a flag they are for one, and the container idles.
@@ -239,3 +247,111 @@ def _action(raw: Mapping[str, Any], ports: Mapping[str, int]) -> HttpGet | TcpSo
     if program := raw.get("exec"):
         return Exec(tuple(program["command"]))
     return None
+
+
+# ---- Refusals
+
+
+class ContainerRefused(Exception):
+    """The container cannot be started as its spec is; `reason` is that of its waiting state."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class VolumeRefused(Exception):
+    """A volume cannot be set up, now or ever; the text is that of the FailedMount event."""
+
+
+# ---- Amounts of CPU and memory, as `resourceFieldRef` shows them
+#
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+
+NODE = {"cpu": "2", "memory": "4Gi"}
+"""Capacity of a node of the sandbox: the limit of a container that names none."""
+_UNITS = {
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
+    **{unit: Fraction(1000**power) for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": Fraction(1024**power) for power, unit in enumerate("KMGTPE", 1)},
+}
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?([0-9]+\.?[0-9]*|\.[0-9]+))"
+    r"(?P<unit>n|u|m|[kMGTPE]|[KMGTPE]i|)(?P<power>(?<=[0-9.])[eE][+-]?[0-9]{1,3})?"
+)
+_BAD = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+
+
+def amount(text: str) -> Fraction:
+    """Return a quantity as a number; raise ValueError, in the words of resource.ParseQuantity."""
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        raise ValueError(_BAD)
+    return Fraction(found["number"] + (found["power"] or "")) * _UNITS[found["unit"]]
+
+
+def memory_limit(container: Mapping[str, Any]) -> int:
+    """Return the bytes of memory that a container may have; 0 if it names no limit.
+
+    Raises ValueError for what is no quantity.
+    """
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return math.ceil(amount(str(limits.get("memory", "0"))))
+
+
+def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Return the amount that a `resourceFieldRef` names, in units of its divisor, rounded up.
+
+    A limit that is not set is the node's; a request that is not set is the limit, if that is.
+    Raises ValueError for what is no quantity.
+    """
+    which, _, resource = reference["resource"].partition(".")
+    given = container.get("resources") or {}
+    limit, request = ((given.get(kind) or {}).get(resource) for kind in ("limits", "requests"))
+    value = limit if which == "limits" else request or limit
+    if value is None:
+        value = NODE.get(resource, "0") if which == "limits" else "0"
+    divisor = amount(str(reference.get("divisor") or "1")) or Fraction(1)
+    return str(math.ceil(amount(str(value)) / divisor))
+
+
+# ---- Fields of the pod, as `fieldRef` shows them in variables and files
+#
+# https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
+
+_ONE_OF_MANY = re.compile(r"metadata\.(labels|annotations)\['.*'\]")
+
+
+def pod_fields(pod: Mapping[str, Any], *, pod_address: str, host_address: str) -> dict[str, str]:
+    """Return what `fieldRef` can name, by its path."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    fields = {
+        "metadata.name": metadata["name"],
+        "metadata.namespace": metadata["namespace"],
+        "metadata.uid": metadata["uid"],
+        "spec.nodeName": spec["nodeName"],
+        "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
+        "status.podIP": pod_address,
+        "status.podIPs": pod_address,
+        "status.hostIP": host_address,
+        "status.hostIPs": host_address,
+    }
+    for kind in ("labels", "annotations"):
+        entries = sorted((metadata.get(kind) or {}).items())
+        fields |= {f"metadata.{kind}['{key}']": value for key, value in entries}
+        lines = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in entries)
+        fields[f"metadata.{kind}"] = "\n".join(lines)
+    return fields
+
+
+def field_value(fields: Mapping[str, str], path: str) -> str:
+    """Return one field; raise ValueError, in a kubelet's words, for one that there never is.
+
+    A label or annotation that is not there is empty.
+    """
+    if path not in fields and not _ONE_OF_MANY.fullmatch(path):
+        raise ValueError(f"unsupported fieldPath: {path}")
+    return fields.get(path, "")

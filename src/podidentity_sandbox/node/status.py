@@ -19,7 +19,7 @@ LONGEST_BACKOFF = 300.0
 
 @dataclass(slots=True, kw_only=True)
 class ContainerState:
-    """What one container is doing. Exactly one of the three states is its present one."""
+    """The state of one container: exactly one of waiting, running and terminated."""
 
     waiting: dict[str, Any] | None = field(default_factory=lambda: {"reason": "ContainerCreating"})
     running: dict[str, Any] | None = None
@@ -94,7 +94,7 @@ def phase(policy: str, states: Sequence[ContainerState], *, initialized: bool) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodFacts:
-    """What a status is made of, beside the containers."""
+    """The facts of a status beside the containers."""
 
     spec: PodSpec
     host_address: str

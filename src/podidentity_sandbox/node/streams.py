@@ -1,23 +1,190 @@
-"""exec and attach over a WebSocket, as Kubernetes speaks it: a channel number, then bytes.
-
-    0 standard input →   1 output ←   2 error ←   3 the end, a Status ←   4 the terminal's size →
-    255, channel → : nothing more comes on that channel (only of v5)
-
-https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apimachinery/pkg/util/remotecommand/constants.go
-https://kubernetes.io/blog/2024/08/20/websockets-transition/
-"""
+"""The standard streams of a program: pipes, a console, and the WebSocket of exec and attach."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import os
+import struct
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from podidentity_sandbox.node.console import STDIN, Console
+# ---- Pipes and terminals, read and written without blocking the loop
+
+_CHUNK = 65536
+
+
+async def chunks(fd: int, ended: asyncio.Future[int]) -> AsyncIterator[bytes]:
+    """Yield what comes through `fd` until it is closed, or all has come when its program `ended`.
+
+    Not only until it is closed: a program that it left behind may hold it open for ever.
+    """
+    os.set_blocking(fd, False)
+    while True:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            if ended.done():
+                return
+            await _either(fd, ended)
+            continue
+        except OSError:  # EIO: the last program has closed its terminal
+            return
+        if not data:
+            return
+        yield data
+
+
+async def write(fd: int, data: bytes, ended: asyncio.Future[int]) -> bool:
+    """Write all of it; say whether somebody may still read what comes next."""
+    os.set_blocking(fd, False)
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            if ended.done():
+                return False
+            await _either(fd, ended, writing=True)
+        except OSError:  # nobody reads any more
+            return False
+    return True
+
+
+async def _either(fd: int, ended: asyncio.Future[int], *, writing: bool = False) -> None:
+    """Wait until `fd` is ready or the program has ended."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def settle(_: object = None) -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    (loop.add_writer if writing else loop.add_reader)(fd, settle)
+    ended.add_done_callback(settle)
+    try:
+        await ready
+    finally:
+        ended.remove_done_callback(settle)
+        (loop.remove_writer if writing else loop.remove_reader)(fd)
+
+
+# ---- The standard streams of one program: its input, and the listeners to its output
+#
+# A container's program has a console from its start to its end; its log and everybody who attaches
+# listen to it. A program that is executed beside it has a console that only its caller listens to.
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+Listener = Callable[[int, bytes], Awaitable[None]]
+"""Gets the stream's number, and the bytes that were written to it."""
+_MOST_WAITING = 1024
+"""Chunks that a listener may be behind before it is dropped."""
+
+
+class Console:
+    """Three streams: pipes, or one terminal."""
+
+    def __init__(self, *, stdin: bool, tty: bool) -> None:
+        self.tty = tty
+        self._input = -1
+        if tty:
+            master, slave = os.openpty()
+            self.child = [slave] * 3
+            """The program's ends; closed here by `started`."""
+            self._outputs = [(STDOUT, master)]
+            self._input = os.dup(master) if stdin else -1
+        else:
+            reading, self._input = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), -1)
+            (out, out_child), (err, err_child) = os.pipe(), os.pipe()
+            self.child = [reading, out_child, err_child]
+            self._outputs = [(STDOUT, out), (STDERR, err)]
+        self._attached: set[asyncio.Queue[tuple[int, bytes] | None]] = set()
+
+    def started(self) -> None:
+        """Let go of the program's ends: it has its own, or was not started."""
+        for fd in set(self.child):
+            os.close(fd)
+        self.child = []
+
+    async def run(self, ended: asyncio.Future[int], hear: Listener) -> None:
+        """Pass the output on until the program has ended and all of it is passed on."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, fd in self._outputs:
+                    group.create_task(self._hand_on(number, fd, ended, hear))
+        finally:
+            self.close()
+
+    async def _hand_on(
+        self, number: int, fd: int, ended: asyncio.Future[int], hear: Listener
+    ) -> None:
+        async for data in chunks(fd, ended):
+            for queue in tuple(self._attached):
+                try:
+                    queue.put_nowait((number, data))
+                except asyncio.QueueFull:
+                    self._let_go(queue)
+            await hear(number, data)
+
+    def close(self) -> None:
+        """Close all ends; every listener is told."""
+        self.started()
+        self.close_input()
+        for _, fd in self._outputs:
+            os.close(fd)
+        self._outputs = []
+        for queue in tuple(self._attached):
+            self._let_go(queue)
+
+    def _let_go(self, queue: asyncio.Queue[tuple[int, bytes] | None]) -> None:
+        self._attached.discard(queue)
+        while queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
+
+    @contextmanager
+    def attached(self) -> Iterator[AsyncIterator[tuple[int, bytes]]]:
+        """Pass on the output from now on, until the program has ended."""
+        queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_MOST_WAITING)
+        if self._outputs:
+            self._attached.add(queue)
+        else:
+            queue.put_nowait(None)
+        try:
+            yield _heard(queue)
+        finally:
+            self._attached.discard(queue)
+
+    async def feed(self, data: bytes, ended: asyncio.Future[int]) -> None:
+        """Let the program read this; nothing happens where it reads no more."""
+        if self._input >= 0 and not await write(self._input, data, ended):
+            self.close_input()
+
+    def close_input(self) -> None:
+        """Let the program read the end of its input; a terminal has none."""
+        fd, self._input = self._input, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the terminal's size; the kernel tells the programs in it."""
+        if self.tty and self._outputs:
+            size = struct.pack("HHHH", rows, columns, 0, 0)
+            with suppress(OSError):
+                fcntl.ioctl(self._outputs[0][1], termios.TIOCSWINSZ, size)
+
+
+async def _heard(
+    queue: asyncio.Queue[tuple[int, bytes] | None],
+) -> AsyncIterator[tuple[int, bytes]]:
+    while (item := await queue.get()) is not None:
+        yield item
+
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _ERROR, _RESIZE, _CLOSE = 3, 4, 255
@@ -62,7 +229,7 @@ class Session:
         self._wanted = wanted
 
     async def write(self, channel: int, data: bytes) -> None:
-        """Send what the program has written; a caller that has gone is noticed elsewhere."""
+        """Send the program's output; a caller that has gone is noticed elsewhere."""
         if not self._wanted.get(channel, True):
             return
         with suppress(ConnectionError):
@@ -74,7 +241,7 @@ class Session:
         await self._socket.close()
 
     async def listen(self, console: Console, ended: asyncio.Future[int]) -> None:
-        """Do what the caller sends, until he has gone."""
+        """Carry out the caller's messages until it disconnects."""
         async for message in self._socket:
             if message.type is WSMsgType.BINARY and message.data:
                 await self._take(message.data[0], message.data[1:], console, ended)

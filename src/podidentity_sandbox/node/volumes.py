@@ -1,30 +1,316 @@
 """A pod's volumes, and the files that every pod has: hosts, resolv.conf, authorities.
 
-What a pod may write of the node is what is the node's own: its /run, and the network settings of
-its namespace. All the rest behind a hostPath is the machine of the person who runs the sandbox,
-so it is read-only whatever the spec says.
+A pod may write only what belongs to the node: its /run, and the network settings of its
+namespace. Everything else behind a hostPath is the machine of the person who runs the sandbox, so
+it is read-only whatever the spec says.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
+import os
 import shutil
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.contentvolumes import ContentVolumes
-from podidentity_sandbox.node.csivolumes import CsiVolumes
+from podidentity_sandbox.node.api import ApiRefusal
+from podidentity_sandbox.node.contents import (
+    KINDS,
+    ContentSources,
+    Source,
+    VolumeFile,
+    contents,
+    references,
+    sources_of,
+)
+from podidentity_sandbox.node.csi import CsiVolumes
 from podidentity_sandbox.node.environment import expand
-from podidentity_sandbox.node.folders import give
-from podidentity_sandbox.node.programs import Bind
-from podidentity_sandbox.node.quantities import NODE, amount, memory_limit
-from podidentity_sandbox.node.refusals import ContainerRefused, VolumeRefused
+from podidentity_sandbox.node.object_watches import ObjectWatch, Reference
+from podidentity_sandbox.node.rootfs import Bind
+from podidentity_sandbox.node.security import user_of_all
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import ContainerSpec, Mount, PodSpec
+from podidentity_sandbox.node.spec import (
+    NODE,
+    ContainerRefused,
+    ContainerSpec,
+    Mount,
+    PodSpec,
+    VolumeRefused,
+    amount,
+    memory_limit,
+    pod_fields,
+)
 from podidentity_sandbox.node.syscalls import NO_DEVICES, NO_SUID, mount, unmount
 from podidentity_sandbox.plan import DNS_ADDRESS
+
+# ---- Folders whose files change all at once, as a kubelet writes the volumes of pods
+#
+#     ..2026_11_25_09_10_17.123456/key    the files
+#     ..data -> ..2026_11_25_09_10_17.123456
+#     key -> ..data/key
+#
+# A reader sees all old files or all new ones: one rename replaces `..data`.
+# https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writer.go
+
+_DATA = "..data"
+
+
+def write_all(
+    folder: Path, files: Mapping[str, VolumeFile], now: datetime, group: int | None
+) -> None:
+    """Make the folder hold these files and no others; `group`, if one is given, may read them.
+
+    Raises VolumeRefused, before it writes anything, for a path that is not below the folder.
+    """
+    for path in files:
+        _check_path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    old = Path(folder, _DATA).readlink() if Path(folder, _DATA).is_symlink() else None
+    fresh = now.strftime("..%Y_%m_%d_%H_%M_%S.%f")
+    for path, file in files.items():
+        _write_file(folder / fresh / path, file)
+    (folder / fresh).mkdir(exist_ok=True)
+    link = folder / "..data_tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(fresh)
+    link.replace(folder / _DATA)
+    _link_visible(folder, {path.split("/")[0] for path in files})
+    if group is not None:
+        give(folder, group, read_only=True)
+    if old is not None:
+        shutil.rmtree(folder / old, ignore_errors=True)
+
+
+def _check_path(path: str) -> None:
+    """Refuse what the API server should have refused, in the words of atomic_writer.go."""
+    parts = path.split("/")
+    if not path:
+        raise VolumeRefused("invalid path: must not be empty: ")
+    if path.startswith("/"):
+        raise VolumeRefused(f"invalid path: must be relative path: {path}")
+    if ".." in parts:
+        raise VolumeRefused(f"invalid path: must not contain '..': {path}")
+    if parts[0].startswith(".."):
+        raise VolumeRefused(f"invalid path: must not start with '..': {path}")
+
+
+def _write_file(path: Path, file: VolumeFile) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.data)
+    path.chmod(file.mode)
+    if file.user is not None:
+        _change_owner(path, user=file.user)
+
+
+def give(folder: Path, group: int, *, read_only: bool) -> None:
+    """Let a group read all of a volume, or write it too; new files belong to the group.
+
+    SetVolumeOwnership of pkg/volume/volume_linux.go. Without root there is no other group to give
+    anything to.
+    """
+    mask = 0o440 if read_only else 0o660
+    for path in (folder, *folder.rglob("*")):
+        if _change_owner(path, group=group) and not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | mask | (0o2110 if path.is_dir() else 0))
+
+
+def _change_owner(path: Path, *, user: int = -1, group: int = -1) -> bool:
+    """Give a file away; False where the namespace of a sandbox without root knows nobody else."""
+    try:
+        os.chown(path, user, group, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        return False
+    return True
+
+
+def _link_visible(folder: Path, names: set[str]) -> None:
+    for name in names:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"{_DATA}/{name}")
+    for entry in list(folder.iterdir()):
+        if not entry.name.startswith("..") and entry.name not in names:
+            entry.unlink()
+
+
+# ---- Tokens of a pod's service account, bound to the pod
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, and from when to when it is good."""
+
+    text: str = field(repr=False)
+    began: datetime
+    ends: datetime
+
+
+async def request_token(services: Services, spec: PodSpec, audience: str, seconds: int) -> Token:
+    """Ask for a token for `audience`, "" for the API server itself; raise ApiRefusal."""
+    path = f"/api/v1/namespaces/{spec.namespace}/serviceaccounts/{spec.service_account}/token"
+    wish = {
+        "expirationSeconds": seconds,
+        "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": spec.name, "uid": spec.uid},
+        **({"audiences": [audience]} if audience else {}),
+    }
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": wish}
+    api, now = services.api, services.clock.now()
+    answer = await api.insist(lambda: api.request("POST", path, body))
+    state = answer["status"]
+    return Token(state["token"], now, datetime.fromisoformat(state["expirationTimestamp"]))
+
+
+# ---- Volumes whose files the kubelet itself writes, and writes again at each change
+#
+# When a config map, a secret or a label changes, or a token grows old, all files of the volume are
+# replaced at once. If something can no longer be read, the files stay as they are.
+
+_RENEWED_AT = 0.8
+"""Share of a token's life after which a kubelet asks for another; after a day at the latest."""
+_LONGEST = 24 * 3600.0
+
+
+class ContentVolumes:
+    """Those of one pod."""
+
+    def __init__(self, spec: PodSpec, services: Services, folder: Path) -> None:
+        self._spec = spec
+        self._services = services
+        self._folder = folder / "volumes"
+        self._raw: Mapping[str, Any] = spec.raw
+        self._address = ""
+        self._changed = asyncio.Event()
+        self._tokens: dict[tuple[str, int], Token] = {}
+        self._volumes = {
+            name: volume
+            for name, volume in spec.volumes.items()
+            if any(kind in volume for kind in KINDS)
+        }
+        self._watched: dict[Reference, ObjectWatch] = {}
+        self._seen: list[int] = []
+        self._written: dict[str, dict[str, VolumeFile]] = {}
+
+    def path(self, name: str) -> Path | None:
+        """Return where a volume's files are; None for one that is not written here."""
+        if name not in self._volumes:
+            return None
+        kind = next(kind for kind in KINDS if kind in self._volumes[name])
+        return self._folder / f"kubernetes.io~{kind.lower()}" / name
+
+    def observe(self, raw: Mapping[str, Any]) -> None:
+        """Take note of the pod's object as it is now: files may show its labels."""
+        before, self._raw = self._raw["metadata"], raw
+        if any(raw["metadata"].get(k) != before.get(k) for k in ("labels", "annotations")):
+            self._changed.set()
+
+    async def fill(self, address: str) -> None:
+        """Write all; raise VolumeRefused."""
+        self._address = address
+        for resource, name in references(self._sources()):
+            reference = resource, self._spec.namespace, name
+            if reference not in self._watched:
+                self._watched[reference] = self._services.watched.follow(reference)
+        for watched in self._watched.values():
+            await watched.known()
+        self._seen = self._versions()
+        for name in self._volumes:
+            await self._write(name)
+
+    async def keep_fresh(self) -> None:
+        """Write again what has changed, for ever."""
+        while self._volumes:
+            await self._news()
+            self._changed.clear()
+            self._seen = self._versions()
+            for name in self._volumes:
+                try:
+                    await self._write(name)
+                except (VolumeRefused, OSError) as error:
+                    self._services.events.warn(self._spec, "FailedMount", str(error))
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        watched, self._watched = self._watched, {}
+        for reference in watched:
+            await self._services.watched.release(reference)
+
+    def _sources(self) -> list[Source]:
+        return [source for volume in self._volumes.values() for source in sources_of(volume)]
+
+    async def _write(self, name: str) -> None:
+        volume, now = self._volumes[name], self._services.clock.now()
+        try:
+            await self._refresh_tokens(sources_of(volume), now)
+            files = contents(volume, self._content_sources())
+        except (VolumeRefused, ApiRefusal) as error:
+            why = f'MountVolume.SetUp failed for volume "{name}" : {error}'
+            raise VolumeRefused(why) from error
+        if self._written.get(name) == files:
+            return
+        path = self.path(name)
+        assert path is not None  # noqa: S101 - only those of these kinds are here
+        write_all(path, files, now, self._spec.security.get("fsGroup"))
+        self._written[name] = files
+
+    def _content_sources(self) -> ContentSources:
+        raw = self._raw
+        every = (*(raw["spec"].get("initContainers") or ()), *raw["spec"]["containers"])
+        return ContentSources(
+            objects={(r, name): w.object for (r, _, name), w in self._watched.items()},
+            fields=pod_fields(
+                raw, pod_address=self._address, host_address=self._services.node.address
+            ),
+            containers={container["name"]: container for container in every},
+            token=lambda audience, seconds: self._tokens[audience, seconds].text.encode(),
+            user=user_of_all(raw["spec"]),
+            group=self._spec.security.get("fsGroup"),
+        )
+
+    async def _refresh_tokens(self, sources: list[Source], now: datetime) -> None:
+        for kind, said in sources:
+            if kind != "serviceAccountToken":
+                continue
+            key = said.get("audience") or "", said.get("expirationSeconds") or 3600
+            known = self._tokens.get(key)
+            if known is None or _stale(known) <= now:
+                self._tokens[key] = await request_token(self._services, self._spec, *key)
+
+    async def _news(self) -> None:
+        """Return when something that files are made of has changed, or a token is old."""
+        if self._seen != self._versions():
+            return
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._changed.wait())]
+        waits += [asyncio.create_task(each.moved()) for each in self._watched.values()]
+        if self._tokens:
+            next_time = min(map(_stale, self._tokens.values()))
+            left = (next_time - self._services.clock.now()).total_seconds()
+            waits.append(asyncio.create_task(self._services.clock.sleep(max(left, 1.0))))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    def _versions(self) -> list[int]:
+        return [watched.version for watched in self._watched.values()]
+
+
+def _stale(token: Token) -> datetime:
+    """Return when a token is to be replaced."""
+    life = (token.ends - token.began).total_seconds()
+    return token.began + timedelta(seconds=min(life * _RENEWED_AT, _LONGEST))
+
+
+# ---- All volumes of a pod
 
 PODS = Path("/run/kubelet/pods")
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
@@ -77,7 +363,7 @@ class PodVolumes:
         await self._contents.keep_fresh()
 
     def binds(self, container: ContainerSpec, variables: Mapping[str, str]) -> tuple[Bind, ...]:
-        """Return what the container sees of all this; raise ContainerRefused.
+        """Return the container's mounts of these volumes; raise ContainerRefused.
 
         `variables` are those of its environment, which a subPathExpr may name.
         """
@@ -195,7 +481,7 @@ def _host_path(volume: Mapping[str, Any]) -> str:
     wanted = {
         "Directory": path.is_dir,
         "DirectoryOrCreate": path.is_dir,
-        "File": path.is_file,
+        "VolumeFile": path.is_file,
         "FileOrCreate": path.is_file,
         "Socket": path.is_socket,
         "CharDevice": path.is_char_device,

@@ -67,7 +67,7 @@ class Api:
                 return
 
     def stream(self, path: str) -> Iterator[bytes]:
-        """Yield what the answer holds as it comes, until its end; raise ApiError."""
+        """Yield the objects of the answer as they come, until its end; raise ApiError."""
         with _closing(self._send("GET", path, None, "", None)) as response:
             while chunk := response.read1(65536):
                 yield chunk

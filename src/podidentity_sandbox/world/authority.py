@@ -43,7 +43,7 @@ AZURE_NAMES = (
     "*.vault.azure.net",
     f"*{PUBLIC.blobs}",
 )
-"""What the sandbox's Azure serves: see `azure.names`."""
+"""The names that the sandbox's Azure serves: see `azure.names`."""
 # Where the distributions keep the authorities that a machine trusts.
 _MACHINE_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch

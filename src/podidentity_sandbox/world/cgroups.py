@@ -43,7 +43,7 @@ def hierarchies(mounts: str) -> Hierarchies:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CgroupFolders:
     """The folders of a sandbox; "" for one that cannot be had."""
 
     sockets: str = ""
@@ -63,15 +63,15 @@ def roots_of(folder: Path) -> list[Path]:
     return [mount / name for mount in (found.v2, found.memory_v1) if mount is not None]
 
 
-def make(folder: Path) -> Made:
+def make(folder: Path) -> CgroupFolders:
     """Make the sandbox's cgroups."""
     remove(folder)
     made = [root for root in roots_of(folder) if _made(root)]
     v2 = next((root for root in made if (root / "cgroup.controllers").exists()), None)
     if v2 is not None and _has_memory(v2):
-        return Made(str(v2), str(v2))
+        return CgroupFolders(str(v2), str(v2))
     v1 = next((root for root in made if root != v2), None)
-    return Made(str(v2 or ""), str(v1 or ""))
+    return CgroupFolders(str(v2 or ""), str(v1 or ""))
 
 
 def _made(root: Path) -> bool:

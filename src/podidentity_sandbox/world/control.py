@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.parts import Nursery, Part, State
+from podidentity_sandbox.world.parts import ChildProcesses, Part, State
 
 Answer = dict[str, Any]
 _SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT, "kill": signal.SIGKILL}
@@ -32,7 +32,7 @@ class Control:
     """Serves orders."""
 
     def __init__(
-        self, nursery: Nursery, environment: Mapping[str, str], down: Callable[[], None]
+        self, nursery: ChildProcesses, environment: Mapping[str, str], down: Callable[[], None]
     ) -> None:
         self._nursery = nursery
         self._environment = environment

@@ -1,4 +1,4 @@
-"""Where a sandbox lives, and whether it does: one folder, one lock.
+"""The folder of a sandbox, and the lock that tells whether the sandbox runs.
 
 The lock is a file that `up` locks and hands, still locked, to the sandbox's first process. The
 kernel lets go of it when the last holder dies, however it dies: so a held lock means a living

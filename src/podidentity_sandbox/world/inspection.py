@@ -1,4 +1,4 @@
-"""What can be said of a sandbox from outside: does it live, which parts, where, how big."""
+"""The state of a sandbox seen from outside: whether it runs, its parts, their memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.teardown import children
+from podidentity_sandbox.world.lifecycle import children
 
 
 def proof(plan: Plan) -> str:
-    """Say by what the product can know its callers here."""
+    """Say by which proof the product can know its callers here."""
     if plan.cgroup_root:
         return "root: callers are proved by network namespace and cgroup"
     how = "rootless" if plan.rootless else "root"

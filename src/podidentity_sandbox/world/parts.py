@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """What a part is doing."""
+    """The state of a part."""
 
     STARTING = "starting"
     READY = "ready"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class PartProgram:
     """How a part is started. It gets the option `--ready-fd N` and writes `ready` to it."""
 
     name: str
@@ -44,7 +44,7 @@ class Program:
 class Part:
     """A program and its process, if it has one."""
 
-    def __init__(self, program: Program, changed: Callable[[Part], None]) -> None:
+    def __init__(self, program: PartProgram, changed: Callable[[Part], None]) -> None:
         self.program = program
         self.state = State.ENDED
         self.pid: int | None = None
@@ -125,7 +125,7 @@ class Part:
         self._changed(self)
 
 
-class Nursery:
+class ChildProcesses:
     """All parts, and the one place where processes are waited for."""
 
     def __init__(self, parts: Sequence[Part]) -> None:

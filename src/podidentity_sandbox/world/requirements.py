@@ -1,4 +1,4 @@
-"""What a machine must have before a sandbox can live on it, asked for before anything is made.
+"""Requirements of a sandbox on its machine, checked before anything is made.
 
 The kernel's answer decides: the namespaces are tried with the very program and flags that `up`
 uses. Only when it says no are the usual reasons looked for.

@@ -28,7 +28,7 @@ from podidentity_sandbox.plan import (
 from podidentity_sandbox.world import network
 from podidentity_sandbox.world.control import Control
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.parts import Nursery, Part, Program, State
+from podidentity_sandbox.world.parts import ChildProcesses, Part, PartProgram, State
 
 _log = logging.getLogger(__name__)
 _GRACE_NODES, _GRACE_REST = 4.0, 2.0
@@ -37,7 +37,7 @@ _GRACE_NODES, _GRACE_REST = 4.0, 2.0
 REAL_PARTS: Mapping[str, Sequence[str]] = {
     part: ("-P", "-m", f"podidentity_sandbox.{part}") for part in ("cluster", "azure", "node")
 }
-"""What the interpreter is given to run each kind of part; tests put stand-ins here."""
+"""The interpreter's arguments for each kind of part; tests put stand-ins here."""
 
 # A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods.
 _BOOT = (
@@ -47,7 +47,7 @@ _BOOT = (
 
 def programs(
     plan: Plan, parts: Mapping[str, Sequence[str]], *, api_fd: int, proxy_fd: int
-) -> list[Program]:
+) -> list[PartProgram]:
     """Open the sockets of this namespace and return how each part is started."""
     world = network.listen_tcp(APISERVER_ADDRESS, 443)
     https = network.listen_tcp(AZURE_ADDRESS, 443)
@@ -61,7 +61,7 @@ def programs(
         "--proxy-fd": [proxy_fd],
     }
     servers = [
-        Program(
+        PartProgram(
             name=name,
             argv=(sys.executable, *parts[name], "--folder", plan.folder, *_options(fds)),
             fds=[fd for given in fds.values() for fd in given],
@@ -76,9 +76,9 @@ def _options(fds: Mapping[str, Sequence[int]]) -> list[str]:
     return [word for option, given in fds.items() for fd in given for word in (option, str(fd))]
 
 
-def _node_program(plan: Plan, node: NodePlan, part: Sequence[str]) -> Program:
+def _node_program(plan: Plan, node: NodePlan, part: Sequence[str]) -> PartProgram:
     enter = ("nsenter", f"--net=/run/netns/{node.name}", "unshare", "--mount")
-    return Program(
+    return PartProgram(
         name=node.name,
         argv=(
             *(*enter, "--propagation", "slave", "sh", "-c", _BOOT, "sh"),
@@ -95,7 +95,7 @@ class Supervisor:
     def __init__(
         self,
         plan: Plan,
-        programs: Sequence[Program],
+        programs: Sequence[PartProgram],
         report_fd: int,
         environment: Mapping[str, str],
     ) -> None:
@@ -103,7 +103,7 @@ class Supervisor:
         self._environment = environment
         self._report_fd: int | None = report_fd
         self._stop = asyncio.Event()
-        self._nursery = Nursery([Part(program, self._changed) for program in programs])
+        self._nursery = ChildProcesses([Part(program, self._changed) for program in programs])
 
     async def run(self) -> None:
         """Start the parts, serve orders, and end the parts when told to."""

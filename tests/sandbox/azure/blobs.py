@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import formatdate
 
+from podidentity_sandbox.azure.blob.authorization import string_to_sign
 from podidentity_sandbox.azure.blob.service import BlobService
-from podidentity_sandbox.azure.blob.sharedkey import string_to_sign
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import StorageAccount, UserAssignedIdentity
 from podidentity_sandbox.azure.tokens import Issuer

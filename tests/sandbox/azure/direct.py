@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
-from podidentity_sandbox.azure.directory import Principal
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.graph.service import Graph
@@ -21,9 +20,22 @@ from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
-from podidentity_sandbox.azure.state import UserAssignedIdentity, World
+from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers
 from tests.sandbox.azure.plans import Clock, make_plan
+
+TOKEN = "/metadata/identity/oauth2/token"
+ASK = "api-version=2018-02-01&resource=https://vault.azure.net"
+METADATA = {"metadata": "true"}
+
+
+async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
+    facts = {"method": "GET", "source": "127.0.0.7", "headers": METADATA, **more}
+    reply = await direct.imds.handle(Request(target=target, **facts))
+    return reply, json.loads(reply.body)
+
+
+# ---- Azure's services without sockets, for tables of many cases.
 
 NOWHERE = "https://127.0.0.1:9"
 """Where nothing listens."""

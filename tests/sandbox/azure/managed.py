@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.azure.aks.kubernetes import Kubernetes
-from podidentity_sandbox.azure.aks.provider import Provider
-from podidentity_sandbox.azure.arm.features import POD_IDENTITY
+from podidentity_sandbox.azure.aks.provider import AksProvider
+from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from tests.sandbox.azure.direct import Direct
@@ -27,7 +27,7 @@ class Managed:
     def __init__(self, folder: Path, cluster: Cluster, url: str) -> None:
         self.direct = Direct(folder)
         self.cluster = cluster
-        self.provider = Provider(self.direct.world, url, sleep=self._sleep)
+        self.provider = AksProvider(self.direct.world, url, sleep=self._sleep)
         self._url = url
         plan = self.direct.plan
         self.path = (

@@ -1,21 +1,27 @@
-"""What AKS does in its cluster and to its machines when the pod identity add-on changes.
-
-https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity
-"""
+"""AKS: the managed cluster in ARM, and what the add-on does in the cluster and to its machines."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from podidentity_sandbox.azure.aks.provider import Provider
+from podidentity_sandbox.azure.aks.clusters import KUBERNETES
+from podidentity_sandbox.azure.aks.profile import AddOn, PodIdentity, rendered, wanted
+from podidentity_sandbox.azure.aks.provider import AksProvider
+from podidentity_sandbox.azure.arm.call import ArmError
+from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity
+from podidentity_sandbox.cluster.discovery import VERSION
+from tests.sandbox.azure.direct import Direct
 from tests.sandbox.azure.managed import Managed, managed_cluster
+from tests.sandbox.azure.plans import certify
 
 OPERATOR = "Managed Identity Operator"
 
@@ -232,8 +238,246 @@ async def test_exceptions_are_made_changed_and_taken_away(aks: Managed) -> None:
 
 
 async def test_a_cluster_that_does_not_answer_fails_the_operation(aks: Managed) -> None:
-    aks.provider = Provider(aks.direct.world, "https://127.0.0.1:1")
+    aks.provider = AksProvider(aks.direct.world, "https://127.0.0.1:1")
     ended = await aks.ordered(enabled())
     assert (ended["status"], ended["error"]["code"]) == ("Failed", "InternalOperationError")
     assert "does not answer" in ended["error"]["message"]
     assert aks.document()["properties"]["provisioningState"] == "Failed"
+
+
+# ---- A managed cluster as ARM shows it, and what no request changes of it.
+
+KIND = "providers/Microsoft.ContainerService/managedClusters"
+
+
+def path(direct: Direct, name: str = "") -> str:
+    plan = direct.plan
+    return f"resourceGroups/{plan.cluster_group}/{KIND}/{name or plan.cluster_name}"
+
+
+def test_the_cluster_is_shown_and_listed(direct: Direct) -> None:
+    shown = direct.made("GET", path(direct))
+    assert shown["properties"]["nodeResourceGroup"] == direct.plan.node_group
+    assert shown["properties"]["agentPoolProfiles"][0]["count"] == len(direct.plan.nodes)
+    assert "podIdentityProfile" not in shown["properties"]
+    for where in (KIND, f"resourceGroups/{direct.plan.cluster_group}/{KIND}"):
+        assert direct.made("GET", where)["value"] == [shown]
+    assert direct.arm("GET", path(direct, "other"))[1]["error"]["code"] == "ResourceNotFound"
+
+
+def test_its_version_is_that_of_the_api_server() -> None:
+    assert f"v{KUBERNETES}" == VERSION["gitVersion"]
+
+
+def test_its_kubelets_have_the_identity_that_is_on_the_machines(direct: Direct) -> None:
+    """`az aks update` fails where a cluster does not say whose identity its kubelets have."""
+    kubelet = direct.made("GET", path(direct))["properties"]["identityProfile"]["kubeletidentity"]
+    on_machines = direct.made("GET", direct.plan.scale_set_id)["identity"]
+    (known,) = on_machines["userAssignedIdentities"].values()
+    assert (kubelet["clientId"], kubelet["objectId"]) == (known["clientId"], known["principalId"])
+
+
+def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct) -> None:
+    status, answer, headers = direct.arm("PUT", path(direct), direct.made("GET", path(direct)))
+    assert (status, answer["properties"]["provisioningState"]) == (200, "Updating")
+    assert (
+        "/Microsoft.ContainerService/locations/westeurope/operations/"
+        in (headers["Azure-AsyncOperation"])
+    )
+
+
+def test_two_changes_at_once_are_refused(direct: Direct) -> None:
+    """https://aka.ms/aks-pending-operation."""
+    body = direct.made("GET", path(direct))
+    direct.made("PUT", path(direct), body)
+    status, answer, _ = direct.arm("PUT", path(direct), body)
+    assert (status, answer["error"]["code"]) == (409, "OperationNotAllowed")
+    assert "Another operation (Updating) is in progress" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"properties": {"nodeResourceGroup": "other"}}, "properties.nodeResourceGroup"),
+        ({"properties": {"oidcIssuerProfile": {"enabled": True}}}, "properties.oidcIssuerProfile"),
+        ({"properties": {"agentPoolProfiles": []}}, "properties.agentPoolProfiles"),
+        (
+            {"properties": {"agentPoolProfiles": [{"name": "nodepool1", "count": 9}]}},
+            "properties.agentPoolProfiles",
+        ),
+        ({"identity": {"type": "UserAssigned"}}, "identity.type"),
+        ({"location": "northeurope"}, "location"),
+    ],
+)
+def test_what_the_sandbox_does_not_change_is_refused_by_its_name(
+    direct: Direct, change: dict[str, Any], named: str
+) -> None:
+    body = {"location": direct.plan.location, **change}
+    status, answer, _ = direct.arm("PUT", path(direct), body)
+    assert (status, answer["error"]["code"]) == (400, "PropertyChangeNotAllowed")
+    assert answer["error"]["message"] == f"Changing property '{named}' is not allowed."
+
+
+def test_the_add_on_needs_its_preview_feature(direct: Direct) -> None:
+    """https://github.com/Azure/azure-quickstart-templates/issues/12928."""
+    body = {
+        "location": direct.plan.location,
+        "properties": {"podIdentityProfile": {"enabled": True}},
+    }
+    status, answer, _ = direct.arm("PUT", path(direct), body)
+    assert (status, answer["error"]["code"]) == (400, "BadRequest")
+    assert answer["error"]["message"].startswith(
+        "PodIdentity addon is not allowed since feature"
+        " 'Microsoft.ContainerService/EnablePodIdentityPreview' is not enabled."
+    )
+    direct.world.features[POD_IDENTITY.lower()] = 0.0
+    assert direct.arm("PUT", path(direct), body)[0] == 200
+
+
+def test_no_other_cluster_is_made(direct: Direct) -> None:
+    status, answer, _ = direct.arm("PUT", path(direct, "second"), {"location": "westeurope"})
+    assert (status, answer["error"]["code"]) == (400, "BadRequest")
+
+
+@pytest.mark.parametrize("role", ["User", "Admin"])
+def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None:
+    certify(direct.plan.path)
+    answer = direct.made("POST", f"{path(direct)}/listCluster{role}Credential")
+    (found,) = answer["kubeconfigs"]
+    config = yaml.safe_load(base64.b64decode(found["value"]))
+    assert found["name"] == f"cluster{role}"
+    assert config["current-context"] == direct.plan.cluster_name
+    server = f"https://127.0.0.1:{direct.plan.apiserver_port}"
+    assert config["clusters"][0]["cluster"]["server"] == server
+    user = f"cluster{role}_{direct.plan.cluster_group}_{direct.plan.cluster_name}"
+    assert config["users"] == [{"name": user, "user": {"token": direct.plan.admin_token}}]
+
+
+def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> None:
+    mine = direct.identity("mine")
+    who = direct.world.principals[mine.principal_id]
+    direct.grant("Reader", mine.principal_id, direct.world.subscription)
+    assert direct.arm("GET", path(direct), principal=who)[0] == 200
+    asked = direct.arm("POST", f"{path(direct)}/listClusterUserCredential", principal=who)
+    assert (asked[0], asked[1]["error"]["code"]) == (403, "AuthorizationFailed")
+
+
+def test_pools_of_nodes_are_listed(direct: Direct) -> None:
+    (pool,) = direct.made("GET", f"{path(direct)}/agentPools")["value"]
+    assert pool["properties"]["count"] == len(direct.plan.nodes)
+    assert direct.made("GET", f"{path(direct)}/agentPools/{pool['name']}") == pool
+    assert direct.arm("GET", f"{path(direct)}/agentPools/other")[0] == 404
+
+
+# ---- What a request may ask of the pod identity add-on, and how the add-on is shown.
+#
+# https://learn.microsoft.com/rest/api/aks/managed-clusters/create-or-update
+
+ID = (
+    "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity"
+    "/userAssignedIdentities/mine"
+)
+
+
+def identity(**change: Any) -> dict[str, Any]:
+    asked = {"resourceId": ID, "clientId": "c", "objectId": "o"}
+    return {"name": "a", "namespace": "shop", "identity": asked, **change}
+
+
+def exception(**change: Any) -> dict[str, Any]:
+    return {"name": "e", "namespace": "shop", "podLabels": {"k": "v"}, **change}
+
+
+def profile(*identities: Any, exceptions: Any = (), **change: Any) -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "userAssignedIdentities": list(identities),
+        "userAssignedIdentityExceptions": list(exceptions),
+        **change,
+    }
+
+
+def states(add_on: AddOn) -> dict[str, str]:
+    return {one.name: one.state for one in add_on.identities}
+
+
+def test_what_was_asked_for_is_shown_again_with_its_state() -> None:
+    sent = profile(
+        identity(bindingSelector="green"),
+        exceptions=[exception()],
+        allowNetworkPluginKubenet=True,
+    )
+    shown = rendered(wanted(sent, None))
+    assert shown["userAssignedIdentities"][0].pop("provisioningState") == "Updating"
+    assert shown == sent
+
+
+def test_an_empty_profile_shows_no_lists() -> None:
+    assert rendered(wanted({"enabled": True}, None)) == {"enabled": True}
+    assert rendered(wanted({"enabled": False}, None)) == {"enabled": False}
+
+
+def test_what_is_left_out_is_going_until_azure_is_done() -> None:
+    old = wanted(profile(identity(), identity(name="b")), None)
+    assert states(wanted(profile(identity()), old)) == {"a": "Updating", "b": "Deleting"}
+    gone = wanted({"enabled": False}, old)
+    assert (gone.enabled, states(gone)) == (False, {"a": "Deleting", "b": "Deleting"})
+
+
+def test_what_is_assigned_and_unchanged_stays_assigned() -> None:
+    first = wanted(profile(identity()), None)
+    shown = rendered(first)["userAssignedIdentities"][0]
+    assigned = AddOn(enabled=True, identities=(_assigned(first),))
+    assert states(wanted(profile(shown), assigned)) == {"a": "Assigned"}
+    other = identity(bindingSelector="green")
+    assert states(wanted(profile(other), assigned)) == {"a": "Updating"}
+
+
+def _assigned(add_on: AddOn) -> PodIdentity:
+    return replace(add_on.identities[0], state="Assigned")
+
+
+def test_a_failure_is_shown_with_its_error_twice_wrapped() -> None:
+    one = replace(_assigned(wanted(profile(identity()), None)), state="Failed", error=("Code", "w"))
+    shown = rendered(AddOn(enabled=True, identities=(one,)))["userAssignedIdentities"][0]
+    assert shown["provisioningInfo"] == {"error": {"error": {"code": "Code", "message": "w"}}}
+
+
+def test_a_missing_name_is_made() -> None:
+    made = wanted(profile(identity(name=""), identity(name=None)), None)
+    assert len(states(made)) == 2
+    assert all(name.startswith("pod-identity-") for name in states(made))
+
+
+@pytest.mark.parametrize(
+    ("sent", "where"),
+    [
+        ("yes", "podIdentityProfile "),
+        (profile("a"), "userAssignedIdentities[0] "),
+        (profile(userAssignedIdentities="x"), "userAssignedIdentities "),
+        (profile(*[identity(name=f"n{n}") for n in range(201)]), "userAssignedIdentities "),
+        (profile(identity(namespace="")), "userAssignedIdentities[0].namespace "),
+        (profile(identity(namespace="Shop")), "userAssignedIdentities[0].namespace "),
+        (profile(identity(name="A b")), "userAssignedIdentities[0].name "),
+        (profile(identity(identity=None)), "userAssignedIdentities[0].identity "),
+        (
+            profile(identity(identity={"resourceId": "/x"})),
+            "userAssignedIdentities[0].identity.resourceId ",
+        ),
+        (profile(identity(), identity()), "userAssignedIdentities[1] "),
+        (
+            profile(exceptions=[exception(podLabels=None)]),
+            "userAssignedIdentityExceptions[0].podLabels ",
+        ),
+        (
+            profile(exceptions=[exception(podLabels={"a": 1})]),
+            "userAssignedIdentityExceptions[0].podLabels ",
+        ),
+        (profile(exceptions=[exception(), exception()]), "userAssignedIdentityExceptions[1] "),
+    ],
+)
+def test_malformed_values_are_refused_where_they_stand(sent: Any, where: str) -> None:
+    with pytest.raises(ArmError) as refusal:
+        wanted(sent, None)
+    assert refusal.value.code == "InvalidParameter"
+    assert where in str(refusal.value)

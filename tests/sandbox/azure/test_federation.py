@@ -1,9 +1,11 @@
-"""A federated credential signs in whom it names by every letter, by the issuer's published keys."""
+"""Federated credentials: the rules by which they are made, and signing in by them."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,145 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
-from podidentity_sandbox.azure.tenants import EXCHANGE
-from tests.sandbox.azure.direct import NOWHERE, Direct
-from tests.sandbox.azure.registered import Key, Registered, register
+from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity
+from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP
+from podidentity_sandbox.azure.tokens import Grant
+from tests.sandbox.azure.direct import NOWHERE, TOKEN, Direct, ask
+from tests.sandbox.azure.registered import Key, Registered, graph, register
+
+GOOD = {"issuer": "https://i.example/", "subject": "s", "audiences": [EXCHANGE]}
+
+
+class OfIdentity:
+    """The credentials of an identity, through Resource Manager."""
+
+    def __init__(self, direct: Direct) -> None:
+        self.direct = direct
+        self.identity = direct.identity("mine")
+
+    def call(self, method: str, name: str = "", properties: object = None) -> tuple[int, Any]:
+        path = f"{self.identity.id}/federatedIdentityCredentials{f'/{name}' if name else ''}"
+        body = {"properties": properties} if properties is not None else None
+        status, answer, _ = self.direct.arm(method, path, body)
+        return status, answer
+
+
+@pytest.fixture
+def mine(direct: Direct) -> OfIdentity:
+    return OfIdentity(direct)
+
+
+def test_a_credential_is_made_shown_changed_listed_and_deleted(mine: OfIdentity) -> None:
+    status, made = mine.call("PUT", "first", GOOD)
+    assert status == 201
+    assert made == {
+        "id": f"{mine.identity.id}/federatedIdentityCredentials/first",
+        "name": "first",
+        "type": "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials",
+        "properties": GOOD,
+    }
+    assert mine.call("GET", "FIRST") == (200, made)
+    changed = {**GOOD, "subject": "t"}
+    assert mine.call("PUT", "first", changed)[0] == 200
+    assert [one["properties"] for one in mine.call("GET")[1]["value"]] == [changed]
+    assert [mine.call("DELETE", "first")[0] for _ in range(2)] == [200, 204]
+    assert mine.call("GET", "first")[0] == 404
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("ab", {}, "is invalid"),
+    ("-abc", {}, "is invalid"),
+    ("a.bc", {}, "is invalid"),
+    ("x" * 121, {}, "is invalid"),
+    ("name", {"audiences": []}, "must have exactly one audience"),
+    ("name", {"audiences": [EXCHANGE, "more"]}, "must have exactly one audience"),
+    ("name", {"audiences": None}, "must have exactly one audience"),
+    ("name", {"subject": ""}, "'subject'"),
+    ("name", {"subject": "x" * 601}, "'subject'"),
+    ("name", {"issuer": None}, "'issuer'"),
+    ("name", {"issuer": "http://i.example"}, "https://"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), BAD)
+def test_what_cannot_be_is_refused(
+    mine: OfIdentity, name: str, change: dict[str, Any], words: str
+) -> None:
+    status, answer = mine.call("PUT", name, {**GOOD, **change})
+    assert (status, answer["error"]["code"]) == (400, "BadRequest")
+    assert words in answer["error"]["message"]
+    assert mine.call("GET")[1]["value"] == []
+
+
+@pytest.mark.parametrize(("name", "change", "words"), BAD)
+def test_graph_refuses_the_same(
+    direct: Direct, name: str, change: dict[str, Any], words: str
+) -> None:
+    app = register(direct)
+    body = {"name": name, **GOOD, **change}
+    status, answer = app.graph("POST", "/federatedIdentityCredentials", body)
+    assert (status, answer["error"]["code"]) == (400, "Request_BadRequest")
+    assert words in answer["error"]["message"]
+
+
+def test_issuer_and_subject_are_unique_and_twenty_are_the_most(mine: OfIdentity) -> None:
+    assert mine.call("PUT", "name-0", GOOD)[0] == 201
+    _, twice = mine.call("PUT", "other", {**GOOD, "audiences": ["another"]})
+    assert twice["error"]["message"] == (
+        "Issuer and subject combination already exists for this Managed Identity."
+    )
+    for number in range(1, 20):
+        assert mine.call("PUT", f"name-{number}", {**GOOD, "subject": f"s{number}"})[0] == 201
+    assert mine.call("PUT", "one-more", {**GOOD, "subject": "more"})[0] == 400
+    assert mine.call("PUT", "name-7", {**GOOD, "subject": "changed"})[0] == 200
+
+
+def test_writes_at_once_to_one_identity_are_a_conflict(mine: OfIdentity) -> None:
+    direct = mine.direct
+    path = f"{mine.identity.id}/federatedIdentityCredentials"
+    other = direct.identity("other")
+    assert direct.arm("PUT", f"{path}/first", {"properties": GOOD}, ended=False)[0] == 201
+    direct.made("PUT", f"{other.id}/federatedIdentityCredentials/first", {"properties": GOOD})
+    status, answer, _ = direct.arm("PUT", f"{path}/second", {"properties": GOOD})
+    code = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity"
+    assert (status, answer["error"]["code"]) == (409, code)
+    assert direct.arm("DELETE", f"{path}/first")[0] == 409
+    assert direct.arm("GET", f"{path}/first")[0] == 200
+
+
+def test_a_credential_needs_a_role_and_an_identity(mine: OfIdentity) -> None:
+    direct, other = mine.direct, mine.direct.identity("other")
+    principal = direct.world.principals[other.principal_id]
+    path = f"{mine.identity.id}/federatedIdentityCredentials/first"
+    body = {"properties": GOOD}
+    assert direct.arm("PUT", path, body, principal=principal)[0] == 403
+    direct.grant("Managed Identity Operator", other.principal_id, mine.identity.id)
+    assert direct.arm("PUT", path, body, principal=principal)[0] == 403
+    direct.grant("Managed Identity Contributor", other.principal_id, mine.identity.id)
+    assert direct.arm("PUT", path, body, principal=principal)[0] == 201
+    assert direct.arm("GET", path.replace("/mine/", "/nobody/"))[0] == 404
+
+
+def test_the_credentials_of_a_deleted_identity_are_gone(mine: OfIdentity) -> None:
+    mine.call("PUT", "first", GOOD)
+    mine.direct.made("DELETE", mine.identity.id)
+    mine.direct.identity("mine")
+    assert mine.call("GET")[1]["value"] == []
+
+
+def test_graph_finds_a_credential_by_name_and_id_and_keeps_its_name(direct: Direct) -> None:
+    app, below = register(direct), "/federatedIdentityCredentials"
+    _, made = app.graph("POST", below, {"name": "first", **GOOD})
+    assert app.graph("POST", below, {"name": "First", **GOOD, "subject": "t"})[0] == 409
+    assert app.graph("GET", f"{below}/first")[1] == app.graph("GET", f"{below}/{made['id']}")[1]
+    assert app.graph("PATCH", f"{below}/first", {"name": "second"})[0] == 400
+    assert app.graph("PATCH", f"{below}/first", {"subject": "t"})[0] == 204
+    assert app.graph("GET", f"{below}/first")[1]["subject"] == "t"
+    assert app.graph("DELETE", f"{below}/first")[0] == 204
+    assert app.graph("GET", f"{below}/first")[0] == 404
+
+
+# ---- Signing in: exact names, and the issuer's published keys
 
 ISSUER = "https://oidc.example/cluster/"
 SUBJECT = "system:serviceaccount:demo:default"
@@ -162,3 +300,108 @@ def test_an_issuer_that_does_not_answer_is_said_to_be_so(folder: Path) -> None:
     app = register(Direct(folder))
     app.trust("cluster", ISSUER, SUBJECT, EXCHANGE)
     assert app.present(service_account_token(app)) == (400, [90061])
+
+
+# ---- A managed identity is the credential of an application, in other tenants as well.
+
+QUERY = f"{TOKEN}?api-version=2018-02-01&resource={EXCHANGE}"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """An application that trusts an identity."""
+
+    app: Registered
+    identity: UserAssignedIdentity
+    token: str
+    """Of the identity, from IMDS."""
+
+
+@pytest.fixture
+def trust(direct: Direct) -> Trust:
+    identity = direct.identity("mine")
+    direct.attach(identity)
+    app = register(direct, multi_tenant=True)
+    home = direct.world.tenants.home
+    app.trust("mine", home.issuer_v2, identity.principal_id, EXCHANGE)
+    _, answer = asyncio.run(ask(direct, f"{QUERY}&client_id={identity.client_id}"))
+    return Trust(app, identity, answer["access_token"])
+
+
+def test_the_token_for_the_exchange_is_a_v2_one(trust: Trust) -> None:
+    claims = jwt.decode(trust.token, options={"verify_signature": False})
+    home = trust.app.tenant.id
+    assert claims["iss"] == f"https://login.microsoftonline.com/{home}/v2.0"
+    assert (claims["aud"], claims["ver"]) == (EXCHANGE_APP, "2.0")
+    assert claims["sub"] == claims["oid"] == trust.identity.principal_id
+    assert (claims["azp"], "appid" in claims) == (trust.identity.client_id, False)
+
+
+def test_it_signs_the_application_in_wherever_it_is_provisioned(trust: Trust) -> None:
+    app, partner = trust.app, trust.app.direct.world.tenants.partner
+    assert app.present(trust.token) == (200, [])
+    assert app.present(trust.token, tenant=partner.id) == (400, [700016])
+    body = {"appId": app.client_id}
+    graph(app.direct, "POST", "servicePrincipals", body, tenant=partner)
+    assert app.present(trust.token, tenant=partner.id) == (200, [])
+
+
+def test_another_identitys_token_is_refused(trust: Trust) -> None:
+    direct = trust.app.direct
+    other = direct.identity("other")
+    minted = _signed(direct, direct.world.principals[other.principal_id], other.id)
+    assert trust.app.present(minted) == (401, [700213])
+
+
+def _signed(direct: Direct, who: Principal, mirid: str = "") -> str:
+    grant = Grant(principal=who, audience=EXCHANGE, managed_identity=mirid)
+    tenant = direct.world.tenants.find(who.tenant_id)
+    assert tenant is not None
+    return direct.issuers.of(tenant).mint(grant, now=direct.clock.now, lifetime=600)
+
+
+def test_tokens_of_applications_and_system_identities_are_no_credentials(trust: Trust) -> None:
+    app, direct = trust.app, trust.app.direct
+    operator = direct.world.principal_of(direct.plan.operator_id, app.tenant.id)
+    assert operator is not None
+    app.trust("operator", app.tenant.issuer_v2, operator.object_id, EXCHANGE)
+    assert app.present(_signed(direct, operator)) == (401, [700226])
+    assert app.present(_signed(direct, operator, direct.plan.scale_set_id)) == (401, [700226])
+
+
+def test_a_token_of_another_tenant_is_no_credential(trust: Trust) -> None:
+    app, direct = trust.app, trust.app.direct
+    partner = direct.world.tenants.partner
+    stranger = direct.world.principal_of(direct.plan.operator_id, partner.id)
+    assert stranger is not None
+    app.trust("stranger", partner.issuer_v2, stranger.object_id, EXCHANGE)
+    mirid = "/subscriptions/x/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x"
+    assert app.present(_signed(direct, stranger, mirid)) == (401, [700222])
+
+
+def test_one_identity_does_not_stand_for_another(trust: Trust) -> None:
+    direct = trust.app.direct
+    other = direct.identity("other")
+    home = direct.world.tenants.home
+    body = {
+        "issuer": home.issuer_v2,
+        "subject": trust.identity.principal_id,
+        "audiences": [EXCHANGE],
+    }
+    direct.made("PUT", f"{other.id}/federatedIdentityCredentials/mine", {"properties": body})
+    app = Registered(direct, "", other.client_id, home)
+    assert app.present(trust.token) == (401, [700222])
+
+
+def test_a_forged_token_is_refused(trust: Trust) -> None:
+    direct = trust.app.direct
+    who = direct.world.principals[trust.identity.principal_id]
+    grant = Grant(principal=who, audience=EXCHANGE, managed_identity=trust.identity.id)
+    forged = direct.stranger().mint(grant, now=direct.clock.now, lifetime=600)
+    assert trust.app.present(forged) == (401, [700027])
+
+
+def test_a_token_for_another_resource_is_refused(trust: Trust) -> None:
+    direct = trust.app.direct
+    who = direct.world.principals[trust.identity.principal_id]
+    assert trust.app.present(direct.token("https://vault.azure.net", who)) == (401, [700211])

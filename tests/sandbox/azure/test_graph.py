@@ -1,17 +1,20 @@
-"""Graph answers who a principal is, to whom it may tell."""
+"""Graph: principals are looked up, applications registered, and then they sign in."""
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import jwt
 import pytest
 
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.seed import operator_object_id
 from tests.sandbox.azure.direct import Direct
+from tests.sandbox.azure.registered import VAULT, graph, register
 
 GRAPH = "https://graph.microsoft.com"
 
@@ -106,3 +109,150 @@ def test_a_token_that_is_not_for_graph_is_refused(
     status, answer = ask(direct, "GET", f"servicePrincipals/{who}", token(direct))
     assert (status, answer["error"]["code"]) == (401, "InvalidAuthenticationToken")
     assert answer["error"]["message"] == words
+
+
+# ---- Applications are registered, provisioned and given secrets through Graph, and then sign in.
+
+
+def stamp(direct: Direct, days: float) -> str:
+    at = datetime.datetime.fromtimestamp(direct.clock.now, datetime.UTC)
+    return (at + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_each_of_an_applications_secrets_signs_it_in(direct: Direct) -> None:
+    mine = register(direct)
+    secrets = [mine.add_secret(), mine.add_secret()]
+    assert secrets[0] != secrets[1]
+    for secret in secrets:
+        reply, body = mine.sign_in(client_secret=secret)
+        assert reply.status == 200, body
+        claims = jwt.decode(body["access_token"], options={"verify_signature": False})
+        assert (claims["appid"], claims["appidacr"]) == (mine.client_id, "1")
+    assert mine.sign_in(client_secret="other")[1]["error_codes"] == [7000215]
+
+
+def test_a_secret_is_shown_once_and_in_no_repr(direct: Direct) -> None:
+    mine = register(direct)
+    secret = mine.add_secret()
+    assert secret not in str(mine.graph("GET"))
+    assert secret not in repr(direct.world.application(mine.client_id))
+
+
+def test_a_removed_secret_is_a_wrong_one(direct: Direct) -> None:
+    mine = register(direct)
+    secret = mine.add_secret()
+    (shown,) = mine.graph("GET")[1]["passwordCredentials"]
+    body = {"keyId": shown["keyId"]}
+    assert mine.graph("POST", "/removePassword", body)[0] == 204
+    assert mine.graph("POST", "/removePassword", body)[0] == 400
+    assert mine.sign_in(client_secret=secret)[1]["error_codes"] == [7000215]
+
+
+@pytest.mark.parametrize(("starts", "ends"), [(-2.0, -1.0), (1.0, 2.0)])
+def test_a_secret_out_of_its_time_has_an_error_of_its_own(
+    direct: Direct, starts: float, ends: float
+) -> None:
+    mine = register(direct)
+    secret = mine.add_secret(startDateTime=stamp(direct, starts), endDateTime=stamp(direct, ends))
+    reply, body = mine.sign_in(client_secret=secret)
+    assert (reply.status, body["error"], body["error_codes"]) == (401, "invalid_client", [7000222])
+    assert mine.client_id in body["error_description"]
+    assert secret not in body["error_description"]
+
+
+def test_an_application_is_in_other_tenants_only_once_provisioned_there(direct: Direct) -> None:
+    tenants = direct.world.tenants
+    mine = register(direct, multi_tenant=True)
+    secret = mine.add_secret()
+    there = {"tenant": tenants.partner.id, "client_secret": secret}
+    assert mine.sign_in(**there)[1]["error_codes"] == [700016]
+    body = {"appId": mine.client_id}
+    status, made = graph(direct, "POST", "servicePrincipals", body, tenant=tenants.partner)
+    assert status == 201
+    claims = jwt.decode(
+        mine.sign_in(**there)[1]["access_token"], options={"verify_signature": False}
+    )
+    assert (claims["tid"], claims["oid"]) == (tenants.partner.id, made["id"])
+    assert claims["iss"] == f"https://sts.windows.net/{tenants.partner.id}/"
+    at_home = mine.sign_in(client_secret=secret)[1]["access_token"]
+    at_home = jwt.decode(at_home, options={"verify_signature": False})
+    assert at_home["oid"] != claims["oid"]
+    again = graph(direct, "POST", "servicePrincipals", body, tenant=tenants.partner)
+    assert again[0] == 409
+
+
+def test_an_application_of_one_tenant_is_provisioned_in_no_other(direct: Direct) -> None:
+    tenants = direct.world.tenants
+    single, several = register(direct), register(direct, multi_tenant=True)
+    for mine, where in ((single, tenants.partner), (several, tenants.china)):
+        body = {"appId": mine.client_id}
+        assert graph(direct, "POST", "servicePrincipals", body, tenant=where)[0] == 400
+
+
+def test_nobody_sees_another_tenants_directory(direct: Direct) -> None:
+    mine = register(direct)
+    partner = direct.world.tenants.partner
+    assert graph(direct, "GET", f"applications/{mine.object_id}", tenant=partner)[0] == 404
+    listed = graph(direct, "GET", "servicePrincipals", tenant=partner)[1]["value"]
+    assert [one["displayName"] for one in listed] == ["operator"]
+    assert mine.graph("GET")[1]["appId"] == mine.client_id
+    named = graph(direct, "GET", f"applications(appId='{mine.client_id}')")
+    assert named[1]["id"] == mine.object_id
+    for asked in (f"appId eq '{mine.client_id}'", f"APPID EQ '{mine.client_id.upper()}'"):
+        found = graph(direct, "GET", f"applications?$filter={quote(asked)}")
+        assert [one["id"] for one in found[1]["value"]] == [mine.object_id]
+
+
+def test_a_deleted_application_is_gone_from_every_tenant(direct: Direct) -> None:
+    mine = register(direct, multi_tenant=True)
+    partner = direct.world.tenants.partner
+    graph(direct, "POST", "servicePrincipals", {"appId": mine.client_id}, tenant=partner)
+    secret = mine.add_secret()
+    assert mine.graph("DELETE")[0] == 204
+    for tenant in (mine.tenant, partner):
+        refused = mine.sign_in(tenant=tenant.id, client_secret=secret)[1]
+        assert refused["error_codes"] == [700016]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "code"),
+    [("nowhere.example", 90002), ("common", 90002), ("fabrikam.onmicrosoft.com", 700016)],
+)
+def test_a_tenant_is_known_by_its_id_and_its_domain(direct: Direct, tenant: str, code: int) -> None:
+    mine = register(direct)
+    secret = mine.add_secret()
+    assert mine.sign_in(tenant=tenant, client_secret=secret)[1]["error_codes"] == [code]
+    home = direct.world.tenants.home
+    body = mine.sign_in(tenant=home.domain.upper(), client_secret=secret)[1]
+    claims = jwt.decode(body["access_token"], options={"verify_signature": False})
+    assert claims["tid"] == home.id
+
+
+@pytest.mark.parametrize(
+    ("which", "vault", "issuer"),
+    [
+        ("government", "https://vault.usgovcloudapi.net", "https://sts.windows.net/"),
+        ("china", "https://vault.azure.cn", "https://sts.chinacloudapi.cn/"),
+    ],
+)
+def test_a_national_cloud_has_its_own_tenants_resources_and_keys(
+    direct: Direct, which: str, vault: str, issuer: str
+) -> None:
+    tenant = getattr(direct.world.tenants, which)
+    mine = register(direct, tenant=tenant)
+    secret = mine.add_secret()
+    assert mine.sign_in(client_secret=secret, scope=f"{VAULT}/.default")[1]["error_codes"] == [
+        500011
+    ]
+    body = mine.sign_in(client_secret=secret, scope=f"{vault}/.default")[1]
+    claims = jwt.decode(body["access_token"], options={"verify_signature": False})
+    assert (claims["aud"], claims["iss"]) == (vault, f"{issuer}{tenant.id}/")
+    key = jwt.get_unverified_header(body["access_token"])["kid"]
+    assert key != direct.issuer.jwks()["keys"][0]["kid"]
+
+
+def test_a_tenant_of_another_cloud_is_refused_by_name(direct: Direct) -> None:
+    tenant = direct.world.tenants.government
+    target = f"/{tenant.id}/oauth2/v2.0/token"
+    request = Request(method="POST", target=target, host="login.microsoftonline.com")
+    assert json.loads(direct.signed_in(request).body)["error_codes"] == [900382]

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from podidentity_sandbox.azure.entra import issuers
-from podidentity_sandbox.azure.entra.issuers import PublishedKeys, Unreachable
+from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.azure.plans import Clock, make_plan
@@ -102,7 +102,7 @@ async def test_documents_that_are_not_right_are_as_good_as_none(
     opened: Open, documents: Documents
 ) -> None:
     async with opened(documents) as (published, _):
-        with pytest.raises(Unreachable):
+        with pytest.raises(IssuerUnreachable):
             await published.find(ISSUER, "one")
 
 
@@ -116,7 +116,7 @@ async def test_documents_that_are_not_right_are_as_good_as_none(
 )
 async def test_no_other_host_is_asked(opened: Open, issuer: str) -> None:
     async with opened(GOOD) as (published, place):
-        with pytest.raises(Unreachable):
+        with pytest.raises(IssuerUnreachable):
             await published.find(issuer, "one")
         assert place.asked == 0
 
@@ -126,7 +126,7 @@ async def test_a_server_of_another_authority_is_not_believed(
 ) -> None:
     async with opened(GOOD) as (published, _):
         monkeypatch.setattr(published, "_trust", ssl.create_default_context)
-        with pytest.raises(Unreachable, match="certificate"):
+        with pytest.raises(IssuerUnreachable, match="certificate"):
             await published.find(ISSUER, "one")
 
 

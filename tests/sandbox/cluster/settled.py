@@ -1,4 +1,4 @@
-"""A cluster without HTTP whose controllers are done with each step before the next."""
+"""A cluster without HTTP whose controllers finish each step before the next, and its tables."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.main import make_cluster
-from podidentity_sandbox.cluster.patching.rfc import merge
+from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.tables.builtin import COLUMNS
 
 
 class Settled:
@@ -63,3 +64,15 @@ class Settled:
         """Say that a pod runs, as its kubelet does."""
         ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
         self.patch("pods", name, {"status": ready}, "status")
+
+
+# ---- The row of an object, as tests of tables read it.
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+READY = [{"type": "Ready", "status": "True"}]
+
+
+def cells(key: str, obj: dict[str, Any]) -> dict[str, Any]:
+    """Return the cells of an object's row by the names of their columns."""
+    obj.setdefault("metadata", {"name": "a"})
+    return {column.name: column.cell(obj, NOW) for column in COLUMNS[key]}

@@ -1,17 +1,15 @@
-"""Who may do what, over HTTP: the administrator, kubelets, service accounts, and nobody.
-
-RBAC: https://kubernetes.io/docs/reference/access-authn-authz/rbac/
-"""
+"""Authorization over HTTP: the administrator, kubelets, service accounts, nobody; and grants."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from podidentity_sandbox.cluster import rbac
-from tests.sandbox.cluster.conftest import ADMIN, Served
+from podidentity_sandbox.cluster import authorization
+from tests.sandbox.cluster.conftest import ADMIN, Served, pod
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PODS = "/api/v1/namespaces/default/pods"
@@ -215,4 +213,224 @@ async def test_what_a_binding_grants_never_changes(api: httpx2.AsyncClient) -> N
 def test_stars_at_the_end_of_a_path_stand_for_all_below(
     granted: str, asked: str, yes: bool
 ) -> None:
-    assert rbac.has_path([granted], asked) is yes
+    assert authorization.has_path([granted], asked) is yes
+
+
+# ---- Nobody grants what he does not hold, in the real server's words.
+#
+# https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
+
+HERE = f"{RBAC}/namespaces/default"
+USE = {
+    "apiGroups": ["aadpodidentity.k8s.io"],
+    "resources": ["azureidentities"],
+    "resourceNames": ["client-1"],
+    "verbs": ["use"],
+}
+EVERYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+ROLES = {
+    "apiGroups": ["rbac.authorization.k8s.io"],
+    "resources": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
+    "verbs": ["create", "update", "patch", "get"],
+}
+ME = [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]
+
+
+def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "rules": list(rules)}
+
+
+def binding(name: str, role: str, kind: str = "ClusterRole") -> dict[str, Any]:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
+    return {"metadata": {"name": name}, "roleRef": reference, "subjects": ME}
+
+
+@pytest.fixture
+async def tenant(api: httpx2.AsyncClient, served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    """Everything in namespace default, and the right to write roles anywhere."""
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    token = (await api.post(path, json={"spec": {}})).json()["status"]["token"]
+    await made(api, f"{RBAC}/clusterroles", role("roles", ROLES))
+    await made(api, f"{RBAC}/clusterrolebindings", binding("roles", "roles"))
+    await made(api, f"{HERE}/rolebindings", binding("owner", "cluster-admin"))
+    await made(api, f"{RBAC}/clusterroles", role("use", USE))
+    async with served.client(token) as client:
+        yield client
+
+
+async def made(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 201, answer.text
+
+
+async def holds(api: httpx2.AsyncClient, namespace: str = "") -> bool:
+    attributes = {
+        "group": "aadpodidentity.k8s.io",
+        "resource": "azureidentities",
+        "verb": "use",
+        "name": "client-1",
+        "namespace": namespace,
+    }
+    spec = {"user": "system:serviceaccount:default:default", "resourceAttributes": attributes}
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    return bool((await api.post(path, json={"spec": spec})).json()["status"]["allowed"])
+
+
+async def test_an_owner_of_a_namespace_cannot_grant_himself_what_is_cluster_wide(
+    api: httpx2.AsyncClient, tenant: httpx2.AsyncClient
+) -> None:
+    refused = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "use"))
+    assert refused.status_code == 403
+    assert refused.json()["message"] == (
+        'clusterrolebindings.rbac.authorization.k8s.io "mine" is forbidden: user '
+        '"system:serviceaccount:default:default" (groups=["system:serviceaccounts" '
+        '"system:serviceaccounts:default" "system:authenticated"]) is attempting to grant RBAC '
+        "permissions not currently held:\n"
+        '{APIGroups:["aadpodidentity.k8s.io"], Resources:["azureidentities"], '
+        'ResourceNames:["client-1"], Verbs:["use"]}'
+    )
+    assert refused.json()["reason"] == "Forbidden"
+    # In his namespace he may do all, and it is worth nothing outside of it.
+    await made(tenant, f"{HERE}/roles", role("mine", USE))
+    await made(tenant, f"{HERE}/rolebindings", binding("mine", "mine", "Role"))
+    await made(tenant, f"{HERE}/rolebindings", binding("also", "use"))
+    assert await holds(api, "default")
+    assert not await holds(api)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shown"),
+    [
+        (EVERYTHING, '{APIGroups:["*"], Resources:["*"], Verbs:["*"]}'),
+        (
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]},
+            '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}',
+        ),
+        (
+            {"nonResourceURLs": ["/metrics"], "verbs": ["get"]},
+            '{NonResourceURLs:["/metrics"], Verbs:["get"]}',
+        ),
+    ],
+    ids=["everything", "secrets", "path"],
+)
+async def test_no_role_holds_more_than_its_author(
+    tenant: httpx2.AsyncClient, rule: dict[str, Any], shown: str
+) -> None:
+    answer = await tenant.post(f"{RBAC}/clusterroles", json=role("more", rule))
+    assert answer.status_code == 403
+    assert answer.json()["message"].endswith(f"not currently held:\n{shown}")
+    await made(tenant, f"{RBAC}/clusterroles", role("less", {**ROLES, "verbs": ["get"]}))
+    patch = {"rules": [rule]}
+    answer = await tenant.patch(f"{RBAC}/clusterroles/less", json=patch, headers=MERGE)
+    assert answer.status_code == 403
+
+
+async def test_a_binding_of_others_is_not_bent_to_oneself(
+    api: httpx2.AsyncClient, tenant: httpx2.AsyncClient
+) -> None:
+    await made(api, f"{RBAC}/clusterrolebindings", binding("theirs", "use") | {"subjects": []})
+    path = f"{RBAC}/clusterrolebindings/theirs"
+    assert (await tenant.patch(path, json={"subjects": ME}, headers=MERGE)).status_code == 403
+    owned = {"metadata": {"finalizers": ["example.com/kept"]}}
+    assert (await tenant.patch(path, json=owned, headers=MERGE)).status_code == 200
+    assert not await holds(api)
+
+
+@pytest.mark.parametrize(("verb", "name"), [("bind", "use"), ("bind", "other"), ("use", "use")])
+async def test_who_may_bind_a_role_or_holds_it_grants_it(
+    api: httpx2.AsyncClient, tenant: httpx2.AsyncClient, verb: str, name: str
+) -> None:
+    bind = {**ROLES, "resources": ["clusterroles"], "resourceNames": [name], "verbs": ["bind"]}
+    await made(api, f"{RBAC}/clusterroles", role("extra", bind if verb == "bind" else USE))
+    await made(api, f"{RBAC}/clusterrolebindings", binding("extra", "extra"))
+    answer = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "use"))
+    assert answer.status_code == (403 if name == "other" else 201)
+
+
+async def test_who_may_escalate_writes_any_role(
+    api: httpx2.AsyncClient, tenant: httpx2.AsyncClient
+) -> None:
+    escalate = {**ROLES, "resources": ["clusterroles"], "verbs": ["escalate"]}
+    await made(api, f"{RBAC}/clusterroles", role("extra", escalate))
+    await made(api, f"{RBAC}/clusterrolebindings", binding("extra", "extra"))
+    await made(tenant, f"{RBAC}/clusterroles", role("more", EVERYTHING))
+
+
+async def test_a_role_that_is_not_there_can_be_bound_by_an_administrator_only(
+    api: httpx2.AsyncClient, tenant: httpx2.AsyncClient
+) -> None:
+    answer = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "later"))
+    assert answer.status_code == 404
+    assert 'clusterroles.rbac.authorization.k8s.io "later" not found' in answer.json()["message"]
+    await made(api, f"{RBAC}/clusterrolebindings", binding("mine", "later"))
+
+
+# ---- A kubelet may do what its own node and pods need, and nothing of other nodes.
+#
+# https://kubernetes.io/docs/reference/access-authn-authz/node/
+
+
+async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    await api.post(PODS, json=pod("mine", nodeName="node-0"))
+    await api.post(PODS, json=pod("other", nodeName="node-1"))
+    running = {"status": {"phase": "Running"}}
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        own = {"fieldSelector": "spec.nodeName=node-0"}
+        listed = (await kubelet.get("/api/v1/pods", params=own)).json()["items"]
+        assert [item["metadata"]["name"] for item in listed] == ["mine"]
+        assert (await kubelet.get("/api/v1/pods")).status_code == 403
+        foreign = {"fieldSelector": "spec.nodeName=node-1"}
+        assert (await kubelet.get("/api/v1/pods", params=foreign)).status_code == 403
+
+        async def patch(name: str) -> httpx2.Response:
+            return await kubelet.patch(f"{PODS}/{name}/status", json=running, headers=MERGE)
+
+        assert (await patch("mine")).status_code == 200
+        refused = await patch("other")
+        assert refused.status_code == 403
+        assert refused.json()["message"].endswith(
+            "no relationship found between node 'node-0' and this object"
+        )
+        assert (await kubelet.delete(f"{PODS}/other")).status_code == 403
+        assert (await kubelet.post(PODS, json=pod("new"))).status_code == 403
+
+
+async def test_a_kubelet_reads_the_secrets_that_its_pods_name_and_no_others(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    secrets = "/api/v1/namespaces/default/secrets"
+    for name in ("used", "unused"):
+        await api.post(secrets, json={"metadata": {"name": name}})
+    volumes = [{"name": "v", "secret": {"secretName": "used"}}]
+    await api.post(PODS, json=pod(nodeName="node-0", volumes=volumes))
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        assert (await kubelet.get(f"{secrets}/used")).status_code == 200
+        assert (await kubelet.get(f"{secrets}/unused")).status_code == 403
+        assert (await kubelet.get(secrets)).status_code == 403
+    async with served.client(served.plan.nodes[1].token) as stranger:
+        assert (await stranger.get(f"{secrets}/used")).status_code == 403
+
+
+async def test_a_kubelet_gets_tokens_bound_to_its_own_pods_only(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    mine = (await api.post(PODS, json=pod("mine", nodeName="node-0"))).json()["metadata"]
+    other = (await api.post(PODS, json=pod("other", nodeName="node-1"))).json()["metadata"]
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+
+    def bound(metadata: dict[str, Any]) -> dict[str, Any]:
+        pair = {"name": metadata["name"], "uid": metadata["uid"]}
+        return {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}}
+
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        assert (await kubelet.post(path, json=bound(mine))).status_code == 201
+        for body, says in (
+            (bound(other), "bound to a pod scheduled on a different node"),
+            ({"spec": {}}, "not bound to a pod"),
+            (bound({"name": "mine", "uid": ""}), "with a pod binding without a uid"),
+        ):
+            refused = await kubelet.post(path, json=body)
+            assert refused.status_code == 403
+            assert f"node requested token {says}" in refused.json()["message"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.patching.rfc import merge
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
 from tests.sandbox.cluster.conftest import pod

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.objects import stamp
 from podidentity_sandbox.cluster.status import StatusError
 from tests.sandbox.cluster.conftest import pod

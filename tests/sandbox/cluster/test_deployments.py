@@ -5,11 +5,24 @@ https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.controllers.deployments import (
+    Bounds,
+    SetState,
+    bounds,
+    new_size,
+    old_sizes,
+)
+from podidentity_sandbox.cluster.selectors import text
+from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
 from tests.sandbox.cluster.settled import Settled
 
@@ -211,3 +224,251 @@ def test_deleting_a_deployment_takes_its_sets_and_pods_along(running: Settled) -
     running.delete(KEY, "web")
     assert not running.cluster.storage.all(SETS)
     assert not images(running)
+
+
+# ---- Deployments that get nowhere say why, and go on when they can.
+
+
+def test_an_event_that_comes_again_is_counted(world: Settled) -> None:
+    spec = deployment()["spec"]["template"]["spec"]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
+    world.create(KEY, deployment(template=template))
+    world.patch(SETS, world.cluster.storage.all(SETS)[0].name, {"metadata": {"labels": {"n": "1"}}})
+    (event,) = [
+        e.object
+        for e in world.cluster.storage.all("events")
+        if e.object["reason"] == "FailedCreate"
+    ]
+    assert event["count"] > 1
+    assert (
+        'error looking up service account default/x: serviceaccount "x" not found'
+        in (event["message"])
+    )
+
+
+def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Settled) -> None:
+    spec = deployment()["spec"]["template"]["spec"]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
+    world.create(KEY, deployment(template=template))
+    assert not images(world)
+    assert condition(world, "ReplicaFailure") == ("True", "FailedCreate")
+    world.create("serviceaccounts", {"metadata": {"name": "x"}})
+    assert len(images(world)) == 3
+    with pytest.raises(AssertionError, match="no condition"):
+        condition(world, "ReplicaFailure")
+
+
+def test_without_progress_until_its_deadline_a_rollout_has_failed(world: Settled) -> None:
+    world.node("a")
+    world.create(KEY, deployment())
+    run_new(world)
+    world.patch(KEY, "web", {"spec": {"progressDeadlineSeconds": 60}})
+    change(world, "web:2")
+    assert condition(world, "Progressing")[1] == "ReplicaSetUpdated"
+    world.late = timedelta(seconds=61)
+    world.patch(KEY, "web", {"metadata": {"labels": {"look": "again"}}})
+    assert condition(world, "Progressing") == ("False", "ProgressDeadlineExceeded")
+
+
+# ---- What a Deployment must be to be taken.
+#
+# https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/apps/validation/validation.go
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"selector": None}, "spec.selector: Required value"),
+        (
+            {"selector": {"matchLabels": {"app": "other"}}},
+            'spec.template.metadata.labels: Invalid value: {"app":"web"}: '
+            "`selector` does not match template `labels`",
+        ),
+        ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            {"strategy": {"type": "Canary"}},
+            'spec.strategy.type: Unsupported value: "Canary": supported values: "Recreate", '
+            '"RollingUpdate"',
+        ),
+        (
+            {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is "
+            "'Recreate'",
+        ),
+        (
+            {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when "
+            "`maxSurge` is 0",
+        ),
+    ],
+)
+def test_a_deployment_that_makes_no_sense_is_refused(
+    world: Settled, spec: Obj, message: str
+) -> None:
+    with pytest.raises(StatusError) as refused:
+        world.create(KEY, deployment(**spec))
+    assert str(refused.value) == f'Deployment.apps "web" is invalid: {message}'
+
+
+def test_the_selector_never_changes(world: Settled) -> None:
+    world.create(KEY, deployment())
+    with pytest.raises(StatusError, match="field is immutable"):
+        world.patch(KEY, "web", {"spec": {"selector": {"matchLabels": {"also": "x"}}}})
+
+
+# ---- The steps of a rollout: never too few pods, never too many, and to the end.
+#
+# The expected numbers of the table are those of
+# https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/controller/deployment/rolling_test.go
+
+
+def rollout_running(size: int) -> SetState:
+    return SetState(wanted=size, pods=size, available=size)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "surge", "unavailable", "expected"),
+    [
+        (3, "25%", "25%", Bounds(surge=1, unavailable=0)),
+        (10, "25%", "25%", Bounds(surge=3, unavailable=2)),
+        (10, 0, "5%", Bounds(surge=0, unavailable=1)),
+        (2, 1, 5, Bounds(surge=1, unavailable=2)),
+        (0, "25%", "25%", Bounds(surge=0, unavailable=0)),
+    ],
+)
+def test_shares_are_rounded_up_for_more_and_down_for_fewer(
+    wanted: int, surge: int | str, unavailable: int | str, expected: Bounds
+) -> None:
+    assert bounds(wanted, surge, unavailable) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "surge", "new", "old", "expected"),
+    [
+        (10, 0, 0, 10, 0),
+        (10, 2, 0, 10, 2),
+        (10, 2, 5, 0, 10),
+        (10, 2, 10, 2, 10),
+        (10, 2, 20, 2, 10),
+    ],
+)
+def test_the_new_set_grows_as_far_as_there_is_room(
+    wanted: int, surge: int, new: int, old: int, expected: int
+) -> None:
+    limits = Bounds(surge=surge, unavailable=0)
+    assert new_size(wanted, limits, rollout_running(new), [rollout_running(old)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unavailable", "new", "old", "expected"),
+    [
+        (10, 0, (0, 0), (10, 10), 10),
+        (10, 2, (0, 0), (10, 10), 8),
+        (10, 2, (2, 0), (8, 8), 8),
+        (10, 0, (1, 1), (10, 10), 9),
+        (10, 0, (10, 0), (10, 8), 10),
+        (10, 2, (2, 2), (8, 2), 6),
+    ],
+)
+def test_the_old_set_shrinks_as_far_as_it_can_be_spared(
+    wanted: int, unavailable: int, new: tuple[int, int], old: tuple[int, int], expected: int
+) -> None:
+    first, second = (SetState(wanted=w, pods=w, available=a) for w, a in (new, old))
+    limits = Bounds(surge=0, unavailable=unavailable)
+    assert old_sizes(wanted, limits, first, [second]) == [expected]
+
+
+@given(
+    wanted=st.integers(0, 12),
+    surge=st.one_of(st.integers(0, 6), st.sampled_from(["0%", "25%", "100%"])),
+    unavailable=st.one_of(st.integers(0, 6), st.sampled_from(["0%", "25%", "100%"])),
+    old=st.lists(st.integers(0, 6), min_size=1, max_size=3),
+)
+def test_a_rollout_ends_and_keeps_its_bounds_on_the_way(
+    wanted: int, surge: int | str, unavailable: int | str, old: list[int]
+) -> None:
+    limits = bounds(wanted, surge, unavailable)
+    new, olds = 0, list(old)
+    least = min(wanted - limits.unavailable, sum(olds))
+    most = max(wanted + limits.surge, sum(olds))
+    for _ in range(40):  # every pod becomes ready between two steps
+        grown = new_size(wanted, limits, rollout_running(new), [rollout_running(o) for o in olds])
+        if grown != new:
+            new = grown
+        else:
+            olds = old_sizes(
+                wanted, limits, rollout_running(new), [rollout_running(o) for o in olds]
+            )
+        assert least <= new + sum(olds) <= most
+    assert (new, sum(olds)) == (wanted, 0)
+
+
+# ---- The subresource scale: the number of a set's pods.
+#
+# https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
+
+PATH = "/apis/apps/v1/namespaces/default/deployments"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+async def web(api: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    """A client of a cluster with the Deployment `web` of three pods."""
+    made = await api.post(PATH, json=deployment())
+    assert made.status_code == 201, made.text
+    return api
+
+
+async def test_a_scale_shows_the_number_and_the_selector(web: httpx2.AsyncClient) -> None:
+    shown = (await web.get(f"{PATH}/web/scale")).json()
+    assert (shown["kind"], shown["apiVersion"]) == ("Scale", "autoscaling/v1")
+    assert shown["spec"] == {"replicas": 3}
+    assert shown["status"]["selector"] == "app=web"
+
+
+async def test_a_patch_and_an_update_change_the_number_alone(web: httpx2.AsyncClient) -> None:
+    body = {"spec": {"replicas": 5}}
+    patched = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
+    assert patched.json()["spec"] == {"replicas": 5}
+    # Without the version: the controller may have written meanwhile.
+    scale = {"metadata": {"name": "web"}, "spec": {"replicas": 2}}
+    assert (await web.put(f"{PATH}/web/scale", json=scale)).json()["spec"] == {"replicas": 2}
+    found = (await web.get(f"{PATH}/web")).json()["spec"]
+    assert found["replicas"] == 2
+    assert found["template"]["spec"]["containers"][0]["image"] == "web:1"
+
+
+async def test_an_older_state_is_not_scaled(web: httpx2.AsyncClient) -> None:
+    scale = (await web.get(f"{PATH}/web/scale")).json()
+    await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
+    late = await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
+    assert late.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (
+            {"spec": {"replicas": -1}},
+            422,
+            'Scale.autoscaling "web" is invalid: spec.replicas: Invalid value: -1: must be greater '
+            "than or equal to 0",
+        ),
+        ({"spec": {"replicas": "many"}}, 400, "cannot be handled as a Scale"),
+    ],
+)
+async def test_what_is_no_number_is_refused(
+    web: httpx2.AsyncClient, body: dict[str, Any], code: int, message: str
+) -> None:
+    refused = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
+    assert refused.status_code == code
+    assert message in refused.json()["message"]
+
+
+def test_a_selector_is_written_as_a_query_has_it() -> None:
+    rules = [
+        {"key": "tier", "operator": "In", "values": ["b", "a"]},
+        {"key": "old", "operator": "DoesNotExist"},
+    ]
+    selector = {"matchLabels": {"app": "web"}, "matchExpressions": rules}
+    assert text(selector) == "app=web,!old,tier in (a,b)"

@@ -1,17 +1,24 @@
-"""Refusals in the real server's words: recorded from kube-apiserver where a line says so.
-
-The others: https://github.com/kubernetes/apimachinery/blob/master/pkg/api/errors/errors.go
-and https://github.com/kubernetes/apimachinery/blob/master/pkg/api/validation/objectmeta.go
-"""
+"""Refusals in the real server's words; nothing that a client writes makes the server fail."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.sandbox.cluster.conftest import Served, pod
+from podidentity_sandbox.cluster import Json, Obj, names
+from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.resources import Deletion
+from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.plan import Plan
+from tests.sandbox.cluster.conftest import Served, definition, node_plan, pod
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -230,3 +237,205 @@ async def test_an_event_lies_where_its_object_is(api: httpx2.AsyncClient) -> Non
     answer = await api.post("/api/v1/namespaces/default/events", json=body)
     assert answer.status_code == 422
     assert "does not match event.namespace" in answer.json()["message"]
+
+
+# ---- Nonsense is taken or refused with a Status: nothing makes the server fail
+#
+# Valid objects are changed in one place, so that nonsense gets past the first check.
+
+TEMPLATE = {"metadata": {"labels": {"app": "x", "a": "b"}}, "spec": pod()["spec"]}
+RULE = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}
+OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "u", "controller": True}
+TERM = {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [TERM]}
+    }
+}
+CONTAINER = {
+    "name": "c",
+    "image": "x:1",
+    "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+    "envFrom": [{"configMapRef": {"name": "m"}}],
+    "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+}
+METADATA = {
+    "name": "a",
+    "labels": {"app": "x"},
+    "annotations": {"a": "b"},
+    "finalizers": ["example.com/x"],
+    "ownerReferences": [OWNER],
+}
+VALID: dict[str, Obj] = {
+    "pods": {
+        "spec": {
+            "containers": [CONTAINER],
+            "affinity": AFFINITY,
+            "tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute"}],
+            "volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}],
+        },
+    },
+    "nodes": {
+        "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    },
+    "secrets": {"data": {"a": "Yg=="}, "stringData": {"b": "c"}, "type": "Opaque"},
+    "configmaps": {"data": {"a": "b"}},
+    "events": {
+        "involvedObject": {"namespace": "default", "name": "a"},
+        "source": {"component": "x"},
+    },
+    "namespaces": {"spec": {"finalizers": ["x"]}},
+    "leases.coordination.k8s.io": {"spec": {"holderIdentity": "x", "leaseDurationSeconds": 1}},
+    "daemonsets.apps": {
+        "spec": {
+            "selector": {"matchLabels": {"app": "x"}, **TERM},
+            "template": TEMPLATE,
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}},
+        },
+    },
+    "clusterroles.rbac.authorization.k8s.io": {
+        "rules": [RULE, {"nonResourceURLs": ["/x"], "verbs": ["get"]}]
+    },
+    "clusterrolebindings.rbac.authorization.k8s.io": {
+        "roleRef": {"kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "default"}],
+    },
+    "customresourcedefinitions.apiextensions.k8s.io": definition(),
+    "widgets.example.com": {"spec": {"size": 1, "colour": None, "labels": {"a": "b"}}},
+}
+NONSENSE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from(["", "x", "a/b", "100%", "2026-11-25T00:00:00Z", "\u0000"]),
+    st.sampled_from([[], [None], ["x"], [1], [{}], [[]], {}, {"a": None}, {"a": 1}, {"": {}}]),
+)
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def places(value: Json, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each value inside a JSON value."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in pairs:
+        yield (*path, key)
+        if isinstance(item, dict | list):
+            yield from places(item, (*path, key))
+
+
+def changed(body: Obj, path: tuple[Any, ...], value: Json) -> Obj:
+    result = copy.deepcopy(body)
+    inner = result
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    return result
+
+
+def new_cluster() -> Cluster:
+    plan = Plan(
+        name="t",
+        folder="",
+        rootless=False,
+        tenant_id="",
+        subscription_id="",
+        operator_id="",
+        operator_secret="",
+        admin_token="t",
+        nodes=(node_plan(0),),
+    )
+    cluster = Cluster(plan, KEY)
+    crds = cluster.registry.by_key("customresourcedefinitions.apiextensions.k8s.io")
+    cluster.resources.create(crds, "", definition())
+    cluster.loop.settle()
+    nodes = cluster.registry.by_key("nodes")
+    state = {"conditions": [{"type": "Ready", "status": "True"}]}
+    cluster.resources.create(nodes, "", {"metadata": {"name": "node-0"}, "status": state})
+    return cluster
+
+
+@pytest.mark.parametrize("key", sorted(VALID))
+def test_what_is_changed_is_valid_to_begin_with(key: str) -> None:
+    cluster = new_cluster()
+    kind = cluster.registry.by_key(key)
+    body = {"metadata": METADATA, **copy.deepcopy(VALID[key])}
+    if kind.kind == "CustomResourceDefinition":
+        body["metadata"] = VALID[key]["metadata"]
+        cluster.storage.remove(key, cluster.storage.all(key)[0])
+    assert cluster.resources.create(kind, "default" if kind.namespaced else "", body)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_no_body_makes_the_server_or_a_controller_fail(data: st.DataObject) -> None:
+    cluster = new_cluster()
+    key = data.draw(st.sampled_from(sorted(VALID)))
+    kind = cluster.registry.by_key(key)
+    whole = {"metadata": METADATA, **VALID[key]}
+    body = changed(whole, data.draw(st.sampled_from(list(places(whole)))), data.draw(NONSENSE))
+    namespace = "default" if kind.namespaced else ""
+    with contextlib.suppress(StatusError):
+        cluster.resources.create(kind, namespace, copy.deepcopy(body))
+    cluster.loop.settle()
+    for record in cluster.storage.all(key, namespace):
+        with contextlib.suppress(StatusError):
+            cluster.resources.update(kind, record, copy.deepcopy(body))
+        cluster.loop.settle()
+        left = cluster.storage.get(key, namespace, record.name)
+        if left is not None and not kind.strategy.keeps(left.object):
+            cluster.resources.delete(kind, left, Deletion())
+            cluster.loop.settle()
+
+
+# ---- Rules: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/.
+
+
+@pytest.mark.parametrize("name", ["a", "a-b", "a.b", "0", "a" * 253])
+def test_a_subdomain_name_is_taken(name: str) -> None:
+    assert names.subdomain_faults(name) == []
+
+
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a..b", "a.", "ä", "a" * 254, "a\n"])
+def test_another_name_is_not(name: str) -> None:
+    assert names.subdomain_faults(name)
+
+
+def test_a_label_name_has_no_dots_and_63_letters() -> None:
+    assert names.label_faults("a" * 63) == []
+    assert names.label_faults("a.b")
+    assert names.label_faults("a" * 64) == ["must be no more than 63 bytes"]
+
+
+def test_a_role_may_have_colons_but_no_slash() -> None:
+    assert names.path_faults("system:node") == []
+    assert names.path_faults("a/b") == ["may not contain '/'"]
+    assert names.path_faults("..") == ["may not be '..'"]
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        ("app", True),
+        ("app.kubernetes.io/name", True),
+        ("A_b.c", True),
+        ("", False),
+        ("/name", False),
+        ("a/", False),
+        ("a/b/c", False),
+        ("Prefix/name", False),
+        ("-x", False),
+    ],
+)
+def test_the_key_of_a_label_has_a_name_and_perhaps_a_prefix(key: str, good: bool) -> None:
+    assert (names.qualified_faults(key) == []) is good
+
+
+@pytest.mark.parametrize(("value", "good"), [("", True), ("A.b_c-1", True), ("a b", False)])
+def test_the_value_of_a_label_may_be_empty(value: str, good: bool) -> None:
+    assert (names.value_faults(value) == []) is good
+
+
+def test_a_generated_name_is_valid_and_new_each_time() -> None:
+    made = {names.generated("nmi-") for _ in range(20)}
+    assert len(made) == 20
+    assert all(name.startswith("nmi-") and not names.subdomain_faults(name) for name in made)

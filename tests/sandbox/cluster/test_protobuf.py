@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity_sandbox.cluster.protobuf.decoding import MAGIC, PROTOBUF, decode
-from podidentity_sandbox.cluster.protobuf.messages import table
-from podidentity_sandbox.cluster.protobuf.wire import Malformed
+from podidentity_sandbox.cluster.protobuf.decoder import MAGIC, PROTOBUF, Malformed, decode, table
 
 SCALARS = {"string", "int", "bool", "bytes", "time", "quantity", "int-or-string", "fields", "any"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.status import StatusError
 from tests.sandbox.cluster.settled import Settled
 

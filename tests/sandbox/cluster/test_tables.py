@@ -7,10 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from podidentity_sandbox.cluster.tables import jsonpath
+from podidentity_sandbox.cluster.tables import custom
 from podidentity_sandbox.cluster.tables.custom import columns
 from tests.sandbox.cluster.conftest import definition, pod, watching
-from tests.sandbox.cluster.tables import NOW, READY
+from tests.sandbox.cluster.settled import NOW, READY
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
@@ -36,7 +36,7 @@ def test_a_path_of_a_column_finds_what_stands_there(path: str, found: list[Any])
         "spec": {"type": 0, "list": ["a", "b"]},
         "status": {"conditions": READY},
     }
-    assert jsonpath.find(path, obj) == found
+    assert custom.find(path, obj) == found
 
 
 @pytest.mark.parametrize(

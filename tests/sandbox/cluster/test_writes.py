@@ -1,13 +1,16 @@
-"""What clients send with a write, over TLS: options, apply, who owns, and what is said twice."""
+"""What clients send with a write, over TLS: options, apply, owners of fields, DeleteOptions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.sandbox.cluster.conftest import pod, watching
+from podidentity_sandbox.cluster.storage import Record
+from tests.sandbox.cluster.conftest import Served, pod, watching
+from tests.sandbox.cluster.settled import Settled
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -216,3 +219,180 @@ async def test_a_watch_that_begins_with_a_list_says_when_the_list_is_over(
     assert second["type"] == "BOOKMARK"
     assert second["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
     assert (third["type"], third["object"]["data"]) == ("MODIFIED", {"a": "1", "b": "2"})
+
+
+# ---- DeleteOptions are checked, and refused in the real server's words.
+
+UNSUPPORTED = 'propagationPolicy: Unsupported value: "Sideways": supported values: '
+POLICIES = '"Foreground", "Background", "Orphan", "nil"'
+INVALID = 'DeleteOptions.meta.k8s.io "" is invalid: '
+
+
+async def ask(api: httpx2.AsyncClient, body: Any = None, **query: str) -> httpx2.Response:
+    """Make a pod on a node, and ask for its deletion."""
+    await api.post(PODS, json=pod(nodeName="n"))
+    return await api.request("DELETE", f"{PODS}/a", json=body, params=query)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            {"propagationPolicy": "Sideways"},
+            422,
+            INVALID + UNSUPPORTED + POLICIES,
+        ),
+        (
+            {"propagationPolicy": "Orphan", "orphanDependents": True},
+            422,
+            f'{INVALID}propagationPolicy: Invalid value: "Orphan": '
+            "orphanDependents and deletionPropagation cannot be both set",
+        ),
+        (
+            {"dryRun": ["Some"]},
+            422,
+            f'{INVALID}dryRun: Unsupported value: []string{{"Some"}}: supported values: "All"',
+        ),
+        (
+            {"gracePeriodSeconds": "5"},
+            500,
+            "json: cannot unmarshal string into Go struct field "
+            "DeleteOptions.gracePeriodSeconds of type int64",
+        ),
+    ],
+)
+async def test_options_that_make_no_sense_delete_nothing(
+    api: httpx2.AsyncClient, options: dict[str, Any], code: int, message: str
+) -> None:
+    answer = await ask(api, options)
+    assert (answer.status_code, answer.json()["message"]) == (code, message)
+    assert "deletionTimestamp" not in (await api.get(f"{PODS}/a")).json()["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"propagationPolicy": "Sideways"}, 422),
+        ({"dryRun": "Some"}, 422),
+        ({"gracePeriodSeconds": "soon"}, 400),
+    ],
+)
+async def test_the_query_says_the_same_where_there_is_no_body(
+    api: httpx2.AsyncClient, query: dict[str, str], code: int
+) -> None:
+    assert (await ask(api, **query)).status_code == code
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [({"gracePeriodSeconds": -5}, 1), ({}, 30), ({"gracePeriodSeconds": 7}, 7)]
+)
+async def test_a_grace_period_is_as_asked_and_a_negative_one_a_second(
+    api: httpx2.AsyncClient, asked: dict[str, Any], given: int
+) -> None:
+    metadata = (await ask(api, asked)).json()["metadata"]
+    assert metadata["deletionGracePeriodSeconds"] == given
+
+
+async def test_orphan_dependents_is_the_old_name_of_a_policy(api: httpx2.AsyncClient) -> None:
+    metadata = (await ask(api, {"orphanDependents": True})).json()["metadata"]
+    assert metadata["finalizers"] == ["orphan"]
+
+
+async def test_a_dry_run_deletes_nothing(api: httpx2.AsyncClient) -> None:
+    assert (await ask(api, dryRun="All")).is_success
+    assert "deletionTimestamp" not in (await api.get(f"{PODS}/a")).json()["metadata"]
+
+
+# ---- What the cluster's own parts write is theirs in managedFields, as in a real cluster.
+#
+# https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+
+MANAGER, SCHEDULER, SERVER = "kube-controller-manager", "kube-scheduler", "kube-apiserver"
+
+
+def shares(record: Record | None) -> Mapping[tuple[str, str], Any]:
+    """Return what each manager owns, by its name and subresource."""
+    assert record is not None
+    entries = record.metadata.get("managedFields", [])
+    assert {entry["operation"] for entry in entries} <= {"Update"}
+    return {(e["manager"], e.get("subresource", "")): e["fieldsV1"] for e in entries}
+
+
+def deployed(world: Settled) -> Sequence[Record | None]:
+    """Return a deployment, its set and its pod."""
+    labels = {"app": "a"}
+    template = {"metadata": {"labels": labels}, "spec": pod()["spec"]}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    world.create("deployments.apps", {"metadata": {"name": "a"}, "spec": spec})
+    (one,) = world.cluster.storage.all("replicasets.apps")
+    (name,) = world.pods()
+    return world.get("deployments.apps", "a"), one, world.get("pods", name)
+
+
+def test_what_a_controller_makes_and_what_it_says_of_it_are_two_shares(world: Settled) -> None:
+    world.node("n")
+    _, made, its_pod = deployed(world)
+    assert set(shares(made)) == {(MANAGER, ""), (MANAGER, "status")}
+    assert shares(made)[MANAGER, "status"]["f:status"]["f:replicas"] == {}
+    owned = shares(its_pod)[MANAGER, ""]
+    assert owned["f:metadata"]["f:generateName"] == {}
+    assert made is not None
+    assert set(owned["f:metadata"]["f:ownerReferences"]) == {".", f'k:{{"uid":"{made.uid}"}}'}
+    assert set(owned["f:spec"]["f:containers"]) == {'k:{"name":"c"}'}
+    assert "f:status" not in owned
+
+
+def test_what_a_person_wrote_stays_the_persons(world: Settled) -> None:
+    made, _, _ = deployed(world)
+    # The person's own part is not tracked here: nobody is named as its manager.
+    assert set(shares(made)) == set()
+
+
+async def test_a_deployment_is_its_makers_and_its_status_and_revision_the_controllers(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    labels = {"app": "a"}
+    template = {"metadata": {"labels": labels}, "spec": pod()["spec"]}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    body = {"metadata": {"name": "a"}, "spec": spec}
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    await api.post(path, json=body, headers={"User-Agent": "kubectl/v1.32.3 (linux/amd64)"})
+    served.cluster.loop.settle()
+    found = shares(served.cluster.storage.get("deployments.apps", "default", "a"))
+    assert set(found) == {("kubectl", ""), (MANAGER, "status")}
+    assert "f:replicas" in found["kubectl", ""]["f:spec"]
+    told = found[MANAGER, "status"]
+    revision: dict[str, Any] = {".": {}, "f:deployment.kubernetes.io/revision": {}}
+    assert told["f:metadata"] == {"f:annotations": revision}
+    assert "f:conditions" in told["f:status"]
+
+
+def test_the_scheduler_owns_what_it_says_and_nobody_where_a_pod_is(world: Settled) -> None:
+    kind = world.cluster.registry.by_key("pods")
+    resources = world.cluster.resources.acting_as("kubectl-run")
+    resources.create(kind, "default", pod("a"))
+    world.cluster.loop.settle()
+    said = shares(world.get("pods", "a"))[SCHEDULER, "status"]["f:status"]["f:conditions"]
+    assert set(said) == {".", 'k:{"type":"PodScheduled"}'}
+    world.node("n")
+    placed = shares(world.get("pods", "a"))
+    assert "f:nodeName" not in placed["kubectl-run", ""]["f:spec"]
+
+
+def test_what_every_cluster_has_is_the_servers_or_the_controller_managers(world: Settled) -> None:
+    assert set(shares(world.get("namespaces", "kube-system"))) == {(SERVER, "")}
+    role = world.get("clusterroles.rbac.authorization.k8s.io", "view")
+    assert set(shares(role)) == {(SERVER, "")}
+    root = shares(world.get("configmaps", "kube-root-ca.crt"))
+    assert root == {(MANAGER, ""): {"f:data": {".": {}, "f:ca.crt": {}}}}
+    assert shares(world.get("serviceaccounts", "default")) == {}
+
+
+def test_the_conditions_of_a_definition_are_the_servers(
+    world: Settled, crd: dict[str, Any]
+) -> None:
+    kind = world.cluster.registry.by_key("customresourcedefinitions.apiextensions.k8s.io")
+    world.cluster.resources.acting_as("kubectl").create(kind, "", crd)
+    world.cluster.loop.settle()
+    found = shares(world.get(kind.key, "widgets.example.com"))
+    assert set(found) == {("kubectl", ""), (SERVER, "status")}

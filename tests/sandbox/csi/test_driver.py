@@ -11,10 +11,9 @@ import pytest
 
 from podidentity_sandbox.csi.cluster import PodRef
 from podidentity_sandbox.csi.driver import Driver
-from podidentity_sandbox.csi.errors import MountFailed
-from podidentity_sandbox.csi.provider import Provider
+from podidentity_sandbox.csi.parameters import MountFailed
+from podidentity_sandbox.csi.provider import SecretsProvider, read_secret
 from podidentity_sandbox.csi.server import Server
-from podidentity_sandbox.csi.vault import read_secret
 from tests.sandbox.csi.test_parameters import ONE, objects, parameters
 
 PREFIX = "rpc error: code = Unknown desc = failed to mount objects, error: "
@@ -65,7 +64,7 @@ def world() -> World:
 
 @pytest.fixture
 def driver(world: World) -> Driver:
-    return Driver(world, Provider(world, world))
+    return Driver(world, SecretsProvider(world, world))
 
 
 def call(folder: Path, **changes: Any) -> Mapping[str, Any]:

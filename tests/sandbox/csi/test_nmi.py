@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.csi.errors import MountFailed
 from podidentity_sandbox.csi.nmi import read_token, request
+from podidentity_sandbox.csi.parameters import MountFailed
 
 TOKEN = {
     "access_token": "t",

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from podidentity_sandbox.csi.errors import MountFailed
-from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, VaultObject, parse
+from podidentity_sandbox.csi.parameters import (
+    POD_NAME,
+    POD_NAMESPACE,
+    MountFailed,
+    VaultObject,
+    parse,
+)
 
 ONE = {"objectName": "s", "objectType": "secret"}
 OBJECT = "failed to get objectType:secret, objectName:s, objectVersion:: "

@@ -1,7 +1,7 @@
 """Real kubectl commands with the outcome that a real cluster gives them, written by hand.
 
 A chapter is a file in `data/`: commands that are run one after the other, by each kubectl that
-`kubectls` names, against a cluster of their own. No program writes these files, and an expectation
+`stages` names, against a cluster of their own. No program writes these files, and an expectation
 stands in them before the server has met it.
 
     about: a sentence

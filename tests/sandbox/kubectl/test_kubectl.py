@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sandbox.kubectl.chapters import Case, Chapter, chapters, matches
-from tests.sandbox.kubectl.kubectls import VERSIONS
-from tests.sandbox.kubectl.stages import Performance, performance
+from tests.sandbox.kubectl.stages import VERSIONS, Performance, performance
 
 CHAPTERS = chapters()
 CASES = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.sandbox.kubectl.kubectls import VERSIONS, find
+from tests.sandbox.kubectl.stages import VERSIONS, find
 from tests.sandbox.node.terminals import Terminal
 from tests.sandboxes import own
 

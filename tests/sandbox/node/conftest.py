@@ -12,8 +12,7 @@ import pytest
 
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.launch import Wish, up
-from podidentity_sandbox.world.teardown import down
+from podidentity_sandbox.world.lifecycle import UpOptions, down, up
 from tests.sandbox.node.site import Site
 
 # Without root there is but one way; root can go both.
@@ -25,11 +24,11 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
     # Not in /tmp, which a pod has of its own: that it does not see the folder must be our doing.
     base = Path(tempfile.mkdtemp(prefix="podidentity-node-", dir="/var/tmp"))
     folder = Folder.of("node", base)
-    wish = Wish(
+    options = UpOptions(
         folder=folder, path=os.environ["PATH"], nodes=1, rootless=request.param == "rootless"
     )
     try:
-        plan = up(wish)
+        plan = up(options)
         yield Site(folder, plan, Api(plan))
     finally:
         down(folder)

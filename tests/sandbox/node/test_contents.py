@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.world.api import MERGE_PATCH, ApiError
-from tests.sandbox.node.objects import container, pod
-from tests.sandbox.node.site import Site, waits_for
+from tests.sandbox.node.site import Site, container, pod, waits_for
 
 pytestmark = pytest.mark.net
 CONFIG, SECRETS = (f"/api/v1/namespaces/default/{kind}" for kind in ("configmaps", "secrets"))

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.node.objects import container, pod
-from tests.sandbox.node.site import Object, Site
+from tests.sandbox.node.site import Object, Site, container, pod
 
 pytestmark = pytest.mark.net
 

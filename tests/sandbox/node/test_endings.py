@@ -10,8 +10,7 @@ import pytest
 from podidentity_sandbox.node.client import ExecFailed
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import ready
-from tests.sandbox.node.objects import pod, script
-from tests.sandbox.node.site import PODS, Site, terminated
+from tests.sandbox.node.site import PODS, Site, pod, script, terminated
 
 pytestmark = pytest.mark.net
 

@@ -5,12 +5,9 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.api import Api
-from podidentity_sandbox.node.environment import expand, variables
-from podidentity_sandbox.node.fields import pod_fields
-from podidentity_sandbox.node.references import Found, fetch
-from podidentity_sandbox.node.refusals import ContainerRefused
-from podidentity_sandbox.node.spec import parse_pod
+from podidentity_sandbox.node.api import ApiClient
+from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
+from podidentity_sandbox.node.spec import ContainerRefused, parse_pod, pod_fields
 
 POD: dict[str, Any] = {
     "metadata": {
@@ -162,7 +159,7 @@ def test_without_limits_a_container_sees_those_of_the_node() -> None:
 async def test_each_object_is_read_once_however_many_variables_it_gives() -> None:
     asked: list[str] = []
 
-    class Recording(Api):
+    class Recording(ApiClient):
         """Answers every question with the same config map."""
 
         def __init__(self) -> None:
@@ -181,6 +178,6 @@ async def test_each_object_is_read_once_however_many_variables_it_gives() -> Non
     raw = {"name": "main", "image": "none", "env": entries}
     raw["envFrom"] = [{"configMapRef": {"name": "c"}}]
     (container,) = parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers
-    found = await fetch(container, "shop", Recording())
+    found = await fetch_references(container, "shop", Recording())
     assert asked == ["GET /api/v1/namespaces/shop/configmaps/c"]
     assert found == {("configMap", "c"): {"a": "1", "b": "2"}}

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from podidentity_sandbox.node.client import ExecFailed
-from tests.sandbox.node.objects import container, pod, script
-from tests.sandbox.node.site import Site, terminated
+from tests.sandbox.node.site import Site, container, pod, script, terminated
 from tests.sandbox.node.terminals import Terminal
 
 pytestmark = pytest.mark.net

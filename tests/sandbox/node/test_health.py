@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.world.api import ready
-from tests.sandbox.node.objects import pod, script
-from tests.sandbox.node.site import Site, restarted
+from tests.sandbox.node.site import Site, pod, restarted, script
 
 pytestmark = pytest.mark.net
 SERVER = "exec python3 -m http.server 80"

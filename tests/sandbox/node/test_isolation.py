@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.node.objects import container, pod
-from tests.sandbox.node.site import Site
+from tests.sandbox.node.site import Site, container, pod
 
 pytestmark = pytest.mark.net
 

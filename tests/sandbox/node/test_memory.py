@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.node.objects import pod, script
-from tests.sandbox.node.site import Site, restarted, terminated
+from tests.sandbox.node.site import Site, pod, restarted, script, terminated
 
 pytestmark = pytest.mark.net
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.node.objects import container, pod, script
-from tests.sandbox.node.site import Site, terminated
+from tests.sandbox.node.site import Site, container, pod, script, terminated
 
 pytestmark = pytest.mark.net
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 
 import pytest
 
-from tests.sandbox.node.objects import container, pod, script
-from tests.sandbox.node.site import Site, restarted, terminated, waits_for
+from podidentity_sandbox.world.api import ready
+from tests.sandbox.node.site import (
+    PATIENCE,
+    PODS,
+    Site,
+    container,
+    pod,
+    restarted,
+    script,
+    terminated,
+    waits_for,
+)
 
 pytestmark = pytest.mark.net
 
@@ -179,3 +190,26 @@ def test_a_program_runs_as_the_user_of_its_spec_where_there_are_users(
         assert site.says("someone", "id -u; grep CapEff /proc/self/status") == (
             f"{user}\nCapEff:\t0000000000000000"
         )
+
+
+# ---- A full node
+
+
+def test_a_node_holds_110_pods_soon_and_lets_them_go(site: Site) -> None:
+    names = [f"pod-{number}" for number in range(110)]
+    began = time.monotonic()
+    for name in names:
+        site.create(pod(name))
+    assert not site.api.wait_for(PODS, names, ready, 3 * PATIENCE)
+    assert time.monotonic() - began < 30
+    items = site.api.request("GET", PODS)["items"]
+    assert len({item["status"]["podIP"] for item in items}) == 110
+    version = site.api.request("GET", PODS)["metadata"]["resourceVersion"]
+    site.api.request("DELETE", PODS)
+    left = set(names)
+    for kind, item in site.api.watch(PODS, version, 3 * PATIENCE):
+        left -= {item["metadata"]["name"]} if kind == "DELETED" else set()
+        if not left:
+            break
+    assert not left
+    assert site.on_node("ip -brief link show master cbr0; ls /run/netns") == ""

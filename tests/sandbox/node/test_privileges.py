@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.node.objects import container, pod
-from tests.sandbox.node.site import Site, waits_for
+from tests.sandbox.node.site import Site, container, pod, waits_for
 
 pytestmark = pytest.mark.net
 

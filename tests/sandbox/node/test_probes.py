@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.probes import follow
+from podidentity_sandbox.node.probes import repeat_probe
 from podidentity_sandbox.node.spec import Probe
 
 
@@ -68,7 +68,7 @@ async def test_so_many_results_in_a_row_decide(
         seen.append(f"{'+' if well else '-'}{asked}")
 
     clock = CountedClock()
-    task = asyncio.create_task(follow(probe(successes, failures), once, clock, report))
+    task = asyncio.create_task(repeat_probe(probe(successes, failures), once, clock, report))
     await over.wait()
     task.cancel()
     assert seen == reported

@@ -1,11 +1,14 @@
+"""A pod's spec and the rights that it gives, as values."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.spec import HttpGet, grace_of, parse_pod
-from tests.sandbox.node.objects import container, pod
+from podidentity_sandbox.node.security import capability_mask, rights
+from podidentity_sandbox.node.spec import ContainerRefused, HttpGet, grace_of, parse_pod
+from tests.sandbox.node.site import container, pod
 
 
 def test_command_and_arguments_make_the_program() -> None:
@@ -67,3 +70,49 @@ def test_mounts_made_later_follow_only_where_the_spec_asks(propagation: str, fol
 
 def test_a_long_name_makes_a_hostname_that_the_kernel_takes() -> None:
     assert parse_pod(pod("a" * 62 + ".b")).hostname == "a" * 62
+
+
+# ---- Rights
+
+# `grep Cap /proc/self/status` in a container of containerd, nothing asked for.
+DEFAULT = 0x00000000A80425FB
+NET_ADMIN, NET_RAW, SYS_ADMIN = 1 << 12, 1 << 13, 1 << 21
+EVERY = (1 << 41) - 1
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "expected"),
+    [
+        ((), (), DEFAULT),
+        (("NET_ADMIN",), (), DEFAULT | NET_ADMIN),
+        (("CAP_NET_ADMIN",), (), DEFAULT | NET_ADMIN),
+        ((), ("NET_RAW",), DEFAULT & ~NET_RAW),
+        ((), ("ALL",), 0),
+        (("NET_ADMIN", "SYS_ADMIN"), ("ALL",), NET_ADMIN | SYS_ADMIN),
+        (("ALL",), (), EVERY),
+        (("ALL",), ("SYS_ADMIN",), EVERY & ~SYS_ADMIN),
+    ],
+)
+def test_capabilities_are_the_runtimes_default_with_the_specs_changes(
+    add: tuple[str, ...], drop: tuple[str, ...], expected: int
+) -> None:
+    assert capability_mask(add, drop) == expected
+
+
+def test_an_unknown_capability_refuses_the_container() -> None:
+    with pytest.raises(ContainerRefused, match='unknown capability "MAGIC"'):
+        capability_mask(("MAGIC",), ())
+
+
+def test_a_privileged_container_has_every_capability() -> None:
+    assert rights({}, {"privileged": True}).capabilities == EVERY
+
+
+def test_the_containers_user_wins_over_the_pods() -> None:
+    result = rights({"runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000}, {"runAsUser": 7})
+    assert (result.uid, result.gid, result.groups) == (7, 2000, (3000,))
+
+
+def test_a_container_that_must_not_be_root_and_would_be_is_refused() -> None:
+    with pytest.raises(ContainerRefused, match="image will run as root"):
+        rights({"runAsNonRoot": True}, {})

@@ -14,7 +14,7 @@ from podidentity_sandbox.node.status import (
     restart_delay,
     restarts_after,
 )
-from tests.sandbox.node.objects import container, pod
+from tests.sandbox.node.site import container, pod
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

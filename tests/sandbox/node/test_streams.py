@@ -15,8 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 
-from tests.sandbox.node.objects import container, pod, script
-from tests.sandbox.node.site import PODS, Site, terminated, waits_for
+from tests.sandbox.node.site import PODS, Site, container, pod, script, terminated, waits_for
 
 pytestmark = pytest.mark.net
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"

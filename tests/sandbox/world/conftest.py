@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.world.teardown import down, names
+from podidentity_sandbox.world.lifecycle import down, names
 from tests.sandbox.world.places import MODES, Place
 
 

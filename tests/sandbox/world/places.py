@@ -13,7 +13,7 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, status
-from podidentity_sandbox.world.launch import Wish, up
+from podidentity_sandbox.world.lifecycle import UpOptions, up
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
 PARTS: Mapping[str, Sequence[str]] = {
@@ -34,10 +34,12 @@ class Place:
         return Folder.of(name, self.base)
 
     def up(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Plan:
-        return up(self.wish(name, parts=parts))
+        return up(self.options(name, parts=parts))
 
-    def wish(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Wish:
-        return Wish(
+    def options(
+        self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None
+    ) -> UpOptions:
+        return UpOptions(
             folder=self.folder(name),
             path=os.environ["PATH"],
             rootless=self.mode == "rootless",

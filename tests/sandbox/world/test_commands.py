@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from podidentity_sandbox.cli import sandbox
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world import folder, launch
+from podidentity_sandbox.world import folder, lifecycle
 from podidentity_sandbox.world.api import Api
 from tests.sandbox.world.places import PARTS, Place
 
@@ -25,8 +25,8 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line on sandboxes of stand-ins, in a folder of the test's own."""
     monkeypatch.setattr(folder, "base_folder", lambda: place.base)
     monkeypatch.setattr("podidentity_sandbox.cli.worlds.base_folder", lambda: place.base)
-    monkeypatch.setattr(launch, "REAL_PARTS", PARTS)
-    monkeypatch.setattr(launch, "find_azure_cli", lambda: "")
+    monkeypatch.setattr(lifecycle, "REAL_PARTS", PARTS)
+    monkeypatch.setattr(lifecycle, "find_azure_cli", lambda: "")
     monkeypatch.delenv("PODIDENTITY_SANDBOX", raising=False)
 
     def invoke(*words: str, **settings: Any) -> Result:

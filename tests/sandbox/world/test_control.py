@@ -15,7 +15,7 @@ from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.inspection import status
-from podidentity_sandbox.world.teardown import down
+from podidentity_sandbox.world.lifecycle import down
 from tests.sandbox.world.places import Place, pid_of, traces
 
 pytestmark = pytest.mark.net

@@ -14,7 +14,7 @@ import pytest
 
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import running_plan, status
-from podidentity_sandbox.world.teardown import Found, down
+from podidentity_sandbox.world.lifecycle import Outcome, down
 from tests.sandbox.world.places import MODES, STANDIN, Place, gone, traces
 
 pytestmark = pytest.mark.net
@@ -41,7 +41,7 @@ def test_nothing_remains_after_down(each_mode: Place) -> None:
     plan = each_mode.up()
     left = traces(each_mode)
     assert len(left.seen()) > 4
-    assert down(each_mode.folder()) is Found.RUNNING
+    assert down(each_mode.folder()) is Outcome.RUNNING
     assert left.seen() == []
     assert not each_mode.base.exists()
     with socket.socket() as client:
@@ -57,7 +57,7 @@ def test_nothing_remains_after_a_crash_and_down(each_mode: Place, victim: str) -
         kill(inner if victim == "process 1" else outer)
     with pytest.raises(SandboxError, match="crashed"):
         running_plan(each_mode.folder())
-    assert down(each_mode.folder()) is Found.REMAINS
+    assert down(each_mode.folder()) is Outcome.REMAINS
     assert left.seen() == []
 
 
@@ -74,13 +74,13 @@ def test_a_sandbox_comes_up_on_the_remains_of_one_that_crashed(each_mode: Place)
 def test_a_supervisor_that_hangs_is_ended_by_force(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podidentity_sandbox.world.teardown._POLITE", 0.2)
+    monkeypatch.setattr("podidentity_sandbox.world.lifecycle._POLITE", 0.2)
     place.up()
     left = traces(place)
     supervisor = status(place.folder()).supervisor
     assert supervisor is not None
     os.kill(supervisor, signal.SIGSTOP)
-    assert down(place.folder()) is Found.RUNNING
+    assert down(place.folder()) is Outcome.RUNNING
     assert left.seen() == []
 
 
@@ -112,7 +112,7 @@ def test_a_part_that_cannot_start_ends_the_whole_and_its_log_is_told(
 
 
 def test_down_of_nothing_does_nothing(place: Place) -> None:
-    assert down(place.folder("never-was")) is Found.NOTHING
+    assert down(place.folder("never-was")) is Outcome.NOTHING
     assert list(place.base.iterdir()) == []
 
 
@@ -123,9 +123,14 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
 ) -> None:
     hang = ("-c", "import signal; signal.pause()")
     place.mode = mode
-    wish = place.wish(parts={"node": hang})
+    options = place.options(parts={"node": hang})
     with subprocess.Popen(
-        [sys.executable, "-c", UP, json.dumps([str(place.base), wish.path, mode, wish.parts])],
+        [
+            sys.executable,
+            "-c",
+            UP,
+            json.dumps([str(place.base), options.path, mode, options.parts]),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -144,9 +149,9 @@ UP = """
 import json, sys
 from pathlib import Path
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.launch import Wish, up
+from podidentity_sandbox.world.lifecycle import UpOptions, up
 base, path, mode, parts = json.loads(sys.argv[1])
 folder = Folder.of("one", Path(base))
-wish = Wish(folder=folder, path=path, rootless=mode == "rootless", parts=parts)
-up(wish, lambda line: print(line, flush=True))
+options = UpOptions(folder=folder, path=path, rootless=mode == "rootless", parts=parts)
+up(options, lambda line: print(line, flush=True))
 """

@@ -16,9 +16,8 @@ import pytest
 
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api, Object, ready
-from podidentity_sandbox.world.launch import up
+from podidentity_sandbox.world.lifecycle import Outcome, down, up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
-from podidentity_sandbox.world.teardown import Found, down
 from tests.sandbox.world.places import MODES, Place, gone, pid_of, traces
 
 pytestmark = pytest.mark.net
@@ -47,7 +46,7 @@ TOKEN = (
 @pytest.fixture(params=MODES)
 def world(request: pytest.FixtureRequest, place: Place) -> tuple[Place, Plan]:
     place.mode = request.param
-    return place, up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
+    return place, up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -101,12 +100,12 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
     assert table[1].split()[:4] == ["shop", "here", "1/1", "Running"]
 
     left = traces(place, "default")
-    assert down(place.folder("default")) is Found.RUNNING
+    assert down(place.folder("default")) is Outcome.RUNNING
     assert left.seen() == []
 
 
 def test_objects_are_written_and_deleted_and_errors_are_in_kubectls_words(place: Place) -> None:
-    up(dataclasses.replace(place.wish("default"), parts=REAL_PARTS))
+    up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
     made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}"
     said = [
         sandbox(place, "apply", "-f", "-", stdin=text).stdout.strip()

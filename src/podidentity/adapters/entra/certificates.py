@@ -1,7 +1,7 @@
-"""Certificates of identities: opened once, kept while they are the same bytes, signed with.
+"""Certificates of identities: opened in a process of their own, cached, and used to sign.
 
-`cryptography` is imported when the first certificate is used, and not before: it costs the agent
-of a node 3 MB, and most nodes have no identity of type 2.
+`cryptography` is imported when the first certificate is used: it costs the agent 3 MB, and most
+nodes have no identity of type 2.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 MOST = 256
-"""Certificates that are kept, opened or found unusable."""
+"""Results in the cache: opened certificates, and reasons why one is unusable."""
 AT_ONCE = 2
 SECONDS = 8.0
-"""For opening one, its process's start included."""
+"""Timeout for opening one, the start of its process included."""
 
 _LIMITS = {-signal.SIGXCPU, -signal.SIGABRT}
-"""How its process ends at its limits: of time, and of memory where that cannot be told."""
+"""Exit statuses of the process at its limits: of CPU time, and of memory if it cannot report it."""
 _COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.entra.pkcs12")
 
 
@@ -48,22 +48,22 @@ class Certificate:
     """Seconds since 1970."""
 
     def fault(self, now: float) -> str:
-        """Return why it cannot be used at `now`, as a clause; "" where it can."""
+        """Return why it cannot be used at `now`, as a clause; "" if it can."""
         if now < self.starts:
             return f"the certificate is valid only from {_date(self.starts)} on"
         return f"the certificate expired on {_date(self.ends)}" if now >= self.ends else ""
 
     def assertion(self, client: Client, *, now: float, unique: str) -> str:
-        """Return the proof that `client` has the key."""
+        """Return an assertion of `client`, signed with the key; `unique` is its `jti`."""
         text = signing_input(client, self.chain, now=now, unique=unique)
         return signed(text, _signature(self.key, text, pss=not client.adfs))
 
 
 class Certificates:
-    """Opens the certificates of secrets."""
+    """Opens and caches the certificates in Secrets."""
 
     def __init__(self, command: Sequence[str] = _COMMAND, *, seconds: float = SECONDS) -> None:
-        """`command` opens one, as `adapters.entra.pkcs12` does."""
+        """`command` starts the process that opens one, by default `adapters.entra.pkcs12`."""
         self._command = command
         self._seconds = seconds
         self._kept: OrderedDict[str, Certificate | str] = OrderedDict()
@@ -71,7 +71,7 @@ class Certificates:
         self._of_namespace: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, secret: Secret) -> Certificate:
-        """Return the certificate in the secret; raise a TokenUnavailable where there is none."""
+        """Return the certificate in the secret; raise a TokenUnavailable if it has none."""
         data, password = certificate(secret)
         found = self._kept.get(secret.digest)
         if found is None:
@@ -87,14 +87,14 @@ class Certificates:
     async def _opened_in_turn(
         self, secret: Secret, data: bytes, password: bytes | None
     ) -> Certificate | str:
-        """Open it once; a namespace's slow ones are opened one after the other."""
+        """Open it once; the certificates of one namespace are opened one after the other."""
         turn = self._of_namespace.setdefault(secret.ref.namespace, asyncio.Lock())
         async with turn:
             return self._kept.get(secret.digest) or await self._opened(data, password)
 
     async def _opened(self, data: bytes, password: bytes | None) -> Certificate | str:
-        """Return the certificate, or why there is none, as a clause."""
-        # Perhaps the node is busy, or short of something: so what is raised here is not kept.
+        """Return the certificate, or why it cannot be used, as a clause."""
+        # Errors raised here are not cached: the node may be busy or short of a resource.
         try:
             status, said = await self._asked(data, password)
         except TimeoutError:
@@ -117,7 +117,7 @@ class Certificates:
         )
 
     async def _asked(self, data: bytes, password: bytes | None) -> tuple[int | None, bytes]:
-        """Return how the process ended, and what it said."""
+        """Return the exit status of the process, and its output."""
         secret = None if password is None else b64encode(password).decode()
         question = json.dumps({"data": b64encode(data).decode(), "password": secret})
         pipe = asyncio.subprocess.PIPE
@@ -138,7 +138,7 @@ def _key(plain: bytes) -> RSAPrivateKey:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-    # It was examined where it was opened; again would cost 90 ms in which nobody is answered.
+    # The process has validated the key; to do so again would block the event loop for 90 ms.
     key = load_der_private_key(plain, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(key, RSAPrivateKey):
         raise TypeError("no RSA key was opened")

@@ -1,41 +1,59 @@
-"""How each type of identity proves itself to Entra: by secret, certificate or federation."""
+"""How each type of identity authenticates to Entra: by secret, certificate or federation.
+
+The assertions of federation are signed by others: by the cluster for its service accounts, by IMDS
+for its identities. Each is kept for most of its life, under exactly the values that it was
+requested for: the service account, the pod that it is bound to, and the audience.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Protocol
 from uuid import uuid4
 
-from podidentity.adapters.entra.assertions import Assertions
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.core.authorities import EXCHANGE_AUDIENCES, Cloud
+from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.federation import stand_in, subject_of
 from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Clock, Secrets
-from podidentity.core.resources import AssertionSubject, Entra, Federation
+from podidentity.core.ports import Clock, Secrets, TokenIssuer
+from podidentity.core.resources import AssertionSubject, AzureIdentity, Entra, Federation, Pod
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import Client, ClientCredential
+from podidentity.wire.kube import KubeApi, KubeError
+from podidentity.wire.service_account_tokens import (
+    Minted,
+    parse_token_request,
+    render_token_request,
+    token_path,
+)
+
+MOST = 1000
+"""Assertions in the cache."""
+SHARE = 0.8
+"""Part of its lifetime during which an assertion is used: Entra must still find it valid."""
 
 
-class ClientCredentials(Protocol):
-    """Proves the clients of one type of identity."""
+class CredentialSource(Protocol):
+    """The client credentials of one type of identity."""
 
     def key(self, grant: Grant, entra: Entra) -> tuple[Hashable, ...] | None:
-        """Return what tells this proof from all others; None where it must be read first."""
+        """Return a key that differs for different credentials; None if a secret is not read yet."""
 
     async def ready(self, entra: Entra) -> None:
-        """Read what `key` needs; raise a TokenUnavailable."""
+        """Read the secret that `key` needs; raise a TokenUnavailable."""
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
-        """Return the proof as it is now; raise a TokenUnavailable."""
+    async def credential(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
+        """Return the current credential; raise a TokenUnavailable."""
 
-    def forget(self, proof: ClientCredential) -> bool:
-        """Forget a proof that has become too old; return whether a new one is another."""
+    def forget(self, credential: ClientCredential) -> bool:
+        """Drop an expired credential from the cache; return whether there can be a newer one."""
 
 
 class _SecretBacked:
-    """What secrets and certificates have in common."""
+    """The common part of client secrets and certificates: a Kubernetes Secret."""
 
     kind = ""
 
@@ -43,7 +61,7 @@ class _SecretBacked:
         self._secrets = secrets
 
     def key(self, grant: Grant, entra: Entra) -> tuple[Hashable, ...] | None:
-        """Return a digest of the secret's bytes."""
+        """Return the digest of the secret's entries."""
         del grant
         secret = self._secrets.known(_ref(entra))
         return None if secret is None else (self.kind, secret.digest)
@@ -52,29 +70,29 @@ class _SecretBacked:
         """Read the secret."""
         await self._secrets.read(_ref(entra))
 
-    def forget(self, proof: ClientCredential) -> bool:
-        """Forget nothing: the secret is as it is."""
-        del proof
+    def forget(self, credential: ClientCredential) -> bool:
+        """Drop nothing: a secret does not expire by itself."""
+        del credential
         return False
 
     async def _secret(self, entra: Entra) -> Secret:
-        # Known, it is taken before anything is awaited: the token belongs to the key of now.
+        # A known secret is taken without an await, so that the token belongs to the current key.
         return self._secrets.known(_ref(entra)) or await self._secrets.read(_ref(entra))
 
 
 class SecretCredentials(_SecretBacked):
-    """Type 1."""
+    """Client secrets, for identities of type 1."""
 
     kind = "secret"
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
+    async def credential(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return the client secret."""
         del grant, client
         return ClientCredential(text=client_secret(await self._secret(entra)), assertion=False)
 
 
 class CertificateCredentials(_SecretBacked):
-    """Type 2."""
+    """Certificates, for identities of type 2."""
 
     kind = "certificate"
 
@@ -83,8 +101,8 @@ class CertificateCredentials(_SecretBacked):
         self._certificates = certificates
         self._clock = clock
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
-        """Return an assertion that the certificate's key has signed."""
+    async def credential(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
+        """Return an assertion signed with the certificate's key."""
         del grant
         secret = await self._secret(entra)
         certificate = await self._certificates.of(secret)
@@ -96,10 +114,10 @@ class CertificateCredentials(_SecretBacked):
 
 
 class FederatedCredentials:
-    """Type 3, and the annotated service accounts of azure-workload-identity."""
+    """Assertions, for identities of type 3 and annotated service accounts."""
 
     def __init__(self, assertions: Assertions, *, cloud: Cloud, namespace: str) -> None:
-        """`namespace` is where the service accounts of identities are."""
+        """`namespace` holds the service accounts of identities."""
         self._assertions = assertions
         self._cloud = cloud
         self._namespace = namespace
@@ -113,9 +131,9 @@ class FederatedCredentials:
         return ("federated", *subject_of(grant, federation, self._namespace), audience)
 
     async def ready(self, entra: Entra) -> None:
-        """Read nothing: what must be read is part of no key."""
+        """Read nothing: the key needs no secret."""
 
-    async def prove(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
+    async def credential(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
         """Return the token of the service account, or of the managed identity."""
         del client
         federation = _federation(entra)
@@ -129,9 +147,9 @@ class FederatedCredentials:
             text = await self._assertions.of_account(account, audience, pod)
         return ClientCredential(text=text, assertion=True)
 
-    def forget(self, proof: ClientCredential) -> bool:
-        """Forget an assertion that has expired before its time."""
-        return self._assertions.forget(proof.text)
+    def forget(self, credential: ClientCredential) -> bool:
+        """Drop an assertion that expired early."""
+        return self._assertions.forget(credential.text)
 
     def _audience(self, entra: Entra, federation: Federation) -> str:
         own = self._cloud.exchange_audience
@@ -148,3 +166,76 @@ def _ref(entra: Entra) -> ObjectRef:
 
 def _federation(entra: Entra) -> Federation:
     return entra.federation or Federation()
+
+
+class Assertions:
+    """Requests assertions and caches them."""
+
+    def __init__(self, server: KubeApi, imds: TokenIssuer, clock: Clock) -> None:
+        self._server = server
+        self._imds = imds
+        self._clock = clock
+        self._kept: OrderedDict[object, tuple[str, float]] = OrderedDict()
+
+    async def of_account(self, account: ObjectRef, audience: str, pod: Pod | None) -> str:
+        """Return a service account's token, bound to `pod`; raise a TokenUnavailable."""
+        key = (account, audience, pod.uid if pod else "")
+        return await self._kept_or(key, lambda: self._requested(account, audience, pod))
+
+    async def of_identity(self, identity: AzureIdentity, audience: str, pod: Pod) -> str:
+        """Return the token of a managed identity of the node; raise a TokenUnavailable."""
+        key = (identity.resource_id, audience)
+        grant = Grant(identity=identity, pod=pod)
+        return await self._kept_or(key, lambda: self._issued(grant, audience))
+
+    def forget(self, assertion: str) -> bool:
+        """Drop an assertion that was not accepted; return whether it was in the cache."""
+        for key, (text, _) in self._kept.items():
+            if text == assertion:
+                del self._kept[key]
+                return True
+        return False
+
+    async def _kept_or(self, key: object, mint: Callable[[], Awaitable[Minted]]) -> str:
+        text, until = self._kept.get(key, ("", 0.0))
+        if self._clock.time() < until:
+            self._kept.move_to_end(key)
+            return text
+        begun = self._clock.time()
+        made = await mint()
+        self._kept[key] = (made.text, begun + SHARE * (made.expires_on - begun))
+        while len(self._kept) > MOST:
+            self._kept.popitem(last=False)
+        return made.text
+
+    async def _requested(self, account: ObjectRef, audience: str, pod: Pod | None) -> Minted:
+        request = render_token_request(audience, pod)
+        try:
+            return parse_token_request(await self._server.create(token_path(account), request))
+        except KubeError as error:
+            raise _refusal(account, error, of_caller=pod is not None) from error
+        except ValueError as error:
+            raise TokenSourceDown(str(error)) from error
+
+    async def _issued(self, grant: Grant, audience: str) -> Minted:
+        token = await self._imds.issue(grant, audience)
+        return Minted(text=token.value, expires_on=token.expires_on)
+
+
+def _refusal(account: ObjectRef, error: KubeError, *, of_caller: bool) -> TokenUnavailable:
+    """Return the error for the pod; `of_caller`: the token would have been bound to that pod."""
+    # 409 Conflict: a new pod of the same name has another uid.
+    if error.not_found or (error.conflict and of_caller):
+        return NotYetKnown(
+            f"ServiceAccount {account} does not exist, or the pod is gone",
+            status=401,
+            error="invalid_client",
+            of_caller=of_caller,
+        )
+    if error.forbidden:
+        return TokenRefused(
+            f"the API server does not let NMI request tokens of ServiceAccount {account}",
+            status=403,
+            error="access_denied",
+        )
+    return TokenSourceDown(f"the API server gave no token of ServiceAccount {account}")

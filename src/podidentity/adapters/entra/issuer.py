@@ -1,17 +1,24 @@
-"""Tokens of service principals and of federated identities, from Entra."""
+"""Tokens of service principals and of federated identities, from Entra's token endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import asyncio
+import ssl
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from podidentity.adapters.entra.client_credentials import ClientCredentials
-from podidentity.adapters.entra.endpoint import TokenEndpoint
+import httpx2
+
+from podidentity.adapters.entra.client_credentials import CredentialSource
 from podidentity.core.authorities import Cloud
+from podidentity.core.errors import TokenSourceDown
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Entra, IdentityType
+from podidentity.core.resources import Entra
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.entra import (
+    LONGEST_ANSWER,
     Client,
     ClientCredential,
     StaleAssertion,
@@ -19,31 +26,37 @@ from podidentity.wire.entra import (
     render_request,
 )
 
+SECONDS = 10.0
+"""Timeout of a whole answer: a pod's client waits little longer."""
+
+_TIMEOUT = httpx2.Timeout(SECONDS, connect=5)
+_LIMITS = httpx2.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=60)
+
 
 class EntraIssuer:
-    """Issues for the types that have a prover; a core.ports.TokenIssuer."""
+    """A core.ports.TokenIssuer for one type of identity, by its CredentialSource."""
 
     def __init__(
         self,
         endpoint: TokenEndpoint,
-        provers: Mapping[IdentityType, ClientCredentials],
+        source: CredentialSource,
         *,
         clock: Clock,
         cloud: Cloud,
     ) -> None:
-        """`cloud` is where identities belong that name no authority."""
+        """`cloud` is the cloud of identities that name no authority."""
         self._endpoint = endpoint
-        self._provers = provers
+        self._source = source
         self._clock = clock
         self._cloud = cloud
 
     def credential(self, grant: Grant) -> Hashable | None:
-        """Return all that decides which token it is; None while its secret is not read.
+        """Return the key of the grant's tokens, without the audience; None if a secret is not read.
 
-        Asked for every request: it only puts together texts that are there.
+        Called for each request: it only combines values in memory.
         """
         client_id, entra = _parts(grant)
-        credential = self._provers[grant.identity.type].key(grant, entra)
+        credential = self._source.key(grant, entra)
         if credential is None:
             return None
         authority = entra.authority or self._cloud.authority
@@ -51,18 +64,18 @@ class EntraIssuer:
         return ("entra", client_id.text, tenant.text, authority.url, *credential)
 
     async def ready(self, grant: Grant) -> Hashable:
-        """Return the same, after reading the secret; raise a TokenUnavailable."""
+        """Return `credential` after reading the secret; raise a TokenUnavailable."""
         _, entra = _parts(grant)
-        await self._provers[grant.identity.type].ready(entra)
+        await self._source.ready(entra)
         return self.credential(grant)
 
     async def issue(
         self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> AccessToken:
-        """Return a new token; raise a TokenUnavailable. Entra keeps none that could be by-passed.
+        """Return a new token; raise a TokenUnavailable. Entra has no cache to bypass.
 
-        The secret is taken before anything is awaited, so the token belongs to what `credential`
-        returns just before.
+        The secret is taken before the first await, so the token belongs to the value that
+        `credential` returned just before.
         """
         del bypass_cache
         client_id, entra = _parts(grant)
@@ -71,14 +84,14 @@ class EntraIssuer:
             tenant=grant.tenant or entra.tenant,
             authority=entra.authority or self._cloud.authority,
         )
-        prover = self._provers[grant.identity.type]
-        credential = await prover.prove(grant, entra, client)
+        source = self._source
+        credential = await source.credential(grant, entra, client)
         try:
             return await self._exchanged(client, resource, credential)
         except StaleAssertion:
-            if not prover.forget(credential):
+            if not source.forget(credential):
                 raise
-            credential = await prover.prove(grant, entra, client)
+            credential = await source.credential(grant, entra, client)
             return await self._exchanged(client, resource, credential)
 
     async def _exchanged(
@@ -102,3 +115,83 @@ def _parts(grant: Grant) -> tuple[ClientId, Entra]:
     if client_id is None or entra is None:
         raise ValueError("an identity of type 1, 2 or 3 has a client id and a tenant")
     return client_id, entra
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer of a token endpoint."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: str
+
+
+class TokenEndpoint:
+    """Posts forms to the token endpoints of all authorities over HTTPS. Close it when done.
+
+    Redirects are not followed: one would carry a secret to its target.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        seconds: float = SECONDS,
+    ) -> None:
+        """`trust` is called at first use: the machine's root certificates take 1 MB of memory."""
+        self._headers = {"Accept": "application/json", "User-Agent": user_agent}
+        self._trust = trust
+        self._seconds = seconds
+        self._made: httpx2.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._made is not None:
+            await self._made.aclose()
+
+    async def post(self, url: str, form: bytes) -> Reply:
+        """Return the answer to the form; raise TokenSourceDown."""
+        host = urlsplit(url).netloc
+        try:
+            async with asyncio.timeout(self._seconds):
+                try:
+                    return await self._once(url, form)
+                except httpx2.RemoteProtocolError:
+                    # The server closed a pooled connection just as we used it: no answer was lost.
+                    return await self._once(url, form)
+        except TimeoutError as error:
+            raise TokenSourceDown(f"{host} did not answer within {self._seconds:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            what = str(error) or type(error).__name__
+            raise TokenSourceDown(f"{host} cannot be asked: {what}") from error
+
+    async def _once(self, url: str, form: bytes) -> Reply:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        sent = self._client.stream("POST", url, content=form, headers=headers)
+        async with sent as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > LONGEST_ANSWER:
+                    raise TokenSourceDown(
+                        f"{urlsplit(url).netloc} sent more than {LONGEST_ANSWER} bytes"
+                    )
+            return Reply(
+                status=response.status_code,
+                body=bytes(body),
+                retry_after=response.headers.get("Retry-After", ""),
+            )
+
+    @property
+    def _client(self) -> httpx2.AsyncClient:
+        if self._made is None:
+            self._made = httpx2.AsyncClient(
+                headers=self._headers,
+                verify=self._trust(),
+                limits=_LIMITS,
+                timeout=_TIMEOUT,
+                trust_env=False,
+                follow_redirects=False,
+            )
+        return self._made

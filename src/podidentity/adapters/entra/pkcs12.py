@@ -1,12 +1,12 @@
-"""Opens a certificate with its key, in a process of its own that may be killed.
+"""Opens a certificate with its key in a process of its own, within limits of time and memory.
 
-Whoever can write a secret decides how much work its password's derivation is, and the library
-lets nothing else of a process run meanwhile: one file could stop the agent of a node for an hour.
-So it is opened here, within limits of time and memory, and comes back plain.
+The author of a Secret chooses the cost of its password's key derivation, and the library blocks the
+whole process meanwhile: one file could stop the agent of a node for an hour. So this process opens
+the file and returns the plain key.
 
-Asked on standard input `{"data": …, "password": … or null}`, it answers `{"key": PKCS#8, "chain":
-[DER, …], "starts": …, "ends": …}`, in base64 and seconds since 1970, or `{"why": …}`, which tells
-nothing of what was given.
+It reads `{"data": …, "password": … or null}` on standard input and prints `{"key": PKCS#8, "chain":
+[DER, …], "starts": …, "ends": …}`, in base64 and seconds since 1970, or `{"why": …}`, a reason that
+contains nothing of the input.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 CPU_SECONDS = 5
-"""After these it ends by SIGXCPU; a second later, and only then, by SIGKILL."""
+"""At this limit the kernel sends SIGXCPU; one second later SIGKILL."""
 MEMORY = 32 << 20
-"""Bytes beyond what the process has when it begins. A derivation by scrypt takes as much as its
-file says, and that counts for the agent's container, all of which ends where it is too much."""
+"""Bytes of address space beyond those at the start. The file chooses the memory of a scrypt
+derivation, and the kubelet kills the agent's whole container if that exceeds its limit."""
 GREEDY = "it takes too much time or memory to open"
 SMALLEST, LARGEST = 2048, 8192
-"""Bits of an RSA key: less is not safe, more takes too long to sign with."""
+"""Bits of an RSA key: fewer are not safe, more make signatures too slow."""
 
 
 class UnusableCertificate(ValueError):
-    """Why there is no certificate to be had, as a clause."""
+    """Why the file yields no usable certificate, as a clause."""
 
 
 class Found(NamedTuple):
-    """What a file holds, in whatever order."""
+    """The contents of a file; its certificates are in no order."""
 
     key: object
     certificates: Sequence[x509.Certificate]
@@ -68,7 +68,7 @@ def opened(data: bytes, password: bytes | None) -> dict[str, Any]:
 
 
 def _pkcs12(data: bytes, password: bytes | None) -> Found:
-    # No password and an empty one are two things in PKCS#12, and tools differ in what they write.
+    # PKCS#12 distinguishes no password from an empty one, and tools write either.
     for attempt in (password,) if password else (None, b""):
         try:
             found = pkcs12.load_pkcs12(data, attempt)
@@ -96,7 +96,7 @@ def _pem_key(data: bytes, password: bytes | None) -> object:
     try:
         return load_pem_private_key(data, password or None)
     except TypeError:
-        # A password beside a key that needs none.
+        # The secret has a password, but the key is not encrypted.
         return load_pem_private_key(data, None)
 
 
@@ -131,12 +131,12 @@ def _public(holder: rsa.RSAPrivateKey | x509.Certificate) -> bytes:
 
 
 def _address_space() -> int:
-    """Return the bytes of address space that the process has."""
+    """Return the address space of this process in bytes."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
 
 
 def main() -> None:
-    """Answer the one question on standard input."""
+    """Open the certificate on standard input."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
     most = _address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -1,4 +1,4 @@
-"""The node's real Instance Metadata Service: tokens, and the other metadata that is passed on."""
+"""The node's Instance Metadata Service: a client, and its rate limit."""
 
 from podidentity.adapters.imds.client import Imds, Metadata
 from podidentity.adapters.imds.quota import AT_ONCE, Quota

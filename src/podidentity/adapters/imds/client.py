@@ -1,7 +1,7 @@
-"""The node's real Instance Metadata Service: tokens, and the other metadata that may be passed on.
+"""The client of the node's Instance Metadata Service: tokens, and other metadata for pods.
 
-Asked with the node's own address, so nothing of a pod's request travels on but what is named
-here, and never faster than IMDS allows a node.
+IMDS sees the node's address. So this client builds each request itself from a few checked values,
+and never exceeds IMDS's rate limit for a node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.imds_client import parse_answer, render_request
 
 SECONDS = 10.0
-"""For a whole answer, its turn included: Go's and Terraform's clients wait no longer."""
+"""Timeout of an answer, with the time in the queue: Go's and Terraform's clients wait no longer."""
 LONGEST_ANSWER = 1 << 20
 
 _TIMEOUT = httpx2.Timeout(SECONDS, connect=2)
@@ -29,7 +29,7 @@ _TIMEOUT = httpx2.Timeout(SECONDS, connect=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """An answer that is passed on."""
+    """An answer of IMDS for a pod."""
 
     status: int
     content_type: str
@@ -37,7 +37,7 @@ class Metadata:
 
 
 class Imds:
-    """One IMDS; a core.ports.TokenIssuer. Close it when done."""
+    """A client of IMDS; a core.ports.TokenIssuer. Close it when done."""
 
     def __init__(self, client: httpx2.AsyncClient, clock: Clock, *, seconds: float) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class Imds:
     def connect(
         cls, address: str, port: int, *, clock: Clock, user_agent: str, seconds: float = SECONDS
     ) -> Self:
-        """Return a client; nothing is sent yet. A proxy of the environment is never used."""
+        """Return a client; nothing is sent yet. It ignores the proxies of the environment."""
         client = httpx2.AsyncClient(
             base_url=f"http://{address}:{port}",
             headers={"Metadata": "true", "User-Agent": user_agent},
@@ -69,14 +69,15 @@ class Imds:
         await self._client.aclose()
 
     def credential(self, grant: Grant) -> Hashable:
-        """Return what decides which token it is: the id that IMDS is asked by."""
+        """Return the key of the grant's tokens, without the audience: the requested id."""
         identity = grant.identity
         named = identity.client_id or identity.resource_id or identity.object_id
-        # What the answer is checked against is part of it: another's wrong field spoils nothing.
+        # The fields that the answer is checked against belong to the key: a wrong field in one
+        # AzureIdentity then does no harm to another one.
         return ("imds", named, identity.resource_id, identity.system_assigned)
 
     async def ready(self, grant: Grant) -> Hashable:
-        """Return the same: there is nothing to read first."""
+        """Return `credential`: nothing must be read first."""
         return self.credential(grant)
 
     async def issue(
@@ -84,8 +85,8 @@ class Imds:
     ) -> AccessToken:
         """Return a token of the grant's identity for `resource`; raise a TokenUnavailable.
 
-        Where IMDS says 429 all the same, the node having others that ask, it is asked again when
-        it wants to be, if that is in time.
+        Other programs of the node may use up IMDS's quota: after a 429 the request is repeated at
+        the time that IMDS names, if that is before the timeout.
         """
         target = render_request(grant.identity, resource, bypass_cache=bypass_cache)
         flow = Flow(grant.pod.ref.namespace, grant.pod.uid)
@@ -107,13 +108,13 @@ class Imds:
                     raise
 
     async def spare(self) -> None:
-        """Return when IMDS may be asked for what nobody waits for, at nobody's expense."""
+        """Return when the quota has room for a request in the background."""
         await self._tokens.spare()
 
     async def metadata(self, target: str, accept: str, flow: Flow) -> Metadata:
-        """Return what IMDS answers for path and query `target`, which `flow` asks for.
+        """Return IMDS's answer to path and query `target`, requested by `flow`.
 
-        Raises TokenSourceDown, or TokenThrottled where too much is asked for already.
+        Raises TokenSourceDown, or TokenThrottled if the queue is too long.
         """
         until = self._clock.monotonic() + self._seconds
         wanted = accept if _is_plain(accept) else "*/*"
@@ -129,7 +130,7 @@ class Imds:
                 try:
                     return await self._once(target, accept, quota, flow, left)
                 except httpx2.RemoteProtocolError:
-                    # A kept connection that IMDS closed just as we used it: no answer was lost.
+                    # IMDS closed a pooled connection just as we used it: no answer was lost.
                     return await self._once(target, accept, quota, flow, left)
         except TimeoutError as error:
             raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
@@ -157,5 +158,5 @@ class Imds:
 
 
 def _is_plain(value: str) -> bool:
-    """Whether a header's value is one that everybody sends and takes: a pod may write any."""
+    """Whether a header's value is visible ASCII: a pod may send any bytes."""
     return value.isascii() and value.isprintable() and value == value.strip() != ""

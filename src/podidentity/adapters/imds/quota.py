@@ -1,10 +1,9 @@
-"""What IMDS allows a node, kept by construction and shared by the node's namespaces and pods.
+"""IMDS's rate limit for a node, shared fairly by the node's namespaces and pods.
 
-All pods of a node share one quota, and a 429 of IMDS would be the answer to a pod that did nothing
-wrong. So a node that starts with all its pods at once asks at the pace that IMDS allows. Namespaces
-take turns, and within a namespace its pods: a tenant delays a neighbour by a turn, with however
-many pods it asks. Refused at once is only what could not be answered in time, and what a pod or a
-namespace asks for beyond its bound.
+All pods of a node share one limit, and IMDS would answer 429 to a pod that did nothing wrong. So
+requests are queued and sent at the rate that IMDS allows. Namespaces take turns, and within a
+namespace its pods: a tenant with many pods delays a neighbour by one turn. A request is refused at
+once only if it could not be answered in time, or if its pod or namespace has too many in the queue.
 
 https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#rate-limiting
 https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#retry-guidance
@@ -30,9 +29,9 @@ SPAN = 1.1
 """Seconds of the window; 10 % more than IMDS's second, because requests may arrive closer together
 than they were sent."""
 MOST_OF_POD = 30
-"""Requests of one pod that wait. Its budget lets it begin ten at once, and two a second."""
+"""Queued requests of one pod. Its budget of cache misses is ten at once, and two a second."""
 MOST_OF_NAMESPACE = 150
-"""Requests of one namespace that wait: at the pace above, what is answered within eight seconds."""
+"""Queued requests of one namespace: at the rate above they take eight seconds."""
 
 
 FOR_TURN = 0.9
@@ -40,7 +39,7 @@ FOR_TURN = 0.9
 
 
 class Quota:
-    """So many requests a second and so many at once, by turns."""
+    """A limit of requests a second and at once, with a fair queue."""
 
     def __init__(self, rate: int, clock: Clock) -> None:
         self._clock = clock
@@ -57,17 +56,17 @@ class Quota:
         """Sleeps until the window has room again."""
 
     async def close(self) -> None:
-        """End the timer; nothing is let through any more."""
+        """Cancel the timer; no queued request is sent any more."""
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
 
     @asynccontextmanager
     async def turn(self, flow: Flow, seconds: float) -> AsyncIterator[None]:
-        """Hold a place while IMDS is asked, from the moment on at which `flow` may ask.
+        """Wait in the queue for a turn of `flow`, and hold it during the block.
 
-        Raises TokenThrottled if that moment does not come early enough within `seconds` for an
-        answer; at once, if that can be told.
+        Raises TokenThrottled if the turn does not come early enough to get an answer within
+        `seconds`; at once, if that is known at the start.
         """
         seconds *= FOR_TURN
         turn = self._enqueued(flow, seconds)
@@ -90,11 +89,11 @@ class Quota:
             self._release()
 
     def pause(self, seconds: float) -> None:
-        """IMDS has said that it wants no request for so long."""
+        """Send nothing for `seconds`: IMDS has asked for it."""
         self._window.pause(self._clock.monotonic() + seconds)
 
     async def spare(self) -> None:
-        """Return when nothing waits and half of a second's requests are left."""
+        """Return when the queue is empty and half of a second's requests are left."""
         while True:
             await self._idle.wait()
             wait = self._window.wait(self._clock.monotonic(), leaving=self._reserve)
@@ -117,7 +116,7 @@ class Quota:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Let through what may ask now; come back when more may."""
+        """Give turns to queued requests; set the timer if the window is full."""
         while self._places and len(self._queue):
             now = self._clock.monotonic()
             wait = self._window.wait(now)
@@ -126,7 +125,7 @@ class Quota:
                 return
             turn = self._queue.pop()
             self._mark_idle()
-            # It may have left in this very moment.
+            # Its request may have been cancelled at this moment.
             if not turn.cancelled():
                 self._window.take(now)
                 self._places -= 1

@@ -1,9 +1,9 @@
 """The token cache: one fetch at a time for each token, shared by all requests for it.
 
-A node's pods ask for few different tokens, often, and all at once after a restart; IMDS allows 20
-requests a second. A fetch belongs to no request: requests that come meanwhile share it, and a
-client that leaves takes nothing from the others. A token in use is renewed in the background; one
-that is not used costs nothing. The numbers, with their reasons, are in `core.token_lifetimes`.
+A node's pods request few different tokens, often, and all at once after a restart; IMDS allows 20
+requests a second. Requests share a fetch that is under way, and it goes on if one of their clients
+disconnects. A token in use is renewed in the background; an unused one costs nothing. The numbers,
+with their reasons, are in `core.token_lifetimes`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from podidentity.core.token_lifetimes import schedule
 from podidentity.core.tokens import Grant
 
 FORCED = 1.0
-"""Seconds for which a token fetched past all caches answers others that want the same."""
+"""Seconds during which a token fetched with `bypass_cache` answers other such requests."""
 MISSES_PER_SECOND = 2.0
 MISSES_AT_ONCE = 10.0
-"""Of a pod: when it starts it asks for a few audiences of a few identities at once."""
+"""Cache misses of one pod: at its start it requests a few audiences of a few identities at once."""
 
 CurrentGrants = Callable[[Grant], Iterable[Grant]]
 """Yields a grant with the current objects; nothing if its identity is gone."""
 
 
 class TokenCache:
-    """A core.ports.TokenSource in front of whoever issues tokens. Close it when done."""
+    """A core.ports.TokenSource in front of a TokenIssuer. Close it when done."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TokenCache:
         return len(self._entries)
 
     def cached(self, grant: Grant, resource: str) -> CacheEntry | None:
-        """Return an entry that is fresh, without waiting; `fetch` does the rest."""
+        """Return a fresh entry without waiting, or None; then call `fetch`."""
         entry = self._entries.get((self._credential(grant), resource))
         if entry is None:
             return None
@@ -106,7 +106,7 @@ class TokenCache:
             return Fetched(entry, Origin.CACHE)
 
     async def prepare(self, grant: Grant, resource: str) -> None:
-        """Fetch a token before it is asked for, where there is none; raise TokenUnavailable."""
+        """Fetch a token before its first request, unless it is cached; raise TokenUnavailable."""
         credential = self._credential(grant) or await self._issuer.ready(grant)
         key, now = (credential, resource), self._now()
         entry = self._entries.get(key)
@@ -116,7 +116,7 @@ class TokenCache:
             await asyncio.shield(self._flight(key, grant, asked=False))
 
     def audiences(self, ref: ObjectRef) -> Sequence[str]:
-        """Return what tokens of the identity of that name are used for on this node."""
+        """Return the audiences for which pods have requested tokens of this identity."""
         return sorted({each.key[1] for each in self._entries.of_object(ref) if each.used > -inf})
 
     def entries(self) -> Sequence[CacheEntry]:
@@ -124,7 +124,7 @@ class TokenCache:
         return self._entries.all()
 
     def changed(self, ref: ObjectRef) -> None:
-        """Drop what an object's change has ended: an identity, a service account, a secret."""
+        """Drop entries that the change of an identity, service account or secret has ended."""
         for entry in self._entries.of_object(ref):
             if not self._stands(entry.key, entry.grant):
                 self._entries.drop(entry)
@@ -135,27 +135,27 @@ class TokenCache:
             await asyncio.wait(self._flights.values())
 
     async def close(self) -> None:
-        """End the fetches under way."""
+        """Cancel the fetches under way."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
     async def _share(self, key: Key, grant: Grant, *, bypass: bool, paid: bool) -> Fetched:
-        """Return what is fetched for `key`, by this request or by one before it."""
+        """Return the token of `key` from a new fetch, or from one that is under way."""
         while (flight := self._flights.get((key, bypass))) is not None:
             try:
                 return Fetched(await asyncio.shield(flight), Origin.SHARED)
             except TokenUnavailable as error:
                 if not error.of_caller:
                     raise
-                # It failed for the pod that began it; this one may have the token.
+                # The fetch failed only for the pod that began it; this pod may have the token.
         now = self._now()
         entry = self._entries.get(key)
         if bypass and entry and entry.forced and entry.age(now) < FORCED:
             return Fetched(entry, Origin.SHARED)
         failure = self._failures.get(key, grant.pod.uid, now.monotonic)
-        # A request that bypasses the cache wants to know whether a refusal still stands.
+        # A request that bypasses the cache asks again after a refusal.
         if failure and not (bypass and isinstance(failure, TokenRefused)):
             raise failure
         if not paid:
@@ -165,7 +165,7 @@ class TokenCache:
         )
 
     def _count_miss(self, grant: Grant, now: Moment) -> None:
-        """Raise TokenThrottled where the pod has had its share of new tokens."""
+        """Raise TokenThrottled if the pod has used up its budget of cache misses."""
         wait = self._misses.take(grant.pod.uid, now.monotonic)
         if wait > 0:
             raise TokenThrottled(
@@ -225,7 +225,7 @@ class TokenCache:
     def _landed(self, key: Key, bypass: bool, flight: asyncio.Task[CacheEntry]) -> None:
         del self._flights[key, bypass]
         if not flight.cancelled():
-            # Perhaps everybody has left; a failure without a listener is none to complain about.
+            # All clients may have disconnected; then nothing else retrieves the exception.
             flight.exception()
 
 

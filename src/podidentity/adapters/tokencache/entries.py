@@ -1,7 +1,7 @@
-"""What the token cache holds: tokens under their keys, and the failures to get one.
+"""The entries of the token cache: tokens by key, and failures by key (the negative cache).
 
-An entry says itself until when it answers (`fresh_until`, `fresh_until_time`), so that a holder
-need not ask the cache again: an entry that is evicted, dropped or replaced is fresh no more.
+An entry itself knows until when it is fresh (`fresh_until`, `fresh_until_time`), so the memo of
+answers can use it without a look-up. An entry that is evicted, dropped or replaced is not fresh.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ CAPACITY_OF_POD = 64
 """A pod that asks for a thousand audiences evicts its own tokens only."""
 NEGATIVE_CAPACITY = 1000
 FORGOTTEN = 60.0
-"""Seconds after the end of a failure from which on the next one is the first of its row."""
+"""Seconds after the end of a failure; a later failure starts the back-off anew."""
 
 Key = tuple[Hashable, str]
-"""All that decides which token it is: credential and audience. Whether a pod may have it is
-decided before the cache is asked."""
+"""Credential and audience. The rules have decided before whether the pod may have the token."""
 
 _Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The same instant on both clocks: the one that people set, the one that never goes back."""
+    """One instant on both clocks: wall clock and monotonic clock."""
 
     time: float
     monotonic: float
@@ -42,26 +41,26 @@ class Moment:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class CacheEntry:
-    """A token with its ages; `AccessToken` and `Grant` show no secret in their `repr`."""
+    """A token with its schedule; `AccessToken` and `Grant` show no secret in their `repr`."""
 
     key: Key
     token: AccessToken
     grant: Grant
-    """Of the request for which it was fetched; the token is the identity's, not the pod's."""
+    """The grant of the request that fetched it; pods share the tokens of an identity."""
     owner: str
-    """Uid of the pod whose capacity it counts for."""
+    """Uid of the pod whose capacity it uses."""
     since: Moment
     schedule: Schedule
     forced: bool = False
     """Whether the issuer was told to bypass its own cache."""
     used: float = -inf
-    """When it was last asked for, in monotonic seconds."""
+    """Time of its last request, in monotonic seconds."""
     queued: float = -inf
     """`used` when it last went to the end of the queue for eviction."""
     fresh_until: float = field(init=False)
-    """Monotonic seconds until which it answers as it is."""
+    """In monotonic seconds: until then it answers requests without a renewal."""
     fresh_until_time: float = field(init=False)
-    """The same in seconds since 1970: whichever comes first counts."""
+    """The same in seconds since 1970; the earlier one counts."""
 
     def __post_init__(self) -> None:
         self.fresh_until = self.since.monotonic + self.schedule.renew
@@ -69,13 +68,13 @@ class CacheEntry:
 
     @property
     def refs(self) -> frozenset[ObjectRef]:
-        """The objects whose change may end it; identity and secret may have the same name."""
+        """The objects whose change may end it: identity and secret."""
         entra = self.grant.identity.entra
         secret = entra.secret if entra else None
         return frozenset({self.grant.identity.ref, secret or self.grant.identity.ref})
 
     def age(self, now: Moment) -> float:
-        """Return its age by the clock that makes it older: a clock set back keeps nothing."""
+        """Return the larger age of both clocks, so that a clock set back prolongs nothing."""
         return max(now.time - self.since.time, now.monotonic - self.since.monotonic)
 
     def stale(self, now: Moment) -> bool:
@@ -87,13 +86,13 @@ class CacheEntry:
         return self.age(now) >= self.schedule.last
 
     def renewing(self, now: Moment) -> None:
-        """A new token is being fetched: until it comes, or for a while, this one is fresh."""
+        """Stay fresh while a renewal is under way, for RENEWAL_INTERVAL at most."""
         seconds = min(RENEWAL_INTERVAL, self.schedule.stale - self.age(now))
         self.fresh_until = now.monotonic + seconds
         self.fresh_until_time = now.time + seconds
 
     def end(self) -> None:
-        """It is dropped or replaced: it may answer no request any more."""
+        """Note that it is dropped or replaced, and answers no more requests."""
         self.fresh_until = self.fresh_until_time = -inf
 
 
@@ -120,14 +119,14 @@ class CacheEntries:
         return tuple(self._all.values())
 
     def of_object(self, ref: ObjectRef) -> Sequence[CacheEntry]:
-        """Return the entries that a change of this object may end."""
+        """Return the entries that depend on this object."""
         return tuple(self._by_object.get(ref, {}).values())
 
     def put(self, entry: CacheEntry) -> None:
-        """Add or replace an entry, and evict what is too many."""
+        """Add or replace an entry; evict others beyond the capacities."""
         before = self._all.get(entry.key)
         if before is not None:
-            # Renewed by another pod, it still counts for the one that fetched it first.
+            # After a renewal by another pod it still counts for the first one.
             entry.owner = before.owner
             self.drop(before)
         entry.queued = entry.used
@@ -189,18 +188,18 @@ class NegativeCache:
         return len(self._all)
 
     def put(self, key: Key, uid: str, error: TokenUnavailable, now: float) -> None:
-        """Let `error`, met by the pod with that uid, be repeated for as long as its kind says."""
+        """Remember `error` of the pod with that uid, for the time that its kind has."""
         place = (key, uid if error.of_caller else "")
         last = self._all.pop(place, None)
         times = last.times if last and now < last.until + FORGOTTEN else 0
-        # Its words say all. What it was raised from holds frames, and these hold answers.
+        # Only its message is needed. Its causes hold frames, and those hold answers.
         error.__cause__ = error.__context__ = error.__traceback__ = None
         self._all[place] = _Failure(error, now + negative_ttl(error, times), times + 1)
         if len(self._all) > self._capacity:
             self._all.popitem(last=False)
 
     def get(self, key: Key, uid: str, now: float) -> TokenUnavailable | None:
-        """Return the failure that still counts for the pod with that uid, to be raised."""
+        """Return the failure that still counts for the pod with that uid, to raise it."""
         for place in ((key, ""), (key, uid)):
             failure = self._all.get(place)
             if failure is not None and now < failure.until:
@@ -220,5 +219,5 @@ def _repeated(failure: _Failure, now: float) -> TokenUnavailable:
             retry_after=ceil(failure.until - now),
             of_caller=failure.error.of_caller,
         )
-    # Each raise would add to the one that is remembered.
+    # Each raise would add a traceback to the cached exception.
     return failure.error.with_traceback(None)

@@ -292,7 +292,7 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(self._context.buffer[:nbytes])
         if self._must_wait:
             self._keep(data)
-        elif self._parser.partial:
+        elif self._parser.size:
             self._parse(data)
         elif not self._remembered(data):
             self._parse(data)
@@ -354,7 +354,7 @@ class Connection(asyncio.BufferedProtocol):
     def _note_raw(self, data: bytes) -> None:
         """Let the handler remember its answer if `data` was one whole request and nothing else."""
         request = self._request
-        if request is None or self._rest or self._waiting or self._parser.partial:
+        if request is None or self._rest or self._waiting or self._parser.size:
             return
         if len(data) <= LONGEST_REMEMBERED:
             request.raw = data
@@ -371,7 +371,7 @@ class Connection(asyncio.BufferedProtocol):
             self._keep(data)
         elif self._failure is not None and not self._must_wait:
             self._refuse(self._failure.status, str(self._failure))
-        elif self._parser.partial:
+        elif self._parser.size:
             self._await_the_rest()
         elif self._held:
             self._count()
@@ -472,12 +472,12 @@ class Connection(asyncio.BufferedProtocol):
     def _wait(self) -> None:
         """Be idle from now on; half a request may have come already."""
         self._kept = True
-        self._timed = self._parser.partial
+        self._timed = self._parser.size > 0
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
     def close_if_kept(self) -> None:
         """Close it if it was kept after an answer and no request is arriving or under way."""
-        arriving = self.busy or self._parser.partial or self._rest
+        arriving = self.busy or self._parser.size or self._rest
         if self._kept and not arriving and not self._sender.closing:
             self._sender.close()
 
@@ -557,7 +557,7 @@ class Connection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         if self._sender.closing or not self._sender.writable:
             self._sender.abort()
-        elif self._parser.partial:
+        elif self._parser.size:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
             self._sender.close()

@@ -37,21 +37,16 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self)
         self._fed = 0
         """Bytes of the piece that is being parsed."""
-        self._size = 0
-        """Bytes of the request that is arriving; 0 between two requests."""
+        self.size = 0
+        """Bytes of the request that is arriving; 0 between two requests. Read for each request."""
         self._in_head = True
         self._told_to_continue = False
         self._begin()
 
     @property
-    def partial(self) -> bool:
-        """Whether a request has begun to arrive, and not ended."""
-        return self._size > 0
-
-    @property
     def held_bytes(self) -> int:
         """Memory of the request that is arriving; its body, though thrown away, counts, too."""
-        return self._size + _FIELD_BYTES * len(self._request.fields) if self._size else 0
+        return self.size + _FIELD_BYTES * len(self._request.fields) if self.size else 0
 
     @property
     def awaits_continue(self) -> bool:
@@ -79,7 +74,7 @@ class RequestParser:
         """Parse one piece; return what follows a request that offers another protocol."""
         rest = b""
         self._fed = len(data)
-        self._size += self._fed
+        self.size += self._fed
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -92,7 +87,7 @@ class RequestParser:
         except httptools.HttpParserError as error:
             why = f"not an HTTP/1.1 request ({error})"
             raise Unacceptable(HTTPStatus.BAD_REQUEST, why) from error
-        if self._size:
+        if self.size:
             self._check_size()
         return rest
 
@@ -100,7 +95,7 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps behind another one in the same piece."""
-        self._size = self._size or self._fed
+        self.size = self.size or self._fed
         self._begin()
 
     def on_url(self, url: bytes) -> None:
@@ -124,7 +119,7 @@ class RequestParser:
     def on_message_complete(self) -> None:
         """Hand the request on."""
         self._check_size()
-        self._in_head, self._size = True, 0
+        self._in_head, self.size = True, 0
         request, parser = self._request, self._parser
         request.method = parser.get_method().decode("latin-1")
         request.keep_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
@@ -139,10 +134,10 @@ class RequestParser:
     def _check_size(self) -> None:
         limits = self._limits
         if self._in_head:
-            if self._size > limits.head_bytes or len(self._request.fields) > limits.fields:
+            if self.size > limits.head_bytes or len(self._request.fields) > limits.fields:
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 raise Unacceptable(status, "the headers are too large")
-        elif self._size > limits.request_bytes:
+        elif self.size > limits.request_bytes:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             raise Unacceptable(status, "the body is too large")
 

@@ -1,1 +1,1 @@
-"""What the agent follows at the API server: pods, custom resources, secrets."""
+"""The watches of the API server (pods, custom resources, secrets), and prefetching of tokens."""

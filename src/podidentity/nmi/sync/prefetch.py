@@ -1,11 +1,12 @@
-"""Tokens of pods that are new on the node, fetched before they ask.
+"""Prefetches the tokens of pods that are new on the node.
 
-A pod's first request otherwise waits for IMDS or Entra, and a node that starts a hundred pods
-makes them all wait at once. Between the moment when the API server says that a pod is to run here
-and the moment when its process asks there are seconds; in these its token is fetched.
+Otherwise a pod's first request waits for IMDS or Entra, and on a node that starts a hundred pods
+all of them wait at once. Seconds pass between the assignment of a pod to the node and its first
+request; the token is fetched meanwhile.
 
-Nobody waits for this work: it is bounded, it leaves IMDS's quota to requests, and its failures
-are left for the pod to meet. It looks at what changed, and while nothing changes it does nothing.
+The work is bounded and runs in the background, and requests have priority in IMDS's quota. A failed
+prefetch is not reported: the pod's own request will fail the same way. Prefetching reacts to
+changes, and costs nothing while nothing changes.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from podidentity.core.tokens import Grant
 
 AT_ONCE = 2
 MOST_PENDING = 256
-"""Pods that wait: as many as the largest nodes hold. What does not fit asks for itself."""
+"""Length of the queue: as many pods as the largest nodes hold. Others are not prefetched."""
 MOST_IDENTITIES = 4
-"""Of one pod, the best first."""
+"""Identities of one pod that are prefetched, the best first."""
 NEW = 120.0
-"""Seconds after a change of what decides about a pod for which it is new: an identity may take as
-long to come to the node. Older ones have asked already."""
+"""Seconds after a change that concerns a pod in which it is prefetched: an identity may take that
+long to come to the node. After it the pod has sent requests itself."""
 
 Choice = Literal["auto", "off"] | tuple[str, ...]
-"""What is fetched: what was asked for on this node, else the defaults; nothing; or these."""
+"""The audiences: those requested on this node, else the defaults (auto); none; or a fixed list."""
 
 _DEFAULTS = {
     "AzurePublicCloud": ("https://management.azure.com/", "https://vault.azure.net"),
@@ -47,7 +48,7 @@ _DEFAULTS = {
     ),
     "AzureChinaCloud": ("https://management.chinacloudapi.cn/", "https://vault.azure.cn"),
 }
-"""The resource manager's and the vaults': what most pods ask for first. Other clouds: nothing.
+"""Audiences of the resource manager and of vaults, the most frequent ones. Other clouds have none.
 https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#vault-name-and-object-name
 """
 
@@ -56,7 +57,7 @@ _log = logging.getLogger("podidentity.prefetch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefetchPolicy:
-    """What an operator chose, as far as it is needed here."""
+    """The operator's choices for prefetching."""
 
     choice: Choice = "auto"
     cloud: Cloud = PUBLIC
@@ -65,7 +66,7 @@ class PrefetchPolicy:
 
 
 class Prefetcher:
-    """Fetches ahead. `run` it beside the watches, which call `changed`."""
+    """Prefetches tokens. `run` it as a task; the watches call `changed`."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Prefetcher:
         clock: Clock,
         policy: PrefetchPolicy,
     ) -> None:
-        """`spare` returns when IMDS may be asked at nobody's expense; `permissions` None: all."""
+        """`spare` returns when IMDS has quota left for it; `permissions` None: all are granted."""
         self._cluster = cluster
         self._tokens = tokens
         self._permissions = permissions
@@ -87,12 +88,12 @@ class Prefetcher:
         self._pending: asyncio.Queue[ObjectRef] = asyncio.Queue(MOST_PENDING)
         self._queued: set[ObjectRef] = set()
         self._seen: dict[ObjectRef, tuple[str, str]] = {}
-        """The uid and label with which a pod was looked at."""
+        """Uid and label of each pod at its last prefetch."""
         self._waiting: dict[ObjectRef, float] = {}
-        """Pods that lack something, and until when it is waited for."""
+        """Pods without all of their identities, and the time until which they are checked again."""
 
     def changed(self, kind: str, ref: ObjectRef) -> None:
-        """Look at a pod that is new, or at those that wait for what changed."""
+        """Queue a new pod, or the pods that wait for the changed object."""
         if self._policy.choice == "off":
             return
         if kind == "Pod":
@@ -102,14 +103,14 @@ class Prefetcher:
             self._queue(waiting)
 
     def _concerns(self, pod: ObjectRef, kind: str, ref: ObjectRef) -> bool:
-        """Whether an object may be what `pod` waits for: one of its namespace, or its record."""
+        """Whether `pod` may wait for this object: one of its namespace, or its record."""
         if kind == "AzureAssignedIdentity":
             # The controller keeps these in a namespace of its own.
             return any(each.ref == ref for each in self._cluster.assigned(pod))
         return pod.namespace == ref.namespace
 
     async def run(self) -> None:
-        """Fetch what is pending, until cancelled."""
+        """Work on the queue until cancelled."""
         while not self._cluster.synced:
             await self._cluster.changed()
         async with asyncio.TaskGroup() as group:
@@ -136,10 +137,10 @@ class Prefetcher:
             try:
                 await self._prepare(ref)
             except PodIdentityError as error:
-                # The pod meets it again when it asks, and is told.
-                _log.debug("nothing fetched ahead for pod %s: %s", ref, error)
+                # The pod's own request will get the same error.
+                _log.debug("nothing prefetched for pod %s: %s", ref, error)
             except Exception:  # noqa: BLE001 - a defect costs one pod its start, not the agent
-                _log.exception("nothing fetched ahead for pod %s; please report this", ref)
+                _log.exception("nothing prefetched for pod %s; please report this", ref)
 
     async def _prepare(self, ref: ObjectRef) -> None:
         pod = self._cluster.pod(ref)
@@ -157,7 +158,7 @@ class Prefetcher:
                 await self._fetch(Grant(identity=entitlement.identity, pod=pod))
 
     def _wait(self, ref: ObjectRef, until: float, *, still: bool) -> None:
-        """Look again at a pod that lacks something when something changes in its namespace."""
+        """Check the pod again after changes in its namespace, if it still lacks an identity."""
         now = self._clock.monotonic()
         self._waiting = {each: end for each, end in self._waiting.items() if end > now}
         if not still:
@@ -182,8 +183,8 @@ class Prefetcher:
             try:
                 await self._tokens.prepare(grant, audience)
             except TokenRefused as error:
-                # Perhaps this audience only.
-                _log.debug("nothing fetched ahead for %s: %s", audience, error)
+                # The refusal may concern this audience only.
+                _log.debug("nothing prefetched for audience %s: %s", audience, error)
 
     def _audiences(self, identity: AzureIdentity) -> Iterable[str]:
         choice = self._policy.choice

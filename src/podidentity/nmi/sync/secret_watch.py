@@ -1,8 +1,8 @@
-"""The secrets that identities name: each watched by its name, from its first need on.
+"""The Secrets that identities name, each watched by its name from its first use on.
 
-An agent that could list secrets could read them all; so it asks for one at a time, by name, and
-RBAC can grant just these. Watching, it learns of a rotated secret at once, and asks the API server
-nothing while requests are served.
+An agent with the right to list Secrets could read them all; so it watches one at a time by name,
+and RBAC can grant just these. By the watch it learns of a rotation at once, and requests need no
+call of the API server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from podidentity.wire.secrets import parse_secret
 MOST = 64
 """Secrets watched at once: each one is a connection to the API server."""
 IDLE = 1800.0
-"""Seconds after its last need that one is watched."""
+"""Seconds after its last use for which a Secret is watched."""
 _WAIT = 5.0
 _SWEEP = 300.0
 
@@ -37,20 +37,20 @@ _log = logging.getLogger("podidentity.watch")
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """One secret."""
+    """A watched Secret."""
 
     used: float
     secret: Secret | None = None
     synced: bool = False
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    """The API server has said something, if only that it will not."""
+    """Set after the first answer of the API server, also after an error."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, each time the secret comes or is rotated."""
+    """Set and replaced each time the Secret is created or rotated."""
     task: asyncio.Task[None] | None = None
 
 
 class WatchedSecrets:
-    """A core.ports.Secrets. `run` it beside whatever uses it."""
+    """A core.ports.Secrets. `run` it as a task."""
 
     def __init__(self, server: KubeApi, clock: Clock, *, most: int = MOST) -> None:
         self._server = server
@@ -58,15 +58,15 @@ class WatchedSecrets:
         self._most = most
         self._watched: dict[ObjectRef, _Watched] = {}
         self._followers: list[Callable[[ObjectRef], None]] = []
-        # Of this process only: a digest that gets out can be compared with nothing.
+        # The key never leaves this process, so a leaked digest cannot be compared with anything.
         self._key = secrets.token_bytes(32)
 
     def follow(self, follower: Callable[[ObjectRef], None]) -> None:
-        """Call `follower` with the name of each secret that is rotated or gone, once it is."""
+        """Call `follower` with the name of each Secret after a rotation or deletion."""
         self._followers.append(follower)
 
     def known(self, ref: ObjectRef) -> Secret | None:
-        """Return the secret as it is now; None where it is not read, or does not exist."""
+        """Return the current Secret; None if it is not read yet, or does not exist."""
         watched = self._watched.get(ref)
         if watched is None:
             return None
@@ -74,7 +74,7 @@ class WatchedSecrets:
         return watched.secret
 
     async def read(self, ref: ObjectRef) -> Secret:
-        """Return the secret, after reading it; raise a TokenUnavailable."""
+        """Return the Secret after reading it; raise a TokenUnavailable."""
         watched = self._watched.get(ref) or self._watch(ref)
         watched.used = self._clock.monotonic()
         if not watched.answered.is_set():
@@ -86,14 +86,14 @@ class WatchedSecrets:
                 f"Secret {ref.name} does not exist, or cannot be read",
                 status=401,
                 error="invalid_client",
-                # The event of then: a failure may be remembered longer than the secret is missing.
+                # Look the event up when called: it is replaced each time the Secret arrives.
                 comes=lambda: watched.news.wait(),
             )
-        # Why stands in the log: it may name what is not the pod's to know.
+        # The cause is only logged: it may name objects that the pod must not know.
         raise TokenSourceDown(f"Secret {ref.name} cannot be read at the moment")
 
     async def run(self) -> None:
-        """End the watches that nobody needs any more, until cancelled; then all of them."""
+        """End idle watches until cancelled; then end all of them."""
         try:
             while True:
                 await self._clock.sleep(_SWEEP)
@@ -124,9 +124,9 @@ class WatchedSecrets:
         return watched
 
     def _dispensable(self, new: ObjectRef) -> ObjectRef:
-        """Return the least needed one of the namespace that has most, `new` counted in.
+        """Return the least recently used Secret of the namespace with most of them, `new` included.
 
-        So a namespace crowds out none but its own.
+        So a namespace evicts only its own Secrets.
         """
         crowd = Counter(ref.namespace for ref in (new, *self._watched))
         return min(self._watched, key=lambda ref: (-crowd[ref.namespace], self._watched[ref].used))
@@ -155,7 +155,7 @@ class WatchedSecrets:
             task.cancel()
 
     def _ended(self, ref: ObjectRef, watched: _Watched, done: asyncio.Task[None]) -> None:
-        """Forget what is watched no more: nothing would tell that it has changed."""
+        """Forget a Secret whose watch has ended: nothing would report its changes."""
         if self._watched.get(ref) is watched:
             del self._watched[ref]
         if not done.cancelled() and (error := done.exception()) is not None:

@@ -1,4 +1,4 @@
-"""The watches that fill the cluster in memory, and what they say of themselves."""
+"""The watches that fill the WatchedCluster, and their state."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _log = logging.getLogger("podidentity.watch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a node's agent watches beside the custom resources of all namespaces."""
+    """The objects that the agent watches beside the custom resources of all namespaces."""
 
     node: str
     records: bool = False
     """The controller's AzureAssignedIdentities, in standard mode."""
     labelled: bool = True
-    """Only those that carry the node's name as a label (`--enableScaleFeatures`)."""
+    """Only records with the node's name as a label (`--enableScaleFeatures`)."""
 
 
 _Parsed = Custom | ObjectRef
@@ -57,7 +57,7 @@ _Parsed = Custom | ObjectRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """How objects of one kind become values."""
+    """A kind of objects, and how they are parsed."""
 
     name: str
     resource: Resource
@@ -74,7 +74,7 @@ _RECORDS = _Kind(name=ASSIGNED_KIND, resource=AZURE_ASSIGNED_IDENTITIES, parse=p
 
 
 class Watches:
-    """Keeps `cluster` as the API server tells it."""
+    """Keeps `cluster` equal to the objects of the API server."""
 
     def __init__(
         self,
@@ -113,13 +113,13 @@ class Watches:
         )
 
     async def run(self) -> None:
-        """Follow the cluster until cancelled."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             for reflector in self._reflectors:
                 group.create_task(reflector.run())
 
     def problems(self) -> Sequence[str]:
-        """Return what has never been read; an absence of the API server later is none."""
+        """Return the lists that were never read; a later outage of the API server is no problem."""
         return [
             f"{reflector.what} not read yet{f': {reflector.trouble}' if reflector.trouble else ''}"
             for reflector in self._reflectors
@@ -127,7 +127,7 @@ class Watches:
         ]
 
     def followed(self) -> list[Reflector]:
-        """Return what is watched, and how it goes."""
+        """Return all reflectors."""
         return list(self._reflectors)
 
     def _listed(self) -> None:
@@ -137,7 +137,7 @@ class Watches:
 
     def _put(self, kind: _Kind, found: _Parsed) -> None:
         if isinstance(found, ObjectRef):
-            # A service account without annotations: it may have had some.
+            # A service account without annotations; it may have had some before.
             self._remove(kind.name, found)
             return
         if isinstance(found, Malformed):
@@ -151,7 +151,7 @@ class Watches:
         self._cluster.remove(kind, ref)
 
     def _warn(self, found: Malformed) -> None:
-        """Say once what cannot be used, and why."""
+        """Log each unusable object once."""
         if self._told.get((found.kind, found.ref)) != found:
             self._told[found.kind, found.ref] = found
             _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)

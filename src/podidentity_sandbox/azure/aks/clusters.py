@@ -1,35 +1,173 @@
-"""The routes of managed clusters: reading them, and ordering a change, which AKS then carries out.
+"""Managed clusters in ARM: their document, and the routes that read and change it.
 
 https://learn.microsoft.com/rest/api/aks/managed-clusters. A change answers 200 with the state
-Updating and the place to ask after it; while one is under way, another is refused.
+Updating and the place to ask after it; while one is under way, another is refused. A PUT carries
+the whole document back; here it changes tags and the pod identity add-on, and nothing else of the
+one cluster.
 """
 
 from __future__ import annotations
 
+import base64
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from podidentity_sandbox.azure.aks import document, profile
-from podidentity_sandbox.azure.aks.model import KIND, ManagedCluster
+import yaml
+
+from podidentity_sandbox.azure.aks import profile
+from podidentity_sandbox.azure.aks.profile import KIND, ManagedCluster
 from podidentity_sandbox.azure.arm import operations
-from podidentity_sandbox.azure.arm.call import ArmError, Call, tags_of
-from podidentity_sandbox.azure.arm.features import POD_IDENTITY, registered
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
+from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
 from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import UserAssignedIdentity, World
+from podidentity_sandbox.plan import Plan
+
+# ---- The document
+
+KUBERNETES = "1.32.3"
+POOL = "nodepool1"
+_CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
 
 
-def get_cluster(call: Call) -> Reply:
+def rendered(world: World, cluster: ManagedCluster) -> dict[str, Any]:
+    """Return the document of a cluster."""
+    return {
+        "id": cluster.id,
+        "name": cluster.name,
+        "type": KIND,
+        "location": cluster.location,
+        "tags": dict(cluster.tags),
+        "sku": {"name": "Base", "tier": "Free"},
+        "identity": {
+            "type": "SystemAssigned",
+            "principalId": cluster.principal.object_id,
+            "tenantId": world.plan.tenant_id,
+        },
+        "properties": _properties(world, cluster),
+    }
+
+
+def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
+    plan = world.plan
+    answer: dict[str, Any] = {
+        "provisioningState": cluster.state,
+        "powerState": {"code": "Running"},
+        "kubernetesVersion": KUBERNETES,
+        "currentKubernetesVersion": KUBERNETES,
+        "dnsPrefix": cluster.name,
+        "fqdn": f"{cluster.name}.hcp.{cluster.location}.azmk8s.io",
+        "agentPoolProfiles": [pool_document(plan)],
+        "nodeResourceGroup": plan.node_group,
+        "enableRBAC": True,
+        "supportPlan": "KubernetesOfficial",
+        "networkProfile": {
+            "networkPlugin": "azure",
+            "networkPluginMode": "overlay",
+            "podCidr": "10.244.0.0/16",
+            "loadBalancerSku": "standard",
+            "outboundType": "loadBalancer",
+        },
+        "servicePrincipalProfile": {"clientId": "msi"},
+        "identityProfile": _kubelet(world, cluster),
+    }
+    if cluster.add_on:
+        answer["podIdentityProfile"] = profile.rendered(cluster.add_on)
+    return answer
+
+
+def pool_document(plan: Plan) -> dict[str, Any]:
+    """Return the cluster's one pool of nodes."""
+    return {
+        "name": POOL,
+        "count": len(plan.nodes),
+        "vmSize": "Standard_D2s_v5",
+        "osType": "Linux",
+        "osSKU": "Ubuntu",
+        "mode": "System",
+        "type": "VirtualMachineScaleSets",
+        "orchestratorVersion": KUBERNETES,
+        "currentOrchestratorVersion": KUBERNETES,
+        "provisioningState": "Succeeded",
+        "powerState": {"code": "Running"},
+    }
+
+
+def _kubelet(world: World, cluster: ManagedCluster) -> dict[str, Any]:
+    identity = world.find(UserAssignedIdentity, cluster.kubelet_id)
+    if identity is None:
+        return {}
+    return {
+        "kubeletidentity": {
+            "resourceId": identity.id,
+            "clientId": identity.client_id,
+            "objectId": identity.principal_id,
+        }
+    }
+
+
+def refused_change(sent: Mapping[str, Any], have: Mapping[str, Any]) -> str | None:
+    """Return the path of the first value of `sent` that differs and may not, if there is one."""
+    return next(_differences({key: sent[key] for key in sent if key != "tags"}, have, ""), None)
+
+
+def _differences(sent: Mapping[str, Any], have: Mapping[str, Any], above: str) -> Iterator[str]:
+    for key, value in sent.items():
+        path, known = f"{above}{key}", have.get(key)
+        if value is None or path in _CHANGED_ELSEWHERE:
+            continue
+        if isinstance(value, dict) and isinstance(known, dict):
+            yield from _differences(value, known, f"{path}.")
+        elif not _same(value, known):
+            yield path
+
+
+def _same(value: object, known: object) -> bool:
+    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
+        return all(map(_same, value, known))
+    if isinstance(value, dict) and isinstance(known, dict):
+        return not any(_differences(value, known, ""))
+    if value in (False, [], {}) and known is None:
+        return True
+    return str(value).lower() == str(known).lower()
+
+
+def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
+    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in."""
+    authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
+    user = f"{role}_{plan.cluster_group}_{cluster.name}"
+    where = {
+        "server": f"https://127.0.0.1:{plan.apiserver_port}",
+        "certificate-authority-data": authority,
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": cluster.name, "cluster": where}],
+        "users": [{"name": user, "user": {"token": plan.admin_token}}],
+        "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
+        "current-context": cluster.name,
+    }
+    return base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
+
+
+# ---- The routes
+
+
+def get_cluster(call: ArmCall) -> Reply:
     """Return a cluster."""
-    return Reply.json(document.rendered(call.world, _existing(call)))
+    return Reply.json(rendered(call.world, _existing(call)))
 
 
-def list_clusters(call: Call) -> Reply:
+def list_clusters(call: ArmCall) -> Reply:
     """List the clusters of a resource group, or of the subscription."""
     found = call.listed(ManagedCluster, KIND)
-    return Reply.json({"value": [document.rendered(call.world, one) for one in found]})
+    return Reply.json({"value": [rendered(call.world, one) for one in found]})
 
 
-def put_cluster(call: Call) -> Reply:
+def put_cluster(call: ArmCall) -> Reply:
     """Order a change of tags and of the pod identity add-on."""
     body = call.body()
     cluster = _to_change(call)
@@ -47,25 +185,25 @@ def put_cluster(call: Call) -> Reply:
     call.world.orders.put_nowait(operation.id)
     where = f"{call.world.subscription}/providers/Microsoft.ContainerService/locations"
     headers = operations.status_headers(call, operation, f"{where}/{cluster.location}/operations")
-    return Reply.json(document.rendered(call.world, changed), headers=headers)
+    return Reply.json(rendered(call.world, changed), headers=headers)
 
 
-def user_credential(call: Call) -> Reply:
+def user_credential(call: ArmCall) -> Reply:
     """Return the kubeconfig of a user."""
     return _credential(call, "clusterUser")
 
 
-def admin_credential(call: Call) -> Reply:
+def admin_credential(call: ArmCall) -> Reply:
     """Return the kubeconfig of an administrator."""
     return _credential(call, "clusterAdmin")
 
 
-def list_pools(call: Call) -> Reply:
+def list_pools(call: ArmCall) -> Reply:
     """List the pools of nodes of a cluster."""
     return Reply.json({"value": [_pool(call)]})
 
 
-def get_pool(call: Call) -> Reply:
+def get_pool(call: ArmCall) -> Reply:
     """Return a pool of nodes."""
     pool = _pool(call)
     if call.params["pool"].lower() != pool["name"]:
@@ -74,7 +212,7 @@ def get_pool(call: Call) -> Reply:
     return Reply.json(pool)
 
 
-def _to_change(call: Call) -> ManagedCluster:
+def _to_change(call: ArmCall) -> ManagedCluster:
     call.group()
     cluster = call.world.find(ManagedCluster, call.id)
     if cluster is None:
@@ -92,33 +230,33 @@ def _to_change(call: Call) -> ManagedCluster:
     return cluster
 
 
-def _check_unchanged(call: Call, cluster: ManagedCluster, body: dict[str, Any]) -> None:
-    path = document.refused_change(body, document.rendered(call.world, cluster))
+def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any]) -> None:
+    path = refused_change(body, rendered(call.world, cluster))
     if path is not None:
         message = f"Changing property '{path}' is not allowed."
         raise ArmError(400, "PropertyChangeNotAllowed", message)
 
 
-def _check_feature(call: Call, cluster: ManagedCluster) -> None:
+def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
     asks = cluster.add_on and cluster.add_on.enabled
     if asks and not registered(call.world, POD_IDENTITY, call.now):
         raise profile.feature_missing()
 
 
-def _credential(call: Call, role: str) -> Reply:
-    value = document.kubeconfig(call.world.plan, _existing(call), role)
+def _credential(call: ArmCall, role: str) -> Reply:
+    value = kubeconfig(call.world.plan, _existing(call), role)
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
 
 
-def _pool(call: Call) -> dict[str, Any]:
+def _pool(call: ArmCall) -> dict[str, Any]:
     cluster = _existing(call)
-    pool = document.pool(call.world.plan)
+    pool = pool_document(call.world.plan)
     where = f"{cluster.id}/agentPools/{pool['name']}"
     kind = f"{KIND}/agentPools"
     return {"id": where, "name": pool.pop("name"), "type": kind, "properties": pool}
 
 
-def _existing(call: Call) -> ManagedCluster:
+def _existing(call: ArmCall) -> ManagedCluster:
     call.group()
     cluster = call.world.find(ManagedCluster, call.id)
     if cluster is None:

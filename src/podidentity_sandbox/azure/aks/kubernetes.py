@@ -1,4 +1,4 @@
-"""How AKS speaks to its cluster: a few calls of the Kubernetes API, as its own user."""
+"""AKS's client of its cluster: a few calls of the Kubernetes API, as its own user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the add-on puts into a cluster: a pure translation of the profile.
+"""The add-on's objects in a cluster: a pure translation of the profile.
 
 As AKS's documentation has it: the exception `aks-addon-exception` for add-ons' own pods in
 kube-system, and for each pod identity an AzureIdentity with a binding, whose selector is its name
@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from podidentity_sandbox.azure.aks.model import AddOn, PodException, PodIdentity
+from podidentity_sandbox.azure.aks.profile import AddOn, PodException, PodIdentity
 
 Manifest = dict[str, Any]
 
 MANAGED = {"kubernetes.azure.com/managedby": "aks"}
-"""AKS marks what is its own, and takes away only that."""
+"""AKS marks its own objects, and removes only those."""
 GROUP = "aadpodidentity.k8s.io/v1"
 RBAC = "rbac.authorization.k8s.io"
 GRANT = {"kubernetes.azure.com/pod-identity": "grant"}
@@ -30,7 +30,7 @@ KINDS = (
     (f"{RBAC}/v1", "ClusterRoleBinding", GRANT),
     (f"{RBAC}/v1", "ClusterRole", GRANT),
 )
-"""What to take away, by API, kind and mark, in order: first what entitles pods."""
+"""Objects to remove, by API, kind and mark, in order: first those that entitle pods."""
 ADD_ON_EXCEPTION = PodException(namespace="kube-system", name="aks-addon-exception", labels=MANAGED)
 
 

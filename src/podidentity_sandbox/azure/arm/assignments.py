@@ -9,7 +9,7 @@ import re
 import uuid
 from typing import Any
 
-from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.arm.roles import ROLES, Role, role_of
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import RoleAssignment
@@ -22,7 +22,7 @@ _WHO_FILTER = re.compile(
 )
 
 
-def list_definitions(call: Call) -> Reply:
+def list_definitions(call: ArmCall) -> Reply:
     """List the roles, all or the one that `$filter=roleName eq '…'` names."""
     asked = call.request.parameter("$filter")
     match = _NAME_FILTER.fullmatch(asked)
@@ -32,12 +32,12 @@ def list_definitions(call: Call) -> Reply:
     return Reply.json({"value": [_definition(call, role) for role in roles]})
 
 
-def get_assignment(call: Call) -> Reply:
+def get_assignment(call: ArmCall) -> Reply:
     """Return a role assignment."""
     return Reply.json(_json(call, _existing(call)))
 
 
-def list_assignments(call: Call) -> Reply:
+def list_assignments(call: ArmCall) -> Reply:
     """List the assignments that hold at the scope and, without `atScope()`, those below it."""
     asked = call.request.parameter("$filter")
     match = _WHO_FILTER.fullmatch(asked)
@@ -58,7 +58,7 @@ def list_assignments(call: Call) -> Reply:
     return Reply.json({"value": [_json(call, assignment) for assignment in found]})
 
 
-def put_assignment(call: Call) -> Reply:
+def put_assignment(call: ArmCall) -> Reply:
     """Give a role to a principal."""
     asked = _asked(call)
     old = call.world.find(RoleAssignment, call.id)
@@ -76,7 +76,7 @@ def put_assignment(call: Call) -> Reply:
     return Reply.json(_json(call, asked), status=201)
 
 
-def delete_assignment(call: Call) -> Reply:
+def delete_assignment(call: ArmCall) -> Reply:
     """Take a role back."""
     assignment = call.world.find(RoleAssignment, call.id)
     if assignment is None:
@@ -85,7 +85,7 @@ def delete_assignment(call: Call) -> Reply:
     return Reply.json(_json(call, assignment))
 
 
-def _asked(call: Call) -> RoleAssignment:
+def _asked(call: ArmCall) -> RoleAssignment:
     properties = call.body().get("properties")
     if not isinstance(properties, dict):
         raise ArmError(400, "InvalidRequestContent", "The properties are required.")
@@ -116,7 +116,7 @@ def _asked(call: Call) -> RoleAssignment:
     )
 
 
-def _name(call: Call) -> str:
+def _name(call: ArmCall) -> str:
     try:
         return str(uuid.UUID(call.params["name"]))
     except ValueError as error:
@@ -134,7 +134,7 @@ def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
     )
 
 
-def _existing(call: Call) -> RoleAssignment:
+def _existing(call: ArmCall) -> RoleAssignment:
     assignment = call.world.find(RoleAssignment, call.id)
     if assignment is None:
         message = f"The role assignment '{call.params['name']}' is not found."
@@ -146,12 +146,12 @@ def _bad_filter(text: str) -> ArmError:
     return ArmError(400, "UnsupportedFilter", f"The filter '{text}' is not supported.")
 
 
-def _definition_id(call: Call, role_id: str) -> str:
+def _definition_id(call: ArmCall, role_id: str) -> str:
     base = f"{call.world.subscription}/providers/Microsoft.Authorization"
     return f"{base}/roleDefinitions/{role_id}"
 
 
-def _definition(call: Call, role: Role) -> dict[str, Any]:
+def _definition(call: ArmCall, role: Role) -> dict[str, Any]:
     permissions = {
         "actions": list(role.actions),
         "notActions": list(role.not_actions),
@@ -171,7 +171,7 @@ def _definition(call: Call, role: Role) -> dict[str, Any]:
     }
 
 
-def _json(call: Call, assignment: RoleAssignment) -> dict[str, Any]:
+def _json(call: ArmCall, assignment: RoleAssignment) -> dict[str, Any]:
     return {
         "id": assignment.id,
         "name": assignment.name,

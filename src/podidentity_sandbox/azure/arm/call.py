@@ -1,4 +1,4 @@
-"""What a handler of an ARM route gets, and how it refuses.
+"""A request to ARM, taken apart for its handler, and the refusals.
 
 The envelope and codes: https://learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors
 """
@@ -33,14 +33,14 @@ class ArmError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class ArmCall:
     """One authorized request to ARM."""
 
     world: World
     request: Request
     caller: Caller
     params: Mapping[str, str]
-    """What the route's pattern found in the path, in the case in which it was written."""
+    """The groups of the route's pattern, in the case of the request's path."""
     now: float
     """Seconds since 1970."""
 
@@ -105,7 +105,7 @@ class Call:
         )
 
 
-Handler = Callable[[Call], Reply]
+Handler = Callable[[ArmCall], Reply]
 
 
 def allows(world: World, object_id: str, action: str, scope: str) -> bool:

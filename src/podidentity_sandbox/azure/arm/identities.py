@@ -6,29 +6,32 @@ https://learn.microsoft.com/rest/api/managedidentity/user-assigned-identities
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of, tags_of
+from podidentity_sandbox.azure import federated
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import UserAssignedIdentity
+from podidentity_sandbox.azure.state import FederatedCredential, UserAssignedIdentity
 
 KIND = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{2,127}")
 
 
-def get_identity(call: Call) -> Reply:
+def get_identity(call: ArmCall) -> Reply:
     """Return an identity."""
     return Reply.json(_json(call, _existing(call)))
 
 
-def list_identities(call: Call) -> Reply:
+def list_identities(call: ArmCall) -> Reply:
     """List the identities of a resource group, or of the subscription."""
     found = call.listed(UserAssignedIdentity, KIND)
     return Reply.json({"value": [_json(call, identity) for identity in found]})
 
 
-def put_identity(call: Call) -> Reply:
+def put_identity(call: ArmCall) -> Reply:
     """Make an identity with ids of its own, or change the tags of one."""
     group, body, name = call.group(), call.body(), call.params["name"]
     location, tags = location_of(body), tags_of(body)
@@ -52,7 +55,7 @@ def put_identity(call: Call) -> Reply:
     return Reply.json(_json(call, new), status=200 if old else 201)
 
 
-def delete_identity(call: Call) -> Reply:
+def delete_identity(call: ArmCall) -> Reply:
     """Delete an identity; scale sets that name it keep the name, and get no token for it."""
     call.group()
     if call.world.find(UserAssignedIdentity, call.id) is None:
@@ -61,7 +64,7 @@ def delete_identity(call: Call) -> Reply:
     return Reply(status=200)
 
 
-def _existing(call: Call) -> UserAssignedIdentity:
+def _existing(call: ArmCall) -> UserAssignedIdentity:
     call.group()
     identity = call.world.find(UserAssignedIdentity, call.id)
     if identity is None:
@@ -69,7 +72,7 @@ def _existing(call: Call) -> UserAssignedIdentity:
     return identity
 
 
-def _json(call: Call, identity: UserAssignedIdentity) -> dict[str, Any]:
+def _json(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:
     return {
         "id": identity.id,
         "name": identity.name,
@@ -80,5 +83,105 @@ def _json(call: Call, identity: UserAssignedIdentity) -> dict[str, Any]:
             "tenantId": call.world.plan.tenant_id,
             "principalId": identity.principal_id,
             "clientId": identity.client_id,
+        },
+    }
+
+
+# ---- Federated credentials of user-assigned identities
+#
+# https://learn.microsoft.com/rest/api/managedidentity/federated-identity-credentials
+
+CREDENTIALS = "federatedIdentityCredentials"
+CREDENTIAL_KIND = f"{KIND}/{CREDENTIALS}"
+WRITE_SECONDS = 0.05
+"""For which a write lasts; another one to the same identity is refused meanwhile."""
+
+
+def list_credentials(call: ArmCall) -> Reply:
+    """List the credentials of an identity."""
+    found = call.world.all(FederatedCredential, _identity(call).id)
+    return Reply.json({"value": [_credential_json(one) for one in found]})
+
+
+def get_credential(call: ArmCall) -> Reply:
+    """Return a credential."""
+    found = _find(call)
+    if found is None:
+        raise ArmError(
+            404,
+            "NotFound",
+            f"The Federated Identity Credential '{call.params['credential']}' was not found.",
+        )
+    return Reply.json(_credential_json(found))
+
+
+def put_credential(call: ArmCall) -> Reply:
+    """Make a credential, or change one."""
+    owner, old = _identity(call), _find(call)
+    properties = call.body().get("properties")
+    given = properties if isinstance(properties, dict) else {}
+    written = _begin_write(call, owner)
+    try:
+        want = federated.wanted(call.params["credential"], given)
+        own_id = old.id if old else f"{owner.id}/{CREDENTIALS}/{want.name}"
+        made = federated.put(call.world, owner.id, own_id, want, of="Managed Identity")
+    except federated.BadCredential as error:
+        written()
+        raise ArmError(400, "BadRequest", str(error)) from error
+    reply = Reply.json(_credential_json(made), status=200 if old else 201)
+    return replace(reply, after=WRITE_SECONDS, ends=written)
+
+
+def delete_credential(call: ArmCall) -> Reply:
+    """Delete a credential."""
+    owner, old = _identity(call), _find(call)
+    if old is None:
+        return Reply(status=204)
+    written = _begin_write(call, owner)
+    call.world.remove(old.id)
+    return Reply(status=200, after=WRITE_SECONDS, ends=written)
+
+
+def _begin_write(call: ArmCall, owner: UserAssignedIdentity) -> Callable[[], None]:
+    """Return what ends the write; raise ArmError where another one is under way."""
+    key = owner.id.lower()
+    if key in call.world.written:
+        # https://github.com/Azure/bicep-registry-modules/issues/1447
+        raise ArmError(
+            409,
+            "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity",
+            "Too many Federated Identity Credentials are written concurrently for the managed"
+            f" identity '{key}'. Concurrent Federated Identity Credentials writes under the same"
+            " managed identity are not supported.",
+        )
+    call.world.written.add(key)
+    return partial(call.world.written.discard, key)
+
+
+def _identity(call: ArmCall) -> UserAssignedIdentity:
+    call.group()
+    name = call.params["name"]
+    path = f"{call.world.subscription}/resourcegroups/{call.params['group']}"
+    found = call.world.find(UserAssignedIdentity, f"{path}/providers/{KIND}/{name}")
+    if found is None:
+        raise call.missing(KIND)
+    return found
+
+
+def _find(call: ArmCall) -> FederatedCredential | None:
+    return call.world.find(
+        FederatedCredential, f"{_identity(call).id}/{CREDENTIALS}/{call.params['credential']}"
+    )
+
+
+def _credential_json(one: FederatedCredential) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "type": CREDENTIAL_KIND,
+        "properties": {
+            "issuer": one.issuer,
+            "subject": one.subject,
+            "audiences": [one.audience],
         },
     }

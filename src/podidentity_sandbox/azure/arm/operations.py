@@ -13,14 +13,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Operation
 
 ARM = "https://management.azure.com"
 
 
-def start(call: Call, *, delay: float, subject: str = "") -> Operation:
+def start(call: ArmCall, *, delay: float, subject: str = "") -> Operation:
     """Begin an operation on the resource of id `subject`, done `delay` seconds from now."""
     operation = Operation(
         id=str(uuid.uuid4()), started_at=call.now, due_at=call.now + delay, subject=subject
@@ -29,27 +29,27 @@ def start(call: Call, *, delay: float, subject: str = "") -> Operation:
     return operation
 
 
-def status_headers(call: Call, operation: Operation, where: str) -> dict[str, str]:
+def status_headers(call: ArmCall, operation: Operation, where: str) -> dict[str, str]:
     """Return the headers that lead to the status of `operation`, below the path `where`."""
     url = f"{ARM}{where}/{operation.id}{_version(call)}"
     return {"Azure-AsyncOperation": url, "Retry-After": _after(call, operation)}
 
 
-def accepted(call: Call, body: object, *, location: str, delay: float) -> Reply:
+def accepted(call: ArmCall, body: object, *, location: str, delay: float) -> Reply:
     """Return the 202 of compute: where to ask, and in how many seconds."""
     operation = start(call, delay=delay)
     base = f"{call.world.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
     return Reply.json(body, status=202, headers=status_headers(call, operation, base))
 
 
-def accepted_at(call: Call, operation: Operation, where: str) -> Reply:
+def accepted_at(call: ArmCall, operation: Operation, where: str) -> Reply:
     """Return a 202 whose Location gives the result, below the path `where`, once it is there."""
     url = f"{ARM}{where}/{operation.id}{_version(call)}"
     headers = {"Location": url, "Retry-After": _after(call, operation)}
     return Reply(status=202, headers=headers)
 
 
-def get_operation(call: Call) -> Reply:
+def get_operation(call: ArmCall) -> Reply:
     """Say how an operation stands."""
     operation = find(call)
     answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
@@ -63,8 +63,8 @@ def get_operation(call: Call) -> Reply:
     return Reply.json({**answer, "status": "Succeeded"})
 
 
-def get_result(call: Call, render: Callable[[Operation], object]) -> Reply:
-    """Return what an operation made, or 202 while it is under way."""
+def get_result(call: ArmCall, render: Callable[[Operation], object]) -> Reply:
+    """Return the result of an operation, or 202 while it is under way."""
     operation = find(call)
     if call.now < operation.due_at:
         where = f"{ARM}{call.id}{_version(call)}"
@@ -72,12 +72,12 @@ def get_result(call: Call, render: Callable[[Operation], object]) -> Reply:
     return Reply.json(render(operation))
 
 
-def get_empty_result(call: Call) -> Reply:
+def get_empty_result(call: ArmCall) -> Reply:
     """Say by the status whether an operation that makes nothing is done."""
     return get_result(call, lambda _: None)
 
 
-def find(call: Call) -> Operation:
+def find(call: ArmCall) -> Operation:
     """Return the operation of the path; raise ArmError."""
     operation = call.world.operations.get(call.params["name"].lower())
     if operation is None:
@@ -86,12 +86,12 @@ def find(call: Call) -> Operation:
     return operation
 
 
-def _after(call: Call, operation: Operation) -> str:
+def _after(call: ArmCall, operation: Operation) -> str:
     left = operation.due_at - call.now
     return str(max(1, math.ceil(left))) if math.isfinite(left) else "1"
 
 
-def _version(call: Call) -> str:
+def _version(call: ArmCall) -> str:
     return f"?api-version={call.request.parameter('api-version')}"
 
 

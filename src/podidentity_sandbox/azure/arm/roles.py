@@ -19,7 +19,7 @@ class Role:
     actions: tuple[str, ...]
     not_actions: tuple[str, ...] = ()
     data_actions: tuple[str, ...] = ()
-    """What it grants of the data itself, which no action does."""
+    """The data actions that it grants; actions do not include them."""
 
     def allows(self, action: str) -> bool:
         """Return whether the role grants `action`, such as Microsoft.KeyVault/vaults/read."""

@@ -9,18 +9,14 @@ import re
 from dataclasses import dataclass
 
 from podidentity_sandbox.azure.aks import clusters
-from podidentity_sandbox.azure.aks.model import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
-    credentials,
-    deleted_vaults,
-    features,
-    groups,
     identities,
-    inventory,
     operations,
     scalesets,
     storage,
+    subscription,
     vaults,
 )
 from podidentity_sandbox.azure.arm.call import Handler
@@ -77,21 +73,29 @@ def _features() -> tuple[Route, ...]:
     kind = "Microsoft.Features/providers/features"
     return (
         _route(
-            "GET", f"{every}/features", "Microsoft.Features/features/read", features.list_features
+            "GET",
+            f"{every}/features",
+            "Microsoft.Features/features/read",
+            subscription.list_features,
         ),
-        _route("GET", of_one, f"{kind}/read", features.list_features),
-        _route("GET", f"{of_one}{_NAME}", f"{kind}/read", features.get_feature),
-        _route("POST", f"{of_one}{_NAME}/register", f"{kind}/register/action", features.register),
+        _route("GET", of_one, f"{kind}/read", subscription.list_features),
+        _route("GET", f"{of_one}{_NAME}", f"{kind}/read", subscription.get_feature),
         _route(
-            "POST", f"{of_one}{_NAME}/unregister", f"{kind}/unregister/action", features.unregister
+            "POST", f"{of_one}{_NAME}/register", f"{kind}/register/action", subscription.register
         ),
-        _route("GET", f"{_SUBSCRIPTION}/providers", "", features.list_providers),
-        _route("GET", f"{_SUBSCRIPTION}/providers{namespace}", "", features.get_provider),
+        _route(
+            "POST",
+            f"{of_one}{_NAME}/unregister",
+            f"{kind}/unregister/action",
+            subscription.unregister,
+        ),
+        _route("GET", f"{_SUBSCRIPTION}/providers", "", subscription.list_providers),
+        _route("GET", f"{_SUBSCRIPTION}/providers{namespace}", "", subscription.get_provider),
         _route(
             "POST",
             f"{_SUBSCRIPTION}/providers{namespace}/register",
             "Microsoft.Resources/subscriptions/providers/register/action",
-            features.get_provider,
+            subscription.get_provider,
         ),
     )
 
@@ -106,16 +110,16 @@ def _deleted_vaults() -> tuple[Route, ...]:
             "GET",
             f"{provider}/deletedvaults",
             "Microsoft.KeyVault/deletedVaults/read",
-            deleted_vaults.list_deleted,
+            vaults.list_deleted,
         ),
         _route(
             "GET",
             f"{provider}/(?:deleted)?managedhsms",
             "Microsoft.KeyVault/managedHSMs/read",
-            deleted_vaults.list_no_hsms,
+            vaults.list_no_hsms,
         ),
-        _route("GET", one, f"{kind}/read", deleted_vaults.get_deleted),
-        _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", deleted_vaults.purge),
+        _route("GET", one, f"{kind}/read", vaults.get_deleted),
+        _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", vaults.purge_deleted),
         _route("GET", results, "", operations.get_empty_result),
     )
 
@@ -141,32 +145,40 @@ def _clusters() -> tuple[Route, ...]:
 
 
 def _credentials() -> tuple[Route, ...]:
-    every = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{credentials.CHILD}"
+    every = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{identities.CREDENTIALS}"
     return (
-        _route("GET", every, f"{credentials.KIND}/read", credentials.list_credentials),
+        _route("GET", every, f"{identities.CREDENTIAL_KIND}/read", identities.list_credentials),
         *(
             _route(
-                method, f"{every}/(?P<credential>[^/]+)", f"{credentials.KIND}/{action}", handler
+                method,
+                f"{every}/(?P<credential>[^/]+)",
+                f"{identities.CREDENTIAL_KIND}/{action}",
+                handler,
             )
             for method, action, handler in (
-                ("GET", "read", credentials.get_credential),
-                ("PUT", "write", credentials.put_credential),
-                ("DELETE", "delete", credentials.delete_credential),
+                ("GET", "read", identities.get_credential),
+                ("PUT", "write", identities.put_credential),
+                ("DELETE", "delete", identities.delete_credential),
             )
         ),
     )
 
 
 ROUTES = (
-    _route("GET", "/subscriptions", "", groups.list_subscriptions),
-    _route("GET", _SUBSCRIPTION, "Microsoft.Resources/subscriptions/read", groups.get_subscription),
-    _route("GET", _GROUPS, "", groups.list_groups),
-    _route("GET", _GROUP, f"{groups.KIND}/read", groups.get_group),
-    _route("HEAD", _GROUP, f"{groups.KIND}/read", groups.head_group),
-    _route("PUT", _GROUP, f"{groups.KIND}/write", groups.put_group),
-    _route("DELETE", _GROUP, f"{groups.KIND}/delete", groups.delete_group),
-    _route("GET", f"{_GROUP}/resources", "", inventory.list_resources),
-    _route("GET", f"{_SUBSCRIPTION}/resources", "", inventory.list_resources),
+    _route("GET", "/subscriptions", "", subscription.list_subscriptions),
+    _route(
+        "GET",
+        _SUBSCRIPTION,
+        "Microsoft.Resources/subscriptions/read",
+        subscription.get_subscription,
+    ),
+    _route("GET", _GROUPS, "", subscription.list_groups),
+    _route("GET", _GROUP, f"{subscription.KIND}/read", subscription.get_group),
+    _route("HEAD", _GROUP, f"{subscription.KIND}/read", subscription.head_group),
+    _route("PUT", _GROUP, f"{subscription.KIND}/write", subscription.put_group),
+    _route("DELETE", _GROUP, f"{subscription.KIND}/delete", subscription.delete_group),
+    _route("GET", f"{_GROUP}/resources", "", subscription.list_resources),
+    _route("GET", f"{_SUBSCRIPTION}/resources", "", subscription.list_resources),
     *_features(),
     *_clusters(),
     _of_kind("GET", identities.KIND, "read", identities.get_identity),

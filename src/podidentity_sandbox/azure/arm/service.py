@@ -7,12 +7,12 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from podidentity_sandbox.azure.arm.call import ArmError, Call
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
-from podidentity_sandbox.azure.verification import Caller, Fault, TokenRefused, Verifier
+from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
 
 AUDIENCES = (
     "https://management.core.windows.net/",
@@ -44,7 +44,7 @@ class Arm:
         now = self._world.clock()
         caller = self._authenticated(request, now)
         route, params = _found(request)
-        call = Call(world=self._world, request=request, caller=caller, params=params, now=now)
+        call = ArmCall(world=self._world, request=request, caller=caller, params=params, now=now)
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
@@ -78,7 +78,7 @@ def _unauthenticated(code: str, message: str, description: str) -> ArmError:
 
 
 def _words(error: TokenRefused, now: float) -> tuple[str, str]:
-    if error.fault is Fault.EXPIRED:
+    if error.fault is TokenFault.EXPIRED:
         until = datetime.fromtimestamp(int(error.detail), UTC)
         current = datetime.fromtimestamp(now, UTC)
         return (
@@ -86,7 +86,7 @@ def _words(error: TokenRefused, now: float) -> tuple[str, str]:
             f"The access token expiry UTC time '{until:%m/%d/%Y %I:%M:%S %p}' is earlier than"
             f" current UTC time '{current:%m/%d/%Y %I:%M:%S %p}'.",
         )
-    if error.fault is Fault.AUDIENCE:
+    if error.fault is TokenFault.AUDIENCE:
         allowed = ",".join(f"'{audience}'" for audience in AUDIENCES)
         return (
             "InvalidAuthenticationToken",
@@ -94,7 +94,7 @@ def _words(error: TokenRefused, now: float) -> tuple[str, str]:
             f" '{error.detail}'. It should exactly match with one of the allowed audiences"
             f" {allowed}.",
         )
-    if error.fault is Fault.ISSUER:
+    if error.fault is TokenFault.ISSUER:
         return (
             "InvalidAuthenticationTokenTenant",
             f"The access token is from the wrong issuer '{error.detail}'.",

@@ -10,42 +10,119 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.azure.arm import operations
-from podidentity_sandbox.azure.arm import storage_settings as settings
-from podidentity_sandbox.azure.arm.call import ArmError, Call, location_of
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Operation, StorageAccount
+
+_KINDS = ("Storage", "StorageV2", "BlobStorage", "FileStorage", "BlockBlobStorage")
+_SKUS = ("Standard_LRS", "Standard_GRS", "Standard_RAGRS", "Standard_ZRS", "Premium_LRS")
+_TIERS = ("Hot", "Cool", "Cold", "Premium")
+_SWITCHES = {
+    "https_only": "supportsHttpsTrafficOnly",
+    "public_access": "allowBlobPublicAccess",
+    "shared_key_access": "allowSharedKeyAccess",
+}
+
+
+def kind_of(body: Mapping[str, Any]) -> str:
+    """Return the kind that is asked for; raise ArmError."""
+    return _enumerated(body.get("kind"), "kind", _KINDS)
+
+
+def sku_of(body: Mapping[str, Any]) -> str:
+    """Return the SKU that is asked for; raise ArmError."""
+    return _named(body, "sku", _SKUS)
+
+
+def bad_value(name: str) -> ArmError:
+    """Return the refusal of a value."""
+    message = f"Values for request parameters are invalid: {name}."
+    return ArmError(400, "InvalidValuesForRequestParameters", message)
+
+
+def check_same(old: StorageAccount, location: str, kind: str) -> None:
+    """Raise ArmError where a PUT asks for another place or kind than the account has."""
+    if old.location != location:
+        raise ArmError(
+            409,
+            "InvalidResourceLocation",
+            f"The resource '{old.name}' already exists in location '{old.location}' in resource"
+            f" group '{old.id.split('/')[4]}'. A resource with the same name cannot be created in"
+            f" location '{location}'. Please select a new resource name.",
+        )
+    if old.kind != kind and (old.kind, kind) != ("Storage", "StorageV2"):
+        raise bad_value("kind")
+
+
+def with_settings(account: StorageAccount, body: Mapping[str, Any]) -> StorageAccount:
+    """Return the account with what `body` says of it; raise ArmError."""
+    given = body.get("properties") or {}
+    change: dict[str, Any] = {}
+    if "tags" in body:
+        change["tags"] = tags_of(body)
+    if body.get("sku"):
+        change["sku"] = _named(body, "sku", _SKUS)
+    if given.get("accessTier"):
+        change["access_tier"] = _enumerated(given["accessTier"], "accessTier", _TIERS)
+    for field, name in _SWITCHES.items():
+        if given.get(name) is not None:
+            change[field] = _switch(given, name)
+    return replace(account, **change)
+
+
+def _switch(given: Mapping[str, Any], name: str) -> bool:
+    value = given[name]
+    if not isinstance(value, bool):
+        raise bad_value(name)
+    return value
+
+
+def _named(body: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+    value = body.get(key)
+    return _enumerated(value.get("name") if isinstance(value, dict) else None, key, allowed)
+
+
+def _enumerated(value: object, name: str, allowed: tuple[str, ...]) -> str:
+    for known in allowed:
+        if str(value).lower() == known.lower():
+            return known
+    raise bad_value(name)
+
+
+# ---- Accounts
 
 KIND = "Microsoft.Storage/storageAccounts"
 _NAME = re.compile("[a-z0-9]{3,24}")
 
 
-def get_account(call: Call) -> Reply:
+def get_account(call: ArmCall) -> Reply:
     """Return a storage account, without its keys."""
     return Reply.json(_json(_existing(call)))
 
 
-def list_accounts(call: Call) -> Reply:
+def list_accounts(call: ArmCall) -> Reply:
     """List the accounts of a resource group, or of the subscription."""
     found = call.listed(StorageAccount, KIND)
     return Reply.json({"value": [_json(account) for account in found]})
 
 
-def put_account(call: Call) -> Reply:
-    """Make an account; one that exists is answered as it is, changed by what is sent."""
+def put_account(call: ArmCall) -> Reply:
+    """Make an account; one that exists is changed by the request and returned."""
     group, body, name = call.group(), call.body(), call.params["name"]
     old = call.world.find(StorageAccount, call.id)
     if old is None:
         _free(call, name)
-    sku, kind = settings.sku_of(body), settings.kind_of(body)
+    sku, kind = sku_of(body), kind_of(body)
     location = location_of(body)
     if old:
-        settings.check_same(old, location, kind)
-        changed = settings.changed(old, body)
+        check_same(old, location, kind)
+        changed = with_settings(old, body)
         call.world.put(changed)
         return Reply.json(_json(changed))
     account = StorageAccount(
@@ -62,20 +139,20 @@ def put_account(call: Call) -> Reply:
         keys=(_new_key(), _new_key()),
         created=call.now,
     )
-    call.world.put(settings.changed(account, body))
+    call.world.put(with_settings(account, body))
     operation = operations.start(call, delay=call.world.arm_delay, subject=account.id)
     where = f"{call.world.subscription}/providers/Microsoft.Storage/locations/{location}"
     return operations.accepted_at(call, operation, f"{where}/asyncoperations")
 
 
-def patch_account(call: Call) -> Reply:
+def patch_account(call: ArmCall) -> Reply:
     """Change tags and settings of an account."""
-    changed = settings.changed(_existing(call), call.body())
+    changed = with_settings(_existing(call), call.body())
     call.world.put(changed)
     return Reply.json(_json(changed))
 
 
-def delete_account(call: Call) -> Reply:
+def delete_account(call: ArmCall) -> Reply:
     """Delete an account with all that is in it."""
     call.group()
     if call.world.find(StorageAccount, call.id) is None:
@@ -84,21 +161,21 @@ def delete_account(call: Call) -> Reply:
     return Reply(status=200)
 
 
-def get_result(call: Call) -> Reply:
+def get_result(call: ArmCall) -> Reply:
     """Return the account that an operation made, once it is there."""
     return operations.get_result(call, lambda operation: _made(call, operation))
 
 
-def list_keys(call: Call) -> Reply:
-    """Return the keys: whoever has one may do everything with the data."""
+def list_keys(call: ArmCall) -> Reply:
+    """Return the keys; one is enough to do everything with the data."""
     return _keys(_existing(call))
 
 
-def regenerate_key(call: Call) -> Reply:
+def regenerate_key(call: ArmCall) -> Reply:
     """Replace one of the keys."""
     account, name = _existing(call), call.body().get("keyName")
     if name not in ("key1", "key2"):
-        raise settings.bad_value("keyName")
+        raise bad_value("keyName")
     first, second = account.keys
     keys = (_new_key(), second) if name == "key1" else (first, _new_key())
     renewed = replace(account, keys=keys)
@@ -106,7 +183,7 @@ def regenerate_key(call: Call) -> Reply:
     return _keys(renewed)
 
 
-def check_name(call: Call) -> Reply:
+def check_name(call: ArmCall) -> Reply:
     """Say whether a new account may have the name."""
     name = str(call.body().get("name", ""))
     refusal = _name_refusal(call, name)
@@ -116,7 +193,7 @@ def check_name(call: Call) -> Reply:
     return Reply.json({"nameAvailable": False, "reason": reason, "message": message})
 
 
-def _name_refusal(call: Call, name: str) -> tuple[str, str] | None:
+def _name_refusal(call: ArmCall, name: str) -> tuple[str, str] | None:
     if not _NAME.fullmatch(name):
         return "AccountNameInvalid", (
             f"{name} is not a valid storage account name. Storage account name must be between 3"
@@ -127,7 +204,7 @@ def _name_refusal(call: Call, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _free(call: Call, name: str) -> None:
+def _free(call: ArmCall, name: str) -> None:
     refusal = _name_refusal(call, name)
     if refusal is None:
         return
@@ -139,7 +216,7 @@ def _free(call: Call, name: str) -> None:
     raise ArmError(409, "StorageAccountInAnotherResourceGroup", message)
 
 
-def _existing(call: Call) -> StorageAccount:
+def _existing(call: ArmCall) -> StorageAccount:
     call.group()
     account = call.world.find(StorageAccount, call.id)
     if account is None:
@@ -147,7 +224,7 @@ def _existing(call: Call) -> StorageAccount:
     return account
 
 
-def _made(call: Call, operation: Operation) -> object:
+def _made(call: ArmCall, operation: Operation) -> object:
     account = call.world.find(StorageAccount, operation.subject)
     return _json(account) if account else None
 

@@ -7,16 +7,59 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from podidentity_sandbox.azure.blob import conditions
-from podidentity_sandbox.azure.blob.call import Call
+from podidentity_sandbox.azure.blob.call import BlobCall, BlobError, invalid_header, no_such_blob
 from podidentity_sandbox.azure.blob.containers import metadata_headers, metadata_of
-from podidentity_sandbox.azure.blob.errors import BlobError, invalid_header, no_such_blob
-from podidentity_sandbox.azure.blob.ranges import part_of
 from podidentity_sandbox.azure.blob.store import Blob
 from podidentity_sandbox.azure.messages import Reply, Request
+
+_RANGE = re.compile(r"bytes=(?P<first>\d+)-(?P<last>\d*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteRange:
+    """The bytes from `first` to `last`, both included, of `size`."""
+
+    first: int
+    last: int
+    size: int
+
+    @property
+    def content_range(self) -> str:
+        """The header that says so."""
+        return f"bytes {self.first}-{self.last}/{self.size}"
+
+    def of(self, content: bytes) -> bytes:
+        """Return these bytes."""
+        return content[self.first : self.last + 1]
+
+
+def part_of(request: Request, size: int) -> ByteRange | None:
+    """Return the part that is asked for, None for all; raise BlobError."""
+    name = "x-ms-range" if "x-ms-range" in request.headers else "range"
+    sent = request.headers.get(name)
+    if sent is None:
+        return None
+    match = _RANGE.fullmatch(sent.strip())
+    if match is None or (match["last"] and int(match["last"]) < int(match["first"])):
+        raise invalid_header(name.title() if name == "range" else name, sent)
+    first = int(match["first"])
+    if first >= size:
+        raise BlobError(
+            416,
+            "InvalidRange",
+            "The range specified is invalid for the current size of the resource.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    last = min(int(match["last"] or size - 1), size - 1)
+    return ByteRange(first=first, last=last, size=size)
+
+
+# ---- Operations
 
 _TYPE = "x-ms-blob-type"
 _TIER = "x-ms-access-tier"
@@ -32,7 +75,7 @@ _STORED = {
 _DEFAULT_TYPE = {"Content-Type": "application/octet-stream"}
 
 
-def put(call: Call) -> Reply:
+def put(call: BlobCall) -> Reply:
     """Write a whole blob."""
     container, request = call.found(), call.request
     _check_kind(request)
@@ -55,7 +98,7 @@ def put(call: Call) -> Reply:
     return Reply(status=201, headers={**_stamped(new), **headers})
 
 
-def get(call: Call) -> Reply:
+def get(call: BlobCall) -> Reply:
     """Return a blob, or the part of it that is asked for; to HEAD all but the bytes."""
     blob, request = _existing(call), call.request
     conditions.check_read(request, blob.changed)
@@ -72,7 +115,7 @@ def get(call: Call) -> Reply:
     return Reply(status=206, body=content, headers={**headers, **some}, content_type=kind)
 
 
-def delete(call: Call) -> Reply:
+def delete(call: BlobCall) -> Reply:
     """Delete a blob for good."""
     container = call.found()
     old = container.blobs.get(call.blob)
@@ -82,7 +125,7 @@ def delete(call: Call) -> Reply:
     return Reply(status=202, headers={"x-ms-delete-type-permanent": "true"})
 
 
-def _existing(call: Call) -> Blob:
+def _existing(call: BlobCall) -> Blob:
     found = call.found().blobs.get(call.blob)
     if found is None:
         raise no_such_blob()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from podidentity_sandbox.azure.blob.errors import (
+from podidentity_sandbox.azure.blob.call import (
     BlobError,
     condition_not_met,
     invalid_header,
@@ -21,7 +21,7 @@ NOT_MODIFIED = 304
 
 
 def check_read(request: Request, changed: Stamp) -> None:
-    """Raise BlobError unless what was changed then is to be read."""
+    """Raise BlobError unless the conditions let a blob of that time be read."""
     if _tag(request, "if-none-match") == "*":
         raise invalid_header("If-None-Match", "*")
     _check_unchanged(request, changed)

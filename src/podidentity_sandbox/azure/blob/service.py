@@ -8,17 +8,81 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from podidentity_sandbox.azure.blob.access import Gate
-from podidentity_sandbox.azure.blob.call import Call
-from podidentity_sandbox.azure.blob.errors import XML, BlobError, invalid_header
-from podidentity_sandbox.azure.blob.operations import operation_of
-from podidentity_sandbox.azure.blob.store import Clerk, http_date
+from podidentity_sandbox.azure.blob import authorization, blobs, containers
+from podidentity_sandbox.azure.blob.authorization import AccountAccess, Permission
+from podidentity_sandbox.azure.blob.call import (
+    XML,
+    BlobCall,
+    BlobError,
+    invalid_header,
+    invalid_query,
+)
+from podidentity_sandbox.azure.blob.store import StampSource, http_date
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
+
+
+@dataclass(frozen=True, slots=True)
+class BlobOperation:
+    """One row of the table."""
+
+    need: Permission
+    do: Callable[[BlobCall], Reply]
+
+
+_LIST_CONTAINERS = BlobOperation(authorization.LIST_CONTAINERS, containers.list_containers)
+_LIST_BLOBS = BlobOperation(authorization.LIST_BLOBS, containers.list_blobs)
+_SHOW_CONTAINER = BlobOperation(authorization.READ_CONTAINER, containers.show)
+_GET_BLOB = BlobOperation(authorization.READ_BLOB, blobs.get)
+_OPERATIONS = {
+    ("account", "list"): {"GET": _LIST_CONTAINERS},
+    ("container", "list"): {"GET": _LIST_BLOBS},
+    ("container", ""): {
+        "GET": _SHOW_CONTAINER,
+        "HEAD": _SHOW_CONTAINER,
+        "PUT": BlobOperation(authorization.CREATE_CONTAINER, containers.create),
+        "DELETE": BlobOperation(authorization.DELETE_CONTAINER, containers.delete),
+    },
+    ("blob", ""): {
+        "GET": _GET_BLOB,
+        "HEAD": _GET_BLOB,
+        "PUT": BlobOperation(authorization.OVERWRITE_BLOB, blobs.put),
+        "DELETE": BlobOperation(authorization.DELETE_BLOB, blobs.delete),
+    },
+}
+_CREATE_BLOB = BlobOperation(authorization.CREATE_BLOB, blobs.put)
+
+
+def operation_of(call: BlobCall) -> BlobOperation:
+    """Return the operation that is asked for; raise BlobError."""
+    level = "blob" if call.blob else "container" if call.container else "account"
+    comp = call.request.parameter("comp")
+    methods = _OPERATIONS.get((level, comp))
+    if methods is None:
+        raise invalid_query("comp", comp)
+    found = methods.get(call.request.method)
+    if found is None:
+        # https://github.com/Xabaril/AspNetCore.Diagnostics.HealthChecks/issues/741
+        raise BlobError(
+            405,
+            "UnsupportedHttpVerb",
+            "The resource doesn't support specified Http Verb.",
+            headers={"Allow": ", ".join(methods)},
+        )
+    return _CREATE_BLOB if found.do is blobs.put and not _exists(call) else found
+
+
+def _exists(call: BlobCall) -> bool:
+    container = call.find()
+    return container is not None and call.blob in container.blobs
+
+
+# ---- The front
 
 SUFFIX = ".blob.core.windows.net"
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -29,8 +93,8 @@ class BlobService:
 
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
-        self._gate = Gate(world=world, keys=issuer.jwks)
-        self._clerk = Clerk()
+        self._gate = AccountAccess(world=world, keys=issuer.jwks)
+        self._clerk = StampSource()
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to ACCOUNT.blob.core.windows.net; the account must exist."""
@@ -56,7 +120,7 @@ class BlobService:
         version = request.headers.get("x-ms-version")
         if version is not None and not _VERSION.fullmatch(version):
             raise invalid_header("x-ms-version", version)
-        call = Call.read(request, account, self._world, self._clerk)
+        call = BlobCall.read(request, account, self._world, self._clerk)
         operation = operation_of(call)
         self._gate.check(call, operation.need)
         return operation.do(call)

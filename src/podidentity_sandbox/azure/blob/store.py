@@ -1,4 +1,4 @@
-"""What a storage account holds: containers, which are resources of the world, and their blobs."""
+"""The contents of a storage account: containers, which are resources of the world, and blobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class BlobContainer:
     """A container; its id is what a role assignment names as its scope."""
 
     id: str
@@ -69,7 +69,7 @@ class Container:
     blobs: Mapping[str, Blob] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
-class Clerk:
+class StampSource:
     """Stamps changes: never twice the same, whatever the clock says."""
 
     def __init__(self) -> None:
@@ -86,9 +86,9 @@ def container_id(account: StorageAccount, name: str) -> str:
     return f"{account.id}/blobServices/default/containers/{name}"
 
 
-def container_of(world: World, account: StorageAccount, name: str) -> Container | None:
+def container_of(world: World, account: StorageAccount, name: str) -> BlobContainer | None:
     """Return the container of that name, or None."""
-    return world.find(Container, container_id(account, name))
+    return world.find(BlobContainer, container_id(account, name))
 
 
 def http_date(seconds: int) -> str:

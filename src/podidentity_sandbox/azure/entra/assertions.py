@@ -1,19 +1,33 @@
-"""A client assertion: what it says, and its signature, whoever signed it.
+"""Client assertions: signed by the client's own certificate, or by another issuer.
 
 https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 
-from podidentity_sandbox.azure.entra.errors import EntraError
+from podidentity_sandbox.azure.entra.answers import EntraError
+from podidentity_sandbox.azure.entra.clients import Client
 from podidentity_sandbox.azure.messages import moment
+from podidentity_sandbox.azure.state import (
+    Application,
+    ClientCertificate,
+    FederatedCredential,
+    Principal,
+)
+from podidentity_sandbox.azure.tenants import CLOUDS, EXCHANGE, EXCHANGE_APP, Tenant
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW
+
+# ---- An assertion: its claims and its signature
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -101,3 +115,217 @@ def _seconds(assertion: Assertion, name: str) -> float | None:
 
 def _stamp(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%S.%f}0Z"
+
+
+# ---- Signing in with a certificate: an assertion of the client itself, signed by its private key.
+#
+# Two forms are documented, and only they are taken: RS256 with the SHA-1 thumbprint (`x5t`), as all
+# older clients have it, and PS256 with the SHA-256 one (`x5t#S256`).
+# https://learn.microsoft.com/entra/identity-platform/certificate-credentials
+
+LONGEST = 86_400.0 + 600
+"""Seconds: a day, as ADAL's assertions lived, and what its clock was dated back."""
+_THUMBPRINTS = {"x5t": "RS256", "x5t#S256": "PS256"}
+_NOT_REGISTERED = (
+    "The certificate with identifier used to sign the client assertion is not registered on"
+    " application."
+)
+
+
+def check_certificate(client: Client, assertion: Assertion, tenant: Tenant, now: float) -> None:
+    """Raise EntraError unless a certificate of the client signed the assertion, for us and now."""
+    if {assertion.said("iss").lower(), assertion.said("sub").lower()} != {client.principal.app_id}:
+        raise EntraError(
+            401,
+            "invalid_client",
+            700021,
+            "Client assertion application identifier doesn't match 'client_id' parameter. Review"
+            f" the documentation at {CERTIFICATES} .",
+        )
+    if not assertion.said("jti"):
+        raise EntraError(400, "invalid_request", 50027, "JWT token is invalid or malformed.")
+    if not any(one in audiences(tenant) for one in assertion.audiences):
+        raise EntraError(
+            401,
+            "invalid_client",
+            700023,
+            "Client assertion audience claim does not match Realm issuer. Review the documentation"
+            f" at {CERTIFICATES} .",
+        )
+    check_time(assertion, now, longest=LONGEST)
+    _check_signature(client, assertion, now)
+
+
+def audiences(tenant: Tenant) -> frozenset[str]:
+    """Return the audiences that an assertion for a tenant may have.
+
+    The token endpoint that is asked, or the issuer; ADAL named the v1 endpoint with its query:
+    https://github.com/Azure/go-autorest/blob/main/autorest/adal/config.go.
+    """
+    found = set[str]()
+    for host in tenant.cloud.logins:
+        for name in (tenant.id, tenant.domain):
+            base = f"https://{host}/{name}"
+            found |= {f"{base}/v2.0", f"{base}/oauth2/v2.0/token", f"{base}/oauth2/token"}
+            found.add(f"{base}/oauth2/token?api-version=1.0")
+    return frozenset(found | {tenant.issuer})
+
+
+def _check_signature(client: Client, assertion: Assertion, now: float) -> None:
+    application = client.registration
+    registered = application.certificates if isinstance(application, Application) else ()
+    app_id = client.principal.app_id
+    thumbprint = _thumbprint(assertion)
+    used = next((one for one in registered if thumbprint in {one.sha1, one.sha256}), None)
+    hint = f"Thumbprint of key used by client: '{thumbprint.hex().upper()}'"
+    if used is None:
+        raise _refused(_NOT_REGISTERED, f"The key was not found., {hint}", app_id)
+    found = f"{hint}, Found key '{_life(used)}'"
+    if not used.starts <= now < used.ends:
+        raise _refused(_NOT_REGISTERED, f"The key used is expired., {found}", app_id)
+    if not assertion.signed_by(used.certificate.public_key()):
+        why = "The provided signature value did not match the expected signature value."
+        invalid = "Client assertion contains an invalid signature."
+        raise _refused(invalid, f"{why}, {found}", app_id)
+
+
+def _thumbprint(assertion: Assertion) -> bytes:
+    """Return the thumbprint that goes with the algorithm; raise EntraError where there is none."""
+    for name, algorithm in _THUMBPRINTS.items():
+        value = assertion.header.get(name)
+        if isinstance(value, str) and assertion.header["alg"] == algorithm:
+            try:
+                padded = value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4)
+                return base64.b64decode(padded, altchars=b"-_", validate=True)
+            except binascii.Error:
+                break
+    words = "Invalid JWT token. No certificate thumbprint specified in token header."
+    raise EntraError(400, "invalid_request", 50027, words)
+
+
+def _life(certificate: ClientCertificate) -> str:
+    starts, ends = (
+        f"{datetime.fromtimestamp(at, UTC):%m/%d/%Y %H:%M:%S}"
+        for at in (certificate.starts, certificate.ends)
+    )
+    return f"Start={starts}, End={ends}"
+
+
+def _refused(what: str, reason: str, app_id: str) -> EntraError:
+    return EntraError(
+        401,
+        "invalid_client",
+        700027,
+        f"{what} [Reason - {reason}, Please visit the Azure Portal, Graph Explorer or directly use"
+        f" MS Graph to see configured keys for app Id '{app_id}'. Review the documentation at"
+        " https://docs.microsoft.com/en-us/graph/deployments to determine the corresponding service"
+        " endpoint and"
+        " https://docs.microsoft.com/en-us/graph/api/application-get?view=graph-rest-1.0&tabs=http"
+        " to build a query request URL, such as"
+        f" 'https://graph.microsoft.com/beta/applications/{app_id}'].",
+    )
+
+
+# ---- Another issuer's token: the demands of a federated credential on it
+#
+# The codes and their words are those that people report, such as
+# https://github.com/Azure/azure-workload-identity/issues/1200 and, of Entra's own tokens,
+# https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity.
+# In which order Entra looks is not known, and nothing hangs on it.
+
+_CHECK = (
+    "Check your federated identity credential Subject, Audience and Issuer against the presented"
+    " assertion."
+)
+_GUIDE = "https://learn.microsoft.com/entra/workload-id/workload-identity-federation"
+_OWN = frozenset(host for cloud in CLOUDS for host in cloud.logins)
+
+
+def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCredential:
+    """Return the credential that the assertion fits, by every letter; raise EntraError."""
+    if not client.federated:
+        who = client.principal
+        raise _invalid(
+            70025,
+            f"The client '{who.app_id}'({who.name}) has no configured federated identity"
+            " credentials.",
+        )
+    issuer, subject = assertion.said("iss"), assertion.said("sub")
+    of_issuer = [one for one in client.federated if one.issuer == issuer]
+    if not of_issuer:
+        raise _invalid(700211, f"{_no_match('issuer', issuer)}. {_CHECK} {_GUIDE}")
+    of_subject = [one for one in of_issuer if one.subject == subject]
+    if not of_subject:
+        raise _unknown_subject(of_issuer, subject)
+    for one in of_subject:
+        if assertion.audiences == (_carried(one),):
+            check_time(assertion, now)
+            return one
+    named = ",".join(assertion.audiences)
+    raise _invalid(700212, f"{_no_match('audience', named)}. {_CHECK} {_GUIDE}")
+
+
+def is_own(issuer: str) -> bool:
+    """Return whether the issuer is Entra itself."""
+    return urlsplit(issuer).hostname in _OWN
+
+
+def check_own_token(
+    client: Client, assertion: Assertion, home: str, signer: Principal | None
+) -> None:
+    """Raise EntraError unless one of Entra's tokens may stand for the client.
+
+    Only a user-assigned identity's may, and only for an application of the tenant `home`, in
+    which the identity itself is. `signer` is the principal that the token names.
+    """
+    if client.managed_identity or assertion.said("tid") != home:
+        raise _invalid(700222, "AAD-issued tokens may not be used for federated identity flows.")
+    if "/userassignedidentities/" not in assertion.said("xms_mirid").lower():
+        raise _invalid(
+            700226, "Only MSI tokens may be used as Federated Identity Credentials for AAD issuer."
+        )
+    if signer is None or signer.tenant_id != home:
+        raise _invalid(700222, "AAD-issued tokens may not be used for federated identity flows.")
+
+
+def unproved() -> EntraError:
+    """Return the error for a signature that no published key of the issuer verifies."""
+    return _invalid(
+        700027,
+        "Client assertion failed signature validation. [Reason - The key was not found or the"
+        " signature did not match.]",
+    )
+
+
+def unreachable() -> EntraError:
+    """Return what Entra says when the issuer's documents cannot be had.
+
+    https://azure.github.io/azure-workload-identity/docs/troubleshooting.html
+    """
+    return EntraError(400, "invalid_request", 90061, "Request to External OIDC endpoint failed.")
+
+
+def _unknown_subject(near: list[FederatedCredential], subject: str) -> EntraError:
+    words = _no_match("subject", subject)
+    if any(one.subject.lower() == subject.lower() for one in near):
+        # https://github.com/Azure/login/issues/515
+        return _invalid(
+            7002138,
+            f"{words}. The subject matches with case-insensitive comparison, but not with"
+            f" case-sensitive comparison. {_CHECK} See documentation at: {_GUIDE}.",
+        )
+    return _invalid(700213, f"{words}. {_CHECK} {_GUIDE}")
+
+
+def _carried(credential: FederatedCredential) -> str:
+    """Return the audience of a token that fits: Entra's own name the resource by its id."""
+    own = is_own(credential.issuer) and credential.audience == EXCHANGE
+    return EXCHANGE_APP if own else credential.audience
+
+
+def _no_match(what: str, value: str) -> str:
+    return f"No matching federated identity record found for presented assertion {what} '{value}'"
+
+
+def _invalid(code: int, text: str) -> EntraError:
+    return EntraError(401, "invalid_client", code, text)

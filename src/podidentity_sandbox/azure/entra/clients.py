@@ -1,4 +1,4 @@
-"""Who signs in: the principal that a client id has in a tenant, with all that can prove it.
+"""Clients that sign in: the principal of a client id in a tenant, with its credentials.
 
 An application is found by its registration, wherever it is at home; a user-assigned identity has
 federated credentials and nothing else.
@@ -9,9 +9,14 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from podidentity_sandbox.azure.directory import Application, FederatedCredential, Principal
-from podidentity_sandbox.azure.entra.errors import EntraError
-from podidentity_sandbox.azure.state import UserAssignedIdentity, World
+from podidentity_sandbox.azure.entra.answers import EntraError
+from podidentity_sandbox.azure.state import (
+    Application,
+    FederatedCredential,
+    Principal,
+    UserAssignedIdentity,
+    World,
+)
 from podidentity_sandbox.azure.tenants import Tenant
 
 

@@ -28,7 +28,7 @@ LIMIT = 2**16
 """Bytes of a document."""
 
 
-class Unreachable(Exception):
+class IssuerUnreachable(Exception):
     """The issuer's documents cannot be had, or say something else than they must."""
 
 
@@ -82,7 +82,7 @@ class PublishedKeys:
         self._kept: dict[str, _Kept] = {}
 
     async def find(self, issuer: str, key_id: object) -> list[jwt.PyJWK]:
-        """Return the issuer's keys of that id, one at most; raise Unreachable."""
+        """Return the issuer's keys of that id, one at most; raise IssuerUnreachable."""
         kept = self._kept.get(issuer)
         fresh = kept is not None and self._clock() - kept.at < KEPT
         if kept is None or not fresh or not _of(kept.keys, key_id):
@@ -94,7 +94,7 @@ class PublishedKeys:
 
     async def _read(self, issuer: str) -> tuple[Mapping[str, Any], ...]:
         if urlsplit(issuer).scheme != "https":
-            raise Unreachable(f"{issuer} is not https")
+            raise IssuerUnreachable(f"{issuer} is not https")
         connector = aiohttp.TCPConnector(resolver=_Internet(self._apiserver), ssl=self._trust())
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         try:
@@ -102,24 +102,24 @@ class PublishedKeys:
                 where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
                 configuration = await _document(session, where)
                 if configuration.get("issuer") != issuer:
-                    raise Unreachable(f"{where} is of another issuer")
+                    raise IssuerUnreachable(f"{where} is of another issuer")
                 keys = (await _document(session, str(configuration.get("jwks_uri")))).get("keys")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise Unreachable(f"{issuer}: {error}") from error
+            raise IssuerUnreachable(f"{issuer}: {error}") from error
         if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-            raise Unreachable(f"{issuer} publishes no keys")
+            raise IssuerUnreachable(f"{issuer} publishes no keys")
         return tuple(keys)
 
 
 async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     if urlsplit(url).scheme != "https":
-        raise Unreachable(f"{url} is not https")
+        raise IssuerUnreachable(f"{url} is not https")
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
-            raise Unreachable(f"{url} answers {response.status}")
+            raise IssuerUnreachable(f"{url} answers {response.status}")
         value = json.loads(await response.content.read(LIMIT))
     if not isinstance(value, dict):
-        raise Unreachable(f"{url} is no object")
+        raise IssuerUnreachable(f"{url} is no object")
     return value
 
 

@@ -8,29 +8,79 @@ from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import parse_qsl
 
-from podidentity_sandbox.azure.entra import assertions, federation
-from podidentity_sandbox.azure.entra.answers import resource_of, v1_answer, v2_answer
-from podidentity_sandbox.azure.entra.certificates import check_certificate
-from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
-from podidentity_sandbox.azure.entra.discovery import configuration, instances
-from podidentity_sandbox.azure.entra.errors import (
+from podidentity_sandbox.azure.entra import assertions
+from podidentity_sandbox.azure.entra.answers import (
     EntraError,
     missing,
     refusal,
+    resource_of,
     unknown_resource,
+    v1_answer,
+    v2_answer,
 )
-from podidentity_sandbox.azure.entra.issuers import PublishedKeys, Unreachable
-from podidentity_sandbox.azure.entra.journal import asked
+from podidentity_sandbox.azure.entra.assertions import check_certificate
+from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
+from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
 from podidentity_sandbox.azure.faults import Fault
-from podidentity_sandbox.azure.journal import Journal
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
-from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, cloud_of
+from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, Tenants, cloud_of
 from podidentity_sandbox.azure.tokens import MANAGED_LIFETIME, Grant, Issuers, SignedInBy
 
 
+def instances(tenants: Tenants, cloud: Cloud) -> dict[str, object]:
+    """Return the names that this authority has: MSAL asks before it tells an error."""
+    home = next(tenant for tenant in tenants.all if tenant.cloud is cloud)
+    host = cloud.logins[0]
+    names = {"preferred_network": host, "preferred_cache": cloud.logins[-1]}
+    return {
+        "tenant_discovery_endpoint": f"https://{host}/{home.id}/v2.0/.well-known"
+        "/openid-configuration",
+        "api-version": "1.1",
+        "metadata": [{**names, "aliases": list(cloud.logins)}],
+    }
+
+
+def configuration(tenant: Tenant, *, v2: bool) -> dict[str, object]:
+    """Return a tenant's discovery document."""
+    base = f"https://{tenant.cloud.logins[0]}/{tenant.id}"
+    path = f"{base}/oauth2{'/v2.0' if v2 else ''}"
+    return {
+        "token_endpoint": f"{path}/token",
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+        "jwks_uri": f"{base}/discovery{'/v2.0' if v2 else ''}/keys",
+        "response_modes_supported": ["query", "fragment", "form_post"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "issuer": tenant.issuer_v2 if v2 else tenant.issuer,
+        "authorization_endpoint": f"{path}/authorize",
+    }
+
+
+# ---- The log's entry of a request for a token: caller and resource, never the secret
+
+
+def asked(form: Mapping[str, str]) -> dict[str, str]:
+    """Return the log's entry of a form that reached Entra."""
+    return {
+        "grant_type": form.get("grant_type", ""),
+        "client_id": form.get("client_id", ""),
+        "credential": _credential(form),
+        "scope": form.get("scope") or form.get("resource", ""),
+    }
+
+
+def _credential(form: Mapping[str, str]) -> str:
+    if form.get("client_assertion"):
+        return "assertion"
+    return "secret" if form.get("client_secret") else ""
+
+
+# ---- The front
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
+class _TokenRequest:
     """A request for a token, as far as it is understood."""
 
     tenant: Tenant
@@ -45,7 +95,7 @@ class Entra:
         self._world = world
         self._issuers = issuers
         self._published = published
-        self.journal = Journal()
+        self.journal = RequestLog()
         self.fault = Fault()
 
     async def handle(self, request: Request) -> Reply:
@@ -77,7 +127,9 @@ class Entra:
         try:
             reply = await self.fault.strike(partial(refusal, now=now))
             if reply is None:
-                ask = _Ask(tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"]))
+                ask = _TokenRequest(
+                    tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"])
+                )
                 reply = await self._token(ask)
         except EntraError as error:
             entry["code"] = error.code
@@ -103,7 +155,7 @@ class Entra:
             raise EntraError(400, "invalid_request", 900382, words)
         return tenant
 
-    async def _token(self, ask: _Ask) -> Reply:
+    async def _token(self, ask: _TokenRequest) -> Reply:
         for name in ("grant_type", "client_id"):
             if not ask.form.get(name):
                 raise missing(name)
@@ -131,7 +183,7 @@ class Entra:
             return v2_answer(token, lifetime)
         return v1_answer(token, lifetime, resource=resource, now=now)
 
-    async def _authenticated(self, client: Client, ask: _Ask) -> SignedInBy:
+    async def _authenticated(self, client: Client, ask: _TokenRequest) -> SignedInBy:
         now = self._world.clock()
         if given := ask.form.get("client_assertion"):
             if ask.form.get("client_assertion_type") != assertions.TYPE:
@@ -156,25 +208,25 @@ class Entra:
     async def _check_federated(
         self, client: Client, assertion: assertions.Assertion, now: float
     ) -> None:
-        credential = federation.check_match(client, assertion, now)
-        if federation.is_own(credential.issuer):
+        credential = assertions.check_match(client, assertion, now)
+        if assertions.is_own(credential.issuer):
             self._check_own(client, assertion)
             return
         try:
             keys = await self._published.find(credential.issuer, assertion.header.get("kid"))
-        except Unreachable as error:
-            raise federation.unreachable() from error
+        except IssuerUnreachable as error:
+            raise assertions.unreachable() from error
         if not any(assertion.signed_by(key) for key in keys):
-            raise federation.unproved()
+            raise assertions.unproved()
 
     def _check_own(self, client: Client, assertion: assertions.Assertion) -> None:
         tenant = self._world.tenants.find(assertion.said("tid"))
         signer = self._world.principals.get(assertion.said("oid"))
         application = self._world.application(client.principal.app_id)
         if tenant is None or not self._issuers.of(tenant).signed(assertion.text):
-            raise federation.unproved()
+            raise assertions.unproved()
         home = application.tenant_id if application else ""
-        federation.check_own_token(client, assertion, home, signer)
+        assertions.check_own_token(client, assertion, home, signer)
 
     def _check_resource(self, resource: str, tenant: Tenant) -> None:
         app_id = resource.removeprefix("api://").removesuffix("/")

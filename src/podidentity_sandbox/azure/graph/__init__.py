@@ -1,4 +1,4 @@
-"""Microsoft Graph, as far as somebody needs it to look up and to register who signs in.
+"""Microsoft Graph, as far as it is needed to look up and to register principals.
 
 https://learn.microsoft.com/graph/api/overview
 """

@@ -16,30 +16,41 @@ from typing import Any
 
 from cryptography import x509
 
-from podidentity_sandbox.azure.directory import Application, ClientCertificate, ClientSecret
-from podidentity_sandbox.azure.graph import filters
-from podidentity_sandbox.azure.graph.call import Call
-from podidentity_sandbox.azure.graph.errors import bad, unknown
+from podidentity_sandbox.azure import federated
+from podidentity_sandbox.azure.graph.call import (
+    GraphCall,
+    GraphError,
+    Rules,
+    admitted,
+    bad,
+    unknown,
+)
 from podidentity_sandbox.azure.messages import Reply, moment
+from podidentity_sandbox.azure.state import (
+    Application,
+    ClientCertificate,
+    ClientSecret,
+    FederatedCredential,
+)
 
 _AUDIENCES = {"AzureADMyOrg": False, "AzureADMultipleOrgs": True}
 _SECRET_LIFE = 2 * 365 * 86_400.0
 """Seconds that a secret holds for which no end is named."""
-_FILTERS: filters.Rules[Application] = {
+_FILTERS: Rules[Application] = {
     r"appId eq QUOTED": lambda one, text: text == one.app_id,
     r"displayName eq QUOTED": lambda one, text: text == one.name.lower(),
     r"startswith\(displayName,\s*QUOTED\)": lambda one, text: one.name.lower().startswith(text),
 }
 
 
-def list_applications(call: Call) -> Reply:
+def list_applications(call: GraphCall) -> Reply:
     """List the tenant's registrations, or those of one client id or name."""
     mine = [one for one in call.world.all(Application) if one.tenant_id == call.tenant.id]
-    found = filters.admitted(call, mine, _FILTERS)
+    found = admitted(call, mine, _FILTERS)
     return call.collection("applications", [shown(one) for one in found])
 
 
-def make_application(call: Call) -> Reply:
+def make_application(call: GraphCall) -> Reply:
     """Register an application in the caller's tenant; its service principal is made apart."""
     body = call.body()
     name, audience = body.get("displayName"), body.get("signInAudience", "AzureADMyOrg")
@@ -60,7 +71,7 @@ def make_application(call: Call) -> Reply:
     return Reply.json(shown(made), status=201)
 
 
-def change_application(call: Call, name: str) -> Reply:
+def change_application(call: GraphCall, name: str) -> Reply:
     """Replace an application's certificates: the one change that is served."""
     application, body = existing(call, name), call.body()
     others = sorted(set(body) - {"keyCredentials"})
@@ -75,7 +86,7 @@ def change_application(call: Call, name: str) -> Reply:
     return Reply(status=204)
 
 
-def delete_application(call: Call, name: str) -> Reply:
+def delete_application(call: GraphCall, name: str) -> Reply:
     """Delete a registration, and its service principals with it."""
     application = existing(call, name)
     call.world.remove(application.id)
@@ -85,7 +96,7 @@ def delete_application(call: Call, name: str) -> Reply:
     return Reply(status=204)
 
 
-def add_password(call: Call, name: str) -> Reply:
+def add_password(call: GraphCall, name: str) -> Reply:
     """Make a secret; its text is shown this once."""
     application = existing(call, name)
     given = call.body().get("passwordCredential") or {}
@@ -104,7 +115,7 @@ def add_password(call: Call, name: str) -> Reply:
     return Reply.json({**_shown_secret(made), "secretText": made.value})
 
 
-def remove_password(call: Call, name: str) -> Reply:
+def remove_password(call: GraphCall, name: str) -> Reply:
     """Remove a secret by its key id."""
     application, key_id = existing(call, name), call.body().get("keyId")
     kept = tuple(one for one in application.secrets if one.key_id != key_id)
@@ -114,7 +125,7 @@ def remove_password(call: Call, name: str) -> Reply:
     return Reply(status=204)
 
 
-def existing(call: Call, name: str) -> Application:
+def existing(call: GraphCall, name: str) -> Application:
     """Return the application of an object id, or of `appId='…'`; raise GraphError."""
     match = re.fullmatch(r"appId='([^']*)'", name)
     found = (
@@ -199,3 +210,80 @@ def _seconds(value: object, otherwise: float) -> float:
 
 def _stamp(seconds: float) -> str:
     return f"{moment(seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+# ---- Federated credentials of applications.
+#
+# https://learn.microsoft.com/graph/api/resources/federatedidentitycredentials-overview
+
+CHILD = "federatedIdentityCredentials"
+
+
+def list_credentials(call: GraphCall, name: str) -> Reply:
+    """List the credentials of an application."""
+    found = call.world.all(FederatedCredential, existing(call, name).id)
+    return call.collection(CHILD, [_json(one) for one in found])
+
+
+def get_credential(call: GraphCall, name: str, which: str) -> Reply:
+    """Return a credential, found by its id or its name."""
+    return Reply.json(_json(_find(call, existing(call, name), which)))
+
+
+def make_credential(call: GraphCall, name: str) -> Reply:
+    """Make a credential."""
+    application, body = existing(call, name), call.body()
+    have = call.world.all(FederatedCredential, application.id)
+    if any(one.name.lower() == str(body.get("name")).lower() for one in have):
+        raise GraphError(
+            409,
+            "Request_MultipleObjectsWithSameKeyValue",
+            f"FederatedIdentityCredential with name {body.get('name')} already exists.",
+        )
+    own_id = f"{application.id}/{CHILD}/{uuid.uuid4()}"
+    return Reply.json(_json(_put(call, application, own_id, body)), status=201)
+
+
+def change_credential(call: GraphCall, name: str, which: str) -> Reply:
+    """Change anything of a credential but its name."""
+    application, body = existing(call, name), call.body()
+    old = _find(call, application, which)
+    if body.get("name", old.name) != old.name:
+        raise bad("The name of a federated identity credential cannot be changed.")
+    before = {key: value for key, value in _json(old).items() if key != "id"}
+    _put(call, application, old.id, {**before, **body})
+    return Reply(status=204)
+
+
+def delete_credential(call: GraphCall, name: str, which: str) -> Reply:
+    """Delete a credential."""
+    call.world.remove(_find(call, existing(call, name), which).id)
+    return Reply(status=204)
+
+
+def _put(
+    call: GraphCall, application: Application, own_id: str, body: dict[str, Any]
+) -> FederatedCredential:
+    try:
+        want = federated.wanted(body.get("name"), body)
+        return federated.put(call.world, application.id, own_id, want, of="Application")
+    except federated.BadCredential as error:
+        raise bad(str(error)) from error
+
+
+def _find(call: GraphCall, application: Application, which: str) -> FederatedCredential:
+    for one in call.world.all(FederatedCredential, application.id):
+        if which.lower() in {one.name.lower(), one.id.rpartition("/")[2]}:
+            return one
+    raise unknown(which)
+
+
+def _json(one: FederatedCredential) -> dict[str, Any]:
+    return {
+        "id": one.id.rpartition("/")[2],
+        "name": one.name,
+        "issuer": one.issuer,
+        "subject": one.subject,
+        "description": one.description,
+        "audiences": [one.audience],
+    }

@@ -1,19 +1,61 @@
-"""What a handler of Graph gets: one authorized request to one tenant's directory."""
+"""A request to one tenant's directory, authorized, for its handler; refusals; and `$filter`."""
 
 from __future__ import annotations
 
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from podidentity_sandbox.azure.directory import Principal
-from podidentity_sandbox.azure.graph.errors import GraphError
 from podidentity_sandbox.azure.messages import BadBody, Reply, Request
-from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.state import Principal, World
 from podidentity_sandbox.azure.tenants import Tenant
+
+# ---- Refusals: https://learn.microsoft.com/graph/errors
+
+
+class GraphError(Exception):
+    """A refusal in Graph's envelope."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    def reply(self, now: float) -> Reply:
+        """Return the answer that says so."""
+        tracking = str(uuid.uuid4())
+        inner = {
+            "date": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+            "request-id": tracking,
+            "client-request-id": tracking,
+        }
+        error = {"code": self.code, "message": str(self), "innerError": inner}
+        return Reply.json({"error": error}, status=self.status)
+
+
+def unknown(name: str) -> GraphError:
+    """Return the error for an object that does not exist."""
+    return GraphError(
+        404,
+        "Request_ResourceNotFound",
+        f"Resource '{name}' does not exist or one of its queried reference-property objects are"
+        " not present.",
+    )
+
+
+def bad(message: str) -> GraphError:
+    """Return the error for an invalid request."""
+    return GraphError(400, "Request_BadRequest", message)
+
+
+# ---- The request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class GraphCall:
     """One request."""
 
     world: World
@@ -38,3 +80,25 @@ class Call:
         """Return a list of objects."""
         context = f"https://{self.tenant.cloud.graph}/v1.0/$metadata#{kind}"
         return Reply.json({"@odata.context": context, "value": value})
+
+
+# ---- `$filter` as far as it is served: one clause, of those that a kind of object has.
+#
+# https://learn.microsoft.com/graph/filter-query-parameter
+
+_T = TypeVar("_T")
+Rules = Mapping[str, Callable[[_T, str], bool]]
+"""Clauses as patterns, with QUOTED for the value; and what each admits, the value in lower case."""
+
+
+def admitted(call: GraphCall, found: Iterable[_T], rules: Rules[_T]) -> list[_T]:
+    """Return those of `found` that the request asks for; raise GraphError."""
+    asked = call.request.parameter("$filter").strip()
+    if not asked:
+        return list(found)
+    for clause, admits in rules.items():
+        pattern = clause.replace("QUOTED", "'(?P<value>[^']*)'")
+        if match := re.fullmatch(pattern, asked, re.IGNORECASE):
+            return [one for one in found if admits(one, match["value"].lower())]
+    message = f"Unsupported or invalid query filter clause specified: {asked}."
+    raise GraphError(400, "Request_UnsupportedQuery", message)

@@ -9,13 +9,18 @@ import re
 import uuid
 from typing import Any
 
-from podidentity_sandbox.azure.directory import Application, Principal
-from podidentity_sandbox.azure.graph import filters
-from podidentity_sandbox.azure.graph.call import Call
-from podidentity_sandbox.azure.graph.errors import GraphError, bad, unknown
+from podidentity_sandbox.azure.graph.call import (
+    GraphCall,
+    GraphError,
+    Rules,
+    admitted,
+    bad,
+    unknown,
+)
 from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import Application, Principal
 
-_FILTERS: filters.Rules[Principal] = {
+_FILTERS: Rules[Principal] = {
     r"servicePrincipalNames/any\(c:\s*c eq QUOTED\)": lambda who, text: text == who.app_id,
     r"appId eq QUOTED": lambda who, text: text == who.app_id,
     r"id eq QUOTED": lambda who, text: text == who.object_id,
@@ -24,18 +29,18 @@ _FILTERS: filters.Rules[Principal] = {
 }
 
 
-def list_principals(call: Call) -> Reply:
+def list_principals(call: GraphCall) -> Reply:
     """List those that `$filter` admits."""
-    found = filters.admitted(call, call.principals, _FILTERS)
+    found = admitted(call, call.principals, _FILTERS)
     return call.collection("servicePrincipals", [shown(call, one) for one in found])
 
 
-def get_principal(call: Call, name: str) -> Reply:
+def get_principal(call: GraphCall, name: str) -> Reply:
     """Return one."""
     return Reply.json(shown(call, _existing(call, name)))
 
 
-def make_principal(call: Call) -> Reply:
+def make_principal(call: GraphCall) -> Reply:
     """Provision an application in the caller's tenant."""
     app_id = call.body().get("appId")
     application = call.world.application(app_id) if isinstance(app_id, str) else None
@@ -61,7 +66,7 @@ def make_principal(call: Call) -> Reply:
     return Reply.json(shown(call, made), status=201)
 
 
-def delete_principal(call: Call, name: str) -> Reply:
+def delete_principal(call: GraphCall, name: str) -> Reply:
     """Take an application out of the caller's tenant."""
     one = _existing(call, name)
     if call.world.application(one.app_id) is None:
@@ -70,7 +75,7 @@ def delete_principal(call: Call, name: str) -> Reply:
     return Reply(status=204)
 
 
-def by_ids(call: Call) -> Reply:
+def by_ids(call: GraphCall) -> Reply:
     """Return those of some object ids that there are."""
     ids = call.body().get("ids")
     if not isinstance(ids, list):
@@ -81,7 +86,7 @@ def by_ids(call: Call) -> Reply:
     return call.collection("directoryObjects", [{**kind, **shown(call, one)} for one in found])
 
 
-def shown(call: Call, one: Principal) -> dict[str, Any]:
+def shown(call: GraphCall, one: Principal) -> dict[str, Any]:
     """Return a service principal as Graph shows it."""
     application = call.world.application(one.app_id)
     return {
@@ -96,14 +101,14 @@ def shown(call: Call, one: Principal) -> dict[str, Any]:
     }
 
 
-def _may_be_here(call: Call, application: Application) -> bool:
+def _may_be_here(call: GraphCall, application: Application) -> bool:
     home = call.world.tenants.find(application.tenant_id)
     if application.tenant_id == call.tenant.id:
         return True
     return application.multi_tenant and home is not None and home.cloud is call.tenant.cloud
 
 
-def _existing(call: Call, name: str) -> Principal:
+def _existing(call: GraphCall, name: str) -> Principal:
     match = re.fullmatch(r"appId='([^']*)'", name)
     found = next(
         (

@@ -9,30 +9,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from podidentity_sandbox.azure.graph import applications, credentials, principals
-from podidentity_sandbox.azure.graph.call import Call
-from podidentity_sandbox.azure.graph.errors import GraphError, unknown
+from podidentity_sandbox.azure.graph import applications, principals
+from podidentity_sandbox.azure.graph.call import GraphCall, GraphError, unknown
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import CLOUDS, PUBLIC, Tenant
 from podidentity_sandbox.azure.tokens import Issuers
-from podidentity_sandbox.azure.verification import Caller, Fault, TokenRefused, Verifier
+from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
 
 HOSTS = frozenset(cloud.graph for cloud in CLOUDS)
 _ONE = "([^/]+)"
-_FEDERATED = f"applications/{_ONE}/{credentials.CHILD}"
+_FEDERATED = f"applications/{_ONE}/{applications.CHILD}"
 
 
-def _nobody(call: Call) -> Reply:
+def _nobody(call: GraphCall) -> Reply:
     kind = call.request.path.rstrip("/").rpartition("/")[2]
     return call.collection(kind, [])  # the sandbox's directory has no people
 
 
-def _no_such(_: Call, __: str, name: str) -> Reply:
+def _no_such(_: GraphCall, __: str, name: str) -> Reply:
     raise unknown(name)
 
 
-def _not_a_person(_: Call) -> Reply:
+def _not_a_person(_: GraphCall) -> Reply:
     message = "/me request is only valid with delegated authentication flow."
     raise GraphError(400, "BadRequest", message)
 
@@ -50,11 +49,11 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Reply]], ...] = (
     ("DELETE", f"applications/{_ONE}", applications.delete_application),
     ("POST", f"applications/{_ONE}/addPassword", applications.add_password),
     ("POST", f"applications/{_ONE}/removePassword", applications.remove_password),
-    ("GET", _FEDERATED, credentials.list_credentials),
-    ("POST", _FEDERATED, credentials.make_credential),
-    ("GET", f"{_FEDERATED}/{_ONE}", credentials.get_credential),
-    ("PATCH", f"{_FEDERATED}/{_ONE}", credentials.change_credential),
-    ("DELETE", f"{_FEDERATED}/{_ONE}", credentials.delete_credential),
+    ("GET", _FEDERATED, applications.list_credentials),
+    ("POST", _FEDERATED, applications.make_credential),
+    ("GET", f"{_FEDERATED}/{_ONE}", applications.get_credential),
+    ("PATCH", f"{_FEDERATED}/{_ONE}", applications.change_credential),
+    ("DELETE", f"{_FEDERATED}/{_ONE}", applications.delete_credential),
     ("GET", "(?:users|groups)", _nobody),
     ("GET", f"(users|groups)/{_ONE}", _no_such),
     ("GET", "me", _not_a_person),
@@ -74,7 +73,7 @@ class Graph:
         """Answer one request to a host of Graph, such as graph.microsoft.com."""
         try:
             tenant = self._admit(request)
-            return _answer(Call(world=self._world, tenant=tenant, request=request))
+            return _answer(GraphCall(world=self._world, tenant=tenant, request=request))
         except GraphError as error:
             return error.reply(self._world.clock())
 
@@ -90,14 +89,14 @@ class Graph:
 
     def _caller(self, request: Request) -> tuple[Tenant, Caller]:
         host = request.host or PUBLIC.graph
-        refused = TokenRefused(Fault.ISSUER)
+        refused = TokenRefused(TokenFault.ISSUER)
         for tenant, verifier in self._verifiers.values():
             if tenant.cloud.graph != host:
                 continue
             try:
                 return tenant, verifier.verify(request.bearer, self._world.clock())
             except TokenRefused as error:
-                if error.fault is not Fault.ISSUER:
+                if error.fault is not TokenFault.ISSUER:
                     refused = error
         raise GraphError(401, "InvalidAuthenticationToken", _words(refused)) from refused
 
@@ -109,7 +108,7 @@ def _verifier(tenant: Tenant, issuers: Issuers) -> Verifier:
     )
 
 
-def _answer(call: Call) -> Reply:
+def _answer(call: GraphCall) -> Reply:
     method, path = call.request.method, call.request.path.rstrip("/")
     # `applications(appId='…')` is another way to write `applications/…`.
     below = re.sub(r"^/v1\.0/(\w+)\(([^)]*)\)", r"/v1.0/\1/\2", path).removeprefix("/v1.0/")
@@ -119,13 +118,13 @@ def _answer(call: Call) -> Reply:
     raise GraphError(400, "BadRequest", f"The sandbox's Graph has no {method} {path}.")
 
 
-def _shown(call: Call, name: str) -> dict[str, object]:
+def _shown(call: GraphCall, name: str) -> dict[str, object]:
     return applications.shown(applications.existing(call, name))
 
 
 def _words(error: TokenRefused) -> str:
-    if error.fault is Fault.EXPIRED:
+    if error.fault is TokenFault.EXPIRED:
         return "Lifetime validation failed, the token is expired."
-    if error.fault is Fault.AUDIENCE:
+    if error.fault is TokenFault.AUDIENCE:
         return "Access token validation failure. Invalid audience."
     return "Access token validation failure."

@@ -1,4 +1,4 @@
-"""What a virtual machine may read of itself: /metadata/instance and its neighbours.
+"""The metadata of a virtual machine: /metadata/instance and its neighbours.
 
 https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#instance-metadata
 """

@@ -1,4 +1,4 @@
-"""What IMDS demands of a request before it looks at the machine: pure decisions.
+"""Rules for requests to IMDS, checked before the machine is looked up: pure decisions.
 
 Words marked (*) are those of the real service, seen in its documentation or in answers that people
 reported; the rest are ours in its form.
@@ -64,7 +64,7 @@ class BadVersion(ImdsError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenAsk:
+class TokenQuery:
     """A token request that obeys the rules."""
 
     resource: str
@@ -109,7 +109,7 @@ def check_identity_version(request: Request) -> None:
     check_version(request, first=FIRST_WITH_IDENTITY)
 
 
-def token_ask(request: Request) -> TokenAsk:
+def token_query(request: Request) -> TokenQuery:
     """Read the query of a token request; raise ImdsError."""
     names = [name.lower() for name, _ in request.query]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -125,11 +125,11 @@ def token_ask(request: Request) -> TokenAsk:
     if asked and not value:
         raise _invalid("The identifier of the identity is empty")
     bypass = request.parameter("bypass_cache").lower() == "true"
-    return TokenAsk(resource=resource, selector=selector, value=value, bypass_cache=bypass)
+    return TokenQuery(resource=resource, selector=selector, value=value, bypass_cache=bypass)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class ChosenIdentity:
     """The identity that a token is for."""
 
     client_id: str
@@ -138,20 +138,20 @@ class Chosen:
 
 
 def choose(
-    ask: TokenAsk, block: IdentityBlock, *, alive: Sequence[UserAssignedIdentity], machine: str
-) -> Chosen:
+    ask: TokenQuery, block: IdentityBlock, *, alive: Sequence[UserAssignedIdentity], machine: str
+) -> ChosenIdentity:
     """Return the identity that `ask` means among those of the machine; raise ImdsError.
 
     `alive` are the user-assigned identities that still exist, `machine` is the id of what holds
     the system-assigned one.
     """
     users = [
-        Chosen(client_id=one.client_id, object_id=one.principal_id, resource_id=one.id)
+        ChosenIdentity(client_id=one.client_id, object_id=one.principal_id, resource_id=one.id)
         for one in block.user
         if one.principal_id in {other.principal_id for other in alive}
     ]
     system = [
-        Chosen(client_id=one.app_id, object_id=one.object_id, resource_id=machine)
+        ChosenIdentity(client_id=one.app_id, object_id=one.object_id, resource_id=machine)
         for one in (block.system,)
         if one
     ]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 from podidentity_sandbox.azure.faults import Fault
-from podidentity_sandbox.azure.imds.faults import refusal
 from podidentity_sandbox.azure.imds.instance import instance, read
-from podidentity_sandbox.azure.imds.quota import (
-    GENERAL_RATE,
-    IDENTITY_AT_ONCE,
-    IDENTITY_RATE,
-    Quota,
-)
 from podidentity_sandbox.azure.imds.rules import (
     VERSIONS,
     ImdsError,
@@ -25,15 +20,64 @@ from podidentity_sandbox.azure.imds.rules import (
     path_of,
 )
 from podidentity_sandbox.azure.imds.tokens import Tokens
-from podidentity_sandbox.azure.journal import Journal
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 
+_WORDS = {
+    410: ("gone", "IMDS is being updated"),
+    429: ("too_many_requests", "Too many requests"),
+    500: ("server_error", "Failed to retrieve token from the Active directory."),
+    503: ("service_unavailable", "The service is unavailable"),
+}
+
+
+def refusal(status: int) -> Reply:
+    """Return the answer of that status."""
+    error, description = _WORDS[status]
+    return Reply.json({"error": error, "error_description": description}, status=status)
+
+
+# ---- The quota of each virtual machine: requests a second, and requests at once
+#
+# https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#rate-limiting
+
+IDENTITY_RATE = 20
+IDENTITY_AT_ONCE = 5
+GENERAL_RATE = 5
+
+
+class Quota:
+    """The requests of one machine in the last second, and those under way."""
+
+    def __init__(self, rate: int, at_once: int | None = None) -> None:
+        self._rate = rate
+        self._at_once = at_once
+        self._served: deque[float] = deque()
+        self._under_way = 0
+
+    @contextmanager
+    def request(self, now: float) -> Iterator[None]:
+        """Hold one place while a request is served; raise ImdsError 429 where there is none."""
+        while self._served and self._served[0] <= now - 1:
+            self._served.popleft()
+        busy = self._at_once is not None and self._under_way >= self._at_once
+        if busy or len(self._served) >= self._rate:
+            raise ImdsError(429, "too_many_requests", "Too many requests")
+        self._served.append(now)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+
+# ---- The service
+
 SERVER = "IMDS/150.870.65.1854"
 LEAKED_CREDENTIAL = "SANDBOX-LEAKED-NODE-CREDENTIAL"
-"""What IMDSv2 would hand out: a certificate of the machine. Whoever gets this text has the node."""
+"""A certificate of the machine, as IMDSv2 would hand it out: its leak is a leak of the node."""
 
 
 def node_of(plan: Plan, source: str) -> NodePlan | None:
@@ -55,7 +99,7 @@ class Imds:
         self._world = world
         self._tokens = Tokens(world, issuer)
         self._quotas: dict[tuple[str, bool], Quota] = {}
-        self.journal = Journal()
+        self.journal = RequestLog()
         self.fault = Fault()
 
     async def handle(self, request: Request) -> Reply:

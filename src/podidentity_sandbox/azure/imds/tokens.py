@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.azure.directory import Principal
-from podidentity_sandbox.azure.entra.errors import unknown_resource
-from podidentity_sandbox.azure.imds.rules import Chosen, ImdsError, choose, token_ask
+from podidentity_sandbox.azure.entra.answers import unknown_resource
+from podidentity_sandbox.azure.imds.rules import ChosenIdentity, ImdsError, choose, token_query
 from podidentity_sandbox.azure.messages import Reply, Request
-from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity, World
+from podidentity_sandbox.azure.state import (
+    IdentityBlock,
+    Principal,
+    ScaleSet,
+    UserAssignedIdentity,
+    World,
+)
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW, MANAGED_LIFETIME, Grant, Issuer, SignedInBy
 from podidentity_sandbox.plan import NodePlan
 
@@ -17,7 +22,7 @@ RENEWED_BELOW = MANAGED_LIFETIME // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cached:
+class CachedToken:
     """A token that IMDS gave before, and may give again."""
 
     token: str = field(repr=False)
@@ -25,7 +30,7 @@ class Cached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class KnownIdentities:
     """The identities of a node as IMDS saw them last."""
 
     at: float
@@ -40,14 +45,14 @@ class Tokens:
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
         self._issuer = issuer
-        self._cache: dict[tuple[str, str, str], Cached] = {}
+        self._cache: dict[tuple[str, str, str], CachedToken] = {}
         """By node, object id and resource."""
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, KnownIdentities] = {}
         """By node."""
 
     def answer(self, request: Request, node: NodePlan) -> Reply:
-        """Return a token for what the request asks; raise ImdsError."""
-        ask = token_ask(request)
+        """Return the requested token; raise ImdsError."""
+        ask = token_query(request)
         now = self._world.clock()
         scale_set = self._world.find(ScaleSet, self._world.plan.scale_set_id)
         if scale_set is None:
@@ -63,15 +68,15 @@ class Tokens:
             cached = self._cache[key] = self._minted(chosen, ask.resource, now)
         return _success(cached, chosen, ask.resource, now)
 
-    def _identities(self, node: NodePlan, scale_set: ScaleSet, now: float) -> Seen:
+    def _identities(self, node: NodePlan, scale_set: ScaleSet, now: float) -> KnownIdentities:
         seen = self._seen.get(node.name)
         if seen is None or now >= seen.at + self._world.identity_cache:
             alive = tuple(self._world.all(UserAssignedIdentity))
-            seen = Seen(at=now, block=scale_set.in_force(now), alive=alive)
+            seen = KnownIdentities(at=now, block=scale_set.in_force(now), alive=alive)
             self._seen[node.name] = seen
         return seen
 
-    def _minted(self, chosen: Chosen, resource: str, now: float) -> Cached:
+    def _minted(self, chosen: ChosenIdentity, resource: str, now: float) -> CachedToken:
         token = self._issuer.mint(
             Grant(
                 principal=Principal(
@@ -87,10 +92,10 @@ class Tokens:
             now=now,
             lifetime=MANAGED_LIFETIME,
         )
-        return Cached(token=token, expires_on=int(now) + MANAGED_LIFETIME)
+        return CachedToken(token=token, expires_on=int(now) + MANAGED_LIFETIME)
 
 
-def _success(cached: Cached, chosen: Chosen, resource: str, now: float) -> Reply:
+def _success(cached: CachedToken, chosen: ChosenIdentity, resource: str, now: float) -> Reply:
     return Reply.json(
         {
             "access_token": cached.token,

@@ -1,7 +1,6 @@
-"""The data plane of Key Vault: secrets, for whom a valid token and an access policy let in.
+"""The data plane of Key Vault: secrets, for callers with a valid token and an access policy.
 
-Reading order: `errors`, `store`, `shapes`, `secrets`; `operations` is the table of what is served,
-`service` the front. https://learn.microsoft.com/rest/api/keyvault/secrets
+Reading order: `secrets`, then `service`, which has the table of operations and is the front. https://learn.microsoft.com/rest/api/keyvault/secrets
 """
 
 from podidentity_sandbox.azure.keyvault.service import SUFFIX, KeyVault

@@ -1,4 +1,4 @@
-"""What can be done with secrets.
+"""Secrets of a vault: their versions, their JSON, their operations, and the refusals.
 
 Not found in any document, and therefore a guess: the versions of a secret that does not exist are
 an empty list.
@@ -8,25 +8,199 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from podidentity_sandbox.azure.keyvault import shapes
-from podidentity_sandbox.azure.keyvault.errors import (
-    VaultError,
-    bad_parameter,
-    disabled_secret,
-    name_of_deleted_secret,
-    no_such_deleted_secret,
-    no_such_secret,
-)
-from podidentity_sandbox.azure.keyvault.store import Secret, Version, secret_id, secret_of
-from podidentity_sandbox.azure.messages import BadBody, Reply, Request
+from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
 from podidentity_sandbox.azure.state import Vault, World
+
+# ---- Refusals, in the real service's words; beside each stands where it was seen
+
+
+class VaultError(Exception):
+    """A refusal of the vault."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        inner: str = "",
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error: dict[str, Any] = {"code": code, "message": message}
+        if inner:
+            self.error["innererror"] = {"code": inner}
+        self.headers = headers
+
+
+def bad_parameter(message: str) -> VaultError:
+    """Return the error of a request that makes no sense."""
+    return VaultError(400, "BadParameter", message)
+
+
+def no_such_secret(name: str, version: str = "") -> VaultError:
+    """Return the error of a secret, or a version of it, that is not there.
+
+    https://github.com/Azure/azure-sdk-for-js/issues/25489
+    """
+    return VaultError(
+        404,
+        "SecretNotFound",
+        f"A secret with (name/id) {name}{f'/{version}' if version else ''} was not found in this"
+        " key vault. If you recently deleted this secret you may be able to recover it using the"
+        " correct recovery command. For help resolving this issue, please see"
+        " https://go.microsoft.com/fwlink/?linkid=2125182",
+    )
+
+
+def no_such_deleted_secret(name: str) -> VaultError:
+    """Return the error of a secret that was not deleted.
+
+    https://github.com/Azure/azure-sdk-for-net/issues/26027
+    """
+    return VaultError(404, "SecretNotFound", f"Deleted Secret not found: {name}")
+
+
+def name_of_deleted_secret(name: str) -> VaultError:
+    """Return the error of setting a secret that was deleted and not purged.
+
+    https://github.com/Azure/azure-rest-api-specs/issues/9222, the inner code:
+    https://github.com/external-secrets/external-secrets/issues/3519
+    """
+    return VaultError(
+        409,
+        "Conflict",
+        f"Secret {name} is currently in a deleted but recoverable state, and its name cannot be"
+        " reused; in this state, the secret can only be recovered or purged.",
+        inner="ObjectIsDeletedButRecoverable",
+    )
+
+
+def disabled_secret() -> VaultError:
+    """Return the error of reading a disabled secret.
+
+    https://github.com/Azure/azure-sdk-for-js/issues/24756
+    """
+    message = "Operation get is not allowed on a disabled secret."
+    return VaultError(403, "Forbidden", message, inner="SecretDisabled")
+
+
+# ---- The contents of a vault: secrets, which are resources of the world below their vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Version:
+    """One version of a secret."""
+
+    version: str
+    value: str = field(repr=False)
+    created: int
+    """Seconds since 1970, as all times here."""
+    updated: int
+    enabled: bool = True
+    not_before: int | None = None
+    expires: int | None = None
+    content_type: str | None = None
+    tags: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A secret with its versions, the newest last."""
+
+    id: str
+    name: str
+    """As it was first written; found in any case."""
+    versions: tuple[Version, ...]
+    deleted: int | None = None
+    """When it was; until it is purged it can be recovered."""
+
+
+def secret_id(vault: Vault, name: str) -> str:
+    """Return the id of a secret in the world."""
+    return f"{vault.id}/secrets/{name}"
+
+
+def secret_of(world: World, vault: Vault, name: str) -> Secret | None:
+    """Return the secret of that name, deleted or not, or None."""
+    return world.find(Secret, secret_id(vault, name))
+
+
+# ---- Secrets as JSON, and their settings in a request
+
+T = TypeVar("T")
+
+RETENTION = 90
+"""Days that a deleted secret can be recovered."""
+_DAY = 86_400
+
+
+def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) -> dict[str, Any]:
+    """Return a version without its value; `versioned` says whether its id names the version."""
+    version = f"/{one.version}" if versioned else ""
+    times = {"nbf": one.not_before, "exp": one.expires}
+    attributes = {
+        "enabled": one.enabled,
+        **{name: value for name, value in times.items() if value is not None},
+        "created": one.created,
+        "updated": one.updated,
+        "recoveryLevel": "Recoverable+Purgeable",
+        "recoverableDays": RETENTION,
+    }
+    more = {"contentType": one.content_type, "tags": one.tags}
+    return {
+        "id": f"{uri(vault)}/secrets/{secret.name}{version}",
+        "attributes": attributes,
+        **{name: value for name, value in more.items() if value is not None},
+    }
+
+
+def deleted_item(vault: Vault, secret: Secret, deleted: int, *, versioned: bool) -> dict[str, Any]:
+    """Return a deleted secret without its value."""
+    return {
+        "recoveryId": f"{uri(vault)}/deletedsecrets/{secret.name}",
+        "deletedDate": deleted,
+        "scheduledPurgeDate": deleted + RETENTION * _DAY,
+        **secret_item(vault, secret, secret.versions[-1], versioned=versioned),
+    }
+
+
+def uri(vault: Vault) -> str:
+    """Return the address of a vault."""
+    return f"https://{vault.name.lower()}.vault.azure.net"
+
+
+def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Version that a request sets; raise VaultError."""
+    attributes = body.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise bad_parameter("Property attributes has invalid value")
+    sent = {
+        "enabled": _typed(attributes, "enabled", bool),
+        "not_before": _typed(attributes, "nbf", int),
+        "expires": _typed(attributes, "exp", int),
+        "content_type": _typed(body, "contentType", str),
+        "tags": _typed(body, "tags", dict),
+    }
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _typed(values: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    value = values.get(name)
+    if value is None or type(value) is kind:
+        return value
+    raise bad_parameter(f"Property {name} has invalid value")
+
+
+# ---- Operations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultCall:
     """One authorized request to a vault."""
 
     world: World
@@ -63,7 +237,7 @@ class Call:
         return found, found.deleted
 
 
-def put(call: Call) -> Reply:
+def put(call: VaultCall) -> Reply:
     """Make a new version of a secret."""
     body, old = call.body(), secret_of(call.world, call.vault, call.name)
     if not isinstance(body.get("value"), str):
@@ -75,7 +249,7 @@ def put(call: Call) -> Reply:
         value=body["value"],
         created=call.now,
         updated=call.now,
-        **shapes.settings(body),
+        **settings_of(body),
     )
     first = Secret(id=secret_id(call.vault, call.name), name=call.name, versions=())
     secret = replace(old or first, versions=(*(old or first).versions, new))
@@ -83,7 +257,7 @@ def put(call: Call) -> Reply:
     return Reply.json(_bundle(call, secret, new))
 
 
-def get(call: Call) -> Reply:
+def get(call: VaultCall) -> Reply:
     """Return a version of a secret with its value: the newest where none is named.
 
     Its times say nothing here: https://github.com/Azure/AzureKeyVault/issues/19.
@@ -95,80 +269,80 @@ def get(call: Call) -> Reply:
     return Reply.json(_bundle(call, secret, one))
 
 
-def update(call: Call) -> Reply:
-    """Change what is said of a version, but not its value."""
-    secret, settings = call.secret(), shapes.settings(call.body())
+def update(call: VaultCall) -> Reply:
+    """Change the attributes of a version, but not its value."""
+    secret, settings = call.secret(), settings_of(call.body())
     old = _version(call, secret)
     new = replace(old, updated=call.now, **settings)
     versions = tuple(new if one is old else one for one in secret.versions)
     call.world.put(replace(secret, versions=versions))
-    return Reply.json(shapes.item(call.vault, secret, new, versioned=True))
+    return Reply.json(secret_item(call.vault, secret, new, versioned=True))
 
 
-def delete(call: Call) -> Reply:
+def delete(call: VaultCall) -> Reply:
     """Delete a secret so that it can be recovered."""
     secret = call.secret()
     call.world.put(replace(secret, deleted=call.now))
-    return Reply.json(shapes.deleted_item(call.vault, secret, call.now, versioned=True))
+    return Reply.json(deleted_item(call.vault, secret, call.now, versioned=True))
 
 
-def list_secrets(call: Call) -> Reply:
+def list_secrets(call: VaultCall) -> Reply:
     """List the secrets, in one page."""
     alive = [each for each in _all(call) if each.deleted is None]
-    items = [shapes.item(call.vault, each, each.versions[-1], versioned=False) for each in alive]
+    items = [secret_item(call.vault, each, each.versions[-1], versioned=False) for each in alive]
     return _list(items)
 
 
-def list_versions(call: Call) -> Reply:
+def list_versions(call: VaultCall) -> Reply:
     """List the versions of a secret, in one page."""
     try:
         secret = call.secret()
     except VaultError:
         return _list([])
     versions = sorted(secret.versions, key=lambda one: one.version)
-    return _list([shapes.item(call.vault, secret, one, versioned=True) for one in versions])
+    return _list([secret_item(call.vault, secret, one, versioned=True) for one in versions])
 
 
-def list_deleted(call: Call) -> Reply:
+def list_deleted(call: VaultCall) -> Reply:
     """List the deleted secrets, in one page."""
     gone = [(each, each.deleted) for each in _all(call) if each.deleted is not None]
-    items = [shapes.deleted_item(call.vault, each, when, versioned=False) for each, when in gone]
+    items = [deleted_item(call.vault, each, when, versioned=False) for each, when in gone]
     return _list(items)
 
 
-def get_deleted(call: Call) -> Reply:
+def get_deleted(call: VaultCall) -> Reply:
     """Return a deleted secret, without its value."""
     secret, when = call.deleted()
-    return Reply.json(shapes.deleted_item(call.vault, secret, when, versioned=True))
+    return Reply.json(deleted_item(call.vault, secret, when, versioned=True))
 
 
-def recover(call: Call) -> Reply:
+def recover(call: VaultCall) -> Reply:
     """Take the deletion of a secret back."""
     secret, _ = call.deleted()
     call.world.put(replace(secret, deleted=None))
-    return Reply.json(shapes.item(call.vault, secret, secret.versions[-1], versioned=True))
+    return Reply.json(secret_item(call.vault, secret, secret.versions[-1], versioned=True))
 
 
-def purge(call: Call) -> Reply:
+def purge(call: VaultCall) -> Reply:
     """Delete a deleted secret for good."""
     secret, _ = call.deleted()
     call.world.remove(secret.id)
     return Reply(status=204)
 
 
-def _all(call: Call) -> list[Secret]:
+def _all(call: VaultCall) -> list[Secret]:
     return sorted(call.world.all(Secret, call.vault.id), key=lambda each: each.name.lower())
 
 
-def _version(call: Call, secret: Secret) -> Version:
+def _version(call: VaultCall, secret: Secret) -> Version:
     found = [one for one in secret.versions if call.version in ("", one.version)]
     if not found:
         raise no_such_secret(call.name, call.version)
     return found[-1]
 
 
-def _bundle(call: Call, secret: Secret, one: Version) -> Mapping[str, Any]:
-    return {"value": one.value, **shapes.item(call.vault, secret, one, versioned=True)}
+def _bundle(call: VaultCall, secret: Secret, one: Version) -> Mapping[str, Any]:
+    return {"value": one.value, **secret_item(call.vault, secret, one, versioned=True)}
 
 
 def _list(items: list[dict[str, Any]]) -> Reply:

@@ -7,16 +7,67 @@ keys do not explain.
 
 from __future__ import annotations
 
+import re
 import uuid
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from podidentity_sandbox.azure.keyvault.errors import VaultError, bad_parameter
-from podidentity_sandbox.azure.keyvault.operations import operation_of
-from podidentity_sandbox.azure.keyvault.secrets import Call
+from podidentity_sandbox.azure.keyvault import secrets
+from podidentity_sandbox.azure.keyvault.secrets import VaultCall, VaultError, bad_parameter
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import Vault, World
 from podidentity_sandbox.azure.tokens import Issuer
-from podidentity_sandbox.azure.verification import Caller, Fault, TokenRefused, Verifier
+from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class VaultOperation:
+    """One row of the table."""
+
+    method: str
+    path: re.Pattern[str]
+    permission: str
+    do: Callable[[VaultCall], Reply]
+
+
+def _row(
+    method: str, path: str, permission: str, do: Callable[[VaultCall], Reply]
+) -> VaultOperation:
+    return VaultOperation(method, re.compile(f"{path}/?"), permission, do)
+
+
+_ALL, _GONE = "/secrets", "/deletedsecrets"
+_ONE, _ONE_GONE = f"{_ALL}/(?P<name>[^/]*)", f"{_GONE}/(?P<name>[^/]+)"
+_VERSION = f"{_ONE}(?:/(?P<version>[^/]*))?"
+OPERATIONS = (
+    _row("GET", _ALL, "list", secrets.list_secrets),
+    _row("GET", f"{_ONE}/versions", "list", secrets.list_versions),
+    _row("GET", _VERSION, "get", secrets.get),
+    _row("PUT", _ONE, "set", secrets.put),
+    _row("PATCH", _VERSION, "set", secrets.update),
+    _row("DELETE", _ONE, "delete", secrets.delete),
+    _row("GET", _GONE, "list", secrets.list_deleted),
+    _row("GET", _ONE_GONE, "get", secrets.get_deleted),
+    _row("POST", f"{_ONE_GONE}/recover", "recover", secrets.recover),
+    _row("DELETE", _ONE_GONE, "purge", secrets.purge),
+)
+_NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
+
+
+def operation_of(request: Request) -> tuple[VaultOperation, str, str]:
+    """Return the operation, with the name and the version of the path; raise VaultError."""
+    for row in OPERATIONS:
+        match = row.path.fullmatch(request.path)
+        if match and row.method == request.method:
+            names = match.groupdict()
+            name = names.get("name")
+            if name is not None and not _NAME.fullmatch(name):
+                raise bad_parameter(f"The request URI contains an invalid name: {name}")
+            return row, name or "", names.get("version") or ""
+    raise VaultError(404, "NotFound", "The sandbox serves secrets only.")
+
+
+# ---- The front
 
 RESOURCE = "https://vault.azure.net"
 SUFFIX = ".vault.azure.net"
@@ -54,7 +105,9 @@ class KeyVault:
             raise bad_parameter("api-version must be specified")
         operation, name, version = operation_of(request)
         _check_policy(vault, caller, operation.permission)
-        call = Call(world=self._world, vault=vault, request=request, name=name, version=version)
+        call = VaultCall(
+            world=self._world, vault=vault, request=request, name=name, version=version
+        )
         return operation.do(call)
 
     def _authenticated(self, request: Request) -> Caller:
@@ -72,14 +125,14 @@ class KeyVault:
         return VaultError(401, "Unauthorized", message, headers={"WWW-Authenticate": header})
 
     def _words(self, error: TokenRefused) -> str:
-        if error.fault is Fault.AUDIENCE:
+        if error.fault is TokenFault.AUDIENCE:
             return f"AKV10022: Invalid audience. Expected {RESOURCE}, found: {error.detail}."
-        if error.fault is Fault.ISSUER:
+        if error.fault is TokenFault.ISSUER:
             expected = self._verifier.issuer
             return f"AKV10032: Invalid issuer. Expected one of {expected}, found {error.detail}."
-        if error.fault in (Fault.UNKNOWN_KEY, Fault.SIGNATURE):
+        if error.fault in (TokenFault.UNKNOWN_KEY, TokenFault.SIGNATURE):
             return "AKV10046: Unable to resolve the key used for signature validation."
-        if error.fault is Fault.EXPIRED:
+        if error.fault is TokenFault.EXPIRED:
             return "[TokenExpired] Error validating token: 'S2S12086'."
         return "[AggregatedAuthenticationFailure] Error validating token: 'S2S17001'."
 

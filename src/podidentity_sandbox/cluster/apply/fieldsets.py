@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
@@ -20,7 +20,7 @@ _ORDER = {".": 0, "f": 0, "k": 1, "v": 2, "i": 3}
 
 
 class NoFields(Exception):
-    """What is no FieldsV1."""
+    """A value that is no FieldsV1."""
 
 
 def field_step(name: str) -> str:
@@ -113,7 +113,7 @@ def shown_step(step: str) -> str:
 
 
 def in_order(fields: FieldSet) -> list[Path]:
-    """Return the paths as a walk of the set meets them: members first, then what is below."""
+    """Return the paths in the order of a walk: members first, then those below them."""
 
     def rank(path: Path) -> list[tuple[int, int, str]]:
         last = len(path) - 1

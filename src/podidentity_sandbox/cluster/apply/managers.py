@@ -1,4 +1,4 @@
-"""Who owns which field: metadata.managedFields, and what a write makes of it.
+"""Owners of fields: metadata.managedFields, and its change by a write.
 
 The rules are those of
 https://github.com/kubernetes/apimachinery/tree/master/pkg/util/managedfields/internal and of
@@ -7,12 +7,14 @@ https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/merge/updat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from podidentity_sandbox.cluster.apply import fieldsets, merging, typed
+from podidentity_sandbox.cluster import Json, Obj
+from podidentity_sandbox.cluster.apply import fieldsets, typed
 from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, Path
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster.apply.typed import compare, field_set
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError
 
@@ -43,7 +45,7 @@ _NOBODYS = frozenset(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Manager:
-    """Who writes, and by which way."""
+    """The writer of a request: its name, and its way of writing."""
 
     name: str
     operation: str
@@ -60,7 +62,7 @@ class Manager:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a manager owns, and since when."""
+    """The fields of a manager, and their time."""
 
     fields: FieldSet
     version: str
@@ -203,7 +205,7 @@ def after_apply(
     last = managed.get(writer.manager, Share(EMPTY, writer.version))
     owned = fieldsets.outside(typed.field_set(writer.schema, config), writer.ignored)
     claims = {**managed, writer.manager: Share(owned, writer.version, last.time)}
-    new = merging.merged(writer.schema, live, config)
+    new = typed.merged(writer.schema, live, config)
     new = _pruned(writer.schema, new, claims, last.fields)
     others = {m: share for m, share in claims.items() if m != writer.manager}
     difference = _difference(writer, live, new)
@@ -220,22 +222,22 @@ def after_apply(
 
 
 def _untracked(writer: Writer, live: Obj) -> Managed:
-    """Return what is there as owned by somebody before the first who applies."""
+    """Return one manager of all fields, for an object that had none before its first apply."""
     manager = Manager(BEFORE, UPDATE, writer.version)
     return after_update(replace(writer, manager=manager, ignored=()), {}, {}, live)
 
 
 def _pruned(schema: Schema, new: Obj, claims: Managed, last: FieldSet) -> Obj:
-    """Return the object without what the manager applied last time, but now nobody owns."""
+    """Return the object without the fields that only this manager's last apply owned."""
     if not last:
         return new
     whole = typed.with_named_fields(schema, typed.field_set(schema, new))
     mine = typed.with_named_fields(schema, last)
-    cut = _field_set(schema, merging.without(schema, new, mine))
+    cut = _field_set(schema, typed.without(schema, new, mine))
     owned = typed.with_named_fields(schema, _all(claims.values()))
-    kept = merging.without(schema, new, whole - cut - owned)
+    kept = typed.without(schema, new, whole - cut - owned)
     gone = whole - _field_set(schema, kept)
-    left = merging.without(schema, new, gone & mine)
+    left = typed.without(schema, new, gone & mine)
     return left if isinstance(left, dict) else {}
 
 
@@ -245,3 +247,61 @@ def _all(shares: Iterable[Share]) -> FieldSet:
 
 def _field_set(schema: Schema, value: Json) -> FieldSet:
     return typed.with_named_fields(schema, typed.field_set(schema, value or {}))
+
+
+# ---- The annotation of kubectl's client-side apply: its last configuration
+#
+# kubectl's server-side apply may take over what that configuration said without a conflict, and
+# keeps the annotation up to date:
+# https://github.com/kubernetes/apimachinery/tree/master/pkg/util/managedfields/internal
+
+ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+MANAGER = "kubectl"
+"""The only manager for whom the annotation counts."""
+
+
+def apply(
+    writer: Writer, managed: Managed, live: Obj, config: Obj, *, force: bool
+) -> tuple[Obj, Managed]:
+    """Do as `after_apply`, with regard to the annotation; raise Conflicts."""
+    if writer.manager.name != MANAGER:
+        return after_apply(writer, managed, live, config, force=force)
+    try:
+        new, after = after_apply(writer, managed, live, config, force=force)
+    except Conflicts as conflicts:
+        allowed = _allowed(writer.schema, live)
+        left = {manager: frozenset(paths) - allowed for manager, paths in conflicts.found.items()}
+        if any(left.values()):
+            raise Conflicts({m: fields for m, fields in left.items() if fields}) from None
+        new, after = after_apply(writer, managed, live, config, force=True)
+    return _refreshed(new, config), after
+
+
+def _annotation(obj: Obj) -> str:
+    return str((obj.get("metadata", {}).get("annotations") or {}).get(ANNOTATION, ""))
+
+
+def _allowed(schema: Schema, live: Obj) -> FieldSet:
+    """Return the fields that the annotation says, and that still are as it says."""
+    try:
+        last = json.loads(_annotation(live))
+    except ValueError:
+        return EMPTY
+    if not isinstance(last, dict) or last.get("apiVersion") != live.get("apiVersion"):
+        return EMPTY
+    differs = compare(schema, last, live)
+    return field_set(schema, last) - differs.added - differs.modified - differs.removed
+
+
+def _refreshed(new: Obj, config: Obj) -> Obj:
+    """Return the object with its annotation, if it has one, set to this configuration."""
+    if not _annotation(new):
+        return new
+    metadata = {**config.get("metadata", {})}
+    if "annotations" in metadata:
+        metadata["annotations"] = {
+            key: value for key, value in metadata["annotations"].items() if key != ANNOTATION
+        }
+    text = json.dumps({**config, "metadata": metadata}, separators=(",", ":"), sort_keys=True)
+    annotations = {**new["metadata"]["annotations"], ANNOTATION: text + "\n"}
+    return {**new, "metadata": {**new["metadata"], "annotations": annotations}}

@@ -1,4 +1,4 @@
-"""How an object falls into fields that can be owned: by its type's schema, or else by its form.
+"""The fields of an object that can be owned: by its type's schema, or else by its form.
 
 Structs and maps fall into their fields, lists into their items where the type names a key or calls
 them a set; everything else is one leaf. The rules are those of
@@ -8,18 +8,21 @@ https://github.com/kubernetes-sigs/structured-merge-diff/tree/master/typed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.apply.fieldsets import (
+    EMPTY,
     FieldSet,
     Path,
+    below,
     field_step,
     key_step,
+    shown_step,
     value_step,
 )
-from podidentity_sandbox.cluster.jsontypes import Json
 from podidentity_sandbox.cluster.schema import Schema
 
 MISSING: Any = object()
@@ -77,7 +80,7 @@ def parts(schema: Schema, value: Json) -> Iterator[tuple[str, Schema, Json]]:
 
 
 def field_set(schema: Schema, value: Json, path: Path = ()) -> FieldSet:
-    """Return the fields that whoever applies `value` owns."""
+    """Return the fields that an applier of `value` owns."""
     if not granular(schema, value):
         return frozenset([path])
     found: set[Path] = set()
@@ -93,7 +96,7 @@ def field_set(schema: Schema, value: Json, path: Path = ()) -> FieldSet:
 
 @dataclass(slots=True)
 class Comparison:
-    """What became of the fields of an object. No field is in two of the sets."""
+    """The changes of the fields of an object. No field is in two of the sets."""
 
     added: set[Path] = field(default_factory=set)
     modified: set[Path] = field(default_factory=set)
@@ -101,7 +104,7 @@ class Comparison:
 
     @property
     def written(self) -> FieldSet:
-        """What a write owns after it."""
+        """The fields that a write owns after it."""
         return frozenset(self.added | self.modified)
 
 
@@ -188,3 +191,165 @@ def with_named_fields(schema: Schema, fields: FieldSet) -> FieldSet:
             else:
                 at = at.get("items", {})
     return frozenset(found)
+
+
+# ---- Validation of a configuration: each field is known and of its type, each item has its key
+#
+# The words are those of
+# https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/typed/validate.go
+
+
+def faults(schema: Schema, value: Json, path: str = "") -> Sequence[tuple[str, str]]:
+    """Return what keeps a configuration from being applied: (path, words) pairs."""
+    return tuple(_faults(schema, value, path))
+
+
+_SCALARS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "string": (str, "string"),
+    "integer": ((int, float), "numeric (int or float)"),
+    "number": ((int, float), "numeric (int or float)"),
+    "boolean": (bool, "boolean"),
+}
+_GO = {str: "string", bool: "bool", int: "int64", float: "float64"}
+
+
+def _faults(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, str]]:
+    kind = schema.get("type")
+    if value is None or kind is None:
+        return
+    if kind in ("object", "array"):
+        if not isinstance(value, dict if kind == "object" else list):
+            yield path, f"expected {'map' if kind == 'object' else 'list'}, got {_shown(value)}"
+        elif isinstance(value, dict):
+            yield from _map_faults(schema, value, path)
+        else:
+            yield from _list_faults(schema, value, path)
+        return
+    wanted, word = _SCALARS[kind]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "boolean"):
+        yield path, f"expected {word}, got {_shown(value, kind)}"
+
+
+def _shown(value: Json, kind: str = "") -> str:
+    """Return a value as the message for that kind prints it: its type, its struct or itself."""
+    if kind in ("integer", "number"):
+        return _GO.get(type(value), "map[string]interface {}")
+    if kind == "string":
+        return f"&value.valueUnstructured{{Value:{value}}}"
+    return str(value)
+
+
+def _map_faults(schema: Schema, value: Obj, path: str) -> Iterator[tuple[str, str]]:
+    named = schema.get("properties", {})
+    keeps = schema.get("x-kubernetes-preserve-unknown-fields")
+    opened = not named or schema.get("additionalProperties") or keeps
+    for name, item in value.items():
+        place = f"{path}.{name}"
+        if not opened and name not in named:
+            yield place, "field not declared in schema"
+            return
+        yield from _faults(child(schema, name), item, place)
+
+
+def _list_faults(schema: Schema, value: list[Any], path: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        place = f"{path}[{index}]"
+        if granular(schema, value):
+            try:
+                step = step_of(schema, item)
+            except NoKey as error:
+                yield path, f"element {index}: {error}"
+                return
+            place = path + shown_step(step)
+            if step in seen:
+                yield path, f"duplicate entries for key {shown_step(step)}"
+            seen.add(step)
+        yield from _faults(schema.get("items", {}), item, place)
+
+
+# ---- Lays one configuration over an object, and takes fields out of one.
+#
+# The order in which the items of two lists come together is that of
+# https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/typed/merge.go
+
+
+def merged(schema: Schema, live: Json, config: Json) -> Json:
+    """Return `live` with what `config` says; neither is changed."""
+    if config is MISSING:
+        return live
+    if live is MISSING or live is None or not granular(schema, config):
+        return live if config is None and granular(schema, live) and live else config
+    if isinstance(live, dict) and isinstance(config, dict):
+        names = {**live, **config}
+        return {
+            name: merged(child(schema, name), live.get(name, MISSING), config.get(name, MISSING))
+            for name in names
+        }
+    if isinstance(live, list) and isinstance(config, list):
+        return _Lists(schema, live, config).merged()
+    return config
+
+
+class _Lists:
+    """Two lists that come together: the applied order holds, what is only live stays about."""
+
+    def __init__(self, schema: Schema, live: list[Any], config: list[Any]) -> None:
+        self._schema = schema
+        self._live = [(step_of(schema, item), item) for item in live]
+        self._config = [(step_of(schema, item), item) for item in config]
+        self._by_step: dict[str, Json] = {}
+        for step, item in self._live:
+            twice = step in self._by_step
+            self._by_step[step] = None if twice else item
+
+    def merged(self) -> list[Any]:
+        applied = {step for step, _ in self._config}
+        shared = [step for step, _ in self._config if step in self._by_step]
+        found: list[Any] = []
+        done: set[str] = set()
+        left, right = 0, 0
+        while left < len(self._live) or right < len(self._config):
+            step, item = self._live[left] if left < len(self._live) else ("", None)
+            wanted = self._config[right][0] if right < len(self._config) else ""
+            if wanted and step != wanted and step in applied and shared and shared[0] != step:
+                left += 1  # in both, but not its turn
+                continue
+            if step and step not in applied:
+                found.append(item)
+                left += 1
+                continue
+            if step and (step in done or step == wanted):
+                left += 1
+            if not wanted:
+                continue
+            found.append(self._together(*self._config[right]))
+            done.add(wanted)
+            shared = shared[1:] if shared[:1] == [wanted] else shared
+            right += 1
+        return found
+
+    def _together(self, step: str, item: Json) -> Json:
+        live = self._by_step.get(step, MISSING)
+        return merged(self._schema.get("items", {}), live, item)
+
+
+def without(schema: Schema, value: Json, fields: FieldSet) -> Json:
+    """Return `value` without the fields of the set; null where nothing is left of it."""
+    if not isinstance(value, dict | list) or not fields:
+        return value
+    if not granular(schema, value):
+        return None
+    tops, deeper = {path[0] for path in fields if len(path) == 1}, below(fields)
+    if isinstance(value, dict):
+        steps = ((name, field_step(name), item) for name, item in value.items())
+        return {
+            name: without(child(schema, name), item, deeper.get(step, EMPTY))
+            for name, step, item in steps
+            if step not in tops
+        } or None
+    inner = schema.get("items", {})
+    placed = ((step_of(schema, item), item) for item in value)
+    return [
+        without(inner, item, deeper.get(step, EMPTY)) for step, item in placed if step not in tops
+    ] or None

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from podidentity_sandbox.cluster.controllers.ownership import controller_of, owned, reference_to
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
-from podidentity_sandbox.cluster.placement import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
@@ -48,7 +48,7 @@ class DaemonSets:
         self._events = Recorder(resources, "daemonset-controller")
 
     def react(self, change: Change) -> None:
-        """Bring the sets that a change concerns to what they should be."""
+        """Reconcile the sets that a change concerns."""
         storage = self._resources.storage
         if change.key == KEY and change.event != "DELETED":
             self._sync(storage.get(KEY, change.record.namespace, change.record.name))
@@ -60,7 +60,7 @@ class DaemonSets:
             for record in storage.all(KEY):
                 self._sync(record)
         elif change.key == "serviceaccounts" and change.event == "ADDED":
-            # What a set could not make for want of its account, it can now.
+            # A set that waited for its account can make its pods now.
             for record in storage.all(KEY, change.record.namespace):
                 self._sync(record)
 
@@ -184,8 +184,8 @@ def _require_node(spec: Obj, node: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What is to be done for a set now."""
+class UpdateStep:
+    """The pods to make and to delete for a set now."""
 
     create: tuple[str, ...]
     """Nodes that are to get a pod of the present template."""
@@ -224,7 +224,7 @@ def _resolved(limit: int | str, wanted: int) -> int:
 
 def next_step(
     owner: Record, pods: Sequence[Record], wanted: Sequence[str], current: str, now: datetime
-) -> Step:
+) -> UpdateStep:
     """Return the next step towards one pod of template `current` on each node of `wanted`.
 
     `manage` and `rollingUpdate` of pkg/controller/daemon; a node whose pod is being deleted gets
@@ -244,7 +244,7 @@ def next_step(
     elif rolling:
         delete += _replace(states, allowed.unavailable)
     going = {pod.uid: pod for pod in delete if not pod.deleted}
-    return Step(tuple(create), tuple(going.values()))
+    return UpdateStep(tuple(create), tuple(going.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.cluster import objects
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.kinds import crds
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Resources

@@ -7,17 +7,307 @@ middle of a rollout does not scale its old sets up in proportion; minReadySecond
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from podidentity_sandbox.cluster.controllers import progress, revisions, rollout
-from podidentity_sandbox.cluster.controllers.ownership import controller_of, owned
-from podidentity_sandbox.cluster.controllers.rollout import SetState
+from podidentity_sandbox.cluster import Obj, objects
+from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Deletion, Resources
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Record, field_of
+from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
+
+# ---- The sizes of a Deployment's sets in the next step of a rollout: pure
+#
+# https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#strategy
+# The arithmetic is that of pkg/controller/deployment/rolling.go and util/deployment_util.go.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetState:
+    """A ReplicaSet: how many pods it is to have, has, and has available."""
+
+    wanted: int
+    pods: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How many pods there may be more, and fewer, than the Deployment wants."""
+
+    surge: int
+    unavailable: int
+
+
+def bounds(wanted: int, max_surge: int | str, max_unavailable: int | str) -> Bounds:
+    """Resolve both limits; where both come to nothing, one pod may be away."""
+    surge = _resolved(max_surge, wanted, up=True)
+    unavailable = _resolved(max_unavailable, wanted, up=False)
+    if not surge and not unavailable:
+        unavailable = 1
+    return Bounds(surge=surge, unavailable=min(unavailable, wanted))
+
+
+def _resolved(limit: int | str, wanted: int, *, up: bool) -> int:
+    if isinstance(limit, int):
+        return limit
+    share = wanted * int(limit.removesuffix("%")) / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> int:
+    """Return the new size of the new set."""
+    if new.wanted > wanted:
+        return wanted
+    room = wanted + limits.surge - new.wanted - sum(each.wanted for each in old)
+    return new.wanted + max(0, min(room, wanted - new.wanted))
+
+
+def old_sizes(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> list[int]:
+    """Return the new sizes of the old sets, in their order, oldest first.
+
+    First go pods that are not available anyway, then as many as the Deployment can spare.
+    """
+    least = wanted - limits.unavailable
+    everything = new.wanted + sum(each.wanted for each in old)
+    spare = everything - least - (new.wanted - new.available)
+    sizes = [each.wanted for each in old]
+    if spare <= 0:
+        return sizes
+    for index, each in enumerate(old):
+        sick = max(0, each.wanted - each.available)
+        gone = max(0, min(sick, spare))
+        sizes[index] -= gone
+        spare -= gone
+    free = new.available + sum(each.available for each in old) - least
+    for index, size in enumerate(sizes):
+        gone = max(0, min(size, free))
+        sizes[index] -= gone
+        free -= gone
+    return sizes
+
+
+# ---- A Deployment's templates: each has a ReplicaSet with a name and a revision of its own.
+#
+# https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label
+# The digest is our own: the real one depends on how Go prints a struct, and nobody can rely on it.
+
+HASH_LABEL = "pod-template-hash"
+REVISION = "deployment.kubernetes.io/revision"
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+MOST = "deployment.kubernetes.io/max-replicas"
+_OF_ONE_OBJECT = (
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deprecated.deployment.rollback.to",
+    REVISION,
+    DESIRED,
+    MOST,
+    "deployment.kubernetes.io/revision-history",
+)
+"""Annotations that a set does not take from its Deployment."""
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""No vowels, so that no digest is a word: k8s.io/apimachinery/pkg/util/rand."""
+
+
+def digest(template: Obj) -> str:
+    """Return the hash of a template."""
+    number = int.from_bytes(hashlib.sha256(encode(template)).digest()[:8])
+    letters = []
+    for _ in range(10):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return "".join(letters)
+
+
+def bare(template: Obj) -> Obj:
+    """Return a set's template without the label that the Deployment added."""
+    metadata = dict(template.get("metadata", {}))
+    labels = {k: v for k, v in metadata.get("labels", {}).items() if k != HASH_LABEL}
+    return {**template, "metadata": {**metadata, "labels": labels}}
+
+
+def current_set(deployment: Record, sets: Iterable[Record]) -> Record | None:
+    """Return the set of the present template, if there is one."""
+    template = bare(deployment.object["spec"]["template"])
+    return next((s for s in sets if bare(s.object["spec"]["template"]) == template), None)
+
+
+def revision(record: Record) -> int:
+    """Return an object's revision, 0 where it has none."""
+    text = record.metadata.get("annotations", {}).get(REVISION, "")
+    return int(text) if text.isdigit() else 0
+
+
+def age(record: Record) -> tuple[str, int, str]:
+    """Order sets by age, the oldest first."""
+    return record.metadata["creationTimestamp"], revision(record), record.name
+
+
+def next_revision(sets: Sequence[Record]) -> int:
+    """Return the revision of the next template."""
+    return max(map(revision, sets), default=0) + 1
+
+
+def revision_annotations(deployment: Record, number: int, wanted: int, most: int) -> dict[str, str]:
+    """Return the annotations of the set of the present template."""
+    given = deployment.metadata.get("annotations", {})
+    own = {key: value for key, value in given.items() if key not in _OF_ONE_OBJECT}
+    return {**own, DESIRED: str(wanted), MOST: str(most), REVISION: str(number)}
+
+
+def new_set(deployment: Record, replicas: int, annotations: dict[str, str]) -> Obj:
+    """Return the set for the present template."""
+    spec = deployment.thaw()["spec"]
+    template = spec["template"]
+    name = digest(template)
+    labels = template.setdefault("metadata", {}).setdefault("labels", {})
+    labels[HASH_LABEL] = name
+    selector = spec["selector"]
+    selector["matchLabels"] = {**selector.get("matchLabels", {}), HASH_LABEL: name}
+    return {
+        "metadata": {
+            "name": f"{deployment.name}-{name}",
+            "labels": dict(labels),
+            "annotations": annotations,
+            "ownerReferences": [reference_to(deployment)],
+        },
+        "spec": {"replicas": replicas, "selector": selector, "template": template},
+    }
+
+
+# ---- A Deployment's status: its counts, and whether it is available and getting on. Pure.
+#
+# Reasons and messages are those of pkg/controller/deployment/progress.go and deployment_util.go.
+
+TIMED_OUT = "ProgressDeadlineExceeded"
+DONE = "NewReplicaSetAvailable"
+
+
+def status_of(
+    owner: Record,
+    new: Record | None,
+    sets: Sequence[Record],
+    now: datetime,
+    limits: Bounds,
+    *,
+    created: bool,
+) -> tuple[Obj, float | None]:
+    """Return the new status, and after how many seconds to look at it again, if at all."""
+    counts = _counts(owner, new, sets)
+    before = owner.object.get("status", {})
+    known = {each["type"]: each for each in before.get("conditions", [])}
+    least = owner.object["spec"]["replicas"] - limits.unavailable
+    conditions = [_available(counts.get("availableReplicas", 0) >= least)]
+    wait = None
+    progressing = _progressing(owner, new, counts, created=created)
+    if progressing is not None:
+        moved = counts != {key: before.get(key) for key in counts}
+        progressing, wait = _timed(owner, progressing, known.get("Progressing"), now, moved=moved)
+        conditions.append(progressing)
+    conditions += _failure(new, sets)
+    told = [_dated(each, known.get(each["type"]), now) for each in conditions]
+    if progressing is None and "Progressing" in known:
+        told.append(known["Progressing"])
+    return {**counts, "conditions": told}, wait
+
+
+def _counts(owner: Record, new: Record | None, sets: Sequence[Record]) -> Obj:
+    def total(field: str, of: Sequence[Record]) -> int:
+        return sum(one.object.get("status", {}).get(field, 0) for one in of)
+
+    available = total("availableReplicas", sets)
+    wanted = sum(one.object["spec"]["replicas"] for one in sets)
+    counts = {
+        "observedGeneration": owner.metadata["generation"],
+        "replicas": total("replicas", sets),
+        "updatedReplicas": total("replicas", [new] if new is not None else []),
+        "readyReplicas": total("readyReplicas", sets),
+        "availableReplicas": available,
+        "unavailableReplicas": max(0, wanted - available),
+    }
+    return {key: value for key, value in counts.items() if value}
+
+
+def _available(well: bool) -> Obj:
+    if well:
+        message = "Deployment has minimum availability."
+        return _condition("Available", "True", "MinimumReplicasAvailable", message)
+    message = "Deployment does not have minimum availability."
+    return _condition("Available", "False", "MinimumReplicasUnavailable", message)
+
+
+def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: bool) -> Obj | None:
+    """Return the condition as it would be without a deadline; None: as it was."""
+    spec = owner.object["spec"]
+    if spec.get("paused"):
+        return _condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
+    if new is None:
+        return None
+    wanted = spec["replicas"]
+    names = ("replicas", "updatedReplicas", "availableReplicas")
+    if all(counts.get(name, 0) == wanted for name in names):
+        message = f'ReplicaSet "{new.name}" has successfully progressed.'
+        return _condition("Progressing", "True", DONE, message)
+    if created:
+        message = f'Created new replica set "{new.name}"'
+        return _condition("Progressing", "True", "NewReplicaSetCreated", message)
+    message = f'ReplicaSet "{new.name}" is progressing.'
+    return _condition("Progressing", "True", "ReplicaSetUpdated", message)
+
+
+def _failure(new: Record | None, sets: Sequence[Record]) -> list[Obj]:
+    """Return the condition of a set that could not make its pods, the present set's first."""
+    for one in (*([new] if new is not None else []), *sets):
+        for each in one.object.get("status", {}).get("conditions", []):
+            if each["type"] == "ReplicaFailure":
+                return [_condition(each["type"], each["status"], each["reason"], each["message"])]
+    return []
+
+
+def _timed(
+    owner: Record, wanted: Obj, known: Obj | None, now: datetime, *, moved: bool
+) -> tuple[Obj, float | None]:
+    """Return the condition with its deadline applied, and how long that is away."""
+    limit = owner.object["spec"].get("progressDeadlineSeconds")
+    if wanted["reason"] != "ReplicaSetUpdated" or limit is None:
+        return wanted, limit if wanted["reason"] == "NewReplicaSetCreated" else None
+    if known is None or moved or known["reason"] in (DONE, "DeploymentPaused"):
+        return {**wanted, "lastUpdateTime": objects.stamp(now)}, float(limit)
+    if known["reason"] == TIMED_OUT:
+        return known, None
+    since = datetime.strptime(known["lastUpdateTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    left = since + timedelta(seconds=limit) - now
+    if left > timedelta(0):
+        same = {**wanted, "lastUpdateTime": known["lastUpdateTime"]}
+        return same, left.total_seconds()
+    message = wanted["message"].replace("is progressing.", "has timed out progressing.")
+    return _condition("Progressing", "False", TIMED_OUT, message), None
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> Obj:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def _dated(condition: Obj, known: Obj | None, now: datetime) -> Obj:
+    """Return a condition with its times; one that says nothing new keeps them."""
+    stamp = objects.stamp(now)
+    updated = condition.get("lastUpdateTime", stamp)
+    moved = stamp
+    if known is not None and known["status"] == condition["status"]:
+        moved = known["lastTransitionTime"]
+        same = (known["reason"], known["message"]) == (condition["reason"], condition["message"])
+        if same and "lastUpdateTime" not in condition:
+            updated = known["lastUpdateTime"]
+    return {**condition, "lastUpdateTime": updated, "lastTransitionTime": moved}
+
+
+# ---- The controller
 
 KEY = "deployments.apps"
 SETS = "replicasets.apps"
@@ -62,7 +352,7 @@ class Deployments:
         return self._resources.storage.get(key, record.namespace, reference["name"])
 
     def _sync(self, owner: Record) -> None:
-        new = revisions.present(owner, self._sets(owner))
+        new = current_set(owner, self._sets(owner))
         paused = owner.object["spec"].get("paused", False)
         created = False
         if paused:
@@ -78,11 +368,11 @@ class Deployments:
     def _sets(self, owner: Record) -> list[Record]:
         """Return a Deployment's sets, oldest first."""
         found = owned(self._resources.storage, SETS, owner)
-        return sorted(found, key=revisions.age)
+        return sorted(found, key=age)
 
-    def _limits(self, owner: Record) -> rollout.Bounds:
+    def _limits(self, owner: Record) -> Bounds:
         rolling = field_of(owner.object, "spec.strategy.rollingUpdate") or {}
-        return rollout.bounds(
+        return bounds(
             owner.object["spec"]["replicas"],
             rolling.get("maxSurge", 0),
             rolling.get("maxUnavailable", 0),
@@ -92,7 +382,7 @@ class Deployments:
         wanted, limits = owner.object["spec"]["replicas"], self._limits(owner)
         old = [s for s in self._sets(owner) if new is None or s.uid != new.uid]
         state = _state(new) if new is not None else SetState(wanted=0, pods=0, available=0)
-        size = rollout.new_size(wanted, limits, state, list(map(_state, old)))
+        size = new_size(wanted, limits, state, list(map(_state, old)))
         if new is None:
             self._begin(owner, size)
             return True
@@ -100,7 +390,7 @@ class Deployments:
         if size != state.wanted:
             self._scale(owner, new, size)
             return False
-        sizes = rollout.old_sizes(wanted, limits, state, list(map(_state, old)))
+        sizes = old_sizes(wanted, limits, state, list(map(_state, old)))
         for each, fewer in zip(old, sizes, strict=True):
             self._scale(owner, each, fewer)
         return False
@@ -132,8 +422,8 @@ class Deployments:
 
     def _begin(self, owner: Record, size: int) -> None:
         """Make the set of a new template."""
-        number = revisions.next_revision(self._sets(owner))
-        body = revisions.new_set(owner, size, self._notes(owner, number))
+        number = next_revision(self._sets(owner))
+        body = new_set(owner, size, self._notes(owner, number))
         kind = self._resources.registry.by_key(SETS)
         made = self._resources.create(kind, owner.namespace, body)
         if size:
@@ -141,12 +431,12 @@ class Deployments:
 
     def _notes(self, owner: Record, number: int) -> dict[str, str]:
         wanted = owner.object["spec"]["replicas"]
-        return revisions.notes(owner, number, wanted, wanted + self._limits(owner).surge)
+        return revision_annotations(owner, number, wanted, wanted + self._limits(owner).surge)
 
     def _refresh(self, owner: Record, new: Record) -> Record:
         """Bring the present set's annotations up to date; an earlier template gets a new number."""
         others = [s for s in self._sets(owner) if s.uid != new.uid]
-        number = max(revisions.revision(new), revisions.next_revision(others))
+        number = max(revision(new), next_revision(others))
         changed = new.thaw()
         notes = changed["metadata"].setdefault("annotations", {})
         notes.update(self._notes(owner, number))
@@ -161,8 +451,8 @@ class Deployments:
         new["metadata"]["generation"] += 1
         notes = new["metadata"].setdefault("annotations", {})
         wanted = owner.object["spec"]["replicas"]
-        notes[revisions.DESIRED] = str(wanted)
-        notes[revisions.MOST] = str(wanted + self._limits(owner).surge)
+        notes[DESIRED] = str(wanted)
+        notes[MOST] = str(wanted + self._limits(owner).surge)
         self._resources.settle(self._resources.registry.by_key(SETS), one, new)
         self._scaled(owner, one.name, before, size)
 
@@ -174,14 +464,14 @@ class Deployments:
     def _tell(self, owner: Record, *, created: bool) -> None:
         """Write the Deployment's status and revision."""
         sets = self._sets(owner)
-        new = revisions.present(owner, sets)
+        new = current_set(owner, sets)
         changed = owner.thaw()
-        changed["status"], wait = progress.status_of(
+        changed["status"], wait = status_of(
             owner, new, sets, self._resources.now(), self._limits(owner), created=created
         )
-        if new is not None and revisions.revision(new):
+        if new is not None and revision(new):
             notes = changed["metadata"].setdefault("annotations", {})
-            notes[revisions.REVISION] = str(revisions.revision(new))
+            notes[REVISION] = str(revision(new))
         self._resources.settle(self._resources.registry.by_key(KEY), owner, changed)
         place = owner.namespace, owner.name
         if wait is not None and place not in self._awaited:
@@ -198,11 +488,11 @@ class Deployments:
 
     def _clean(self, owner: Record) -> None:
         """Delete the oldest sets beyond those that a person may go back to."""
-        new = revisions.present(owner, self._sets(owner))
+        new = current_set(owner, self._sets(owner))
         idle = [s for s in self._sets(owner) if _idle(s) and (new is None or s.uid != new.uid)]
         surplus = len(idle) - owner.object["spec"]["revisionHistoryLimit"]
         kind = self._resources.registry.by_key(SETS)
-        for one in sorted(idle, key=revisions.revision)[: max(0, surplus)]:
+        for one in sorted(idle, key=revision)[: max(0, surplus)]:
             self._resources.delete(kind, one, Deletion(propagation="Background"))
 
 

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Deletion, Resources
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
@@ -25,7 +25,7 @@ class Garbage:
         self._dependents: dict[str, set[Place]] = {}
 
     def react(self, change: Change) -> None:
-        """Keep the book, and collect what a change leaves behind."""
+        """Update the graph of owners, and collect the objects that a change leaves without one."""
         record = change.record
         self._book(change)
         if change.event == "DELETED":
@@ -85,7 +85,7 @@ class Garbage:
         self._resources.settle(kind, record, new)
 
     def _end(self, key: str, owner: Record) -> None:
-        """Do what an owner's finalizer asks for: let its dependents be, or delete them first."""
+        """Carry out an owner's finalizer: orphan its dependents, or delete them first."""
         finalizers = owner.metadata.get("finalizers", [])
         places = sorted(self._dependents.get(owner.uid, ()))
         if ORPHAN in finalizers:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podidentity_sandbox.cluster import objects
-from podidentity_sandbox.cluster.controllers.ownership import controller_of, owned, reference_to
+from podidentity_sandbox.cluster import Obj, objects
+from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.scheduler import ready
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.jsontypes import Obj
 from podidentity_sandbox.cluster.kinds.pods import ENDED
-from podidentity_sandbox.cluster.placement import ready
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.selectors import matches_labels
 from podidentity_sandbox.cluster.status import StatusError
@@ -31,7 +30,7 @@ class ReplicaSets:
         self._events = Recorder(resources, "replicaset-controller")
 
     def react(self, change: Change) -> None:
-        """Bring the sets that a change concerns to what they should be."""
+        """Reconcile the sets that a change concerns."""
         storage, record = self._resources.storage, change.record
         if change.key == KEY and change.event != "DELETED":
             self._sync(storage.get(KEY, record.namespace, record.name))
@@ -40,7 +39,7 @@ class ReplicaSets:
             if owner is not None and owner["kind"] == "ReplicaSet":
                 self._sync(storage.get(KEY, record.namespace, owner["name"]))
         elif change.key == "serviceaccounts" and change.event == "ADDED":
-            # What a set could not make for want of its account, it can now.
+            # A set that waited for its account can make its pods now.
             for each in storage.all(KEY, record.namespace):
                 self._sync(each)
 

@@ -1,4 +1,4 @@
-"""Which fields each type has, and how its lists and maps are merged.
+"""The fields of each type, and how its lists and maps are merged.
 
 Patches, server-side apply and the validation of unknown fields read this, of built-in types and of
 custom ones in the same form: an openAPIV3Schema as in a CustomResourceDefinition, with the

@@ -1,12 +1,11 @@
-"""Roles and bindings: the rules of the objects; `rbac` reads what they grant."""
+"""Roles and bindings: the rules of the objects; `authorization` reads what they grant."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
@@ -42,7 +41,7 @@ class RoleStrategy(Strategy):
 
 
 class BindingStrategy(Strategy):
-    """What a binding grants never changes, only to whom."""
+    """A binding's role never changes, only its subjects."""
 
     def default(self, new: Obj) -> None:
         """Fill in the API groups."""

@@ -1,15 +1,96 @@
-"""Namespaces, secrets and events: the small rules that clients meet."""
+"""Namespaces, secrets, config maps, events and CSI drivers: the small rules that clients meet."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import binascii
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.kinds import payloads
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
+
+# ---- Contents of secrets and config maps: which keys, how much, and immutability
+#
+# https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
+
+LIMIT = 1024 * 1024
+"""Bytes of all values together."""
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_KEY_WANTED = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. "
+    "'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
+_FIXED = "field is immutable when `immutable` is set"
+
+
+def key_faults(obj: Obj, field: str) -> Iterator[Cause]:
+    """Yield the faults of the keys of a field."""
+    for key in obj.get(field) or {}:
+        if not _KEY.fullmatch(key) or len(key) > 253 or key in (".", ".."):
+            yield status.invalid(f"{field}[{key}]", key, _KEY_WANTED)
+
+
+def size(obj: Obj) -> int:
+    """Return the bytes of all values."""
+    texts = sum(len(text.encode()) for text in (obj.get("data") or {}).values())
+    return texts + binary_size(obj, "binaryData")
+
+
+def binary_size(obj: Obj, field: str) -> int:
+    """Return the bytes of the values of a field that stand there in base64."""
+    return sum(len(base64.b64decode(text)) for text in (obj.get(field) or {}).values())
+
+
+def check_base64(kind: str, values: Iterable[str]) -> None:
+    """Refuse values that the real server's decoder cannot read: raise 400."""
+    for value in values:
+        try:
+            base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            stray = _NOT_BASE64.search(value)
+            place = stray.start() if stray else len(value) - len(value) % 4
+            raise status.bad_request(
+                f'{kind} in version "v1" cannot be handled as a {kind}: '
+                f"illegal base64 data at input byte {place}"
+            ) from error
+
+
+class ConfigMapStrategy(Strategy):
+    """Texts and bytes under keys of their own."""
+
+    def prepare_create(self, new: Obj) -> None:
+        """Read the bytes."""
+        check_base64("ConfigMap", (new.get("binaryData") or {}).values())
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.prepare_create(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check keys and size; nothing of an immutable one changes."""
+        faults = [*key_faults(new, "data"), *key_faults(new, "binaryData")]
+        for key in (new.get("data") or {}).keys() & (new.get("binaryData") or {}).keys():
+            detail = "duplicate of key present in binaryData"
+            faults.append(status.invalid(f"data[{key}]", key, detail))
+        if size(new) > LIMIT:
+            # As the real server words a fault of the object as a whole.
+            faults.append(status.too_long("[]", LIMIT))
+        if old is not None and old.get("immutable"):
+            if not new.get("immutable"):
+                faults.append(status.forbidden_field("immutable", _FIXED))
+            faults += [
+                status.forbidden_field(field, _FIXED)
+                for field in ("data", "binaryData")
+                if new.get(field) != old.get(field)
+            ]
+        return faults
+
+
+# ---- Namespaces, secrets, events
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 IMMORTAL = ("default", "kube-system", "kube-public")
@@ -47,7 +128,7 @@ class NamespaceStrategy(Strategy):
         new["spec"] = old["spec"]
 
     def keeps(self, obj: Obj) -> str:
-        """Keep what the system needs."""
+        """Keep the namespaces that the system needs."""
         immortal = obj["metadata"]["name"] in IMMORTAL
         return "this namespace may not be deleted" if immortal else ""
 
@@ -66,7 +147,7 @@ class SecretStrategy(Strategy):
     def default(self, new: Obj) -> None:
         """Fold stringData into data; raise 400 for data that is not base64."""
         data = new.get("data", {})
-        payloads.check_base64("Secret", data.values())
+        check_base64("Secret", data.values())
         for key, text in new.pop("stringData", {}).items():
             data[key] = base64.b64encode(text.encode()).decode()
         if data:
@@ -75,9 +156,9 @@ class SecretStrategy(Strategy):
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check keys and size. The type never changes, and nothing of an immutable secret."""
-        faults = [*payloads.key_faults(new, "data")]
-        if payloads.binary_size(new, "data") > payloads.LIMIT:
-            faults.append(status.too_long("data", payloads.LIMIT))
+        faults = [*key_faults(new, "data")]
+        if binary_size(new, "data") > LIMIT:
+            faults.append(status.too_long("data", LIMIT))
         if old is None:
             return faults
         if new["type"] != old["type"]:
@@ -92,7 +173,7 @@ class SecretStrategy(Strategy):
 
 
 class EventStrategy(Strategy):
-    """An event lies in the namespace of what it is about; of a node in `default`."""
+    """An event lies in the namespace of its object; that of a node in `default`."""
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check where it lies."""
@@ -103,3 +184,66 @@ class EventStrategy(Strategy):
             return ()
         detail = "does not match event.namespace"
         return (status.invalid("involvedObject.namespace", about, detail),)
+
+
+# ---- CSIDriver: what a storage driver demands of the kubelets.
+#
+# https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/csi-driver-v1/
+
+CSI_DRIVER_SHAPE = {
+    "spec": {
+        "attachRequired": bool,
+        "podInfoOnMount": bool,
+        "volumeLifecycleModes": [str],
+        "fsGroupPolicy": str,
+        "storageCapacity": bool,
+        "requiresRepublish": bool,
+        "seLinuxMount": bool,
+        "tokenRequests": [{"audience": str, "expirationSeconds": int}],
+    },
+}
+_LIFECYCLE_MODES = ("Ephemeral", "Persistent")
+_DEFAULTS = {
+    "attachRequired": True,
+    "podInfoOnMount": False,
+    "storageCapacity": False,
+    "requiresRepublish": False,
+    "seLinuxMount": False,
+    "fsGroupPolicy": "ReadWriteOnceWithFSType",
+}
+
+
+class DriverStrategy(Strategy):
+    """Defaults, and what never changes."""
+
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults."""
+        spec = new.setdefault("spec", {})
+        for field, value in _DEFAULTS.items():
+            spec.setdefault(field, value)
+        if not spec.get("volumeLifecycleModes"):
+            spec["volumeLifecycleModes"] = ["Persistent"]
+
+    def prepare_create(self, new: Obj) -> None:
+        """Do the same."""
+        self.default(new)
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.default(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the modes."""
+        spec = new["spec"]
+        where = "spec.volumeLifecycleModes"
+        faults = [
+            status.unsupported(where, mode, _LIFECYCLE_MODES)
+            for mode in spec["volumeLifecycleModes"]
+            if mode not in _LIFECYCLE_MODES
+        ]
+        for field in ("attachRequired", "volumeLifecycleModes"):
+            if old is not None and spec[field] != old["spec"][field]:
+                detail = "field is immutable"
+                faults.append(status.invalid(f"spec.{field}", spec[field], detail))
+        return faults

@@ -6,14 +6,111 @@ One version of a definition is served here: the stored one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.kinds import structural
+from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
+from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.tables import jsonpath
+from podidentity_sandbox.cluster.tables import custom
+
+# ---- Structural schemas: the form that `schema` can work with
+#
+# https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
+
+_FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_NODE = shapes.compiled(
+    {
+        "type": str,
+        "format": str,
+        "pattern": str,
+        "nullable": bool,
+        "required": [str],
+        "properties": {"*": {}},
+        "items": {},
+        "minimum": float,
+        "maximum": float,
+        "exclusiveMinimum": bool,
+        "exclusiveMaximum": bool,
+        "multipleOf": float,
+        "minLength": int,
+        "maxLength": int,
+        "minItems": int,
+        "maxItems": int,
+        "maxProperties": int,
+        "uniqueItems": bool,
+        "allOf": [{}],
+        "anyOf": [{}],
+        "oneOf": [{}],
+        "not": {},
+        "x-kubernetes-int-or-string": bool,
+        "x-kubernetes-preserve-unknown-fields": bool,
+        "x-kubernetes-embedded-resource": bool,
+    }
+)
+
+
+def structural_faults(schema: Schema, where: str, *, logical: bool = False) -> Iterator[Cause]:
+    """Yield the faults of a schema at the path `where`.
+
+    A `logical` schema is one inside allOf, anyOf, oneOf or not: it constrains, and names no type.
+    """
+    misfit = shapes.misfit(_NODE, schema)
+    if misfit:
+        yield status.invalid(where, "", misfit)
+        return
+    if not logical:
+        yield from _type_faults(schema, where)
+    if schema.get("x-kubernetes-validations"):
+        detail = "this sandbox evaluates no CEL rules, and would let through what they refuse"
+        yield status.forbidden_field(f"{where}.x-kubernetes-validations", detail)
+    yield from _value_faults(schema, where)
+    for path, child, inside in _children(schema, where):
+        yield from structural_faults(child, path, logical=logical or inside)
+
+
+def _type_faults(schema: Schema, where: str) -> Iterator[Cause]:
+    kind = schema.get("type")
+    if kind is None and not any(schema.get(word) for word in _FREE):
+        yield status.required(f"{where}.type", "must not be empty for specified object fields")
+    if kind is not None and kind not in _TYPES:
+        yield status.unsupported(f"{where}.type", kind, _TYPES)
+
+
+def _value_faults(schema: Schema, where: str) -> Iterator[Cause]:
+    pattern = schema.get("pattern", "")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        yield status.invalid(f"{where}.pattern", pattern, f"must be a valid regex: {error}")
+    if not isinstance(schema.get("enum", []), list):
+        yield status.invalid(f"{where}.enum", schema["enum"], "must be an array")
+    if schema.get("multipleOf", 1) <= 0:
+        yield status.invalid(f"{where}.multipleOf", schema["multipleOf"], "must be positive")
+    extra = schema.get("additionalProperties")
+    if not isinstance(extra, bool | dict | None):
+        yield status.invalid(
+            f"{where}.additionalProperties", extra, "must be a schema or a boolean"
+        )
+
+
+def _children(schema: Schema, where: str) -> Iterator[tuple[str, Json, bool]]:
+    """Yield (path, schema, whether it is inside a logical word) of each schema inside this one."""
+    for name, child in schema.get("properties", {}).items():
+        yield f"{where}.properties[{name}]", child, False
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), dict):
+            yield f"{where}.{word}", schema[word], False
+    if "not" in schema:
+        yield f"{where}.not", schema["not"], True
+    for word in ("allOf", "anyOf", "oneOf"):
+        for index, child in enumerate(schema.get(word, [])):
+            yield f"{where}.{word}[{index}]", child, True
+
+
+# ---- Definitions
 
 COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 GROUP = "apiextensions.k8s.io"
@@ -144,7 +241,7 @@ def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:
         if not schema:
             yield status.required(place, "schemas are required")
         else:
-            yield from structural.faults(schema, place)
+            yield from structural_faults(schema, place)
 
 
 def _column_faults(column: Obj, where: str) -> Iterator[Cause]:
@@ -159,7 +256,7 @@ def _column_faults(column: Obj, where: str) -> Iterator[Cause]:
     path = column.get("jsonPath")
     if not path:
         yield status.required(f"{where}.jsonPath")
-    elif not jsonpath.readable(path):
+    elif not custom.readable(path):
         yield status.invalid(f"{where}.jsonPath", path, "only simple paths are read here")
 
 

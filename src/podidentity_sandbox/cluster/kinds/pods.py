@@ -8,12 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import names, status
-from podidentity_sandbox.cluster.jsontypes import Obj
-from podidentity_sandbox.cluster.kinds import mounts, qos
+from podidentity_sandbox.cluster import Obj, names, status
+from podidentity_sandbox.cluster.kinds.volumes import VOLUME, mount_faults, volume_faults
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import field_of
+
+_COUNTED = ("cpu", "memory")
+
+
+def default_requests(spec: Obj) -> None:
+    """Set a missing request to the limit: SetDefaults_Pod."""
+    for container in _containers(spec):
+        resources = container.get("resources", {})
+        for name, limit in resources.get("limits", {}).items():
+            resources.setdefault("requests", {}).setdefault(name, limit)
+
+
+def qos_class(spec: Obj) -> str:
+    """Return the class of a pod's spec, whose defaults are filled in."""
+    asked = [container.get("resources", {}) for container in _containers(spec)]
+    counted = [
+        {kind: _part(resources.get(kind, {})) for kind in ("limits", "requests")}
+        for resources in asked
+    ]
+    if not any(each["limits"] or each["requests"] for each in counted):
+        return "BestEffort"
+    whole = all(
+        len(each["limits"]) == len(_COUNTED) and each["limits"] == each["requests"]
+        for each in counted
+    )
+    return "Guaranteed" if whole else "Burstable"
+
+
+def _part(amounts: Obj) -> Obj:
+    return {name: str(amounts[name]) for name in _COUNTED if name in amounts}
+
+
+def _containers(spec: Obj) -> list[Obj]:
+    return [*spec.get("initContainers", []), *spec.get("containers", [])]
+
+
+# ---- Pods
 
 CONTAINER = {
     "name": str,
@@ -50,7 +86,7 @@ TERM = {"matchExpressions": RULES, "matchFields": RULES}
 SPEC = {
     "containers": [CONTAINER],
     "initContainers": [CONTAINER],
-    "volumes": [mounts.VOLUME],
+    "volumes": [VOLUME],
     "nodeName": str,
     "nodeSelector": {"*": str},
     "serviceAccountName": str,
@@ -116,7 +152,7 @@ class PodStrategy(Strategy):
         spec = new.setdefault("spec", {})
         default_spec(spec)
         _default_host_ports(spec)
-        qos.default_requests(spec)
+        default_requests(spec)
         if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
             spec["serviceAccountName"] = spec["serviceAccount"] = account
 
@@ -128,7 +164,7 @@ class PodStrategy(Strategy):
         _tolerate(spec)
         spec.setdefault("priority", 0)
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-        new["status"] = {"phase": "Pending", "qosClass": qos.qos_class(spec)}
+        new["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Keep what admission demands."""
@@ -214,7 +250,7 @@ def spec_faults(spec: Obj, path: str) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield status.required(f"{path}.containers")
     volumes = {volume.get("name") for volume in spec.get("volumes", [])}
-    yield from mounts.volume_faults(spec.get("volumes", []), f"{path}.volumes")
+    yield from volume_faults(spec.get("volumes", []), f"{path}.volumes")
     seen: set[str] = set()
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field, [])):
@@ -239,6 +275,4 @@ def _container_faults(container: Obj, where: str, volumes: set[str | None]) -> I
             yield status.invalid(f"{where}.name", name, fault)
     if not container.get("image"):
         yield status.required(f"{where}.image")
-    yield from mounts.mount_faults(
-        container.get("volumeMounts", []), f"{where}.volumeMounts", volumes
-    )
+    yield from mount_faults(container.get("volumeMounts", []), f"{where}.volumeMounts", volumes)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
@@ -68,7 +67,7 @@ class ServiceStrategy(Strategy):
         new["status"] = {"loadBalancer": {}}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Fill in the defaults; what is not said of the addresses stays."""
+        """Fill in the defaults; addresses that the client leaves out stay."""
         spec, before = new.setdefault("spec", {}), old["spec"]
         self.default(new)
         for field in ("clusterIP", "clusterIPs"):
@@ -121,7 +120,7 @@ class ServiceAddresses:
         self._storage = storage
 
     def allocate(self, kind: ResourceType, obj: Obj) -> None:
-        """Fill in what a new Service lacks; raise 422 for an address that is taken or no one."""
+        """Fill in the fields that a new Service lacks; raise 422 for a taken or invalid address."""
         if kind.key != "services" or obj["spec"]["type"] == "ExternalName":
             return
         spec = obj["spec"]

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import (
-    access,
-    core,
-    crds,
-    csi,
-    deployments,
-    payloads,
-    pods,
-    services,
-    workloads,
-)
+from podidentity_sandbox.cluster.kinds import access, core, crds, pods, services, workloads
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -101,7 +91,7 @@ BUILT_IN = (
         kind="ConfigMap",
         namespaced=True,
         short_names=("cm",),
-        strategy=payloads.ConfigMapStrategy(),
+        strategy=core.ConfigMapStrategy(),
         shape=compiled({"data": _TEXTS, "binaryData": _TEXTS, "immutable": bool}),
     ),
     ResourceType(
@@ -141,8 +131,8 @@ BUILT_IN = (
         categories=("all",),
         subresources=("scale", "status"),
         generation=True,
-        strategy=deployments.DeploymentStrategy(),
-        shape=compiled(deployments.SHAPE),
+        strategy=workloads.DeploymentStrategy(),
+        shape=compiled(workloads.DEPLOYMENT_SHAPE),
     ),
     ResourceType(
         group="apps",
@@ -156,8 +146,8 @@ BUILT_IN = (
         subresources=("scale", "status"),
         generation=True,
         selectable={"status.replicas": "status.replicas"},
-        strategy=deployments.ReplicaSetStrategy(),
-        shape=compiled(deployments.SET_SHAPE),
+        strategy=workloads.ReplicaSetStrategy(),
+        shape=compiled(workloads.REPLICA_SET_SHAPE),
     ),
     ResourceType(
         group="apps",
@@ -171,7 +161,7 @@ BUILT_IN = (
         subresources=("status",),
         generation=True,
         strategy=workloads.DaemonSetStrategy(),
-        shape=compiled(workloads.SHAPE),
+        shape=compiled(workloads.DAEMON_SET_SHAPE),
     ),
     ResourceType(
         group="coordination.k8s.io",
@@ -191,8 +181,8 @@ BUILT_IN = (
         kind="CSIDriver",
         namespaced=False,
         generation=False,
-        strategy=csi.DriverStrategy(),
-        shape=compiled(csi.SHAPE),
+        strategy=core.DriverStrategy(),
+        shape=compiled(core.CSI_DRIVER_SHAPE),
     ),
     *(
         ResourceType(

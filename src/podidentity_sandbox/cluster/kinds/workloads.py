@@ -1,4 +1,4 @@
-"""DaemonSets: the rules of the object; `controllers.daemonsets` makes its pods."""
+"""Rules of DaemonSets, Deployments and ReplicaSets; their controllers make the pods."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from podidentity_sandbox.cluster import status
-from podidentity_sandbox.cluster.jsontypes import Obj
+from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds import pods
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.selectors import matches_labels
 from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
+# ---- DaemonSets
+
 SELECTOR = {"matchLabels": {"*": str}, "matchExpressions": pods.RULES}
 TEMPLATE = {
     "metadata": {"labels": {"*": str}, "annotations": {"*": str}},
     "spec": pods.SPEC,
 }
-SHAPE: dict[str, Any] = {
+DAEMON_SET_SHAPE: dict[str, Any] = {
     "spec": {
         "selector": SELECTOR,
         "template": TEMPLATE,
@@ -115,3 +116,144 @@ def _selector_faults(selector: Obj | None, template: Obj) -> list[Cause]:
         detail = "`selector` does not match template `labels`"
         return [status.invalid("spec.template.metadata.labels", labels, detail)]
     return []
+
+
+# ---- Deployments and ReplicaSets: the rules of the objects; their controllers make the pods.
+#
+# Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/validation.
+
+REPLICA_SET_SHAPE: dict[str, Any] = {
+    "spec": {
+        "replicas": int,
+        "selector": SELECTOR,
+        "template": TEMPLATE,
+        "minReadySeconds": int,
+    },
+    "status": {"replicas": int},
+}
+DEPLOYMENT_SHAPE: dict[str, Any] = {
+    "spec": {
+        **REPLICA_SET_SHAPE["spec"],
+        "strategy": {
+            "type": str,
+            "rollingUpdate": {"maxSurge": INT_OR_STRING, "maxUnavailable": INT_OR_STRING},
+        },
+        "revisionHistoryLimit": int,
+        "progressDeadlineSeconds": int,
+        "paused": bool,
+    },
+}
+_WHERE = "spec.strategy"
+_PERCENT = re.compile("[0-9]{1,9}%", re.ASCII)
+
+
+class ReplicaSetStrategy(Strategy):
+    """Its selector never changes, and its template must match it."""
+
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults of the set and of its template."""
+        spec = new.setdefault("spec", {})
+        spec.setdefault("replicas", 1)
+        template = spec.setdefault("template", {})
+        template.setdefault("metadata", {})
+        pods.default_spec(template.setdefault("spec", {}))
+
+    def prepare_create(self, new: Obj) -> None:
+        """Fill in the defaults."""
+        self.default(new)
+
+    def prepare_update(self, new: Obj, old: Obj) -> None:
+        """Do the same."""
+        del old
+        self.default(new)
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check selector, template and number."""
+        spec = new["spec"]
+        faults = list(_set_selector_faults(spec, "replica set" if "strategy" not in spec else ""))
+        if old is not None and spec.get("selector") != old["spec"]["selector"]:
+            detail = "field is immutable"
+            faults.append(status.invalid("spec.selector", spec.get("selector"), detail))
+        for field in ("replicas", "minReadySeconds"):
+            faults += not_negative(f"spec.{field}", spec.get(field, 0))
+        faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
+        policy = spec["template"]["spec"]["restartPolicy"]
+        if policy in ("OnFailure", "Never"):
+            where = "spec.template.spec.restartPolicy"
+            faults.append(status.unsupported(where, policy, ["Always"]))
+        return faults
+
+
+class DeploymentStrategy(ReplicaSetStrategy):
+    """The same, and how one template's pods follow another's."""
+
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults."""
+        super().default(new)
+        spec = new["spec"]
+        spec.setdefault("revisionHistoryLimit", 10)
+        spec.setdefault("progressDeadlineSeconds", 600)
+        strategy = spec.setdefault("strategy", {})
+        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            rolling = strategy.setdefault("rollingUpdate", {})
+            rolling.setdefault("maxUnavailable", "25%")
+            rolling.setdefault("maxSurge", "25%")
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the strategy, too."""
+        return [*super().validate(new, old), *_strategy_faults(new["spec"])]
+
+
+def _set_selector_faults(spec: Obj, noun: str) -> Iterator[Cause]:
+    selector = spec.get("selector")
+    if selector is None:
+        yield status.required("spec.selector")
+        return
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        detail = f"empty selector is invalid for {noun or 'deployment'}"
+        yield status.invalid("spec.selector", selector, detail)
+        return
+    labels = spec["template"]["metadata"].get("labels", {})
+    if not matches_labels(selector, labels):
+        detail = "`selector` does not match template `labels`"
+        yield status.invalid("spec.template.metadata.labels", labels, detail)
+
+
+def _strategy_faults(spec: Obj) -> Iterator[Cause]:
+    strategy = spec["strategy"]
+    rolling = strategy.get("rollingUpdate")
+    match strategy["type"]:
+        case "Recreate":
+            if rolling is not None:
+                detail = "may not be specified when strategy `type` is 'Recreate'"
+                yield status.forbidden_field(f"{_WHERE}.rollingUpdate", detail)
+        case "RollingUpdate":
+            yield from _rolling_faults(rolling)
+        case other:
+            kinds = ("Recreate", "RollingUpdate")
+            yield status.unsupported(f"{_WHERE}.type", other, kinds)
+    yield from not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
+    deadline = spec["progressDeadlineSeconds"]
+    yield from not_negative("spec.progressDeadlineSeconds", deadline)
+    if deadline <= spec.get("minReadySeconds", 0):
+        detail = "must be greater than minReadySeconds"
+        yield status.invalid("spec.progressDeadlineSeconds", deadline, detail)
+
+
+def _rolling_faults(rolling: Obj) -> Iterator[Cause]:
+    where = f"{_WHERE}.rollingUpdate"
+    for field in ("maxUnavailable", "maxSurge"):
+        limit = rolling[field]
+        if isinstance(limit, int):
+            yield from not_negative(f"{where}.{field}", limit)
+        elif not _PERCENT.fullmatch(limit):
+            yield status.invalid(f"{where}.{field}", limit, PERCENT)
+    if {str(rolling[field]).removesuffix("%") for field in ("maxUnavailable", "maxSurge")} == {"0"}:
+        detail = "may not be 0 when `maxSurge` is 0"
+        yield status.invalid(f"{where}.maxUnavailable", rolling["maxUnavailable"], detail)
+
+
+def not_negative(where: str, value: int) -> Iterator[Cause]:
+    """Yield the fault of a number below 0."""
+    if value < 0:
+        yield status.invalid(where, value, "must be greater than or equal to 0")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from podidentity_sandbox.cluster.jsontypes import Json, Obj
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import Record, encode
-from podidentity_sandbox.cluster.tables import custom, kinds
+from podidentity_sandbox.cluster.tables import builtin, custom
 from podidentity_sandbox.cluster.tables.columns import DEFAULT, Column
 
 
@@ -17,7 +17,7 @@ def columns_of(kind: ResourceType) -> Sequence[Column]:
     """Return the columns of a type."""
     if kind.custom:
         return custom.columns(kind.columns)
-    return kinds.COLUMNS.get(kind.key, DEFAULT)
+    return builtin.COLUMNS.get(kind.key, DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Tables:
     version: str
     """Of meta.k8s.io: v1 or v1beta1."""
     include: str
-    """What each row carries of its object: None, Metadata or Object."""
+    """The part of its object that each row has: None, Metadata or Object."""
     now: datetime
 
     def render(

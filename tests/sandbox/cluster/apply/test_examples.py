@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.apply import checking, fieldsets, lastapplied
+from podidentity_sandbox.cluster.apply import fieldsets, managers, typed
 from podidentity_sandbox.cluster.apply.managers import (
     Conflicts,
     Managed,
@@ -16,8 +16,7 @@ from podidentity_sandbox.cluster.apply.managers import (
     decode,
     encode,
 )
-from podidentity_sandbox.cluster.apply.merging import merged
-from podidentity_sandbox.cluster.apply.typed import field_set
+from podidentity_sandbox.cluster.apply.typed import field_set, merged
 from podidentity_sandbox.cluster.fields import builtin
 from tests.sandbox.cluster.apply.schemas import SCHEMA, applier, updater
 
@@ -121,20 +120,20 @@ def test_the_order_that_is_applied_holds_and_strangers_stay_about_where_they_wer
 
 def test_kubectl_may_take_over_what_its_older_way_of_applying_said() -> None:
     said = '{"apiVersion":"v1","data":{"a":"1"}}'
-    metadata = {"annotations": {lastapplied.ANNOTATION: said}}
+    metadata = {"annotations": {managers.ANNOTATION: said}}
     live = {"apiVersion": "v1", "data": {"a": "1", "b": "1"}, "metadata": metadata}
     managed = after_update(updater("kubectl-client-side-apply"), {}, {}, live)
     config = {"apiVersion": "v1", "data": {"a": "2"}}
-    new, _ = lastapplied.apply(applier("kubectl"), managed, live, config, force=False)
+    new, _ = managers.apply(applier("kubectl"), managed, live, config, force=False)
     assert new["data"] == {"a": "2", "b": "1"}
     assert new["metadata"]["annotations"] == {
-        lastapplied.ANNOTATION: '{"apiVersion":"v1","data":{"a":"2"},"metadata":{}}\n'
+        managers.ANNOTATION: '{"apiVersion":"v1","data":{"a":"2"},"metadata":{}}\n'
     }
     with pytest.raises(Conflicts):
-        lastapplied.apply(applier("somebody"), managed, live, config, force=False)
+        managers.apply(applier("somebody"), managed, live, config, force=False)
     more = {"apiVersion": "v1", "data": {"a": "2", "b": "2"}}
     with pytest.raises(Conflicts) as refusal:
-        lastapplied.apply(applier("kubectl"), managed, live, more, force=False)
+        managers.apply(applier("kubectl"), managed, live, more, force=False)
     assert list(refusal.value.fields()) == [("f:data", "f:b")]
 
 
@@ -171,7 +170,7 @@ def test_kubectl_may_take_over_what_its_older_way_of_applying_said() -> None:
 def test_what_the_type_does_not_know_cannot_be_applied(
     config: dict[str, Any], path: str, words: str
 ) -> None:
-    assert list(checking.faults(SCHEMA, config)) == [(path, words)]
+    assert list(typed.faults(SCHEMA, config)) == [(path, words)]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from podidentity_sandbox.cluster.apply.managers import (
     decode,
     encode,
 )
-from podidentity_sandbox.cluster.apply.merging import merged
-from podidentity_sandbox.cluster.apply.typed import compare, field_set
+from podidentity_sandbox.cluster.apply.typed import compare, field_set, merged
 from tests.sandbox.cluster.apply.schemas import (
     OBJECTS,
     SCHEMA,

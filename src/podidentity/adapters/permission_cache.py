@@ -1,0 +1,206 @@
+"""A cache of SubjectAccessReviews; a core.ports.Permissions.
+
+    asked ─── fresh ──────────────┬─ fresh, renewed in the  ─┬─ asked again before it is used
+            allowed: 60 s         │  background, from half   │
+            denied:   5 s         └─ of that time on        ─┘
+
+A permission in use is renewed in the background, so only its first request waits. A revoked
+permission counts for a minute at most, a new one after five seconds at most. While the API server
+is away the last decision stands, for `OUTLIVES` at most: a pod keeps its token for up to a day
+anyway, and an outage of the control plane must not stop workloads. Without a decision, `ask` raises
+NotReady.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from podidentity.core.errors import NotReady
+from podidentity.core.permission import Use
+from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import RateLimiter
+from podidentity.wire.kube import KubeApi, KubeError
+from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
+
+ALLOWED = 60.0
+"""Seconds that a permission is fresh."""
+DENIED = 5.0
+"""Seconds that a refusal is fresh: an operator may be about to grant the permission."""
+OUTLIVES = 12 * 3600.0
+"""Seconds that a decision stands while the API server is away: a night, until an operator comes."""
+TIMEOUT = 3.0
+"""Seconds that a request waits for the API server before an older decision is used."""
+CAPACITY = 10_000
+"""Entries: more than any node has pairs of service account and identity."""
+AT_ONCE = 8
+"""Questions under way, so that the start of a node is no burst on the API server."""
+QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 20, 200
+"""New questions of one namespace: a tenant may name as many identities as he likes."""
+
+_log = logging.getLogger("podidentity.permissions")
+
+
+@dataclass(slots=True)
+class _Decision:
+    allowed: bool
+    asked: float
+    """When it was made; this and the other times are in monotonic seconds."""
+    renew_at: float
+    """From this time on it is renewed in the background."""
+    fresh_until: float
+
+
+class RbacPermissions:
+    """Cached decisions of the API server. Close it when done."""
+
+    def __init__(
+        self,
+        server: KubeApi,
+        clock: Clock,
+        *,
+        outlives: float = OUTLIVES,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._outlives = outlives
+        self._jitter = jitter
+        self._decisions: OrderedDict[Use, _Decision] = OrderedDict()
+        self._flights: dict[Use, asyncio.Task[bool]] = {}
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._new_questions = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
+        """By namespace."""
+        self._trouble = ""
+        self._unauthorised = False
+        self.revision = 0
+        """Grows when a decision turns into its opposite, not with time."""
+
+    def known(self, use: Use) -> bool | None:
+        """Return the decision if it is fresh, without waiting."""
+        decision = self._decisions.get(use)
+        if decision is None:
+            return None
+        now = self._clock.monotonic()
+        if now >= decision.fresh_until:
+            return None
+        if now >= decision.renew_at:
+            self._flight(use)
+        return decision.allowed
+
+    async def ask(self, use: Use) -> bool:
+        """Return the decision; all waiting requests share one question; raise NotReady."""
+        if self._too_many(use):
+            if use in self._decisions:
+                return False
+            raise NotReady("the pod's namespace asks for too many permissions at once")
+        flight = self._flight(use)
+        timeout = asyncio.ensure_future(self._clock.sleep(TIMEOUT))
+        try:
+            await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timeout.cancel()
+        if not flight.done():
+            return self._last(use, NotReady("the API server does not answer in time"))
+        return flight.result()
+
+    def _too_many(self, use: Use) -> bool:
+        """Whether the namespace may not ask now for what it is not known to be allowed.
+
+        What was allowed is always asked again: a namespace must not keep it by asking for more.
+        """
+        decision = self._decisions.get(use)
+        if use in self._flights or (decision is not None and decision.allowed):
+            return False
+        namespace, now = use.service_account.namespace, self._clock.monotonic()
+        return self._new_questions.take(namespace, now) > 0
+
+    def problems(self) -> Sequence[str]:
+        """Return what an operator must correct; an outage of the API server is no such problem."""
+        return (self._trouble,) if self._unauthorised else ()
+
+    def decisions(self) -> Sequence[tuple[Use, bool, float]]:
+        """Return all decisions with their ages in seconds, for `/debug`."""
+        now = self._clock.monotonic()
+        return [(use, each.allowed, now - each.asked) for use, each in self._decisions.items()]
+
+    async def close(self) -> None:
+        """Cancel the questions under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def _flight(self, use: Use) -> asyncio.Task[bool]:
+        flight = self._flights.get(use)
+        if flight is None:
+            flight = self._flights[use] = asyncio.create_task(self._decide(use))
+            flight.add_done_callback(lambda done: self._landed(use, done))
+        return flight
+
+    def _landed(self, use: Use, flight: asyncio.Task[bool]) -> None:
+        del self._flights[use]
+        if not flight.cancelled():
+            # A renewal in the background has no listener; its failure has been logged.
+            flight.exception()
+
+    async def _decide(self, use: Use) -> bool:
+        try:
+            async with self._at_once:
+                allowed = parse_review(await self._server.create(PATH, review(use)))
+        except (KubeError, InconclusiveReview) as error:
+            return self._last(use, self._failed(error))
+        self._recovered()
+        self._keep(use, allowed)
+        return allowed
+
+    def _keep(self, use: Use, allowed: bool) -> None:
+        now = self._clock.monotonic()
+        # Half of its time and up to a quarter more, so that renewals spread.
+        renew_at = now + ALLOWED * (0.5 + self._jitter() / 4) if allowed else now + DENIED
+        before = self._decisions.get(use)
+        if before is not None and before.allowed is not allowed:
+            self.revision += 1
+        fresh_until = now + (ALLOWED if allowed else DENIED)
+        self._decisions[use] = _Decision(
+            allowed, asked=now, renew_at=renew_at, fresh_until=fresh_until
+        )
+        self._decisions.move_to_end(use)
+        while len(self._decisions) > CAPACITY:
+            self._decisions.popitem(last=False)
+
+    def _last(self, use: Use, error: NotReady) -> bool:
+        """Return the last decision, and prolong it; raise `error` if it is too old or missing."""
+        decision = self._decisions.get(use)
+        now = self._clock.monotonic()
+        last = decision.asked + self._outlives if decision else now
+        if decision is None or now >= last:
+            self._decisions.pop(use, None)
+            raise error
+        decision.renew_at = now + DENIED
+        decision.fresh_until = min(last, now + (ALLOWED if decision.allowed else DENIED))
+        return decision.allowed
+
+    def _failed(self, error: KubeError | InconclusiveReview) -> NotReady:
+        self._unauthorised = isinstance(error, KubeError) and error.forbidden
+        trouble = str(error)
+        if self._unauthorised:
+            trouble = f"NMI may not check permissions to use identities: its role lacks {RULE}"
+        if trouble != self._trouble:
+            _log.error("%s; earlier decisions stand", trouble)
+        self._trouble = trouble
+        return NotReady(
+            trouble
+            if self._unauthorised
+            else "the API server cannot be asked whether the pod's "
+            "service account may use the identity"
+        )
+
+    def _recovered(self) -> None:
+        if self._trouble:
+            _log.info("the API server answers SubjectAccessReviews again")
+        self._trouble, self._unauthorised = "", False

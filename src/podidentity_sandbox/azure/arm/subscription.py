@@ -1,0 +1,272 @@
+"""A subscription: resource groups, preview features, providers, and the list of all resources."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
+from podidentity_sandbox.azure.arm import identities, scalesets, storage, vaults
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
+from podidentity_sandbox.azure.arm.operations import accepted_at, start
+from podidentity_sandbox.azure.arm.vaults import soft_delete
+from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import (
+    Group,
+    RoleAssignment,
+    ScaleSet,
+    StorageAccount,
+    UserAssignedIdentity,
+    Vault,
+    World,
+)
+
+# ---- Subscriptions and resource groups
+
+KIND = "Microsoft.Resources/subscriptions/resourceGroups"
+
+
+def list_subscriptions(call: ArmCall) -> Reply:
+    """List the subscription to whom has any role in it or below, and nothing to others."""
+    mine = any(
+        assignment.principal_id == call.caller.object_id
+        for assignment in call.world.all(RoleAssignment)
+    )
+    value = [_subscription(call)] if mine else []
+    count = {"type": "Total", "value": len(value)}
+    return Reply.json({"value": value, "count": count})
+
+
+def get_subscription(call: ArmCall) -> Reply:
+    """Return the subscription."""
+    return Reply.json(_subscription(call))
+
+
+def list_groups(call: ArmCall) -> Reply:
+    """List the resource groups."""
+    return Reply.json({"value": [_group(group) for group in call.listed(Group, KIND)]})
+
+
+def get_group(call: ArmCall) -> Reply:
+    """Return a resource group."""
+    return Reply.json(_group(call.group()))
+
+
+def head_group(call: ArmCall) -> Reply:
+    """Say by the status whether a resource group exists."""
+    try:
+        call.group()
+    except ArmError as error:
+        return Reply(status=error.status)
+    return Reply(status=204)
+
+
+def put_group(call: ArmCall) -> Reply:
+    """Make a resource group, or change its tags; its location stays."""
+    body = call.body()
+    name, location = call.params["group"], location_of(body)
+    where = f"{call.world.subscription}/resourceGroups/{name}"
+    old = call.world.find(Group, where)
+    if old and old.location != location:
+        raise ArmError(
+            409,
+            "InvalidResourceGroupLocation",
+            f"Invalid resource group location '{location}'. The Resource group already exists in"
+            f" location '{old.location}'.",
+        )
+    new = Group(
+        id=old.id if old else where,
+        name=old.name if old else name,
+        location=location,
+        tags=tags_of(body),
+    )
+    call.world.put(new)
+    return Reply.json(_group(new), status=200 if old else 201)
+
+
+def delete_group(call: ArmCall) -> Reply:
+    """Delete a resource group with all that is in it; vaults can be brought back."""
+    group = call.group()
+    for vault in call.world.all(Vault, group.id):
+        soft_delete(call, vault)
+    call.world.remove(group.id)
+    where = f"{call.world.subscription}/operationresults"
+    return accepted_at(call, start(call, delay=0), where)
+
+
+def _subscription(call: ArmCall) -> dict[str, Any]:
+    plan = call.world.plan
+    return {
+        "id": call.world.subscription,
+        "authorizationSource": "RoleBased",
+        "managedByTenants": [],
+        "subscriptionId": plan.subscription_id,
+        "tenantId": plan.tenant_id,
+        "displayName": plan.subscription_name,
+        "state": "Enabled",
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "name": group.name,
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": group.location,
+        "tags": dict(group.tags),
+        "properties": {"provisioningState": "Succeeded"},
+    }
+
+
+# ---- Preview features, which a subscription registers for, and resource providers.
+#
+# https://learn.microsoft.com/rest/api/resources/features
+
+POD_IDENTITY = "Microsoft.ContainerService/EnablePodIdentityPreview"
+_KNOWN = (POD_IDENTITY,)
+_PROVIDERS = (
+    "Microsoft.Authorization",
+    "Microsoft.Compute",
+    "Microsoft.ContainerService",
+    "Microsoft.Features",
+    "Microsoft.KeyVault",
+    "Microsoft.ManagedIdentity",
+    "Microsoft.Resources",
+    "Microsoft.Storage",
+)
+
+
+def registered(world: World, feature: str, now: float) -> bool:
+    """Return whether the subscription has the feature by now."""
+    return world.features.get(feature.lower(), float("inf")) <= now
+
+
+def register(call: ArmCall) -> Reply:
+    """Ask for a feature; it is there a little later."""
+    feature = _known(call)
+    call.world.features.setdefault(feature.lower(), call.now + call.world.arm_delay)
+    return Reply.json(_json(call, feature))
+
+
+def unregister(call: ArmCall) -> Reply:
+    """Give a feature up."""
+    feature = _known(call)
+    call.world.features.pop(feature.lower(), None)
+    return Reply.json({**_json(call, feature), "properties": {"state": "Unregistered"}})
+
+
+def get_feature(call: ArmCall) -> Reply:
+    """Say how a feature stands."""
+    return Reply.json(_json(call, _known(call)))
+
+
+def list_features(call: ArmCall) -> Reply:
+    """List the features of a provider, or all."""
+    below = call.params.get("namespace", "").lower()
+    found = [one for one in _KNOWN if not below or one.lower().startswith(f"{below}/")]
+    return Reply.json({"value": [_json(call, one) for one in found]})
+
+
+def get_provider(call: ArmCall) -> Reply:
+    """Return a resource provider: all that the sandbox has are registered from the start."""
+    asked = call.params["namespace"]
+    for name in _PROVIDERS:
+        if name.lower() == asked.lower():
+            return Reply.json(_provider(call, name))
+    message = f"The resource namespace '{asked}' is invalid."
+    raise ArmError(404, "InvalidResourceNamespace", message)
+
+
+def list_providers(call: ArmCall) -> Reply:
+    """List the resource providers."""
+    return Reply.json({"value": [_provider(call, name) for name in _PROVIDERS]})
+
+
+def _known(call: ArmCall) -> str:
+    asked = f"{call.params['namespace']}/{call.params['name']}"
+    for feature in _KNOWN:
+        if feature.lower() == asked.lower():
+            return feature
+    message = f"The feature '{call.params['name']}' could not be found."
+    raise ArmError(404, "FeatureNotFound", message)
+
+
+def _json(call: ArmCall, feature: str) -> dict[str, Any]:
+    since = call.world.features.get(feature.lower())
+    if since is None:
+        state = "NotRegistered"
+    else:
+        state = "Registered" if since <= call.now else "Registering"
+    namespace, _, name = feature.partition("/")
+    base = f"{call.world.subscription}/providers/Microsoft.Features/providers/{namespace}"
+    return {
+        "id": f"{base}/features/{name}",
+        "name": feature,
+        "type": "Microsoft.Features/providers/features",
+        "properties": {"state": state},
+    }
+
+
+def _provider(call: ArmCall, name: str) -> dict[str, Any]:
+    return {
+        "id": f"{call.world.subscription}/providers/{name}",
+        "namespace": name,
+        "registrationState": "Registered",
+        "registrationPolicy": "RegistrationRequired",
+        "resourceTypes": [],
+    }
+
+
+# ---- All resources in one list, by which `az` finds the group of a name.
+#
+# https://learn.microsoft.com/rest/api/resources/resources/list
+
+_CLAUSE = re.compile(
+    r"(?P<field>resourceType|name|resourceGroup|location) eq '(?P<value>[^']*)'", re.IGNORECASE
+)
+
+
+def list_resources(call: ArmCall) -> Reply:
+    """List the resources that `$filter` admits."""
+    wanted = _filter(call.request.parameter("$filter"))
+    found = [
+        *_of(call, UserAssignedIdentity, identities.KIND),
+        *_of(call, ScaleSet, scalesets.KIND),
+        *_of(call, Vault, vaults.KIND),
+        *_of(call, StorageAccount, storage.KIND),
+        *_of(call, ManagedCluster, CLUSTERS),
+    ]
+    return Reply.json({"value": [one for one in found if _admits(wanted, one)]})
+
+
+def _of(
+    call: ArmCall,
+    resource: type[UserAssignedIdentity | ScaleSet | Vault | StorageAccount | ManagedCluster],
+    kind: str,
+) -> list[dict[str, Any]]:
+    return [
+        {"id": one.id, "name": one.name, "type": kind, "location": one.location}
+        for one in call.listed(resource, kind)
+    ]
+
+
+def _filter(asked: str) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for clause in re.split(r"\s+and\s+", asked.strip(), flags=re.IGNORECASE) if asked else ():
+        match = _CLAUSE.fullmatch(clause.strip())
+        if match is None:
+            message = f"Invalid $filter '{asked}' specified in the query string."
+            raise ArmError(400, "InvalidFilterInQueryString", message)
+        wanted[match["field"].lower()] = match["value"].lower()
+    return wanted
+
+
+def _admits(wanted: dict[str, str], one: dict[str, Any]) -> bool:
+    facts = {
+        "resourcetype": one["type"],
+        "name": one["name"],
+        "resourcegroup": one["id"].split("/")[4],
+        "location": one["location"],
+    }
+    return all(facts[field].lower() == value for field, value in wanted.items())

@@ -1,0 +1,122 @@
+"""The HTTP servers of Azure: bytes to a Request, a Reply to bytes, and the one TLS address."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from podidentity_sandbox.azure.arm.service import Arm
+from podidentity_sandbox.azure.blob.service import BlobService
+from podidentity_sandbox.azure.entra.service import Entra
+from podidentity_sandbox.azure.faults import Reset
+from podidentity_sandbox.azure.graph.service import Graph
+from podidentity_sandbox.azure.keyvault import KeyVault
+from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.names import Place, place_of
+from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tokens import Issuers
+
+# ---- aiohttp
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 64 * 2**20
+"""Bytes: what Azure's SDKs send at most in one request, unless they are told otherwise."""
+
+Service = Callable[[Request], Awaitable[Reply]]
+
+
+def server(service: Service, *, name: str) -> web.Server:
+    """Return an HTTP server that answers with `service`; `name` is for the log."""
+
+    async def handle(raw: web.BaseRequest) -> web.StreamResponse:
+        started = time.monotonic()
+        request = await _read(raw)
+        try:
+            reply = await service(request)
+        except Reset:
+            _reset(raw)
+            return web.Response(status=500)  # nobody is there to read it
+        spent = (time.monotonic() - started) * 1000
+        path = request.target.partition("?")[0]
+        words = (name, request.source, request.method, request.host, path, reply.status, spent)
+        log.info("%s %s %s %s%s %d %.1fms", *words)
+        return _response(reply)
+
+    return web.Server(handle, handler_cancellation=True, access_log=None)
+
+
+async def _read(raw: web.BaseRequest) -> Request:
+    return Request(
+        method=raw.method,
+        target=raw.raw_path,
+        host=raw.headers.get("Host", "").rpartition(":")[0].lower()
+        or raw.headers.get("Host", "").lower(),
+        headers={name.lower(): value for name, value in raw.headers.items()},
+        body=await _body(raw),
+        source=raw.remote or "",
+    )
+
+
+async def _body(raw: web.BaseRequest) -> bytes:
+    body = bytearray()
+    async for chunk in raw.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise web.HTTPRequestEntityTooLarge(BODY_LIMIT)
+    return bytes(body)
+
+
+def _response(reply: Reply) -> web.Response:
+    headers = {"Server": "Microsoft-IIS/10.0", **reply.headers}
+    if reply.body:
+        headers["Content-Type"] = reply.content_type
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+
+def _reset(raw: web.BaseRequest) -> None:
+    if raw.transport is None:
+        return
+    sock = raw.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.transport.abort()
+
+
+# ---- The TLS address: the Host header says which service a request is for
+
+
+class Front:
+    """Hands each request to its service."""
+
+    def __init__(self, world: World, issuers: Issuers, entra: Entra) -> None:
+        self._world = world
+        self._entra = entra
+        issuer = issuers.home
+        self._services: Mapping[Place, Callable[[Request], Reply]] = {
+            Place.ARM: Arm(world, issuer).handle,
+            Place.GRAPH: Graph(world, issuers).handle,
+            Place.VAULT: KeyVault(world, issuer).handle,
+            Place.BLOB: BlobService(world, issuer).handle,
+        }
+
+    async def handle(self, request: Request) -> Reply:
+        """Answer one request to a name of Azure."""
+        place = place_of(self._world, request.host)
+        if place is None:
+            error = {"code": "NoSuchHost", "message": f"The sandbox serves no '{request.host}'."}
+            return Reply.json({"error": error}, status=404)
+        if place is Place.ENTRA:
+            return await self._entra.handle(request)
+        reply = self._services[place](request)
+        try:
+            if reply.after:
+                await asyncio.sleep(reply.after)
+        finally:
+            reply.ends()
+        return reply

@@ -1,0 +1,410 @@
+"""The columns of the built-in kinds.
+
+As in
+https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/printers/internalversion/printers.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from podidentity_sandbox.cluster import Json, Obj
+from podidentity_sandbox.cluster.storage import field_of
+from podidentity_sandbox.cluster.tables.columns import (
+    AGE,
+    NAME,
+    NONE,
+    UNKNOWN,
+    Column,
+    count,
+    joined,
+    selector,
+    since,
+    text,
+)
+
+# ---- Pods: above all the status, which is put together from those of the containers
+
+ENDED = ("Succeeded", "Failed")
+
+
+def _status(obj: Obj, _: datetime) -> str:
+    state = obj.get("status", {})
+    reason = state.get("reason") or state.get("phase") or ""
+    if any(c.get("reason") == "SchedulingGated" for c in _conditions(obj, "PodScheduled")):
+        reason = "SchedulingGated"
+    reason = _initial(obj) or _running(obj, reason)
+    if "deletionTimestamp" not in obj["metadata"]:
+        return reason
+    if state.get("reason") == "NodeLost":
+        return "Unknown"
+    return reason if state.get("phase") in ENDED else "Terminating"
+
+
+def _initial(obj: Obj) -> str:
+    """Return the state of the first init container that has not finished; "" if all have."""
+    for index, container in enumerate(obj.get("status", {}).get("initContainerStatuses", ())):
+        state = container.get("state", {})
+        ended, waiting = state.get("terminated"), state.get("waiting", {}).get("reason")
+        if ended and not ended.get("exitCode"):
+            continue
+        if ended:
+            return f"Init:{_ending(ended)}"
+        if waiting and waiting != "PodInitializing":
+            return f"Init:{waiting}"
+        return f"Init:{index}/{len(obj['spec'].get('initContainers', ()))}"
+    return ""
+
+
+def _running(obj: Obj, reason: str) -> str:
+    """Return the state of the first container that has one to tell, else `reason`."""
+    some_run = False
+    for container in reversed(obj.get("status", {}).get("containerStatuses", ())):
+        state = container.get("state", {})
+        if waiting := state.get("waiting", {}).get("reason"):
+            reason = waiting
+        elif "terminated" in state:
+            reason = _ending(state["terminated"])
+        elif container.get("ready") and "running" in state:
+            some_run = True
+    if reason == "Completed" and some_run:
+        ready = any(c.get("status") == "True" for c in _conditions(obj, "Ready"))
+        return "Running" if ready else "NotReady"
+    return reason
+
+
+def _ending(ended: Obj) -> str:
+    if ended.get("reason"):
+        return str(ended["reason"])
+    return f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended['exitCode']}"
+
+
+def _conditions(obj: Obj, kind: str) -> Iterator[Obj]:
+    return (c for c in obj.get("status", {}).get("conditions", ()) if c.get("type") == kind)
+
+
+def _ready(obj: Obj, _: datetime) -> str:
+    found = () if _initial(obj) else obj.get("status", {}).get("containerStatuses", ())
+    ready = [c for c in found if c.get("ready") and "running" in c.get("state", {})]
+    return f"{len(ready)}/{len(obj.get('spec', {}).get('containers', ()))}"
+
+
+def _restarts(obj: Obj, now: datetime) -> str:
+    state = obj.get("status", {})
+    found = state.get("initContainerStatuses" if _initial(obj) else "containerStatuses", ())
+    ends = [
+        ended["finishedAt"]
+        for container in found
+        if (ended := container.get("lastState", {}).get("terminated")) and ended.get("finishedAt")
+    ]
+    number = sum(container.get("restartCount", 0) for container in found)
+    return f"{number} ({since(max(ends), now)} ago)" if ends else str(number)
+
+
+def _gates(obj: Obj, _: datetime) -> str:
+    gates = field_of(obj, "spec.readinessGates")
+    if not isinstance(gates, list) or not gates:
+        return NONE
+    wanted = [gate.get("conditionType", "") for gate in gates]
+    true = [w for w in wanted if any(c.get("status") == "True" for c in _conditions(obj, w))]
+    return f"{len(true)}/{len(gates)}"
+
+
+POD = (
+    NAME,
+    Column(
+        name="Ready",
+        cell=_ready,
+        description="The aggregate readiness state of this pod for accepting traffic.",
+    ),
+    Column(
+        name="Status",
+        cell=_status,
+        description="The aggregate status of the containers in this pod.",
+    ),
+    Column(
+        name="Restarts",
+        cell=_restarts,
+        description=(
+            "The number of times the containers in this pod have been restarted and when the last "
+            "container in this pod has restarted."
+        ),
+    ),
+    AGE,
+    text("IP", "status.podIP", wide=True, absent=NONE),
+    text("Node", "spec.nodeName", wide=True, absent=NONE),
+    text("Nominated Node", "status.nominatedNodeName", wide=True, absent=NONE),
+    Column(name="Readiness Gates", cell=_gates, wide=True),
+)
+
+
+# ---- Workloads and services
+
+
+def _containers(obj: Obj, field: str) -> str:
+    found = field_of(obj, "spec.template.spec.containers")
+    return ",".join(str(c.get(field, "")) for c in found) if isinstance(found, list) else ""
+
+
+_TEMPLATE = (
+    Column(
+        name="Containers",
+        wide=True,
+        cell=lambda obj, _: _containers(obj, "name"),
+        description="Names of each container in the template.",
+    ),
+    Column(
+        name="Images",
+        wide=True,
+        cell=lambda obj, _: _containers(obj, "image"),
+        description="Images referenced by each container in the template.",
+    ),
+    Column(name="Selector", wide=True, cell=lambda obj, _: selector(obj["spec"].get("selector"))),
+)
+
+
+def _desired(obj: Obj) -> Json:
+    replicas = field_of(obj, "spec.replicas")
+    return 1 if replicas is None else replicas
+
+
+DEPLOYMENT = (
+    NAME,
+    Column(
+        name="Ready",
+        cell=lambda obj, _: f"{field_of(obj, 'status.readyReplicas') or 0}/{_desired(obj)}",
+        description="Number of the pod with ready state",
+    ),
+    Column(name="Up-to-date", cell=lambda obj, _: field_of(obj, "status.updatedReplicas") or 0),
+    Column(name="Available", cell=lambda obj, _: field_of(obj, "status.availableReplicas") or 0),
+    AGE,
+    *_TEMPLATE,
+)
+REPLICA_SET = (
+    NAME,
+    Column(name="Desired", type="integer", cell=lambda obj, _: _desired(obj)),
+    count("Current", "status.replicas"),
+    count("Ready", "status.readyReplicas"),
+    AGE,
+    *_TEMPLATE,
+)
+DAEMON_SET = (
+    NAME,
+    count("Desired", "status.desiredNumberScheduled"),
+    count("Current", "status.currentNumberScheduled"),
+    count("Ready", "status.numberReady"),
+    count("Up-to-date", "status.updatedNumberScheduled"),
+    count("Available", "status.numberAvailable"),
+    Column(
+        name="Node Selector",
+        cell=lambda obj, _: joined(field_of(obj, "spec.template.spec.nodeSelector")),
+    ),
+    AGE,
+    *_TEMPLATE,
+)
+
+
+def _external(obj: Obj, _: datetime) -> str:
+    spec = obj.get("spec", {})
+    own = list(spec.get("externalIPs", ()))
+    match spec.get("type"):
+        case "ExternalName":
+            return str(spec.get("externalName", ""))
+        case "LoadBalancer":
+            found = field_of(obj, "status.loadBalancer.ingress")
+            ingress = found if isinstance(found, list) else []
+            given = {each.get("ip") or each.get("hostname") or "" for each in ingress} - {""}
+            return ",".join([*sorted(given), *own]) or "<pending>"
+    return ",".join(own) or NONE
+
+
+def _ports(obj: Obj, _: datetime) -> str:
+    parts = []
+    for port in obj.get("spec", {}).get("ports", ()):
+        node = f":{port['nodePort']}" if port.get("nodePort") else ""
+        parts.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
+    return ",".join(parts) or NONE
+
+
+SERVICE = (
+    NAME,
+    text("Type", "spec.type"),
+    text("Cluster-IP", "spec.clusterIP", absent=NONE),
+    Column(name="External-IP", cell=_external),
+    Column(name="Port(s)", cell=_ports),
+    AGE,
+    Column(name="Selector", wide=True, cell=lambda obj, _: joined(field_of(obj, "spec.selector"))),
+)
+
+
+# ---- All kinds
+
+ROLE_LABEL = "node-role.kubernetes.io/"
+
+
+def _size(*fields: str) -> Column:
+    def cell(obj: Obj, _: datetime) -> Json:
+        return sum(len(obj.get(field) or ()) for field in fields)
+
+    return Column(name="Data", cell=cell)
+
+
+def _node_status(obj: Obj, _: datetime) -> str:
+    found = field_of(obj, "status.conditions")
+    conditions = found if isinstance(found, list) else []
+    ready = [c.get("status") for c in conditions if c.get("type") == "Ready"]
+    parts = [("Ready" if ready[-1] == "True" else "NotReady") if ready else "Unknown"]
+    if field_of(obj, "spec.unschedulable"):
+        parts.append("SchedulingDisabled")
+    return ",".join(parts)
+
+
+def _node_roles(obj: Obj, _: datetime) -> str:
+    labels = obj["metadata"].get("labels", {})
+    roles = {label.removeprefix(ROLE_LABEL) for label in labels if label.startswith(ROLE_LABEL)}
+    return ",".join(sorted((roles | {labels.get("kubernetes.io/role", "")}) - {""})) or NONE
+
+
+def _address(name: str, kind: str) -> Column:
+    def cell(obj: Obj, _: datetime) -> Json:
+        found = field_of(obj, "status.addresses")
+        addresses = found if isinstance(found, list) else []
+        return next((a.get("address", "") for a in addresses if a.get("type") == kind), NONE)
+
+    return Column(name=name, wide=True, cell=cell)
+
+
+def _subjects(name: str, kind: str) -> Column:
+    def cell(obj: Obj, _: datetime) -> Json:
+        chosen = [s for s in obj.get("subjects") or () if s.get("kind") == kind]
+        full = kind == "ServiceAccount"
+        spelled = (f"{s.get('namespace', '')}/{s['name']}" if full else s["name"] for s in chosen)
+        return ", ".join(spelled)
+
+    return Column(name=name, wide=True, cell=cell)
+
+
+def _role(obj: Obj, _: datetime) -> Json:
+    return f"{field_of(obj, 'roleRef.kind')}/{field_of(obj, 'roleRef.name')}"
+
+
+_BINDING = (
+    NAME,
+    Column(name="Role", cell=_role),
+    AGE,
+    _subjects("Users", "User"),
+    _subjects("Groups", "Group"),
+    _subjects("ServiceAccounts", "ServiceAccount"),
+)
+
+
+def _first_seen(obj: Obj, now: datetime) -> str:
+    return since(obj.get("firstTimestamp") or obj.get("eventTime"), now)
+
+
+def _last_seen(obj: Obj, now: datetime) -> str:
+    series = obj.get("series") or {}
+    last = series.get("lastObservedTime") if series else obj.get("lastTimestamp")
+    seen = since(last, now)
+    return _first_seen(obj, now) if seen == UNKNOWN and not series else seen
+
+
+def _about(obj: Obj, _: datetime) -> str:
+    about = obj.get("involvedObject", {})
+    kind, name = about.get("kind", "").lower(), about.get("name", "")
+    return f"{kind}/{name}" if name else kind
+
+
+def _source(obj: Obj, _: datetime) -> str:
+    source = obj.get("source") or {}
+    component = source.get("component") or obj.get("reportingComponent") or ""
+    place = source.get("host") or obj.get("reportingInstance") or ""
+    return f"{component}, {place}" if place else component
+
+
+def _event_count(obj: Obj, _: datetime) -> Json:
+    return (obj.get("series") or obj).get("count") or 1
+
+
+_EVENT = (
+    Column(name="Last Seen", cell=_last_seen),
+    text("Type", "type"),
+    text("Reason", "reason"),
+    Column(name="Object", cell=_about),
+    text("Subobject", "involvedObject.fieldPath", wide=True),
+    Column(name="Source", cell=_source, wide=True),
+    Column(name="Message", cell=lambda obj, _: str(obj.get("message") or "").strip()),
+    Column(name="First Seen", cell=_first_seen, wide=True),
+    Column(name="Count", cell=_event_count, wide=True),
+    Column(name="Name", format="name", wide=True, cell=NAME.cell, description=NAME.description),
+)
+
+
+def _flag(name: str, field: str, *, otherwise: bool = False) -> Column:
+    def cell(obj: Obj, _: datetime) -> Json:
+        found = field_of(obj, f"spec.{field}")
+        return otherwise if found is None else found
+
+    return Column(name=name, type="boolean", cell=cell)
+
+
+def _audiences(obj: Obj, _: datetime) -> str:
+    requests = field_of(obj, "spec.tokenRequests")
+    if not isinstance(requests, list):
+        return "<unset>"
+    return ",".join(request.get("audience", "") for request in requests)
+
+
+def _modes(obj: Obj, _: datetime) -> str:
+    modes = field_of(obj, "spec.volumeLifecycleModes")
+    return ",".join(modes) if isinstance(modes, list) and modes else NONE
+
+
+COLUMNS: Mapping[str, Sequence[Column]] = {
+    "namespaces": (NAME, text("Status", "status.phase"), AGE),
+    "nodes": (
+        NAME,
+        Column(name="Status", cell=_node_status, description="The status of the node"),
+        Column(name="Roles", cell=_node_roles, description="The roles of the node"),
+        AGE,
+        text("Version", "status.nodeInfo.kubeletVersion"),
+        _address("Internal-IP", "InternalIP"),
+        _address("External-IP", "ExternalIP"),
+        text("OS-Image", "status.nodeInfo.osImage", wide=True, absent=UNKNOWN),
+        text("Kernel-Version", "status.nodeInfo.kernelVersion", wide=True, absent=UNKNOWN),
+        text(
+            "Container-Runtime",
+            "status.nodeInfo.containerRuntimeVersion",
+            wide=True,
+            absent=UNKNOWN,
+        ),
+    ),
+    "pods": POD,
+    "events": _EVENT,
+    "secrets": (NAME, text("Type", "type"), _size("data"), AGE),
+    "configmaps": (NAME, _size("data", "binaryData"), AGE),
+    "serviceaccounts": (
+        NAME,
+        Column(name="Secrets", cell=lambda obj, _: len(obj.get("secrets") or ())),
+        AGE,
+    ),
+    "services": SERVICE,
+    "deployments.apps": DEPLOYMENT,
+    "replicasets.apps": REPLICA_SET,
+    "daemonsets.apps": DAEMON_SET,
+    "leases.coordination.k8s.io": (NAME, text("Holder", "spec.holderIdentity"), AGE),
+    "rolebindings.rbac.authorization.k8s.io": _BINDING,
+    "clusterrolebindings.rbac.authorization.k8s.io": _BINDING,
+    "csidrivers.storage.k8s.io": (
+        NAME,
+        _flag("AttachRequired", "attachRequired", otherwise=True),
+        _flag("PodInfoOnMount", "podInfoOnMount"),
+        _flag("StorageCapacity", "storageCapacity"),
+        Column(name="TokenRequests", cell=_audiences),
+        _flag("RequiresRepublish", "requiresRepublish"),
+        Column(name="Modes", cell=_modes),
+        AGE,
+    ),
+}
+"""By storage key. Kinds that are not here have the columns DEFAULT, as on a real server."""

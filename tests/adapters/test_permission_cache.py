@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from podidentity.adapters.permission_cache import (
+    ALLOWED,
+    DENIED,
+    QUESTIONS_AT_ONCE,
+    QUESTIONS_PER_SECOND,
+    TIMEOUT,
+    RbacPermissions,
+)
+from podidentity.core.errors import NotReady
+from podidentity.core.ids import ObjectRef
+from podidentity.core.permission import Use
+from podidentity.wire.kube import KubeError
+from tests.fakes import CLIENT, FakeClock, FakeKubeApi
+
+USE = Use(ObjectRef("shop", "web"), CLIENT)
+YES, NO = {"allowed": True}, {"allowed": False}
+NIGHT = 12 * 3600.0
+
+
+class Server(FakeKubeApi):
+    """Answers reviews with a status, or as badly as a test wants."""
+
+    def __init__(self) -> None:
+        self.says: Mapping[str, Any] | bytes | Exception = YES
+        self.asked: list[Any] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+        assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        self.asked.append(body["spec"])
+        await self.open.wait()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return (
+            self.says
+            if isinstance(self.says, bytes)
+            else json.dumps({"status": self.says}).encode()
+        )
+
+
+async def flown(permissions: RbacPermissions) -> None:
+    """Return when no question is under way."""
+    while flights := list(permissions._flights.values()):
+        await asyncio.gather(*flights, return_exceptions=True)
+
+
+ABSENT = KubeError("The API server cannot be asked: refused.")
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def permissions(server: Server, clock: FakeClock) -> AsyncIterator[RbacPermissions]:
+    found = RbacPermissions(server, clock, outlives=NIGHT, jitter=lambda: 0.0)
+    yield found
+    await found.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ABSENT,
+        KubeError("The API server refused (503).", status=503),
+        KubeError("The API server refused (401).", status=401),
+        b"<html>",
+        b"",
+        b'{"status":{"allowed":"yes"}}',
+        b'{"kind":"Status"}',
+        {"allowed": False, "evaluationError": "webhook: context deadline exceeded"},
+    ],
+    ids=["absent", "503", "401", "html", "nothing", "no-bool", "no-status", "undecided"],
+)
+async def test_without_an_answer_the_last_decision_stands_and_none_is_guessed(
+    permissions: RbacPermissions,
+    server: Server,
+    clock: FakeClock,
+    fault: Exception | bytes | Mapping[str, Any],
+) -> None:
+    await permissions.ask(USE)
+    server.says = fault
+    with pytest.raises(NotReady):
+        await permissions.ask(Use(USE.service_account, "other"))
+    clock.advance(NIGHT / 2)
+    assert await permissions.ask(USE) is True
+    assert permissions.known(USE) is True, "nobody waits for what does not come"
+    clock.advance(NIGHT / 2)
+    with pytest.raises(NotReady):
+        await permissions.ask(USE)
+    assert permissions.known(USE) is None
+
+
+async def test_a_refusal_stands_too_while_nobody_can_be_asked(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    server.says = NO
+    await permissions.ask(USE)
+    server.says = ABSENT
+    clock.advance(DENIED)
+    assert await permissions.ask(USE) is False
+    server.says = YES
+    clock.advance(DENIED)
+    assert await permissions.ask(USE) is True
+
+
+async def test_a_server_that_hangs_holds_a_request_for_seconds_only(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE)
+    clock.advance(ALLOWED)
+    server.open.clear()
+    asking = asyncio.gather(
+        permissions.ask(USE),
+        permissions.ask(Use(USE.service_account, "other")),
+        return_exceptions=True,
+    )
+    for _ in range(3):  # the loop's turns until both have begun to wait
+        await asyncio.sleep(0)
+    assert clock.slept[-2:] == [TIMEOUT, TIMEOUT]
+    clock.advance(TIMEOUT)
+    known, unknown = await asking
+    assert known is True
+    assert isinstance(unknown, NotReady)
+
+
+async def test_an_agent_that_may_not_ask_says_which_rule_is_missing(
+    permissions: RbacPermissions, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.says = KubeError("subjectaccessreviews is forbidden", status=403)
+    for _ in range(3):
+        with pytest.raises(NotReady, match="create on subjectaccessreviews"):
+            await permissions.ask(USE)
+    assert ["its role lacks" in line.getMessage() for line in caplog.records] == [True]
+    assert permissions.problems()
+    server.says = YES
+    assert await permissions.ask(USE) is True
+    assert not permissions.problems()
+
+
+async def test_the_question_is_cluster_wide_and_names_all_groups_of_the_account(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    assert permissions.known(USE) is None
+    assert await permissions.ask(USE) is True
+    assert server.asked == [
+        {
+            "user": "system:serviceaccount:shop:web",
+            "groups": [
+                "system:serviceaccounts",
+                "system:serviceaccounts:shop",
+                "system:authenticated",
+            ],
+            "resourceAttributes": {
+                "verb": "use",
+                "group": "aadpodidentity.k8s.io",
+                "resource": "azureidentities",
+                "name": CLIENT,
+            },
+        }
+    ]
+    assert permissions.known(USE) is True
+
+
+async def test_however_many_wait_one_question_is_asked(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    server.open.clear()
+    waiting = [asyncio.create_task(permissions.ask(USE)) for _ in range(20)]
+    await asyncio.sleep(0)
+    waiting.pop().cancel()
+    server.open.set()
+    assert await asyncio.gather(*waiting) == [True] * 19
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("says", "seconds"), [(YES, ALLOWED), (NO, DENIED)])
+async def test_a_decision_counts_for_its_time_and_no_longer(
+    permissions: RbacPermissions,
+    server: Server,
+    clock: FakeClock,
+    says: Mapping[str, bool],
+    seconds: float,
+) -> None:
+    server.says = says
+    assert await permissions.ask(USE) is says["allowed"]
+    clock.advance(seconds - 0.1)
+    assert permissions.known(USE) is says["allowed"]
+    await flown(permissions)
+    clock.advance(ALLOWED)
+    assert permissions.known(USE) is None
+
+
+async def test_a_permission_in_use_is_renewed_before_anybody_waits(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE)
+    for _ in range(10):
+        clock.advance(ALLOWED / 2)
+        assert permissions.known(USE) is True
+        await flown(permissions)
+    assert len(server.asked) == 11
+    clock.advance(ALLOWED)
+    assert permissions.known(USE) is None, "nobody used it meanwhile"
+    assert len(server.asked) == 11
+
+
+async def test_what_is_taken_back_is_refused_after_the_next_question(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE)
+    revision = permissions.revision
+    server.says = NO
+    clock.advance(ALLOWED / 2)
+    assert permissions.known(USE) is True
+    await flown(permissions)
+    assert permissions.known(USE) is False
+    assert permissions.revision > revision
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ({"allowed": True, "evaluationError": "a role is not there"}, True),
+        ({"allowed": True, "denied": True}, False),
+        ({"allowed": False, "denied": True, "evaluationError": "x"}, False),
+        ({"allowed": False, "reason": 'RBAC: clusterrole "x" not found'}, False),
+    ],
+    ids=str,
+)
+async def test_what_the_server_decides_is_taken_as_it_is(
+    permissions: RbacPermissions, server: Server, status: Mapping[str, Any], allowed: bool
+) -> None:
+    server.says = status
+    assert await permissions.ask(USE) is allowed
+
+
+async def test_what_was_asked_longest_ago_is_forgotten_first(
+    server: Server, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podidentity.adapters.permission_cache.CAPACITY", 2)
+    permissions = RbacPermissions(server, clock)
+    uses = [Use(USE.service_account, name) for name in "abc"]
+    for use in uses:
+        await permissions.ask(use)
+    assert [permissions.known(use) for use in uses] == [None, True, True]
+
+
+async def test_a_start_asks_few_questions_at_once(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    server.open.clear()
+    uses = [Use(USE.service_account, str(number)) for number in range(100)]
+    asking = [asyncio.create_task(permissions.ask(use)) for use in uses]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(server.asked) < 10
+    server.open.set()
+    assert all(await asyncio.gather(*asking))
+
+
+def tenants(number: int) -> Use:
+    """Return a question of tenant's: one of twenty service accounts, one of 500 identities."""
+    client_id = f"00000000-0000-4000-8000-{number // 20:012x}"
+    return Use(ObjectRef("tenant", f"sa-{number % 20}"), client_id)
+
+
+async def test_a_namespace_that_asks_for_thousands_leaves_the_api_server_to_others(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    """His identities cost nothing, and each of them was one question in five seconds."""
+    await permissions.ask(USE)
+    server.says = NO
+    many = [permissions.ask(tenants(number)) for number in range(QUESTIONS_AT_ONCE + 3000)]
+    answers = await asyncio.gather(*many, return_exceptions=True)
+    assert answers.count(False) == QUESTIONS_AT_ONCE
+    assert all(isinstance(each, NotReady) for each in answers[QUESTIONS_AT_ONCE:])
+    assert len(server.asked) == 1 + QUESTIONS_AT_ONCE
+    assert await permissions.ask(Use(ObjectRef("bank", "web"), CLIENT)) is False
+    clock.advance(DENIED + 1)
+    answers = await asyncio.gather(*(permissions.ask(tenants(number)) for number in range(200)))
+    assert not any(answers), "a refusal that is no longer fresh stands meanwhile"
+    assert len(server.asked) <= 2 + QUESTIONS_AT_ONCE + QUESTIONS_PER_SECOND * (DENIED + 1)
+
+
+async def test_a_permission_in_use_is_asked_for_however_much_its_namespace_asks(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    """Else he could keep one that was revoked, by asking for others."""
+    mine = tenants(0)
+    assert await permissions.ask(mine)
+    server.says = NO
+    many = [permissions.ask(tenants(number)) for number in range(1, 3 * QUESTIONS_AT_ONCE)]
+    await asyncio.gather(*many, return_exceptions=True)
+    clock.advance(ALLOWED)
+    await asyncio.gather(*map(permissions.ask, map(tenants, range(1, 300))), return_exceptions=True)
+    assert await permissions.ask(mine) is False

@@ -1,0 +1,129 @@
+"""How many of our files one request enters: what a reader must open to follow it.
+
+Everything is real but the API server, which is in memory, and the other side of the three
+connections that a request makes: the pod, IMDS, and `net`, which states the facts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import podidentity
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.imds import Imds
+from podidentity.adapters.permission_cache import RbacPermissions
+from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.delegation import Delegation
+from podidentity.core.resources import IdentityType
+from podidentity.nmi.reporting.audit import AuditLog
+from podidentity.nmi.reporting.instrumented import MeasuredAttestor, MeasuredIssuers
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.reporting.request_log import RequestLog
+from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.server.listener import Listener
+from podidentity.telemetry.lines import Json
+from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.writer import Stream, Writer
+from podidentity.wire.metadata import AllowList
+from tests.adapters.imds.test_client import TOKEN as IMDS_TOKEN
+from tests.adapters.scripted import answers, scripted
+from tests.adapters.test_permission_cache import Server
+from tests.fakes import VAULT, FakeAttestor, binding, cluster, identity, pod
+from tests.nmi.talking import talking
+
+MOST_WARM, MOST_COLD = 6, 38
+OURS = Path(podidentity.__file__).parent
+REQUEST = (
+    f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
+    "Host: 169.254.169.254\r\nMetadata: true\r\nUser-Agent: azsdk-python-identity\r\n\r\n"
+).encode()
+
+
+@contextmanager
+def entered() -> Iterator[set[str]]:
+    """Collect the files of ours whose functions are entered in this thread."""
+    found: set[str] = set()
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        name = frame.f_code.co_filename
+        if event == "call" and name.startswith(str(OURS)):
+            found.add(str(Path(name).relative_to(OURS)))
+
+    sys.setprofile(profile)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
+
+
+@asynccontextmanager
+async def agent() -> AsyncIterator[Listener]:
+    clock = SystemClock()
+    watched = cluster(clock, pod(addresses=("127.0.0.1",)), identity(), binding())
+    registry = Registry()
+    metrics = NmiMetrics(registry)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    log, audit = (Writer(Stream(nowhere), name=name) for name in ("log", "audit"))
+    api = Server()
+    permissions = RbacPermissions(api, clock)
+    life = {"expires_in": "86399", "expires_on": str(int(clock.time()) + 86_399)}
+    async with scripted(answers(IMDS_TOKEN | life)) as metadata:
+        imds = Imds.connect("127.0.0.1", metadata.port, clock=clock, user_agent="ours")
+        issuers = MeasuredIssuers({IdentityType.USER_ASSIGNED: imds}, metrics, clock)
+        tokens = TokenCache(issuers, clock)
+        attestor = MeasuredAttestor(FakeAttestor(), metrics)
+        answers_ = AnswerCache(watched, permissions, clock)
+        pipeline = RequestPipeline(
+            callers=Callers(watched, attestor, clock),
+            host_callers=HostCallers(watched, attestor, clock, delegation=Delegation()),
+            decider=Decider(
+                cluster=watched, permissions=permissions, clock=clock, policy=DecisionPolicy()
+            ),
+            tokens=tokens,
+            metadata=imds,
+            answers=answers_,
+            log=RequestLog(
+                log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
+            ),
+            clock=clock,
+            policy=RoutePolicy(allow=AllowList()),
+        )
+        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=answers_.answer)
+        try:
+            yield listener
+        finally:
+            await listener.close(0.0)
+            await tokens.close()
+            await permissions.close()
+            await imds.close()
+            for writer in (log, audit):
+                writer.close()
+            os.close(nowhere)
+
+
+async def test_a_request_enters_few_files() -> None:
+    async with agent() as listener:
+        with entered() as cold:
+            async with talking(listener) as talk:
+                assert (await talk.ask(REQUEST)).status == 200
+        async with talking(listener) as talk:
+            for _ in range(3):
+                await talk.ask(REQUEST)
+            warm: set[str] = set()
+            for _ in range(5):
+                # One of them may begin a new second, and is decided anew.
+                with entered() as found:
+                    await talk.ask(REQUEST)
+                warm = min(warm or found, found, key=len)
+    assert len(warm) <= MOST_WARM, sorted(warm)
+    assert len(cold) <= MOST_COLD, sorted(cold)

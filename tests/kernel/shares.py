@@ -1,0 +1,186 @@
+"""Scenarios: one pod opens all the connections that it can, and others want one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import resource
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from podidentity.kernel import interception as module
+from podidentity.kernel.interception import Interception
+from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.rules import LINK_LOCAL, Redirect
+from tests.kernel.agent import WallClock
+from tests.kernel.drifting import Stream
+from tests.kernel.sources import ROUTED
+from tests.kernel.topology import IMDS, Agent, Client, ask, command, inside
+
+BACKLOG = 1024
+"""As that of NMI's listener."""
+_SETTLED = 0.3
+"""Seconds after which all is answered that will be; the next SYN of what is not comes after 1 s."""
+
+
+@dataclass
+class Crowd:
+    """Connections of one pod, all opened at once and none used."""
+
+    outcomes: dict[str, int]
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, pod: str, count: int, addresses: tuple[str, ...] = ()) -> Any:
+        """Open so many, in turn from each of the addresses if any are given."""
+        crowd = cls(dict.fromkeys(("connected", "refused", "waiting"), 0))
+        for number in range(count):
+            opened = inside(pod, socket.socket)
+            opened.setblocking(False)
+            if addresses:
+                opened.bind((addresses[number % len(addresses)], 0))
+            with contextlib.suppress(BlockingIOError):
+                opened.connect(IMDS)
+            crowd.sockets.append(opened)
+        await asyncio.sleep(_SETTLED)
+        try:
+            for outcome in crowd._look():
+                crowd.outcomes[outcome] += 1
+            yield crowd
+        finally:
+            for each in crowd.sockets:
+                each.close()
+
+    def _look(self) -> Iterator[str]:
+        for each in self.sockets:
+            poll = select.poll()
+            poll.register(each, select.POLLOUT)
+            if not poll.poll(0):
+                yield "waiting"
+            elif each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
+                yield "refused"
+            else:
+                yield "connected"
+
+
+async def backlog(*, connections: int, shared: bool) -> dict[str, Any]:
+    """Nobody accepts. Pods open many connections, one after the other; a neighbour wants one."""
+    _let_open(connections)
+    found: dict[str, Any] = {}
+    extra = tuple(f"10.244.1.{number}" for number in range(1, 16))
+    for address in extra:
+        await command("ip", "addr", "add", f"{address}/16", "dev", "eth0", netns="p3")
+    await command("ip", "route", "replace", "10.244.1.0/24", "dev", "cbr0")
+    for number, pod in enumerate(("r1", "r2"), 1):
+        await command("sh", "-e", "-c", ROUTED.format(pod=pod, number=number))
+    async with Agent.running(listen=False, guard=False, copy=shared):
+        if not shared:
+            await _drop_shares()
+        attacks = {"one address": ("p1", ()), "many": ("p3", extra), "routed": ("r1", ())}
+        for what, (pod, addresses) in attacks.items():
+            with socket.create_server((LINK_LOCAL, 2579), backlog=BACKLOG):
+                async with Crowd.of(pod, connections, addresses) as crowd:
+                    neighbours = [await _connects(each) for each in ("p2", "r2")]
+                    found[what] = [crowd.outcomes, *neighbours]
+    return found
+
+
+async def honest() -> dict[str, Any]:
+    """Pods use what they may: many connections kept, many more one after the other."""
+    _let_open(1000)
+    async with Agent.running(guard=False) as agent:
+        kept = [Client("p1") for _ in range(256)]
+        answers = await asyncio.gather(*(each.get("/kept") for each in kept))
+        again = await asyncio.gather(*(each.get("/again") for each in kept))
+        stream = Stream()
+        async with stream.flowing():
+            await stream.more(2000)
+        await agent.tell("install")
+        return {
+            "kept": len([each for each in (*answers, *again) if each["who"] == "agent"]),
+            "one after the other": stream.answered,
+        }
+
+
+async def listening_on_the_node(*, connections: int) -> dict[str, Any]:
+    """NMI listens on all addresses, and a pod does not take the way through IMDS."""
+    _let_open(connections)
+    found: dict[str, Any] = {}
+    for what in ("0.0.0.0", "10.240.0.4"):  # noqa: S104 - an old setting
+        async with Agent.running(listen=False, guard=False, redirect={"listen_address": what}):
+            opened = [inside("p1", socket.socket) for _ in range(connections)]
+            with socket.create_server((what, 2579), backlog=BACKLOG):
+                for each in opened:
+                    each.setblocking(False)
+                    each.connect_ex(("10.240.0.4", 2579))
+                await asyncio.sleep(_SETTLED)
+                found[what] = await _connects("p2")
+            for each in opened:
+                each.close()
+    return found
+
+
+async def unshared() -> dict[str, Any]:
+    """Kernel or library have no shares: refused, or printed otherwise than they were set."""
+    found: dict[str, Any] = {}
+    vars(module)["Nftables"] = _Without
+    for what in ("nothing", "connlimit", "words"):
+        _Without.lacks = what
+        with closing(Interception(Redirect(), WallClock())) as interception:
+            interception.install()
+            listed = json.loads(await command("nft", "-j", "list", "ruleset"))["nftables"]
+            repaired = await interception.check()
+            found[what] = {
+                "warnings": interception.warnings(),
+                "problems": interception.problems(),
+                "sets": len([each for each in listed if "set" in each]),
+                "repaired": repaired,
+            }
+    async with Agent.running():
+        found["agent"] = await ask("p1", "/agent")
+    return found
+
+
+class _Without(Nftables):
+    """A libnftables, or a kernel, that lacks something."""
+
+    lacks = ""
+
+    def run(self, commands: str) -> dict[str, Any]:
+        if self.lacks == "connlimit" and "ct count" in commands:
+            raise NftablesError("Could not process rule: No such file or directory")
+        printed = super().run(commands)
+        if self.lacks == "words":
+            text = json.dumps(printed).replace('"ct count"', '"connections"')
+            printed = json.loads(text)
+        return printed
+
+
+async def _drop_shares() -> None:
+    listed = json.loads(await command("nft", "-j", "list", "ruleset"))["nftables"]
+    for each in listed:
+        chain = each.get("chain", {})
+        if chain.get("name") in {"share", "share_of_port"} and chain["table"] == "podid":
+            await command("nft", "flush", "chain", "ip", "podid", chain["name"])
+
+
+async def _connects(pod: str) -> str:
+    with inside(pod, socket.socket) as client:
+        client.setblocking(False)
+        try:
+            async with asyncio.timeout(0.7):
+                await asyncio.get_running_loop().sock_connect(client, IMDS)
+        except (TimeoutError, ConnectionError) as error:
+            return type(error).__name__
+    return "connected"
+
+
+def _let_open(descriptors: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors + 200,) * 2)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from podidentity.kernel.rules import MOST_CONNECTIONS
+from podidentity.nmi.server.messages import Limits
+from podidentity.supervisor.listeners import BACKLOG
+from tests.kernel import shares
+from tests.kernel.topology import run
+
+pytestmark = pytest.mark.net
+
+WAYS = ("one address", "many", "routed")
+
+
+def test_without_shares_one_pod_fills_the_backlog_and_its_neighbours_cannot_connect() -> None:
+    seen = run("backlog", rootless=True, connections=3000, shared=False)
+    for way in WAYS:
+        outcomes, *neighbours = seen[way]
+        assert outcomes["connected"] > 1000, way
+        assert neighbours == ["TimeoutError"] * 2, way
+
+
+def test_while_nobody_accepts_one_port_has_a_share_of_the_backlog_however_many_addresses_it_has(
+    *, rootless: bool
+) -> None:
+    seen = run("backlog", rootless=rootless, connections=3000, shared=True)
+    for way in WAYS:
+        outcomes, *neighbours = seen[way]
+        assert outcomes["connected"] == MOST_CONNECTIONS, way
+        assert outcomes["refused"] >= 1000 - MOST_CONNECTIONS, "a little too many: told at once"
+        assert outcomes["waiting"] > 0, "a flood: not even refused"
+        assert neighbours == ["connected"] * 2, way
+
+
+def test_a_pod_that_does_not_take_the_way_through_imds_has_no_more() -> None:
+    seen = run("listening_on_the_node", rootless=True, connections=2000)
+    assert seen == {"0.0.0.0": "connected", "10.240.0.4": "connected"}  # noqa: S104
+
+
+def test_what_a_pod_may_use_it_gets_and_connections_that_ended_are_not_counted(
+    *, rootless: bool
+) -> None:
+    seen = run("honest", rootless=rootless)
+    assert seen["kept"] == 2 * 256
+    assert seen["one after the other"].keys() == {"agent"}
+
+
+def test_the_share_is_more_than_the_agent_keeps_of_a_pod_and_three_fill_no_backlog() -> None:
+    assert Limits().per_pod < MOST_CONNECTIONS < BACKLOG / 3
+    assert shares.BACKLOG == BACKLOG
+
+
+def test_where_there_are_no_shares_the_pods_are_served_and_that_is_said() -> None:
+    seen = run("unshared", rootless=True)
+    assert seen["nothing"]["warnings"] == []
+    assert seen["nothing"]["sets"] == 2 * 4, "of the table and of our own copy"
+    for what, why in {
+        "connlimit": "No such file or directory; load nf_tables' expressions connlimit and limit",
+        "words": "table ip podid, rules of share: changed to ",
+    }.items():
+        (said,) = seen[what]["warnings"]
+        assert said.startswith("one pod can hold up the connections of others: ")
+        assert why in said
+        assert seen[what]["problems"] == []
+        assert not seen[what]["repaired"]
+        assert seen[what]["sets"] == 0
+    assert seen["agent"]["who"] == "agent"

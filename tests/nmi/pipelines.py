@@ -1,0 +1,157 @@
+"""The request pipeline over fakes and the real token cache, with its memo, and changes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from podidentity.adapters.tokencache import TokenCache
+from podidentity.core.delegation import Delegation
+from podidentity.core.ids import ClientId
+from podidentity.core.resources import BINDING_LABEL, Phase
+from podidentity.nmi.reporting.audit import AuditLog
+from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.request.caller import Callers
+from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.server.messages import Caller, Request, render
+from podidentity.wire.metadata import AllowList
+from tests.fakes import (
+    ADDRESS,
+    OTHER_CLIENT,
+    FakeAttestor,
+    FakeClock,
+    FakePermissions,
+    FakeTokenSource,
+    binding,
+    cluster,
+    identity,
+    pod,
+)
+from tests.nmi.metadata import FakeMetadata
+from tests.nmi.recorded import Recorded
+
+TOKEN = b"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
+PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
+
+
+class World:
+    """The request pipeline over fakes and the real token cache, with its memo."""
+
+    def __init__(self, audit: AuditLog | None = None, **policy: Any) -> None:
+        self.clock = FakeClock()
+        self.cluster = cluster(self.clock, pod(), identity(), binding())
+        self.permissions, self.attestor = FakePermissions(), FakeAttestor()
+        self.attestor.uid = pod().uid
+        self.source = FakeTokenSource(life=4)
+        self.source.now = self.clock.time
+        self.tokens = TokenCache(self.source, self.clock)
+        self.record = Recorded(self.clock, audit)
+        required = audit is not None and audit.required
+        self.answers = AnswerCache(
+            self.cluster, self.permissions, self.clock, recorded_first=required
+        )
+        self.pipeline = RequestPipeline(
+            callers=Callers(self.cluster, self.attestor, self.clock),
+            host_callers=HostCallers(
+                self.cluster, self.attestor, self.clock, delegation=Delegation()
+            ),
+            decider=Decider(
+                cluster=self.cluster,
+                permissions=self.permissions,
+                clock=self.clock,
+                policy=DecisionPolicy(hold=HoldTimes(change=0), **policy),
+            ),
+            tokens=self.tokens,
+            metadata=FakeMetadata(),
+            answers=self.answers,
+            log=self.record.record,
+            clock=self.clock,
+            policy=RoutePolicy(allow=AllowList()),
+        )
+        self.caller = Caller(ADDRESS, 1)
+
+    def request(self, target: bytes = TOKEN, **more: Any) -> Request:
+        fields: dict[str, Any] = {"method": "GET", "fields": PLAIN} | more
+        raw = repr((target, fields)).encode()
+        return Request(self.caller, raw_target=target, raw=raw, **fields)
+
+    def remembered(self, request: Request | None = None) -> bytes | None:
+        """Return what the memo answers."""
+        request = request or self.request()
+        return self.answers.answer(request.caller, request.raw)
+
+    async def decide(self, request: Request) -> bytes:
+        """Return the answer of a decision; whoever waits for something waits in vain."""
+        deciding = asyncio.ensure_future(self.pipeline(request))
+        while not deciding.done():
+            sleeping = asyncio.ensure_future(self.clock.somebody_sleeps())
+            await asyncio.wait({deciding, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            sleeping.cancel()
+            if not deciding.done():
+                self.clock.advance(2)
+        return render(deciding.result(), stays=request.keep_alive)
+
+    async def warm(self) -> bytes:
+        """Ask until it is kept; return the answer."""
+        await self.decide(self.request())
+        return await self.decide(self.request())
+
+
+def remove_pod(world: World) -> None:
+    world.cluster.remove_pod(pod().ref)
+
+
+def relabel(world: World) -> None:
+    world.cluster.put_pod(pod(labels={BINDING_LABEL: "other"}))
+
+
+def end_pod(world: World) -> None:
+    world.cluster.put_pod(pod(phase=Phase.SUCCEEDED))
+
+
+def address_to_another(world: World) -> None:
+    world.cluster.put_pod(pod(addresses=("10.244.0.99",)))
+    world.cluster.put_pod(pod("carts-0"))
+
+
+def remove_binding(world: World) -> None:
+    world.cluster.remove("AzureIdentityBinding", binding().ref)
+
+
+def remove_identity(world: World) -> None:
+    world.cluster.remove("AzureIdentity", identity().ref)
+
+
+def change_identity(world: World) -> None:
+    world.cluster.put(identity(client_id=ClientId.parse(OTHER_CLIENT)))
+
+
+def forbid(world: World) -> None:
+    world.permissions.allowed = dict.fromkeys(world.permissions.allowed, False)
+    world.permissions.default = False
+    world.permissions.revision += 1
+
+
+def restore(world: World) -> None:
+    world.cluster.remove_pod(pod("carts-0").ref)
+    world.cluster.put_pod(pod())
+    world.cluster.put(identity())
+    world.cluster.put(binding())
+    world.permissions.allowed, world.permissions.default = {}, True
+    world.permissions.revision += 1
+
+
+TAKEN_AWAY: list[Callable[[World], None]] = [
+    remove_pod,
+    relabel,
+    end_pod,
+    address_to_another,
+    remove_binding,
+    remove_identity,
+    forbid,
+]
+CHANGES = [*TAKEN_AWAY, change_identity, restore, restore]

@@ -1,0 +1,159 @@
+"""What was answered a moment ago: again while nothing has changed, and never otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podidentity.core.permission import Authorization
+from podidentity.nmi.server.messages import Caller
+from tests.fakes import ADDRESS, identity
+from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
+
+TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
+FIELDS = (PLAIN, PLAIN[:1], [*PLAIN, (b"x-forwarded-for", b"10.0.0.1")], [*PLAIN, *PLAIN[1:]])
+
+
+async def test_what_was_answered_is_answered_again_byte_for_byte() -> None:
+    world = World()
+    assert world.remembered() is None
+    decided = await world.warm()
+    assert world.remembered() == decided
+
+
+async def test_it_leaves_the_same_records_as_a_decision() -> None:
+    world = World()
+    await world.warm()
+    assert world.remembered()
+    for records in (world.record.lines, world.record.audit):
+        assert len(records) == 3
+        assert records[-1] == records[-2]
+
+
+@pytest.mark.parametrize("change", TAKEN_AWAY)
+async def test_what_is_taken_away_counts_at_the_next_request_of_a_kept_connection(
+    change: Callable[[World], None],
+) -> None:
+    world = World()
+    await world.warm()
+    change(world)
+    assert world.remembered() is None
+    assert b"access_token" not in await world.decide(world.request())
+    assert world.remembered() is None
+
+
+async def test_a_token_that_was_dropped_is_not_given_again() -> None:
+    world = World()
+    await world.warm()
+    world.tokens.changed(identity().ref)
+    assert world.remembered(), "it stands as it was"
+    other = World()
+    await other.warm()
+    other.source.unread = True
+    other.tokens.changed(identity().ref)
+    assert other.remembered() is None
+
+
+async def test_each_second_decides_anew_so_that_it_never_lies_about_the_expiry() -> None:
+    world = World()
+    await world.warm()
+    world.clock.advance(0.9)
+    assert world.remembered()
+    world.clock.advance(0.1)
+    assert world.remembered() is None
+
+
+async def test_what_is_only_observed_is_decided_and_told_each_time() -> None:
+    world = World(authorization=Authorization.OBSERVE)
+    forbid(world)
+    assert b"access_token" in await world.warm()
+    assert world.remembered() is None
+
+
+async def test_what_did_not_arrive_alone_and_in_one_piece_is_not_remembered() -> None:
+    world = World()
+    await world.warm()
+    pieces = replace(world.request(TOKEN + b"&x=a"), raw=b"")
+    assert b"access_token" in await world.decide(pieces)
+    assert world.remembered(pieces) is None
+
+
+async def test_a_new_connection_is_proved_before_anything_is_remembered_for_it() -> None:
+    world = World()
+    decided = await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    assert world.remembered() is None
+    assert await world.decide(world.request()) == decided
+    assert world.attestor.asked[-1][1] == 2
+    assert world.remembered() == decided
+
+
+async def test_a_neighbour_with_the_same_address_gets_nothing_of_it() -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2, proven="uid-of-another")
+    assert world.remembered() is None
+
+
+async def test_a_connection_that_ends_is_decided() -> None:
+    world = World()
+    last = world.request(keep_alive=False)
+    for _ in range(2):
+        assert b"\r\nConnection: close\r\n" in await world.decide(last)
+    assert world.remembered(last) is None
+
+
+@pytest.mark.parametrize("fields", FIELDS[1:])
+async def test_a_request_with_other_headers_is_decided(fields: list[tuple[bytes, bytes]]) -> None:
+    world = World()
+    await world.warm()
+    assert world.remembered(world.request(fields=fields)) is None
+
+
+Step = Callable[[World], None] | float | tuple[bytes, list[tuple[bytes, bytes]], str]
+_STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.just((TOKEN, PLAIN, "GET")),
+    st.just((TOKEN, PLAIN, "GET")),
+    st.tuples(st.sampled_from(TARGETS), st.sampled_from(FIELDS), st.sampled_from(["GET", "PUT"])),
+    st.sampled_from([0.3, 1.0, 1.9]),
+    st.sampled_from(CHANGES),
+)
+
+
+async def play(steps: list[Step]) -> int:
+    """Compare each answer at once with the decision; return how many there were."""
+    world, seen = World(), 0
+    for step in steps:
+        if isinstance(step, float):
+            world.clock.advance(step)
+        elif callable(step):
+            step(world)
+        else:
+            target, fields, method = step
+            request = world.request(target, fields=fields, method=method)
+            at_once = world.remembered(request)
+            if at_once is not None:
+                seen += 1
+                assert at_once == await world.decide(replace(request))
+            else:
+                await world.decide(request)
+    await world.tokens.close()
+    return seen
+
+
+def test_it_never_answers_otherwise_than_a_decision_would() -> None:
+    seen = 0
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(_STEPS, min_size=5, max_size=40))
+    def property_(steps: list[Step]) -> None:
+        nonlocal seen
+        seen += asyncio.run(play(steps))
+
+    property_()
+    assert seen > 100, "the worlds were empty"

@@ -1,0 +1,252 @@
+"""Lists in pages and watches: always one consistent state, and every change after it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity_sandbox.cluster import list_watch
+from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.list_watch import Paging, page
+from podidentity_sandbox.cluster.registry import Registry
+from podidentity_sandbox.cluster.selectors import Selection, select
+from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.storage import Storage
+from tests.sandbox.cluster.conftest import Served, pod, seen, watching
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
+
+
+async def make(api: httpx2.AsyncClient, *names: str) -> None:
+    for name in names:
+        await api.post(MAPS, json={"metadata": {"name": name}})
+
+
+def names(answer: httpx2.Response) -> list[str]:
+    return [item["metadata"]["name"] for item in answer.json()["items"]]
+
+
+async def test_pages_show_the_state_of_the_first_whatever_happens_between(
+    api: httpx2.AsyncClient,
+) -> None:
+    await make(api, "a", "b", "c", "d")
+    first = await api.get(MAPS, params={"limit": "2"})
+    metadata: dict[str, Any] = first.json()["metadata"]
+    assert names(first) == ["a", "b"]
+    assert metadata["remainingItemCount"] == 3
+    await api.delete(f"{MAPS}/c")
+    await make(api, "bb", "e")
+    second = await api.get(MAPS, params={"limit": "2", "continue": metadata["continue"]})
+    assert names(second) == ["c", "d"]
+    assert second.json()["metadata"]["resourceVersion"] == metadata["resourceVersion"]
+    token = second.json()["metadata"]["continue"]
+    last = await api.get(MAPS, params={"limit": "2", "continue": token})
+    assert names(last) == ["kube-root-ca.crt"]
+    assert "continue" not in last.json()["metadata"]
+
+
+async def test_an_exact_version_is_listed_as_it_was(api: httpx2.AsyncClient) -> None:
+    await make(api, "a")
+    version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
+    await api.delete(f"{MAPS}/a")
+    await make(api, "b")
+    exact = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
+    assert names(await api.get(MAPS, params=exact)) == ["a", "kube-root-ca.crt"]
+    newer = {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"}
+    assert names(await api.get(MAPS, params=newer)) == ["b", "kube-root-ca.crt"]
+
+
+async def test_a_page_token_is_checked(api: httpx2.AsyncClient) -> None:
+    for token in ("x", "e30", "!!!"):
+        answer = await api.get(MAPS, params={"continue": token})
+        assert answer.status_code == 400
+        assert answer.json()["message"] == "continue key is not valid"
+
+
+def test_a_page_of_a_forgotten_state_is_gone() -> None:
+    storage = Storage(history=10)
+    for number in range(5):
+        storage.put("configmaps", {"metadata": {"name": f"m{number}", "uid": "u"}})
+    first = page(storage, CONFIG_MAPS, Selection(), Paging(limit=2))
+    for number in range(30):
+        storage.put("configmaps", {"metadata": {"name": "m0", "uid": "u", "n": number}})
+    with pytest.raises(StatusError, match="The provided continue parameter is too old") as gone:
+        page(storage, CONFIG_MAPS, Selection(), Paging(limit=2, token=first.token))
+    assert (gone.value.code, gone.value.reason) == (410, "Expired")
+
+
+# ---- Watches, as https://kubernetes.io/docs/reference/using-api/api-concepts/ describes them.
+
+PODS = "/api/v1/namespaces/default/pods"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+def config(name: str, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+async def relabel(api: httpx2.AsyncClient, name: str, **labels: str) -> dict[str, Any]:
+    patch = {"metadata": {"labels": labels}}
+    answer = await api.patch(f"{MAPS}/{name}", json=patch, headers=MERGE)
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_a_watch_begins_after_the_version_that_it_names(api: httpx2.AsyncClient) -> None:
+    await api.post(MAPS, json=config("a"))
+    version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
+    await api.post(MAPS, json=config("b"))
+    async with watching(api, MAPS, resourceVersion=version) as events:
+        assert seen(await anext(events)) == ("ADDED", "b")
+        await relabel(api, "a", x="y")
+        assert seen(await anext(events)) == ("MODIFIED", "a")
+        await api.delete(f"{MAPS}/b")
+        gone = await anext(events)
+        assert seen(gone) == ("DELETED", "b")
+        assert gone["object"]["kind"] == "ConfigMap"
+
+
+async def test_a_watch_that_names_no_version_begins_with_what_is_there(
+    api: httpx2.AsyncClient,
+) -> None:
+    await api.post(MAPS, json=config("a"))
+    async with watching(api, MAPS) as events:
+        assert {seen(await anext(events)), seen(await anext(events))} == {
+            ("ADDED", "a"),
+            ("ADDED", "kube-root-ca.crt"),
+        }
+        await api.post(MAPS, json=config("b"))
+        assert seen(await anext(events)) == ("ADDED", "b")
+
+
+async def test_a_watch_sees_objects_enter_and_leave_its_selection(
+    api: httpx2.AsyncClient,
+) -> None:
+    await api.post(MAPS, json=config("a", app="web"))
+    async with watching(api, MAPS, labelSelector="app=web") as events:
+        assert seen(await anext(events)) == ("ADDED", "a")
+        left = await relabel(api, "a", app="api")
+        event = await anext(events)
+        assert seen(event) == ("DELETED", "a")
+        # its last state inside the selection, at the version of the change that took it out
+        assert event["object"]["metadata"]["labels"] == {"app": "web"}
+        version = event["object"]["metadata"]["resourceVersion"]
+        assert version == left["metadata"]["resourceVersion"]
+        await relabel(api, "a", other="x")
+        await relabel(api, "a", app="web")
+        event = await anext(events)
+        assert seen(event) == ("ADDED", "a")
+        assert event["object"]["metadata"]["labels"] == {"app": "web", "other": "x"}
+
+
+async def test_a_kubelet_s_watch_sees_a_pod_when_it_is_placed(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    selector = {"fieldSelector": "spec.nodeName=node-0"}
+    token = served.plan.nodes[0].token
+    async with (
+        served.client(token) as kubelet,
+        watching(kubelet, "/api/v1/pods", **selector) as events,
+    ):
+        await api.post(PODS, json=pod())
+        await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}, "status": ready})
+        event = await anext(events)
+        assert seen(event) == ("ADDED", "a")
+        assert event["object"]["spec"]["nodeName"] == "node-0"
+
+
+async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: httpx2.AsyncClient) -> None:
+    asked = {
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+    }
+    async with watching(api, MAPS, **asked) as events:
+        assert seen(await anext(events)) == ("ADDED", "kube-root-ca.crt")
+        mark = await anext(events)
+        assert mark["type"] == "BOOKMARK"
+        assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_a_watch_ends_in_its_time_with_a_bookmark(api: httpx2.AsyncClient) -> None:
+    params = {"timeoutSeconds": "1", "allowWatchBookmarks": "true", "resourceVersion": "0"}
+    async with watching(api, MAPS, **params) as events:
+        found = [event async for event in events]
+    assert found[-1]["type"] == "BOOKMARK"
+    version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
+    assert found[-1]["object"]["metadata"] == {"resourceVersion": version}
+
+
+async def test_a_watch_of_a_future_version_is_refused(api: httpx2.AsyncClient) -> None:
+    answer = await api.get(MAPS, params={"watch": "true", "resourceVersion": "999999"})
+    assert answer.status_code == 504
+    assert answer.json()["message"].startswith("Too large resource version: 999999, current: ")
+    bad = await api.get(MAPS, params={"watch": "true", "resourceVersion": "x"})
+    assert bad.status_code == 400
+
+
+async def test_watches_end_when_their_type_goes(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    await api.post(definitions, json=crd)
+    served.cluster.loop.settle()
+    path = "/apis/example.com/v1/widgets"
+    async with watching(api, path) as events:
+        await api.delete(f"{definitions}/widgets.example.com")
+        assert [event async for event in events] == []
+    assert (await api.get(path)).status_code == 404
+
+
+def storage_with(count: int, history: int) -> Storage:
+    storage = Storage(history=history)
+    for number in range(count):
+        storage.put("configmaps", {"metadata": {"name": f"m{number:03}", "uid": str(number)}})
+    return storage
+
+
+async def test_a_watch_from_a_forgotten_version_is_told_that_it_is_gone() -> None:
+    storage = storage_with(40, history=10)
+    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=Selection(), revision="2")
+    found = [line async for line in list_watch.stream(storage, request)]
+    assert len(found) == 1
+    assert found[0].startswith(b'{"type":"ERROR"')
+    assert b'"code":410' in found[0]
+    assert b"too old resource version: 2" in found[0]
+
+
+async def test_a_slow_watcher_is_told_instead_of_kept_for() -> None:
+    storage = storage_with(1, history=10)
+    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=Selection())
+    stream = list_watch.stream(storage, request)
+    assert await anext(stream)
+    for number in range(40):
+        storage.put("configmaps", {"metadata": {"name": "m", "uid": "m", "n": number}})
+    assert b'"code":410' in await anext(stream)
+    await stream.aclose()
+
+
+async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> None:
+    storage = storage_with(0, history=1000)
+    chosen = select(CONFIG_MAPS, "", "", "")
+    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=chosen, revision="1")
+    got: list[bytes] = []
+
+    async def follow() -> None:
+        async for lines in list_watch.stream(storage, request):
+            got.extend(lines.splitlines())
+            if len(got) == 100:
+                return
+
+    watcher = asyncio.create_task(follow())
+    for number in range(100):
+        storage.put("configmaps", {"metadata": {"name": f"m{number:03}", "uid": "m"}})
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await asyncio.wait_for(watcher, 5)
+    assert [line.count(f'"m{n:03}"'.encode()) for n, line in enumerate(got)] == [1] * 100

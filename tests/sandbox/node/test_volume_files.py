@@ -1,0 +1,103 @@
+"""Files of volumes, without a node: their contents, and the folders that they are written to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podidentity_sandbox.node.contents import ContentSources, VolumeFile, contents
+from podidentity_sandbox.node.spec import VolumeRefused, amount
+from podidentity_sandbox.node.volumes import write_all
+
+
+def content(item: dict[str, Any], resources: dict[str, Any] | None = None) -> str:
+    """Return the text of a downwardAPI file of a pod with the one container `main`."""
+    material = ContentSources(
+        objects={},
+        fields={"metadata.labels": ""},
+        containers={"main": {"name": "main", "resources": resources or {}}},
+        token=lambda _audience, _seconds: b"",
+    )
+    volume = {"downwardAPI": {"items": [{"path": "file", **item}]}}
+    return contents(volume, material)["file"].data.decode()
+
+
+def memory(of: str, **more: str) -> dict[str, Any]:
+    return {"resourceFieldRef": {"containerName": of, "resource": "limits.memory", **more}}
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"),
+    [
+        ("1k", 10**3),
+        ("1E", 10**18),
+        ("1P", 10**15),
+        ("2Pi", 2 * 1024**5),
+        ("1Ei", 1024**6),
+        ("1e3", 1000),
+        ("1E3", 1000),
+        ("1.5Gi", 3 * 1024**3 // 2),
+        ("+7", 7),
+        (".5k", 500),
+    ],
+)
+def test_a_quantity_may_have_any_of_the_units(given: str, bytes_: int) -> None:
+    assert content(memory("main"), {"limits": {"memory": given}}) == str(bytes_)
+    assert amount(given) == bytes_
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        (memory("other"), "container other not found"),
+        (memory("main", divisor="1Q"), "quantities must match the regular expression"),
+        (memory("main", divisor="i"), "quantities must match the regular expression"),
+        (
+            {"fieldRef": {"fieldPath": "metadata.labelsX"}},
+            "unsupported fieldPath: metadata.labelsX",
+        ),
+        ({"fieldRef": {"fieldPath": "spec.colour"}}, "unsupported fieldPath: spec.colour"),
+    ],
+)
+def test_what_a_pod_has_not_is_refused(item: dict[str, Any], why: str) -> None:
+    with pytest.raises(VolumeRefused, match=why):
+        content(item)
+
+
+@pytest.mark.parametrize("path", ["metadata.labels", "metadata.labels['gone']"])
+def test_a_label_that_is_not_there_is_empty(path: str) -> None:
+    assert content({"fieldRef": {"fieldPath": path}}) == ""
+
+
+# ---- Folders of a kubelet's files: nothing is written outside them, whoever asks.
+
+NOW = datetime(2026, 11, 25, 9, 10, 17, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("{outside}", "must be relative path"),
+        ("../../outside", "must not contain '..'"),
+        ("deep/../../../outside", "must not contain '..'"),
+        ("..data", "must not start with '..'"),
+        ("", "must not be empty"),
+    ],
+)
+def test_a_path_that_leads_out_of_the_folder_is_refused_before_anything_is_written(
+    tmp_path: Path, path: str, why: str
+) -> None:
+    folder, outside = tmp_path / "volume", tmp_path / "outside"
+    files = {"good": VolumeFile(b"x", 0o644), path.format(outside=outside): VolumeFile(b"x", 0o644)}
+    with pytest.raises(VolumeRefused, match=f"^invalid path: {why}"):
+        write_all(folder, files, NOW, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_below_the_folder_and_seen_through_one_link(tmp_path: Path) -> None:
+    write_all(tmp_path, {"a..b/c": VolumeFile(b"x", 0o400)}, NOW, None)
+    assert (tmp_path / "a..b" / "c").read_bytes() == b"x"
+    assert (tmp_path / "a..b").readlink() == Path("..data/a..b")
