@@ -275,6 +275,15 @@ class NmiSettings:
         default="kube-system",
         metadata=flag("--own-namespace", envvar="POD_NAMESPACE", text="The agent's own namespace."),
     )
+    own_pod: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod",
+            envvar="POD_NAME",
+            text="The agent's own pod. The agent writes its lasting warnings there as events, "
+            "which `podidentity check` reads; without this setting it writes none.",
+        ),
+    )
     hold: float = field(
         default=8.0,
         metadata=flag(

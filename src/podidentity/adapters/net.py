@@ -92,10 +92,6 @@ class NetClient:
             return (*self.state.attestation, other)
         return self.state.attestation
 
-    def warnings(self) -> Sequence[str]:
-        """Return warnings for the operator that do not stop requests."""
-        return () if self.state is None else (*self.state.sources, *self.state.warnings)
-
     @property
     def sources_guarded(self) -> bool:
         """Whether no pod can send from the address of another, by the last state of `net`."""
