@@ -9,18 +9,18 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.stage import Stage, stage
+from tests.acceptance.sandbox import Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
-def on_node(place: Stage, *command: str) -> str:
+def on_node(place: Sandbox, *command: str) -> str:
     """Run a program in the node's network, and return its output."""
     entered = ("nsenter", "-t", str(place.nmi()), "-n", *command)
     return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
 
 
-def readiness(place: Stage) -> dict[str, object]:
+def readiness(place: Sandbox) -> dict[str, object]:
     """Return what `/readyz` of the node says."""
     said = on_node(place, "curl", "-s", "http://127.0.0.1:8085/readyz")
     found: dict[str, object] = json.loads(said)
@@ -28,7 +28,7 @@ def readiness(place: Stage) -> dict[str, object]:
 
 
 async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody() -> None:
-    async with stage("nocgroup") as place:
+    async with one_node("nocgroup") as place:
         await place.bind()
         place.start_pod()
         assert readiness(place)["attestation"] == "kernel"
