@@ -36,7 +36,8 @@ _NGINX_PORT = 8181
 _NGINX_INTERCEPTED = 8080
 """Port of 169.254.169.254 that leads to nginx, by the same kind of rule as port 80 to the agent."""
 _NGINX = """
-worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+user root; worker_processes 1; daemon off;
+pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 75s;

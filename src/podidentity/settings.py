@@ -22,6 +22,7 @@ from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization
 from podidentity.wire.imds_server import parse_resource
+from podidentity.wire.metadata import DEFAULT_ALLOWED
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
@@ -274,6 +275,15 @@ class NmiSettings:
         default="kube-system",
         metadata=flag("--own-namespace", envvar="POD_NAMESPACE", text="The agent's own namespace."),
     )
+    own_pod: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod",
+            envvar="POD_NAME",
+            text="The agent's own pod. The agent writes its lasting warnings there as events, "
+            "which `podidentity check` reads; without this setting it writes none.",
+        ),
+    )
     hold: float = field(
         default=8.0,
         metadata=flag(
@@ -311,7 +321,7 @@ class NmiSettings:
         ),
     )
     metadata_allow: tuple[str, ...] = field(
-        default=("/metadata/versions", "/metadata/instance"),
+        default=DEFAULT_ALLOWED,
         metadata=flag(
             "--metadata-allow",
             repeated=True,

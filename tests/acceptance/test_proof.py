@@ -1,4 +1,4 @@
-"""What the whole agent says and does where a node lacks what the proof of callers needs."""
+"""What the whole agent says, and `check`, where a node lacks what the proof of callers needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,6 +30,65 @@ def readiness(place: Sandbox) -> dict[str, object]:
     return found
 
 
+def found_by_check(place: Stage) -> dict[str, dict[str, str]]:
+    """Return what `podidentity check` finds of NMI itself, by its reason."""
+    # `check` ends with 1 where it found something.
+    listed = json.loads(place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]"))
+    return {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
+
+
+async def until_found(place: Stage, reason: str, text: str = "") -> dict[str, str]:
+    """Return what `check` finds for this reason, once it says this: warnings must last 10 s."""
+    async with asyncio.timeout(60):
+        while True:
+            found = await asyncio.to_thread(found_by_check, place)
+            if reason in found and text in found[reason]["message"]:
+                return found[reason]
+            await asyncio.sleep(1)
+
+
+@contextmanager
+def taken_table(place: Stage) -> Iterator[None]:
+    """Have another program of the node own the table of the source guard: nobody can change it."""
+    taken = subprocess.Popen(
+        ("nsenter", "-t", str(place.nmi()), "-n", sys.executable, "-c", _TAKE),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with taken:
+        assert taken.stdout is not None
+        assert taken.stdout.readline() == b"taken\n"
+        yield
+        taken.terminate()
+
+
+_TAKE = """
+import json, sys
+from podidentity.kernel.nftables import Nftables
+table = {"family": "bridge", "name": "podid_source"}
+mine = {"add": {"table": {**table, "flags": ["owner"]}}}
+Nftables().run(json.dumps({"nftables": [{"delete": {"table": table}}, mine]}))
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend() -> None:
+    async with stage("unguarded") as place:
+        await place.bind()
+        place.start_pod()
+        assert (await place.ask())[0] == 200
+        assert found_by_check(place) == {}
+        with taken_table(place):
+            said = await until_found(place, "SourcesUnguarded")
+            assert list(found_by_check(place)) == ["SourcesUnguarded"]
+            node = place.plan.nodes[0].name
+            assert said["message"].startswith(f"On {node}: a pod on a bridge can speak with its")
+            assert "use a network plugin with routed links." in said["nextStep"]
+            warned = json.dumps(readiness(place)["warnings"])
+            assert "a pod on a bridge can speak with its neighbour's address" in warned
+
+
 async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody() -> None:
     async with one_node("nocgroup") as place:
         await place.bind()
@@ -40,10 +102,13 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
         found = readiness(place)
         assert found["ready"] is False
         assert "no cgroup v2 at /proc" in json.dumps(found)
+        await until_found(place, "NotReady", "no cgroup v2 at /proc")
         assert (await place.ask())[0] == 503
 
         weaker = "--nmi-arg=--attestation=namespace"
         await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, weaker)
         found = readiness(place)
         assert (found["ready"], found["attestation"]) == (True, "namespace")
+        assert "nodes with cgroup v2 can have --attestation=kernel" in json.dumps(found["warnings"])
+        assert list(found_by_check(place)) == ["WeakerProof"]
         assert (await place.ask())[0] == 200

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that says, byte for byte, what a test has written down."""
+"""An HTTP server on loopback that sends a test's script byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Turn = Callable[["Conversation"], Awaitable[None]]
 
 
 class Conversation:
-    """One request, and the way back to who sent it."""
+    """One request, and the connection to its sender."""
 
     def __init__(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         self.head = head.decode()
@@ -92,7 +92,7 @@ class Script:
 
 @asynccontextmanager
 async def scripted(*turns: Turn) -> AsyncIterator[Script]:
-    """Serve the script while the block runs; then end what still talks."""
+    """Serve the script while the block runs; then end its connections."""
     script = Script(*turns)
     talking: set[asyncio.Task[None]] = set()
 

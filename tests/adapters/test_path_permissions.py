@@ -1,4 +1,4 @@
-"""Who may read the agent's metrics: the cluster says it, and is asked rarely."""
+"""The permission to read the agent's metrics, by the cluster's RBAC, cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
 class Reviews(FakeKubeApi):
-    """An API server that knows Prometheus, who may, and a stranger, who may not."""
+    """An API server that permits Prometheus and denies a stranger."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.permission_cache import ALLOWED, DENIED, TIMEOUT, RbacPermissions
+from podidentity.adapters.permission_cache import (
+    ALLOWED,
+    DENIED,
+    QUESTIONS_AT_ONCE,
+    QUESTIONS_PER_SECOND,
+    TIMEOUT,
+    RbacPermissions,
+)
 from podidentity.core.errors import NotReady
 from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Use
@@ -266,3 +273,41 @@ async def test_a_start_asks_few_questions_at_once(
     assert 0 < len(server.asked) < 10
     server.open.set()
     assert all(await asyncio.gather(*asking))
+
+
+def tenants(number: int) -> Use:
+    """Return a question of tenant's: one of twenty service accounts, one of 500 identities."""
+    client_id = f"00000000-0000-4000-8000-{number // 20:012x}"
+    return Use(ObjectRef("tenant", f"sa-{number % 20}"), client_id)
+
+
+async def test_a_namespace_that_asks_for_thousands_leaves_the_api_server_to_others(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    """His identities cost nothing, and each of them was one question in five seconds."""
+    await permissions.ask(USE)
+    server.says = NO
+    many = [permissions.ask(tenants(number)) for number in range(QUESTIONS_AT_ONCE + 3000)]
+    answers = await asyncio.gather(*many, return_exceptions=True)
+    assert answers.count(False) == QUESTIONS_AT_ONCE
+    assert all(isinstance(each, NotReady) for each in answers[QUESTIONS_AT_ONCE:])
+    assert len(server.asked) == 1 + QUESTIONS_AT_ONCE
+    assert await permissions.ask(Use(ObjectRef("bank", "web"), CLIENT)) is False
+    clock.advance(DENIED + 1)
+    answers = await asyncio.gather(*(permissions.ask(tenants(number)) for number in range(200)))
+    assert not any(answers), "a refusal that is no longer fresh stands meanwhile"
+    assert len(server.asked) <= 2 + QUESTIONS_AT_ONCE + QUESTIONS_PER_SECOND * (DENIED + 1)
+
+
+async def test_a_permission_in_use_is_asked_for_however_much_its_namespace_asks(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    """Else he could keep one that was revoked, by asking for others."""
+    mine = tenants(0)
+    assert await permissions.ask(mine)
+    server.says = NO
+    many = [permissions.ask(tenants(number)) for number in range(1, 3 * QUESTIONS_AT_ONCE)]
+    await asyncio.gather(*many, return_exceptions=True)
+    clock.advance(ALLOWED)
+    await asyncio.gather(*map(permissions.ask, map(tenants, range(1, 300))), return_exceptions=True)
+    assert await permissions.ask(mine) is False

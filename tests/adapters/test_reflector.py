@@ -26,7 +26,7 @@ from tests.fakes import FakeClock, ImpatientClock
 
 
 class Told:
-    """What a source was told, and a way to wait for it."""
+    """Records the callbacks of a source, and waits for them."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -219,7 +219,7 @@ TOO_LARGE = {
     "message": "Timeout: Too large resource version: 900, current: 5",
 }
 _HEARD = 5.0
-"""Seconds after which a test gives a reflector up: it would never do what is asked of it."""
+"""Seconds after which a test fails, because the reflector does not react."""
 
 
 async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of add, list, delete and explain do and look at."""
+"""Steps and queries that the tests of add, list, delete and explain share."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def have_custom_resources(world: World) -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left."""
+    """The result of a command."""
 
     code: int
     out: str

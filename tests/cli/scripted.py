@@ -49,7 +49,7 @@ class TurnedClock:
 
 
 class SignedIn:
-    """A login that needs nobody."""
+    """A login without a person."""
 
     def __init__(self) -> None:
         self.scopes: set[str] = set()

@@ -165,7 +165,7 @@ ACCOUNTS = "/api/v1/namespaces/podidentity-identities/serviceaccounts"
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> str:
-    """An application that nobody but the test knows; Azure is asked nothing."""
+    """An application that exists only in the test; Azure is not contacted."""
     monkeypatch.setattr(azure_access, "azure", None)
     return str(uuid.uuid4())
 

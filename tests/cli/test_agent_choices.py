@@ -1,4 +1,4 @@
-"""What NMI was told on its command line decides what `explain` says."""
+"""`explain` judges by the flags of NMI."""
 
 from __future__ import annotations
 

@@ -1,16 +1,18 @@
-"""What would need a grant, a change or an old rule: table of objects and findings."""
+"""`check` finds all that the rules refuse: a table of objects and findings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli.check import Finding, findings
+from podidentity.cli.check import Finding, agent_warnings, findings, weaknesses
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import STRICT, Rules
@@ -180,12 +182,117 @@ def test_the_command_ends_with_1_and_prints_what_it_found(
 def test_an_agent_with_one_container_is_found(
     world: World, podidentity: Callable[..., Ran]
 ) -> None:
-    *_, daemon_set = manifests.nmi()
-    spec = daemon_set["spec"]["template"]["spec"]
+    made = daemon_set()
+    spec = made["spec"]["template"]["spec"]
     spec["containers"] = [spec["containers"][1] | {"name": "nmi"}]
-    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
-    world.send("POST", path, daemon_set)
+    world.send("POST", PATH, made)
     try:
         assert "(OneContainer)" in podidentity("check").out
     finally:
-        world.send("DELETE", f"{path}/nmi")
+        world.send("DELETE", f"{PATH}/nmi")
+
+
+PATH = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+PODS = "/api/v1/namespaces/kube-system/pods"
+EVENTS = "/api/v1/namespaces/kube-system/events"
+
+
+def daemon_set(*arguments: str) -> Any:
+    *_, made = manifests.nmi(extra_args=arguments)
+    return made
+
+
+def test_a_daemon_set_as_enable_writes_it_gives_nothing_up() -> None:
+    assert list(weaknesses(daemon_set(), AttestationMode.KERNEL)) == []
+
+
+def test_a_weaker_proof_and_containers_of_two_images_are_found_with_the_mend() -> None:
+    odd = daemon_set()
+    odd["spec"]["template"]["spec"]["containers"][1]["image"] = "podidentity:0.2.1"
+    (proof, images) = weaknesses(odd, AttestationMode.ADDRESS)
+    assert proof.reason == "WeakerProof"
+    assert "any pod can take another's tokens by its address." in proof.what
+    assert proof.mend.startswith("Choose --attestation=kernel")
+    assert images.reason == "TwoImages"
+    assert "net podidentity:0.2.1" in images.what
+
+
+def agent_pod(name: str, node: str) -> Any:
+    return {"metadata": {"name": name, "uid": f"uid-{name}"}, "spec": {"nodeName": node}}
+
+
+def event(pod: str, **changes: Any) -> Any:
+    return {
+        "involvedObject": {"kind": "Pod", "name": pod, "uid": f"uid-{pod}"},
+        "source": {"component": "podidentity-nmi"},
+        "reason": "SourcesUnguarded",
+        "message": "a pod can lie: no filter; load one",
+        "lastTimestamp": "2026-11-25T09:46:40Z",
+    } | changes
+
+
+THEN = datetime.fromisoformat("2026-11-25T09:46:40Z").timestamp()
+
+
+def test_what_agents_warn_of_is_found_once_for_all_nodes_with_the_mend() -> None:
+    names = [f"nmi-{number}" for number in range(7)]
+    pods = [agent_pod(name, name.replace("nmi", "node")) for name in names]
+    (only,) = agent_warnings(pods, [event(name) for name in names], THEN + 300)
+    assert (only.kind, str(only.about), only.reason) == (
+        "Pod",
+        "kube-system/nmi-0",
+        "SourcesUnguarded",
+    )
+    assert only.what == (
+        "On node-0, node-1, node-2, node-3, node-4 and 2 more nodes: a pod can lie: no filter."
+    )
+    assert only.mend == "Load one."
+
+
+@pytest.mark.parametrize(
+    ("changes", "later"),
+    [
+        ({}, 601.0),
+        ({"involvedObject": {"uid": "uid-of-the-pod-before"}}, 1.0),
+        ({"source": {"component": "kubelet"}}, 1.0),
+        ({"source": None}, 1.0),
+        ({"reason": "NoBinding"}, 1.0),
+        ({"lastTimestamp": None}, 1.0),
+        ({"lastTimestamp": "yesterday"}, 1.0),
+    ],
+    ids=["over", "gone", "anothers", "nobodys", "a pod's", "no time", "odd time"],
+)
+def test_events_that_say_nothing_of_how_an_agent_is_now_are_not_found(
+    changes: dict[str, Any], later: float
+) -> None:
+    told = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **changes)], THEN + later)
+    assert list(told) == []
+
+
+def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    world.send("POST", PATH, daemon_set("--attestation=namespace"))
+    name = manifests.nmi()[-1]["spec"]["template"]["metadata"]["labels"]
+    world.send(
+        "POST",
+        PODS,
+        {
+            "metadata": {"name": "nmi-0", "labels": name},
+            "spec": {"nodeName": "node-0", "containers": [{"name": "serve", "image": "x"}]},
+        },
+    )
+    uid = world.get(f"{PODS}/nmi-0")["metadata"]["uid"]
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"kind": "Pod", "namespace": "kube-system", "name": "nmi-0", "uid": uid}
+    body = event("nmi-0", involvedObject=about, lastTimestamp=now)
+    world.send("POST", EVENTS, {"metadata": {"name": "nmi-0.1"}, **body})
+    try:
+        listed = json.loads(podidentity("check", "-o", "json").out)
+        found = {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
+        assert {"WeakerProof", "NotReady", "SourcesUnguarded"} <= found.keys()
+        assert "node-0: " in found["NotReady"]["message"]
+        assert found["SourcesUnguarded"]["nextStep"] == "Load one."
+    finally:
+        for path in (f"{PATH}/nmi", f"{PODS}/nmi-0", f"{EVENTS}/nmi-0.1"):
+            world.send("DELETE", path)

@@ -29,7 +29,7 @@ def nmi_pods(world: World) -> list[Any]:
 
 
 def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
-    """Say of a pod what its kubelet would."""
+    """Set a pod's status as its kubelet would."""
     condition = {"type": "Ready", "status": str(ready)}
     body = {"status": {"phase": "Running", "conditions": [condition], **status}}
     world.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", body)
@@ -226,7 +226,7 @@ def test_an_exception_that_others_changed_is_left_to_them(
 
 
 def disabled(cluster: World) -> str:
-    """Take NMI out; return what was said after its own objects went."""
+    """Disable NMI; return the output after the deletion of its own objects."""
     with running("disable") as process:
         until(process, "serviceaccount/podidentity-nmi deleted")
         end_nmi(cluster)

@@ -1,4 +1,4 @@
-"""Who may use which identity: granted, shown, taken back; each test by a client id of its own."""
+"""Grants of identities: given, listed, revoked; each test has a client id of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say to a person who may not read who is granted what."""
+"""The commands for a person without the right to read grants."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from podidentity import manifests
 from podidentity.cli import check
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.use_roles import Roles
@@ -32,7 +33,7 @@ def rule(group: str, *resources: str, verbs: tuple[str, ...] = ("get", "list")) 
 def reader(
     world: World, ns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """This process's shell is that of somebody who may read all that `check` needs but roles."""
+    """Sign this process in as a person who may read everything that `check` needs, except roles."""
     accounts = f"/api/v1/namespaces/{ns}/serviceaccounts"
     world.send("POST", accounts, {"metadata": {"name": "reader"}})
     kinds = ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions")
@@ -73,6 +74,21 @@ def test_check_needs_no_grants_where_nobody_asks_for_them(
 ) -> None:
     told(monkeypatch, Authorization.OFF)
     assert podidentity("check").err == ""
+
+
+@pytest.mark.usefixtures("reader")
+def test_check_says_that_it_could_not_look_at_the_agents_and_fails(
+    world: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, Authorization.OFF)
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    world.send("POST", path, manifests.nmi()[-1])
+    try:
+        ran = podidentity("check")
+    finally:
+        world.send("DELETE", f"{path}/nmi")
+    assert ran.code == 1
+    assert "could not check the state of NMI: you need the right to" in ran.err
 
 
 def test_check_reports_missing_grants_where_nmi_only_observes(

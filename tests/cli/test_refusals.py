@@ -59,7 +59,7 @@ class Town:
         self.pod(name, {LABEL: name})
 
     def fill(self) -> None:
-        """Make the pods and what refuses them."""
+        """Create the pods, and the objects for which they are refused."""
         self.pod("unlabelled", {"app": "web"})
         self.pod("misspelt", {LABEL: "Menu"})
         self.pod("elsewhere", {LABEL: "bread"})

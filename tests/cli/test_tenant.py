@@ -1,4 +1,4 @@
-"""The commands in the hands of who owns a namespace, and nothing else of the cluster."""
+"""The commands for the owner of one namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was served before podidentity came stays served; what comes later must be granted."""
+"""Pods that an older release served are still served; later identities need a grant."""
 
 from __future__ import annotations
 

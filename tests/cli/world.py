@@ -32,7 +32,7 @@ class World:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a person's shell would have from `podidentity sandbox env`, and no more."""
+        """Exactly the variables of `podidentity sandbox env`."""
         bundle = str(self.plan.ca_bundle)
         return {
             "KUBECONFIG": str(self.plan.kubeconfig),

@@ -1,4 +1,4 @@
-"""Objects of two namespaces, by what the rules look at: short names, small numbers for ids."""
+"""Objects of two namespaces for the rules, with short names and small numbers for ids."""
 
 from __future__ import annotations
 

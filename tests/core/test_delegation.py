@@ -1,4 +1,4 @@
-"""Who may ask for another pod's token: a table of everybody who could."""
+"""The right to request tokens of other pods: a table of all callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every match, for any cluster and any choice of the operator; then way by way."""
+"""Properties of every match, for any cluster and any choice of the operator; then each way."""
 
 from __future__ import annotations
 

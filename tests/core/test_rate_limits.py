@@ -12,7 +12,7 @@ GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
 
 
 def admitted(window: SlidingWindow, gaps: list[float]) -> list[float]:
-    """Return when each of those who came after these gaps was let in, in order."""
+    """Return the time of each event, in order; they come with these gaps."""
     now, times = 0.0, []
     for gap in gaps:
         now += gap
@@ -96,7 +96,7 @@ STEPS = st.lists(st.one_of(FLOWS, st.none(), st.integers(0, 5)), max_size=80)
 
 
 class Model:
-    """A queue beside a plain list of what waits, in the order in which it came."""
+    """A queue beside a plain list of its items, in the order of their arrival."""
 
     def __init__(self, *, most_of_pod: int = 6, most_of_namespace: int = 12) -> None:
         self.queue: FairQueue[int] = FairQueue(

@@ -1,4 +1,4 @@
-"""What is said where a label leads to nothing, to the operator and to the pod."""
+"""The texts of refusals, for the operator and for the pod."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class World:
 
 
 def _identities(namespace: str, name: str) -> list[AzureIdentity | Malformed | None]:
-    """Return what may have this name: of every type, good and bad, or nothing."""
+    """Return an identity of this name: of any type, good or bad, or none."""
     msi = [identity(namespace, name, number) for number in NUMBERS]
     federated = {"type": IdentityType.FEDERATED, "resource_id": None, "object_id": None}
     other = next(each for each in NAMESPACES if each != namespace)
@@ -143,7 +143,7 @@ def _accounts(namespace: str) -> list[WorkloadIdentity | Malformed | None]:
 
 
 def _records(namespace: str, name: str) -> list[AzureAssignedIdentity | None]:
-    """Return what the controller, or somebody else, may have written about an identity."""
+    """Return records about an identity, by the controller or by a forger."""
     mine, other = (ObjectRef(each, "pod") for each in sorted(NAMESPACES, key=namespace.__ne__))
     return [
         None,

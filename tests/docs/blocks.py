@@ -17,7 +17,7 @@ class Block:
     line: int
     language: str
     mark: str
-    """What the fence says after the language: run, setup, needs=azure, needs=cluster."""
+    """The words after the language of a code block: run, setup, needs=azure, needs=cluster."""
     text: str
 
 
@@ -36,7 +36,7 @@ def blocks_of(path: Path) -> list[Block]:
 
 
 def promised(output: str, pattern: str) -> bool:
-    """Whether `output` is what `pattern` promises: `…` stands for anything, spaces are folded."""
+    """Whether `output` matches `pattern`: `…` matches anything, and spaces are folded."""
 
     def folded(text: str) -> str:
         return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The table of what a client may take has the numbers that the agent has."""
+"""The documented limits of clients are those of the agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference pages are complete: a flag or command that nobody wrote down fails here."""
+"""The reference pages are complete: an undocumented flag or command fails here."""
 
 from __future__ import annotations
 

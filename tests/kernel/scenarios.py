@@ -283,6 +283,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "life": sources.life,
     "absence": sources.absence,
     "swollen": sources.swollen,
+    "twins": sources.twins,
     "unable": sources.unable,
     "source_flush": sources.flushed,
     "source_rivals": sources.rivals,

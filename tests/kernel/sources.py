@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.kernel import source_guard
+from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.interception import Interception
 from podidentity.kernel.links import Links
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
 from tests.kernel.agent import WallClock
@@ -459,6 +462,38 @@ async def rivals(*, pods: int) -> list[Any]:
         for _ in range(50):
             told = [await one.tell("sources"), await other.tell("sources")]
     return told
+
+
+async def twins(*, guarded: bool) -> list[list[str]]:
+    """Pod p1 has the address of p2, and a socket with both ends of a connection of p2's."""
+    redirect = Redirect()
+    Interception(redirect, WallClock()).install()
+    listener = (redirect.target, redirect.listen_port)
+    inspector = ConnectionInspector(
+        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint(*listener)
+    )
+    guard = SourceGuard(inspector.networks, redirect, WallClock()) if guarded else None
+    if guard is not None:
+        guard.refresh()
+        inspector.bound_to = guard.bound_to
+    await _ip("p1", f"addr add {PODS['p2']}/32 dev lo", f"addr add {IMDS[0]}/32 dev lo")
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(listener))
+        own = stack.enter_context(inside("p2", socket.socket))
+        own.bind((PODS["p2"], 0))
+        port = own.getsockname()[1]
+        fake = stack.enter_context(inside("p1", lambda: socket.create_server(IMDS)))
+        twin = stack.enter_context(inside("p1", socket.socket))
+        twin.bind((PODS["p2"], port))
+        twin.connect(IMDS)
+        stack.enter_context(fake.accept()[0])
+        own.connect(IMDS)
+        stack.enter_context(listening.accept()[0])
+        facts = inspector.facts(PODS["p2"], port)
+    if guard is not None:
+        guard.close()
+    inspector.close()
+    return sorted([each.network, each.state, each.doubt] for each in facts.sightings)
 
 
 async def swollen(*, addresses: int) -> dict[str, Any]:

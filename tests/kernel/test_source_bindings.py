@@ -18,6 +18,7 @@ from podidentity.kernel.source_bindings import (
     Since,
     disputed,
     elements,
+    namespaces,
     usable,
 )
 from podidentity.kernel.source_rules import (
@@ -52,6 +53,23 @@ def test_an_address_belongs_to_the_port_that_was_first_seen_with_it() -> None:
     second = binding(11, "10.244.0.11", "10.244.0.12", since=Since(2, 50))
     assert granted(second, first).addresses == {(11, "10.244.0.11"), (12, "10.244.0.12")}
     assert disputed([second, first], granted(second, first)) == {11: {"10.244.0.12"}}
+
+
+def test_an_address_leads_to_the_namespace_that_alone_can_send_with_it() -> None:
+    owner = binding(12, "10.244.0.12", "10.244.0.13")
+    thief = binding(11, "10.244.0.12", since=LATE)
+    found = namespaces([thief, owner], granted(thief, owner))
+    assert found == dict.fromkeys(("10.244.0.12", "10.244.0.13"), owner.namespace)
+
+
+def test_an_address_on_two_bridges_and_one_of_an_earlier_run_lead_to_none() -> None:
+    pods = [
+        binding(11, "10.244.0.11", bridge=5),
+        binding(12, "10.244.0.11", bridge=6),
+        replace(binding(13, "10.244.0.13"), namespace=None),
+    ]
+    assert len(granted(*pods).addresses) == 3
+    assert namespaces(pods, granted(*pods)) == {}
 
 
 def test_of_two_that_are_seen_at_once_it_belongs_to_the_one_that_the_kernel_gave_it_first() -> None:

@@ -148,6 +148,17 @@ def test_pods_live_as_before(*, rootless: bool) -> None:
     }
 
 
+def test_only_the_pod_that_may_send_with_an_address_is_asked_for_its_socket(
+    *, rootless: bool
+) -> None:
+    """Else the other's twin socket would have the owner refused, or taken for the other pod."""
+    assert run("twins", rootless=rootless, guarded=False) == [
+        ["p1", "open", ""],
+        ["p2", "open", ""],
+    ]
+    assert run("twins", rootless=rootless, guarded=True) == [["p2", "open", ""]]
+
+
 def test_of_a_pod_with_thousands_of_addresses_a_few_are_read(*, rootless: bool) -> None:
     seen = run("swollen", rootless=rootless, addresses=5000)
     assert seen["read"] < 100, "more than any pod has; each read costs the time of others"

@@ -11,14 +11,22 @@ from podidentity.wire import net as wire
 from tests.net.talk import VERSION, net, seen
 
 
+def asking(*questions: wire.Question) -> wire.Questions:
+    return wire.Questions(questions)
+
+
+def answering(*answers: wire.FactsAnswer) -> wire.FactsAnswers:
+    return wire.FactsAnswers(answers)
+
+
 async def test_it_states_facts_and_what_it_knows_of_the_node(tmp_path: Path) -> None:
     async with net(tmp_path) as running:
         client = running.client()
         await client.greet()
-        await client.say(wire.Question(1, "10.244.0.2", 40000))
-        assert await client.hear() == wire.FactsAnswer(1, seen("uid-1"))
-        await client.say(wire.Question(2, "127.0.0.1", 40001, local=True, own="127.0.0.1"))
-        assert await client.hear() == wire.FactsAnswer(2, seen("uid-1"))
+        await client.say(asking(wire.Question(1, "10.244.0.2", 40000)))
+        assert await client.hear() == answering(wire.FactsAnswer(1, seen("uid-1")))
+        await client.say(asking(wire.Question(2, "127.0.0.1", 40001, local=True, own="127.0.0.1")))
+        assert await client.hear() == answering(wire.FactsAnswer(2, seen("uid-1")))
         assert running.inspector.asked == [
             ("10.244.0.2", 40000, False),
             ("127.0.0.1", 40001, "127.0.0.1"),
@@ -67,7 +75,11 @@ async def test_a_serve_of_another_version_is_refused_and_told_both_versions(
         (b"GET / HTTP/1.1\r\n\r\n", "no message"),
         (b"\0" * 100, "no message"),
         (b"x" * (wire.LARGEST + 1), "a message of more than"),
-        (b'{"type":"question","id":1,"address":"a","port":1}', "did not say hello"),
+        (
+            b'{"type":"questions","questions":[{"id":1,"address":"a","port":1}]}',
+            "did not say hello",
+        ),
+        (b'{"type":"questions","questions":[]}', "no message"),
     ],
 )
 async def test_rubbish_is_refused_and_ends_the_connection(
@@ -108,7 +120,7 @@ async def test_a_client_that_never_reads_is_cut_off_before_it_costs_memory(
         await deaf.greet()
         with suppress(OSError):
             for number in range(100_000):
-                await deaf.say(wire.Question(number, "10.244.0.2", 1))
+                await deaf.say(asking(wire.Question(number, "10.244.0.2", 1)))
         assert len(running.inspector.asked) < 10_000
         await running.client().greet()
     assert "does not read its answers" in caplog.text
@@ -123,17 +135,17 @@ async def test_a_flood_of_questions_waits_and_leaves_others_their_turn(
         flooding = running.client()
         await flooding.greet()
         for number in range(60):
-            await flooding.say(wire.Question(number, "10.244.0.2", 1))
+            await flooding.say(asking(wire.Question(number, "10.244.0.2", 1)))
         other = running.client()
         await other.greet()
-        await other.say(wire.Question(1, "10.244.0.3", 1))
-        assert isinstance(await other.hear(), wire.FactsAnswer)
+        await other.say(asking(wire.Question(1, "10.244.0.3", 1)))
+        assert isinstance(await other.hear(), wire.FactsAnswers)
         assert len(running.inspector.asked) < 30
         # It is slow, and loses nothing.
         for number in range(60):
             answer = await flooding.hear()
-            assert isinstance(answer, wire.FactsAnswer)
-            assert answer.id == number
+            assert isinstance(answer, wire.FactsAnswers)
+            assert [each.id for each in answer.answers] == [number]
     assert caplog.text.count("asks more than") == 5
 
 
@@ -167,9 +179,41 @@ async def test_facts_that_are_too_long_for_a_message_are_left_out_with_the_reaso
         running.inspector.answer = ConnectionFacts(accepted=True, sightings=many)
         client = running.client()
         await client.greet()
-        await client.say(wire.Question(1, "10.244.0.2", 1))
+        await client.say(asking(wire.Question(1, "10.244.0.2", 1)))
         few = ConnectionFacts(accepted=True, failure="1000 namespaces hold the address")
-        assert await client.hear() == wire.FactsAnswer(1, few)
+        assert await client.hear() == answering(wire.FactsAnswer(1, few))
+
+
+async def test_questions_of_one_message_are_answered_in_as_few_as_hold_the_answers(
+    tmp_path: Path,
+) -> None:
+    async with net(tmp_path) as running:
+        client = running.client()
+        await client.greet()
+        numbers = range(wire.MOST_TOGETHER)
+        await client.say(asking(*(wire.Question(each, "10.244.0.2", 1) for each in numbers)))
+        answers = await client.hear()
+        assert answers == answering(*(wire.FactsAnswer(each, seen("uid-1")) for each in numbers))
+        half = tuple(Sighting(network="c" * 200) for _ in range(60))
+        running.inspector.answer = ConnectionFacts(accepted=True, sightings=half)
+        await client.say(asking(*(wire.Question(each, "10.244.0.2", 1) for each in (1, 2))))
+        for number in (1, 2):
+            answer = wire.FactsAnswer(number, running.inspector.answer)
+            assert await client.hear() == answering(answer)
+
+
+async def test_each_question_of_a_message_counts_against_the_rate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "RATE", 100)
+    monkeypatch.setattr(served, "BURST", 10)
+    async with net(tmp_path) as running:
+        client = running.client()
+        await client.greet()
+        for _ in range(2):
+            await client.say(asking(*(wire.Question(each, "10.244.0.2", 1) for each in range(10))))
+            assert isinstance(await client.hear(), wire.FactsAnswers)
+    assert "asks more than 100 times a second" in caplog.text
 
 
 async def test_it_knows_whether_a_client_accepts_connections(tmp_path: Path) -> None:
@@ -178,7 +222,7 @@ async def test_it_knows_whether_a_client_accepts_connections(tmp_path: Path) -> 
         await one.greet()
         await two.greet()
         await one.say(wire.Accepting(accepting=True))
-        await one.say(wire.Question(1, "10.244.0.2", 1))
+        await one.say(asking(wire.Question(1, "10.244.0.2", 1)))
         await one.hear()
         assert running.accepting == [True]
         one.socket.close()

@@ -55,7 +55,7 @@ class Recorded:
         )
         self.record.events = self
 
-    def refused(self, pod: Pod, reason: str, note: str) -> None:
+    def warn(self, pod: Pod, reason: str, note: str) -> None:
         self.told.append((pod, reason, note))
 
     @property

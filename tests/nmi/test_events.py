@@ -5,9 +5,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from podidentity.nmi.reporting.events import APART, PACE, ROOM, PodEvents
+from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import Pod
+from podidentity.nmi.reporting.events import (
+    APART,
+    LASTING,
+    PACE,
+    ROOM,
+    AgentWarning,
+    AgentWarnings,
+    PodEvents,
+)
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry
+from podidentity.wire.events import AGAIN, AgentReason
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi, pod
 
@@ -51,7 +62,7 @@ class World:
 
     def refuse(self, reason: str = "NoBinding", name: str = "orders-0", times: int = 1) -> None:
         for _ in range(times):
-            self.events.refused(pod(name), reason, "Nothing is bound.")
+            self.events.warn(pod(name), reason, "Nothing is bound.")
 
     async def settle(self) -> None:
         """Let everything happen that can without the time passing."""
@@ -168,3 +179,74 @@ async def test_what_has_been_written_makes_room() -> None:
         await it.settle()
         it.refuse(name="another")
         assert it.count("dropped") == 0
+
+
+class Agent(World):
+    """An agent that warns, and knows its own pod."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[AgentWarning] = []
+        self.own: Pod | None = pod("nmi-x", ref=ObjectRef("kube-system", "nmi-x"))
+        self.told = AgentWarnings(
+            self.events, self.clock, own=lambda: self.own, warnings=lambda: self.warnings
+        )
+
+    async def during(self, seconds: float) -> None:
+        """Let so much time pass, at the pace at which the agent looks."""
+        for _ in range(int(seconds)):
+            await self.after(1)
+
+
+@asynccontextmanager
+async def agent(*warnings: AgentWarning) -> AsyncIterator[Agent]:
+    found = Agent()
+    found.warnings += warnings
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run()) for run in (found.events.run, found.told.run)]
+        await found.settle()
+        yield found
+        for task in tasks:
+            task.cancel()
+
+
+UNGUARDED = AgentWarning(AgentReason.SOURCES_UNGUARDED, "a pod can lie: no filter; load one")
+LACKS = AgentWarning(AgentReason.NODE_LACKS, "there is no lock")
+
+
+async def test_a_warning_that_lasts_is_one_event_on_the_agents_own_pod_counted_again() -> None:
+    async with agent(UNGUARDED) as it:
+        await it.during(LASTING - 1)
+        assert it.board.sent == []
+        await it.during(6)
+        ((verb, path, body),) = it.board.sent
+        assert (verb, path) == ("create", "/api/v1/namespaces/kube-system/events")
+        assert body["involvedObject"]["name"] == "nmi-x"
+        assert (body["reason"], body["message"]) == ("SourcesUnguarded", UNGUARDED.text)
+        await it.during(2 * AGAIN + 10)
+        assert it.board.counts == [("create", 1), ("merge", 2), ("merge", 3)]
+        it.warnings.clear()
+        await it.during(2 * AGAIN)
+        assert len(it.board.sent) == 3, "it is over"
+
+
+async def test_warnings_of_one_reason_are_one_event_and_those_that_come_and_go_are_none() -> None:
+    async with agent(LACKS, LACKS._replace(text="no shares; load them")) as it:
+        it.warnings.append(UNGUARDED)
+        await it.during(LASTING - 2)
+        it.warnings.remove(UNGUARDED)
+        await it.during(8)
+        it.warnings.append(UNGUARDED)
+        await it.during(6)
+        ((_, _, body),) = it.board.sent
+        assert body["message"] == "there is no lock. Also: no shares; load them"
+
+
+async def test_an_agent_that_does_not_know_its_pod_writes_none_until_it_does() -> None:
+    async with agent(UNGUARDED) as it:
+        own, it.own = it.own, None
+        await it.during(60)
+        assert it.board.sent == []
+        it.own = own
+        await it.during(6)
+        assert len(it.board.sent) == 1

@@ -1,4 +1,4 @@
-"""What the CSI driver's provider sends, and what its Go types can read of the answer."""
+"""The request of the CSI driver's provider, and the answer that its Go types can read."""
 
 from __future__ import annotations
 

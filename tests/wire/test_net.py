@@ -18,14 +18,16 @@ GOLDEN = [
     (wire.Hello(1, "0.2.0"), b'{"type":"hello","protocol":1,"version":"0.2.0"}'),
     (wire.Rejection("why"), b'{"type":"refusal","reason":"why"}'),
     (
-        wire.Question(7, "10.244.0.2", 40000),
-        b'{"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}',
+        wire.Questions((wire.Question(7, "10.244.0.2", 40000),)),
+        b'{"type":"questions","questions":[{"id":7,"address":"10.244.0.2","port":40000,'
+        b'"local":false,"own":""}]}',
     ),
     (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
     (
-        wire.FactsAnswer(7, FACTS),
-        b'{"type":"answer","id":7,"facts":{"accepted":true,"sightings":[{"network":"cni-1",'
-        b'"state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],"failure":""}}',
+        wire.FactsAnswers((wire.FactsAnswer(7, FACTS),)),
+        b'{"type":"answers","answers":[{"id":7,"facts":{"accepted":true,"sightings":['
+        b'{"network":"cni-1","state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],'
+        b'"failure":""}}]}',
     ),
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
@@ -47,8 +49,8 @@ def test_each_side_reads_the_words_of_the_other_and_no_others(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     for parse, words in (
-        (wire.parse_from_serve, (wire.Hello, wire.Question, wire.Accepting)),
-        (wire.parse_from_net, (wire.Hello, wire.Rejection, wire.FactsAnswer, wire.State)),
+        (wire.parse_from_serve, (wire.Hello, wire.Questions, wire.Accepting)),
+        (wire.parse_from_net, (wire.Hello, wire.Rejection, wire.FactsAnswers, wire.State)),
     ):
         if isinstance(message, words):
             assert parse(packet) == message
@@ -75,15 +77,15 @@ def test_another_versions_hello_is_read_though_it_says_more() -> None:
         b"",
         b"\xff\xfe",
         b"[" * 30_000,
-        b'{"type":"question","id":1,"address":"10.0.0.1","port":65536}',
-        b'{"type":"question","id":-1,"address":"10.0.0.1","port":1}',
-        b'{"type":"question","id":1,"address":"%s","port":1}' % (b"1" * 46),
-        b'{"type":"question","id":1,"address":"10.0.0.1","port":1,"install":false}',
+        b'{"type":"questions","questions":[{"id":1,"address":"10.0.0.1","port":65536}]}',
+        b'{"type":"questions","questions":[{"id":-1,"address":"10.0.0.1","port":1}]}',
+        b'{"type":"questions","questions":[{"id":1,"address":"%s","port":1}]}' % (b"1" * 46),
+        b'{"type":"questions","questions":[{"id":1,"address":"10.0.0.1","port":1,"install":false}]}',
         b'{"type":"remove"}',
         json.dumps({"type": "hello", "protocol": 1, "version": "v" * 65}).encode(),
         b'{"type":"accepting","accepting":true}' + b" " * wire.LARGEST,
     ],
-    ids=lambda packet: packet[:60],
+    ids=lambda packet: packet[:90],
 )
 def test_what_is_no_message_is_unreadable_and_not_repeated(packet: bytes) -> None:
     with pytest.raises(wire.Unreadable) as refusal:
@@ -102,4 +104,4 @@ def test_any_bytes_are_a_message_or_unreadable(packet: bytes) -> None:
 
 def test_serve_has_no_word_that_could_weaken_net() -> None:
     # Each word here was weighed: a question, and when `serve` accepts connections.
-    assert set(wire.FromServe.__args__) == {wire.Hello, wire.Question, wire.Accepting}
+    assert set(wire.FromServe.__args__) == {wire.Hello, wire.Questions, wire.Accepting}

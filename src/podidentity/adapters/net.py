@@ -62,6 +62,8 @@ class NetClient:
         self._number = 0
         self._waiting: dict[int, tuple[float, asyncio.Future[ConnectionFacts | None]]] = {}
         """When each question was asked, oldest first, and where its answer goes."""
+        self._unsent: list[wire.Question] = []
+        """Asked in this turn of the event loop, and sent together at its end."""
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -89,10 +91,6 @@ class NetClient:
             other = f"--attestation of net is {self.state.proof}, of serve {self._mode}"
             return (*self.state.attestation, other)
         return self.state.attestation
-
-    def warnings(self) -> Sequence[str]:
-        """Return warnings for the operator that do not stop requests."""
-        return () if self.state is None else (*self.state.sources, *self.state.warnings)
 
     @property
     def sources_guarded(self) -> bool:
@@ -154,13 +152,21 @@ class NetClient:
         if self._timer is None:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
         try:
-            self._send(wire.Question(number, address, port, local, own))
+            if not self._unsent:
+                loop.call_soon(self._send_questions)
+            self._unsent.append(wire.Question(number, address, port, local, own))
             return await answer
         finally:
             self._waiting.pop(number, None)
             if len(self._waiting) == MOST_QUESTIONS - 1:
                 self._room.set()
                 self._room = asyncio.Event()
+
+    def _send_questions(self) -> None:
+        questions, self._unsent = self._unsent, []
+        while questions and self._greeted:
+            self._send(wire.Questions(tuple(questions[: wire.MOST_TOGETHER])))
+            del questions[: wire.MOST_TOGETHER]
 
     def _late(self) -> None:
         """Give `net` up if the oldest question has waited too long; one timer serves for all."""
@@ -207,10 +213,11 @@ class NetClient:
                 self._end(f"net sent {error}")
 
     def _take(self, message: wire.FromNet) -> None:
-        if isinstance(message, wire.FactsAnswer):
-            _, answer = self._waiting.get(message.id, (0.0, None))
-            if answer is not None and not answer.done():
-                answer.set_result(message.facts)
+        if isinstance(message, wire.FactsAnswers):
+            for each in message.answers:
+                _, answer = self._waiting.get(each.id, (0.0, None))
+                if answer is not None and not answer.done():
+                    answer.set_result(each.facts)
         elif isinstance(message, wire.State):
             self.state = message
             self._sources_guarded = not message.sources

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from podidentity.core.errors import NotReady
 from podidentity.core.permission import Use
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
 
@@ -38,6 +39,8 @@ CAPACITY = 10_000
 """Entries: more than any node has pairs of service account and identity."""
 AT_ONCE = 8
 """Questions under way, so that the start of a node is no burst on the API server."""
+QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 20, 200
+"""New questions of one namespace: a tenant may name as many identities as he likes."""
 
 _log = logging.getLogger("podidentity.permissions")
 
@@ -70,6 +73,8 @@ class RbacPermissions:
         self._decisions: OrderedDict[Use, _Decision] = OrderedDict()
         self._flights: dict[Use, asyncio.Task[bool]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._new_questions = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
+        """By namespace."""
         self._trouble = ""
         self._unauthorised = False
         self.revision = 0
@@ -89,6 +94,10 @@ class RbacPermissions:
 
     async def ask(self, use: Use) -> bool:
         """Return the decision; all waiting requests share one question; raise NotReady."""
+        if self._too_many(use):
+            if use in self._decisions:
+                return False
+            raise NotReady("the pod's namespace asks for too many permissions at once")
         flight = self._flight(use)
         timeout = asyncio.ensure_future(self._clock.sleep(TIMEOUT))
         try:
@@ -98,6 +107,17 @@ class RbacPermissions:
         if not flight.done():
             return self._last(use, NotReady("the API server does not answer in time"))
         return flight.result()
+
+    def _too_many(self, use: Use) -> bool:
+        """Whether the namespace may not ask now for what it is not known to be allowed.
+
+        What was allowed is always asked again: a namespace must not keep it by asking for more.
+        """
+        decision = self._decisions.get(use)
+        if use in self._flights or (decision is not None and decision.allowed):
+            return False
+        namespace, now = use.service_account.namespace, self._clock.monotonic()
+        return self._new_questions.take(namespace, now) > 0
 
     def problems(self) -> Sequence[str]:
         """Return what an operator must correct; an outage of the API server is no such problem."""

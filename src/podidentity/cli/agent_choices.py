@@ -16,6 +16,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.matching import STRICT, Rules
@@ -32,6 +33,7 @@ class Choices:
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
+    attestation: AttestationMode = AttestationMode.KERNEL
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     doubt: str = ""
@@ -88,6 +90,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         rules=rules_of(settings),
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
+        attestation=settings.attestation,
         cloud=settings.cloud,
     )
     if not stack:

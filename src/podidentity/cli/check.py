@@ -1,4 +1,4 @@
-"""`podidentity check`: the objects of a cluster that the rules refuse, and what would allow each.
+"""`podidentity check`: what the rules refuse in a cluster, where NMI is weaker than it could be.
 
 The rules themselves judge each identity, binding and exception, with a pod that only the check
 invents: so a finding does not depend on the pods of one moment.
@@ -6,22 +6,32 @@ invents: so a finding does not depend on the pods of one moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
-from podidentity.cli.agent_choices import choices_of_nmi
+from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.objects import DAEMON_SETS, find
+from podidentity.cli.objects import DAEMON_SETS, Object, find, find_all
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.pod_facts import credentials_of
-from podidentity.cli.rollout import DAEMON_SET, NAMESPACE, has_one_container
+from podidentity.cli.rollout import (
+    DAEMON_SET,
+    NAMESPACE,
+    PODS_OF_NMI,
+    Rollout,
+    has_one_container,
+    rollout,
+    troubles,
+)
 from podidentity.cli.use_roles import Roles
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority
 from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import (
@@ -41,10 +51,12 @@ from podidentity.core.resources import (
     Malformed,
     Pod,
 )
+from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    EVENTS,
     PODS,
     KubeError,
 )
@@ -62,17 +74,18 @@ from podidentity.wire.pods import parse_pod
 @cluster_options
 @click.pass_context
 def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
-    """List everything in a cluster that the rules refuse, with the change that would allow it.
+    """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
     exceptions without effect, unknown authorities, and objects and secrets that cannot be used.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
-    Exit code 1: something was found, or you may not read the grants.
+    Of NMI it finds nodes where it is not ready, warnings of its nodes, and settings that weaken it.
+    Exit code 1: something was found, or you may not read the grants or the state of NMI.
     """
-    found, complete = on_cluster(target, _findings)
-    if not complete:
-        unread = f"could not check which identities are granted: you need {Roles.RIGHT}"
-        click.echo(unread, err=True)
+    found, unread = on_cluster(target, _findings)
+    complete = not unread
+    for each in unread:
+        click.echo(each, err=True)
     if output != "table":
         click.echo(data([_as_data(each) for each in found], output))
     elif found:
@@ -84,8 +97,15 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
     ctx.exit(1 if found or not complete else 0)
 
 
-async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
-    """Return the findings, and whether the grants could be read."""
+_NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
+_NO_AGENTS = (
+    "could not check the state of NMI: you need the right to get daemonsets and list pods and "
+    f"events in {NAMESPACE}"
+)
+
+
+async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
+    """Return the findings, and a line for each part of the check that was not possible."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -108,29 +128,31 @@ async def _findings(kube: Kube) -> tuple[list[Finding], bool]:
     facts = await credentials_of(kube, usable, choices.identities_namespace)
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is LinkState.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
-    told += await _one_container(kube)
-    return told, roles is not None or not asked
-
-
-async def _one_container(kube: Kube) -> list[Finding]:
-    """Return a finding if what parses pods' requests is root on the nodes."""
+    unread = [_NO_GRANTS] if asked and roles is None else []
     try:
-        daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+        async for each in _of_agents(kube, choices):
+            told.append(each)  # noqa: PERF401 - what was found before an error stays
     except KubeError as error:
         if not error.forbidden:
             raise
-        return []
-    if daemon_set is None or not has_one_container(daemon_set):
-        return []
-    finding = Finding(
-        kind="DaemonSet",
-        about=ObjectRef(NAMESPACE, DAEMON_SET),
-        reason="OneContainer",
-        what="Its pods have one container, so serve, which parses pods' requests, is user 0 "
-        "(without a capability), and an update interrupts requests.",
-        mend="Run podidentity enable: it makes a container of its own for serve.",
-    )
-    return [finding]
+        unread.append(_NO_AGENTS)
+    return told, unread
+
+
+async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the faults of NMI itself; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    if daemon_set is None:
+        return
+    for each in weaknesses(daemon_set, choices.attestation):
+        yield each
+    state = rollout(daemon_set)
+    if not state.done:
+        yield _not_ready(state, await troubles(kube))
+    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
+    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=_AGENTS_EVENTS)
+    for each in agent_warnings(pods, events, SystemClock().time()):
+        yield each
 
 
 def _only_told(finding: Finding) -> Finding:
@@ -167,11 +189,14 @@ SWITCHES = {
     Reason.FOREIGN_SECRET: "--compat-foreign-secrets",
 }
 """NMI's flag that brings the archived project's rule back, for the whole cluster."""
+_AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
+_MOST_NODES = 5
+"""Named in one finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """An object that the rules refuse."""
+    """An object that the rules refuse, or a fault of NMI."""
 
     kind: str
     about: ObjectRef
@@ -324,6 +349,91 @@ def _empty(exception: AzurePodIdentityException) -> Refusal:
         next_step="Name labels in spec.podLabels, or delete it.",
         about=exception.ref,
     )
+
+
+def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:
+    """Yield what NMI's DaemonSet gives up by how it is written."""
+    if has_one_container(daemon_set):
+        yield _of_daemon_set(
+            "OneContainer",
+            "Its pods have one container, so serve, which parses pods' requests, is user 0 "
+            "(without a capability), and an update interrupts requests.",
+            "Run podidentity enable: it makes a container of its own for serve.",
+        )
+    if attestation.weakness:
+        what, _, mend = attestation.weakness.partition("; ")
+        yield _of_daemon_set(
+            "WeakerProof", f"It has --attestation={attestation}: {what}.", _sentence(mend)
+        )
+    images = {
+        each["name"]: each.get("image", "")
+        for each in daemon_set["spec"]["template"]["spec"]["containers"]
+        if each["name"] in {"serve", "net"}
+    }
+    if len(set(images.values())) > 1:
+        yield _of_daemon_set(
+            "TwoImages",
+            f"Its containers have two images, serve {images['serve']} and net {images['net']}: "
+            "programs of different versions do not talk with each other.",
+            "Give both the same image.",
+        )
+
+
+def _not_ready(state: Rollout, lines: Sequence[str]) -> Finding:
+    more = f" And {len(lines) - _MOST_NODES} more." if len(lines) > _MOST_NODES else ""
+    return _of_daemon_set(
+        "NotReady",
+        f"{state}. {'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}",
+        "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
+        "its pod, containers serve and net.",
+    )
+
+
+def agent_warnings(
+    pods: Sequence[Object], events: Sequence[Object], now: float
+) -> Iterator[Finding]:
+    """Yield what the agents warn of by events on their own pods: of each kind, all nodes at once.
+
+    `now` in seconds since 1970. An event that is not repeated any more is over, and so is one of a
+    pod that has gone.
+    """
+    nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
+    names = {each["metadata"]["uid"]: each["metadata"]["name"] for each in pods}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for each in events:
+        uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
+        ours = (each.get("source") or {}).get("component") == COMPONENT
+        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > now - 2 * AGAIN:
+            alike.setdefault((reason, each.get("message", "")), []).append(uid)
+    for (reason, message), uids in sorted(alike.items()):
+        where = sorted({nodes[uid] for uid in uids})
+        shown = ", ".join(where[:_MOST_NODES])
+        more = f" and {len(where) - _MOST_NODES} more nodes" if len(where) > _MOST_NODES else ""
+        what, _, mend = message.partition("; ")
+        yield Finding(
+            kind="Pod",
+            about=ObjectRef(NAMESPACE, min(names[uid] for uid in uids)),
+            reason=reason,
+            what=f"On {shown}{more}: {what}.",
+            mend=_sentence(mend or "see NMI's log there"),
+        )
+
+
+def _seen(event: Object) -> float:
+    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _of_daemon_set(reason: str, what: str, mend: str) -> Finding:
+    about = ObjectRef(NAMESPACE, DAEMON_SET)
+    return Finding(kind="DaemonSet", about=about, reason=reason, what=what, mend=mend)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _any_pod(namespace: str) -> Pod:

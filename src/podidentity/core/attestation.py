@@ -28,6 +28,19 @@ class AttestationMode(StrEnum):
     ADDRESS = "address"
     """Nothing: the source address is believed."""
 
+    @property
+    def weakness(self) -> str:
+        """What it gives up beside `KERNEL` and, after a semicolon, what to do; "" for that one."""
+        return _WEAKNESSES.get(self, "")
+
+
+_WEAKNESSES = {
+    AttestationMode.NAMESPACE: "a pod that takes another's address has both refused; "
+    "nodes with cgroup v2 can have --attestation=kernel",
+    AttestationMode.ADDRESS: "any pod can take another's tokens by its address; choose "
+    "--attestation=kernel, or namespace for nodes with cgroup v1 only",
+}
+
 
 class SocketState(StrEnum):
     """What a namespace has of a connection."""

@@ -1,8 +1,8 @@
 """The whole decision on a request, except its token: selected, permitted, granted.
 
 A request that names an id gets that identity or a refusal, never another one. A request that names
-none gets the identity of the heaviest binding, then of the first name, the same each time; with
-`Ambiguity.REJECT` a request without an id is refused if the pod has several, as IMDS itself does.
+none gets the identity of the heaviest binding, then of the first name, the same each time
+(`matching.by_weight`); with `Ambiguity.REJECT` it is refused if the pod has several, as IMDS does.
 
 These functions do not ask the cluster. If its RBAC is not known yet, the decision is the question;
 the caller asks it and decides again. So the same page answers a request and explains it.

@@ -16,14 +16,14 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.namespaces import unpropagated
+from podidentity.kernel.namespaces import NamespaceKey, unpropagated
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
@@ -56,6 +56,8 @@ class ConnectionInspector:
         self._listener = listener
         self._imds = imds
         self._node = SockDiag()
+        self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
+        """Tells which namespace alone can send with an address; None where none is known to."""
         self._no_network = False
         """Whether a pod's connection came while no pod's namespace was to be seen."""
         self._unpropagated = ""
@@ -104,6 +106,9 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._networks.holders(address)
+        if (bound := self.bound_to(address)) is not None:
+            # Others may have the address, and a socket with the same ends: not this connection.
+            holders = [each for each in holders if each.key == bound]
         return self._facts(client, self._listener, holders, self._failure())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:

@@ -79,6 +79,22 @@ def elements(
     )
 
 
+def namespaces(bindings: Iterable[Binding], granted: Elements) -> dict[str, NamespaceKey]:
+    """Return, by address, the namespace that alone can send with it.
+
+    None that several bridges have, each with a port of its own.
+    """
+    found: dict[str, set[NamespaceKey | None]] = {}
+    for each in bindings:
+        for address in each.addresses:
+            if (each.port, address) in granted.addresses:
+                found.setdefault(address, set()).add(each.namespace)
+    alone = {
+        address: next(iter(several)) for address, several in found.items() if len(several) == 1
+    }
+    return {address: namespace for address, namespace in alone.items() if namespace is not None}
+
+
 def disputed(bindings: Iterable[Binding], granted: Elements) -> dict[int, frozenset[str]]:
     """Return, by port, the addresses that it was seen with and that are another's."""
     found = {}

@@ -26,6 +26,7 @@ from typing import Any
 from podidentity.core.ports import Clock
 from podidentity.kernel import drift, source_bindings
 from podidentity.kernel.links import Link, Links
+from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.rules import Redirect
@@ -83,10 +84,14 @@ class SourceGuard:
         self._clock = clock
         self._closed = frozenset(closed(redirect))
         self._links = Links()
-        self._bridge = _InstalledTable(bridge_table(redirect))
-        self._routes = _InstalledTable(reverse_path_table(redirect))
-        own = bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True)
-        self._copy = _InstalledTable(own) if copy else None
+        self._bridge, self._routes = map(
+            _InstalledTable, (bridge_table(redirect), reverse_path_table(redirect))
+        )
+        self._copy = (
+            _InstalledTable(bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True))
+            if copy
+            else None
+        )
         """That belongs to this process, so that others' `nft flush ruleset` passes it over."""
         self._bindings: dict[int, Binding] = {}
         """By port, in the order in which they were first seen."""
@@ -104,6 +109,8 @@ class SourceGuard:
         self._unverified, self._cause = True, ""
         """Whether, and by whom, the rules may have been changed since the last look."""
         self._problems: tuple[str, ...] = ("the sources of packets are not guarded yet",)
+        self._alone: Mapping[str, NamespaceKey] = {}
+        """By address, as of the rules that are in force."""
         self.repairs = 0
         """How often something was found changed and put right."""
         networks.listen(self._networks_changed)
@@ -120,6 +127,10 @@ class SourceGuard:
         Nothing that a pod does is a problem of the node: that is in the log.
         """
         return self._problems
+
+    def bound_to(self, address: str) -> NamespaceKey | None:
+        """Return the namespace that alone can send with an address; None if that is not known."""
+        return self._alone.get(address)
 
     @property
     def bound(self) -> int:
@@ -157,6 +168,7 @@ class SourceGuard:
         for index in self._filtered & self._links.all.keys():
             self._links.set_link_local_learning(index, on=True)
         self._filtered.clear()
+        self._alone = {}
         self._drop_copy()
         self._bridge.remove()
         self._routes.remove()
@@ -248,6 +260,7 @@ class SourceGuard:
             problems = tuple(self._unlearn(ports))
         except OSError as error:
             self._problems = (f"the node's links cannot be read: {error}",)
+            self._alone = {}
             return None
         pods = [each for each in ports if each.namespace is not None]
         self._forget({each.index: each for each in pods})
@@ -270,6 +283,7 @@ class SourceGuard:
         return _Look(
             number=self._looks,
             elements=elements,
+            alone=source_bindings.namespaces(self._bindings.values(), elements),
             names=_names(self._links),
             problems=problems,
             verify=verify,
@@ -342,6 +356,8 @@ class SourceGuard:
             if look.number <= self._applied:
                 return
             self._applied = look.number
+            # Until the rules are in force, an address whose namespace changes is nobody's alone.
+            self._alone = dict(self._alone.items() & look.alone.items())
             problems, repaired = list(look.problems), []
             for table, elements, unguarded in (
                 (self._routes, Elements(), _ROUTES_UNGUARDED),
@@ -353,6 +369,7 @@ class SourceGuard:
                     if table is self._routes or look.bridged:
                         problems.append(unguarded.format(why=error))
             self._write_copy(look)
+            self._alone = {} if problems else look.alone
             self._report(problems, repaired)
 
     def _write_copy(self, look: _Look) -> None:
@@ -418,6 +435,8 @@ class _Look:
 
     number: int
     elements: Elements
+    alone: Mapping[str, NamespaceKey]
+    """By address, the namespace that alone can send with it."""
     names: Mapping[str, int]
     """The node's links, name to index."""
     problems: tuple[str, ...]

@@ -22,6 +22,7 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
+from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
@@ -76,6 +77,7 @@ async def run(
         stack.callback(inspector.close)
         if settings.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
+            inspector.bound_to = guard.bound_to
         server = _serve(settings, inspector, lock, stack)
         gc.collect()
         gc.freeze()
@@ -177,6 +179,10 @@ class Guard:
         """Return what keeps pods' traffic from being redirected."""
         found = self.interception.problems()
         return (self._failure, *found) if self._failure else found
+
+    def bound_to(self, address: str) -> NamespaceKey | None:
+        """Return the namespace that alone can send with an address; None if that is not known."""
+        return None if self._source_guard is None else self._source_guard.bound_to(address)
 
     def source_problems(self) -> tuple[str, ...]:
         """Return why a pod may be able to speak with another's address."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -29,7 +28,7 @@ HELLO_SECONDS = 5.0
 """Within which a client must say who it is."""
 RATE, BURST = 10_000, 2_000
 """Questions a second of one client: three times what one worker can make of new connections."""
-AT_ONCE = 64
+AT_ONCE = 4
 """Messages that are read from a client before others have their turn."""
 SEND_BUFFER = 512 * 1024
 """Bytes of answers that a client may leave unread."""
@@ -188,10 +187,13 @@ class _Client:
                 self.close()
                 return
             try:
-                self._take(wire.parse_from_serve(packet))
+                message = wire.parse_from_serve(packet)
             except wire.Unreadable as error:
                 self._refuse(str(error))
-            if self._connection.fileno() < 0 or self._paused():
+                return
+            self._take(message)
+            asked = len(message.questions) if isinstance(message, wire.Questions) else 1
+            if self._connection.fileno() < 0 or self._paused(asked):
                 return
 
     def _take(self, message: wire.FromServe) -> None:
@@ -199,8 +201,8 @@ class _Client:
             self._greet(message)
         elif not self.greeted:
             self._refuse("it did not say hello first")
-        elif isinstance(message, wire.Question):
-            self._answer(message)
+        elif isinstance(message, wire.Questions):
+            self._answer(message.questions)
         elif message.accepting != self.accepting:
             self.accepting = message.accepting
             self._server.accepting_changed()
@@ -218,23 +220,22 @@ class _Client:
         self.send(wire.encode(self._server.hello))
         self.send(self._server.state_packet())
 
-    def _answer(self, question: wire.Question) -> None:
+    def _answer(self, questions: Sequence[wire.Question]) -> None:
+        answers = [wire.FactsAnswer(each.id, self._facts(each)) for each in questions]
+        for packet in wire.answer_packets(answers):
+            self.send(packet)
+
+    def _facts(self, question: wire.Question) -> ConnectionFacts:
         inspector = self._server.inspector
         if question.local:
-            facts = inspector.local_facts(question.address, question.port, question.own)
-        else:
-            facts = inspector.facts(question.address, question.port)
-        packet = wire.encode(wire.FactsAnswer(question.id, facts))
-        if len(packet) > wire.LARGEST:
-            few = replace(
-                facts, sightings=(), failure=f"{len(facts.sightings)} namespaces hold the address"
-            )
-            packet = wire.encode(wire.FactsAnswer(question.id, few))
-        self.send(packet)
+            return inspector.local_facts(question.address, question.port, question.own)
+        return inspector.facts(question.address, question.port)
 
-    def _paused(self) -> bool:
-        """Count a message; read no more for a while if there were too many."""
-        wait = self._questions.take(self._loop.time())
+    def _paused(self, count: int) -> bool:
+        """Count so many questions; read no more for a while if there were too many."""
+        wait = 0.0
+        for _ in range(count):
+            wait = self._questions.take(self._loop.time())
         if not wait:
             return False
         self._server.say("process %s asks more than %s times a second: it waits", self._pid, RATE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import current_grants
+from podidentity.core.ids import ObjectRef
 from podidentity.core.permission import Authorization
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType
@@ -47,7 +48,7 @@ from podidentity.nmi.policies import (
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
-from podidentity.nmi.reporting.events import PodEvents
+from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
 from podidentity.nmi.reporting.instrumented import (
     MeasuredAttestor,
     MeasuredIssuers,
@@ -68,6 +69,7 @@ from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.writer import Writer
+from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -152,10 +154,11 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "listener": lambda: () if pods.serving else ("not listening",),
         "audit": seen.problems,
     }
-    too_much_right = _too_much_right()
+    warnings = _warnings(net, seen)
+    own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     parts = Parts(
         checks=checks,
-        warnings=lambda: (*too_much_right, *net.warnings()),
+        warnings=lambda: _said(settings.attestation, warnings()),
         net=net,
         watches=watches.followed,
         connections=pods.connections,
@@ -177,6 +180,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             prefetcher.run,
             seen.requests.run,
             events.run,
+            AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
         ],
     )
@@ -218,8 +222,29 @@ def _issuers(
             namespace=settings.identities_namespace,
         ),
     }
-    entra = EntraIssuer(endpoint, credentials, clock=clock, cloud=settings.cloud)
-    return {IdentityType.USER_ASSIGNED: imds, **dict.fromkeys(credentials, entra)}
+    entra = {
+        kind: EntraIssuer(endpoint, source, clock=clock, cloud=settings.cloud)
+        for kind, source in credentials.items()
+    }
+    return {IdentityType.USER_ASSIGNED: imds, **entra}
+
+
+def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentWarning]]:
+    """Return what finds the warnings that only the node can tell."""
+    rights = _too_much_right()
+    audit = seen.audit
+
+    def look() -> list[AgentWarning]:
+        state = net.state
+        found = {
+            AgentReason.TOO_MANY_RIGHTS: rights,
+            AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
+            AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
+            AgentReason.NODE_LACKS: state.warnings if state else (),
+        }
+        return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
+
+    return look
 
 
 def _too_much_right() -> tuple[str, ...]:
@@ -228,9 +253,15 @@ def _too_much_right() -> tuple[str, ...]:
     if not capabilities() and os.getuid():
         return ()
     return (
-        f"serve is user {os.getuid()}, {held}: a manifest with two containers gives it a user of "
+        f"serve is user {os.getuid()}, {held}; a manifest with two containers gives it a user of "
         "its own, and none",
     )
+
+
+def _said(mode: AttestationMode, warnings: Sequence[AgentWarning]) -> list[str]:
+    """Return the warnings as `/readyz` says them, with what was given up by choice."""
+    chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
+    return [*chosen, *(each.text for each in warnings)]
 
 
 def _attestor(settings: NmiSettings, net: NetClient) -> Attestor | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from zlib import crc32
 
@@ -16,6 +17,23 @@ from podidentity.core.resources import Pod
 COMPONENT = "podidentity-nmi"
 LONGEST_NOTE = 1024
 """Characters of a message that an API server accepts."""
+
+
+AGAIN = 300.0
+"""Seconds between two writes of an agent's warning while it lasts: one that is older than twice
+that is over."""
+
+
+class AgentReason(StrEnum):
+    """What an event on a pod of NMI itself is about: a lasting warning of its node or of itself."""
+
+    SOURCES_UNGUARDED = "SourcesUnguarded"
+    """A pod of the node can speak with another's address."""
+    TOO_MANY_RIGHTS = "TooManyRights"
+    """`serve` is root, or has a capability."""
+    AUDIT_NOT_WRITTEN = "AuditNotWritten"
+    NODE_LACKS = "NodeLacks"
+    """Something of the kernel, or of the node, that NMI does without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

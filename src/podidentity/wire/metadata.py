@@ -24,6 +24,7 @@ import msgspec
 from podidentity.wire import BROKEN_JSON
 
 DEFAULT_ALLOWED = ("/metadata/versions", "/metadata/instance")
+"""Default of `--metadata-allow`."""
 USER_DATA = ("userdata", "customdata")
 """Fields of `compute` that may hold secrets; in lower case."""
 

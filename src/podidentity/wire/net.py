@@ -8,16 +8,20 @@ processes of different versions can say so.
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
-    serve  {"type":"question","id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}
-    net    {"type":"answer","id":7,"facts":{…}}
+    serve  {"type":"questions","questions":[
+             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
+    net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
+
+Questions of the same moment share a packet: each packet wakes the other process, which costs more
+than a proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -28,6 +32,8 @@ PROTOCOL = 1
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
+MOST_TOGETHER = 64
+"""Most questions of one message."""
 _MOST_LINES = 200
 """Lines of one field of `State`."""
 
@@ -52,7 +58,7 @@ class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
     reason: _Text
 
 
-class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_fields=True):
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question for the facts about the connection from this address and port."""
 
     id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -64,17 +70,29 @@ class Question(msgspec.Struct, frozen=True, tag="question", forbid_unknown_field
     """Our address of a local connection."""
 
 
+class Questions(msgspec.Struct, frozen=True, tag="questions", forbid_unknown_fields=True):
+    """Questions of the same moment."""
+
+    questions: Annotated[tuple[Question, ...], msgspec.Meta(min_length=1, max_length=MOST_TOGETHER)]
+
+
 class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fields=True):
     """Whether this agent accepts redirected connections now, or the one before it."""
 
     accepting: bool
 
 
-class FactsAnswer(msgspec.Struct, frozen=True, tag="answer", forbid_unknown_fields=True):
+class FactsAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The facts about the connection of a question."""
 
     id: int
     facts: ConnectionFacts
+
+
+class FactsAnswers(msgspec.Struct, frozen=True, tag="answers", forbid_unknown_fields=True):
+    """Answers to questions, in any order."""
+
+    answers: tuple[FactsAnswer, ...]
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unknown_fields=True):
@@ -101,8 +119,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """Whether this `net` repairs the rules; if not, the `net` of the agent before it does."""
 
 
-FromServe = Hello | Question | Accepting
-FromNet = Hello | Rejection | FactsAnswer | State
+FromServe = Hello | Questions | Accepting
+FromNet = Hello | Rejection | FactsAnswers | State
+_Message = TypeVar("_Message")
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
@@ -114,24 +133,37 @@ def encode(message: FromServe | FromNet) -> bytes:
     return _ENCODER.encode(message)
 
 
+def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
+    """Yield the packets that hold the answers, each as many as fit into one."""
+    packet = _ENCODER.encode(FactsAnswers(tuple(answers)))
+    if len(packet) <= LARGEST:
+        yield packet
+    elif len(answers) > 1:
+        middle = len(answers) // 2
+        yield from answer_packets(answers[:middle])
+        yield from answer_packets(answers[middle:])
+    else:
+        [answer] = answers
+        failure = f"{len(answer.facts.sightings)} namespaces hold the address"
+        few = replace(answer.facts, sightings=(), failure=failure)
+        yield _ENCODER.encode(FactsAnswers((FactsAnswer(answer.id, few),)))
+
+
 def parse_from_serve(packet: bytes) -> FromServe:
     """Read a packet of `serve`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_SERVE.decode(packet)
+    return _read(_FROM_SERVE, packet)
 
 
 def parse_from_net(packet: bytes) -> FromNet:
     """Read a packet of `net`; raise Unreadable."""
-    with _readable(packet):
-        return _FROM_NET.decode(packet)
+    return _read(_FROM_NET, packet)
 
 
-@contextmanager
-def _readable(packet: bytes) -> Iterator[None]:
+def _read(decoder: msgspec.json.Decoder[_Message], packet: bytes) -> _Message:
     if len(packet) > LARGEST:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
-        yield
+        return decoder.decode(packet)
     except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 

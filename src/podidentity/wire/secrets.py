@@ -1,5 +1,7 @@
 """Kubernetes Secrets: their entries out of base64, and a digest that stands for them.
 
+`core.secrets` knows which entry an identity needs.
+
 https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/
 """
 

@@ -14,6 +14,7 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.entra.client_credentials import (
     Assertions,
     CertificateCredentials,
+    CredentialSource,
     FederatedCredentials,
     SecretCredentials,
 )
@@ -26,6 +27,9 @@ from podidentity.core.ids import ResourceId
 from podidentity.core.ports import Origin
 from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, IdentityType
 from podidentity.core.tokens import Grant
+from podidentity.nmi.reporting.instrumented import MeasuredIssuers
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.telemetry.metrics import Registry
 from podidentity.wire.entra import LONGEST_ANSWER, StaleAssertion
 from podidentity.wire.kube import KubeError
 from tests.adapters.entra.test_client_credentials import Minting
@@ -49,7 +53,7 @@ STALE = {"error": "invalid_client", "error_description": "old", "error_codes": [
 
 
 class Posted(TokenEndpoint):
-    """Answers what the test says, else with a token of whoever asks."""
+    """Answers as the test says, else with a token of the client that asks."""
 
     def __init__(self) -> None:
         super().__init__(user_agent="ours/1")
@@ -75,18 +79,16 @@ class Setting:
         self.secrets = FakeSecrets(*secrets)
         self.server, self.imds, self.endpoint = Minting(self.clock), FakeTokenSource(), Posted()
         assertions = Assertions(self.server, self.imds, self.clock)
-        self.issuer = EntraIssuer(
-            self.endpoint,
-            {
-                IdentityType.SERVICE_PRINCIPAL: SecretCredentials(self.secrets),
-                CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
-                IdentityType.FEDERATED: FederatedCredentials(
-                    assertions, cloud=cloud, namespace="ours"
-                ),
-            },
-            clock=self.clock,
-            cloud=cloud,
-        )
+        sources: dict[IdentityType, CredentialSource] = {
+            IdentityType.SERVICE_PRINCIPAL: SecretCredentials(self.secrets),
+            CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
+            IdentityType.FEDERATED: FederatedCredentials(assertions, cloud=cloud, namespace="ours"),
+        }
+        issuers = {
+            kind: EntraIssuer(self.endpoint, source, clock=self.clock, cloud=cloud)
+            for kind, source in sources.items()
+        }
+        self.issuer = MeasuredIssuers(issuers, NmiMetrics(Registry()), self.clock)
 
     def credential(self, identity: AzureIdentity, **of_grant: Any) -> Hashable | None:
         return self.issuer.credential(Grant(identity=identity, **{"pod": pod(), **of_grant}))

@@ -24,7 +24,7 @@ BUSY = answers({"error": "too_many_requests"}, 429, more="Retry-After: 3\r\n")
 
 
 class Metered:
-    """A service that counts as IMDS does, and says 429 to whoever exceeds it."""
+    """A service that counts as IMDS does, and answers 429 beyond its limit."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock

@@ -1,4 +1,4 @@
-"""A cache on a clock that stands, before a source that says what a test tells it to."""
+"""A cache with a fake clock and a scripted issuer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 3600
 
 @dataclass
 class World:
-    """A cache and what stands around it."""
+    """A cache with its clock and issuer."""
 
     cache: TokenCache
     clock: FakeClock

@@ -81,7 +81,7 @@ class Issuer:
 
 
 class Node:
-    """The cache between an issuer and pods that come and go; `check` says what must hold."""
+    """The cache between an issuer and pods that come and go; `check` asserts the invariants."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - the same node each time
@@ -104,7 +104,7 @@ class Node:
         self.seen: Counter[str] = Counter()
 
     def grant(self) -> Grant | None:
-        """Return what some pod would be given, if the rules gave it anything now."""
+        """Return the grant of some pod by the current rules, if it has any."""
         named = self.chance.choice(self.identities)
         if self.cluster.identity(named.ref) is None:
             return None
@@ -195,7 +195,7 @@ class Node:
         return f"r{self.chance.randrange(1000 if self.chance.random() < 0.4 else 3)}"
 
     async def turn(self) -> None:
-        """Let what is under way go on, and fail where a check did."""
+        """Run the tasks under way; fail if a check in them failed."""
         for _ in range(4):
             await asyncio.sleep(0)
         for done in [each for each in self.asking if each.done()]:

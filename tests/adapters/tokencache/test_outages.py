@@ -1,4 +1,4 @@
-"""While nobody issues tokens, what is kept is given as it lives; failures are remembered."""
+"""During an outage of the issuer cached tokens are given while they live; failures are cached."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_refusal_is_not_hidden_by_an_old_token() -> None:
 
 
 async def test_an_expired_token_is_never_given_whatever_its_issuer_says_of_an_outage() -> None:
-    """Entra's `ext_expires_in` is for what checks tokens, and that reads `exp` alone."""
+    """Entra's `ext_expires_in` is for services, and they read only `exp`."""
     async with caching() as world:
         issue = world.source.issue
 

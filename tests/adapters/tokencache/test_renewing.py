@@ -1,4 +1,4 @@
-"""What is used is renewed behind those who use it; clocks that jump keep nothing alive."""
+"""A token in use is renewed in the background; a jump of the clock prolongs none."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_what_was_replaced_is_fresh_no_more() -> None:
 
 
 async def last_answers(world: World, jump: float) -> list[str]:
-    """Return what is answered each minute of three hours, the clock having jumped at first."""
+    """Return the answers of each minute of three hours after a jump of the clock."""
     answers = []
     await world.fetch()
     world.clock.jump(jump)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.ids import ClientId
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Entra, IdentityType
+from podidentity.core.resources import Entra
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.entra import (
     LONGEST_ANSWER,
@@ -34,19 +34,19 @@ _LIMITS = httpx2.Limits(max_connections=20, max_keepalive_connections=4, keepali
 
 
 class EntraIssuer:
-    """A core.ports.TokenIssuer for the types of identity that have a CredentialSource."""
+    """A core.ports.TokenIssuer for one type of identity, by its CredentialSource."""
 
     def __init__(
         self,
         endpoint: TokenEndpoint,
-        sources: Mapping[IdentityType, CredentialSource],
+        source: CredentialSource,
         *,
         clock: Clock,
         cloud: Cloud,
     ) -> None:
         """`cloud` is the cloud of identities that name no authority."""
         self._endpoint = endpoint
-        self._sources = sources
+        self._source = source
         self._clock = clock
         self._cloud = cloud
 
@@ -56,7 +56,7 @@ class EntraIssuer:
         Called for each request: it only combines values in memory.
         """
         client_id, entra = _parts(grant)
-        credential = self._sources[grant.identity.type].key(grant, entra)
+        credential = self._source.key(grant, entra)
         if credential is None:
             return None
         authority = entra.authority or self._cloud.authority
@@ -66,7 +66,7 @@ class EntraIssuer:
     async def ready(self, grant: Grant) -> Hashable:
         """Return `credential` after reading the secret; raise a TokenUnavailable."""
         _, entra = _parts(grant)
-        await self._sources[grant.identity.type].ready(entra)
+        await self._source.ready(entra)
         return self.credential(grant)
 
     async def issue(
@@ -84,7 +84,7 @@ class EntraIssuer:
             tenant=grant.tenant or entra.tenant,
             authority=entra.authority or self._cloud.authority,
         )
-        source = self._sources[grant.identity.type]
+        source = self._source
         credential = await source.credential(grant, entra, client)
         try:
             return await self._exchanged(client, resource, credential)

@@ -36,7 +36,14 @@ class AuditLog:
 
     def problems(self) -> Sequence[str]:
         """Return what keeps requests from being answered."""
-        failure = self.writer.failure if self.required else ""
+        return self._failures() if self.required else ()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what is wrong while requests are answered all the same."""
+        return () if self.required else self._failures()
+
+    def _failures(self) -> Sequence[str]:
+        failure = self.writer.failure
         return (f"the audit log cannot be written: {failure}",) if failure else ()
 
     async def commit(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Refusals told to whoever owns the pod, as Kubernetes events.
+"""Kubernetes events: refusals on the pod that was refused, lasting warnings on the agent's own pod.
 
 Of each pod and reason one event, written at once and then at most once a minute with how often it
 happened since. What is written waits for nobody and nobody waits for it: where the API server is
@@ -10,14 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.nmi.request.hold import wait_for
 from podidentity.telemetry.metrics import Counter, Family
-from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
+from podidentity.wire.events import (
+    AGAIN,
+    AgentReason,
+    PodWarning,
+    event_name,
+    render_event,
+    render_repetition,
+)
 from podidentity.wire.kube import EVENTS, KubeApi, KubeError
 
 APART = 60.0
@@ -26,6 +35,10 @@ PACE = 0.2
 """Seconds between any two writes of this agent."""
 ROOM = 500
 """Events that are remembered."""
+
+LASTING = 10.0
+"""Seconds after which a warning of the agent counts as lasting."""
+_LOOK = 5.0
 
 _log = logging.getLogger("podidentity.events")
 
@@ -59,8 +72,8 @@ class PodEvents:
         self._news = asyncio.Event()
         self._trouble = False
 
-    def refused(self, pod: Pod, reason: str, note: str) -> None:
-        """Take note of a refusal; it is written by `run`."""
+    def warn(self, pod: Pod, reason: str, note: str) -> None:
+        """Take note of something that happened to a pod; it is written by `run`."""
         key, now = (pod.uid, reason), self._clock.time()
         found = self._told.get(key)
         if found is None:
@@ -141,3 +154,52 @@ class PodEvents:
 
     def _count(self, outcome: str) -> None:
         self._counters.of(outcome).value += 1
+
+
+class AgentWarning(NamedTuple):
+    """Something that an operator should know of an agent that serves."""
+
+    reason: AgentReason
+    text: str
+    """What it is and, after a semicolon, what to do about it."""
+
+
+class AgentWarnings:
+    """Tells the agent's lasting warnings as events on its own pod, for those who cannot ask it.
+
+    `run` it as a task.
+    """
+
+    def __init__(
+        self,
+        events: PodEvents,
+        clock: Clock,
+        *,
+        own: Callable[[], Pod | None],
+        warnings: Callable[[], Sequence[AgentWarning]],
+    ) -> None:
+        """`own` returns the agent's pod; None while it is not known."""
+        self._events = events
+        self._clock = clock
+        self._own = own
+        self._warnings = warnings
+        self._since: dict[AgentReason, float] = {}
+        self._written: dict[AgentReason, float] = {}
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            self._look()
+            await self._clock.sleep(_LOOK)
+
+    def _look(self) -> None:
+        found: dict[AgentReason, list[str]] = {}
+        for reason, text in self._warnings():
+            found.setdefault(reason, []).append(text)
+        now, pod = self._clock.monotonic(), self._own()
+        self._since = {each: self._since.get(each, now) for each in found}
+        for reason, since in self._since.items():
+            lasts = now - since >= LASTING
+            if pod and lasts and now - self._written.get(reason, -inf) >= AGAIN:
+                self._written[reason] = now
+                self._events.warn(pod, reason, ". Also: ".join(found[reason]))

@@ -44,7 +44,7 @@ Write = Callable[[str], object]
 class Events(Protocol):
     """Tells the owner of a pod of a refusal."""
 
-    def refused(self, pod: Pod, reason: str, note: str) -> None:
+    def warn(self, pod: Pod, reason: str, note: str) -> None:
         """Take note of it; costs a moment, and raises nothing."""
 
 
@@ -123,7 +123,7 @@ class RequestLog:
             await self.again(template, begun)
             if outcome.observed is not None and self.events is not None:
                 note = f"Allowed for now: {outcome.observed.told or outcome.observed}"
-                self.events.refused(outcome.pod, str(outcome.observed.reason), note)
+                self.events.warn(outcome.pod, str(outcome.observed.reason), note)
         else:
             # By what is proved, else by the address: a name is what the client says.
             proved = outcome.pod.ref if outcome.pod else outcome.evidence.delegate
@@ -177,7 +177,7 @@ class RequestLog:
         note = _note_for_owner(outcome)
         if note and self.events is not None:
             for pod in (outcome.pod,) if outcome.pod else outcome.claimed:
-                self.events.refused(pod, reason_of(outcome.error), note)
+                self.events.warn(pod, reason_of(outcome.error), note)
 
     # All others.
 
