@@ -12,7 +12,7 @@ from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
 from podidentity_sandbox.node.client import execute
-from tests.acceptance.stage import Stage
+from tests.acceptance.sandbox import Sandbox
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 
 URL = (
@@ -59,7 +59,7 @@ def pod(name: str, namespace: str = "default", label: str = "bound", account: st
 class Directory:
     """The sandbox and what was registered in its Entra, by the identity's name."""
 
-    place: Stage
+    place: Sandbox
     azure: AzureOperator
     apps: dict[str, App] = field(default_factory=dict)
     client_ids: dict[str, str] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Directory:
         return [each for each in found if each["client_id"] == client_id]
 
 
-async def register(place: Stage, azure: AzureOperator) -> Directory:
+async def register(place: Sandbox, azure: AzureOperator) -> Directory:
     """Make identities of every type, bound to the pods labelled `bound` of namespace default."""
     prepared = await prepare(place.plan)
     found = Directory(place, azure, managed=prepared.identity_id)

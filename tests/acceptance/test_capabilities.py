@@ -17,7 +17,7 @@ import pytest
 
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, ready
-from tests.acceptance.stage import Stage, opened
+from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
 NUMBERS = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_ADMIN": 21}
@@ -32,7 +32,7 @@ SECONDS = 45.0
 class Agent:
     """The agent of the one node, whose DaemonSet is made anew for each test."""
 
-    place: Stage
+    place: Sandbox
     api: Api
     loop: asyncio.Runner
     manifest: dict[str, Any]

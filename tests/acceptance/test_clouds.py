@@ -13,7 +13,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.tenants import Tenant
 from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import pod, secret
-from tests.acceptance.stage import Stage, opened
+from tests.acceptance.sandbox import Sandbox, opened
 from tests.jwts import claims
 from tests.sandboxes import own
 
@@ -27,7 +27,7 @@ ASK = (
 class Town:
     """A sandbox in which pod identity is enabled, and the loop that its Azure is asked in."""
 
-    def __init__(self, place: Stage, azure: AzureOperator, loop: asyncio.Runner) -> None:
+    def __init__(self, place: Sandbox, azure: AzureOperator, loop: asyncio.Runner) -> None:
         self.place, self.azure, self.loop = place, azure, loop
 
     def apply(self, *objects: str) -> None:

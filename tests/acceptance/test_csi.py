@@ -16,7 +16,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, Object
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import secret
-from tests.acceptance.stage import Stage
+from tests.acceptance.sandbox import Sandbox
 from tests.sandboxes import own
 
 NAME = own("csi-tests")
@@ -67,7 +67,7 @@ ASK = (
 )
 
 
-class Driven(Stage):
+class Driven(Sandbox):
     """A sandbox with the driver in it."""
 
     @property

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 from tests.acceptance.directory import manifest
-from tests.acceptance.scene import API
-from tests.acceptance.stage import Stage, stage
+from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.scenario import API
 
 KIND = "AzurePodIdentityException"
 LABELS = {"tier": "exempt"}
 APPLY = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
 
 
-def found_by_check(place: Stage) -> dict[str, dict[str, str]]:
+def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
     """Return what `podidentity check` finds wrong with exceptions, by namespace/name."""
     # `check` ends with 1 where it found something.
     listed = json.loads(place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]"))
@@ -21,7 +21,7 @@ def found_by_check(place: Stage) -> dict[str, dict[str, str]]:
 
 
 async def test_check_names_the_exceptions_without_effect_and_no_node_writes_on_them() -> None:
-    async with stage("exceptions") as place:
+    async with one_node("exceptions") as place:
         place.run("podidentity", "enable")
         for namespace in ("default", "kube-system"):
             spec = {"containers": [{"name": "main", "image": "idle"}]}

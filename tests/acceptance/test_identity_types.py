@@ -12,7 +12,7 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
 from tests.acceptance.directory import Directory, bound, pod, register, secret
-from tests.acceptance.stage import Stage, opened
+from tests.acceptance.sandbox import Sandbox, opened
 from tests.jwts import claims
 from tests.sandboxes import own
 
@@ -23,7 +23,7 @@ SDK = (
 )
 
 
-Open = tuple[Stage, AzureOperator, asyncio.Runner]
+Open = tuple[Sandbox, AzureOperator, asyncio.Runner]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import secrets
 import signal
 
 from podidentity_sandbox.azure.client import AzureOperator
-from tests.acceptance.stage import ASK, Stage, stage
+from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 REQUESTS = 300
 
@@ -19,7 +19,7 @@ async def leaked(azure: AzureOperator, nonce: str) -> int:
     return sum(each == nonce for each in seen)
 
 
-async def stream(place: Stage, nonce: str, requests: int = REQUESTS) -> str:
+async def stream(place: Sandbox, nonce: str, requests: int = REQUESTS) -> str:
     """Ask so many times from the pod, each on a connection of its own; return the statuses."""
     one = ASK.format(seconds=1, nonce=nonce, resource="https://vault.azure.net")
     loop = f"for i in $(seq {requests}); do {one} -o /dev/null; done"
@@ -27,7 +27,7 @@ async def stream(place: Stage, nonce: str, requests: int = REQUESTS) -> str:
 
 
 async def test_nothing_leaks_whether_nmi_runs_is_killed_or_is_stopped() -> None:
-    async with stage("leaks") as place, AzureOperator(place.plan) as azure:
+    async with one_node("leaks") as place, AzureOperator(place.plan) as azure:
         place.start_pod()
         nonce = secrets.token_hex(8)
         await stream(place, nonce, 3)

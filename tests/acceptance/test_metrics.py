@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podidentity_sandbox.node.client import execute
-from tests.acceptance.stage import stage
+from tests.acceptance.sandbox import one_node
 
 READERS = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -29,7 +29,7 @@ BEARER = f'-H "Authorization: Bearer {TOKEN}"'
 
 
 async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
-    async with stage("metrics") as place:
+    async with one_node("metrics") as place:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200

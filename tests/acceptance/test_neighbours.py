@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from podidentity_sandbox.azure.client import AzureOperator
-from tests.acceptance.stage import stage
+from tests.acceptance.sandbox import one_node
 
 MALFORMED = """
 apiVersion: aadpodidentity.k8s.io/v1
@@ -26,7 +26,7 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 async def test_pods_are_served_while_the_api_server_or_imds_is_away() -> None:
-    async with stage("neighbours") as place, AzureOperator(place.plan) as azure:
+    async with one_node("neighbours") as place, AzureOperator(place.plan) as azure:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200

@@ -12,32 +12,32 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.acceptance.stage import Stage, stage
+from tests.acceptance.sandbox import Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
-def on_node(place: Stage, *command: str) -> str:
+def on_node(place: Sandbox, *command: str) -> str:
     """Run a program in the node's network, and return its output."""
     entered = ("nsenter", "-t", str(place.nmi()), "-n", *command)
     return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
 
 
-def readiness(place: Stage) -> dict[str, object]:
+def readiness(place: Sandbox) -> dict[str, object]:
     """Return what `/readyz` of the node says."""
     said = on_node(place, "curl", "-s", "http://127.0.0.1:8085/readyz")
     found: dict[str, object] = json.loads(said)
     return found
 
 
-def found_by_check(place: Stage) -> dict[str, dict[str, str]]:
+def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
     """Return what `podidentity check` finds of NMI itself, by its reason."""
     # `check` ends with 1 where it found something.
     listed = json.loads(place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]"))
     return {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
 
 
-async def until_found(place: Stage, reason: str, text: str = "") -> dict[str, str]:
+async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, str]:
     """Return what `check` finds for this reason, once it says this: warnings must last 10 s."""
     async with asyncio.timeout(60):
         while True:
@@ -48,7 +48,7 @@ async def until_found(place: Stage, reason: str, text: str = "") -> dict[str, st
 
 
 @contextmanager
-def taken_table(place: Stage) -> Iterator[None]:
+def taken_table(place: Sandbox) -> Iterator[None]:
     """Have another program of the node own the table of the source guard: nobody can change it."""
     taken = subprocess.Popen(
         ("nsenter", "-t", str(place.nmi()), "-n", sys.executable, "-c", _TAKE),
@@ -74,7 +74,7 @@ sys.stdin.read()
 
 
 async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend() -> None:
-    async with stage("unguarded") as place:
+    async with one_node("unguarded") as place:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200
@@ -90,7 +90,7 @@ async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
 
 
 async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody() -> None:
-    async with stage("nocgroup") as place:
+    async with one_node("nocgroup") as place:
         await place.bind()
         place.start_pod()
         assert readiness(place)["attestation"] == "kernel"

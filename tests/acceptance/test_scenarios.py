@@ -16,8 +16,8 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
 from tests.acceptance.directory import manifest, pod
-from tests.acceptance.scene import API, TOKEN, Scene, set_scene
-from tests.acceptance.stage import Stage, opened
+from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.scenario import API, TOKEN, Scenario, set_scene
 from tests.sandboxes import own
 
 NAME = own("scenarios")
@@ -36,7 +36,7 @@ print(credential.get_token("https://vault.azure.net/.default").token)
 """
 
 
-Open = tuple[Stage, AzureOperator, asyncio.Runner]
+Open = tuple[Sandbox, AzureOperator, asyncio.Runner]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def loop(sandbox: Open) -> asyncio.Runner:
 
 
 @pytest.fixture(scope="module")
-def scene(sandbox: Open) -> Scene:
+def scenario(sandbox: Open) -> Scenario:
     place, azure, loop = sandbox
     found = loop.run(set_scene(place, azure))
     found.bind("default", "orders", found.made.identity_id)
@@ -66,17 +66,17 @@ def by(parameter: str, value: str) -> str:
 
 
 def test_scenario_02_an_assigned_identity_works_by_client_id_and_by_resource_id(
-    scene: Scene, loop: asyncio.Runner
+    scenario: Scenario, loop: asyncio.Runner
 ) -> None:
     async def told() -> None:
-        waiting = asyncio.create_task(scene.ask(by("client_id", scene.made.client_id)))
-        await asyncio.to_thread(scene.apply, scene.record("app", "orders", "Created"))
-        await asyncio.to_thread(scene.apply, scene.record("app", "orders", "Assigned"))
+        waiting = asyncio.create_task(scenario.ask(by("client_id", scenario.made.client_id)))
+        await asyncio.to_thread(scenario.apply, scenario.record("app", "orders", "Created"))
+        await asyncio.to_thread(scenario.apply, scenario.record("app", "orders", "Assigned"))
         assert (await waiting).status == 200
-        by_resource = await scene.ask(by("msi_res_id", scene.made.identity_id))
-        assert await scene.read(by_resource.json["access_token"]) == SECRET_VALUE
+        by_resource = await scenario.ask(by("msi_res_id", scenario.made.identity_id))
+        assert await scenario.read(by_resource.json["access_token"]) == SECRET_VALUE
 
-    scene.enable("--operation-mode=standard")
+    scenario.enable("--operation-mode=standard")
     loop.run(told())
 
 
@@ -88,21 +88,21 @@ OLD_TEXT = "no azure identity found for request clientID "
     [((), 403, '{"error":"access_denied",'), (("--compat-text-errors",), 404, OLD_TEXT)],
 )
 def test_scenario_07_a_permitted_client_id_works_and_another_on_the_node_does_not(
-    scene: Scene, loop: asyncio.Runner, flags: tuple[str, ...], status: int, says: str
+    scenario: Scenario, loop: asyncio.Runner, flags: tuple[str, ...], status: int, says: str
 ) -> None:
-    scene.enable(*flags)
-    assert loop.run(scene.ask(by("client_id", scene.made.client_id))).status == 200
-    refused = loop.run(scene.ask(by("client_id", scene.other)))
+    scenario.enable(*flags)
+    assert loop.run(scenario.ask(by("client_id", scenario.made.client_id))).status == 200
+    refused = loop.run(scenario.ask(by("client_id", scenario.other)))
     assert (refused.status, refused.body[: len(says)]) == (status, says)
 
 
 @pytest.mark.parametrize("namespace", ["kube-system", "default"])
 @pytest.mark.parametrize("flags", [(), ("--exception-namespaces=*",)])
 def test_scenario_22_an_excepted_pod_gets_tokens_of_the_nodes_identities_directly(
-    scene: Scene, loop: asyncio.Runner, namespace: str, flags: tuple[str, ...]
+    scenario: Scenario, loop: asyncio.Runner, namespace: str, flags: tuple[str, ...]
 ) -> None:
-    scene.enable(*flags)
-    scene.apply(
+    scenario.enable(*flags)
+    scenario.apply(
         manifest(API, "AzurePodIdentityException", "e", namespace, spec={"podLabels": EXCEPTED}),
         manifest(
             "v1",
@@ -114,56 +114,58 @@ def test_scenario_22_an_excepted_pod_gets_tokens_of_the_nodes_identities_directl
         ),
     )
     counts = bool(flags) or namespace == "kube-system"
-    user = loop.run(scene.ask(by("client_id", scene.other), pod="exempt", namespace=namespace))
+    user = loop.run(
+        scenario.ask(by("client_id", scenario.other), pod="exempt", namespace=namespace)
+    )
     assert user.status == (200 if counts else 400)
-    system = loop.run(scene.ask(pod="exempt", namespace=namespace))
+    system = loop.run(scenario.ask(pod="exempt", namespace=namespace))
     assert system.status == (200 if counts else 400)
     if not counts:
         assert system.json["error_description"] == "Identity not found"
 
 
 def test_scenario_23_an_init_container_has_a_token_before_the_pod_runs(
-    scene: Scene, loop: asyncio.Runner
+    scenario: Scenario, loop: asyncio.Runner
 ) -> None:
-    scene.enable()
+    scenario.enable()
     ask = f"curl -sf -H Metadata:true 'http://169.254.169.254{TOKEN}' > /kept/token"
-    scene.apply(scene.with_init("eager", ask))
-    assert '"access_token":"' in loop.run(scene.inside("eager", "cat /kept/token"))
-    assert loop.run(scene.ask(pod="eager")).status == 200
+    scenario.apply(scenario.with_init("eager", ask))
+    assert '"access_token":"' in loop.run(scenario.inside("eager", "cat /kept/token"))
+    assert loop.run(scenario.ask(pod="eager")).status == 200
 
 
 @pytest.mark.parametrize("flags", [(), ("--compat-text-errors",)])
 def test_scenario_24_other_metadata_is_imdss_needs_the_header_and_may_be_blocked(
-    scene: Scene, loop: asyncio.Runner, flags: tuple[str, ...]
+    scenario: Scenario, loop: asyncio.Runner, flags: tuple[str, ...]
 ) -> None:
     open_ = [f"--metadata-allow=/metadata/{name}" for name in ("versions", "instance", "unknown")]
-    scene.enable("--block-instance-metadata", *open_, *flags)
-    unknown = loop.run(scene.ask("/metadata/unknown?api-version=2021-02-01"))
+    scenario.enable("--block-instance-metadata", *open_, *flags)
+    unknown = loop.run(scenario.ask("/metadata/unknown?api-version=2021-02-01"))
     assert unknown.status == 404
-    bare = loop.run(scene.ask("/metadata/versions", header=""))
+    bare = loop.run(scenario.ask("/metadata/versions", header=""))
     assert (bare.status, "Required metadata header not specified" in bare.body) == (400, True)
-    blocked = loop.run(scene.ask("/metadata/instance?api-version=2021-02-01"))
+    blocked = loop.run(scenario.ask("/metadata/instance?api-version=2021-02-01"))
     assert blocked.status == 403
     assert blocked.headers["content-type"].startswith("text/plain" if flags else "application/json")
 
 
 def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
-    scene: Scene, loop: asyncio.Runner
+    scenario: Scenario, loop: asyncio.Runner
 ) -> None:
     flags = ("--set-retry-after-header", "--retry-attempts-for-created=1")
     more = ("--retry-attempts-for-assigned=1", "--find-identity-retry-interval=1")
-    scene.enable("--operation-mode=standard", *flags, *more)
-    scene.apply(pod("late", label="orders"))
-    refused = loop.run(scene.ask(pod="late"))
+    scenario.enable("--operation-mode=standard", *flags, *more)
+    scenario.apply(pod("late", label="orders"))
+    refused = loop.run(scenario.ask(pod="late"))
     assert (refused.status, refused.headers["retry-after"]) == (503, "20")
 
     async def told() -> str:
-        await scene.inside("late", "mkfifo /tmp/statuses")
-        asking = asyncio.create_task(scene.inside("late", f"{sys.executable} -c '{SDK}'"))
+        await scenario.inside("late", "mkfifo /tmp/statuses")
+        asking = asyncio.create_task(scenario.inside("late", f"{sys.executable} -c '{SDK}'"))
         # Who reads a FIFO waits for who writes it: the SDK's first answer, then its second.
-        assert await scene.inside("late", "head -n1 /tmp/statuses") == "503\n"
-        await asyncio.to_thread(scene.apply, scene.record("late", "orders", "Assigned"))
-        assert await scene.inside("late", "head -n1 /tmp/statuses") == "200\n"
+        assert await scenario.inside("late", "head -n1 /tmp/statuses") == "503\n"
+        await asyncio.to_thread(scenario.apply, scenario.record("late", "orders", "Assigned"))
+        assert await scenario.inside("late", "head -n1 /tmp/statuses") == "200\n"
         return await asking
 
     assert loop.run(told()).startswith("eyJ")

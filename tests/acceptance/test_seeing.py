@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.stage import stage
+from tests.acceptance.sandbox import one_node
 
 FIRST = """
 exec 3< <(exec kubectl get events --watch {selector} --output name)
@@ -17,7 +17,7 @@ echo "$line"
 
 
 async def test_a_refused_pod_has_an_event_and_prometheus_a_number() -> None:
-    async with stage("seeing") as place:
+    async with one_node("seeing") as place:
         place.run("podidentity", "enable")
         place.start_pod()
         assert (await place.ask())[0] == 404

@@ -9,7 +9,7 @@ import time
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.world.api import Api
-from tests.acceptance.stage import Stage, stage
+from tests.acceptance.sandbox import Sandbox, one_node
 
 LISTEN = "import socket, time; held = socket.create_server(('127.0.0.1', 2579)); time.sleep(9999)"
 OLD_AGENT = f"""
@@ -26,7 +26,7 @@ spec:
 """
 
 
-async def nmi_pod(place: Stage) -> str:
+async def nmi_pod(place: Sandbox) -> str:
     """Return the name of NMI's pod, as soon as it is made."""
     path = "/api/v1/namespaces/kube-system/pods"
     for _, pod in Api(place.plan).watch(path, "0", 30):
@@ -35,7 +35,7 @@ async def nmi_pod(place: Stage) -> str:
     raise AssertionError("no pod of NMI")
 
 
-def said(place: Stage, pod: str) -> str:
+def said(place: Sandbox, pod: str) -> str:
     """Return what `serve` has logged; "" before it runs."""
     try:
         return place.run("kubectl", "logs", "-n", "kube-system", pod, "-c", "serve")
@@ -43,7 +43,7 @@ def said(place: Stage, pod: str) -> str:
         return ""
 
 
-def until_said(place: Stage, pod: str, words: str) -> None:
+def until_said(place: Sandbox, pod: str, words: str) -> None:
     """Return when `serve` has logged these words."""
     end = time.monotonic() + 30
     while words not in said(place, pod):
@@ -52,7 +52,7 @@ def until_said(place: Stage, pod: str, words: str) -> None:
 
 
 async def test_nmi_without_its_port_says_who_may_have_it_and_serves_as_soon_as_it_is_free() -> None:
-    async with stage("taken-port") as place, AzureOperator(place.plan) as azure:
+    async with one_node("taken-port") as place, AzureOperator(place.plan) as azure:
         made = await prepare(place.plan)
         place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=OLD_AGENT)
         place.start_pod()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
-from tests.acceptance.stage import Stage, stage
+from tests.acceptance.sandbox import Sandbox, one_node
 
 CLIENTS = """
 import collections, http.client, json, sys, threading, time
@@ -58,7 +58,7 @@ print(json.dumps({"answers": found, "failures": failures[:20]}))
 class Node:
     """A pod that is served, and what serves it."""
 
-    place: Stage
+    place: Sandbox
     azure: AzureOperator
 
     async def load(self, nonce: str, seconds: float) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Node:
 
 @asynccontextmanager
 async def node(name: str) -> AsyncIterator[Node]:
-    async with stage(name) as place, AzureOperator(place.plan) as azure:
+    async with one_node(name) as place, AzureOperator(place.plan) as azure:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200

@@ -205,7 +205,7 @@ def test_a_refusal_says_that_not_all_of_many_identities_were_looked_at(
 ) -> None:
     refusal = refusal_of(decide(match(pod(), ELEVEN), request_, rbac(client_id(11))))
     assert refusal.public.endswith(
-        " It may use: none. Only the first 10 of 11 were looked at; name one by client_id."
+        " It may use: none. Only the first 10 of 11 were checked; name one by client_id."
     )
     assert answers(decide(match(pod(), ELEVEN), asking(11), rbac(client_id(11)))) == "i11"
 

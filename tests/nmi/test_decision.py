@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.decision import Ambiguity
+from podidentity.core import decision as core_decision
+from podidentity.core.decision import Ambiguity, Decision
 from podidentity.core.entitlements import Match
 from podidentity.core.errors import Refused, UnknownCaller
 from podidentity.core.ids import ClientId, ObjectRef
@@ -15,8 +16,10 @@ from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request import decision
+from podidentity.nmi.request.hold import AT_ONCE, MOST_OF_NAMESPACE, PAUSE, HoldTimes
 from podidentity.nmi.request.outcome import Granted
+from podidentity.nmi.server.messages import Caller
 from tests.fakes import (
     NOW,
     OTHER_CLIENT,
@@ -142,6 +145,60 @@ async def test_a_pod_that_ends_while_it_is_held_is_answered() -> None:
     asking = await world.asking()
     world.cluster.remove_pod(pod().ref)
     assert isinstance(error_of(await asking), UnknownCaller)
+
+
+async def _settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_namespace_has_so_many_held_requests_and_takes_no_place_of_another() -> None:
+    """Else whoever changes his objects all the time has thousands decided at each change."""
+    world = World(pod())
+    decider = world.decider()
+    asks = [asyncio.create_task(world.ask(decider=decider)) for _ in range(MOST_OF_NAMESPACE + 50)]
+    await _settled()
+    refused = [each.result() for each in asks if each.done()]
+    assert [reason(each) for each in refused] == [Reason.NO_BINDING] * 50
+    world.cluster.put_pod(pod("b", ref=ObjectRef("bank", "b"), addresses=("10.244.0.9",)))
+    world.caller = Caller("10.244.0.9", 1)
+    other = asyncio.create_task(world.ask(decider=decider))
+    await _settled()
+    assert not other.done()
+    other.cancel()
+    world.cluster.put(identity())
+    world.cluster.put(binding())
+    world.clock.advance(PAUSE)
+    outcomes = await asyncio.gather(*asks)
+    assert sum(isinstance(each, Granted) for each in outcomes) == MOST_OF_NAMESPACE
+    assert not decider.hold.held, "all places are free again"
+
+
+async def test_changes_without_end_have_a_held_request_decided_a_few_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, decided = World(pod()), 0
+    decide = core_decision.decide
+
+    def counted(*given: Any, **more: Any) -> Decision:
+        nonlocal decided
+        decided += 1
+        return decide(*given, **more)
+
+    monkeypatch.setattr(decision, "decide", counted)
+    asking = await world.asking()
+    for number in range(50):
+        world.cluster.put(identity(f"x{number}"))
+        await _settled()
+    assert decided <= AT_ONCE + 1
+    before = decided
+    world.clock.advance(PAUSE)
+    await _settled()
+    assert decided == before + 1, "what changed meanwhile is not missed"
+    world.cluster.put(identity())
+    world.cluster.put(binding())
+    world.clock.advance(PAUSE)
+    assert isinstance(await asking, Granted)
 
 
 async def test_a_hold_of_nothing_holds_nobody() -> None:

@@ -58,8 +58,8 @@ class Delegation:
 _NOBODY = Refusal(
     reason=Reason.NOT_A_PROVIDER,
     message="The caller is not known to be a pod that may ask for the tokens of other pods.",
-    next_step="Where pods have no cgroups that tell them apart, --host-token=root lets every root "
-    "process of the node ask.",
+    next_step="On a node without cgroups of pods, --host-token=root allows it to every root "
+    "process of the node.",
 )
 
 
@@ -70,6 +70,6 @@ def refuse_without_csi_volume(pod: Pod) -> Refusal | None:
     return Refusal(
         reason=Reason.NO_CSI_VOLUME,
         message=f"Pod {pod.ref} mounts no volume of {CSI_DRIVER}.",
-        next_step="Nothing is to be done: only what such a volume needs is fetched for a pod.",
+        next_step="No action is needed: only pods with such a volume get tokens in this way.",
         about=pod.ref,
     )

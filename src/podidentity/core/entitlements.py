@@ -90,7 +90,7 @@ def may_use(usable: Sequence[Entitlement], unseen: int = 0) -> str:
     said = f"It may use: {all_named(usable)}."
     if not unseen:
         return said
-    seen = f"the first {MOST_NAMED} of {MOST_NAMED + unseen} were looked at"
+    seen = f"the first {MOST_NAMED} of {MOST_NAMED + unseen} were checked"
     return f"{said} Only {seen}; name one by client_id."
 
 

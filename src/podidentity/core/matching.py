@@ -125,7 +125,8 @@ def _without_foreign_details(refusal: Refusal, binding: AzureIdentityBinding, po
     """Return `refusal` with a text for the pod that names nothing of another namespace."""
     if refusal.told or binding.ref.namespace == pod.ref.namespace:
         return refusal
-    return replace(refusal, told="What is bound to the pod in another namespace cannot be used.")
+    told = "An identity of another namespace that is bound to the pod cannot be used."
+    return replace(refusal, told=told)
 
 
 def by_weight(binding: AzureIdentityBinding) -> tuple[int, str, ObjectRef]:
@@ -293,7 +294,7 @@ def _refuse_unassigned(
         reason=Reason.NOT_ASSIGNED,
         message=f"AzureIdentity {identity.ref} is not assigned to node {pod.node} for pod "
         f"{pod.ref}: {what}.",
-        next_step="See what the controller (MIC) says of it: its log, and the events of the "
+        next_step="Read the log of the controller (MIC), and the events of the "
         "AzureIdentityBinding.",
         about=identity.ref,
         told=f"The identity {identity.ref.name} is not assigned to the pod's node yet.",
@@ -322,7 +323,7 @@ def _refuse_always(pod: Pod) -> Refusal | None:
         return Refusal(
             reason=Reason.POD_ENDED,
             message=f"Pod {pod.ref} has ended ({pod.phase.value}).",
-            next_step="Nothing is to be done: an ended pod needs no token.",
+            next_step="No action is needed: an ended pod needs no token.",
             about=pod.ref,
         )
     return None

@@ -19,8 +19,8 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
-from tests.acceptance.stage import Stage
-from tests.acceptance.street import URL, Street
+from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.two_tenants import URL, TwoTenants
 
 PROGRAMS = Path(__file__).parent / "programs"
 DAEMON_SET = "app.kubernetes.io/component=nmi"
@@ -30,13 +30,13 @@ CLOSE_WAIT = "08"
 
 @dataclass
 class Harness:
-    """A street of two namespaces, and an attacker in one of them."""
+    """Two tenants, and an attacker in the namespace of one of them."""
 
-    street: Street
+    tenants: TwoTenants
 
     @property
-    def place(self) -> Stage:
-        return self.street.place
+    def place(self) -> Sandbox:
+        return self.tenants.place
 
     @property
     def plan(self) -> Plan:
@@ -44,7 +44,7 @@ class Harness:
 
     @property
     def azure(self) -> AzureOperator:
-        return self.street.azure
+        return self.tenants.azure
 
     async def sh(self, pod: str, text: str, namespace: str, *words: str, seconds: int = 90) -> str:
         """Run a shell script in a pod; return what it printed."""
@@ -130,7 +130,7 @@ class Harness:
         return held
 
     async def apply(self, *objects: str) -> None:
-        await asyncio.to_thread(self.street.apply, *objects)
+        await asyncio.to_thread(self.tenants.apply, *objects)
 
 
 _RUN = 'exec python3 -c "$0" "$@"'

@@ -14,8 +14,8 @@ import pytest
 
 from tests.acceptance.attacks.harness import CLOSE_WAIT, Harness
 from tests.acceptance.directory import manifest, pod
-from tests.acceptance.stage import opened
-from tests.acceptance.street import MINE, Street, appid, settle
+from tests.acceptance.sandbox import opened
+from tests.acceptance.two_tenants import MINE, TwoTenants, appid, settle
 from tests.sandboxes import own
 
 NAME = own("attacks")
@@ -26,9 +26,9 @@ MIB = 1 << 20
 def harness() -> Iterator[Harness]:
     with opened(NAME) as (place, azure, loop):
         place.run("podidentity", "enable")
-        street = loop.run(settle(Street(place, azure, loop)))
-        street.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
-        yield Harness(street)
+        tenants = loop.run(settle(TwoTenants(place, azure, loop)))
+        tenants.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
+        yield Harness(tenants)
 
 
 def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -> None:
@@ -49,7 +49,7 @@ def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -
         assert not told["stolen"]
         assert [status for status, _ in await harness.token("web", "shop")] == [200]
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_an_open_connection_cannot_be_taken_over(harness: Harness) -> None:
@@ -61,7 +61,7 @@ def test_an_open_connection_cannot_be_taken_over(harness: Harness) -> None:
         told = await harness.attack("raw", "inject", victim, kept["port"], 5)
         assert not told["stolen"], told
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
@@ -79,7 +79,7 @@ def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
         assert not told["stolen"]
         assert [status for status, _ in asked] == [200] * 8
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: Harness) -> None:
@@ -111,11 +111,11 @@ def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: 
         # A change of the victim puts it behind the twin, whoever keeps pods in that order.
         harness.kubectl("label pod web -n shop rollout=2 --overwrite")
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
     try:
         for _ in range(5):
-            status, body = harness.street.ask("web", "shop")
-            assert (status, appid(body)) == (200, harness.street.orders.client_id)
+            status, body = harness.tenants.ask("web", "shop")
+            assert (status, appid(body)) == (200, harness.tenants.orders.client_id)
     finally:
         harness.kubectl("delete pod aaa-twin -n tenant --force --grace-period=0")
 
@@ -131,7 +131,7 @@ def test_addresses_that_nobody_has_take_no_ones_place(harness: Harness) -> None:
         await attack
         assert [status for status, _ in asked] == [200] * 40
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_addresses_that_nobody_has_do_not_hide_the_agent_from_its_kubelet(
@@ -145,7 +145,7 @@ def test_addresses_that_nobody_has_do_not_hide_the_agent_from_its_kubelet(
         await harness.attack("raw", "hog", gateway, 8085, 18, 16, 45)
         assert harness.restarts() == before
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
@@ -166,7 +166,7 @@ def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
         assert harness.restarts() == before
         assert 0 < most < 140 * MIB
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> None:
@@ -184,7 +184,7 @@ def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> 
         assert [status for status, _ in asked] == [200] * 6
         assert max(seconds for _, seconds in asked) < 3
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())
 
 
 def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> None:
@@ -201,4 +201,4 @@ def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> No
         await crowd
         assert said.split() == ["200"] * 6
 
-    harness.street.loop.run(run())
+    harness.tenants.loop.run(run())

@@ -19,7 +19,7 @@ from podidentity_sandbox.demo.prepare import Prepared, prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import pod
-from tests.acceptance.stage import Stage
+from tests.acceptance.sandbox import Sandbox
 from tests.sandboxes import own
 
 AZ = Path(__file__).parents[3] / ".venvs/az/tools/az"
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.net, pytest.mark.timeout(300)]
 class Here:
     """A pod that is bound to an identity, another that is not, and az in both."""
 
-    def __init__(self, place: Stage, loop: asyncio.Runner, made: Prepared) -> None:
+    def __init__(self, place: Sandbox, loop: asyncio.Runner, made: Prepared) -> None:
         self.place, self.loop = place, loop
         self.ids = {"client": made.client_id, "resource": made.identity_id}
 
@@ -49,7 +49,7 @@ class Here:
 def here() -> Iterator[Here]:
     with asyncio.Runner() as loop:
         try:
-            place = Stage(bring_up(NAME, nodes=1))
+            place = Sandbox(bring_up(NAME, nodes=1))
             loop.run(place.bind())
             place.start_pod()
             apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
@@ -61,7 +61,7 @@ def here() -> Iterator[Here]:
             bring_down(NAME)
 
 
-async def _object_id(place: Stage, identity: str) -> str:
+async def _object_id(place: Sandbox, identity: str) -> str:
     async with AzureOperator(place.plan) as azure:
         made = await azure.arm("GET", identity, version="2024-11-30")
         return str(made["properties"]["principalId"])

@@ -12,7 +12,7 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.directory import register
-from tests.acceptance.stage import stage
+from tests.acceptance.sandbox import one_node
 
 AZ = Path(__file__).parents[3] / ".venvs/az/tools/az"
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.net, pytest.mark.timeout(300)]
 
 
 async def test_az_signs_in_by_the_annotations_of_its_service_account() -> None:
-    async with stage("az-in-pods") as place:
+    async with one_node("az-in-pods") as place:
         place.run("podidentity", "enable")
         async with AzureOperator(place.plan) as azure:
             here = await register(place, azure)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.sdks.sdks import EXPECTED, ROOT, SDKS, Outcomes
-from tests.acceptance.sdks.situations import every_outcome
+from tests.acceptance.sdks.situations import EXPECTED, ROOT, SDKS, Outcomes, every_outcome
 
 # The SDKs are run once, by whichever test comes first.
 pytestmark = pytest.mark.timeout(400)

@@ -169,7 +169,7 @@ class TokenCache:
         wait = self._misses.take(grant.pod.uid, now.monotonic)
         if wait > 0:
             raise TokenThrottled(
-                "The pod asks for new tokens too often; those that it has had are answered.",
+                "The pod requests new tokens too often; tokens in the cache are still given.",
                 retry_after=ceil(wait),
                 of_caller=True,
             )

@@ -18,7 +18,7 @@ from podidentity.core.permission import Authorization, Use
 from podidentity.core.ports import Clock, Cluster, Permissions
 from podidentity.core.resources import Pod
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.hold import Hold, HoldTimes, wait_for_change, wait_until_found
+from podidentity.nmi.request.hold import Hold, HoldTimes, wait_until_found
 from podidentity.nmi.request.outcome import Failed, Rejected, Subject, no_token
 
 Revision = tuple[int, int]
@@ -75,8 +75,9 @@ class Decider:
             return no_token(unread, subject)
         begun = self._clock.monotonic()
         answers: dict[Use, bool] = {}
-        identity = None
+        identity, waits = None, 0
         while True:
+            revision = self._cluster.revision
             pod = self._as_watched(subject.pod)
             if pod is None:
                 ended = UnknownCaller("the pod has ended")
@@ -92,9 +93,9 @@ class Decider:
                 answers[found.question] = answer
                 continue
             left = self.hold.left(matched, found.refusal, begun)
-            if left <= 0:
+            if left <= 0 or not await self.hold.wait(pod, left, revision=revision, waits=waits):
                 return _rejected(subject, found)
-            await wait_for_change(self._cluster, self._clock, left)
+            waits += 1
             answers.clear()
 
     def still_allows(self, allowed: Allowed, request: TokenRequest, ambiguity: Ambiguity) -> bool:

@@ -30,6 +30,14 @@ _MAY_COME = frozenset(
 )
 _T = TypeVar("_T")
 
+MOST_OF_NAMESPACE = 256
+"""Held requests of one namespace: whoever changes his objects all the time has each decided again
+and again."""
+AT_ONCE = 4
+"""Decisions of a held request that follow a change at once; an identity comes in as many."""
+PAUSE = 0.25
+"""Seconds between two later ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldTimes:
@@ -51,6 +59,31 @@ class Hold:
         self._cluster = cluster
         self._clock = clock
         self._times = times
+        self.held: dict[str, int] = {}
+        """Held requests by namespace; none of those that have none."""
+
+    async def wait(self, pod: Pod, left: float, *, revision: int, waits: int) -> bool:
+        """Hold a request of `pod` until a change or for `left` seconds; False: there is no place.
+
+        `revision` is the cluster's at the last decision, and `waits` how often it was held before.
+        """
+        namespace = pod.ref.namespace
+        held = self.held.get(namespace, 0)
+        if held >= MOST_OF_NAMESPACE:
+            return False
+        self.held[namespace] = held + 1
+        try:
+            if waits >= AT_ONCE:
+                pause = min(PAUSE, left)
+                await self._clock.sleep(pause)
+                left -= pause
+            if left > 0 and self._cluster.revision == revision:
+                await wait_for_change(self._cluster, self._clock, left)
+        finally:
+            self.held[namespace] -= 1
+            if not self.held[namespace]:
+                del self.held[namespace]
+        return True
 
     def left(self, matched: Match, refusal: Refusal, begun: float) -> float:
         """Return the seconds for which the cause of `refusal` may still go away; <= 0: it stays.

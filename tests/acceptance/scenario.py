@@ -10,7 +10,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import manifest
-from tests.acceptance.stage import Stage
+from tests.acceptance.sandbox import Sandbox
 
 API = "aadpodidentity.k8s.io/v1"
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
@@ -35,10 +35,10 @@ class Reply:
 
 
 @dataclass
-class Scene:
+class Scenario:
     """The sandbox, and what was made in its Azure before."""
 
-    place: Stage
+    place: Sandbox
     azure: AzureOperator
     made: Prepared
     other: str
@@ -141,9 +141,9 @@ class Scene:
         return Reply(int(first.split()[1]), {name.lower(): text for name, _, text in pairs}, body)
 
 
-async def set_scene(place: Stage, azure: AzureOperator) -> Scene:
+async def set_scene(place: Sandbox, azure: AzureOperator) -> Scenario:
     """Make what the scenarios need in Azure; pod identity is enabled, nothing is bound."""
     made = await prepare(place.plan)
     place.run("podidentity", "enable")
     second = await azure.create_identity(GROUP, "second")
-    return Scene(place, azure, made, second["clientId"].lower(), second["id"])
+    return Scenario(place, azure, made, second["clientId"].lower(), second["id"])

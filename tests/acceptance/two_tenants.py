@@ -1,4 +1,4 @@
-"""A tenant and his neighbour on one node, each with an identity of his own."""
+"""Two tenants on one node, each with an identity of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP
 from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import pod
-from tests.acceptance.stage import Stage
+from tests.acceptance.sandbox import Sandbox
 from tests.jwts import claims
 
 API = "aadpodidentity.k8s.io/v1"
@@ -31,10 +31,10 @@ class Identity:
 
 
 @dataclass
-class Street:
+class TwoTenants:
     """The tenant, his neighbour, and what lies between them."""
 
-    place: Stage
+    place: Sandbox
     azure: AzureOperator
     loop: asyncio.Runner
     orders: Identity = field(init=False)
@@ -60,26 +60,26 @@ class Street:
         return [target for target in targets if any(name in target for name in names)]
 
 
-async def settle(street: Street) -> Street:
+async def settle(tenants: TwoTenants) -> TwoTenants:
     """Give each of the two an identity, and a pod that is bound to it."""
-    azure = street.azure
+    azure = tenants.azure
     await azure.create_group(GROUP)
-    street.orders, street.mine = [await _made(azure, name) for name in ("orders", MINE)]
-    host = await azure.arm("GET", street.place.plan.scale_set_id)
+    tenants.orders, tenants.mine = [await _made(azure, name) for name in ("orders", MINE)]
+    host = await azure.arm("GET", tenants.place.plan.scale_set_id)
     blocks = host["identity"]["userAssignedIdentities"]
-    (street.kubelet,) = [
+    (tenants.kubelet,) = [
         Identity(id, each["clientId"], each["principalId"]) for id, each in blocks.items()
     ]
     spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in SPACES]
-    await asyncio.to_thread(street.apply, *map(json.dumps, spaces))
+    await asyncio.to_thread(tenants.apply, *map(json.dumps, spaces))
     for namespace, name, identity in (
-        ("shop", "orders", street.orders),
-        ("tenant", MINE, street.mine),
+        ("shop", "orders", tenants.orders),
+        ("tenant", MINE, tenants.mine),
     ):
         add = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        await asyncio.to_thread(street.place.run, *add, "--identity-resource-id", identity.id)
-    await asyncio.to_thread(street.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
-    return street
+        await asyncio.to_thread(tenants.place.run, *add, "--identity-resource-id", identity.id)
+    await asyncio.to_thread(tenants.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
+    return tenants
 
 
 SPACES = ("shop", "tenant")

@@ -32,7 +32,7 @@ spec: {containers: [{name: main, image: idle}]}
 """
 
 
-class Stage:
+class Sandbox:
     """One sandbox of one node."""
 
     def __init__(self, plan: Plan) -> None:
@@ -100,14 +100,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(name: str) -> AsyncIterator[Stage]:
+async def one_node(name: str) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
     with _sandbox(own(name)) as plan:
-        yield Stage(plan)
+        yield Sandbox(plan)
 
 
 @contextmanager
-def opened(name: str) -> Iterator[tuple[Stage, AzureOperator, asyncio.Runner]]:
+def opened(name: str) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
@@ -116,7 +116,7 @@ def opened(name: str) -> Iterator[tuple[Stage, AzureOperator, asyncio.Runner]]:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
-            yield Stage(plan), azure, loop
+            yield Sandbox(plan), azure, loop
         finally:
             loop.run(azure.__aexit__())
 
