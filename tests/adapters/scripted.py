@@ -91,7 +91,7 @@ class Script:
 
 
 @asynccontextmanager
-async def scripted(*turns: Turn) -> AsyncIterator[Script]:
+async def scripted(*turns: Turn, port: int = 0) -> AsyncIterator[Script]:
     """Serve the script while the block runs; then end its connections."""
     script = Script(*turns)
     talking: set[asyncio.Task[None]] = set()
@@ -107,7 +107,7 @@ async def scripted(*turns: Turn) -> AsyncIterator[Script]:
         finally:
             talking.discard(task)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, limit=1 << 20)
     script.port = server.sockets[0].getsockname()[1]
     try:
         yield script

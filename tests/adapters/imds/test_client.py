@@ -10,9 +10,11 @@ from urllib.parse import quote
 import pytest
 
 from podidentity.adapters.imds import AT_ONCE, Imds
+from podidentity.adapters.imds.client import RECONNECT_SECONDS
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.ids import ClientId, ObjectId, ObjectRef
 from podidentity.core.rate_limits import Flow
+from podidentity.core.tokens import AccessToken
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT, FakeClock, grant, identity
 from tests.jwts import jwt
@@ -91,13 +93,30 @@ async def test_an_imds_that_hangs_is_waited_for_no_longer_than_said() -> None:
             await imds.issue(grant(), VAULT)
 
 
-async def test_an_imds_that_is_not_there_is_down() -> None:
+@asynccontextmanager
+async def unreachable() -> AsyncIterator[tuple[asyncio.Task[AccessToken], FakeClock, int]]:
+    """Yield a request to a port where nothing listens, after its first attempt."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    imds = Imds.connect("127.0.0.1", port, clock=FakeClock(), user_agent="t")
-    with pytest.raises(TokenSourceDown, match="cannot be asked"):
-        await imds.issue(grant(), VAULT)
+    clock = FakeClock()
+    imds = Imds.connect("127.0.0.1", port, clock=clock, user_agent="t")
+    asking = asyncio.create_task(imds.issue(grant(), VAULT))
+    await clock.somebody_slept(RECONNECT_SECONDS, 1)
+    yield asking, clock, port
     await imds.close()
+
+
+async def test_an_imds_that_is_not_there_is_down() -> None:
+    async with unreachable() as (asking, clock, _):
+        clock.advance(RECONNECT_SECONDS)
+        with pytest.raises(TokenSourceDown, match="cannot be asked"):
+            await asking
+
+
+async def test_an_imds_that_could_not_be_reached_for_a_moment_is_asked_again() -> None:
+    async with unreachable() as (asking, clock, port), scripted(answers(TOKEN), port=port):
+        clock.advance(RECONNECT_SECONDS)
+        assert (await asking).value == TOKEN["access_token"]
 
 
 async def test_an_identity_is_asked_for_by_its_resource_id_where_it_has_no_client_id() -> None:

@@ -22,6 +22,8 @@ from podidentity.wire.imds_client import parse_answer, render_request
 
 SECONDS = 10.0
 """Timeout of an answer, with the time in the queue: Go's and Terraform's clients wait no longer."""
+RECONNECT_SECONDS = 0.25
+"""Before the second attempt to connect."""
 LONGEST_ANSWER = 1 << 20
 
 _TIMEOUT = httpx2.Timeout(SECONDS, connect=2)
@@ -131,6 +133,11 @@ class Imds:
                     return await self._once(target, accept, quota, flow, left)
                 except httpx2.RemoteProtocolError:
                     # IMDS closed a pooled connection just as we used it: no answer was lost.
+                    return await self._once(target, accept, quota, flow, left)
+                except httpx2.ConnectError:
+                    # Nothing was sent. Somebody took one of the node's routing rules away, and the
+                    # rest keeps us from IMDS as well, until they are repaired.
+                    await self._clock.sleep(RECONNECT_SECONDS)
                     return await self._once(target, accept, quota, flow, left)
         except TimeoutError as error:
             raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
