@@ -37,6 +37,8 @@ WATCHED = 0.5
 _CHANGING, _COMING = "changing", "coming"
 """Selector of pods whose identity is changed, and of those whose binding comes and goes."""
 _FREEZES = ("worker stopped", "worker hung", "API server paused")
+_RECOVERY = 120.0
+"""Seconds after the last blow within which everything goes on."""
 MEMORY = 140
 """MB; as for the most that an attack reaches."""
 
@@ -271,15 +273,23 @@ async def _rage(storm: Storm, clients: Clients, seed: int, seconds: float) -> No
     await asyncio.sleep(SECONDS_CALM)
     watching = asyncio.create_task(storm.watch())
     changing = asyncio.create_task(clients.change())
+    bound = asyncio.get_running_loop().call_later(seconds + _RECOVERY, _give_up)
     await storm.run(blows)
     changing.cancel()
-    for task in (changing,):
-        with suppress(asyncio.CancelledError):
-            await task
+    with suppress(asyncio.CancelledError):
+        await changing
     await clients.bound()
+    bound.cancel()
     await asyncio.sleep(SECONDS_CALM)
     await clients.end()
     watching.cancel()
+
+
+def _give_up() -> None:
+    """Say what does not go on, and end."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=6)
+    os._exit(1)
 
 
 def _bars(storm: Storm, clients: Clients, leaked: int) -> Iterator[Bar]:
@@ -297,7 +307,7 @@ def _bars(storm: Storm, clients: Clients, leaked: int) -> Iterator[Bar]:
         f"agents started: {len(storm.agents)}; workers started again: {again}")  # fmt: skip
     complain(storm, others)
     for block in re.findall(r"Traceback.*?(?=^20\d\d-)", storm.log(), re.DOTALL | re.MULTILINE):
-        say(block[-1500:])
+        say(block[-3000:])
     for each in [*clients.wrong, *clients.stale][:10]:
         say(f"  {each}")
     yield Bar("tokens of a wrong identity", len(clients.wrong), 1)

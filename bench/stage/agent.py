@@ -189,7 +189,7 @@ class Agent(Server):
                 privileged = re.search(r"^CapEff:\s+0*[1-9a-f]", status, re.MULTILINE)
                 found["net" if privileged else "supervisor"] = pid
         # Its last child accepts; others answer what they have, and end.
-        if workers := children.get(found.get("supervisor", 0)):
+        if workers := children.get(found.get("supervisor", -1)):
             found["worker"] = workers[-1]
         return found
 

@@ -46,9 +46,9 @@ _PRIORITIES_OF_THE_KERNEL = ("0", "32766", "32767")
 
 _HANDS = frozenset({"reset"})
 """A request was in the hands of a process that is killed."""
-_AWAY = frozenset({"503"})
-"""Callers cannot be proved."""
-_GAP = frozenset({"reset", "refused", "503", "timeout"})
+_AWAY = frozenset({"503", "unreachable"})
+"""Callers cannot be proved; a new pod with an address that another had is not let through."""
+_GAP = frozenset({"reset", "refused", "503", "timeout", "unreachable"})
 """Nobody is there."""
 
 
@@ -135,6 +135,8 @@ def cause_of(failure: Failure) -> str:
     word = failure.why.split()[0]
     if word == "status":
         return failure.why.split()[1].rstrip(":")
+    if "[Errno 113]" in failure.why:
+        return "unreachable"
     names = {"ConnectionRefusedError": "refused", "TimeoutError": "timeout"}
     ended = ("ConnectionResetError", "BrokenPipeError", "EOFError")
     return "reset" if word in ended else names.get(word, word)
@@ -499,8 +501,13 @@ def _priorities() -> list[str]:
 
 
 def complain(storm: Storm, failures: Sequence[Failure]) -> None:
-    """Tell of some failures, with what befell the agent then."""
-    for failure in failures[:10]:
-        say(f"  {failure.pod.name}, {failure.ended - failure.began:.2f} s: {failure.why}")
-        for each in storm.around(failure):
-            say(f"    {each}")
+    """Tell of failures, one of each kind with what befell the agent then."""
+    alike: dict[str, list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault(re.sub(r"'[^']*'|\d+\.\d+\S*", "…", failure.why), []).append(failure)
+    for each in alike.values():
+        first = each[0]
+        say(f"  {len(each)} times, such as {first.pod.name} after "
+            f"{first.ended - first.began:.2f} s: {first.why}")  # fmt: skip
+        for line in storm.around(first):
+            say(f"    {line}")

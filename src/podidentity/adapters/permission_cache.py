@@ -109,9 +109,10 @@ class RbacPermissions:
         return flight.result()
 
     def _too_many(self, use: Use) -> bool:
-        """Whether the namespace may not ask now for what it is not known to be allowed.
+        """Whether a new question exceeds the rate limit of its namespace.
 
-        What was allowed is always asked again: a namespace must not keep it by asking for more.
+        An allowed permission is always asked again: a namespace must not prolong a revoked one by
+        many new questions.
         """
         decision = self._decisions.get(use)
         if use in self._flights or (decision is not None and decision.allowed):
