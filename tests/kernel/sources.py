@@ -182,12 +182,19 @@ async def _ask_from(netns: str, address: str) -> bytes:
     return b""
 
 
+_QUIET = (
+    "echo 300 > /proc/sys/net/ipv4/neigh/{0}/delay_first_probe_time; "
+    "echo 1 > /proc/sys/net/ipv6/conf/{0}/disable_ipv6"
+)
+
+
 async def learning(*, guarded: bool) -> dict[str, Any]:
     """Return what the node and p2 come to believe of each kind of frame of p1."""
     found: dict[str, Any] = {}
     async with Agent.running(source_guard=guarded) as agent:
         if guarded:
             await agent.tell("sources")
+        await _quiet()
         own, other = await _mac("p1"), await _mac("p2")
         p1, p2 = PODS["p1"], PODS["p2"]
         wire = attacker("p1", p1)
@@ -218,6 +225,16 @@ def _ipv4_of(source: str) -> bytes:
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20, 1, 0, 64, 253, 0)
     head += socket.inet_aton(source) + b"\xff" * 4
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+
+
+async def _quiet() -> None:
+    """Let no kernel send a frame by itself for some minutes: each would put a belief right.
+
+    Those are probes of a neighbour that was used a moment ago, and IPv6's own messages.
+    """
+    for pod in ("p1", "p2"):
+        await command("sh", "-c", _QUIET.format("eth0"), netns=pod)
+    await command("sh", "-c", _QUIET.format("cbr0"))
 
 
 async def _put_right() -> None:
