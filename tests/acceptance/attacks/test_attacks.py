@@ -202,3 +202,15 @@ def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> No
         assert said.split() == ["200"] * 6
 
     harness.tenants.loop.run(run())
+
+
+def test_nobody_silences_the_log_for_others(harness: Harness) -> None:
+    """A8: a thousand invented names at /host/token filled the memory of what was said already."""
+
+    async def run() -> None:
+        await harness.apply(pod("nolabel", "tenant", ""))
+        await harness.attack("plain", "mute", 2000)
+        assert (await harness.token("nolabel", "tenant"))[0][0] == 400
+
+    harness.tenants.loop.run(run())
+    assert "nolabel" in harness.log()
