@@ -95,6 +95,19 @@ class World:
                 self.clock.advance(2)
         return render(deciding.result(), stays=request.keep_alive)
 
+    async def decide_anew(self, request: Request) -> bytes:
+        """Return the answer of a decision that remembers nothing."""
+        remembered = self.pipeline._answers
+        self.pipeline._answers = AnswerCache(self.cluster, self.permissions, self.clock)
+        try:
+            return await self.decide(request)
+        finally:
+            self.pipeline._answers = remembered
+
+    def decider_must_rest(self) -> None:
+        """Fail the test at the next decision."""
+        self.pipeline.outcome = None  # type: ignore[assignment, method-assign]
+
     async def warm(self) -> bytes:
         """Ask until it is kept; return the answer."""
         await self.decide(self.request())

@@ -6,7 +6,8 @@ none of that has changed:
 * the revision of cluster and permissions: with one change of either, everything is forgotten;
 * the token: fresh, and neither dropped nor replaced (`CachedToken`);
 * the connection: proved to be the same pod's, from the same address;
-* the request: the same bytes, from the first to the last;
+* the request: the same bytes, from the first to the last, or, where the pipeline has read its
+  headers, the same path and query: nothing else of a request decides about its answer;
 * the second on the clock, because the answer says in how many of them the token expires.
 
 So there is one way to a token, and this is only its memory: once a second at least each request is
@@ -24,7 +25,7 @@ from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.messages import Caller, Request, Response, render
 
 CAPACITY = 4096
-"""Answers, some 16 MB; the pods of a full node have some hundred."""
+"""Keys, two for an answer of some 4 kB; the pods of a full node have some hundred answers."""
 
 
 class CachedAnswer(NamedTuple):
@@ -71,9 +72,12 @@ class AnswerCache:
         found.template.record(self._time(), self._monotonic() - begun)
         return found.rendered
 
-    def find(self, caller: Caller, raw: bytes, monotonic: float) -> CachedAnswer | None:
-        """Return the answer to the request `raw` of a connection if it still holds."""
-        found = self._answers.get((caller.proven, caller.address, raw))
+    def find(self, caller: Caller, key: bytes, monotonic: float) -> CachedAnswer | None:
+        """Return the answer to a request of a connection if it still holds.
+
+        `key`: all of the request, or the target of a GET whose headers were found right.
+        """
+        found = self._answers.get((caller.proven, caller.address, key))
         if found is None:
             return None
         permissions = self._permissions
@@ -106,7 +110,7 @@ class AnswerCache:
         Only a token from the cache: of another the origin is recorded. What is only observed is
         told each time, and the last answer of a connection has a header of its own.
         """
-        caller, raw = request.caller, request.raw
+        caller, raw, target = request.caller, request.raw, request.raw_target
         if not isinstance(outcome, Granted) or outcome.fetched.origin is not Origin.CACHE:
             return
         if not (raw and request.keep_alive and caller.proven) or outcome.observed or outcome.others:
@@ -114,10 +118,13 @@ class AnswerCache:
         if revision != self._revision or len(self._answers) >= CAPACITY:
             self._answers.clear()
             self._revision = revision
-        self._answers[caller.proven, caller.address, raw] = CachedAnswer(
+        answer = CachedAnswer(
             second=int(time),
             token=outcome.fetched.entry,
             response=response,
             rendered=render(response, stays=True),
             template=template,
         )
+        # Clients that put a number of its own into each request repeat the target alone.
+        for key in (raw, target):
+            self._answers[caller.proven, caller.address, key] = answer
