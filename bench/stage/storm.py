@@ -82,6 +82,9 @@ KINDS = {
     "IMDS slow": Kind(1, frozenset({"503", "429", "timeout"}), longest=3.0),
     "IMDS fails": Kind(1, frozenset({"503", "429", "500"}), longest=3.0),
 }
+_RESETS_ARRIVE = 0.05
+"""Seconds in which clients learn that the connections of a killed worker have ended: until then one
+may send a request on a kept connection that was in its hands."""
 _RULES_AWAY_UNREPAIRED = "rules away, and nobody to repair them"
 """An answer under way has the wrong source address then, and its client waits in vain."""
 _NOTHING_KNOWN = "API server paused, worker new"
@@ -285,7 +288,7 @@ class Storm:
         window = Window(blow.kind, perf_counter())
         self.windows.append(window)
         await _killed(pid)
-        window.end = perf_counter()
+        window.end = perf_counter() + _RESETS_ARRIVE
         return True
 
     async def _stop(self, blow: Blow) -> bool:
