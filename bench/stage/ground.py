@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -140,8 +141,8 @@ class Cgroups:
             for line in Path("/proc/self/cgroup").read_text().splitlines()
             if line.startswith("0::/")
         )
-        number = Path("/proc/self/ns/net").stat().st_ino
-        own = cls(tree / f"podidentity-bench-{number}", home=tree / home)
+        # Not named by a number of the kernel's: one that was interrupted leaves its tree behind.
+        own = cls(tree / f"podidentity-bench-{secrets.token_hex(8)}", home=tree / home)
         own.root.mkdir()
         try:
             yield own
