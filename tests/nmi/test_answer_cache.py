@@ -117,6 +117,7 @@ async def test_a_client_that_numbers_its_requests_has_the_same_answer_without_a_
         fields = [*PLAIN, (b"x-ms-client-request-id", b"%d" % number)]
         assert await world.decide(world.request(fields=fields)) == decided
     assert len(world.record.lines) == asked + 3
+    assert world.remembered(world.request(fields=fields)) == decided
 
 
 async def test_a_target_that_was_answered_helps_no_request_without_the_header() -> None:

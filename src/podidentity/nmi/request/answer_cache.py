@@ -95,6 +95,16 @@ class AnswerCache:
         )
         return found if holds else None
 
+    def find_by_target(self, request: Request, monotonic: float) -> CachedAnswer | None:
+        """Return the answer to a GET whose headers were found right, if it still holds.
+
+        Its bytes are remembered as well: their next arrival is answered without being parsed.
+        """
+        found = self.find(request.caller, request.raw_target, monotonic)
+        if found is not None and request.raw and request.keep_alive:
+            self._store(request, request.raw, found)
+        return found
+
     def remember(
         self,
         request: Request,
@@ -115,7 +125,7 @@ class AnswerCache:
             return
         if not (raw and request.keep_alive and caller.proven) or outcome.observed or outcome.others:
             return
-        if revision != self._revision or len(self._answers) >= CAPACITY:
+        if revision != self._revision:
             self._answers.clear()
             self._revision = revision
         answer = CachedAnswer(
@@ -127,4 +137,9 @@ class AnswerCache:
         )
         # Clients that put a number of its own into each request repeat the target alone.
         for key in (raw, target):
-            self._answers[caller.proven, caller.address, key] = answer
+            self._store(request, key, answer)
+
+    def _store(self, request: Request, key: bytes, answer: CachedAnswer) -> None:
+        if len(self._answers) >= CAPACITY:
+            self._answers.clear()
+        self._answers[request.caller.proven, request.caller.address, key] = answer

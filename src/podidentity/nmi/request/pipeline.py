@@ -166,7 +166,7 @@ class RequestPipeline:
         revision = self._decider.revision()
         subject = await self._callers.identify(request.caller)
         if isinstance(subject, Subject):
-            known = self._answers.find(request.caller, request.raw_target, begun)
+            known = self._answers.find_by_target(request, begun)
             if known is not None:
                 await self._log.again(known.template, begun)
                 return known.response
