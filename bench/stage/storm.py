@@ -24,7 +24,7 @@ from time import perf_counter
 from bench.stage.agent import PROBE_PORT, Agent
 from bench.stage.parts import process_of
 from bench.stage.scene import Scene, say
-from bench.stage.traffic import Failure
+from bench.stage.traffic import RESETS_ARRIVE, Failure
 from podidentity.supervisor.main import PROBE_SECONDS, PROBE_SOCKET
 from podidentity_sandbox.azure.client import AzureOperator
 
@@ -82,9 +82,6 @@ KINDS = {
     "IMDS slow": Kind(1, frozenset({"503", "429", "timeout"}), longest=3.0),
     "IMDS fails": Kind(1, frozenset({"503", "429", "500"}), longest=3.0),
 }
-_RESETS_ARRIVE = 0.05
-"""Seconds in which clients learn that the connections of a killed worker have ended: until then one
-may send a request on a kept connection that was in its hands."""
 _RULES_AWAY_UNREPAIRED = "rules away, and nobody to repair them"
 """An answer under way has the wrong source address then, and its client waits in vain."""
 _NOTHING_KNOWN = "API server paused, worker new"
@@ -288,7 +285,7 @@ class Storm:
         window = Window(blow.kind, perf_counter())
         self.windows.append(window)
         await _killed(pid)
-        window.end = perf_counter() + _RESETS_ARRIVE
+        window.end = perf_counter() + RESETS_ARRIVE
         return True
 
     async def _stop(self, blow: Blow) -> bool:
