@@ -14,14 +14,13 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal
 
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Authority, Cloud, Tenant
-from podidentity.core.decision import Ambiguity
+from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Cloud
+from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.errors import InvalidRequest
 from podidentity.core.federation import IDENTITIES_NAMESPACE
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Authorization
-from podidentity.wire.imds_server import parse_resource
+from podidentity.core.resources import Authority, ObjectRef, Tenant
+from podidentity.core.tokens import parse_resource
 from podidentity.wire.metadata import DEFAULT_ALLOWED
 
 SERVE_UID = 64_912

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import pytest
 
 from podidentity.core.decision import Allowed, Denied, decide
-from podidentity.core.ids import ClientId, InvalidId, ResourceId
 from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
+from podidentity.core.resources import ClientId, InvalidId, ResourceId
 from podidentity.core.tokens import TokenRequest
 from tests.core.objects import (
     binding,

@@ -8,8 +8,7 @@ from typing import Any
 
 from podidentity.adapters.tokencache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.ids import ClientId
-from podidentity.core.resources import BINDING_LABEL, Phase
+from podidentity.core.resources import BINDING_LABEL, ClientId, Phase
 from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers

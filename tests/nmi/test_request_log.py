@@ -17,9 +17,8 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT
 from podidentity.nmi.request.outcome import Evidence, Failed, Outcome, Rejected, TokenQuery

@@ -14,7 +14,7 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ids import ClientId
+from podidentity.core.resources import ClientId
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.imds_client import parse_answer, render_request
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, identity

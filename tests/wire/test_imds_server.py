@@ -7,14 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.ids import ClientId, ObjectId, ResourceId
+from podidentity.core.resources import ClientId, ObjectId, ResourceId
 from podidentity.core.tokens import AccessToken, TokenRequest
-from podidentity.wire.imds_server import (
-    parse_request,
-    render_answer,
-    render_answers,
-    render_error,
-)
+from podidentity.wire.imds_server import parse_request, render_answer, render_answers, render_error
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT
 
 ENCODED_ID = RESOURCE_ID.replace("/", "%2F")

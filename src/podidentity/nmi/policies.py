@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from podidentity.core.decision import Ambiguity
+from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import Delegation
 from podidentity.core.matching import Rules
-from podidentity.core.permission import Authorization
 from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.pipeline import RoutePolicy

@@ -17,8 +17,7 @@ from podidentity.core.errors import (
     TokenSourceDown,
     TokenThrottled,
 )
-from podidentity.core.ids import ClientId
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, ClientId
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.oauth import Claims, Fields, claims_of, error_of, fields_of, number
 

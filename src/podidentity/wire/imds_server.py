@@ -9,18 +9,15 @@ https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/ho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 import msgspec
 
-from podidentity.core.authorities import Authority, Tenant
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
-from podidentity.core.tokens import AccessToken, TokenRequest
+from podidentity.core.resources import Authority, ClientId, InvalidId, ObjectId, ResourceId, Tenant
+from podidentity.core.tokens import AccessToken, TokenRequest, parse_resource
 
-LONGEST_RESOURCE = 512
 MOST_PARAMETERS = 32
 
 _CLIENT, _OBJECT, _RESOURCE_ID = "client_id", "object_id", "msi_res_id"
@@ -35,7 +32,6 @@ _IDS = {
     "msi-res-id": _RESOURCE_ID,
     "resource_id": _RESOURCE_ID,
 }
-_VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
 
 class _Answer(msgspec.Struct):
@@ -151,14 +147,3 @@ def _tenant(authority: str) -> Tenant | None:
         raise InvalidRequest(
             "authority must be https://HOST/TENANT, the tenant a GUID or a domain name"
         ) from error
-
-
-def parse_resource(value: str) -> str:
-    """Return the requested audience, unchanged; raise InvalidRequest."""
-    if not value:
-        raise InvalidRequest("parameter resource is missing")
-    if len(value) > LONGEST_RESOURCE:
-        raise InvalidRequest(f"resource is longer than {LONGEST_RESOURCE} characters")
-    if not _VISIBLE.fullmatch(value):
-        raise InvalidRequest("resource has white space or control characters")
-    return value

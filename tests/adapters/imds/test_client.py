@@ -12,8 +12,8 @@ import pytest
 from podidentity.adapters.imds import AT_ONCE, Imds
 from podidentity.adapters.imds.client import RECONNECT_SECONDS
 from podidentity.core.errors import TokenRefused, TokenSourceDown
-from podidentity.core.ids import ClientId, ObjectId, ObjectRef
 from podidentity.core.rate_limits import Flow
+from podidentity.core.resources import ClientId, ObjectId, ObjectRef
 from podidentity.core.tokens import AccessToken
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, RESOURCE_ID, VAULT, FakeClock, grant, identity

@@ -11,8 +11,8 @@ import pytest
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.imds.quota import AT_ONCE, MOST_OF_NAMESPACE, MOST_OF_POD, RATE, Quota
 from podidentity.core.errors import TokenThrottled
-from podidentity.core.ids import ObjectRef
 from podidentity.core.rate_limits import Flow
+from podidentity.core.resources import ObjectRef
 from podidentity.core.tokens import Grant
 from tests.adapters.scripted import Script, answers, scripted
 from tests.fakes import CLIENT, VAULT, FakeClock, ImpatientClock, grant, pod

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.ports import Origin
-from podidentity.core.tokens import Grant
+from podidentity.core.tokens import Grant, Origin
 from tests.fakes import VAULT, FakeClock, FakeTokenSource, grant
 
 HOUR = 3600

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.errors import TokenThrottled
-from podidentity.core.ports import Origin
+from podidentity.core.tokens import Origin
 from tests.adapters.tokencache.caches import World, caching
 from tests.fakes import grant, pod
 

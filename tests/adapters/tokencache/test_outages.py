@@ -13,8 +13,7 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ports import Origin
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.tokens import AccessToken, Grant, Origin
 from tests.adapters.tokencache.caches import HOUR, World, caching
 from tests.fakes import NOW, VAULT, FakeTokenSource, grant
 

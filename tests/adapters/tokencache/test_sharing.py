@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from podidentity.core.authorities import Tenant
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -14,10 +13,8 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ids import ClientId
-from podidentity.core.ports import Origin
-from podidentity.core.resources import Entra, IdentityType
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import ClientId, Entra, IdentityType, Tenant
+from podidentity.core.tokens import Grant, Origin
 from tests.adapters.tokencache.caches import HOUR, World, caching
 from tests.fakes import OTHER_CLIENT, VAULT, grant, identity, pod
 

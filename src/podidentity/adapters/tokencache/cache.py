@@ -3,7 +3,7 @@
 A node's pods request few different tokens, often, and all at once after a restart; IMDS allows 20
 requests a second. Requests share a fetch that is under way, and it goes on if one of their clients
 disconnects. A token in use is renewed in the background; an unused one costs nothing. The numbers,
-with their reasons, are in `core.token_lifetimes`.
+with their reasons, are in `core.tokens`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Clock, Fetched, Origin, TokenIssuer
+from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.rate_limits import RateLimiter
-from podidentity.core.resources import IdentityType
-from podidentity.core.token_lifetimes import schedule
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import IdentityType, ObjectRef
+from podidentity.core.tokens import Fetched, Grant, Origin, schedule
 
 FORCED = 1.0
 """Seconds during which a token fetched with `bypass_cache` answers other such requests."""

@@ -13,9 +13,8 @@ from math import ceil, inf
 from typing import TypeVar
 
 from podidentity.core.errors import TokenThrottled, TokenUnavailable
-from podidentity.core.ids import ObjectRef
-from podidentity.core.token_lifetimes import RENEWAL_INTERVAL, Schedule, negative_ttl
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.resources import ObjectRef
+from podidentity.core.tokens import RENEWAL_INTERVAL, AccessToken, Grant, Schedule, negative_ttl
 
 CAPACITY = 2000
 """Five megabytes of tokens; a full node's pods need some hundred."""
