@@ -13,15 +13,16 @@ from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli.check import Finding, agent_warnings, findings, weaknesses
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import STRICT, Rules
 from podidentity.core.resources import (
+    Authority,
     AzureIdentityBinding,
     AzurePodIdentityException,
     Entra,
     IdentityType,
     Malformed,
+    ObjectRef,
+    Tenant,
 )
 from tests.cli.conftest import PODS, Ran
 from tests.cli.scripted import CLIENT

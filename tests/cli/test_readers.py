@@ -15,7 +15,7 @@ from podidentity import manifests
 from podidentity.cli import check
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.use_roles import Roles
-from podidentity.core.permission import Authorization
+from podidentity.core.decision import Authorization
 from tests.cli.conftest import Ran
 from tests.cli.world import World
 
