@@ -292,6 +292,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "stale": stale.stale,
     "unprovable": unprovable.unprovable,
     "propagation": unprovable.propagation,
+    "unseen": unprovable.unseen,
     "vanishing": podnets.vanishing,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,

@@ -137,6 +137,10 @@ class PodNetworks:
         """Return the open namespaces by the node's number of each, oldest first."""
         return {each.number: each for each in self._networks.values() if each.number is not None}
 
+    def bare(self) -> str:
+        """Return a file of the folder that has no namespace on it; "" where there is none."""
+        return next((name for name in sorted(self._untried) if self._is_bare(name)), "")
+
     def is_mounted(self, key: NamespaceKey) -> bool:
         """Whether the namespace has a file in the folder: its pod has not ended."""
         return key in self._mounted
@@ -238,6 +242,12 @@ class PodNetworks:
         if status.st_dev == self._device:
             return False
         return self._monotonic() >= self._crowded.get(key_of(status), 0.0)
+
+    def _is_bare(self, name: str) -> bool:
+        try:
+            return (self._folder / name).stat().st_dev == self._device
+        except OSError:
+            return False
 
     def _open_all(self, names: list[str]) -> bool:
         """Open those that can be; return whether one could. The others stay to be tried."""

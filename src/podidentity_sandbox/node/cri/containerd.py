@@ -11,6 +11,7 @@ from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import NodePlan
 
 SOCKET = Path("/run/containerd/containerd.sock")
+PID_FILE = SOCKET.with_name("containerd.pid")
 EXECUTE_ROOT = "/run/containerd/runc/k8s.io"
 """Where its shim has runc and crun keep what they know of containers."""
 PAUSE = "localhost/pause:1"

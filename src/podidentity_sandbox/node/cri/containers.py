@@ -187,8 +187,9 @@ class RuntimeContainer(Container):
 
     async def _watch_end(self, sandbox: str, process: Process) -> None:
         """Wait until the process has ended and the runtime knows it, also one that was away."""
-        with suppress(ProcessLookupError):
-            await _ended(process.pid)
+        if process.pid:  # else it has ended already
+            with suppress(ProcessLookupError):
+                await _ended(process.pid)
         asked = {"container_id": self._id}
         while True:
             status = (await self._cri.call("ContainerStatus", asked))["status"]

@@ -130,13 +130,15 @@ class Services:
 
     def _containerd(self) -> subprocess.Popen[bytes]:
         with (self._plan.logs / f"{self._name}-containerd.log").open("ab") as log:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 containerd.command(self._options),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        containerd.PID_FILE.write_text(str(started.pid))
+        return started
 
     def _await_containerd(self) -> None:
         end = time.monotonic() + _PATIENCE

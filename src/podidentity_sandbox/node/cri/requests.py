@@ -143,6 +143,8 @@ def _resources(container: Mapping[str, Any]) -> Message:
     found: Message = {"cpu_shares": max(shares, _LEAST_SHARES)}
     if limit := memory_limit(container):
         found |= {"memory_limit_in_bytes": limit, "memory_swap_limit_in_bytes": limit}
+        # All of a container is ended at its limit, since Kubernetes 1.28; of cgroup v2.
+        found["unified"] = {"memory.oom.group": "1"}
     return found
 
 

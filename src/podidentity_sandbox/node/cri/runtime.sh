@@ -7,7 +7,7 @@
 #   memory in v1      Where the memory controller is bound to cgroup v1, v2 cannot limit: the limit is set in
 #                     v1, which the container's first process joins before it is one.
 set -euo pipefail
-root=$PODIDENTITY_RUNTIME_ROOT v1=/run/cgroup-memory
+root=$PODIDENTITY_RUNTIME_ROOT v1=/run/cgroup-memory places=/run/runtime/memory
 program=$root/usr/bin/${0##*/}
 [ -x "$program" ] || program=$root/usr/sbin/${0##*/}
 export LD_LIBRARY_PATH=$root/usr/lib/$(uname -m)-linux-gnu
@@ -18,7 +18,7 @@ for ((i = 1; i <= $#; i++)); do
   case $word in
     --systemd-cgroup) continue ;;
     --bundle) bundle=${!next} ;;
-    create) command=$word ;;
+    create | exec) [ -n "$command" ] || command=$word ;;
   esac
   args+=("$word")
 done
@@ -52,6 +52,14 @@ if [ "$command" = create ]; then
     mkdir -p "$v1$path"
     [ "$limit" -le 0 ] || echo "$limit" >"$v1$path/memory.limit_in_bytes"
     echo $$ >"$v1$path/cgroup.procs"
+    mkdir -p $places
+    echo "$v1$path" >"$places/${args[-1]}"
   fi
+elif [ "$command" = exec ] && [ -d $places ]; then
+  for word in "${args[@]}"; do
+    [ -f "$places/$word" ] || continue
+    echo $$ >"$(cat "$places/$word")/cgroup.procs"
+    break
+  done
 fi
 exec "$program" "${args[@]}"
