@@ -63,6 +63,7 @@ from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.lines import Writer
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
@@ -177,6 +178,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
+            partial(keep_small, clock),
         ],
     )
 
