@@ -2,7 +2,7 @@
 
 TestGetIdentitiesStandardClient, TestGetIdentitiesManagedClient, TestIsPodExcepted, ParseResourceID:
 https://github.com/Azure/aad-pod-identity pkg/nmi, pkg/pod and pkg/cloudprovider. RedactClientID is
-in test_old_answers, the router's paths are in tests/wire/test_metadata.
+in test_old_answers, the router's paths are in tests/wire/test_imds.
 """
 
 from __future__ import annotations

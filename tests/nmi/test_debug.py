@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import Ambiguity, Authorization, Use
 from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.core.tokens import Origin

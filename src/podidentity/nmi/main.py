@@ -30,7 +30,7 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.permission_cache import RbacPermissions
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
@@ -66,6 +66,7 @@ from podidentity.nmi.sync.watches import Watches
 from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
+from podidentity.telemetry.process import keep_small
 from podidentity.telemetry.writer import Writer
 from podidentity.wire.events import AgentReason
 
@@ -180,6 +181,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
+            partial(keep_small, clock),
         ],
     )
 

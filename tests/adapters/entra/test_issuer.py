@@ -19,7 +19,7 @@ from podidentity.adapters.entra.client_credentials import (
     SecretCredentials,
 )
 from podidentity.adapters.entra.issuer import EntraIssuer, Reply, TokenEndpoint
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown
 from podidentity.core.federation import account_name

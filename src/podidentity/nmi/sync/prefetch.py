@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.decision import Authorization, uses_of
 from podidentity.core.errors import PodIdentityError, TokenRefused

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from functools import partial
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import current_grants
 from podidentity.core.errors import (
     NotYetKnown,
