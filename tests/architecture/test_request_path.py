@@ -18,7 +18,7 @@ import podidentity
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.permission_cache import RbacPermissions
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.resources import IdentityType
 from podidentity.nmi.reporting.audit import AuditLog
@@ -31,17 +31,18 @@ from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
+from podidentity.settings import METADATA_ALLOWED
 from podidentity.telemetry.lines import Json
 from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.writer import Stream, Writer
-from podidentity.wire.metadata import AllowList
-from tests.adapters.imds.test_client import TOKEN as IMDS_TOKEN
+from podidentity.wire.imds import AllowList
 from tests.adapters.scripted import answers, scripted
+from tests.adapters.test_imds import TOKEN as IMDS_TOKEN
 from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, FakeAttestor, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 
-MOST_WARM, MOST_COLD = 6, 38
+MOST_WARM, MOST_COLD = 6, 28
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
@@ -96,7 +97,7 @@ async def agent() -> AsyncIterator[Listener]:
                 log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
             ),
             clock=clock,
-            policy=RoutePolicy(allow=AllowList()),
+            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
         listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=answers_.answer)
         try:

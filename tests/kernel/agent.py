@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, judge
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.interception import Interception

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.ids import ClientId
-from podidentity.core.resources import BINDING_LABEL, Phase
+from podidentity.core.resources import BINDING_LABEL, ClientId, Phase
 from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
@@ -18,7 +17,8 @@ from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller, Request, render
-from podidentity.wire.metadata import AllowList
+from podidentity.settings import METADATA_ALLOWED
+from podidentity.wire.imds import AllowList
 from tests.fakes import (
     ADDRESS,
     OTHER_CLIENT,
@@ -70,7 +70,7 @@ class World:
             answers=self.answers,
             log=self.record.record,
             clock=self.clock,
-            policy=RoutePolicy(allow=AllowList()),
+            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
         self.caller = Caller(ADDRESS, 1)
 

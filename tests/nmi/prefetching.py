@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.nmi.sync.prefetch import Prefetcher, PrefetchPolicy
 from tests.fakes import FakeClock, FakePermissions, FakeTokenSource, binding, cluster, identity
 

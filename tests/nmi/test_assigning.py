@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from podidentity.core.errors import NotYetKnown, UnknownCaller
-from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
+from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.outcome import Granted, Outcome

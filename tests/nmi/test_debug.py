@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.decision import Ambiguity
-from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.permission import Authorization, Use
-from podidentity.core.ports import Origin
+from podidentity.adapters.token_cache import TokenCache
+from podidentity.core.decision import Ambiguity, Authorization, Use
+from podidentity.core.resources import ClientId, ObjectRef
+from podidentity.core.tokens import Origin
 from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from tests.fakes import (

@@ -32,7 +32,7 @@ from podidentity.nmi.reporting.metrics import (
 from podidentity.nmi.request.outcome import Evidence
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route
 from tests.fakes import (
     ADDRESS,
     VAULT,

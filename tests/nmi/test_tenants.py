@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.core.authorities import Tenant
 from podidentity.core.errors import InvalidRequest, TokenSourceDown
+from podidentity.core.resources import Tenant
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.policies import policy_of
 from podidentity.nmi.request.outcome import Granted

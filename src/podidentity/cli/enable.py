@@ -33,7 +33,7 @@ from podidentity.cli.rollout import (
     until_ready,
 )
 from podidentity.cli.use_roles import give
-from podidentity.core.permission import permission_names
+from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS

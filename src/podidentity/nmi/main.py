@@ -30,13 +30,11 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.permission_cache import RbacPermissions
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.decision import current_grants
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Authorization
+from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
-from podidentity.core.resources import IdentityType
+from podidentity.core.resources import IdentityType, ObjectRef
 from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.policies import (
     delegation_of,

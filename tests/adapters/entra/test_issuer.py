@@ -19,14 +19,20 @@ from podidentity.adapters.entra.client_credentials import (
     SecretCredentials,
 )
 from podidentity.adapters.entra.issuer import EntraIssuer, Reply, TokenEndpoint
-from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.authorities import CLOUDS, PUBLIC, Authority, Cloud, Tenant
+from podidentity.adapters.token_cache import TokenCache
+from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown
 from podidentity.core.federation import account_name
-from podidentity.core.ids import ResourceId
-from podidentity.core.ports import Origin
-from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, IdentityType
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import (
+    AssertionSubject,
+    Authority,
+    AzureIdentity,
+    Federation,
+    IdentityType,
+    ResourceId,
+    Tenant,
+)
+from podidentity.core.tokens import Grant, Origin
 from podidentity.nmi.reporting.instrumented import MeasuredIssuers
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry

@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from podidentity.core.errors import NotReady, PodIdentityError, Refused
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.nmi.request.outcome import Failed, Granted, Outcome, TokenQuery
 from podidentity.telemetry.lines import json_members, present
 from podidentity.telemetry.writer import Writer

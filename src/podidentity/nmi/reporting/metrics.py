@@ -16,7 +16,7 @@ from podidentity.nmi.request.outcome import TokenQuery
 from podidentity.telemetry import process
 from podidentity.telemetry.metrics import Registry, Samples
 from podidentity.telemetry.writer import Writer
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route
 
 TOKEN_ROUTE = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 HOST_ROUTE = "/host/token/"

@@ -29,7 +29,7 @@ from podidentity.nmi.request.outcome import Failed, Granted, Outcome, Rejected, 
 from podidentity.telemetry.lines import Form, Said, Stamps, Template, json_template
 from podidentity.telemetry.log_limiter import WINDOW, LogLimiter
 from podidentity.telemetry.metrics import Counter, Histogram
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route
 
 CLIENT_LEFT = 499
 """In log and metrics only, as nginx writes it: the client did not wait for its answer."""

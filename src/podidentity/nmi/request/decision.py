@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from podidentity.core.decision import Allowed, Ambiguity, Decision, Denied, Undecided, decide
-from podidentity.core.entitlements import Match
+from podidentity.core.decision import (
+    Allowed,
+    Ambiguity,
+    Authorization,
+    Decision,
+    Denied,
+    Undecided,
+    Use,
+    decide,
+)
 from podidentity.core.errors import NotReady, PodIdentityError, Refused, UnknownCaller
-from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import STRICT, Rules, match
-from podidentity.core.permission import Authorization, Use
+from podidentity.core.matching import STRICT, Match, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.hold import Hold, HoldTimes, wait_until_found
 from podidentity.nmi.request.outcome import Failed, Rejected, Subject, no_token

@@ -18,9 +18,8 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Attestor, Clock, Cluster
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.request.caller import UNKNOWN_WAIT, unproven
 from podidentity.nmi.request.hold import wait_until_found
 from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token

@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Allowed
-from podidentity.core.entitlements import Basis
 from podidentity.core.errors import NotReady, PodIdentityError, TokenUnavailable
-from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Fetched
+from podidentity.core.matching import Basis
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.tokens import AccessToken, TokenRequest
+from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
+from podidentity.core.tokens import AccessToken, Fetched, TokenRequest
 
 
 class TokenQuery(NamedTuple):

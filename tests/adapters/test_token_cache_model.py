@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from functools import partial
 
-from podidentity.adapters.tokencache import TokenCache
-from podidentity.core.authorities import Tenant
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import current_grants
 from podidentity.core.errors import (
     NotYetKnown,
@@ -16,8 +15,14 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.resources import AzureIdentity, Entra, IdentityType
+from podidentity.core.resources import (
+    AzureIdentity,
+    ClientId,
+    Entra,
+    IdentityType,
+    ObjectRef,
+    Tenant,
+)
 from podidentity.core.tokens import AccessToken, Grant
 from tests.fakes import OTHER_CLIENT, FakeClock, cluster, identity, pod
 

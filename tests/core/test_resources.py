@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.ids import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
+from podidentity.core.resources import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
 
 GUID = "6f1c2a3b-0000-4000-8000-0123456789ab"
 RESOURCE = (
