@@ -43,9 +43,11 @@ GONE = 3
     "mirrors",
     multiple=True,
     metavar="URL",
-    help="Fetch Debian's packages from this archive, not from those of this machine's apt; may be repeated.",
+    help="Archive of Debian's packages, in place of those of this machine's apt; may be repeated.",
 )
-@click.option("--renew-pins", is_flag=True, help="Write pins of today's packages, and build nothing.")
+@click.option(
+    "--renew-pins", is_flag=True, help="Write pins of today's packages, and build nothing."
+)
 @click.option(
     "--pins",
     type=click.Path(path_type=Path),
@@ -104,18 +106,18 @@ def show(built: Built) -> None:
     image = built.image
     plain = sum(len(each.plain) for each in image.layers)
     packed = sum(len(each.packed) for each in image.layers)
-    click.echo(
-        f"\n{image.architecture}: {plain / 2**20:.1f} MiB unpacked, {packed / 1e6:.1f} MB compressed"
-    )
+    click.echo(f"\n{image.architecture}: {_sizes(plain, packed)}")
     for each in image.layers:
-        click.echo(
-            f"  layer {each.name:14} {len(each.plain) / 2**20:6.1f} MiB {len(each.packed) / 1e6:6.1f} MB"
-        )
+        click.echo(f"  layer {each.name}: {_sizes(len(each.plain), len(each.packed))}")
     sizes: Counter[str] = Counter()
     for path, file in built.tree.items():
         sizes[part(path)] += len(file.data)
     for name, size in sizes.most_common():
         click.echo(f"  {size / 2**20:6.1f} MiB  {name}")
+
+
+def _sizes(plain: int, packed: int) -> str:
+    return f"{plain / 2**20:.1f} MiB unpacked, {packed / 1e6:.1f} MB compressed"
 
 
 def part(path: str) -> str:

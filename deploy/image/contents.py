@@ -132,7 +132,7 @@ REMOVED = {
     f"{LIBRARIES}/cffi/*": "builds libraries; _cffi_backend is what runs",
     f"{LIBRARIES}/cffi-*/*.txt": "of its commands",
     f"{LIBRARIES}/*.dist-info/RECORD": "untrue where files are left out; the bill has the hashes",
-    f"{LIBRARIES}/*.dist-info/entry_points.txt": "commands of libraries; the recipe writes the product's",
+    f"{LIBRARIES}/*.dist-info/entry_points.txt": "of the installer; the recipe writes the command",
     f"{LIBRARIES}/*.pyi": "types",
     f"{LIBRARIES}/*.pyx": "sources of compiled modules",
     f"{LIBRARIES}/*.pxd": "sources of compiled modules",

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,9 +84,9 @@ def image(
     architecture: str,
     layers: Sequence[Layer],
     *,
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     created: str,
-    labels: Mapping[str, str],
+    labels: dict[str, str],
 ) -> Image:
     """Return an image of layers. `settings` are those of a container: Entrypoint, User, Env."""
     config = _json(
@@ -94,7 +94,7 @@ def image(
             "architecture": architecture,
             "os": "linux",
             "created": created,
-            "config": {**settings, "Labels": dict(labels)},
+            "config": {**settings, "Labels": labels},
             "rootfs": {"type": "layers", "diff_ids": [sha256(each.plain) for each in layers]},
             "history": [{"created": created, "comment": each.name} for each in layers],
         }
@@ -105,7 +105,7 @@ def image(
             "mediaType": f"{_TYPE}.manifest.v1+json",
             "config": _descriptor(f"{_TYPE}.config.v1+json", config),
             "layers": [_descriptor(f"{_TYPE}.layer.v1.tar+gzip", each.packed) for each in layers],
-            "annotations": dict(labels),
+            "annotations": labels,
         }
     )
     return Image(architecture, config, manifest, tuple(layers))

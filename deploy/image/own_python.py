@@ -10,10 +10,11 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from deploy.image.contents import PLATFORMS, PYTHON
+from deploy.image.contents import PLATFORMS, PYTHON, SOURCES_KEPT
 from deploy.image.tree import File, Tree, write
 
 _COMPILE = """
@@ -30,9 +31,8 @@ def compile_all(part):
                 text = file.read()
             code = compile(text, name, "exec", dont_inherit=True, optimize=0)
             made = _code_to_hash_pyc(code, importlib.util.source_hash(text), False)
-            with open(f"{folder}/{source}.pyc.new", "wb") as file:
+            with open(f"{folder}/{source}.pyc", "wb") as file:
                 file.write(made)
-            os.rename(f"{folder}/{source}.pyc.new", f"{folder}/{source}.pyc")
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(f"{name} cannot be compiled")
@@ -62,20 +62,49 @@ def this_architecture() -> str:
 class OwnPython:
     """Debian's Python of the pins, of this machine's architecture, in a folder."""
 
-    def __init__(self, debian: Tree, folder: Path) -> None:
-        """Write Debian's part of an image into `folder`."""
+    def __init__(self, debian: Tree, folder: Path, cache: Path) -> None:
+        """Write Debian's part of an image into `folder`. Bytecode that is made stays in `cache`."""
         write(debian, folder)
-        architecture = this_architecture()
-        self._command = [
-            str(folder / LOADERS[architecture]),
-            "--library-path",
-            f"{folder}/usr/lib/{PLATFORMS[architecture]}-linux-gnu",
-            f"{folder}/usr/bin/python{PYTHON}",
-            *("-S", "-B", "-c"),
-        ]
+        python = debian[f"usr/bin/python{PYTHON}"].data
+        self._id = hashlib.sha256(python).digest()
+        self._command = [*started(folder, this_architecture()), "-S", "-B", "-c"]
+        self._cache = cache
+        self._cache.mkdir(parents=True, exist_ok=True)
+
+    def compress(self, data: bytes) -> bytes:
+        """Return `data` as gzip, without name and time."""
+        return self._run(_COMPRESS, given=data)
+
+    def compile(self, tree: Tree) -> Tree:
+        """Return a tree with the bytecode of its modules; sources stay where they are to be kept.
+
+        It is never compared with a source again: in the image nothing changes.
+        """
+        sources = {path: file.data for path, file in tree.items() if path.endswith(".py")}
+        made = self._bytecode(sources)
+        kept = {path: file for path, file in tree.items() if path not in sources or _stays(path)}
+        return kept | {_place(path): File(made[path]) for path in sources}
+
+    def _bytecode(self, sources: dict[str, bytes]) -> dict[str, bytes]:
+        keys = {
+            path: hashlib.sha256(b"\0".join([self._id, path.encode(), source])).hexdigest()
+            for path, source in sources.items()
+        }
+        lacking = {key: path for path, key in keys.items() if not self._cached(key).exists()}
+        with TemporaryDirectory(dir=self._cache) as folder:
+            for key, path in lacking.items():
+                Path(folder, f"{key}.py").write_bytes(sources[path])
+            wanted = json.dumps([(key, f"/{path}") for key, path in lacking.items()])
+            self._run(_COMPILE, folder, given=wanted.encode())
+            for key in lacking:
+                Path(folder, f"{key}.pyc").rename(self._cached(key))
+        return {path: self._cached(key).read_bytes() for path, key in keys.items()}
+
+    def _cached(self, key: str) -> Path:
+        return self._cache / f"{key}.pyc"
 
     def _run(self, program: str, *arguments: str, given: bytes) -> bytes:
-        return subprocess.run(  # noqa: S603 - a fixed program
+        return subprocess.run(
             [*self._command, program, *arguments],
             input=given,
             stdout=subprocess.PIPE,
@@ -83,44 +112,25 @@ class OwnPython:
             env={"PYTHONHASHSEED": "0"},
         ).stdout
 
-    def compress(self, data: bytes) -> bytes:
-        """Return `data` as gzip, without name and time."""
-        return self._run(_COMPRESS, given=data)
 
-    def compile(self, sources: Mapping[str, bytes], cache: Path) -> dict[str, bytes]:
-        """Return the bytecode of modules by their path in the image; `cache` keeps it.
-
-        It is never compared with a source again: in the image nothing changes.
-        """
-        cache.mkdir(parents=True, exist_ok=True)
-        keys = {
-            path: hashlib.sha256(path.encode() + b"\0" + source).hexdigest()
-            for path, source in sources.items()
-        }
-        lacking = {key: path for path, key in keys.items() if not (cache / f"{key}.pyc").exists()}
-        for key, path in lacking.items():
-            (cache / f"{key}.py").write_bytes(sources[path])
-        wanted = json.dumps([(key, f"/{path}") for key, path in lacking.items()])
-        self._run(_COMPILE, str(cache), given=wanted.encode())
-        for key in lacking:
-            (cache / f"{key}.py").unlink()
-        return {path: (cache / f"{key}.pyc").read_bytes() for path, key in keys.items()}
+def started(root: Path, architecture: str) -> list[str]:
+    """Return the command that starts Python out of an unpacked image, by its own loader."""
+    return [
+        str(root / LOADERS[architecture]),
+        "--library-path",
+        f"{root}/usr/lib/{PLATFORMS[architecture]}-linux-gnu",
+        f"{root}/usr/bin/python{PYTHON}",
+    ]
 
 
-def with_bytecode(tree: Tree, bytecode: Mapping[str, bytes], *, keep_source: bool) -> Tree:
-    """Return a tree whose modules are compiled."""
-    made: Tree = {}
-    for path, file in tree.items():
-        if path not in bytecode:
-            made[path] = file
-            continue
-        folder, _, name = path.rpartition("/")
-        stem = name.removesuffix(".py")
-        if keep_source:
-            made[path] = file
-            made[f"{folder}/__pycache__/{stem}.cpython-{PYTHON.replace('.', '')}.pyc"] = File(
-                bytecode[path]
-            )
-        else:
-            made[f"{folder}/{stem}.pyc"] = File(bytecode[path])
-    return made
+def _stays(path: str) -> bool:
+    return fnmatchcase(path, SOURCES_KEPT)
+
+
+def _place(path: str) -> str:
+    """Return where the bytecode of a module is found: beside its source, or in its stead."""
+    folder, _, name = path.rpartition("/")
+    stem = name.removesuffix(".py")
+    if _stays(path):
+        return f"{folder}/__pycache__/{stem}.cpython-{PYTHON.replace('.', '')}.pyc"
+    return f"{folder}/{stem}.pyc"

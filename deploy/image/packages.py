@@ -77,8 +77,8 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
     reason = re.findall(r"Hash Sum mismatch|404 .*?Not Found|Could not .*", "\n".join(said))
     raise Gone(
         f"{deb.name} {deb.version} ({deb.architecture}) cannot be fetched: "
-        f"{reason[0] if reason else 'no archive of this machine has it'}. Archives drop versions that "
-        "were replaced: renew the pins with ./scripts/image --renew-pins, or name an archive that "
+        f"{reason[0] if reason else 'no archive of this machine has it'}. Archives drop versions "
+        "that were replaced: renew the pins with ./scripts/image --renew-pins, or name an archive that "
         "keeps them with --mirror URL."
     )
 
@@ -118,10 +118,10 @@ def newest_debs(architecture: str, cache: Path, mirrors: Sequence[str]) -> list[
             for uri, file in re.findall(r"^'(.*?)' (\S+) ", plan, re.MULTILINE)
         }
         kept = {file: uri for file, uri in uris.items() if file.split("_")[0] not in NOT_INSTALLED}
-        _unknown = NOT_INSTALLED.keys() - {file.split("_")[0] for file in uris}
-        if _unknown:
+        unknown = NOT_INSTALLED.keys() - {file.split("_")[0] for file in uris}
+        if unknown:
             raise Missing(
-                f"No package depends on {', '.join(sorted(_unknown))}: take it out of NOT_INSTALLED."
+                f"Nothing depends on {', '.join(sorted(unknown))}: take it out of NOT_INSTALLED."
             )
         names = [file.split("_")[0] for file in kept]
         _checked(*apt, "download", *names, folder=folder)
@@ -138,7 +138,9 @@ def _source(mirror: str) -> str:
 
 def _kept(folder: Path, file: str, uri: str, cache: Path) -> Deb:
     path = folder / file
-    fields = _checked("dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Architecture}", str(path))
+    fields = _checked(
+        "dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Architecture}", str(path)
+    )
     name, version, architecture = fields.split()
     sha256 = digest(path)
     place = cache / "debs" / f"{sha256}.deb"
@@ -170,7 +172,8 @@ def newest_wheels(
         requirements = Path(name, "requirements.txt")
         requirements.write_text(
             "".join(
-                f"{library}=={version} {' '.join(f'--hash=sha256:{each}' for each in sorted(hashes))}\n"
+                " ".join([f"{library}=={version}", *(f"--hash=sha256:{each}" for each in hashes)])
+                + "\n"
                 for (library, version), hashes in sorted(pins.items())
             )
         )
@@ -181,12 +184,16 @@ def newest_wheels(
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(out)),
             *("--python-version", PYTHON, "--implementation", "cp"),
-            *(word for each in [*platforms, f"manylinux2014_{machine}"] for word in ("--platform", each)),
+            *(
+                word
+                for each in [*platforms, f"manylinux2014_{machine}"]
+                for word in ("--platform", each)
+            ),
             *("--requirement", str(requirements)),
         )
         if done.returncode:
             raise Gone(
-                f"The wheels of {architecture} cannot be fetched: {done.stderr.strip()}. If a wheel was "
+                f"Wheels of {architecture} cannot be fetched: {done.stderr.strip()}. If one was "
                 "withdrawn, renew the pins with ./scripts/lock, then ./scripts/image --renew-pins."
             )
         (cache / "wheels").mkdir(parents=True, exist_ok=True)
@@ -198,9 +205,7 @@ def newest_wheels(
 
 
 def _run(*command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - fixed programs
-        command, capture_output=True, text=True, check=False, cwd=folder
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 def _checked(*command: str, folder: Path | None = None) -> str:
@@ -208,7 +213,7 @@ def _checked(*command: str, folder: Path | None = None) -> str:
     if done.returncode:
         what = " ".join(word for word in command if not word.startswith(("-", "Dir::", "APT::")))
         raise Missing(
-            f"{what}: {done.stderr.strip()}. The image is made of Debian {_SUITE}: if this machine's "
-            "archives are others, name one with --mirror URL."
+            f"{what}: {done.stderr.strip()}. The image is made of Debian {_SUITE}: if this "
+            "machine's archives are others, name one with --mirror URL."
         )
     return done.stdout

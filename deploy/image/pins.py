@@ -1,8 +1,8 @@
 """The packages that an image is made of, each by its hash: `amd64.pins` and `arm64.pins`.
 
-A line is one file: of Debian its path in an archive's pool, of Python the wheel's name. No archive and
-no index is named: they are the machine's own. Wheels are those of requirements/product.txt, with
-the same hashes; a file that has fallen behind it is refused.
+A line is one file: of Debian its path in an archive's pool, of Python the wheel's name. No archive
+and no index is named: they are the machine's own. Wheels are those of requirements/product.txt,
+with the same hashes; a file that has fallen behind it is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from deploy.image.contents import NOT_A_LIBRARY, PLATFORMS, PYTHON
 
-HEADING = "# Written by ./scripts/image --renew-pins: the packages of the image, by their SHA-256.\n"
+HEADING = (
+    "# Written by ./scripts/image --renew-pins: the packages of the image, by their SHA-256.\n"
+)
 
 
 class Stale(Exception):
@@ -107,7 +109,9 @@ def wanted(requirements: str, architecture: str) -> dict[tuple[str, str], frozen
         "sys_platform": "linux",
     }
     found = {}
-    for entry in re.split(r"\n(?=[a-z0-9])", "\n" + re.sub(r"^ *#.*$", "", requirements, flags=re.M)):
+    for entry in re.split(
+        r"\n(?=[a-z0-9])", "\n" + re.sub(r"^ *#.*$", "", requirements, flags=re.MULTILINE)
+    ):
         hashes = frozenset(re.findall(r"--hash=sha256:([0-9a-f]{64})", entry))
         pin = entry.split("\\")[0].split("--hash")[0].strip()
         if not pin:

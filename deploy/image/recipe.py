@@ -14,18 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deploy.image import oci
-from deploy.image.contents import LIBRARIES, PLATFORMS, SOURCES_KEPT
-from deploy.image.own_python import OwnPython, this_architecture, with_bytecode
+from deploy.image.contents import LIBRARIES, PLATFORMS
+from deploy.image.own_python import OwnPython, this_architecture
 from deploy.image.packages import fetch_debs, fetch_wheels
-from deploy.image.pins import Pins, check, read
+from deploy.image.pins import check, read
 from deploy.image.sbom import bill
-from deploy.image.tree import File, Tree, is_removed, joined, of_deb, of_wheel
+from deploy.image.tree import File, Tree, joined, of_deb, of_wheel
 from deploy.image.tree import without_what_is_not_needed as needed
 
 ROOT = Path(__file__).parents[2]
 
 USER = 64912
-"""Whom the manifest runs `serve` as (podidentity.settings); `net` is root by the manifest's word."""
+"""User of `serve`, as the manifest has it (podidentity.settings); it makes `net` root."""
 
 SETTINGS = {
     "Entrypoint": ["podidentity"],
@@ -78,8 +78,8 @@ def source_of(build: str) -> Source:
 
 def _git(*words: str) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed program
-            ["git", *words],  # noqa: S607 - wherever it is
+        done = subprocess.run(
+            ["git", *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -100,66 +100,46 @@ def build(source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str]) ->
         each: joined(map(of_deb, fetch_debs(its.debs, cache, mirrors)))
         for each, its in all_pins.items()
     }
+    wheels = {
+        each: {path.name: of_wheel(path) for path in fetch_wheels(its.wheels, each, cache)}
+        for each, its in all_pins.items()
+    }
     product = product_tree(source)
     with TemporaryDirectory() as folder:
-        own = OwnPython(debian[this_architecture()], Path(folder))
-        return [
-            _built(each, its, debian[each], product, source, own, cache)
-            for each, its in all_pins.items()
-        ]
-
-
-def _built(
-    architecture: str,
-    pins: Pins,
-    debian: Tree,
-    product: Tree,
-    source: Source,
-    own: OwnPython,
-    cache: Path,
-) -> Built:
-    wheels = fetch_wheels(pins.wheels, architecture, cache)
-    libraries = {path.name: of_wheel(path) for path in wheels}
-    trees = {
-        "Debian": needed(debian) | system_files(debian),
-        "libraries": needed(joined(libraries.values())),
-        "podidentity": needed(product),
-    }
-    sources = {
-        path: file.data
-        for tree in trees.values()
-        for path, file in tree.items()
-        if path.endswith(".py") and not file.link
-    }
-    kept = re.compile(SOURCES_KEPT.replace("*", ".*"))
-    bytecode = own.compile(sources, cache / "bytecode")
-    layers = []
-    everything: Tree = {}
-    for name, tree in trees.items():
-        whole: Tree = {}
-        for path, file in tree.items():
-            whole |= with_bytecode(
-                {path: file}, bytecode, keep_source=kept.fullmatch(path) is not None
+        own = OwnPython(debian[this_architecture()], Path(folder), cache / "bytecode")
+        made = []
+        for architecture, its in all_pins.items():
+            trees = {
+                "Debian": needed(debian[architecture]) | system_files(debian[architecture]),
+                "libraries": needed(joined(wheels[architecture].values())),
+                "podidentity": needed(product),
+            }
+            compiled = {name: own.compile(tree) for name, tree in trees.items()}
+            image = _image(architecture, compiled, source, own)
+            its_bill = bill(
+                pins=its,
+                libraries=wheels[architecture],
+                version=source.version,
+                architecture=architecture,
+                manifest=oci.sha256(image.manifest),
+                created=source.created,
             )
-        everything |= whole
-        plain = oci.layer_tar(whole, base=not layers)
+            made.append(Built(image, joined(compiled.values()), its_bill))
+    return made
+
+
+def _image(architecture: str, trees: dict[str, Tree], source: Source, own: OwnPython) -> oci.Image:
+    layers: list[oci.Layer] = []
+    for name, tree in trees.items():
+        plain = oci.layer_tar(tree, base=not layers)
         layers.append(oci.Layer(name, plain, own.compress(plain)))
-    image = oci.image(
+    return oci.image(
         architecture,
         layers,
         settings=SETTINGS,
         created=source.created,
         labels=labels(source),
     )
-    its_bill = bill(
-        pins=pins,
-        libraries=libraries,
-        version=source.version,
-        architecture=architecture,
-        manifest=oci.sha256(image.manifest),
-        created=source.created,
-    )
-    return Built(image, everything, its_bill)
 
 
 def labels(source: Source) -> dict[str, str]:
@@ -178,7 +158,7 @@ def labels(source: Source) -> dict[str, str]:
 def product_tree(source: Source) -> Tree:
     """Return what the product's wheel installs, its command, and which build it is."""
     with TemporaryDirectory() as folder:
-        subprocess.run(  # noqa: S603 - a fixed program
+        subprocess.run(
             [*(sys.executable, "-m", "hatchling", "build"), "--target", "wheel", "-d", folder],
             cwd=ROOT,
             check=True,
@@ -210,8 +190,3 @@ def system_files(debian: Tree) -> Tree:
         "usr/bin/python3": File(b"", 0o777, "python3.13"),
         "var/run": File(b"", 0o777, "/run"),
     }
-
-
-def removed(debian: Tree) -> list[str]:
-    """Return the paths of Debian's packages that the image does without."""
-    return [path for path in debian if is_removed(path)]

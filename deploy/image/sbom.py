@@ -83,7 +83,11 @@ def _wheel(wheel: Wheel, files: Tree) -> dict[str, Any]:
     }
     licence = _licence(files)
     inside = _inside(files, purl)
-    return found | ({"licenses": [licence]} if licence else {}) | ({"components": inside} if inside else {})
+    return (
+        found
+        | ({"licenses": [licence]} if licence else {})
+        | ({"components": inside} if inside else {})
+    )
 
 
 def _licence(files: Tree) -> dict[str, Any] | None:
