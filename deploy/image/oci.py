@@ -89,12 +89,13 @@ def image(
     labels: dict[str, str],
 ) -> Image:
     """Return an image of layers. `settings` are those of a container: Entrypoint, User, Env."""
+    container: dict[str, Any] = {**settings, "Labels": labels}
     config = _json(
         {
             "architecture": architecture,
             "os": "linux",
             "created": created,
-            "config": {**settings, "Labels": labels},
+            "config": container,
             "rootfs": {"type": "layers", "diff_ids": [sha256(each.plain) for each in layers]},
             "history": [{"created": created, "comment": each.name} for each in layers],
         }

@@ -48,7 +48,8 @@ sys.exit(any(os.waitpid(each, 0)[1] for each in parts))
 
 _COMPRESS = """
 import gzip, sys
-sys.stdout.buffer.write(gzip.compress(sys.stdin.buffer.read(), 9, mtime=0))
+# 9 takes four times as long, for one hundredth less.
+sys.stdout.buffer.write(gzip.compress(sys.stdin.buffer.read(), 6, mtime=0))
 """
 
 LOADERS = {"amd64": "usr/lib64/ld-linux-x86-64.so.2", "arm64": "usr/lib/ld-linux-aarch64.so.1"}

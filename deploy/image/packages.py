@@ -78,8 +78,8 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
     raise Gone(
         f"{deb.name} {deb.version} ({deb.architecture}) cannot be fetched: "
         f"{reason[0] if reason else 'no archive of this machine has it'}. Archives drop versions "
-        "that were replaced: renew the pins with ./scripts/image --renew-pins, or name an archive that "
-        "keeps them with --mirror URL."
+        "that were replaced: renew the pins with ./scripts/image --renew-pins, or name an archive "
+        "that keeps them with --mirror URL."
     )
 
 
