@@ -21,10 +21,9 @@ from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.delegation import Delegation
 from podidentity.core.resources import IdentityType
-from podidentity.nmi.reporting.audit import AuditLog
-from podidentity.nmi.reporting.instrumented import MeasuredAttestor, MeasuredIssuers
+from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import RequestLog
+from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
@@ -32,9 +31,8 @@ from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.settings import METADATA_ALLOWED
-from podidentity.telemetry.lines import Json
+from podidentity.telemetry.lines import Json, Stream, Writer
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writer import Stream, Writer
 from podidentity.wire.imds import AllowList
 from tests.adapters.scripted import answers, scripted
 from tests.adapters.test_imds import TOKEN as IMDS_TOKEN
@@ -42,7 +40,7 @@ from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, FakeAttestor, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 
-MOST_WARM, MOST_COLD = 6, 28
+MOST_WARM, MOST_COLD = 6, 24
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
@@ -80,8 +78,10 @@ async def agent() -> AsyncIterator[Listener]:
     life = {"expires_in": "86399", "expires_on": str(int(clock.time()) + 86_399)}
     async with scripted(answers(IMDS_TOKEN | life)) as metadata:
         imds = Imds.connect("127.0.0.1", metadata.port, clock=clock, user_agent="ours")
-        issuers = MeasuredIssuers({IdentityType.USER_ASSIGNED: imds}, metrics, clock)
-        tokens = TokenCache(issuers, clock)
+        requests = RequestLog(
+            log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
+        )
+        tokens = TokenCache({IdentityType.USER_ASSIGNED: imds}, clock, told=requests.issued)
         attestor = MeasuredAttestor(FakeAttestor(), metrics)
         answers_ = AnswerCache(watched, permissions, clock)
         pipeline = RequestPipeline(
@@ -93,9 +93,7 @@ async def agent() -> AsyncIterator[Listener]:
             tokens=tokens,
             metadata=imds,
             answers=answers_,
-            log=RequestLog(
-                log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
-            ),
+            log=requests,
             clock=clock,
             policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
