@@ -10,10 +10,9 @@ from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.attestation import Proof, Verdict
+from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
-from podidentity.core.permission import Use
-from podidentity.core.ports import Clock, Fetched, Origin
+from podidentity.core.ports import Clock
 from podidentity.core.resources import (
     BINDING_LABEL,
     Assignment,
@@ -21,11 +20,14 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     IdentityType,
+    ObjectRef,
     Pod,
+    ResourceId,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.tokens import AccessToken, Fetched, Grant, Origin
 from podidentity.wire.kube import Event, Page
 
 NOW = 1_795_600_000.0

@@ -18,10 +18,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from podidentity.core.authorities import Tenant
 from podidentity.core.errors import TokenUnavailable
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AzureIdentity, Entra, Federation, IdentityType
+from podidentity.core.resources import (
+    AzureIdentity,
+    Entra,
+    Federation,
+    IdentityType,
+    ObjectRef,
+    Tenant,
+)
 from podidentity.core.secrets import Secret
 from tests.fakes import NOW, identity
 

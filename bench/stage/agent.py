@@ -26,6 +26,7 @@ UID = "00000000-0000-4000-8000-0000000000aa"
 EARLIER = "ba97e96"
 """The commit of the agent that later ones are compared with: one process, before the split."""
 PROBE_PORT = 8085
+_NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE"}
 _SERVE_RIGHTS = ("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
 _NET_RIGHTS = ("--bounding-set=-all,+net_admin,+sys_admin,+dac_read_search",)
 READY = "requests can be decided"
@@ -147,7 +148,9 @@ class Agent(Server):
                 ["setpriv", *_SERVE_RIGHTS, *_program(), "serve", *shared],
             ]
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _NO_BYTECODE},
+            # As of an installed package: who compiles at each start holds megabytes more for good.
+            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
             "SSL_CERT_FILE": str(folder / "ca.crt"),
             "PYTHONPATH": str((source or ROOT) / "src"),
         }

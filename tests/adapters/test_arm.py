@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ResourceId
+from podidentity.core.resources import ResourceId
 from podidentity.wire.arm import ArmError
 from tests.cli.scripted import (
     CLIENT,

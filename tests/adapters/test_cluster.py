@@ -6,9 +6,8 @@ from math import inf
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Cluster
-from podidentity.core.resources import Malformed, Phase
+from podidentity.core.resources import Malformed, ObjectRef, Phase
 from tests.fakes import ADDRESS, NOW, FakeClock, assigned, binding, cluster, identity, pod
 
 BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")

@@ -15,9 +15,9 @@ from podidentity.adapters.permission_cache import (
     TIMEOUT,
     RbacPermissions,
 )
+from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import KubeError
 from tests.fakes import CLIENT, FakeClock, FakeKubeApi
 

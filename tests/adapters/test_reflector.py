@@ -12,7 +12,7 @@ import pytest
 
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from tests.adapters.scripted import (
     Conversation,
     Script,

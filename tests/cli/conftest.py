@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,33 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The world, this process being a person's shell in it."""
+def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world without NMI, this process being a person's shell in it."""
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
-    return shared_world
+    yield shared_world
+    for path in (DAEMON_SET, EXCEPTION):
+        if shared_world.get(path):
+            shared_world.send("DELETE", path)
+    end_nmi(shared_world)
+
+
+DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
+EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
+PODS = "/api/v1/namespaces/kube-system/pods"
+_OURS = "app.kubernetes.io/component=nmi"
+
+
+def nmi_pods(world: World) -> list[Any]:
+    """Return the pods of NMI, also those that are being deleted, in the order of their nodes."""
+    found = world.send("GET", PODS, labelSelector=_OURS)["items"]
+    return sorted(found, key=lambda pod: pod["spec"]["nodeName"])
+
+
+def end_nmi(world: World) -> None:
+    """End the pods of NMI, as their kubelets would: a deleted pod stays until then."""
+    for pod in nmi_pods(world):
+        world.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity.cli.agent_choices import Choices, chosen
-from podidentity.core.permission import Authorization
+from podidentity.core.decision import Authorization
 from podidentity.manifests import nmi
 
 

@@ -15,7 +15,7 @@ from podidentity.cli.azure_access import (
     recorded_hosts,
 )
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ResourceId
+from podidentity.core.resources import ResourceId
 from podidentity.wire.arm import ArmError
 from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET, SUBSCRIPTION
 

@@ -14,22 +14,24 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.cli.chain import Credentials, Explanation, Fact, LinkState, Node, follow
 from podidentity.cli.explain import as_data, shown
-from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.decision import decide
+from podidentity.core.decision import decide, uses_of
 from podidentity.core.federation import account_name
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.matching import STRICT, Rules, match
-from podidentity.core.permission import uses_of
 from podidentity.core.resources import (
     BINDING_LABEL,
+    Authority,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     Entra,
     IdentityType,
     Malformed,
+    ObjectRef,
     Phase,
     Pod,
+    ResourceId,
+    Tenant,
     WorkloadIdentity,
 )
 from podidentity.core.tokens import TokenRequest

@@ -10,22 +10,10 @@ import pytest
 import yaml
 
 from podidentity import manifests
-from tests.cli.conftest import CRDS, Ran
+from tests.cli.conftest import CRDS, DAEMON_SET, EXCEPTION, PODS, Ran, end_nmi, nmi_pods
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
-PODS = "/api/v1/namespaces/kube-system/pods"
-DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
-EXCEPTION = (
-    "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system"
-    "/azurepodidentityexceptions/aks-addon-exception"
-)
-OURS = "app.kubernetes.io/component=nmi"
-
-
-def nmi_pods(world: World) -> list[Any]:
-    found = world.send("GET", PODS, labelSelector=OURS)["items"]
-    return sorted(found, key=lambda pod: pod["spec"]["nodeName"])
 
 
 def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
@@ -33,22 +21,6 @@ def become(world: World, pod: Any, *, ready: bool, **status: Any) -> None:
     condition = {"type": "Ready", "status": str(ready)}
     body = {"status": {"phase": "Running", "conditions": [condition], **status}}
     world.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", body)
-
-
-@pytest.fixture
-def cluster(bare: World) -> Iterator[World]:
-    """A cluster without NMI; its kubelets are the test."""
-    yield bare
-    for path in (DAEMON_SET, EXCEPTION):
-        if bare.get(path):
-            bare.send("DELETE", path)
-    end_nmi(bare)
-
-
-def end_nmi(world: World) -> None:
-    """End the pods of NMI, as their kubelets would."""
-    for pod in nmi_pods(world):
-        world.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 @contextmanager
@@ -76,56 +48,56 @@ def until(process: subprocess.Popen[str], line: str) -> list[str]:
     raise AssertionError((said, process.stderr and process.stderr.read()))
 
 
-def test_enable_brings_everything_and_waits_for_every_node(cluster: World) -> None:
+def test_enable_brings_everything_and_waits_for_every_node(bare: World) -> None:
     with running("enable") as process:
         said = until(process, "NMI is ready on 0 of 2 nodes")
         names = [each["metadata"]["name"] for each in manifests.crds()]
         for name in names:
             assert any(line.split("/")[1].split()[0] == name for line in said[:-1])
         assert "daemonset.apps/nmi created" in said
-        first, second = nmi_pods(cluster)
-        become(cluster, first, ready=True)
+        first, second = nmi_pods(bare)
+        become(bare, first, ready=True)
         until(process, "NMI is ready on 1 of 2 nodes")
-        become(cluster, second, ready=True)
+        become(bare, second, ready=True)
         until(process, "NMI is ready on 2 of 2 nodes")
         assert process.wait(10) == 0
 
 
-def test_enable_may_be_repeated(cluster: World, podidentity: Run) -> None:
+def test_enable_may_be_repeated(bare: World, podidentity: Run) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    before = cluster.get(DAEMON_SET)
+    before = bare.get(DAEMON_SET)
     ran = podidentity("enable", "--no-wait")
     assert ran.code == 0
     assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
     ran = podidentity("enable", "--no-wait", "--image", "other:1")
     assert "daemonset.apps/nmi configured" in ran.out
-    after = cluster.get(DAEMON_SET)
+    after = bare.get(DAEMON_SET)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     containers = after["spec"]["template"]["spec"]["containers"]
     assert {container["image"] for container in containers} == {"other:1"}
     podidentity("enable", "--no-wait", "--nmi-arg=--hold=0", "--nmi-arg", "--host-token=root")
-    for container in cluster.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
+    for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
         assert container["args"][-2:] == ["--hold=0", "--host-token=root"]
 
 
 def test_flags_that_a_cluster_always_needs_come_from_the_environment_and_the_others_win(
-    cluster: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PODIDENTITY_NMI_ARGS", "--attestation=namespace --hold=1")
     ran = podidentity("enable", "--no-wait", "--nmi-arg=--hold=0")
     assert "flags of NMI: --attestation=namespace --hold=1" in ran.err
-    for container in cluster.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
+    for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
         assert container["args"][-3:] == ["--attestation=namespace", "--hold=1", "--hold=0"]
 
 
 def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
-    cluster: World, podidentity: Run
+    bare: World, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait").code == 0
     with running("enable", "--timeout", "60s") as process:
         until(process, "NMI is ready on 0 of 2 nodes")
-        first, second = nmi_pods(cluster)
-        become(cluster, first, ready=True)
+        first, second = nmi_pods(bare)
+        become(bare, first, ready=True)
         until(process, "NMI is ready on 1 of 2 nodes")
         waiting = {"reason": "ImagePullBackOff", "message": "cannot pull podidentity:0.1.0"}
         container = {
@@ -136,7 +108,7 @@ def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
             "image": "i",
             "imageID": "",
         }
-        become(cluster, second, ready=False, containerStatuses=[container])
+        become(bare, second, ready=False, containerStatuses=[container])
     ran = podidentity("enable", "--timeout", "1s")
     assert ran.code == 1
     node = second["spec"]["nodeName"]
@@ -146,16 +118,16 @@ def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
 
 
 def test_disable_takes_nmi_away_and_keeps_the_custom_resources(
-    cluster: World, podidentity: Run
+    bare: World, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    assert "The nodes keep their rules" in disabled(cluster)
-    assert cluster.get(DAEMON_SET) is None
+    assert "The nodes keep their rules" in disabled(bare)
+    assert bare.get(DAEMON_SET) is None
     for crd in manifests.crds():
-        assert cluster.get(f"{CRDS}/{crd['metadata']['name']}") is not None
+        assert bare.get(f"{CRDS}/{crd['metadata']['name']}") is not None
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("bare")
 def test_disabling_what_is_not_enabled_is_no_failure(podidentity: Run) -> None:
     ran = podidentity("disable")
     assert ran.code == 0
@@ -164,14 +136,14 @@ def test_disabling_what_is_not_enabled_is_no_failure(podidentity: Run) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["explain", "pod", "kube-system/x"]])
 def test_without_pod_identity_it_says_how_to_enable_it(
-    cluster: World, podidentity: Run, command: list[str]
+    bare: World, podidentity: Run, command: list[str]
 ) -> None:
     assert podidentity("disable", "--purge", "--yes").code == 0
     if command[0] == "explain":
-        cluster.pod("kube-system", "x")
+        bare.pod("kube-system", "x")
     ran = podidentity(*command)
     if command[0] == "explain":
-        cluster.send("DELETE", f"{PODS}/x", gracePeriodSeconds="0")
+        bare.send("DELETE", f"{PODS}/x", gracePeriodSeconds="0")
     assert ran.code == 1
     assert ran.err == (
         "error: Pod identity is not enabled in this cluster. Run podidentity enable.\n"
@@ -193,18 +165,18 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
 
 
 def test_add_ons_of_aks_are_excepted_before_nmi_runs_unless_that_is_not_wanted(
-    cluster: World, podidentity: Run
+    bare: World, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait", "--no-aks-exception").code == 0
-    assert cluster.get(EXCEPTION) is None
+    assert bare.get(EXCEPTION) is None
     lines = podidentity("enable", "--no-wait").out.splitlines()
     made = lines.index(
         "azurepodidentityexception.aadpodidentity.k8s.io/aks-addon-exception created"
     )
     assert made < lines.index("daemonset.apps/nmi unchanged")
-    assert cluster.get(EXCEPTION)["spec"] == manifests.aks_exception()["spec"]
-    disabled(cluster)
-    assert cluster.get(EXCEPTION) is None
+    assert bare.get(EXCEPTION)["spec"] == manifests.aks_exception()["spec"]
+    disabled(bare)
+    assert bare.get(EXCEPTION) is None
 
 
 @pytest.mark.parametrize(
@@ -216,20 +188,20 @@ def test_add_ons_of_aks_are_excepted_before_nmi_runs_unless_that_is_not_wanted(
     ids=["another spec", "somebody else's"],
 )
 def test_an_exception_that_others_changed_is_left_to_them(
-    cluster: World, podidentity: Run, change: Any
+    bare: World, podidentity: Run, change: Any
 ) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    changed = cluster.send("PATCH", EXCEPTION, change)
+    changed = bare.send("PATCH", EXCEPTION, change)
     assert podidentity("enable", "--no-wait").code == 0
-    assert "aks-addon-exception kept" in disabled(cluster)
-    assert cluster.get(EXCEPTION) == changed
+    assert "aks-addon-exception kept" in disabled(bare)
+    assert bare.get(EXCEPTION) == changed
 
 
-def disabled(cluster: World) -> str:
+def disabled(bare: World) -> str:
     """Disable NMI; return the output after the deletion of its own objects."""
     with running("disable") as process:
         until(process, "serviceaccount/podidentity-nmi deleted")
-        end_nmi(cluster)
+        end_nmi(bare)
         said, _ = process.communicate(timeout=10)
         assert process.returncode == 0
         return said
@@ -249,13 +221,13 @@ def refuse(*_: object, abort: bool) -> None:
 
 
 def test_an_agent_that_cannot_hand_over_is_stopped_first_and_that_is_said(
-    cluster: World, podidentity: Run
+    bare: World, podidentity: Run
 ) -> None:
     *_, old = manifests.nmi()
     pod = old["spec"]["template"]["spec"]
     pod["containers"] = [pod["containers"][1] | {"name": "nmi"}]
-    made = cluster.send("POST", DAEMON_SET.rpartition("/")[0], old)
+    made = bare.send("POST", DAEMON_SET.rpartition("/")[0], old)
     ran = podidentity("enable", "--no-wait")
     assert "daemonset.apps/nmi deleted: it cannot hand over, and pods get no token" in ran.out
     assert "daemonset.apps/nmi created" in ran.out
-    assert cluster.get(DAEMON_SET)["metadata"]["uid"] != made["metadata"]["uid"]
+    assert bare.get(DAEMON_SET)["metadata"]["uid"] != made["metadata"]["uid"]

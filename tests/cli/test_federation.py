@@ -10,10 +10,17 @@ import pytest
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.federation import trust_command
-from podidentity.core.authorities import Tenant
 from podidentity.core.federation import has_an_account
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
-from podidentity.core.resources import AssertionSubject, Entra, Federation, IdentityType
+from podidentity.core.resources import (
+    AssertionSubject,
+    ClientId,
+    Entra,
+    Federation,
+    IdentityType,
+    ObjectRef,
+    ResourceId,
+    Tenant,
+)
 from podidentity.wire.kube import KubeError
 from tests.cli.scripted import CLIENT, IDENTITY
 

@@ -15,7 +15,7 @@ from podidentity.cli.parameters import (
     ResourceIdType,
     Selector,
 )
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.cli.conftest import Ran
+from tests.cli.conftest import DAEMON_SET, Ran
 from tests.cli.scripted import IDENTITY
 from tests.cli.test_grants import may
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
 RECORD = "/api/v1/namespaces/kube-system/configmaps/podidentity-grants"
-DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
 
 
 @pytest.fixture
-def ns(world: World, ns: str) -> Iterator[str]:
+def ns(world: World, ns: str) -> str:
     """A namespace of a cluster to which podidentity has not come yet."""
     if world.get(RECORD):
         world.send("DELETE", RECORD)
-    yield ns
-    if world.get(DAEMON_SET):
-        world.send("DELETE", DAEMON_SET)
+    return ns
 
 
 def made(world: World, ns: str, name: str, *, selector: str = "s", client: str = "") -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from podidentity.core.authorities import Tenant
-from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     BINDING_LABEL,
     Assignment,
@@ -14,9 +12,14 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     Entra,
     IdentityType,
+    ObjectId,
+    ObjectRef,
     Pod,
+    ResourceId,
+    Tenant,
 )
 
 TENANT = Tenant.parse("72f988bf-86f1-41af-91ab-2d7cd011db47")

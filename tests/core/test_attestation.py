@@ -16,8 +16,7 @@ from podidentity.core.attestation import (
     judge,
     judge_local,
 )
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 
 KERNEL, NAMESPACE = AttestationMode.KERNEL, AttestationMode.NAMESPACE
 NONE, OPEN, CLOSED = SocketState.NONE, SocketState.OPEN, SocketState.CLOSED

@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import (
-    CLOUDS,
-    KNOWN_AUTHORITIES,
-    PUBLIC,
-    Authority,
-    Tenant,
-)
-from podidentity.core.ids import InvalidId
+from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC
+from podidentity.core.resources import Authority, InvalidId, Tenant
 
 GUID = "72F988BF-86F1-41AF-91AB-2D7CD011DB47"
 

@@ -8,31 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import Tenant
 from podidentity.core.decision import (
     MOST_TRIED,
     Allowed,
     Ambiguity,
+    Authorization,
     Decision,
     Denied,
     Permitted,
     Undecided,
+    Use,
     current_grants,
     decide,
     granted,
+    permission_name,
     select,
+    uses_of,
 )
-from podidentity.core.entitlements import Basis, Entitlement
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.ids import ClientId, ObjectRef
-from podidentity.core.matching import Rules, match
-from podidentity.core.permission import Authorization, Use, permission_name, uses_of
+from podidentity.core.matching import Basis, Entitlement, Rules, match
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
+    ClientId,
     IdentityType,
+    ObjectRef,
     Pod,
+    Tenant,
     WorkloadIdentity,
 )
 from podidentity.core.tokens import Grant, TokenRequest

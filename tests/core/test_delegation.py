@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.delegation import CSI_DRIVER, Delegation, refuse_without_csi_volume
-from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import Phase, Pod
+from podidentity.core.resources import ObjectRef, Phase, Pod
 from tests.fakes import pod
 
 CHART, ADD_ON = "csi-secrets-store-provider-azure", "aks-secrets-store-provider-azure"

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 
 from podidentity.core.decision import select
-from podidentity.core.entitlements import Basis, Entitlement
-from podidentity.core.ids import ClientId, ObjectId, ResourceId
-from podidentity.core.matching import Rules, ineffective_exception, match
+from podidentity.core.matching import Basis, Entitlement, Rules, ineffective_exception, match
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Phase, Pod
+from podidentity.core.resources import ClientId, ObjectId, Phase, Pod, ResourceId
 from podidentity.core.tokens import TokenRequest
 from tests.core.objects import (
     binding,

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
-from podidentity.core.entitlements import Basis, Entitlement
+from podidentity.core.decision import uses_of
 from podidentity.core.federation import account_name, stand_in, subject_of
-from podidentity.core.ids import ObjectRef, ResourceId
-from podidentity.core.permission import uses_of
-from podidentity.core.resources import AssertionSubject, Federation, IdentityType
+from podidentity.core.matching import Basis, Entitlement
+from podidentity.core.resources import (
+    AssertionSubject,
+    Federation,
+    IdentityType,
+    ObjectRef,
+    ResourceId,
+)
 from podidentity.core.tokens import Grant
 from tests.fakes import CLIENT, RESOURCE_ID, pod
 from tests.principals import federated

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.entitlements import Basis, Match
-from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import MOST_BOUND, STRICT, Rules, match
-from podidentity.core.permission import uses_of
+from podidentity.core.decision import uses_of
+from podidentity.core.matching import MOST_BOUND, STRICT, Basis, Match, Rules, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     AssertionSubject,
+    Authority,
     AzureAssignedIdentity,
     AzureIdentity,
     IdentityType,
     Malformed,
+    ObjectRef,
     Phase,
     Pod,
+    Tenant,
     WorkloadIdentity,
 )
 from tests.core.objects import TENANT, binding, client_id, identity, pod, principal, record, system

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import Malformed, Phase, Pod
+from podidentity.core.resources import Malformed, ObjectRef, Phase, Pod
 from tests.core.objects import binding, identity, pod
 from tests.core.worlds import World
 

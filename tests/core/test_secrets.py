@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.errors import TokenRefused
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret, certificate, client_secret
 
 

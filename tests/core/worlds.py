@@ -10,18 +10,19 @@ from hypothesis import Phase as Generate
 from hypothesis import find, settings
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import Authority
-from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import Rules
 from podidentity.core.resources import (
+    Authority,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     Entra,
     Federation,
     IdentityType,
     Malformed,
+    ObjectRef,
     Phase,
     Pod,
     WorkloadIdentity,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podidentity.core.permission import Authorization
+from podidentity.core.decision import Authorization
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity
 from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid

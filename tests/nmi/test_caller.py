@@ -15,11 +15,10 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.ids import ObjectRef
-from podidentity.core.ports import Origin
-from podidentity.core.resources import Phase, Pod
+from podidentity.core.resources import ObjectRef, Phase, Pod
+from podidentity.core.tokens import Origin
+from podidentity.nmi.request.decision import Granted, Outcome, Rejected
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Outcome, Rejected
 from tests.fakes import (
     ADDRESS,
     VAULT,

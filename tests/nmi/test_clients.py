@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from podidentity.core.ids import ClientId, ObjectId
+from podidentity.core.resources import ClientId, ObjectId
 from tests.fakes import CLIENT, NOW, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import agent
 from tests.nmi.clients import ASKED_WITH_SLASH, OBJECT, PATH, PROBES, TOKEN_REQUESTS

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity.cli.nmi import nmi, settings_from
-from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC, Authority, Tenant
+from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC
+from podidentity.core.resources import Authority, Tenant
 from podidentity.settings import NmiSettings
 
 OWN = Authority("https://login.example")

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.reporting.events import (
     APART,
     LASTING,

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity.cli import nmi as command
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.settings import OLD_FLAGS, Compat, NmiSettings
 
 MANAGED = ["--node=n1", "--operation-mode=managed"]

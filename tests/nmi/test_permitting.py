@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from podidentity.core.decision import Authorization, Use
 from podidentity.core.errors import NotReady
-from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import Rules
-from podidentity.core.permission import Authorization, Use
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.outcome import Granted
+from podidentity.nmi.request.decision import Granted
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, assigned, binding, identity, pod
 from tests.nmi.worlds import World, error_of, reason
 

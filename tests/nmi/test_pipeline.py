@@ -8,8 +8,8 @@ import pytest
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.core.ids import ObjectRef
-from podidentity.wire.metadata import AllowList
+from podidentity.core.resources import ObjectRef
+from podidentity.wire.imds import AllowList
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import agent
 from tests.nmi.metadata import Passed

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
-from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import Rules
-from podidentity.core.ports import Origin
-from podidentity.core.resources import BINDING_LABEL, IdentityType, Phase
+from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, ObjectRef, Phase
+from podidentity.core.tokens import Origin
 from podidentity.nmi.sync.prefetch import MOST_PENDING, Choice
 from tests.fakes import (
     OTHER_CLIENT,

@@ -10,21 +10,26 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.decision import Ambiguity
+from podidentity.core.decision import Ambiguity, Use
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
 )
-from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.matching import Rules
-from podidentity.core.permission import Use
-from podidentity.core.resources import AzurePodIdentityException, WorkloadIdentity
+from podidentity.core.resources import (
+    AzurePodIdentityException,
+    ClientId,
+    ObjectId,
+    ObjectRef,
+    ResourceId,
+    WorkloadIdentity,
+)
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.errors import answer
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Outcome
 from tests.core.objects import TENANT
 from tests.fakes import (
     CLIENT,

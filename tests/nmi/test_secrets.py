@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenSourceDown
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.nmi.sync.secret_watch import IDLE, WatchedSecrets
 from podidentity.wire.kube import Event, KubeError, Page
 from tests.fakes import FakeClock, FakeKubeApi

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core import errors
-from podidentity.core.authorities import Tenant
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
-from podidentity.core.ids import ClientId
 from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import ClientId, Tenant
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.errors import NO_HEADER, old_answer, old_response
 from tests.core.objects import principal

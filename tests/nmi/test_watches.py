@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Assignment, Malformed
+from podidentity.core.resources import Assignment, Malformed, ObjectRef
 from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
 from tests.fakes import ADDRESS, CLIENT, FakeKubeApi, ImpatientClock, binding, identity, pod

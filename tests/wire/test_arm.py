@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.ids import ResourceId
+from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, HostIdentities
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import PUBLIC, Authority, Tenant
+from podidentity.core.authorities import PUBLIC
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -19,7 +19,7 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.ids import ClientId
+from podidentity.core.resources import Authority, ClientId, Tenant
 from podidentity.core.tokens import AccessToken
 from podidentity.wire.entra import (
     Client,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
 from tests.fakes import NOW, pod
 

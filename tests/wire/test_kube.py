@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     PODS,

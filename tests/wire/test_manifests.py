@@ -11,19 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.ids import ClientId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     AssertionSubject,
     Assignment,
+    Authority,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     Entra,
     Federation,
     IdentityType,
     Malformed,
+    ObjectId,
+    ObjectRef,
+    ResourceId,
+    Tenant,
     WorkloadIdentity,
 )
 from podidentity.wire.manifests import (

@@ -15,8 +15,7 @@ from podidentity.core.attestation import (
     SocketState,
     judge,
 )
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Phase, Pod
+from podidentity.core.resources import ObjectRef, Phase, Pod
 from podidentity.wire.pods import parse_pod
 
 META = {"namespace": "shop", "name": "orders"}

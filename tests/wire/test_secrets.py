@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.secrets import parse_secret
 
 

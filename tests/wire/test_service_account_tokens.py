@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.service_account_tokens import (
     parse_token_request,
     render_token_request,

@@ -16,8 +16,8 @@ import httpx2
 
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ResourceId
 from podidentity.core.ports import Clock
+from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, HostIdentities, ManagedIdentity
 

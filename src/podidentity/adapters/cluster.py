@@ -12,7 +12,6 @@ from itertools import chain
 from math import inf
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
     AzureAssignedIdentity,
@@ -20,6 +19,7 @@ from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
     Malformed,
+    ObjectRef,
     Pod,
     WorkloadIdentity,
 )

@@ -20,8 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
-from podidentity.core.permission import Use
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.wire.kube import KubeApi, KubeError

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 
 FIRST_DELAY = 0.1

@@ -27,10 +27,9 @@ from podidentity.cli.output import CommandError, examples
 from podidentity.cli.parameters import cloud_options
 from podidentity.cli.use_roles import give
 from podidentity.core.authorities import Cloud
+from podidentity.core.decision import permission_names
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ResourceId
-from podidentity.core.permission import permission_names
-from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType
+from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ResourceId
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
 from podidentity.wire.rbac import Giver

@@ -9,15 +9,17 @@ from typing import Any
 import click
 
 from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selector, TenantType
-from podidentity.core.ids import ClientId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     BINDING_LABEL,
     AssertionSubject,
     AzureIdentity,
     AzureIdentityBinding,
+    ClientId,
     Entra,
     Federation,
     IdentityType,
+    ObjectRef,
+    ResourceId,
 )
 from podidentity.wire.rbac import Grantee
 

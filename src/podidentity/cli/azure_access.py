@@ -24,8 +24,7 @@ from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.ids import ResourceId
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES

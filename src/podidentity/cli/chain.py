@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.decision import Decision, Denied
-from podidentity.core.entitlements import Basis, Entitlement, Match
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use, uses_of
+from podidentity.core.decision import Decision, Denied, Use, uses_of
+from podidentity.core.matching import Basis, Entitlement, Match
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import BINDING_LABEL, IdentityType
+from podidentity.core.resources import BINDING_LABEL, IdentityType, ObjectRef
 
 
 class LinkState(StrEnum):

@@ -32,8 +32,8 @@ from podidentity.cli.rollout import (
 )
 from podidentity.cli.use_roles import Roles
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.authorities import KNOWN_AUTHORITIES, Authority
-from podidentity.core.ids import ObjectRef
+from podidentity.core.authorities import KNOWN_AUTHORITIES
+from podidentity.core.decision import Authorization, Use, not_permitted, permission_names
 from podidentity.core.matching import (
     Rules,
     exception_of,
@@ -42,13 +42,14 @@ from podidentity.core.matching import (
     match,
     unusable,
 )
-from podidentity.core.permission import Authorization, Use, not_permitted, permission_names
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
+    Authority,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
     Malformed,
+    ObjectRef,
     Pod,
 )
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason

@@ -25,8 +25,7 @@ from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
 from podidentity.core.hosts import Host
-from podidentity.core.ids import ObjectRef, ResourceId
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity

@@ -33,7 +33,7 @@ from podidentity.cli.rollout import (
     until_ready,
 )
 from podidentity.cli.use_roles import give
-from podidentity.core.permission import permission_names
+from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import IMAGE, aks_exception, crds, nmi
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
@@ -44,7 +44,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
 @click.command(
     epilog=examples(
         "podidentity enable",
-        "podidentity enable --context staging --image registry.example.com/podidentity:0.1.0",
+        "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --nmi-arg=--host-token=root",
         "podidentity enable --dry-run | kubectl apply -f -",
     )

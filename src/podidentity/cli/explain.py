@@ -21,8 +21,8 @@ from podidentity.cli.parameters import PodRef, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide
-from podidentity.core.ids import ObjectRef
 from podidentity.core.matching import match
+from podidentity.core.resources import ObjectRef
 from podidentity.core.tokens import TokenRequest
 from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod

@@ -18,8 +18,7 @@ from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
 from podidentity.core.federation import account_name, has_an_account
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation
+from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, ObjectRef
 from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
 from podidentity.wire.rbac import LABELS
 

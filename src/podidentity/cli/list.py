@@ -14,7 +14,7 @@ from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluste
 from podidentity.cli.output import FORMATS, data, examples, output_option, table
 from podidentity.cli.parameters import Name
 from podidentity.cli.use_roles import Roles
-from podidentity.core.permission import permission_names
+from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity

@@ -35,6 +35,8 @@ _COMMANDS = {
     "completion": "podidentity.cli.main:completion",
 }
 PLUGINS = "podidentity.commands"
+_ELSEWHERE = frozenset({"sandbox"})
+"""Commands of other distributions of ours, which people type without having them."""
 
 
 class LazyCommands(click.Group):
@@ -49,7 +51,11 @@ class LazyCommands(click.Group):
         if cmd_name in _COMMANDS:
             return _imported(_COMMANDS[cmd_name])
         plugin = _plugins().get(cmd_name)
-        return None if plugin is None else _load(cmd_name, plugin)
+        if plugin is not None:
+            return _load(cmd_name, plugin)
+        if cmd_name in _ELSEWHERE:
+            return _failing(cmd_name, "it is not installed")
+        return None
 
 
 def _plugins() -> dict[str, str]:
@@ -71,7 +77,11 @@ def _load(name: str, target: str) -> click.Command:
     try:
         return _imported(target)
     except (ImportError, AttributeError, TypeError) as error:
-        reason = str(error)
+        return _failing(name, str(error))
+
+
+def _failing(name: str, reason: str) -> click.Command:
+    """Return a command that says why it cannot be run."""
 
     def fail(**_: object) -> None:
         raise CommandError(

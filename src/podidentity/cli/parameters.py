@@ -10,9 +10,16 @@ from typing import Any
 
 import click
 
-from podidentity.core.authorities import CLOUDS, Cloud, Tenant
-from podidentity.core.ids import OBJECT_NAME, ClientId, InvalidId, ObjectRef, ResourceId
-from podidentity.core.resources import SYSTEM_ASSIGNED
+from podidentity.core.authorities import CLOUDS, Cloud
+from podidentity.core.resources import (
+    OBJECT_NAME,
+    SYSTEM_ASSIGNED,
+    ClientId,
+    InvalidId,
+    ObjectRef,
+    ResourceId,
+    Tenant,
+)
 from podidentity.settings import parse_duration
 from podidentity.wire.azure_environment import STACK, parse_environment
 
@@ -81,7 +88,7 @@ class TenantType(click.ParamType[Tenant]):
 
 
 class Permission(click.ParamType[str]):
-    """The name of the permission to use an identity, as in `core.permission`."""
+    """The name of the permission to use an identity, as in `core.decision`."""
 
     name = "client id|resource id|system-assigned"
 

@@ -26,13 +26,19 @@ from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
-from podidentity.core.entitlements import Entitlement, Match
+from podidentity.core.decision import Authorization, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Authorization, Use, uses_of
-from podidentity.core.resources import AzureIdentity, IdentityType, Malformed, Pod, WorkloadIdentity
+from podidentity.core.matching import Entitlement, Match
+from podidentity.core.resources import (
+    AzureIdentity,
+    IdentityType,
+    Malformed,
+    ObjectRef,
+    Pod,
+    WorkloadIdentity,
+)
 from podidentity.core.secrets import client_secret, unusable
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,

@@ -48,7 +48,7 @@ def net(settings: NmiSettings, begun: Ready = lambda: None) -> int:
 
 def serve(settings: NmiSettings, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`; return its exit code."""
-    from podidentity.telemetry.direct_log import configure_unthreaded
+    from podidentity.telemetry.logs import configure_unthreaded
 
     settings = _with_folder(settings)
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
@@ -74,7 +74,7 @@ def both(settings: NmiSettings) -> int:
     import shutil
 
     from podidentity.supervisor import privileges
-    from podidentity.telemetry.direct_log import configure_unthreaded
+    from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(settings.log_format, verbose=settings.verbose)
     uid = SERVE_UID if privileges.may_become(SERVE_UID, reading=_needed(settings)) else None

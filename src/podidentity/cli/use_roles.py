@@ -19,9 +19,8 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import permission_names
-from podidentity.core.resources import AzureIdentity
+from podidentity.core.decision import permission_names
+from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (

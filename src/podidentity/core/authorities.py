@@ -1,74 +1,16 @@
-"""Azure's clouds, their authorities (the issuers of tokens), and tenants.
+"""Azure's clouds, and the authorities that are known to issue tokens.
 
 An AzureIdentity may name an authority, and its secret is sent there. So only the authorities of
-Azure's clouds and those that the operator configured are valid. A tenant becomes part of a URL, so
-it must be a GUID or a domain name.
+Azure's clouds and those that the operator configured are valid.
 
 https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Self
 
-from podidentity.core.ids import GUID, InvalidId
-
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
-_AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?)/?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """A tenant's id or one of its domain names, in lower case."""
-
-    text: str
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """Return the tenant in `text`; raise InvalidId."""
-        if not isinstance(text, str):
-            raise InvalidId(f"must be a GUID or a domain name, not {type(text).__name__}")
-        folded = text.strip().lower()
-        # `adfs` is Azure Stack Hub's name for the one tenant of AD FS.
-        if folded == "adfs" or GUID.fullmatch(folded):
-            return cls(folded)
-        if len(folded) > 253 or not _DOMAIN.fullmatch(folded):
-            raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
-        return cls(folded)
-
-    @property
-    def is_id(self) -> bool:
-        """Whether it is the tenant's id, not one of its domain names."""
-        return GUID.fullmatch(self.text) is not None
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """An https origin that issues tokens, in lower case and without a slash at its end."""
-
-    url: str
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """Return the authority in `text`; raise InvalidId.
-
-        It is an https origin, without user, path, query or fragment.
-        """
-        if not isinstance(text, str):
-            raise InvalidId(f"must be an https URL, not {type(text).__name__}")
-        found = _AUTHORITY.fullmatch(text.strip().lower())
-        if found is None:
-            raise InvalidId(f"must be https://HOST/ and nothing more, not {text[:80]!r}")
-        return cls(f"https://{found.group(1)}")
-
-    def __str__(self) -> str:
-        return self.url
+from podidentity.core.resources import Authority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from podidentity.core.ids import ObjectRef
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 
 CSI_DRIVER = "secrets-store.csi.k8s.io"
 

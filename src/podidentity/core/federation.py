@@ -13,8 +13,13 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import sha256
 
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, IdentityType
+from podidentity.core.resources import (
+    AssertionSubject,
+    AzureIdentity,
+    Federation,
+    IdentityType,
+    ObjectRef,
+)
 from podidentity.core.tokens import Grant
 
 IDENTITIES_NAMESPACE = "podidentity-identities"

@@ -6,16 +6,14 @@ Adapters implement them over HTTP and sockets, tests in memory.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from podidentity.core.attestation import Proof
-from podidentity.core.entitlements import Directory
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use
-from podidentity.core.resources import Pod
+from podidentity.core.decision import Use
+from podidentity.core.matching import Directory
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.core.secrets import Secret
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.tokens import AccessToken, Fetched, Grant
 
 
 class Clock(Protocol):
@@ -27,7 +25,7 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Return after so many seconds."""
 
 
@@ -106,44 +104,6 @@ class TokenIssuer(Protocol):
         self, grant: Grant, resource: str, *, bypass_cache: bool = False
     ) -> AccessToken:
         """Return a new token for the audience `resource`; raise a TokenUnavailable."""
-
-
-class Origin(StrEnum):
-    """The origin of a token, for the log."""
-
-    CACHE = "cache"
-    IMDS = "imds"
-    ENTRA = "entra"
-    SHARED = "shared"
-    """The fetch of another request, already under way."""
-
-
-class CachedToken(Protocol):
-    """A token, and the time until which it may be given without a look-up."""
-
-    @property
-    def token(self) -> AccessToken:
-        """The token."""
-
-    @property
-    def fresh_until(self) -> float:
-        """In monotonic seconds; in the past after the entry was dropped or replaced."""
-
-    @property
-    def fresh_until_time(self) -> float:
-        """The same in seconds since 1970; the earlier one counts."""
-
-
-class Fetched(NamedTuple):
-    """A token from its source."""
-
-    entry: CachedToken
-    origin: Origin
-
-    @property
-    def token(self) -> AccessToken:
-        """The token itself."""
-        return self.entry.token
 
 
 class TokenSource(Protocol):

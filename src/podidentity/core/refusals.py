@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 
 
 class Reason(StrEnum):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from podidentity.core.errors import TokenRefused
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 
 CLIENT_SECRET = "clientSecret"  # noqa: S105 - the name of a key
 CERTIFICATE = "certificate"

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from podidentity.settings import (
     SERVE_UID,
     NmiSettings,
 )
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.net import State
 
 CHECK_SECONDS = 1.0
@@ -85,7 +87,8 @@ async def run(
         if lock.holds:
             await guard.begin()
         reporter = Reporter(guard, lock, inspector, server, clock, settings.attestation)
-        await _until_told_to_stop(server, guard.run, inspector.follow, lock.run, reporter.run)
+        tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
+        await _until_told_to_stop(server, *tasks)
         if lock.holds and settings.on_exit == "remove":
             guard.remove()
     if settings.on_exit == "keep":

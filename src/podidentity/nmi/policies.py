@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from podidentity.core.decision import Ambiguity
+from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import Delegation
 from podidentity.core.matching import Rules
-from podidentity.core.permission import Authorization
 from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.pipeline import RoutePolicy
 from podidentity.nmi.sync.prefetch import PrefetchPolicy
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
-from podidentity.wire.metadata import AllowList
+from podidentity.wire.imds import AllowList
 
 _log = logging.getLogger("podidentity.nmi")
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podidentity.core.ids import ClientId, InvalidId, ObjectId, ResourceId
+from podidentity.core.resources import ClientId, InvalidId, ObjectId, ResourceId
 from podidentity.wire import BROKEN_JSON
 
 IDENTITY_API = "2024-11-30"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from podidentity.core.authorities import PUBLIC, Authority, Cloud
-from podidentity.core.ids import InvalidId
+from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.resources import Authority, InvalidId
 from podidentity.wire import BROKEN_JSON
 
 STACK = "AzureStackCloud"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire import BROKEN_JSON
 
 _T = TypeVar("_T")

@@ -20,20 +20,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podidentity.core.authorities import Authority, Tenant
-from podidentity.core.ids import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
 from podidentity.core.resources import (
     SYSTEM_ASSIGNED,
     AssertionSubject,
     Assignment,
+    Authority,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    ClientId,
     Entra,
     Federation,
     IdentityType,
+    InvalidId,
     Malformed,
+    ObjectId,
+    ObjectRef,
+    ResourceId,
+    Tenant,
     WorkloadIdentity,
 )
 from podidentity.wire import BROKEN_JSON

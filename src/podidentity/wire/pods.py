@@ -14,8 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import ATTESTATION_ANNOTATION, Phase, Pod
+from podidentity.core.resources import ATTESTATION_ANNOTATION, ObjectRef, Phase, Pod
 from podidentity.wire import BROKEN_JSON
 
 _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"

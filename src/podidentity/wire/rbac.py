@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from podidentity.core.permission import GROUP, RESOURCE, VERB
+from podidentity.core.decision import GROUP, RESOURCE, VERB
 
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from podidentity.core.permission import GROUP, RESOURCE, VERB, Use
+from podidentity.core.decision import GROUP, RESOURCE, VERB, Use
 from podidentity.wire import BROKEN_JSON
 
 PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"

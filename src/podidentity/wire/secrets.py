@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
 from podidentity.wire import BROKEN_JSON
 

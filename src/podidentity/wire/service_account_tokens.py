@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from podidentity.core.ids import ObjectRef
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire import BROKEN_JSON
 
 SECONDS = 3600

@@ -11,7 +11,7 @@ import pytest
 
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.core.errors import TokenRefused, TokenSourceDown
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
 from tests.fakes import NOW
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key, secret

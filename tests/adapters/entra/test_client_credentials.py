@@ -9,7 +9,7 @@ import pytest
 
 from podidentity.adapters.entra.client_credentials import MOST, Assertions
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
-from podidentity.core.ids import ObjectRef
+from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi, FakeTokenSource, identity, pod
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from podidentity.core.attestation import Verdict
-from podidentity.core.authorities import Authority
 from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER
-from podidentity.core.ids import ClientId, ObjectRef
 from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
+    Authority,
     AzurePodIdentityException,
+    ClientId,
     Malformed,
+    ObjectRef,
     Phase,
     WorkloadIdentity,
 )

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import Verdict
+from podidentity.core.decision import Use
 from podidentity.core.errors import TokenUnavailable
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use
-from podidentity.core.resources import Malformed
+from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.nmi.request.decision import DecisionPolicy
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent

@@ -16,9 +16,15 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.core.authorities import EXCHANGE_AUDIENCES, Cloud
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.federation import stand_in, subject_of
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock, Secrets, TokenIssuer
-from podidentity.core.resources import AssertionSubject, AzureIdentity, Entra, Federation, Pod
+from podidentity.core.resources import (
+    AssertionSubject,
+    AzureIdentity,
+    Entra,
+    Federation,
+    ObjectRef,
+    Pod,
+)
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.core.tokens import Grant
 from podidentity.wire.entra import Client, ClientCredential

@@ -13,9 +13,8 @@ import httpx2
 from podidentity.adapters.entra.client_credentials import CredentialSource
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenSourceDown
-from podidentity.core.ids import ClientId
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Entra
+from podidentity.core.resources import ClientId, Entra
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.wire.entra import (
     LONGEST_ANSWER,

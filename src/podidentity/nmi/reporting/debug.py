@@ -14,13 +14,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from podidentity.core.decision import Allowed, Decision, Denied, Undecided
-from podidentity.core.entitlements import Match
-from podidentity.core.ids import ObjectRef
-from podidentity.core.permission import Use
+from podidentity.core.decision import Allowed, Decision, Denied, Undecided, Use
+from podidentity.core.matching import Match
 from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, Pod
+from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
 from podidentity.core.tokens import AccessToken, Grant
 from podidentity.nmi.server.messages import Request, Response
 

@@ -30,8 +30,7 @@ from podidentity.core.errors import (
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.server.messages import Response
-from podidentity.wire.imds_server import render_error
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route, render_error
 
 
 class Answer(NamedTuple):

@@ -12,12 +12,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from podidentity.core.entitlements import Match
-from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import assignment
+from podidentity.core.matching import Match, assignment
 from podidentity.core.ports import Clock, Cluster
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import Assignment, Pod
+from podidentity.core.resources import Assignment, ObjectRef, Pod
 
 _MAY_COME = frozenset(
     {

@@ -17,15 +17,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.authorities import PUBLIC, Cloud
-from podidentity.core.entitlements import Entitlement
+from podidentity.core.decision import Authorization, uses_of
 from podidentity.core.errors import PodIdentityError, TokenRefused
-from podidentity.core.ids import ObjectRef
-from podidentity.core.matching import STRICT, Rules, match
-from podidentity.core.permission import Authorization, uses_of
+from podidentity.core.matching import STRICT, Entitlement, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.resources import AzureIdentity, IdentityType, Pod
+from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
 from podidentity.core.tokens import Grant
 
 AT_ONCE = 2

@@ -18,8 +18,8 @@ import msgspec
 
 from podidentity.adapters.reflector import Reflector, Source
 from podidentity.core.errors import NotYetKnown, TokenSourceDown
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
+from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
 from podidentity.nmi.request.hold import wait_for
 from podidentity.wire.kube import SECRETS, KubeApi

@@ -11,9 +11,8 @@ import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.adapters.reflector import Reflector, Source
-from podidentity.core.ids import ObjectRef
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Malformed
+from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.resources import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
+
+GUID = "6f1c2a3b-0000-4000-8000-0123456789ab"
+RESOURCE = (
+    "/subscriptions/S-1/resourceGroups/My.Group_(1)/providers"
+    "/Microsoft.ManagedIdentity/userAssignedIdentities/My-Id"
+)
+
+
+@given(st.uuids())
+def test_a_guid_is_equal_to_itself_in_any_case(guid: object) -> None:
+    assert ClientId.parse(str(guid).upper()) == ClientId.parse(str(guid))
+    assert str(ClientId.parse(str(guid).upper())) == str(guid)
+
+
+def test_a_client_id_never_equals_an_object_id_of_the_same_text() -> None:
+    assert len({ClientId.parse(GUID), ObjectId.parse(GUID)}) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        GUID + "0",
+        GUID[:-1],
+        GUID.replace("-", ""),
+        "{" + GUID + "}",
+        GUID + "\nx",
+        GUID.replace("6", "\u0666"),  # a digit, but not of a GUID
+        None,
+        7,
+        {"a": 1},
+        [GUID],
+    ],
+)
+def test_what_is_no_guid_is_refused_with_a_reason(text: object) -> None:
+    with pytest.raises(InvalidId, match="must be a GUID"):
+        ClientId.parse(text)
+
+
+def test_white_space_round_an_id_does_not_matter() -> None:
+    assert ClientId.parse(f" {GUID}\n") == ClientId.parse(GUID)
+    assert ResourceId.parse(f" {RESOURCE}\n") == ResourceId.parse(RESOURCE)
+
+
+def test_a_redacted_id_shows_its_ends_only() -> None:
+    assert ClientId.parse(GUID).redacted == "6f1c…89ab"
+
+
+def test_a_resource_id_is_compared_without_case_and_shown_as_written() -> None:
+    written = ResourceId.parse(RESOURCE)
+    assert written == ResourceId.parse(RESOURCE.upper())
+    assert hash(written) == hash(ResourceId.parse(RESOURCE.lower()))
+    assert str(written) == RESOURCE
+    assert (written.subscription, written.group, written.name) == ("S-1", "My.Group_(1)", "My-Id")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/subscriptions/s",
+        RESOURCE + "/",
+        RESOURCE + "/federatedIdentityCredentials/x",
+        RESOURCE.replace("ManagedIdentity", "Compute"),
+        RESOURCE.replace("/subscriptions", "subscriptions"),
+        RESOURCE.replace("My-Id", "a b"),
+        RESOURCE.replace("My-Id", "a'b"),
+        RESOURCE.replace("My-Id", "a&b=c"),
+        RESOURCE.replace("My-Id", "a%2fb"),
+        RESOURCE.replace("My-Id", "a\nb"),
+        RESOURCE.replace("My-Id", ""),
+        "x" + RESOURCE,
+        None,
+        0,
+    ],
+)
+def test_what_is_no_identity_of_azure_is_refused_with_a_reason(text: object) -> None:
+    with pytest.raises(InvalidId, match="must"):
+        ResourceId.parse(text)
+
+
+def test_a_refused_text_is_shown_short_and_on_one_line() -> None:
+    with pytest.raises(InvalidId) as caught:
+        ClientId.parse("a\nb" * 10_000)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_names_of_kubernetes_are_compared_with_case() -> None:
+    assert ObjectRef("a", "b") != ObjectRef("a", "B")
+    assert str(ObjectRef("a", "b")) == "a/b"
