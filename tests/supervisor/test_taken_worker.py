@@ -57,7 +57,7 @@ def attack(agent: Agent, name: str, *arguments: object) -> Any:
     return json.loads((agent.runtime / "result").read_text())
 
 
-def as_serve(folder: Path) -> dict[str, int]:
+def as_serve(folder: Path) -> dict[str, Any]:
     """Return the setting that makes an agent the user of `serve`, where we may."""
     if os.geteuid():
         return {}
