@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import get_completion_class
@@ -18,6 +19,9 @@ from click.shell_completion import get_completion_class
 from podidentity import __version__
 from podidentity.cli.output import CommandError, examples, report
 from podidentity.core.errors import PodIdentityError
+
+if TYPE_CHECKING:
+    from podidentity.cli.programs import AgentPlan
 
 _COMMANDS = {
     "enable": "podidentity.cli.enable:enable",
@@ -132,13 +136,26 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
     """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    found = read(arguments, prog_name)
+    if isinstance(found, int):
+        return found
+    from podidentity.cli import programs
+
+    return programs.run(found)
+
+
+def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan | int:
+    """Run one command line, but return the plan of the agent's programs in place of running it."""
     try:
-        code = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+        found = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
     except PodIdentityError as error:
         return report(CommandError(str(error)))
     except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         return report(error)
-    return code if isinstance(code, int) else 0
+    if found is None or isinstance(found, int):
+        return found or 0
+    plan: AgentPlan = found
+    return plan
 
 
 def main() -> None:
