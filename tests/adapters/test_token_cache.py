@@ -46,7 +46,7 @@ async def caching(
     """Run a cache before a source whose tokens have that life."""
     clock, source = FakeClock(), FakeTokenSource(life=life)
     source.now = clock.time
-    cache = TokenCache(source, clock, jitter=jitter, **options)
+    cache = TokenCache(dict.fromkeys(IdentityType, source), clock, jitter=jitter, **options)
     try:
         yield World(cache, clock, source)
     finally:

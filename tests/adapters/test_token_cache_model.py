@@ -95,7 +95,7 @@ class Node:
         self.identities = [principal(number) for number in range(6)]
         self.cluster = cluster(self.clock, *self.identities)
         self.cache = TokenCache(
-            self.issuer,
+            dict.fromkeys(IdentityType, self.issuer),
             self.clock,
             current=partial(current_grants, directory=self.cluster),
             capacity=CAPACITY,

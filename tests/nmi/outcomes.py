@@ -10,7 +10,7 @@ from podidentity.core.matching import Entitlement
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, Pod
 from podidentity.core.tokens import AccessToken, Fetched, Origin, TokenRequest
-from podidentity.nmi.request.outcome import (
+from podidentity.nmi.request.decision import (
     NO_EVIDENCE,
     Evidence,
     Failed,

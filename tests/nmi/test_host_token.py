@@ -13,8 +13,8 @@ from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER, Delegation
 from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod

@@ -8,7 +8,7 @@ from podidentity.core.errors import InvalidRequest, TokenSourceDown
 from podidentity.core.resources import Tenant
 from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.policies import policy_of
-from podidentity.nmi.request.outcome import Granted
+from podidentity.nmi.request.decision import Granted
 from podidentity.settings import Compat, NmiSettings
 from tests.core.objects import TENANT, principal
 from tests.fakes import VAULT, binding, identity, pod

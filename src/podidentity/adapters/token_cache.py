@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import TypeVar
@@ -27,7 +27,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.rate_limits import RateLimiter
-from podidentity.core.resources import IdentityType, ObjectRef
+from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef
 from podidentity.core.tokens import (
     RENEWAL_INTERVAL,
     AccessToken,
@@ -54,6 +54,8 @@ MISSES_AT_ONCE = 10.0
 
 Key = tuple[Hashable, str]
 """Credential and audience. The rules have decided before whether the pod may have the token."""
+Told = Callable[[AzureIdentity, str, float], None]
+"""Takes note of a request to an issuer: `ok` or the kind of error, and its seconds."""
 CurrentGrants = Callable[[Grant], Iterable[Grant]]
 """Yields a grant with the current objects; nothing if its identity is gone."""
 
@@ -61,19 +63,21 @@ _Name = TypeVar("_Name", bound=Hashable)
 
 
 class TokenCache:
-    """A core.ports.TokenSource in front of a TokenIssuer. Close it when done."""
+    """A core.ports.TokenSource in front of the TokenIssuers. Close it when done."""
 
     def __init__(
         self,
-        issuer: TokenIssuer,
+        issuers: Mapping[IdentityType, TokenIssuer],
         clock: Clock,
         *,
+        told: Told = lambda *_: None,
         current: CurrentGrants = lambda grant: (grant,),
         capacity: int = CAPACITY,
         capacity_of_pod: int = CAPACITY_OF_POD,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._issuer = issuer
+        self._issuers = issuers
+        self._told = told
         self._current = current
         self._jitter = jitter
         self._entries = CacheEntries(capacity=capacity, capacity_of_pod=capacity_of_pod)
@@ -81,7 +85,6 @@ class TokenCache:
         self._misses = RateLimiter(MISSES_PER_SECOND, MISSES_AT_ONCE)
         self._flights: dict[tuple[Key, bool], asyncio.Task[CacheEntry]] = {}
         # Bound once: the hot path calls them for each request.
-        self._credential = issuer.credential
         self._time, self._monotonic = clock.time, clock.monotonic
 
     def __len__(self) -> int:
@@ -106,7 +109,7 @@ class TokenCache:
         credential, paid = self._credential(grant), False
         if credential is None:
             self._count_miss(grant, now)
-            credential, paid = await self._issuer.ready(grant), True
+            credential, paid = await self._ready(grant), True
         key = (credential, resource)
         entry = self._entries.get(key)
         if entry and not bypass_cache and not entry.stale(now):
@@ -122,7 +125,7 @@ class TokenCache:
 
     async def prepare(self, grant: Grant, resource: str) -> None:
         """Fetch a token before its first request, unless it is cached; raise TokenUnavailable."""
-        credential = self._credential(grant) or await self._issuer.ready(grant)
+        credential = self._credential(grant) or await self._ready(grant)
         key, now = (credential, resource), self._now()
         entry = self._entries.get(key)
         if entry and not entry.stale(now):
@@ -206,14 +209,17 @@ class TokenCache:
         return flight
 
     async def _fetch(self, key: Key, grant: Grant, *, bypass: bool, asked: bool) -> CacheEntry:
-        uid = grant.pod.uid
+        uid, identity, begun = grant.pod.uid, grant.identity, self._monotonic()
         try:
-            token = await self._issuer.issue(grant, key[1], bypass_cache=bypass)
+            token = await self._issuers[identity.type].issue(grant, key[1], bypass_cache=bypass)
         except TokenUnavailable as error:
-            self._failures.put(key, uid, error, self._monotonic())
+            ended = self._monotonic()
+            self._told(identity, type(error).__name__, ended - begun)
+            self._failures.put(key, uid, error, ended)
             raise
         self._failures.drop(key, uid)
         now = self._now()
+        self._told(identity, "ok", now.monotonic - begun)
         before = self._entries.get(key)
         entry = CacheEntry(
             key=key,
@@ -230,6 +236,12 @@ class TokenCache:
         else:
             entry.end()
         return entry
+
+    def _credential(self, grant: Grant) -> Hashable | None:
+        return self._issuers[grant.identity.type].credential(grant)
+
+    async def _ready(self, grant: Grant) -> Hashable:
+        return await self._issuers[grant.identity.type].ready(grant)
 
     def _stands(self, key: Key, grant: Grant) -> bool:
         return any(self._credential(each) == key[0] for each in self._current(grant))

@@ -115,7 +115,7 @@ def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 
 def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`."""
-    from podidentity.telemetry.direct_log import configure_unthreaded
+    from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(plan.log_format, verbose=plan.verbose)
     begun()
@@ -128,7 +128,7 @@ def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 def _both(plan: AgentPlan) -> int:
     """Run `net` and `serve` from one process."""
     from podidentity.supervisor import privileges
-    from podidentity.telemetry.direct_log import configure_unthreaded
+    from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(plan.log_format, verbose=plan.verbose)
 
