@@ -1,8 +1,9 @@
 """The command `podidentity` and its subcommands, each imported when it runs.
 
 This module loads click and no other library (`tests/cli/test_main.py` checks that); NMI itself is
-started without it (`programs`). Other packages add commands by the entry-point group `podidentity.commands`; a command that
-cannot be imported says why when it runs, and the others still work.
+started without it (`programs`). Other packages add commands by the entry-point group
+`podidentity.commands`; a command that cannot be imported says why when it runs, and the others
+still work.
 """
 
 from __future__ import annotations
