@@ -8,8 +8,8 @@ from typing import Any
 
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.resources import BINDING_LABEL, ClientId, Phase
-from podidentity.nmi.reporting.audit import AuditLog
+from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, Phase
+from podidentity.nmi.reporting.request_log import AuditLog
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
@@ -48,7 +48,7 @@ class World:
         self.attestor.uid = pod().uid
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time
-        self.tokens = TokenCache(self.source, self.clock)
+        self.tokens = TokenCache(dict.fromkeys(IdentityType, self.source), self.clock)
         self.record = Recorded(self.clock, audit)
         required = audit is not None and audit.required
         self.answers = AnswerCache(

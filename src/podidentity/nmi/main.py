@@ -47,12 +47,8 @@ from podidentity.nmi.policies import (
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
-from podidentity.nmi.reporting.instrumented import (
-    MeasuredAttestor,
-    MeasuredIssuers,
-    kubernetes_errors,
-)
-from podidentity.nmi.reporting.metrics import add_tokens
+from podidentity.nmi.reporting.instrumented import MeasuredAttestor
+from podidentity.nmi.reporting.metrics import add_tokens, kubernetes_errors
 from podidentity.nmi.reporting.observing import Observation, observe
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
@@ -66,8 +62,8 @@ from podidentity.nmi.sync.watches import Watches
 from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
+from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
-from podidentity.telemetry.writer import Writer
 from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
@@ -116,8 +112,9 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     secrets = WatchedSecrets(kube, clock)
     issuers = _issuers(settings, clock, stack, kube=kube, imds=imds, secrets=secrets)
     tokens = TokenCache(
-        MeasuredIssuers(issuers, seen.metrics, clock),
+        issuers,
         clock,
+        told=seen.requests.issued,
         current=partial(current_grants, directory=cluster),
     )
     stack.push_async_callback(tokens.close)

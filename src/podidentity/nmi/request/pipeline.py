@@ -25,15 +25,13 @@ from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, TokenSource
 from podidentity.core.rate_limits import Flow
-from podidentity.core.tokens import Fetched, Grant, TokenRequest
+from podidentity.core.resources import Fetched, Grant, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog
 from podidentity.nmi.request import errors
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider
-from podidentity.nmi.request.hold import wait_for
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import (
+from podidentity.nmi.request.decision import (
+    Decider,
     Failed,
     Granted,
     Outcome,
@@ -42,6 +40,8 @@ from podidentity.nmi.request.outcome import (
     TokenQuery,
     no_token,
 )
+from podidentity.nmi.request.hold import wait_for
+from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.server.messages import Request, Response
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
