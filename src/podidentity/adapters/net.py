@@ -23,6 +23,7 @@ from podidentity.core.attestation import (
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.local_sockets import Untrusted, connect
+from podidentity.wire import BROKEN_JSON
 from podidentity.wire import net as wire
 
 ANSWER_SECONDS = 2.0
@@ -199,7 +200,7 @@ class NetClient:
     def _read(self) -> None:
         while (connection := self._connection) is not None and not self._ended.is_set():
             try:
-                packet = connection.recv(wire.LARGEST + 1)
+                packet = connection.recv(wire.LARGEST)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -208,9 +209,11 @@ class NetClient:
                 self._end(f"net has ended its connection at {self._path}")
                 return
             try:
-                self._take(wire.parse_from_net(packet))
-            except wire.Unreadable as error:
-                self._end(f"net sent {error}")
+                message = wire.parse_from_net(packet)
+            except BROKEN_JSON as error:
+                self._end(f"net sent no message: {error}")
+            else:
+                self._take(message)
 
     def _take(self, message: wire.FromNet) -> None:
         if isinstance(message, wire.FactsAnswers):
