@@ -25,11 +25,10 @@ from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.reporting.instrumented import MeasuredAttestor, MeasuredIssuers
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.request_log import RequestLog
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.telemetry.lines import Json
 from podidentity.telemetry.metrics import Registry
@@ -82,7 +81,6 @@ async def agent() -> AsyncIterator[Listener]:
         issuers = MeasuredIssuers({IdentityType.USER_ASSIGNED: imds}, metrics, clock)
         tokens = TokenCache(issuers, clock)
         attestor = MeasuredAttestor(FakeAttestor(), metrics)
-        answers_ = AnswerCache(watched, permissions, clock)
         pipeline = RequestPipeline(
             callers=Callers(watched, attestor, clock),
             host_callers=HostCallers(watched, attestor, clock, delegation=Delegation()),
@@ -91,14 +89,14 @@ async def agent() -> AsyncIterator[Listener]:
             ),
             tokens=tokens,
             metadata=imds,
-            answers=answers_,
+            answers=AnswerCache(watched, permissions, clock),
             log=RequestLog(
                 log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
             ),
             clock=clock,
             policy=RoutePolicy(allow=AllowList()),
         )
-        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=answers_.answer)
+        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=pipeline)
         try:
             yield listener
         finally:

@@ -9,12 +9,11 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
 from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.outcome import Granted, Outcome
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller
 from podidentity.wire.metadata import AllowList
 from tests.fakes import (

@@ -82,6 +82,18 @@ class MeasuredAttestor:
         """Ask the kernel whose a connection to IMDS is."""
         return self._counted(await self._attestor.prove(address, port, candidates))
 
+    def ask(
+        self,
+        address: str,
+        port: int,
+        candidates: Sequence[Pod],
+        judged: Callable[[Proof], None],
+    ) -> bool:
+        """Ask the kernel whose a connection to IMDS is, and have `judged` called later."""
+        return self._attestor.ask(
+            address, port, candidates, lambda proof: judged(self._counted(proof))
+        )
+
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Ask the kernel whose a connection from the node is."""
         return self._counted(await self._attestor.prove_local(address, port, own))
