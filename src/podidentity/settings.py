@@ -17,15 +17,15 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Cloud
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
-from podidentity.core.errors import InvalidRequest
 from podidentity.core.federation import IDENTITIES_NAMESPACE
-from podidentity.core.resources import Authority, ObjectRef, Tenant
-from podidentity.core.tokens import parse_resource
-from podidentity.wire.metadata import DEFAULT_ALLOWED
+from podidentity.core.resources import Authority, InvalidId, ObjectRef, Tenant, parse_audience
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
 60000, systemd 61184 to 65519 on demand, but none that is in /etc/passwd of the node."""
+
+METADATA_ALLOWED = ("/metadata/versions", "/metadata/instance")
+"""Paths of IMDS that pods may read, if the operator names none."""
 
 EVERYWHERE = "*"
 """In `--exception-namespaces`: all of them."""
@@ -82,8 +82,8 @@ def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
     if text in {"auto", "off"}:
         return "auto" if text == "auto" else "off"
     try:
-        return tuple(dict.fromkeys(parse_resource(each) for each in text.split(",")))
-    except InvalidRequest as error:
+        return tuple(dict.fromkeys(parse_audience(each) for each in text.split(",")))
+    except InvalidId as error:
         raise ValueError(f"{text!r}: {error}") from error
 
 
@@ -320,7 +320,7 @@ class NmiSettings:
         ),
     )
     metadata_allow: tuple[str, ...] = field(
-        default=DEFAULT_ALLOWED,
+        default=METADATA_ALLOWED,
         metadata=flag(
             "--metadata-allow",
             repeated=True,

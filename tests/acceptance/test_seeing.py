@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.sandbox import one_node
+from tests.acceptance.sandbox import Sandbox, one_node
+from tests.docs.blocks import ROOT, blocks_of
 
 FIRST = """
 exec 3< <(exec kubectl get events --watch {selector} --output name)
@@ -14,6 +15,19 @@ kill $watching
 echo "$line"
 """
 """Returns with the first event, whether it was there before the watch or comes with it."""
+
+
+def typed(place: Sandbox, command: str, words: dict[str, str]) -> str:
+    """Run a document's command with these words in their places; return all that it printed."""
+    for placeholder, word in words.items():
+        command = command.replace(placeholder, word)
+    # `explain` of a refused pod fails, and so do logs of a container's last run if it has one only.
+    return place.run("bash", "-c", f"{{ {command}\n}} 2>&1; true")
+
+
+def for_a_cluster(document: str) -> list[str]:
+    """Return the document's commands that a cluster with NMI is needed for."""
+    return [block.text for block in blocks_of(ROOT / document) if block.mark == "run=cluster"]
 
 
 async def test_a_refused_pod_has_an_event_and_prometheus_a_number() -> None:
@@ -32,3 +46,33 @@ async def test_a_refused_pod_has_an_event_and_prometheus_a_number() -> None:
         scraped = (await place.shell(f"curl -s http://{host}:9090/metrics")).stdout.decode()
         assert 'decision="refused",reason="NoBinding",basis=""} 1\n' in scraped
         assert "\npodidentity_interception_healthy 1\n" in scraped
+
+
+async def test_the_commands_of_the_page_on_refusals_show_the_reason_and_how_nmi_is() -> None:
+    explain, log, nmi = for_a_cluster("docs/how-to/why-was-my-pod-refused.md")
+    async with one_node("refused") as place:
+        place.run("podidentity", "enable")
+        place.start_pod()
+        assert (await place.ask())[0] == 404
+        name = place.run("kubectl", "-n", "kube-system", "get", "pods", "--output=name").strip()
+        words = {"NMI-POD": name, "NAMESPACE": "default", "POD": "app"}
+        assert "No token (NoBinding)." in typed(place, explain, words)
+        (line,) = typed(place, log, words).splitlines()
+        assert "reason=NoBinding" in line
+        said = typed(place, nmi, words)
+    assert "The rules refuse nothing." in said
+    assert " 2/2 " in said
+    for container, known in (("serve", "reason=NoBinding"), ("net", "guarding node ")):
+        assert any(f"/{container}]" in line and known in line for line in said.splitlines())
+    assert 'previous terminated container "serve" in pod "nmi-' in said
+
+
+async def test_the_commands_of_the_page_on_watching_tell_who_got_a_token() -> None:
+    turn_on, who = for_a_cluster("docs/how-to/watch-nmi.md")
+    async with one_node("watching") as place:
+        await place.bind()
+        place.start_pod()
+        typed(place, turn_on, {})
+        assert (await place.ask())[0] == 200
+        got = typed(place, who, {"orders": "bound"}).splitlines()
+    assert [line.split()[1] for line in got] == ["default/app"]

@@ -118,10 +118,12 @@ def test_every_module_of_the_product_can_be_loaded_without_the_sandbox(alone: Pa
     assert loaded.returncode == 0, loaded.stderr
 
 
-def test_a_command_that_is_not_installed_is_no_command(alone: Path) -> None:
-    told = run(alone, "podidentity", "sandbox", "up")
-    assert told.returncode == 2
-    assert "No such command 'sandbox'" in told.stderr
+def test_who_asks_for_the_sandbox_without_having_it_is_told_what_to_install(alone: Path) -> None:
+    for words in (["up", "--nodes", "3"], ["--help"]):
+        told = run(alone, "podidentity", "sandbox", *words)
+        assert told.returncode == 1
+        assert "command 'sandbox' cannot be loaded: it is not installed" in told.stderr
+        assert "pip install podidentity-sandbox" in told.stderr
 
 
 def test_the_sandbox_beside_the_product_brings_its_command(

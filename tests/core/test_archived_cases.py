@@ -2,7 +2,7 @@
 
 TestGetIdentitiesStandardClient, TestGetIdentitiesManagedClient, TestIsPodExcepted, ParseResourceID:
 https://github.com/Azure/aad-pod-identity pkg/nmi, pkg/pod and pkg/cloudprovider. RedactClientID is
-in test_old_answers, the router's paths are in tests/wire/test_metadata.
+in test_old_answers, the router's paths are in tests/wire/test_imds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import pytest
 from podidentity.core.decision import Allowed, Denied, decide
 from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, InvalidId, ResourceId
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, InvalidId, ResourceId, TokenRequest
 from tests.core.objects import (
     binding,
     client_id,

@@ -8,7 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(\S*)[ \t]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_FOLDERS = ("docs", "examples", "extensions", "sandbox")
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(page for each in _FOLDERS for page in (ROOT / each).rglob("*.md"))]
+)
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Block:
     line: int
     language: str
     mark: str
-    """The words after the language of a code block: run, setup, needs=azure, needs=cluster."""
+    """The words after the language of a code block: run, setup, needs=azure."""
     text: str
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, judge
+from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.cgroups import PodCgroups
@@ -57,8 +58,8 @@ def uid(name: str) -> str:
 class Watched(Interception):
     """Tells when it has repaired something."""
 
-    def __init__(self, redirect: Redirect, *, copy: bool) -> None:
-        super().__init__(redirect, WallClock(), copy=copy)
+    def __init__(self, redirect: Redirect, *, copy: bool, clock: Clock | None = None) -> None:
+        super().__init__(redirect, clock or WallClock(), copy=copy)
         self._checked = asyncio.Event()
 
     async def check(self) -> bool:

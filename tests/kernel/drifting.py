@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import LINK_LOCAL, Redirect, RedirectTable
 from tests.fakes import FakeClock
-from tests.kernel.agent import WallClock
+from tests.kernel.agent import WallClock, Watched
 from tests.kernel.topology import PODS, Agent, Imds, ask, command
 
 REMOVALS = (["nft", "flush", "ruleset"], ["nft", "delete", "table", "ip", "podid"])
@@ -198,6 +199,38 @@ async def misread() -> dict[str, Any]:
         found["repairs"] = interception.repairs
         interception.install()
         found["installed"] = interception.problems()
+    return found
+
+
+async def undone(*, edit: str, times: int) -> dict[str, Any]:
+    """Another process undoes so many repairs, each between the repair and its reading back."""
+    clock = FakeClock()
+    interception = Watched(Redirect(), copy=False, clock=clock)
+    found: dict[str, Any] = {}
+    interception.install()
+    left = Interception._left
+
+    def undo(self: Interception) -> list[str]:
+        if undoing.call_count <= times:
+            subprocess.run(EDITS[edit], check=True)
+        return left(self)
+
+    with (
+        contextlib.closing(interception),
+        mock.patch.object(Interception, "_left", autospec=True, side_effect=undo) as undoing,
+    ):
+        guard = asyncio.create_task(interception.guard())
+        await interception.checked()
+        await command(*EDITS[edit])
+        repaired = asyncio.create_task(interception.repaired(1))
+        paused = asyncio.create_task(clock.somebody_slept(1.0, 1))
+        await asyncio.wait({repaired, paused}, return_when=asyncio.FIRST_COMPLETED)
+        found["undone"] = undoing.call_count - 1
+        found["paused"] = clock.slept.count(1.0)
+        found["problems"] = interception.problems()
+        for each in (guard, repaired, paused):
+            each.cancel()
+        await asyncio.wait({guard, repaired, paused})
     return found
 
 

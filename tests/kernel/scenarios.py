@@ -246,6 +246,22 @@ _ROUTING_RULES_OF_0_1 = (
 )
 
 
+async def by_hand(*, commands: str) -> dict[str, Any]:
+    """A person takes away what an agent left on the node, with these commands of a shell."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    state = ("bash", "-c", "nft list tables; ip rule; ip -brief address show lo")
+    before = await command(*state)
+    async with imds.serving():
+        async with Agent.running(source_guard=True) as agent:
+            await agent.tell("sources")
+        found["closed"] = (await ask("p1", "/closed", seconds=1))["why"]
+        found["shown"] = await command("bash", "-ec", commands)
+        found["left"] = sorted({*(await command(*state)).splitlines()} - {*before.splitlines()})
+        found["opened"] = (await ask("p1", "/opened"))["who"]
+    return found
+
+
 SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "interception": interception,
     "loopback": loopback,
@@ -253,6 +269,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "target": target,
     "elsewhere": elsewhere,
     "upgrade": upgrade,
+    "by_hand": by_hand,
     "drift": drifting.drift,
     "unguarded": drifting.unguarded,
     "replaces": drifting.replaces,
@@ -261,6 +278,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "rivals": drifting.rivals,
     "storm": drifting.storm,
     "misread": drifting.misread,
+    "undone": drifting.undone,
     "disputed": drifting.disputed,
     "killed": exposures.killed,
     "shapes": exposures.shapes,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs.blocks import ROOT, blocks_of
 from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
@@ -198,6 +199,18 @@ def test_what_release_0_1_left_behind_is_replaced_and_its_sysctl_is_told_of(
     assert seen["pod"] == {"who": "nobody", "why": "ConnectionRefusedError"}
     assert seen["localnet"] == "1\n", "another may need it"
     assert seen["said"].count("podidentity 0.1 needed net.ipv4.conf.all.route_localnet=1") == 1
+
+
+def test_the_documents_commands_show_what_is_on_the_node_and_take_all_of_it_away(
+    *, rootless: bool
+) -> None:
+    (block,) = (b for b in blocks_of(ROOT / "docs/reference/nmi.md") if b.mark == "run=node")
+    seen = run("by_hand", rootless=rootless, commands=block.text)
+    assert seen["closed"] == "ConnectionRefusedError"
+    for shown in ("table ip podid {", "blackhole", "table bridge podid_source {"):
+        assert shown in seen["shown"]
+    assert seen["left"] == []
+    assert seen["opened"] == "imds"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
-from podidentity.wire.metadata import AllowList
+from podidentity.settings import METADATA_ALLOWED
+from podidentity.wire.imds import AllowList
 from tests.fakes import (
     FakeAttestor,
     FakeClock,
@@ -65,7 +66,7 @@ class Agent:
             answers=AnswerCache(self.cluster, self.permissions, self.clock),
             log=self.record.record,
             clock=self.clock,
-            policy=RoutePolicy(**({"allow": AllowList()} | policy)),
+            policy=RoutePolicy(**({"allow": AllowList(METADATA_ALLOWED)} | policy)),
         )
         self.listener: Listener
 

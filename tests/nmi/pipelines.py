@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.delegation import Delegation
-from podidentity.core.resources import BINDING_LABEL, ClientId, Phase
-from podidentity.nmi.reporting.audit import AuditLog
+from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, Phase
+from podidentity.nmi.reporting.request_log import AuditLog
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import LATER, Caller, KnownAnswer, Request, Waiting, render
-from podidentity.wire.metadata import AllowList
+from podidentity.settings import METADATA_ALLOWED
+from podidentity.wire.imds import AllowList
 from tests.fakes import (
     ADDRESS,
     OTHER_CLIENT,
@@ -46,7 +47,7 @@ class World:
         self.attestor.uid = pod().uid
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time
-        self.tokens = TokenCache(self.source, self.clock)
+        self.tokens = TokenCache(dict.fromkeys(IdentityType, self.source), self.clock)
         self.record = Recorded(self.clock, audit)
         self.answers = AnswerCache(self.cluster, self.permissions, self.clock)
         self.pipeline = RequestPipeline(
@@ -65,7 +66,7 @@ class World:
             answers=self.answers,
             log=self.record.record,
             clock=self.clock,
-            policy=RoutePolicy(allow=AllowList()),
+            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
             recorded_first=audit is not None and audit.required,
         )
         self.caller = Caller(ADDRESS, 1)

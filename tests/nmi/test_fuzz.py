@@ -31,14 +31,14 @@ async def test_no_hostile_request_gets_a_token_or_leads_to_a_credential_of_the_n
 
 async def test_an_agent_without_its_checks_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RequestPipeline, "_check_headers", lambda *_: None)
-    monkeypatch.setattr("podidentity.wire.metadata._route", lambda *_: _forward())
+    monkeypatch.setattr("podidentity.wire.imds._route", lambda *_: _forward())
     findings = await attack(2000, seed=1)
     assert findings.credentials_asked
     assert not findings.clean
 
 
 def _forward() -> object:
-    from podidentity.wire.metadata import Route
+    from podidentity.wire.imds import Route
 
     return Route.FORWARD
 

@@ -9,7 +9,7 @@ import pytest
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.metadata import AllowList
+from podidentity.wire.imds import AllowList
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import agent
 from tests.nmi.metadata import Passed

@@ -12,13 +12,9 @@ import pytest
 from podidentity import __version__
 from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
-from podidentity.core.errors import TokenThrottled, UnprovenCaller
+from podidentity.core.errors import UnprovenCaller
 from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
-from podidentity.nmi.reporting.instrumented import (
-    MeasuredAttestor,
-    MeasuredIssuers,
-    kubernetes_errors,
-)
+from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import (
     NmiMetrics,
     add_attestation,
@@ -28,18 +24,18 @@ from podidentity.nmi.reporting.metrics import (
     add_tokens,
     add_watches,
     add_writers,
+    kubernetes_errors,
 )
-from podidentity.nmi.request.outcome import Evidence
+from podidentity.nmi.request.decision import Evidence
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route
 from tests.fakes import (
     ADDRESS,
     VAULT,
     FakeAttestor,
     FakeClock,
-    FakeTokenSource,
-    grant,
+    identity,
     pod,
 )
 from tests.nmi.outcomes import QUERY, granted, refused
@@ -76,21 +72,18 @@ async def lived() -> Recorded:
     await record.record.token(QUERY._replace(asked_for=pod().ref), granted(), 200, 0.0)
     await record.record.token(QUERY, forged, 403, 0.0)
     record.record.other(ADDRESS, Route.TOKEN, 400, "no header", 0.0)
-    await ask_others(metrics, clock)
+    await ask_others(record)
     add_all(metrics)
     return record
 
 
-async def ask_others(metrics: NmiMetrics, clock: FakeClock) -> None:
+async def ask_others(record: Recorded) -> None:
+    metrics = record.metrics
     attestor = MeasuredAttestor(FakeAttestor(), metrics)
     await attestor.prove(ADDRESS, 1, [pod()])
     await attestor.prove_local("127.0.0.1", 1, "127.0.0.1")
-    tokens = FakeTokenSource()
-    issuer = MeasuredIssuers({grant().identity.type: tokens}, metrics, clock)
-    await issuer.issue(grant(), VAULT)
-    tokens.failures = [TokenThrottled("slow", retry_after=1)]
-    with pytest.raises(TokenThrottled):
-        await issuer.issue(grant(), VAULT)
+    for outcome in ("ok", "TokenThrottled"):
+        record.record.issued(identity(), outcome, 0.0)
     kubernetes_errors(metrics)("GET", "/api/v1/pods")
     metrics.events.of("written").value += 1
 

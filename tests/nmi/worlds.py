@@ -8,14 +8,14 @@ from typing import Any
 from podidentity.core.delegation import Delegation
 from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import TokenRequest
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.decision import Decider, DecisionPolicy, Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller
-from podidentity.wire.metadata import AllowList
+from podidentity.settings import METADATA_ALLOWED
+from podidentity.wire.imds import AllowList
 from tests.fakes import (
     ADDRESS,
     NOW,
@@ -70,7 +70,7 @@ class World:
             answers=AnswerCache(self.cluster, self.permissions, self.clock),
             log=Recorded(self.clock).record,
             clock=self.clock,
-            policy=RoutePolicy(allow=AllowList()),
+            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
 
     async def ask(

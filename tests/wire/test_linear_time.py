@@ -15,7 +15,8 @@ import pytest
 
 import podidentity.core
 import podidentity.wire
-from podidentity.wire.metadata import AllowList, classify
+from podidentity.settings import METADATA_ALLOWED
+from podidentity.wire.imds import AllowList, classify
 
 SIZE = 16 << 10
 """Bytes: the longest head that the agent reads."""
@@ -122,5 +123,5 @@ def test_patterns_are_found_and_a_cubic_one_would_be_noticed() -> None:
 def test_a_long_path_of_the_words_of_the_token_path_is_classified_at_once() -> None:
     target = "/metadata/identity/" + "identity" * 500 + "oauth2" * 500
     begun = time.process_time()
-    classify(target, AllowList())
+    classify(target, AllowList(METADATA_ALLOWED))
     assert time.process_time() - begun < MOST_SECONDS

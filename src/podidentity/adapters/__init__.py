@@ -4,7 +4,7 @@ kube, reflector, cluster   the API server: client, list and watch, the watched o
 permission_cache           decisions of the cluster's RBAC on the use of identities
 path_permissions           decisions of the cluster's RBAC on /metrics and the like
 imds, entra                the issuers of tokens: the node's metadata service, and Entra
-tokencache                 the token cache
+token_cache                the token cache
 net                        the client of `net`: facts about connections
 server_certificate         the certificate of the agent's TLS port
 arm, azure_login           Azure Resource Manager and the person's sign-in, for the commands

@@ -13,7 +13,4 @@ class SystemClock:
     # The system's own functions, not wrapped: each request asks several times.
     time = staticmethod(_time)
     monotonic = staticmethod(_monotonic)
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
-        await asyncio.sleep(seconds)
+    sleep = staticmethod(asyncio.sleep)

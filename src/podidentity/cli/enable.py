@@ -44,7 +44,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
 @click.command(
     epilog=examples(
         "podidentity enable",
-        "podidentity enable --context staging --image registry.example.com/podidentity:0.1.0",
+        "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --nmi-arg=--host-token=root",
         "podidentity enable --dry-run | kubectl apply -f -",
     )

@@ -27,19 +27,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
-from podidentity.core.ports import Clock
 from podidentity.kernel import drift, rules
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import Redirect, RedirectTable
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
 
@@ -47,7 +50,11 @@ _log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 60.0
 """Seconds; for a notice that did not come. As the archived agent's default."""
+_TRIES_AT_ONCE = 10
+"""Repairs in a row, one after the other, that are found undone when they are read back: somebody
+takes more away just then, and part of the rules may open or close too much."""
 _RETRY_AFTER = 1.0
+"""Seconds between later ones: the kernel, or libnftables, understands us otherwise."""
 _MOST_REPAIRS = 50
 """Repairs within a second; with more, two programs undo each other's work: one a second then."""
 _QUIET = 0.1
@@ -76,7 +83,7 @@ class Interception:
         self._clock = clock
         self._redirect = redirect
         self._table = RedirectTable(redirect)
-        name = f"{rules.TABLE}-{secrets.token_hex(4)}"
+        name = f"{rules.TABLE}-{os.urandom(4).hex()}"
         self._copy = RedirectTable(redirect, name, owned=True) if copy else None
         try:
             self._nft = Nftables()
@@ -85,6 +92,7 @@ class Interception:
             raise InterceptionError(str(error)) from error
         self._thread = ThreadPoolExecutor(1, "interception")
         self._problems: tuple[str, ...] = (_NOT_INSTALLED,)
+        self._complained: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
         self._cause = ""
         self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
@@ -99,7 +107,8 @@ class Interception:
         Blocks for as long as others hold the kernel's lock of rules. All is read back: what is not
         as it was set is in `problems`, and `guard` tries again.
         """
-        self._note(self._do(self._install, "cannot intercept pods' IMDS traffic"))
+        self._problems = tuple(self._do(self._install, "cannot intercept pods' IMDS traffic"))
+        self._complain()
 
     def remove(self) -> tuple[str, ...]:
         """Take exactly our rules away, end `guard` first; return what is left to do.
@@ -128,12 +137,12 @@ class Interception:
         try:
             found, left = await loop.run_in_executor(self._thread, self._repair)
         except InterceptionError as error:
-            self._note([str(error)])
+            self._problems = (str(error),)
             return False
         if left:
-            self._note(left)
+            self._problems = tuple(left)
             return False
-        self._note(self._dispute(found, cause))
+        self._problems = tuple(self._dispute(found, cause))
         if found:
             self.repairs += 1
             self._report(_some(found), cause)
@@ -264,13 +273,17 @@ class Interception:
 
     async def _repair_whenever(self, changed: asyncio.Event) -> None:
         """Check at the start and after each change; changes during a check make one more."""
+        tries = 0
         while True:
             changed.clear()
             await self.check()
-            if self._problems:
-                await self._clock.sleep(_RETRY_AFTER)
-            else:
+            tries = tries + 1 if self._problems else 0
+            if not tries:
+                self._complain()
                 await changed.wait()
+            elif self._disputed or tries >= _TRIES_AT_ONCE:
+                self._complain()
+                await self._clock.sleep(_RETRY_AFTER)
 
     async def _tick(self, changed: asyncio.Event) -> None:
         while True:
@@ -284,10 +297,12 @@ class Interception:
             self._cause = notice.cause
             changed.set()
 
-    def _note(self, problems: list[str]) -> None:
-        if problems and tuple(problems) != self._problems:
-            _log.error("pods' IMDS traffic is not intercepted as it must be: %s", _some(problems))
-        self._problems = tuple(problems)
+    def _complain(self) -> None:
+        """Log what is wrong, unless it was the last that was logged."""
+        if self._problems and self._problems != self._complained:
+            what = _some(self._problems)
+            _log.error("pods' IMDS traffic is not intercepted as it must be: %s", what)
+        self._complained = self._problems
 
     def _dispute(self, repaired: list[str], cause: str) -> list[str]:
         """Return what to say where each repair is undone at once; [] where it is not so."""

@@ -30,7 +30,7 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.permission_cache import RbacPermissions
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
@@ -47,12 +47,8 @@ from podidentity.nmi.policies import (
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
-from podidentity.nmi.reporting.instrumented import (
-    MeasuredAttestor,
-    MeasuredIssuers,
-    kubernetes_errors,
-)
-from podidentity.nmi.reporting.metrics import add_tokens
+from podidentity.nmi.reporting.instrumented import MeasuredAttestor
+from podidentity.nmi.reporting.metrics import add_tokens, kubernetes_errors
 from podidentity.nmi.reporting.observing import Observation, observe
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider
@@ -65,7 +61,8 @@ from podidentity.nmi.sync.watches import Watches
 from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
-from podidentity.telemetry.writer import Writer
+from podidentity.telemetry.lines import Writer
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
@@ -114,8 +111,9 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     secrets = WatchedSecrets(kube, clock)
     issuers = _issuers(settings, clock, stack, kube=kube, imds=imds, secrets=secrets)
     tokens = TokenCache(
-        MeasuredIssuers(issuers, seen.metrics, clock),
+        issuers,
         clock,
+        told=seen.requests.issued,
         current=partial(current_grants, directory=cluster),
     )
     stack.push_async_callback(tokens.close)
@@ -179,6 +177,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
+            partial(keep_small, clock),
         ],
     )
 

@@ -14,7 +14,7 @@ from podidentity.nmi.request.pipeline import RoutePolicy
 from podidentity.nmi.sync.prefetch import PrefetchPolicy
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
-from podidentity.wire.metadata import AllowList
+from podidentity.wire.imds import AllowList
 
 _log = logging.getLogger("podidentity.nmi")
 

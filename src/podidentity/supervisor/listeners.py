@@ -123,6 +123,7 @@ def _why_deaf(host: str, port: int, error: OSError) -> str:
     if error.errno != errno.EADDRINUSE:
         return cause
     return (
-        f"{cause}. Another program of this node has the port, such as the NMI of aad-pod-identity: "
-        f"`ss -ltnp 'sport = :{port}'` on the node names it. Until it ends, pods get no token"
+        f"{cause}. Another program of this node has the port, such as an NMI of aad-pod-identity "
+        f"or of podidentity 0.1: `ss -ltnp 'sport = :{port}'` on the node names it. Until it ends, "
+        "pods get no token"
     )

@@ -1,18 +1,35 @@
-"""What this process takes of its machine, as Linux tells it.
+"""What this process takes of its machine, as Linux tells it, and what it gives back.
+
+The C library keeps what is freed between what is in use, for what comes next. After its rules are
+set that is a sixth of what `net` holds, because libnftables reads and writes them as text.
 
 https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
+
+
+SETTLED_SECONDS = 1.0
+"""After the start, when the first lists and rules are there."""
+EVERY_SECONDS = 10.0
+"""Between two times that free memory is given back."""
 
 _SELF = Path("/proc/self")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _START = 19
 """Field 22 of stat, counted from behind the name: ticks from boot to start."""
+
+# Only glibc has it; others, as musl, keep less.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def cpu_seconds() -> float:
@@ -39,3 +56,17 @@ def started() -> float:
         if line.startswith("btime")
     )
     return int(boot) + int(behind_name[_START]) / _TICKS
+
+
+async def keep_small(clock: Clock) -> None:
+    """Give free memory back soon after the start and again and again, until cancelled."""
+    await clock.sleep(SETTLED_SECONDS)
+    while True:
+        give_back()
+        await clock.sleep(EVERY_SECONDS)
+
+
+def give_back() -> None:
+    """Give free memory back to the machine; it takes 0.1 to 0.6 ms."""
+    if _trim is not None:
+        _trim(0)

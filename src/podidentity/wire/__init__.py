@@ -1,15 +1,15 @@
 """Formats of other systems, as pure functions from bytes to core values and back.
 
-Each module knows one format and no other:
+Each module knows one format and no other (`entra` reads the answers that IMDS passes on, too):
 
     kube                        lists, watches and errors of the Kubernetes API
     manifests, pods, secrets    its objects
     rbac, reviews               roles and bindings; SubjectAccessReview and TokenReview
     service_account_tokens      TokenRequest
     events                      events about pods
-    imds_server, host_token     token requests of pods and of the CSI driver, and our answers
-    metadata                    the other paths of IMDS
-    imds_client, entra          token requests to IMDS and Entra; `oauth` is their common part
+    imds                        pods' requests to IMDS and our answers, ours to it and its own
+    host_token                  token requests of the CSI driver, and our answers
+    entra                       token requests to Entra, and its answers
     arm, azure_environment      Azure Resource Manager; the file that describes an Azure Stack Hub
     net                         the messages between `serve` and `net`
 """

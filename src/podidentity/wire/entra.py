@@ -19,9 +19,8 @@ from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.core.resources import Authority, ClientId, Tenant
-from podidentity.core.tokens import AccessToken
-from podidentity.wire.oauth import Claims, Fields, claims_of, error_of, fields_of, number
+from podidentity.core.resources import AccessToken, Authority, ClientId, Tenant
+from podidentity.wire.imds import Claims, Fields, claims_of, error_of, fields_of, number
 
 ADFS = "adfs"
 """Azure Stack Hub's name for the one tenant of its AD FS, which has only version 1 of OAuth."""

@@ -59,10 +59,16 @@ def missing(path: str, *, rootless: bool) -> list[str]:
     if tried.returncode == 0:
         return []
     said = tried.stderr.strip() or f"exit status {tried.returncode}"
-    return [f"the kernel refuses new namespaces: {said}", *_reasons(rootless=rootless)]
+    return [f"the kernel refuses new namespaces: {said}", *_reasons(said, rootless=rootless)]
 
 
-def _reasons(*, rootless: bool) -> Iterator[str]:
+def _reasons(said: str, *, rootless: bool) -> Iterator[str]:
+    if "root filesystem propagation" in said:
+        yield (
+            "the root of this file system is no mount point, as in a chroot: enter it after "
+            "`mount --bind DIR DIR`, DIR being the chroot's folder"
+        )
+        return
     if not rootless:
         yield (
             "root here has no CAP_SYS_ADMIN, as in a container: "

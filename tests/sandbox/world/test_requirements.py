@@ -59,3 +59,13 @@ def test_the_usual_reasons_are_looked_for(
 
 def test_root_without_the_capability_is_told_of_the_other_way(refusing: Path) -> None:
     assert any("--rootless" in line for line in missing(str(refusing), rootless=False))
+
+
+@pytest.mark.parametrize("rootless", [True, False])
+def test_who_is_in_a_chroot_is_told_how_to_enter_it(refusing: Path, *, rootless: bool) -> None:
+    said = "unshare: cannot change root filesystem propagation: Invalid argument"
+    (refusing / "unshare").write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+    quoted, *reasons = missing(str(refusing), rootless=rootless)
+    assert said in quoted
+    (reason,) = reasons
+    assert "mount --bind DIR DIR" in reason

@@ -19,8 +19,8 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
+from podidentity.nmi.request.decision import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.request.hold import wait_for_change
-from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.server.messages import Caller
 
 UNKNOWN_WAIT = 2.0

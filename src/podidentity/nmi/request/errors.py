@@ -28,10 +28,9 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.refusals import Reason
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import TokenRequest
 from podidentity.nmi.server.messages import Response
-from podidentity.wire.imds_server import render_error
-from podidentity.wire.metadata import Route
+from podidentity.wire.imds import Route, render_error
 
 
 class Answer(NamedTuple):

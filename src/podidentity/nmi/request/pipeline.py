@@ -1,7 +1,7 @@
 """One request, from its bytes to its answer and its record.
 
-    classify   which route the target means                        wire.metadata
-    check      method, header, query: wrong requests end here      wire.imds_server
+    classify   which route the target means                        wire.imds
+    check      method, header, query: wrong requests end here      wire.imds
     caller     whose connection it is, proved by the kernel        caller, host_token
     decision   which identity the pod gets, or why none            decision
     token      from the cache, IMDS or Entra                       the TokenSource
@@ -26,22 +26,23 @@ from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, Cluster, Permissions, TokenSource
 from podidentity.core.rate_limits import Flow
-from podidentity.core.tokens import CachedToken, Fetched, Grant, Origin, TokenRequest
+from podidentity.core.resources import CachedToken, Fetched, Grant, Origin, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog, RequestTemplate
 from podidentity.nmi.request import errors
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider, Revision
-from podidentity.nmi.request.hold import wait_for
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import (
+from podidentity.nmi.request.decision import (
+    Decider,
     Failed,
     Granted,
     Outcome,
     Rejected,
+    Revision,
     Subject,
     TokenQuery,
     no_token,
 )
+from podidentity.nmi.request.hold import wait_for
+from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.server.messages import (
     LATER,
     Answered,
@@ -53,8 +54,16 @@ from podidentity.nmi.server.messages import (
     render_head,
 )
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
-from podidentity.wire.imds_server import parse_request, render_answer, render_answers
-from podidentity.wire.metadata import AllowList, Route, Target, classify, without_user_data
+from podidentity.wire.imds import (
+    AllowList,
+    Route,
+    Target,
+    classify,
+    parse_request,
+    render_answer,
+    render_answers,
+    without_user_data,
+)
 
 _SHOWN = 200
 """Characters of a refused path that the log has."""

@@ -39,7 +39,7 @@ from podidentity.nmi.server.messages import (
 )
 from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
 from podidentity.nmi.server.pool import ConnectionPool
-from podidentity.wire.imds_server import render_error
+from podidentity.wire.imds import render_error
 
 READ_BYTES = 16 << 10
 """Of one read; all that waits in memory behind a request under way."""

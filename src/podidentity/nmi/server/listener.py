@@ -21,7 +21,7 @@ from podidentity.nmi.server.messages import Caller, Handler, Limits, Memo, Respo
 from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.log_limiter import LogLimiter
-from podidentity.wire.imds_server import render_error
+from podidentity.wire.imds import render_error
 
 FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""

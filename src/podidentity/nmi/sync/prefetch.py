@@ -17,14 +17,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from podidentity.adapters.tokencache import TokenCache
+from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.decision import Authorization, uses_of
 from podidentity.core.errors import PodIdentityError, TokenRefused
 from podidentity.core.matching import STRICT, Entitlement, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import AzureIdentity, Grant, IdentityType, ObjectRef, Pod
 
 AT_ONCE = 2
 MOST_PENDING = 256
