@@ -6,9 +6,11 @@ What is fetched stays in a folder under its hash, and is not fetched again. Noth
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import subprocess
 import sys
+import tarfile
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,6 +128,23 @@ def newest_debs(architecture: str, cache: Path, mirrors: Sequence[str]) -> list[
         names = [file.split("_")[0] for file in kept]
         _checked(*apt, "download", *names, folder=folder)
         return [_kept(folder, file, uri, cache) for file, uri in sorted(kept.items())]
+
+
+def newest_file(package: str, member: str, place: Path) -> None:
+    """Fetch one file of a Debian package for this machine."""
+    with TemporaryDirectory(dir=place.parent) as name:
+        folder = Path(name)
+        _checked(
+            *("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package),
+            folder=folder,
+        )
+        (deb,) = folder.glob("*.deb")
+        archive = subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, stdout=subprocess.PIPE
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extract(member, folder, filter="data")
+        Path(folder, member).rename(place)
 
 
 def _source(mirror: str) -> str:

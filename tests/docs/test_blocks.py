@@ -10,7 +10,7 @@ from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
 COMMANDS = [
     block for path in DOCUMENTS for block in blocks_of(path) if block.language in {"sh", "bash"}
 ]
-RUN = {"run", "setup", "run=az", "run=az-in-pod", "run=cluster", "run=node"}
+RUN = {"run", "setup", "run=az", "run=az-in-pod", "run=cluster", "run=image", "run=node"}
 
 
 def shown(block: Block) -> str:
