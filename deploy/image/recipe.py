@@ -40,6 +40,12 @@ sys.exit(main())
 """
 
 
+_MADE_OF = (
+    *("src/podidentity", "pyproject.toml", "README.md", "LICENSE"),
+    *("deploy/image", "requirements/product.txt"),
+)
+
+
 @dataclass(frozen=True)
 class Source:
     """What of the product an image is made of."""
@@ -67,9 +73,7 @@ def source_of(build: str) -> Source:
     text = (ROOT / "src/podidentity/__init__.py").read_text()
     version = re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)[0]
     commit = _git("rev-parse", "HEAD") or "unknown"
-    parts = ("src/podidentity", "deploy/image", "requirements/product.txt", "pyproject.toml")
-    parts += ("README.md", "LICENSE")
-    if _git("status", "--porcelain", "--", *parts):
+    if _git("status", "--porcelain", "--", *_MADE_OF):
         commit += "-dirty"
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct") or 0)
     when = datetime.datetime.fromtimestamp(epoch, datetime.UTC)

@@ -78,7 +78,7 @@ def copied_checkout(place: Path) -> Path:
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("docs/", "tests/", "bench/")):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, place / name)
+            shutil.copy(ROOT / name, place / name)
     where = subprocess.run(
         ["git", "rev-parse", "--absolute-git-dir"],
         cwd=ROOT,
@@ -103,7 +103,7 @@ class Opened:
     """Bytes of the layers as they travel."""
 
     def entries(self) -> dict[str, tarfile.TarInfo]:
-        found = {}
+        found: dict[str, tarfile.TarInfo] = {}
         for each in self.layers:
             with tarfile.open(fileobj=BytesIO(each)) as archive:
                 found |= {entry.name: entry for entry in archive}

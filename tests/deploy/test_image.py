@@ -10,8 +10,10 @@ import json
 import os
 import re
 import struct
+import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -25,6 +27,7 @@ from podidentity import __version__
 from podidentity.manifests import IMAGE, nmi
 from podidentity.settings import SERVE_UID
 from tests.deploy.images import CACHE, ROOT, Archive, Opened, build, copied_checkout, inside, opened
+from tests.docs.blocks import blocks_of, promised
 
 
 class Run(Protocol):
@@ -118,6 +121,28 @@ def test_no_file_names_the_machine_that_built_it(image: Opened) -> None:
 def test_its_size_is_within_the_bars(image: Opened) -> None:
     assert sum(map(len, image.layers)) <= 90 * 2**20
     assert image.packed <= 30e6
+
+
+def test_the_page_on_building_it_says_what_happens(archive: Archive, tmp_path: Path) -> None:
+    if "building of today's packages" in archive.warned:
+        pytest.xfail("the pinned packages are gone")
+    checkout = copied_checkout(tmp_path / "checkout")
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    (checkout / ".cache").symlink_to(ROOT / ".cache")
+    page = [*blocks_of(ROOT / "docs/how-to/build-the-image.md"), None]
+    for block, following in pairwise(page):
+        if block is None or block.mark != "run=image":
+            continue
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.text],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{block.text}: {ran.stderr}"
+        if following is not None and following.language == "text":
+            assert promised(ran.stdout, following.text), f"{block.text}: {ran.stdout}"
 
 
 # ---------------------------------------------------------------- what is in it
