@@ -117,7 +117,7 @@ def renew(folder: Path, cache: Path, mirrors: tuple[str, ...]) -> None:
     """Write the pins of all architectures anew."""
     requirements = (ROOT / "requirements/product.txt").read_text()
     for architecture in PLATFORMS:
-        debs = newest_debs(architecture, cache, mirrors)
+        debs = newest_debs(architecture, mirrors)
         wheels = newest_wheels(wanted(requirements, architecture), architecture, cache)
         click.echo(write(folder, architecture, Pins(tuple(debs), tuple(wheels))))
 

@@ -110,7 +110,7 @@ def build(source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str]) ->
     }
     product = product_tree(source)
     with TemporaryDirectory() as folder:
-        own = OwnPython(debian[this_architecture()], Path(folder), cache / "bytecode")
+        own = OwnPython(debian[this_architecture()], Path(folder), cache / "made")
         made = []
         for architecture, its in all_pins.items():
             trees = {

@@ -110,7 +110,7 @@ class Opened:
         return found
 
     def unpack(self, folder: Path) -> Path:
-        folder.chmod(0o755)
+        folder.mkdir(mode=0o755)
         unpack(self.layers, folder)
         return folder
 

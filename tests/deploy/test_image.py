@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import pytest
@@ -40,8 +41,15 @@ ARCHITECTURES = ("amd64", "arm64")
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return build(tmp_path_factory.mktemp("image"), "--try", "--build", "of a test")
+def place() -> Iterator[Path]:
+    """Return a folder that is deleted at the end: 400 MB are too much to keep."""
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def archive(place: Path) -> Archive:
+    return build(place / "image", "--try", "--build", "of a test")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +63,9 @@ def image(request: pytest.FixtureRequest, images: dict[str, Opened]) -> Opened:
 
 
 @pytest.fixture(scope="module")
-def roots(images: dict[str, Opened], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def roots(images: dict[str, Opened], place: Path) -> dict[str, Path]:
     return {
-        architecture: each.unpack(tmp_path_factory.mktemp(architecture))
-        for architecture, each in images.items()
+        architecture: each.unpack(place / architecture) for architecture, each in images.items()
     }
 
 
@@ -87,20 +94,20 @@ def test_the_pinned_packages_are_to_be_had(archive: Archive) -> None:
 
 
 def test_the_same_pins_give_the_same_bytes_in_another_folder_at_another_time(
-    archive: Archive, tmp_path: Path
+    archive: Archive, place: Path
 ) -> None:
-    checkout = copied_checkout(tmp_path / "elsewhere")
-    cache = tmp_path / "cache"
+    checkout = copied_checkout(place / "elsewhere")
+    cache = place / "cache"
     cache.mkdir()
     for kept in {"debs", "wheels", "newest"} & {each.name for each in CACHE.iterdir()}:
         (cache / kept).symlink_to(CACHE / kept)
     again = build(
-        *(tmp_path / "again", "--build", "of a test"),
+        *(place / "again", "--build", "of a test"),
         checkout=checkout,
         cache=cache,
         TZ="Asia/Tokyo",
         LC_ALL="C",
-        HOME=str(tmp_path),
+        HOME=str(place),
         PYTHONHASHSEED="7",
     )
     assert again.files() == archive.files()
@@ -123,10 +130,10 @@ def test_its_size_is_within_the_bars(image: Opened) -> None:
     assert image.packed <= 30e6
 
 
-def test_the_page_on_building_it_says_what_happens(archive: Archive, tmp_path: Path) -> None:
+def test_the_page_on_building_it_says_what_happens(archive: Archive, place: Path) -> None:
     if "building of today's packages" in archive.warned:
         pytest.xfail("the pinned packages are gone")
-    checkout = copied_checkout(tmp_path / "checkout")
+    checkout = copied_checkout(place / "checkout")
     (checkout / ".venv").symlink_to(ROOT / ".venv")
     (checkout / ".cache").symlink_to(ROOT / ".cache")
     page = [*blocks_of(ROOT / "docs/how-to/build-the-image.md"), None]
