@@ -28,6 +28,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from podidentity.local_sockets import Untrusted, check_folder, check_user, connect, listen
+from podidentity.supervisor.descendants import check_outsider
 from podidentity.supervisor.listeners import Address, from_descriptors, why_not_ours
 
 SOCKET = "serve.sock"
@@ -178,7 +179,8 @@ class HandoverFolder:
 
 def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
     """Return the version of the agent that asks for the sockets; raise Untrusted or OSError."""
-    check_user(connection, uids, "the process that asks for them")
+    who = "the process that asks for them"
+    check_outsider(check_user(connection, uids, who).pid, who)
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Untrusted("the process that connected asks for nothing")
     word, _, rest = connection.recv(LARGEST).partition(b" ")
