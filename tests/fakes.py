@@ -15,19 +15,22 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
     BINDING_LABEL,
+    AccessToken,
     Assignment,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
     ClientId,
+    Fetched,
+    Grant,
     IdentityType,
     ObjectRef,
+    Origin,
     Pod,
     ResourceId,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import AccessToken, Fetched, Grant, Origin
 from podidentity.wire.kube import Event, Page
 
 NOW = 1_795_600_000.0

@@ -16,14 +16,15 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.resources import (
+    AccessToken,
     AzureIdentity,
     ClientId,
     Entra,
+    Grant,
     IdentityType,
     ObjectRef,
     Tenant,
 )
-from podidentity.core.tokens import AccessToken, Grant
 from tests.fakes import OTHER_CLIENT, FakeClock, cluster, identity, pod
 
 LIFE = 3600

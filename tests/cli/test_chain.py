@@ -32,9 +32,9 @@ from podidentity.core.resources import (
     Pod,
     ResourceId,
     Tenant,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import TokenRequest
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World

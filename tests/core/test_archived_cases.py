@@ -14,8 +14,7 @@ import pytest
 from podidentity.core.decision import Allowed, Denied, decide
 from podidentity.core.matching import Rules, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, InvalidId, ResourceId
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, InvalidId, ResourceId, TokenRequest
 from tests.core.objects import (
     binding,
     client_id,

@@ -32,13 +32,14 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
     ClientId,
+    Grant,
     IdentityType,
     ObjectRef,
     Pod,
     Tenant,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import Grant, TokenRequest
 from tests import fakes
 from tests.core.objects import (
     TENANT,

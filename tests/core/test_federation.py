@@ -6,11 +6,11 @@ from podidentity.core.matching import Basis, Entitlement
 from podidentity.core.resources import (
     AssertionSubject,
     Federation,
+    Grant,
     IdentityType,
     ObjectRef,
     ResourceId,
 )
-from podidentity.core.tokens import Grant
 from tests.fakes import CLIENT, RESOURCE_ID, pod
 from tests.principals import federated
 

@@ -10,8 +10,7 @@ import pytest
 from podidentity.core.errors import NotYetKnown, UnknownCaller
 from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.hold import HoldTimes
 from tests.fakes import OTHER_CLIENT, VAULT, assigned, binding, identity, pod

@@ -15,8 +15,7 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.resources import ObjectRef, Phase, Pod
-from podidentity.core.tokens import Origin
+from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
 from podidentity.nmi.request.decision import Granted, Outcome, Rejected
 from podidentity.nmi.request.hold import HoldTimes
 from tests.fakes import (

@@ -7,8 +7,7 @@ import pytest
 
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import Ambiguity, Authorization, Use
-from podidentity.core.resources import ClientId, IdentityType, ObjectRef
-from podidentity.core.tokens import Origin
+from podidentity.core.resources import ClientId, IdentityType, ObjectRef, Origin
 from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from tests.fakes import (

@@ -12,8 +12,7 @@ from podidentity.core.decision import Ambiguity, Decision
 from podidentity.core.errors import Refused, UnknownCaller
 from podidentity.core.matching import Match, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, Malformed, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, Malformed, ObjectRef, TokenRequest
 from podidentity.nmi.request import decision
 from podidentity.nmi.request.decision import Granted
 from podidentity.nmi.request.hold import AT_ONCE, MOST_OF_NAMESPACE, PAUSE, HoldTimes

@@ -11,8 +11,7 @@ import pytest
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER, Delegation
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.server.listener import Listener

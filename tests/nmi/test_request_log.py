@@ -18,8 +18,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import ObjectRef, Pod
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ObjectRef, Pod, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT
 from podidentity.nmi.request.decision import Evidence, Failed, Outcome, Rejected, TokenQuery
 from podidentity.telemetry.log_limiter import CLIENTS, LINES, WINDOW

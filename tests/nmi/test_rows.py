@@ -24,9 +24,9 @@ from podidentity.core.resources import (
     ObjectId,
     ObjectRef,
     ResourceId,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.errors import answer
 from podidentity.nmi.request.hold import HoldTimes

@@ -8,7 +8,7 @@ from typing import Any
 from podidentity.core.delegation import Delegation
 from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import TokenRequest
 from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy, Granted, Outcome

@@ -22,8 +22,7 @@ from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permi
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide
 from podidentity.core.matching import match
-from podidentity.core.resources import ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ObjectRef, TokenRequest
 from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod
 

@@ -42,13 +42,14 @@ from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
     ClientId,
+    Grant,
     IdentityType,
     ObjectRef,
     Pod,
     ResourceId,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import Grant, TokenRequest
 
 GROUP = "aadpodidentity.k8s.io"
 RESOURCE = "azureidentities"

@@ -11,9 +11,8 @@ from typing import Protocol
 from podidentity.core.attestation import Proof
 from podidentity.core.decision import Use
 from podidentity.core.matching import Directory
-from podidentity.core.resources import ObjectRef, Pod
+from podidentity.core.resources import AccessToken, Fetched, Grant, ObjectRef, Pod
 from podidentity.core.secrets import Secret
-from podidentity.core.tokens import AccessToken, Fetched, Grant
 
 
 class Clock(Protocol):

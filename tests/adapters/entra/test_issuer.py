@@ -28,11 +28,12 @@ from podidentity.core.resources import (
     Authority,
     AzureIdentity,
     Federation,
+    Grant,
     IdentityType,
+    Origin,
     ResourceId,
     Tenant,
 )
-from podidentity.core.tokens import Grant, Origin
 from podidentity.wire.entra import LONGEST_ANSWER, StaleAssertion
 from podidentity.wire.kube import KubeError
 from tests.adapters.entra.test_client_credentials import Minting

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.tokens import CachedToken, Origin
+from podidentity.core.resources import CachedToken, Origin
 from podidentity.nmi.reporting.request_log import RequestTemplate
 from podidentity.nmi.request.decision import Granted, Outcome, Revision
 from podidentity.nmi.server.messages import Caller, Request, Response, render

@@ -33,8 +33,14 @@ from podidentity.core.errors import (
 from podidentity.core.matching import STRICT, Basis, Match, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
-from podidentity.core.tokens import AccessToken, Fetched, TokenRequest
+from podidentity.core.resources import (
+    AccessToken,
+    AzureIdentity,
+    Fetched,
+    ObjectRef,
+    Pod,
+    TokenRequest,
+)
 from podidentity.nmi.request.hold import Hold, HoldTimes, wait_until_found
 
 Revision = tuple[int, int]

@@ -25,7 +25,7 @@ from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, TokenSource
 from podidentity.core.rate_limits import Flow
-from podidentity.core.tokens import Fetched, Grant, TokenRequest
+from podidentity.core.resources import Fetched, Grant, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog
 from podidentity.nmi.request import errors
 from podidentity.nmi.request.answer_cache import AnswerCache

@@ -23,8 +23,7 @@ from podidentity.core.decision import Authorization, uses_of
 from podidentity.core.errors import PodIdentityError, TokenRefused
 from podidentity.core.matching import STRICT, Entitlement, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import AzureIdentity, Grant, IdentityType, ObjectRef, Pod
 
 AT_ONCE = 2
 MOST_PENDING = 256
