@@ -15,32 +15,27 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
-from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import keep_names, listen
+from podidentity.net.plan import NetPlan
 from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
-from podidentity.settings import (
-    NET_FOLDER,
-    NET_SOCKET,
-    SERVE_FOLDER,
-    SERVE_UID,
-    NmiSettings,
-)
 from podidentity.supervisor.privileges import capabilities
 from podidentity.telemetry.process import keep_small
 from podidentity.wire.net import State
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
@@ -63,48 +58,46 @@ _NUMBERS = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_ADMIN": 21}
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(
-    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
-) -> None:
+async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
     Rules that cannot be set are no reason to end: `serve` is told why, and they are tried again.
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
-    clock = SystemClock()
-    lacking = lacking_capabilities(capabilities(), settings.attestation)
+    clock, redirect = SystemClock(), plan.redirect
+    lacking = lacking_capabilities(capabilities(), plan.attestation)
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
         interception = Interception(redirect, clock)
         stack.callback(interception.close)
         guard = Guard(interception, clock)
-        lock = RulesLock(_folder(settings), clock, install=guard.begin, leave=guard.end)
+        lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
             guard.install()
         inspector = ConnectionInspector.open(
-            settings.attestation,
-            netns_dir=Path(settings.netns_dir),
-            cgroup_root=Path(settings.cgroup_root),
+            plan.attestation,
+            netns_dir=plan.netns_dir,
+            cgroup_root=plan.cgroup_root,
             listener=Endpoint(redirect.target, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
-        if settings.attestation is not AttestationMode.ADDRESS:
+        if plan.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
             inspector.bound_to = guard.bound_to
-        server = _serve(settings, inspector, lock, stack)
+        server = _serve(plan, inspector, lock, stack)
         gc.collect()
         gc.freeze()
         begun()
         if lock.holds:
             await guard.begin()
-        reporter = Reporter(guard, lock, inspector, server, clock, settings.attestation, lacking)
+        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation, lacking)
         tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
         await _until_told_to_stop(server, *tasks)
-        if lock.holds and settings.on_exit == "remove":
+        if lock.holds and plan.removes:
             guard.remove()
-    if settings.on_exit == "keep":
+    if not plan.removes:
         _log.info("stopped; the interception stays")
 
 
@@ -123,36 +116,35 @@ def lacking_capabilities(held: int, mode: AttestationMode) -> str:
 
 
 def _serve(
-    settings: NmiSettings, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
+    plan: NetPlan, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
 ) -> NetServer:
     """Answer `serve` and the probe; `stack` ends it."""
     server = NetServer(
         inspector,
         version=__version__,
         # Under a manifest with one container `serve` is root, with no capability.
-        uids=frozenset({SERVE_UID, os.geteuid()}),
+        uids=frozenset({plan.serve_user, os.geteuid()}),
         accepting=lock.accepting,
     )
     stack.callback(server.close)
-    runtime = Path(settings.runtime_dir)
+    runtime = plan.socket.parent
     with suppress(OSError):
         # `serve` may write to it, and whoever has a worker in hand would answer the kubelet for us.
         keep_names(runtime)
-    server.start(listen(runtime / NET_SOCKET))
+    server.start(listen(plan.socket))
     stack.callback(ProbeSocket(runtime).close)
-    _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
-    _log.info("callers are proved by --attestation=%s", settings.attestation)
-    if settings.attestation is not AttestationMode.ADDRESS:
+    _log.info("guarding node %s, asked at %s", plan.node, plan.socket)
+    _log.info("callers are proved by --attestation=%s", plan.attestation)
+    if plan.attestation is not AttestationMode.ADDRESS:
         for problem in inspector.problems():
             _log.error("callers cannot be proved: %s", problem)
     return server
 
 
-def _folder(settings: NmiSettings) -> Path | None:
-    if not settings.handover_dir:
-        return None
-    prepare(Path(settings.handover_dir, SERVE_FOLDER), group=SERVE_UID)
-    return Path(settings.handover_dir, NET_FOLDER)
+def _lock_folder(plan: NetPlan) -> Path | None:
+    if plan.handover_folder is not None:
+        prepare(plan.handover_folder, group=plan.serve_user)
+    return plan.lock_folder
 
 
 class Guard:
