@@ -9,8 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from podidentity.core.attestation import Proof
-from podidentity.core.decision import Use
-from podidentity.core.matching import Directory
+from podidentity.core.decision import Directory, Use
 from podidentity.core.resources import AccessToken, Fetched, Grant, ObjectRef, Pod
 from podidentity.core.secrets import Secret
 
