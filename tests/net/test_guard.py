@@ -63,6 +63,7 @@ async def test_rules_that_cannot_be_set_are_told_and_tried_again() -> None:
     fake: Any = Refused()
     clock = FakeClock()
     guard = Guard(fake, clock)
+    guard.sources = lambda: fake
     guard.install()
     assert guard.interception_problems() == ("cannot intercept pods' IMDS traffic: why",)
     running = asyncio.create_task(guard.run())
