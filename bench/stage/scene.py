@@ -90,7 +90,6 @@ class Scene:
         *flags: str,
         mode: str = "managed",
         source: Path | None = None,
-        one_command: bool = False,
         log: str = "nmi.log",
     ) -> Agent:
         """Start the agent and return at once; the caller stops it."""
@@ -102,7 +101,6 @@ class Scene:
             kubeconfig=kubeconfig,
             flags=[f"--operation-mode={mode}", *_features(self.folder), *flags],
             source=source,
-            one_command=one_command,
             log=log,
         )
 
