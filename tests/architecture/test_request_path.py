@@ -29,11 +29,10 @@ from podidentity.local_sockets import listen
 from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.telemetry.lines import Json, Stream, Writer
@@ -45,7 +44,7 @@ from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 
-MOST_WARM, MOST_COLD = 6, 26
+MOST_WARM, MOST_COLD = 6, 24
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
@@ -130,7 +129,6 @@ async def agent(folder: Path) -> AsyncIterator[Listener]:
         )
         tokens = TokenCache({IdentityType.USER_ASSIGNED: imds}, clock, told=requests.issued)
         attestor = MeasuredAttestor(net, metrics)
-        answers_ = AnswerCache(watched, permissions, clock)
         pipeline = RequestPipeline(
             callers=Callers(watched, attestor, clock),
             host_callers=HostCallers(watched, attestor, clock, delegation=Delegation()),
@@ -139,12 +137,12 @@ async def agent(folder: Path) -> AsyncIterator[Listener]:
             ),
             tokens=tokens,
             metadata=imds,
-            answers=answers_,
+            answers=AnswerCache(watched, permissions, clock),
             log=requests,
             clock=clock,
             policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
-        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=answers_.answer)
+        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=pipeline)
         try:
             yield listener
         finally:
@@ -167,7 +165,7 @@ async def test_a_request_enters_few_files(tmp_path: Path) -> None:
                 await talk.ask(REQUEST)
             warm: set[str] = set()
             for _ in range(5):
-                # One of them may begin a new second, and is decided anew.
+                # One of them may begin a new second, and is decided again.
                 with entered() as found:
                     await talk.ask(REQUEST)
                 warm = min(warm or found, found, key=len)

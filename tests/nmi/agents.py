@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from podidentity.core.delegation import Delegation
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import AllowList

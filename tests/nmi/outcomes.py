@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from podidentity.core.decision import Allowed
+from podidentity.core.decision import Allowed, Entitlement
 from podidentity.core.errors import PodIdentityError
-from podidentity.core.matching import Entitlement
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
     AccessToken,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.decision import Rules
 from podidentity.core.errors import NotYetKnown, UnknownCaller
-from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome

@@ -289,11 +289,11 @@ class TellingAttestor(FakeAttestor):
         super().__init__()
         self._changes = iter(changes)
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    def proof(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         for change in self._changes:
             change()
             break
-        return await super().prove(address, port, candidates)
+        return super().proof(address, port, candidates)
 
 
 @pytest.mark.parametrize("before", [(), (pod("old"),)], ids=["nobody has it", "another has it"])

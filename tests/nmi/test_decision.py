@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from podidentity.core import decision as core_decision
-from podidentity.core.decision import Ambiguity, Decision
+from podidentity.core.decision import Ambiguity, Decision, Match, match
 from podidentity.core.errors import Refused, UnknownCaller
-from podidentity.core.matching import Match, match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ClientId, Malformed, ObjectRef, TokenRequest
 from podidentity.nmi.request import decision

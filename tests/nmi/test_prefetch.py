@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from podidentity.core.decision import Rules
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
-from podidentity.core.matching import Rules
 from podidentity.core.resources import (
     BINDING_LABEL,
     ClientId,

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.decision import Ambiguity, Use
+from podidentity.core.decision import Ambiguity, Rules, Use
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
 )
-from podidentity.core.matching import Rules
 from podidentity.core.resources import (
     AzurePodIdentityException,
     ClientId,

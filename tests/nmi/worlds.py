@@ -9,11 +9,10 @@ from podidentity.core.delegation import Delegation
 from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import TokenRequest
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy, Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.messages import Caller
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import AllowList

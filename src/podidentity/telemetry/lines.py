@@ -28,8 +28,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-import msgspec
-
 if TYPE_CHECKING:
     import asyncio
 
@@ -125,6 +123,8 @@ def json_template(members: str) -> Template:
 
 def json_members(values: Mapping[str, object]) -> str:
     """Return the fields as members of a JSON object, without its braces."""
+    import msgspec  # the supervisor of `serve` and its log for people do without
+
     text = msgspec.json.encode(values, enc_hook=str).decode()
     if not text.isascii():
         # Beyond ASCII there are more ends of lines (U+2028) than JSON escapes.
@@ -170,7 +170,11 @@ def _one_line(text: str) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else msgspec.json.encode(_one_line(text)).decode()
+    if _PLAIN.fullmatch(text):
+        return text
+    import msgspec
+
+    return msgspec.json.encode(_one_line(text)).decode()
 
 
 # The thread that writes lines.

@@ -14,8 +14,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from podidentity.core.decision import Allowed, Decision, Denied, Undecided, Use
-from podidentity.core.matching import Match
+from podidentity.core.decision import Allowed, Decision, Denied, Match, Undecided, Use
 from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AccessToken, AzureIdentity, Grant, ObjectRef, Pod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from podidentity.core.attestation import Proof, Verdict
 from podidentity.core.ports import Attestor
@@ -20,6 +20,18 @@ class MeasuredAttestor:
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Ask the kernel whose a connection to IMDS is."""
         return self._counted(await self._attestor.prove(address, port, candidates))
+
+    def ask(
+        self,
+        address: str,
+        port: int,
+        candidates: Sequence[Pod],
+        judged: Callable[[Proof], None],
+    ) -> bool:
+        """Ask the kernel whose a connection to IMDS is, and have `judged` called later."""
+        return self._attestor.ask(
+            address, port, candidates, lambda proof: judged(self._counted(proof))
+        )
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Ask the kernel whose a connection from the node is."""

@@ -14,14 +14,19 @@ from typing import NamedTuple
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import (
+    STRICT,
     Allowed,
     Ambiguity,
     Authorization,
+    Basis,
     Decision,
     Denied,
+    Match,
+    Rules,
     Undecided,
     Use,
     decide,
+    match,
 )
 from podidentity.core.errors import (
     NotReady,
@@ -30,7 +35,6 @@ from podidentity.core.errors import (
     TokenUnavailable,
     UnknownCaller,
 )
-from podidentity.core.matching import STRICT, Basis, Match, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
