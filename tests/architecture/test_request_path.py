@@ -163,7 +163,7 @@ async def test_a_request_enters_few_files(tmp_path: Path) -> None:
                 await talk.ask(REQUEST)
             warm: set[str] = set()
             for _ in range(5):
-                # One of them may begin a new second, and is decided anew.
+                # One of them may begin a new second, and is decided again.
                 with entered() as found:
                     await talk.ask(REQUEST)
                 warm = min(warm or found, found, key=len)
