@@ -31,7 +31,7 @@ SECONDS = 45.0
 
 @dataclass
 class Agent:
-    """The agent of the one node, whose DaemonSet is made anew for each test."""
+    """The agent of the one node, whose DaemonSet is made again for each test."""
 
     place: Sandbox
     api: Api
