@@ -14,7 +14,6 @@ from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.core.errors import UnprovenCaller
 from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
-from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import (
     NmiMetrics,
     add_attestation,
@@ -33,7 +32,6 @@ from podidentity.wire.imds import Route
 from tests.fakes import (
     ADDRESS,
     VAULT,
-    FakeAttestor,
     FakeClock,
     identity,
     pod,
@@ -46,6 +44,7 @@ GOLDEN = Path(__file__).with_name("scrape.txt")
 
 class Net:
     repairs = 2
+    verdicts = dict.fromkeys(Verdict, 0) | {Verdict.PROVEN: 2}
 
     def interception_problems(self) -> tuple[str, ...]:
         return ()
@@ -72,16 +71,13 @@ async def lived() -> Recorded:
     await record.record.token(QUERY._replace(asked_for=pod().ref), granted(), 200, 0.0)
     await record.record.token(QUERY, forged, 403, 0.0)
     record.record.other(ADDRESS, Route.TOKEN, 400, "no header", 0.0)
-    await ask_others(record)
+    ask_others(record)
     add_all(metrics)
     return record
 
 
-async def ask_others(record: Recorded) -> None:
+def ask_others(record: Recorded) -> None:
     metrics = record.metrics
-    attestor = MeasuredAttestor(FakeAttestor(), metrics)
-    await attestor.prove(ADDRESS, 1, [pod()])
-    await attestor.prove_local("127.0.0.1", 1, "127.0.0.1")
     for outcome in ("ok", "TokenThrottled"):
         record.record.issued(identity(), outcome, 0.0)
     kubernetes_errors(metrics)("GET", "/api/v1/pods")
@@ -90,7 +86,7 @@ async def ask_others(record: Recorded) -> None:
 
 def add_all(metrics: NmiMetrics) -> None:
     add_interception(metrics.registry, Net())
-    add_attestation(metrics.registry, AttestationMode.KERNEL)
+    add_attestation(metrics.registry, AttestationMode.KERNEL, Net())
     add_watches(metrics.registry, lambda: [Watch(), Lost()])
     add_connections(metrics.registry, lambda: 7)
     add_tokens(metrics.registry, lambda: 3)
