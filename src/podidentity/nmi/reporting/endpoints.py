@@ -215,7 +215,7 @@ def endpoints(
     """Return the pages that were chosen; `stack` ends what they began."""
     registry = seen.metrics.registry
     add_interception(registry, parts.net)
-    add_attestation(registry, settings.attestation)
+    add_attestation(registry, settings.attestation, parts.net)
     add_watches(registry, parts.watches)
     add_connections(registry, parts.connections)
     add_writers(registry, seen.writers())
