@@ -154,6 +154,8 @@ def _both(plan: AgentPlan) -> int:
 
 def _work(plan: AgentPlan, given: Inherited) -> int:
     """Run the worker."""
+    # No neighbour is asked by HTTP/2: httpcore2 does without that library, which takes 1 MB.
+    sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as `import` documents it
     import asyncio
 
     from podidentity.nmi.main import run

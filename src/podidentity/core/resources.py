@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from sys import intern
 from typing import NamedTuple, Protocol, Self
 
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
@@ -123,7 +124,8 @@ class ResourceId:
                 f"not {_shown(text)}"
             )
         spelling = found.group(0)
-        subscription, group, name = found.groups()
+        # Thousands of identities share these two.
+        subscription, group, name = intern(found[1]), intern(found[2]), found[3]
         return cls(spelling.lower(), spelling, subscription, group, name)
 
     def __str__(self) -> str:
