@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
-from time import perf_counter
 
 from bench.bars import Bar, show, wants_json
 from bench.stage.agent import READY, Agent
 from bench.stage.ground import enter
+from bench.stage.hands import Hands, seize, send
 from bench.stage.scene import Scene, say, scene
 from bench.stage.traffic import Traffic, steady
 from podidentity_sandbox.azure.client import AzureOperator
@@ -31,15 +30,15 @@ async def measure() -> list[Bar]:
 
 
 async def _killed(stage: Scene) -> list[Bar]:
-    moments: list[float] = []
+    killed: list[Hands] = []
     async with AzureOperator(stage.plan) as azure, stage.agent() as agent:
         await azure.clear_imds_requests()
-        killing = asyncio.create_task(_kill_workers(agent, moments))
+        killing = asyncio.create_task(_kill_workers(agent, killed))
         traffic = await steady(stage.cgroups, stage.pods, rate=RATE, seconds=SECONDS)
         killing.cancel()
         leaked = await _leaked(azure)
-    others = traffic.failed_after(moments)
-    _say(f"worker killed {len(moments)} times", traffic, leaked)
+    others = [each for each in traffic.failures if not each.was_in(killed)]
+    _say(f"worker killed {len(killed)} times", traffic, leaked)
     for failure in others[:5]:
         say(f"  {failure.why}")
     return [
@@ -48,11 +47,12 @@ async def _killed(stage: Scene) -> list[Bar]:
     ]
 
 
-async def _kill_workers(agent: Agent, moments: list[float]) -> None:
+async def _kill_workers(agent: Agent, killed: list[Hands]) -> None:
     while True:
         await asyncio.sleep(BETWEEN_KILLS)
-        moments.append(perf_counter())
-        os.kill(agent.worker(), signal.SIGKILL)
+        worker = agent.worker()
+        killed.append(await seize([worker]))
+        send(worker, signal.SIGKILL)
 
 
 async def _updated(stage: Scene) -> list[Bar]:

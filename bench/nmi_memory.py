@@ -30,7 +30,7 @@ async def _ask(stage: Scene) -> float:
     """Return the most that an agent was seen to take."""
     async with stage.agent() as agent:
         asking = stage.pods[:PODS]
-        found = [_told("ready", agent)]
+        found = [_told(f"ready after {agent.start_seconds:.2f} s", agent)]
         load(agent, stage.cgroups, asking, connections=64, seconds=SECONDS)
         found.append(_told("asked on 64 connections", agent))
         load(agent, stage.cgroups, asking, connections=16, seconds=3, keep=False)

@@ -15,19 +15,22 @@ from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
     BINDING_LABEL,
+    AccessToken,
     Assignment,
     AzureAssignedIdentity,
     AzureIdentity,
     AzureIdentityBinding,
     AzurePodIdentityException,
     ClientId,
+    Fetched,
+    Grant,
     IdentityType,
     ObjectRef,
+    Origin,
     Pod,
     ResourceId,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import AccessToken, Fetched, Grant, Origin
 from podidentity.wire.kube import Event, Page
 
 NOW = 1_795_600_000.0
@@ -215,10 +218,27 @@ class FakeAttestor:
         """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
         self.root = self.unseen = False
         self.asked: list[tuple[str, int, list[Pod]]] = []
+        self.asks = True
+        """Whether it can be asked without a task."""
         self.own: list[str] = []
         """Our addresses that local connections came to."""
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+        return self.proof(address, port, candidates)
+
+    def ask(
+        self,
+        address: str,
+        port: int,
+        candidates: Sequence[Pod],
+        judged: Callable[[Proof], None],
+    ) -> bool:
+        if self.asks:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(lambda: judged(self.proof(address, port, candidates)))
+        return self.asks
+
+    def proof(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.asked.append((address, port, list(candidates)))
         if self.uid is not None:
             unseen = self.unseen and not self.uid

@@ -10,16 +10,19 @@ import contextlib
 import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from bench.stage.ground import GATEWAY, Cgroups
+from bench.stage.hands import send
 
 CORE, OTHER_CORE = "0", "1"
 UID = "00000000-0000-4000-8000-0000000000aa"
@@ -65,7 +68,7 @@ _ANSWER_BYTES = 1700
 class Server:
     """A running server, asked by pods at `url`."""
 
-    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], url: str) -> None:
+    def __init__(self, processes: list[subprocess.Popen[bytes]], url: str) -> None:
         self.processes = processes
         self.url = url
 
@@ -76,8 +79,12 @@ class Server:
 
     def pids(self) -> list[int]:
         """Return the processes that were started and all below them."""
-        children = _children()
-        found = [each.pid for each in self.processes]
+        return self.pids_below(*(each.pid for each in self.processes))
+
+    @staticmethod
+    def pids_below(*pids: int) -> list[int]:
+        """Return processes and all below them."""
+        children, found = _children(), list(pids)
         for pid in found:
             found += children.get(pid, [])
         return found
@@ -105,10 +112,13 @@ class Server:
 class Agent(Server):
     """A running NMI."""
 
-    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], log: Path) -> None:
-        super().__init__(processes, "http://169.254.169.254")
+    def __init__(
+        self, programs: Sequence[Callable[[], subprocess.Popen[bytes]]], log: Path
+    ) -> None:
+        self._began = time.perf_counter()
+        super().__init__([start() for start in programs], "http://169.254.169.254")
+        self._programs = programs
         self.log = log
-        self._began = 0.0
         self.start_seconds = 0.0
         """From its start to the moment at which requests can be decided, imports included."""
 
@@ -122,25 +132,24 @@ class Agent(Server):
         kubeconfig: Path,
         flags: Sequence[str],
         source: Path | None = None,
-        one_command: bool = False,
         log: str = "nmi.log",
     ) -> Self:
         """Start it and return at once; its log is `folder`/`log`.
 
         This agent runs as in its manifest: `net` with three capabilities, `serve` with none; not as
         a user of its own, who may be unable to read this interpreter. The tree of another commit
-        (`source`), and `one_command`, are `podidentity nmi`, run as root.
+        (`source`) is `podidentity nmi`, run as root.
         """
-        path, began = folder / log, time.perf_counter()
+        path = folder / log
         path.unlink(missing_ok=True)
         shared = [
             *(f"--node={node}", f"--kubeconfig={kubeconfig}", f"--http-probe-port={PROBE_PORT}"),
             *flags,
         ]
-        if source is not None or one_command:
+        if source is not None:
             commands = [[*_program(), "nmi", *shared]]
         else:
-            runtime = folder / f"run-{path.stem}"
+            runtime = runtime_of(path)
             runtime.mkdir(mode=0o700, exist_ok=True)
             shared.append(f"--runtime-dir={runtime}")
             commands = [
@@ -149,28 +158,37 @@ class Agent(Server):
             ]
         environment = {
             **{name: value for name, value in os.environ.items() if name not in _NO_BYTECODE},
-            # As of an installed package: who compiles at each start holds megabytes more for good.
+            # As with an installed package: compiling at each start costs megabytes.
             "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
             "SSL_CERT_FILE": str(folder / "ca.crt"),
             "PYTHONPATH": str((source or ROOT) / "src"),
         }
-        with path.open("ab") as stderr:
-            processes = [
-                subprocess.Popen(cgroups.within(UID, each), stderr=stderr, env=environment)
-                for each in commands
-            ]
-        agent = cls(processes, path)
-        agent._began = began
-        return agent
+
+        def program(command: Sequence[str]) -> subprocess.Popen[bytes]:
+            with path.open("ab") as stderr:
+                return subprocess.Popen(
+                    cgroups.within(UID, command), stderr=stderr, env=environment
+                )
+
+        return cls([partial(program, each) for each in commands], path)
+
+    def start_what_ended(self) -> list[str]:
+        """Start each of its two programs that has ended anew, as the kubelet does; name them."""
+        found = []
+        for number, name in enumerate(("net", "serve")):
+            if self.processes[number].poll() is not None:
+                self.processes[number] = self._programs[number]()
+                found.append(name)
+        return found
 
     def await_ready(self, line: str = READY) -> None:
-        """Return when it has logged `line`; end the program where it does not."""
+        """Return when it has logged `line`; end the program if it never does."""
         while not self.has_logged(line):
             time.sleep(0.002)
         self.start_seconds = time.perf_counter() - self._began
 
     def has_logged(self, line: str) -> bool:
-        """Return whether the line is in its log; end the program where it will not come."""
+        """Return whether the line is in its log; end the program if it cannot come any more."""
         log = self.log.read_text()
         ended = any(each.poll() is not None for each in self.processes)
         if ended or time.perf_counter() - self._began > _START_SECONDS:
@@ -183,25 +201,27 @@ class Agent(Server):
 
     def roles(self) -> dict[str, int]:
         """Return the processes `net`, `supervisor` and `worker`, those that run just now."""
-        children, found = _children(), {}
-        for pid in [*children.get(self.process.pid, []), *(each.pid for each in self.processes)]:
-            with contextlib.suppress(OSError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                if pid == self.process.pid and len(self.processes) == 1:
-                    continue  # it waits for the other two
-                privileged = re.search(r"^CapEff:\s+0*[1-9a-f]", status, re.MULTILINE)
-                found["net" if privileged else "supervisor"] = pid
+        named = zip(("net", "supervisor"), self.processes, strict=False)
+        found = {name: each.pid for name, each in named if each.poll() is None}
         # Its last child accepts; others answer what they have, and end.
-        if workers := children.get(found.get("supervisor", -1)):
+        if workers := _children().get(found.get("supervisor", -1)):
             found["worker"] = workers[-1]
         return found
 
-    def stop(self) -> None:
-        """Stop it as the kubelet does, and wait for its end."""
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it as the kubelet does, or `kill` it with all that runs in it; wait for its end."""
+        if kill:
+            for pid in self.pids():
+                send(pid, signal.SIGKILL)
         for each in self.processes:
             each.terminate()
         for each in self.processes:
             each.wait()
+
+
+def runtime_of(log: Path) -> Path:
+    """Return the folder that the two programs of an agent share, by its log."""
+    return log.parent / f"run-{log.stem}"
 
 
 def _program() -> list[str]:
@@ -258,7 +278,7 @@ def _await_port(address: str, port: int) -> None:
 
 
 def earlier_source(folder: Path) -> Path:
-    """Unpack the tree of the commit EARLIER and return its folder; end where git has it not."""
+    """Unpack the tree of the commit EARLIER; end the program if git does not have it."""
     packed = subprocess.run(
         ["git", "-C", ROOT, "archive", EARLIER, "src"], capture_output=True, check=False
     )

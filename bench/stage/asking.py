@@ -39,9 +39,17 @@ class Asker:
         self._socket = socket_of(cgroups, pod)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.opened = 0.0
+        """When it began to connect, in `perf_counter` seconds."""
+
+    @property
+    def port(self) -> int:
+        """Return the port of the pod's end; 0 before it connects."""
+        return int(self._socket.getsockname()[1])
 
     async def connect(self) -> None:
         """Connect to IMDS, or to who answers in its place."""
+        self.opened = perf_counter()
         await asyncio.get_running_loop().sock_connect(self._socket, _IMDS)
 
     async def ask(self) -> Answer:

@@ -1,13 +1,16 @@
 """A storm: what befalls an agent and its node at random, drawn from a seed, and what each may cost.
 
-A failed request is expected only where the agent says itself that it cannot serve, or where the
-request was in the hands of a process that was killed. Some of the blows may cost nothing at all.
+The agent is two programs, as in its manifest; what ends is started again at once, as a kubelet
+starts a container that has run for a while.
+
+A failed request is expected only where the agent says itself that it cannot serve, or where its
+connection had been accepted by a process that was killed (`hands`). Some of the blows may cost
+nothing at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -21,19 +24,21 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-from bench.stage.agent import PROBE_PORT, Agent
+from bench.stage.agent import PROBE_PORT, Agent, runtime_of
+from bench.stage.hands import Hands, seize, send, state
 from bench.stage.parts import process_of
 from bench.stage.scene import Scene, say
-from bench.stage.traffic import RESETS_ARRIVE, Failure
+from bench.stage.traffic import Failure
 from podidentity.supervisor.main import PROBE_SECONDS, PROBE_SOCKET
 from podidentity_sandbox.azure.client import AzureOperator
 
 TARGET = "169.254.25.79"
 CHANGES_AT_ONCE = 3
-_FIRST, _SHORTEST_GAP, _LONGEST_GAP = 2.0, 0.3, 2.0
+_FIRST, _SHORTEST_GAP = 2.0, 0.3
 _HANGS = 6.0
 """Seconds for which a worker is stopped so that its supervisor takes it for hung."""
 _READY_SECONDS = 60.0
+_TENDED = 0.01
 _PROBED = 1.2
 """Seconds by which `/readyz` tells what is now: an answer is given again for one."""
 _FAILED_BEFORE = 4.0
@@ -44,8 +49,6 @@ _LOG_REPAIRS = re.compile(
 
 _PRIORITIES_OF_THE_KERNEL = ("0", "32766", "32767")
 
-_HANDS = frozenset({"reset"})
-"""A request was in the hands of a process that is killed."""
 _AWAY = frozenset({"503", "unreachable"})
 """Callers cannot be proved; a new pod with an address that another had is not let through."""
 _GAP = frozenset({"reset", "refused", "503", "timeout", "unreachable"})
@@ -64,12 +67,14 @@ class Kind:
 
 
 KINDS = {
-    "worker killed": Kind(5, _HANDS),
+    "worker killed": Kind(5),
     "worker stopped": Kind(3, longest=2.0),
-    "worker hung": Kind(1, _HANDS),
+    "worker hung": Kind(1),
     "net killed": Kind(2, _AWAY),
     "net stopped": Kind(2, _AWAY, longest=3.0),
     "supervisor stopped": Kind(2, longest=3.0),
+    "serve killed": Kind(1, _GAP),
+    "serve restarted": Kind(1, _GAP),
     "ruleset flushed": Kind(4),
     "tables deleted": Kind(3),
     "routing rules removed": Kind(3),
@@ -77,7 +82,7 @@ KINDS = {
     "agent restarted": Kind(1, _GAP),
     "agent killed": Kind(1, _GAP),
     "agent updated": Kind(3),
-    "update killed": Kind(2, _HANDS),
+    "update killed": Kind(2),
     "API server paused": Kind(3, longest=3.0),
     "IMDS slow": Kind(1, frozenset({"503", "429", "timeout"}), longest=3.0),
     "IMDS fails": Kind(1, frozenset({"503", "429", "500"}), longest=3.0),
@@ -91,7 +96,15 @@ _MORE = {
     _NOTHING_KNOWN: frozenset({"503", "404", "timeout"}),
 }
 _NET_AWAY = ("net killed", "net stopped", "agent restarted", "agent killed")
-_WORKER_NEW = ("worker killed", "worker hung", "agent restarted", "agent killed", "agent updated")
+_WORKER_NEW = (
+    "worker killed",
+    "worker hung",
+    "serve killed",
+    "serve restarted",
+    "agent restarted",
+    "agent killed",
+    "agent updated",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +118,18 @@ class Blow:
     """How long it lasts, where it does."""
 
 
-def draw(seed: int, seconds: float) -> list[Blow]:
-    """Return the blows of a storm that lasts so long: always the same for one seed."""
+def draw(seed: int, seconds: float, every: float) -> list[Blow]:
+    """Return the blows of a storm that lasts so long, `every` seconds apart in the mean.
+
+    Always the same for one seed.
+    """
     random, now, blows = Random(seed), _FIRST, []  # noqa: S311 - it is to be repeated
     weights = [kind.weight for kind in KINDS.values()]
     while now < seconds:
         [name] = random.choices(list(KINDS), weights)
         lasts = random.uniform(0.5, max(0.5, KINDS[name].longest))
         blows.append(Blow(now, name, _HANGS if name == "worker hung" else lasts))
-        now += random.uniform(_SHORTEST_GAP, _LONGEST_GAP)
+        now += random.uniform(_SHORTEST_GAP, 2 * every - _SHORTEST_GAP)
     return blows
 
 
@@ -138,8 +154,7 @@ def cause_of(failure: Failure) -> str:
     if "[Errno 113]" in failure.why:
         return "unreachable"
     names = {"ConnectionRefusedError": "refused", "TimeoutError": "timeout"}
-    ended = ("ConnectionResetError", "BrokenPipeError", "EOFError")
-    return "reset" if word in ended else names.get(word, word)
+    return "reset" if failure.is_reset else names.get(word, word)
 
 
 @dataclass(slots=True)
@@ -152,6 +167,10 @@ class Storm:
     flags: Sequence[str] = ()
     agents: list[Agent] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    hands: list[Hands] = field(default_factory=list)
+    """Of each process that was killed."""
+    restarted: Counter[str] = field(default_factory=Counter)
+    """How often each program was started again."""
     struck: Counter[str] = field(default_factory=Counter)
     spared: Counter[str] = field(default_factory=Counter)
     """Blows that would have been two at once, where one at a time is promised to be harmless."""
@@ -159,6 +178,8 @@ class Storm:
     """To be held while something is written to the API server."""
     memory: float = 0.0
     """The most that one agent had, in MB."""
+    _tended: list[Agent] = field(default_factory=list)
+    """Agents whose programs are started again when they end."""
     _ending: list[asyncio.Task[None]] = field(default_factory=list)
     _agent: asyncio.Lock = field(default_factory=asyncio.Lock)
     _busy: set[str] = field(default_factory=set)
@@ -173,9 +194,8 @@ class Storm:
     def start(self) -> Agent:
         """Start one, beside the one that serves if there is one."""
         folder, number = self.stage.folder, len(self.agents)
-        handover, runtime = folder / "handover", folder / f"run-{number}"
+        handover = folder / "handover"
         handover.mkdir(mode=0o700, exist_ok=True)
-        runtime.mkdir(mode=0o700)
         agent = Agent.start(
             folder,
             self.stage.cgroups,
@@ -186,14 +206,20 @@ class Storm:
                 f"--audit-log={folder}/audit-{number}.jsonl",
                 "--prometheus-port=9090",
                 f"--handover-dir={handover}",
-                f"--runtime-dir={runtime}",
                 *self.flags,
             ],
-            one_command=True,  # it starts net and serve again, as a kubelet would
             log=f"nmi-{number}.log",
         )
         self.agents.append(agent)
+        self._tended.append(agent)
         return agent
+
+    async def tend(self) -> None:
+        """Start again each program that ends, until cancelled."""
+        while True:
+            for agent in self._tended:
+                self.restarted.update(agent.start_what_ended())
+            await asyncio.sleep(_TENDED)
 
     async def ready(self) -> None:
         """Return when the agent says that pods are served."""
@@ -207,7 +233,7 @@ class Storm:
         """Note the most memory that an agent has, until cancelled."""
         while True:
             for agent in self.agents:
-                if agent.process.poll() is None:
+                if any(each.poll() is None for each in agent.processes):
                     self.memory = max(self.memory, await asyncio.to_thread(agent.pss))
             await asyncio.sleep(1)
 
@@ -246,6 +272,8 @@ class Storm:
                 "worker hung": self._stop,
                 "net stopped": self._stop,
                 "supervisor stopped": self._stop,
+                "serve killed": self._end_serve,
+                "serve restarted": self._end_serve,
                 "ruleset flushed": self._take_rules,
                 "tables deleted": self._take_rules,
                 "routing rules removed": self._take_routes,
@@ -279,23 +307,40 @@ class Storm:
             return False
         if role == "net":
             async with self.felt(blow.kind):
-                await _killed(pid)
+                await _killed([pid])
             return True
         # The next one accepts what waits at once: only what this one had may fail.
         window = Window(blow.kind, perf_counter())
         self.windows.append(window)
-        await _killed(pid)
-        window.end = perf_counter() + RESETS_ARRIVE
+        self.hands.append(await seize([pid]))
+        await _killed([pid])
+        window.end = perf_counter()
         return True
 
     async def _stop(self, blow: Blow) -> bool:
         pid = self.serving.roles().get(blow.kind.split()[0])
-        if pid is None:
+        if pid is None or state(pid) == "T":
             return False
         async with self.felt(blow.kind):
-            _send(pid, signal.SIGSTOP)
+            found = await seize([pid])
+            if blow.kind == "worker hung":
+                self.hands.append(found)
             await asyncio.sleep(blow.seconds)
-            _send(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
+        return True
+
+    async def _end_serve(self, blow: Blow) -> bool:
+        """End the container `serve` alone; all that runs in it goes with its first process."""
+        program = self.serving.processes[1]
+        if program.poll() is not None:
+            return False
+        async with self.felt(blow.kind):
+            if blow.kind == "serve killed":
+                await _killed(self.serving.pids_below(program.pid))
+            else:
+                program.terminate()
+                while _lives(program.pid):  # noqa: ASYNC110 - a program is waited for by who tends
+                    await asyncio.sleep(0.001)
         return True
 
     async def _take_rules(self, blow: Blow) -> bool:
@@ -334,12 +379,9 @@ class Storm:
             return False
         async with self._agent, self.felt(blow.kind):
             agent = self.serving
-            if blow.kind == "agent killed":
-                agent.process.kill()
-            else:
-                # A supervisor that is stopped cannot end: the kubelet would kill it, too.
-                agent.process.terminate()
-            await asyncio.to_thread(agent.process.wait)
+            self._tended.remove(agent)
+            # A supervisor that is stopped cannot end until it goes on.
+            await asyncio.to_thread(agent.stop, kill=blow.kind == "agent killed")
             self.start()
         return True
 
@@ -351,9 +393,9 @@ class Storm:
             if blow.kind == "update killed":
                 await asyncio.sleep(blow.seconds * 3)
                 async with self.felt(blow.kind):
-                    for pid in following.pids():
-                        _send(pid, signal.SIGKILL)
-                    await asyncio.to_thread(following.process.wait)
+                    self._tended.remove(following)
+                    self.hands.append(await seize(following.pids()))
+                    await asyncio.to_thread(following.stop, kill=True)
                     self.agents.remove(following)
                     self.agents.insert(0, following)
                 return True
@@ -361,16 +403,17 @@ class Storm:
             self.windows.append(window)
             # As a DaemonSet with surge: the old pod is told to end when the new one is ready.
             await self._serves(following)
+            self._tended.remove(before)
             self._ending.append(asyncio.create_task(asyncio.to_thread(before.stop)))
             window.end = perf_counter()
         return True
 
     async def _serves(self, agent: Agent) -> None:
         """Ask as the kubelet does, until it is ready."""
-        path = self.stage.folder / f"run-{agent.log.stem[4:]}" / PROBE_SOCKET
+        path = runtime_of(agent.log) / PROBE_SOCKET
         end = perf_counter() + _READY_SECONDS
         while not await asyncio.to_thread(_probed, path):
-            if perf_counter() > end or agent.process.poll() is not None:
+            if perf_counter() > end:
                 raise RuntimeError(
                     f"the next agent does not serve: {agent.log.read_text()[-3000:]}"
                 )
@@ -385,9 +428,9 @@ class Storm:
             await asyncio.sleep(0.5)
             began = perf_counter()
             async with self.felt(blow.kind):
-                _send(pid, signal.SIGSTOP)
+                send(pid, signal.SIGSTOP)
                 await asyncio.sleep(blow.seconds)
-                _send(pid, signal.SIGCONT)
+                send(pid, signal.SIGCONT)
         finally:
             for _ in range(CHANGES_AT_ONCE):
                 self.cluster.release()
@@ -411,7 +454,7 @@ class Storm:
     def explains(self, failure: Failure) -> bool:
         """Whether a blow is expected to make a request fail so."""
         cause = cause_of(failure)
-        return any(
+        return failure.was_in(self.hands) or any(
             cause in self._expected(window.kind) and window.overlaps(failure.began, failure.ended)
             for window in self.windows
         )
@@ -452,24 +495,16 @@ def _probed(path: Path) -> bool:
     return False
 
 
-async def _killed(pid: int) -> None:
-    """Kill a process, and return when it has ended."""
-    _send(pid, signal.SIGKILL)
-    while _lives(pid):  # noqa: ASYNC110 - whoever waits for it is its parent
+async def _killed(pids: Sequence[int]) -> None:
+    """Kill processes, and return when they have ended."""
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+    while any(_lives(pid) for pid in pids):  # noqa: ASYNC110 - who waits for it is its parent
         await asyncio.sleep(0.001)
 
 
 def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
+    return state(pid) not in {"Z", "X", ""}
 
 
 def _run(*command: str) -> str:

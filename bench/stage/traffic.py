@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from bench.stage.asking import Answer, Asker
 from bench.stage.ground import BenchPod, Cgroups
+from bench.stage.hands import Hands
 
 _SENDERS = 50
 _SECONDS = 15.0
 """Longer than any client waits, so that a lost request is seen as one."""
-RESETS_ARRIVE = 0.05
-"""Seconds in which clients learn that the connections of a killed process have ended: until then
-one may send a request on a kept connection that was in its hands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +26,20 @@ class Failure:
     """When it was known to have failed."""
     why: str
     pod: BenchPod
+    port: int = 0
+    """Of the pod's end of its connection; 0 where there was none yet."""
+    opened: float = 0.0
+    """When that connection was begun."""
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the connection ended before the answer did."""
+        return self.why.startswith(("ConnectionResetError", "BrokenPipeError", "EOFError"))
+
+    def was_in(self, hands: Iterable[Hands]) -> bool:
+        """Whether it failed because its connection was in the hands of who was killed."""
+        client = self.pod.address, self.port
+        return self.is_reset and any(each.held(client, self.opened) for each in hands)
 
 
 @dataclass(slots=True)
@@ -40,16 +52,6 @@ class Traffic:
     slowest: float = 0.0
     """Seconds."""
     failures: list[Failure] = field(default_factory=list)
-
-    def failed_after(self, moments: Sequence[float]) -> list[Failure]:
-        """Return the failures of requests that were not under way at one of the `moments`."""
-        return [
-            failure
-            for failure in self.failures
-            if not any(
-                failure.began - RESETS_ARRIVE <= moment <= failure.ended for moment in moments
-            )
-        ]
 
 
 async def steady(
@@ -113,7 +115,7 @@ async def _ask(traffic: Traffic, pod: BenchPod, asker: Asker, *, fresh: bool) ->
             answer = await asker.ask()
     except (OSError, EOFError, TimeoutError) as error:
         why = f"{type(error).__name__} {error}"
-        traffic.failures.append(Failure(began, perf_counter(), why, pod))
+        traffic.failures.append(Failure(began, perf_counter(), why, pod, asker.port, asker.opened))
         return False
     if answer.status != 200:
         why = f"status {answer.status}: {answer.body[:200]!r}"

@@ -4,4 +4,4 @@ Read in this order: `core` (the rules, pure), `wire` (formats of other systems),
 needs privilege on a node), `adapters` (one neighbour each), `nmi` (the node agent), `cli`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

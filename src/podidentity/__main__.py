@@ -1,6 +1,26 @@
-"""`python -m podidentity` is the `podidentity` command."""
+"""The `podidentity` command.
 
-from podidentity.cli.main import main
+The agent's programs run on each node for good, so they are started without the command line: it
+reads their flags in a process that ends (`cli.programs`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+_PROGRAMS = {"nmi", "net", "serve"}
+
+
+def main() -> None:
+    """Run the command line of this process, also for `kubectl podidentity`."""
+    if _PROGRAMS.intersection(sys.argv[1:2]):
+        from podidentity.cli import programs
+
+        sys.exit(programs.main(sys.argv[1:]))
+    from podidentity.cli import main as command_line
+
+    command_line.main()
+
 
 if __name__ == "__main__":
     main()

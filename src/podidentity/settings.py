@@ -17,10 +17,8 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Cloud
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
-from podidentity.core.errors import InvalidRequest
 from podidentity.core.federation import IDENTITIES_NAMESPACE
-from podidentity.core.resources import Authority, ObjectRef, Tenant
-from podidentity.core.tokens import parse_resource
+from podidentity.core.resources import Authority, InvalidId, ObjectRef, Tenant, parse_audience
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
@@ -84,8 +82,8 @@ def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
     if text in {"auto", "off"}:
         return "auto" if text == "auto" else "off"
     try:
-        return tuple(dict.fromkeys(parse_resource(each) for each in text.split(",")))
-    except InvalidRequest as error:
+        return tuple(dict.fromkeys(parse_audience(each) for each in text.split(",")))
+    except InvalidId as error:
         raise ValueError(f"{text!r}: {error}") from error
 
 

@@ -22,8 +22,7 @@ from podidentity.adapters.imds import (
 )
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.rate_limits import Flow
-from podidentity.core.resources import ClientId, ObjectId, ObjectRef
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import (
     CLIENT,

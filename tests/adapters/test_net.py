@@ -12,6 +12,7 @@ from podidentity.adapters import net as adapter
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.net import NetClient
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Proof, Verdict
+from podidentity.core.resources import Pod
 from podidentity.wire import net as wire
 from tests.fakes import pod
 from tests.net.talk import ME, VERSION, net, seen
@@ -61,6 +62,7 @@ async def test_it_proves_by_what_net_states(tmp_path: Path) -> None:
         assert (proof.verdict, proof.pod_uid) == (Verdict.PROVEN, owner.uid)
         local = await asking.prove_local("127.0.0.1", PORT, "127.0.0.1")
         assert (local.verdict, local.pod_uid, local.root) == (Verdict.PROVEN, owner.uid, True)
+        assert {verdict: n for verdict, n in asking.verdicts.items() if n} == {Verdict.PROVEN: 2}
 
 
 async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) -> None:
@@ -93,11 +95,64 @@ async def test_questions_of_the_same_moment_share_a_message(
         assert together == [10, 1]
 
 
+async def asked(asking: NetClient, candidates: list[Pod]) -> Proof:
+    """Return the proof that a callback is told."""
+    judged: asyncio.Future[Proof] = asyncio.get_running_loop().create_future()
+    assert asking.ask(ADDRESS, PORT, candidates, judged.set_result)
+    assert not judged.done(), "it is told later"
+    return await judged
+
+
+async def test_a_callback_is_told_the_same_proof_as_a_task(tmp_path: Path) -> None:
+    owner = pod(addresses=(ADDRESS,))
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        for answer in (seen(owner.uid), seen("uid-of-another"), seen("")):
+            running.inspector.answer = answer
+            assert await asked(asking, [owner]) == await asking.prove(ADDRESS, PORT, [owner])
+
+
+async def test_callbacks_leave_half_of_the_places_to_those_who_wait(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        assert not asking.ask(ADDRESS, PORT, [], lambda _: None), "net is not reached yet"
+        await until(asking, lambda: reached(asking))
+        told: list[Proof] = []
+        places = adapter.MOST_QUESTIONS
+        taken = [asking.ask(ADDRESS, port, [], told.append) for port in range(places)]
+        assert taken == [True] * (places // 2) + [False] * (places // 2)
+        assert (await asking.prove(ADDRESS, PORT, [])).pod_uid
+        assert len(told) == places // 2
+        assert len(running.inspector.asked) == places // 2 + 1
+
+
+async def test_a_callback_that_fails_costs_no_other_question_its_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(proof: Proof) -> None:
+        raise RuntimeError(proof.pod_uid)
+
+    async with net(tmp_path), client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        assert asking.ask(ADDRESS, PORT, [], fail)
+        assert (await asking.prove(ADDRESS, PORT + 1, [])).pod_uid
+        assert not asking.problems()
+    assert "could not be used" in caplog.text
+
+
+async def test_a_callback_is_told_when_net_dies(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        asyncio.get_running_loop().call_soon(running.server.close)
+        assert (await asked(asking, [])).verdict is Verdict.UNKNOWN
+        assert not asking.ask(ADDRESS, PORT, [], lambda _: None)
+
+
 async def test_without_net_nothing_is_proved_and_the_reason_is_said(tmp_path: Path) -> None:
     async with client(tmp_path) as asking:
         await until(asking, lambda: "No such file" in asking.problems()[0])
         proof = await asking.prove(ADDRESS, PORT, [])
         assert proof.verdict is Verdict.UNKNOWN
+        assert asking.verdicts[Verdict.UNKNOWN] == 1
         assert (
             proof.detail
             == f"net cannot be reached at {tmp_path}/net.sock: No such file or directory"
@@ -141,6 +196,17 @@ async def test_a_net_that_hangs_is_given_up_and_said(
             monkeypatch.setattr(type(each), "_answer", lambda *_: None)
         proof = await asking.prove(ADDRESS, PORT, [])
         assert proof == Proof(verdict=Verdict.UNKNOWN, detail="net did not answer within 0.02 s")
+
+
+async def test_a_callback_is_told_when_net_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "ANSWER_SECONDS", 0.02)
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        for each in running.server._clients:
+            monkeypatch.setattr(type(each), "_answer", lambda *_: None)
+        assert (await asked(asking, [])).verdict is Verdict.UNKNOWN
 
 
 async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Path) -> None:

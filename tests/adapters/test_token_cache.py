@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from podidentity.adapters.token_cache import TokenCache
+from podidentity.adapters.token_cache import Schedule, TokenCache, negative_ttl, schedule
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -16,8 +18,15 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.resources import ClientId, Entra, IdentityType, Tenant
-from podidentity.core.tokens import AccessToken, Grant, Origin
+from podidentity.core.resources import (
+    AccessToken,
+    ClientId,
+    Entra,
+    Grant,
+    IdentityType,
+    Origin,
+    Tenant,
+)
 from tests.fakes import NOW, OTHER_CLIENT, VAULT, FakeClock, FakeTokenSource, grant, identity, pod
 
 HOUR = 3600
@@ -46,7 +55,7 @@ async def caching(
     """Run a cache before a source whose tokens have that life."""
     clock, source = FakeClock(), FakeTokenSource(life=life)
     source.now = clock.time
-    cache = TokenCache(source, clock, jitter=jitter, **options)
+    cache = TokenCache(dict.fromkeys(IdentityType, source), clock, jitter=jitter, **options)
     try:
         yield World(cache, clock, source)
     finally:
@@ -620,3 +629,70 @@ async def test_what_must_be_read_first_is_within_the_budget_and_counts_once() ->
             await world.fetch(f"r{number}", of=GREEDY)
         with pytest.raises(TokenThrottled):
             await world.fetch("one more", of=GREEDY)
+
+
+# How long a token answers, and how long a failure is believed.
+
+
+@pytest.mark.parametrize(
+    ("life", "expected"),
+    [
+        (DAY, Schedule(renew=DAY / 2, stale=DAY - 300, last=DAY - 30)),
+        (7200, Schedule(renew=3600, stale=6900, last=7170)),
+        (3600, Schedule(renew=3000, stale=3300, last=3570)),
+        (600, Schedule(renew=225, stale=300, last=570)),
+        (60, Schedule(renew=22.5, stale=30, last=30)),
+        (1, Schedule(renew=0.375, stale=0.5, last=0.5)),
+    ],
+)
+def test_a_token_is_renewed_ahead_then_fetched_first_then_gone(
+    life: float, expected: Schedule
+) -> None:
+    assert schedule(life) == expected
+
+
+@given(
+    life=st.integers(1, 10 * DAY),
+    jitter=st.floats(0, 1),
+)
+def test_ages_come_in_their_order_and_none_beyond_what_the_token_has(
+    life: int, jitter: float
+) -> None:
+    found = schedule(life, jitter=jitter)
+    assert 0 < found.renew <= found.stale <= found.last < life
+    assert found.stale <= life - min(300, life / 2)
+
+
+@given(life=st.integers(1, 10 * DAY))
+def test_jitter_only_ever_renews_earlier_and_by_a_tenth_at_most(life: int) -> None:
+    plain, early = schedule(life), schedule(life, jitter=1.0)
+    assert early.renew == pytest.approx(0.9 * plain.renew)
+    assert (early.stale, early.last) == (plain.stale, plain.last)
+
+
+def refused(status: int) -> TokenRefused:
+    return TokenRefused("no", status=status, error="invalid")
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (refused(400), [60, 60, 60]),
+        (refused(401), [10, 10, 10]),
+        (refused(403), [10, 10, 10]),
+        (NotYetKnown("no", status=400, error="invalid"), [0.5, 1, 2, 2]),
+        (TokenSourceDown("away"), [1, 2, 4, 8, 10, 10]),
+        (TokenUnavailable("hm"), [1, 2, 4, 8, 10]),
+        (TokenThrottled("slow", retry_after=7), [7, 7]),
+        (TokenThrottled("slow", retry_after=999_999), [3600]),
+    ],
+    ids=["request", "login", "forbidden", "new", "down", "unknown", "throttled", "for-weeks"],
+)
+def test_a_failure_is_believed_for_as_long_as_its_kind_deserves(
+    error: TokenUnavailable, seconds: list[float]
+) -> None:
+    assert [negative_ttl(error, before) for before in range(len(seconds))] == seconds
+
+
+def test_a_failure_that_lasts_for_weeks_has_a_number_still() -> None:
+    assert negative_ttl(TokenSourceDown("away"), 10**6) == 10

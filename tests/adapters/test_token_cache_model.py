@@ -16,14 +16,15 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.resources import (
+    AccessToken,
     AzureIdentity,
     ClientId,
     Entra,
+    Grant,
     IdentityType,
     ObjectRef,
     Tenant,
 )
-from podidentity.core.tokens import AccessToken, Grant
 from tests.fakes import OTHER_CLIENT, FakeClock, cluster, identity, pod
 
 LIFE = 3600
@@ -95,7 +96,7 @@ class Node:
         self.identities = [principal(number) for number in range(6)]
         self.cluster = cluster(self.clock, *self.identities)
         self.cache = TokenCache(
-            self.issuer,
+            dict.fromkeys(IdentityType, self.issuer),
             self.clock,
             current=partial(current_grants, directory=self.cluster),
             capacity=CAPACITY,

@@ -6,10 +6,12 @@ connections that a request makes: the pod, IMDS, and `net`, which states the fac
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,32 +19,31 @@ from typing import Any
 import podidentity
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.imds import Imds
+from podidentity.adapters.net import NetClient
 from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.token_cache import TokenCache
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.delegation import Delegation
 from podidentity.core.resources import IdentityType
-from podidentity.nmi.reporting.audit import AuditLog
-from podidentity.nmi.reporting.instrumented import MeasuredAttestor, MeasuredIssuers
+from podidentity.local_sockets import listen
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import RequestLog
-from podidentity.nmi.request.answer_cache import AnswerCache
+from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
 from podidentity.settings import METADATA_ALLOWED
-from podidentity.telemetry.lines import Json
+from podidentity.telemetry.lines import Json, Stream, Writer
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writer import Stream, Writer
 from podidentity.wire.imds import AllowList
 from tests.adapters.scripted import answers, scripted
 from tests.adapters.test_imds import TOKEN as IMDS_TOKEN
 from tests.adapters.test_permission_cache import Server
-from tests.fakes import VAULT, FakeAttestor, binding, cluster, identity, pod
+from tests.fakes import VAULT, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 
-MOST_WARM, MOST_COLD = 6, 28
+MOST_WARM, MOST_COLD = 6, 22
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
@@ -67,10 +68,52 @@ def entered() -> Iterator[set[str]]:
         sys.setprofile(None)
 
 
+async def state_facts(path: Path, uid: str) -> None:
+    """Be `net` for one client: say of every connection that it is the pod's with this uid."""
+    loop = asyncio.get_running_loop()
+    with listen(path) as listening:
+        connection, _ = await loop.sock_accept(listening)
+    seen = {"network": "cni-1", "state": "open", "pod": uid, "user": 0}
+    facts = {"accepted": True, "sightings": [seen]}
+    with connection:
+        while packet := await loop.sock_recv(connection, 1 << 16):
+            said = json.loads(packet)
+            if said["type"] == "hello":
+                packets = [said, {"type": "state", "proof": "kernel"}]
+            else:
+                asked = [each["id"] for each in said["questions"]]
+                found = [{"id": number, "facts": facts} for number in asked]
+                packets = [{"type": "answers", "answers": found}]
+            for each in packets:
+                await loop.sock_sendall(connection, json.dumps(each).encode())
+
+
 @asynccontextmanager
-async def agent() -> AsyncIterator[Listener]:
+async def proving(folder: Path, uid: str) -> AsyncIterator[NetClient]:
+    """Run a client of such a `net`."""
+    path = folder / "net.sock"
+    serving = asyncio.create_task(state_facts(path, uid))
+    await asyncio.sleep(0)
+    ours = frozenset({os.getuid()})
+    asking = NetClient(path, SystemClock(), version="1", mode=AttestationMode.KERNEL, uids=ours)
+    running = asyncio.create_task(asking.run())
+    try:
+        async with asyncio.timeout(5):
+            while asking.state is None:
+                await asking.changed()
+        yield asking
+    finally:
+        for task in (running, serving):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@asynccontextmanager
+async def agent(folder: Path) -> AsyncIterator[Listener]:
     clock = SystemClock()
-    watched = cluster(clock, pod(addresses=("127.0.0.1",)), identity(), binding())
+    owner = pod(addresses=("127.0.0.1",))
+    watched = cluster(clock, owner, identity(), binding())
     registry = Registry()
     metrics = NmiMetrics(registry)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -78,28 +121,26 @@ async def agent() -> AsyncIterator[Listener]:
     api = Server()
     permissions = RbacPermissions(api, clock)
     life = {"expires_in": "86399", "expires_on": str(int(clock.time()) + 86_399)}
-    async with scripted(answers(IMDS_TOKEN | life)) as metadata:
+    async with scripted(answers(IMDS_TOKEN | life)) as metadata, proving(folder, owner.uid) as net:
         imds = Imds.connect("127.0.0.1", metadata.port, clock=clock, user_agent="ours")
-        issuers = MeasuredIssuers({IdentityType.USER_ASSIGNED: imds}, metrics, clock)
-        tokens = TokenCache(issuers, clock)
-        attestor = MeasuredAttestor(FakeAttestor(), metrics)
-        answers_ = AnswerCache(watched, permissions, clock)
+        requests = RequestLog(
+            log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
+        )
+        tokens = TokenCache({IdentityType.USER_ASSIGNED: imds}, clock, told=requests.issued)
         pipeline = RequestPipeline(
-            callers=Callers(watched, attestor, clock),
-            host_callers=HostCallers(watched, attestor, clock, delegation=Delegation()),
+            callers=Callers(watched, net, clock),
+            host_callers=HostCallers(watched, net, clock, delegation=Delegation()),
             decider=Decider(
                 cluster=watched, permissions=permissions, clock=clock, policy=DecisionPolicy()
             ),
             tokens=tokens,
             metadata=imds,
-            answers=answers_,
-            log=RequestLog(
-                log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
-            ),
+            answers=AnswerCache(watched, permissions, clock),
+            log=requests,
             clock=clock,
             policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
-        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=answers_.answer)
+        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=pipeline)
         try:
             yield listener
         finally:
@@ -112,8 +153,8 @@ async def agent() -> AsyncIterator[Listener]:
             os.close(nowhere)
 
 
-async def test_a_request_enters_few_files() -> None:
-    async with agent() as listener:
+async def test_a_request_enters_few_files(tmp_path: Path) -> None:
+    async with agent(tmp_path) as listener:
         with entered() as cold:
             async with talking(listener) as talk:
                 assert (await talk.ask(REQUEST)).status == 200
@@ -122,7 +163,7 @@ async def test_a_request_enters_few_files() -> None:
                 await talk.ask(REQUEST)
             warm: set[str] = set()
             for _ in range(5):
-                # One of them may begin a new second, and is decided anew.
+                # One of them may begin a new second, and is decided again.
                 with entered() as found:
                     await talk.ask(REQUEST)
                 warm = min(warm or found, found, key=len)

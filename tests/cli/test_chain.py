@@ -14,9 +14,8 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.cli.chain import Credentials, Explanation, Fact, LinkState, Node, follow
 from podidentity.cli.explain import as_data, shown
-from podidentity.core.decision import decide, uses_of
+from podidentity.core.decision import STRICT, Rules, decide, match, uses_of
 from podidentity.core.federation import account_name
-from podidentity.core.matching import STRICT, Rules, match
 from podidentity.core.resources import (
     BINDING_LABEL,
     Authority,
@@ -32,9 +31,9 @@ from podidentity.core.resources import (
     Pod,
     ResourceId,
     Tenant,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import TokenRequest
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World

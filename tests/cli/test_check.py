@@ -13,7 +13,7 @@ from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli.check import Finding, agent_warnings, findings, weaknesses
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.matching import STRICT, Rules
+from podidentity.core.decision import STRICT, Rules
 from podidentity.core.resources import (
     Authority,
     AzureIdentityBinding,

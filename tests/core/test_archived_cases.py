@@ -11,11 +11,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from podidentity.core.decision import Allowed, Denied, decide
-from podidentity.core.matching import Rules, match
+from podidentity.core.decision import Allowed, Denied, Rules, decide, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, InvalidId, ResourceId
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, InvalidId, ResourceId, TokenRequest
 from tests.core.objects import (
     binding,
     client_id,

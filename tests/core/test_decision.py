@@ -13,32 +13,36 @@ from podidentity.core.decision import (
     Allowed,
     Ambiguity,
     Authorization,
+    Basis,
     Decision,
     Denied,
+    Entitlement,
     Permitted,
+    Rules,
     Undecided,
     Use,
     current_grants,
     decide,
     granted,
+    match,
     permission_name,
     select,
     uses_of,
 )
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.matching import Basis, Entitlement, Rules, match
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AzureIdentity,
     AzurePodIdentityException,
     ClientId,
+    Grant,
     IdentityType,
     ObjectRef,
     Pod,
     Tenant,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import Grant, TokenRequest
 from tests import fakes
 from tests.core.objects import (
     TENANT,

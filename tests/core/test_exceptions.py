@@ -7,11 +7,16 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 
-from podidentity.core.decision import select
-from podidentity.core.matching import Basis, Entitlement, Rules, ineffective_exception, match
+from podidentity.core.decision import (
+    Basis,
+    Entitlement,
+    Rules,
+    ineffective_exception,
+    match,
+    select,
+)
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import ClientId, ObjectId, Phase, Pod, ResourceId
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, ObjectId, Phase, Pod, ResourceId, TokenRequest
 from tests.core.objects import (
     binding,
     client_id,

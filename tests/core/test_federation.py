@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from podidentity.core.decision import uses_of
+from podidentity.core.decision import Basis, Entitlement, uses_of
 from podidentity.core.federation import account_name, stand_in, subject_of
-from podidentity.core.matching import Basis, Entitlement
 from podidentity.core.resources import (
     AssertionSubject,
     Federation,
+    Grant,
     IdentityType,
     ObjectRef,
     ResourceId,
 )
-from podidentity.core.tokens import Grant
 from tests.fakes import CLIENT, RESOURCE_ID, pod
 from tests.principals import federated
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.decision import uses_of
-from podidentity.core.matching import MOST_BOUND, STRICT, Basis, Match, Rules, match
+from podidentity.core.decision import MOST_BOUND, STRICT, Basis, Match, Rules, match, uses_of
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     AssertionSubject,

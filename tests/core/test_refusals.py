@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.core.matching import match
+from podidentity.core.decision import match
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Malformed, ObjectRef, Phase, Pod
 from tests.core.objects import binding, identity, pod

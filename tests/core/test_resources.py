@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.resources import ClientId, InvalidId, ObjectId, ObjectRef, ResourceId
+from podidentity.core.errors import (
+    Refused,
+)
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import (
+    AccessToken,
+    ClientId,
+    InvalidId,
+    ObjectId,
+    ObjectRef,
+    ResourceId,
+    TokenRequest,
+)
+from tests.core.objects import client_id, resource_id
 
 GUID = "6f1c2a3b-0000-4000-8000-0123456789ab"
 RESOURCE = (
@@ -97,3 +110,34 @@ def test_a_refused_text_is_shown_short_and_on_one_line() -> None:
 def test_names_of_kubernetes_are_compared_with_case() -> None:
     assert ObjectRef("a", "b") != ObjectRef("a", "B")
     assert str(ObjectRef("a", "b")) == "a/b"
+
+
+TOKEN = AccessToken(
+    value="eyJ.secret.sig",
+    client_id=client_id(1),
+    expires_on=1_000,
+    not_before=0,
+    resource="https://vault.azure.net",
+)
+
+
+def test_no_way_of_showing_a_token_shows_its_text() -> None:
+    for shown in (repr(TOKEN), str(TOKEN), f"{TOKEN}", f"{TOKEN!r}", repr([TOKEN])):
+        assert "secret" not in shown
+
+
+def test_the_life_of_a_token_is_in_whole_seconds_and_never_negative() -> None:
+    assert TOKEN.life(999.9) == 1
+    assert TOKEN.life(1_000) == 0
+    assert TOKEN.life(5_000) == 0
+
+
+def test_the_id_asked_for_is_whichever_was_given() -> None:
+    assert TokenRequest(resource="r").asked is None
+    assert TokenRequest(resource="r", resource_id=resource_id(1)).asked == resource_id(1)
+
+
+def test_an_error_of_a_refusal_says_only_what_the_pod_may_read() -> None:
+    refusal = Refusal(reason=Reason.NO_LABEL, message="inside", next_step="Do.", told="outside")
+    assert str(Refused(refusal)) == "outside"
+    assert str(refusal) == "inside Do."

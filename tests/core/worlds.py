@@ -10,7 +10,7 @@ from hypothesis import Phase as Generate
 from hypothesis import find, settings
 from hypothesis import strategies as st
 
-from podidentity.core.matching import Rules
+from podidentity.core.decision import Rules
 from podidentity.core.resources import (
     Authority,
     AzureAssignedIdentity,

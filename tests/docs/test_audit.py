@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from podidentity.core.errors import TokenSourceDown, UnprovenCaller
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.outcome import Evidence, TokenQuery
+from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
+from podidentity.nmi.request.decision import Evidence, TokenQuery
 from tests.docs.blocks import ROOT
 from tests.fakes import ADDRESS, CLIENT, VAULT, FakeClock, pod
 from tests.nmi.outcomes import granted, refused

@@ -10,7 +10,7 @@ from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
 COMMANDS = [
     block for path in DOCUMENTS for block in blocks_of(path) if block.language in {"sh", "bash"}
 ]
-RUN = {"run", "setup", "run=az", "run=az-in-pod", "run=cluster", "run=node"}
+RUN = {"run", "setup", "run=az", "run=az-in-pod", "run=cluster", "run=image", "run=node"}
 
 
 def shown(block: Block) -> str:
@@ -22,11 +22,12 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     """`run`: by tests/acceptance/test_documents.py; `setup`: by .ci/run; else a real thing.
 
     `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
-    `run=cluster`: by tests/acceptance/test_seeing.py, on a pod that is refused.
+    `run=cluster`: by tests/acceptance/test_seeing.py, and the changelog's by test_update.py.
+    `run=image`: by tests/deploy/test_image.py.
     `run=node`: by tests/kernel/test_interception.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
     """
-    assert block.mark in {*RUN, "bench", "needs=azure", "needs=az"}
+    assert block.mark in {*RUN, "bench", "needs=azure", "needs=az", "needs=node"}
 
 
 def test_most_commands_are_run() -> None:
@@ -36,9 +37,17 @@ def test_most_commands_are_run() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_link_to_a_file_of_ours_leads_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+def test_each_link_to_a_file_or_heading_of_ours_leads_somewhere(path: Path) -> None:
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+        target = path.parent / file if file else path
+        assert target.exists(), file
+        assert not heading or heading in headings(target), f"{file}#{heading}"
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in found}
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,22 @@ from pathlib import Path
 import pytest
 
 from podidentity.local_sockets import keep_names, listen
+from podidentity.net.probe import PROBE_SOCKET, ProbeSocket
 from podidentity.settings import SERVE_UID
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder, to which the user of `serve` may write."""
+    for parent in [tmp_path, *tmp_path.parents][:-2]:
+        parent.chmod(0o755)
+    made = tmp_path / "runtime"
+    made.mkdir()
+    made.chmod(0o777)
+    keep_names(made)
+    return made
 
 
 def test_the_mode_of_a_socket_is_that_of_no_file_that_takes_its_place(
@@ -45,20 +58,27 @@ def test_a_socket_has_the_mode_that_was_asked_for(tmp_path: Path, mode: int) -> 
 
 
 @needs_root
-def test_nobody_but_net_takes_the_name_of_its_sockets_away(tmp_path: Path) -> None:
+def test_nobody_but_net_takes_the_name_of_its_sockets_away(folder: Path) -> None:
     """Else a worker could answer the kubelet's probe of `net`, or keep the next one from it."""
-    for parent in [tmp_path, *tmp_path.parents][:-2]:
-        parent.chmod(0o755)
-    folder = tmp_path / "runtime"
-    folder.mkdir()
-    folder.chmod(0o777)
-    keep_names(folder)
     listen(folder / "net-probe.sock").close()
     own = folder / "serve-probe.sock"
     assert _as_serve(lambda: listen(own).close())
     assert not _as_serve((folder / "net-probe.sock").unlink)
     assert not _as_serve(lambda: own.rename(folder / "net-probe.sock"))
     assert _as_serve(own.unlink)
+
+
+@needs_root
+async def test_serve_takes_no_place_of_the_kubelets_probe_of_net(folder: Path) -> None:
+    probe = ProbeSocket(folder)
+
+    def ask() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+            asking.connect(str(folder / PROBE_SOCKET))
+
+    assert not _as_serve(ask)
+    ask()
+    probe.close()
 
 
 def _as_serve(act: Callable[[], object]) -> bool:

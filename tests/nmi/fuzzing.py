@@ -143,9 +143,9 @@ class MemoryTransport(asyncio.Transport):
 class ForgingAttestor(FakeAttestor):
     """Finds the forged connections out."""
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    def proof(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         self.verdict = Verdict.FORGED if address == ADDRESSES["forged"] else Verdict.PROVEN
-        return await super().prove(address, port, candidates)
+        return super().proof(address, port, candidates)
 
 
 class _Errors(logging.Handler):
@@ -171,7 +171,7 @@ def _agent(findings: Findings) -> Agent:
         findings.handled += 1
         return await nmi.pipeline(request)
 
-    nmi.listener = Listener(counted)
+    nmi.listener = Listener(counted, memo=nmi.pipeline)
     return nmi
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from podidentity.core.decision import Allowed
+from podidentity.core.decision import Allowed, Entitlement
 from podidentity.core.errors import PodIdentityError
-from podidentity.core.matching import Entitlement
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, Pod
-from podidentity.core.tokens import AccessToken, Fetched, Origin, TokenRequest
-from podidentity.nmi.request.outcome import (
+from podidentity.core.resources import (
+    AccessToken,
+    AzureIdentity,
+    Fetched,
+    Origin,
+    Pod,
+    TokenRequest,
+)
+from podidentity.nmi.request.decision import (
     NO_EVIDENCE,
     Evidence,
     Failed,

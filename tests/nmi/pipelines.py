@@ -7,18 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from podidentity.adapters.token_cache import TokenCache
-from podidentity.core.delegation import Delegation
-from podidentity.core.resources import BINDING_LABEL, ClientId, Phase
-from podidentity.nmi.reporting.audit import AuditLog
-from podidentity.nmi.request.answer_cache import AnswerCache
-from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, Phase
+from podidentity.nmi.reporting.request_log import AuditLog
+from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline, RoutePolicy
-from podidentity.nmi.server.messages import Caller, Request, render
-from podidentity.settings import METADATA_ALLOWED
-from podidentity.wire.imds import AllowList
+from podidentity.nmi.request.pipeline import AnswerCache
+from podidentity.nmi.server.messages import LATER, Caller, KnownAnswer, Request, Waiting, render
 from tests.fakes import (
     ADDRESS,
     OTHER_CLIENT,
@@ -31,8 +25,8 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.metadata import FakeMetadata
 from tests.nmi.recorded import Recorded
+from tests.nmi.wiring import pipeline_over
 
 TOKEN = b"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
@@ -48,29 +42,19 @@ class World:
         self.attestor.uid = pod().uid
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time
-        self.tokens = TokenCache(self.source, self.clock)
+        self.tokens = TokenCache(dict.fromkeys(IdentityType, self.source), self.clock)
         self.record = Recorded(self.clock, audit)
-        required = audit is not None and audit.required
-        self.answers = AnswerCache(
-            self.cluster, self.permissions, self.clock, recorded_first=required
-        )
-        self.pipeline = RequestPipeline(
-            callers=Callers(self.cluster, self.attestor, self.clock),
-            host_callers=HostCallers(
-                self.cluster, self.attestor, self.clock, delegation=Delegation()
-            ),
-            decider=Decider(
-                cluster=self.cluster,
-                permissions=self.permissions,
-                clock=self.clock,
-                policy=DecisionPolicy(hold=HoldTimes(change=0), **policy),
-            ),
+        self.answers = AnswerCache(self.cluster, self.permissions, self.clock)
+        self.pipeline = pipeline_over(
+            self.cluster,
+            self.clock,
+            attestor=self.attestor,
+            permissions=self.permissions,
             tokens=self.tokens,
-            metadata=FakeMetadata(),
+            decider=DecisionPolicy(hold=HoldTimes(change=0), **policy),
             answers=self.answers,
-            log=self.record.record,
-            clock=self.clock,
-            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
+            record=self.record,
+            recorded_first=audit is not None and audit.required,
         )
         self.caller = Caller(ADDRESS, 1)
 
@@ -80,9 +64,21 @@ class World:
         return Request(self.caller, raw_target=target, raw=raw, **fields)
 
     def remembered(self, request: Request | None = None) -> bytes | None:
-        """Return what the memo answers."""
+        """Return what the memo answers at once to the request's bytes."""
         request = request or self.request()
-        return self.answers.answer(request.caller, request.raw)
+        return _bytes(self.pipeline.by_bytes(request.caller, request.raw, _nobody_waits))
+
+    def remembered_parsed(self, request: Request) -> bytes | None:
+        """Return what the memo answers at once when the request has been parsed."""
+        return _bytes(self.pipeline.by_request(request, _nobody_waits))
+
+    async def remembered_later(self, request: Request | None = None) -> bytes | None:
+        """Return what the memo answers once the connection has been asked about."""
+        request = request or self.request()
+        answered: asyncio.Future[KnownAnswer | None] = asyncio.get_running_loop().create_future()
+        found = self.pipeline.by_bytes(request.caller, request.raw, answered.set_result)
+        assert found is LATER
+        return _bytes(await answered)
 
     async def decide(self, request: Request) -> bytes:
         """Return the answer of a decision; whoever waits for something waits in vain."""
@@ -112,6 +108,16 @@ class World:
         """Ask until it is kept; return the answer."""
         await self.decide(self.request())
         return await self.decide(self.request())
+
+
+def _nobody_waits(known: KnownAnswer | None) -> None:
+    del known
+
+
+def _bytes(known: KnownAnswer | Waiting | None) -> bytes | None:
+    if not isinstance(known, KnownAnswer):
+        return None
+    return (known.head if known.keep_alive else known.last_head) + known.body
 
 
 def remove_pod(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.token_cache import TokenCache
+from podidentity.core.resources import IdentityType
 from podidentity.nmi.sync.prefetch import Prefetcher, PrefetchPolicy
 from tests.fakes import FakeClock, FakePermissions, FakeTokenSource, binding, cluster, identity
 
@@ -20,7 +21,7 @@ class World:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, *objects) if synced else WatchedCluster(self.clock)
         self.source = FakeTokenSource()
-        self.cache = TokenCache(self.source, self.clock)
+        self.cache = TokenCache(dict.fromkeys(IdentityType, self.source), self.clock)
         self.permissions = FakePermissions()
         self.spared = asyncio.Event()
         self.spared.set()

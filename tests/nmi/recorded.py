@@ -8,13 +8,10 @@ from typing import Any
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import RequestLog
-from podidentity.telemetry.exposition import render
-from podidentity.telemetry.lines import Json
-from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writer import Writer
+from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
+from podidentity.telemetry.lines import Json, Writer
+from podidentity.telemetry.metrics import Registry, render
 
 
 class MemoryWriter(Writer):

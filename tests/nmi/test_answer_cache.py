@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Authorization
 from podidentity.nmi.server.messages import Caller
-from tests.fakes import ADDRESS, identity
+from tests.fakes import ADDRESS, identity, pod
 from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
 
 TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
@@ -86,11 +87,96 @@ async def test_what_did_not_arrive_alone_and_in_one_piece_is_not_remembered() ->
 async def test_a_new_connection_is_proved_before_anything_is_remembered_for_it() -> None:
     world = World()
     decided = await world.warm()
+    world.decider_must_rest()
     world.caller = Caller(ADDRESS, 2)
+    assert await world.remembered_later() == decided
+    assert world.attestor.asked[-1] == (ADDRESS, 2, [pod()])
+    assert world.caller.proven == pod().uid
+    assert world.remembered() == decided
+    assert len(world.attestor.asked) == 2, "each connection was asked about once"
+
+
+async def test_a_new_connection_leaves_the_same_records() -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    await world.remembered_later()
+    for records in (world.record.lines, world.record.audit):
+        assert len(records) == 3
+        assert records[-1] == records[-2]
+
+
+@pytest.mark.parametrize("verdict", [each for each in Verdict if each is not Verdict.PROVEN])
+@pytest.mark.parametrize("uid", ["", pod().uid, "uid-of-another"])
+async def test_a_new_connection_that_is_not_proved_is_left_to_the_pipeline(
+    verdict: Verdict, uid: str
+) -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    world.attestor.verdict, world.attestor.uid = verdict, uid
+    assert await world.remembered_later() is None
+    assert world.caller.proven == ""
+    assert b"access_token" not in await world.decide(world.request())
+
+
+async def test_where_an_address_is_merely_believed_the_pipeline_says_so() -> None:
+    world = World()
+    lowered = pod(attestation="address")
+    world.cluster.put_pod(lowered)
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    world.attestor.verdict, world.attestor.uid, world.attestor.unseen = Verdict.FORGED, "", True
+    assert await world.remembered_later() is None
+    assert world.caller.proven == ""
+    assert b"access_token" in await world.decide(world.request())
+
+
+@pytest.mark.parametrize("change", TAKEN_AWAY)
+async def test_what_is_taken_away_while_a_connection_is_proved_is_decided(
+    change: Callable[[World], None],
+) -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    answering = asyncio.ensure_future(world.remembered_later())
+    await asyncio.sleep(0)
+    change(world)
+    assert await answering is None
+    assert b"access_token" not in await world.decide(world.request())
+
+
+async def test_a_pods_connection_whose_candidates_change_meanwhile_is_not_taken_for_its() -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    answering = asyncio.ensure_future(world.remembered_later())
+    await asyncio.sleep(0)
+    world.cluster.put_pod(pod("carts-0"))
+    assert await answering is None
+    assert world.caller.proven == ""
+
+
+async def test_a_new_connection_is_asked_about_only_for_what_can_be_answered() -> None:
+    world = World()
+    await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    asked = len(world.attestor.asked)
+    assert world.remembered(world.request(TOKEN + b"&client_id=x")) is None
+    assert world.remembered_parsed(world.request(fields=PLAIN[:1])) is None
+    world.clock.advance(1)
+    assert world.remembered() is None
+    await asyncio.sleep(0)
+    assert len(world.attestor.asked) == asked
+
+
+async def test_where_nobody_can_be_asked_now_the_pipeline_waits_for_its_turn() -> None:
+    world = World()
+    decided = await world.warm()
+    world.caller = Caller(ADDRESS, 2)
+    world.attestor.asks = False
     assert world.remembered() is None
     assert await world.decide(world.request()) == decided
-    assert world.attestor.asked[-1][1] == 2
-    assert world.remembered() == decided
 
 
 async def test_a_neighbour_with_the_same_address_gets_nothing_of_it() -> None:
@@ -100,12 +186,13 @@ async def test_a_neighbour_with_the_same_address_gets_nothing_of_it() -> None:
     assert world.remembered() is None
 
 
-async def test_a_connection_that_ends_is_decided() -> None:
+async def test_a_client_that_wants_no_other_answer_is_remembered_as_well() -> None:
     world = World()
     last = world.request(keep_alive=False)
     for _ in range(2):
-        assert b"\r\nConnection: close\r\n" in await world.decide(last)
-    assert world.remembered(last) is None
+        decided = await world.decide(last)
+    assert b"\r\nConnection: close\r\n" in decided
+    assert world.remembered(last) == decided
 
 
 async def test_a_client_that_numbers_its_requests_has_the_same_answer_without_a_decision() -> None:
@@ -115,16 +202,25 @@ async def test_a_client_that_numbers_its_requests_has_the_same_answer_without_a_
     world.decider_must_rest()
     for number in range(3):
         fields = [*PLAIN, (b"x-ms-client-request-id", b"%d" % number)]
-        assert await world.decide(world.request(fields=fields)) == decided
+        assert world.remembered_parsed(world.request(fields=fields)) == decided
     assert len(world.record.lines) == asked + 3
     assert world.remembered(world.request(fields=fields)) == decided
+    assert await world.decide(world.request(fields=fields)) == decided
 
 
 async def test_a_target_that_was_answered_helps_no_request_without_the_header() -> None:
     world = World()
     await world.warm()
-    assert b" 400 " in await world.decide(world.request(fields=PLAIN[:1]))
-    assert b" 405 " in await world.decide(world.request(method="PUT"))
+    for request, status in (
+        (world.request(fields=PLAIN[:1]), b" 400 "),
+        (world.request(fields=FIELDS[2]), b" 400 "),
+        (world.request(fields=FIELDS[3]), b" 400 "),
+        (world.request(method="PUT"), b" 405 "),
+        (world.request(method="HEAD"), b" 405 "),
+    ):
+        assert world.remembered_parsed(request) is None
+        assert world.remembered(request) is None
+        assert status in await world.decide(request)
 
 
 @pytest.mark.parametrize("fields", FIELDS[1:])
@@ -156,6 +252,8 @@ async def play(steps: list[Step]) -> int:
             target, fields, method = step
             request = world.request(target, fields=fields, method=method)
             at_once = world.remembered(request)
+            if at_once is None:
+                at_once = world.remembered_parsed(replace(request))
             if at_once is not None:
                 seen += 1
                 assert at_once == await world.decide_anew(replace(request))

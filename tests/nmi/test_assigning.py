@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.decision import Rules
 from podidentity.core.errors import NotYetKnown, UnknownCaller
-from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
+from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Outcome
 from tests.fakes import OTHER_CLIENT, VAULT, assigned, binding, identity, pod
 from tests.nmi.worlds import World, error_of, reason
 

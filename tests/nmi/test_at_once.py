@@ -5,35 +5,76 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from podidentity.nmi.server.connection import Timeout
+from podidentity.nmi.server.connection import READ_BYTES, Timeout
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import (
+    LATER,
     LONGEST_REMEMBERED,
+    Answered,
     Caller,
+    KnownAnswer,
     Limits,
+    Request,
     Response,
-    render,
+    Waiting,
+    render_head,
 )
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import talking
+from tests.nmi.talking import talking, until
 
 AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = AT_ONCE[:-2] + b"Connection: close\r\n\r\n"
 
 
-def memo(caller: Caller, raw: bytes) -> bytes | None:
-    """Answer one request."""
-    assert caller.address == "127.0.0.1"
-    if b"/defect" in raw:
-        raise RuntimeError("defect")
-    return render(Response(200, b"at once", "text/plain"), stays=True) if raw == AT_ONCE else None
+class Remembering:
+    """Knows the answer to one request, by its bytes or by its target; waits for proofs if told."""
+
+    def __init__(self) -> None:
+        self.proves = False
+        """Whether connections must be proved before."""
+        self.waiting: list[Answered] = []
+
+    def by_bytes(
+        self, caller: Caller, raw: bytes, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        assert caller.address == "127.0.0.1"
+        if b"/defect" in raw:
+            raise RuntimeError("defect")
+        if raw not in {AT_ONCE, LAST}:
+            return None
+        return self._known(answered, keep_alive=raw == AT_ONCE)
+
+    def by_request(
+        self, request: Request, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        if request.raw_target != b"/numbered":
+            return None
+        return self._known(answered, keep_alive=request.keep_alive)
+
+    def _known(
+        self, answered: Answered, *, keep_alive: bool
+    ) -> KnownAnswer | Literal[Waiting.LATER]:
+        if self.proves:
+            self.waiting.append(answered)
+            return LATER
+        return known(keep_alive=keep_alive)
+
+
+def known(*, keep_alive: bool = True) -> KnownAnswer:
+    response = Response(200, b"at once", "text/plain")
+    head, last_head = (render_head(response, stays=stays) for stays in (True, False))
+    return KnownAnswer(head, last_head, response.body, keep_alive)
 
 
 @asynccontextmanager
-async def serving(echo: Echo, **limits: Any) -> AsyncIterator[Listener]:
+async def serving(
+    echo: Echo, memo: Remembering | None = None, **limits: Any
+) -> AsyncIterator[Listener]:
+    memo = memo or Remembering()
     listener = await Listener.start(echo, "127.0.0.1", 0, Limits(**limits), memo=memo)
     try:
         yield listener
@@ -81,24 +122,171 @@ async def test_the_rest_of_a_request_is_not_taken_for_one(echo: Echo) -> None:
         assert (await talk.ask(AT_ONCE)).body == b"at once"
 
 
-async def test_what_may_be_remembered_came_alone_in_one_piece_and_is_short(echo: Echo) -> None:
+async def test_what_may_be_remembered_was_parsed_alone_in_one_piece_and_is_short(
+    echo: Echo,
+) -> None:
     long = GET.replace(b"Host", b"X: " + b"a" * LONGEST_REMEMBERED + b"\r\nHost")
     async with serving(echo) as listener, talking(listener) as talk:
         for said in (GET, GET + GET, long):
             await talk.say(said)
             for _ in range(said.count(b"GET")):
                 await talk.hear()
-    assert [each.raw for each in echo.asked] == [GET, b"", b"", b""]
+    assert [each.raw for each in echo.asked] == [GET, b"", GET, b""]
 
 
-async def test_a_listener_that_is_draining_answers_nothing_from_memory(echo: Echo) -> None:
+async def test_a_listener_that_is_draining_says_that_the_answer_from_memory_is_the_last(
+    echo: Echo,
+) -> None:
     async with serving(echo) as listener, talking(listener) as talk:
         await talk.ask(AT_ONCE)
         draining = asyncio.create_task(listener.drain())
         await asyncio.sleep(0)
         reply = await talk.ask(AT_ONCE)
-        assert (reply.body, reply.header("Connection")) == (b"GET /at-once", ["close"])
+        assert (reply.body, reply.header("Connection")) == (b"at once", ["close"])
+        assert await talk.closed() == b""
         await draining
+
+
+async def test_a_client_that_wants_no_other_answer_has_its_one_from_memory(echo: Echo) -> None:
+    async with serving(echo) as listener, talking(listener) as talk:
+        reply = await talk.ask(LAST)
+        assert (reply.body, reply.header("Connection")) == (b"at once", ["close"])
+        assert await talk.closed() == b""
+    assert echo.asked == []
+
+
+async def test_a_request_that_must_be_parsed_is_answered_from_memory_without_the_handler(
+    echo: Echo,
+) -> None:
+    async with serving(echo) as listener, talking(listener) as talk:
+        for number in range(3):
+            numbered = b"GET /numbered HTTP/1.1\r\nHost: x\r\nid: %d\r\n\r\n" % number
+            assert (await talk.ask(numbered)).body == b"at once"
+        reply = await talk.ask(numbered[:-2] + b"Connection: close\r\n\r\n")
+        assert (reply.body, reply.header("Connection")) == (b"at once", ["close"])
+        assert await talk.closed() == b""
+    assert echo.asked == []
+
+
+NUMBERED = b"GET /numbered HTTP/1.1\r\nHost: x\r\nid: 7\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
+async def test_what_must_be_proved_before_is_answered_by_the_memo_when_it_is(
+    echo: Echo, request_: bytes
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(request_)
+        await until(lambda: bool(memo.waiting))
+        memo.waiting.pop()(known())
+        assert (await talk.hear()).body == b"at once"
+        memo.proves = False
+        assert (await talk.ask(request_)).body == b"at once"
+    assert echo.asked == []
+
+
+@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
+async def test_what_the_memo_cannot_answer_after_all_is_the_handlers(
+    echo: Echo, request_: bytes
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(request_)
+        await until(lambda: bool(memo.waiting))
+        memo.waiting.pop()(None)
+        assert (await talk.hear()).body in {b"GET /at-once", b"GET /numbered"}
+        assert (await talk.ask(GET)).body == b"GET /a"
+    assert [each.raw for each in echo.asked] == [request_, GET]
+    assert not memo.waiting, "it is asked once for each request"
+
+
+@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
+async def test_the_last_request_of_a_connection_is_the_handlers_then_as_well(
+    echo: Echo, request_: bytes
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    last = request_[:-2] + b"Connection: close\r\n\r\n"
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(last)
+        await until(lambda: bool(memo.waiting))
+        memo.waiting.pop()(None)
+        reply = await talk.hear()
+        assert (reply.status, reply.header("Connection")) == (200, ["close"])
+        assert await talk.closed() == b""
+    assert [each.raw for each in echo.asked] == [last]
+
+
+@pytest.mark.parametrize("answer", [known(), None])
+async def test_what_comes_while_a_proof_is_waited_for_waits_in_its_order_and_is_bounded(
+    echo: Echo, answer: KnownAnswer | None
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(AT_ONCE)
+        await until(lambda: bool(memo.waiting))
+        ahead = asyncio.create_task(talk.say(GET * 100_000))
+        async with talking(listener) as other:
+            assert (await other.ask(GET)).body == b"GET /a"
+        assert listener.held_bytes() <= READ_BYTES
+        assert len(echo.asked) == 1
+        memo.waiting.pop()(answer)
+        bodies = [(await talk.hear()).body for _ in range(5)]
+        assert bodies == [b"at once" if answer else b"GET /at-once", *[b"GET /a"] * 4]
+        ahead.cancel()
+
+
+async def test_a_connection_that_ends_while_its_proof_is_waited_for_gets_nothing(
+    echo: Echo,
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener:
+        async with talking(listener) as talk:
+            await talk.say(AT_ONCE)
+            await until(lambda: bool(memo.waiting))
+            [connection] = listener._pool.connections()
+            assert connection.busy
+            connection.evict()
+            await listener.empty()
+        for answer in (known(), None):
+            memo.waiting[0](answer)
+    assert echo.asked == []
+
+
+@pytest.mark.parametrize("answer", [known(), None])
+async def test_a_listener_that_closes_answers_who_waits_for_a_proof(
+    echo: Echo, answer: KnownAnswer | None
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(AT_ONCE)
+        await until(lambda: bool(memo.waiting))
+        closing = asyncio.create_task(listener.close(60))
+        await asyncio.sleep(0)
+        memo.waiting.pop()(answer)
+        reply = await talk.hear()
+        assert reply.body == (b"at once" if answer else b"GET /at-once")
+        assert reply.header("Connection") == ["close"]
+        await closing
+
+
+async def test_a_client_that_leaves_while_its_proof_is_waited_for_is_told_of_by_the_proof(
+    echo: Echo,
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo) as listener:
+        async with talking(listener) as talk:
+            await talk.say(AT_ONCE)
+            await until(lambda: bool(memo.waiting))
+        memo.waiting.pop()(None)
+        await listener.empty()
 
 
 async def test_a_defect_leaves_the_request_to_the_handler(
@@ -110,7 +298,7 @@ async def test_a_defect_leaves_the_request_to_the_handler(
 
 
 async def test_a_connection_is_idle_from_its_last_answer_on(echo: Echo) -> None:
-    limits = {"idle_seconds": 0.03, "head_seconds": 60}
+    limits: dict[str, Any] = {"idle_seconds": 0.03, "head_seconds": 60}
     async with serving(echo, **limits) as listener, talking(listener) as talk:
         await talk.ask(AT_ONCE)
         assert await talk.closed() == b""
@@ -118,7 +306,7 @@ async def test_a_connection_is_idle_from_its_last_answer_on(echo: Echo) -> None:
 
 @pytest.mark.parametrize("end", [b"", AT_ONCE[:-9]])
 async def test_half_a_request_behind_an_answer_has_its_time(echo: Echo, end: bytes) -> None:
-    limits = {"idle_seconds": 60, "head_seconds": 0.03}
+    limits: dict[str, Any] = {"idle_seconds": 60, "head_seconds": 0.03}
     async with serving(echo, **limits) as listener, talking(listener) as talk:
         await talk.ask(AT_ONCE + GET[:10])
         if end:

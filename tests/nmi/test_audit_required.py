@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from podidentity.nmi.reporting import audit as audit_module
-from podidentity.nmi.reporting.audit import AuditLog
-from podidentity.telemetry.writer import Destination, File, Stream, Writer
+from podidentity.nmi.reporting import request_log
+from podidentity.nmi.reporting.request_log import AuditLog
+from podidentity.telemetry.lines import Destination, File, Stream, Writer
 from tests.nmi.pipelines import World, remove_binding
 
 BURST = 30
@@ -65,7 +65,7 @@ async def test_a_full_disk_gives_no_token_and_is_said_also_to_the_first_burst() 
 async def test_a_pipe_that_nobody_reads_gives_no_token_and_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audit_module, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(request_log, "WRITE_SECONDS", 0.05)
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
     with suppress(BlockingIOError):

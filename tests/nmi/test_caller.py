@@ -15,10 +15,9 @@ from podidentity.core.errors import (
     UnknownCaller,
     UnprovenCaller,
 )
-from podidentity.core.resources import ObjectRef, Phase, Pod
-from podidentity.core.tokens import Origin
+from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
+from podidentity.nmi.request.decision import Granted, Outcome, Rejected
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Outcome, Rejected
 from tests.fakes import (
     ADDRESS,
     VAULT,
@@ -290,11 +289,11 @@ class TellingAttestor(FakeAttestor):
         super().__init__()
         self._changes = iter(changes)
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    def proof(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         for change in self._changes:
             change()
             break
-        return await super().prove(address, port, candidates)
+        return super().proof(address, port, candidates)
 
 
 @pytest.mark.parametrize("before", [(), (pod("old"),)], ids=["nobody has it", "another has it"])

@@ -7,8 +7,7 @@ import pytest
 
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import Ambiguity, Authorization, Use
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import Origin
+from podidentity.core.resources import ClientId, IdentityType, ObjectRef, Origin
 from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from tests.fakes import (
@@ -114,7 +113,7 @@ async def test_several_identities_are_shown_as_refused_where_that_was_chosen() -
 async def test_tokens_are_shown_without_what_is_secret() -> None:
     clock = FakeClock()
     source = FakeTokenSource()
-    tokens = TokenCache(source, clock)
+    tokens = TokenCache(dict.fromkeys(IdentityType, source), clock)
     fetched = await tokens.fetch(grant(), VAULT)
     assert (fetched.token.value, fetched.origin) == ("token-1", Origin.IMDS)
     handler = debug(tokens=lambda: tokens_shown(tokens.entries(), clock.time()))

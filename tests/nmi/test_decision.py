@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 
 from podidentity.core import decision as core_decision
-from podidentity.core.decision import Ambiguity, Decision
+from podidentity.core.decision import Ambiguity, Decision, Match, match
 from podidentity.core.errors import Refused, UnknownCaller
-from podidentity.core.matching import Match, match
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import ClientId, Malformed, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, Malformed, ObjectRef, TokenRequest
 from podidentity.nmi.request import decision
+from podidentity.nmi.request.decision import Granted
 from podidentity.nmi.request.hold import AT_ONCE, MOST_OF_NAMESPACE, PAUSE, HoldTimes
-from podidentity.nmi.request.outcome import Granted
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import (
     NOW,

@@ -11,10 +11,9 @@ import pytest
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER, Delegation
-from podidentity.core.resources import ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
+from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import Granted, Outcome
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod

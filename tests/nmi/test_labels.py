@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from podidentity.core.errors import UnknownCaller
-from podidentity.core.resources import ObjectRef
-from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.reporting.metrics import KNOWN_RESOURCES
+from podidentity.core.resources import ObjectRef, TokenRequest
+from podidentity.nmi.reporting.request_log import KNOWN_RESOURCES
 from tests.fakes import VAULT, FakeClock, pod
 from tests.nmi.outcomes import QUERY, granted, refused
 from tests.nmi.recorded import Recorded

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown
-from podidentity.nmi.request.outcome import Granted
+from podidentity.nmi.request.decision import Granted
 from tests.fakes import binding, identity, pod
 from tests.nmi.worlds import OLD, World, error_of
 

@@ -12,7 +12,7 @@ import pytest
 from podidentity.core.errors import NotReady
 from podidentity.nmi.reporting.observing import Observation, observe
 from podidentity.settings import NmiSettings
-from podidentity.telemetry.writer import File, Writer
+from podidentity.telemetry.lines import File, Writer
 from tests.fakes import FakeClock
 from tests.nmi.outcomes import QUERY, granted
 

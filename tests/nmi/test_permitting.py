@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from podidentity.core.decision import Authorization, Use
+from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.errors import NotReady
-from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
-from podidentity.core.resources import AzureIdentity, ClientId, ObjectRef
-from podidentity.core.tokens import TokenRequest
-from podidentity.nmi.request.outcome import Granted
+from podidentity.core.resources import AzureIdentity, ClientId, ObjectRef, TokenRequest
+from podidentity.nmi.request.decision import Granted
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, assigned, binding, identity, pod
 from tests.nmi.worlds import World, error_of, reason
 

@@ -7,8 +7,7 @@ from dataclasses import fields
 import pytest
 
 from podidentity.core.authorities import KNOWN_AUTHORITIES
-from podidentity.core.decision import Ambiguity, Authorization
-from podidentity.core.matching import Rules
+from podidentity.core.decision import Ambiguity, Authorization, Rules
 from podidentity.core.resources import Authority, Tenant
 from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, warn_of
 from podidentity.nmi.request.hold import HoldTimes

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from podidentity.core.decision import Rules
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
-from podidentity.core.matching import Rules
-from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, ObjectRef, Phase
-from podidentity.core.tokens import Origin
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    ClientId,
+    IdentityType,
+    ObjectRef,
+    Origin,
+    Phase,
+)
 from podidentity.nmi.sync.prefetch import MOST_PENDING, Choice
 from tests.fakes import (
     OTHER_CLIENT,

@@ -18,10 +18,9 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import ObjectRef, Pod
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ObjectRef, Pod, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT
-from podidentity.nmi.request.outcome import Evidence, Failed, Outcome, Rejected, TokenQuery
+from podidentity.nmi.request.decision import Evidence, Failed, Outcome, Rejected, TokenQuery
 from podidentity.telemetry.log_limiter import CLIENTS, LINES, WINDOW
 from podidentity.wire.imds import Route
 from tests.fakes import ADDRESS, CLIENT, RESOURCE_ID, VAULT, FakeClock

@@ -10,26 +10,25 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.decision import Ambiguity, Use
+from podidentity.core.decision import Ambiguity, Rules, Use
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
 )
-from podidentity.core.matching import Rules
 from podidentity.core.resources import (
     AzurePodIdentityException,
     ClientId,
     ObjectId,
     ObjectRef,
     ResourceId,
+    TokenRequest,
     WorkloadIdentity,
 )
-from podidentity.core.tokens import TokenRequest
+from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.errors import answer
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.outcome import Granted, Outcome
 from tests.core.objects import TENANT
 from tests.fakes import (
     CLIENT,

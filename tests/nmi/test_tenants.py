@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.errors import InvalidRequest, TokenSourceDown
-from podidentity.core.resources import Tenant
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import Tenant, TokenRequest
 from podidentity.nmi.policies import policy_of
-from podidentity.nmi.request.outcome import Granted
+from podidentity.nmi.request.decision import Granted
 from podidentity.settings import Compat, NmiSettings
 from tests.core.objects import TENANT, principal
 from tests.fakes import VAULT, binding, identity, pod

@@ -7,8 +7,7 @@ import pytest
 from podidentity.core import errors
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import ClientId, Tenant
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import ClientId, Tenant, TokenRequest
 from podidentity.nmi.request.errors import NO_HEADER, old_answer, old_response
 from tests.core.objects import principal
 from tests.fakes import CLIENT, VAULT, binding, pod

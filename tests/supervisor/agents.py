@@ -39,6 +39,8 @@ class Agent:
     def __init__(self, folder: Path, name: str, port: int, **settings: Any) -> None:
         self.runtime = folder / name
         self.runtime.mkdir()
+        if "uid" in settings:
+            os.chown(self.runtime, settings["uid"], settings["uid"])
         self.name, self.port = name, port
         given = {"runtime": str(self.runtime), "name": name, "port": port, **settings}
         self._log: list[str] = []
@@ -70,8 +72,9 @@ class Agent:
             suppress(BrokenPipeError, ConnectionResetError),
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking,
         ):
-            asking.settimeout(10)
+            # As the probe in the manifest: it waits for a place in the backlog.
             asking.connect(str(self.runtime / "serve-probe.sock"))
+            asking.settimeout(10)
             asking.send(word.encode())
             return asking.recv(1 << 16).decode()
         return ""

@@ -3,8 +3,8 @@
     python -m tests.supervisor.program '{"runtime": …, "handover": …, "port": …, "name": …}'
 
 The worker answers each line of a connection with its name and pid. Lines that begin with `!` are
-orders: `!exit N`, `!hang`, `!grow`, `!unready`. It drains as the agent does: what is open is
-answered once more, then closed.
+orders: `!exit N`, `!hang`, `!grow`, `!unready`, and the attacks of `taken`. It drains as the agent
+does: what is open is answered once more, then closed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from podidentity.supervisor import main as supervising
 from podidentity.supervisor.control import Readiness, Report
 from podidentity.supervisor.listeners import Address, ListenError
 from podidentity.supervisor.main import Plan, Supervisor
+from podidentity.supervisor.privileges import give_up
 from podidentity.supervisor.worker import Inherited
+from tests.supervisor import taken
 
 SETTINGS: dict[str, Any] = {}
 
@@ -115,6 +117,10 @@ class Toy:
             SETTINGS["ballast"] = b"x" * (200 << 20)
         elif line == "!unready":
             self.readiness = Readiness.UNREADY
+        elif line.startswith("!attack"):
+            _, name, *arguments = line.split()
+            result = getattr(taken, name)(*arguments)
+            Path(SETTINGS["runtime"], "result").write_text(json.dumps(result))
 
 
 def work(given: Inherited) -> int:
@@ -133,6 +139,8 @@ def main() -> int:
     for name, value in SETTINGS.get("constants", {}).items():
         owner = getattr(supervising, name.partition(".")[0]) if "." in name else supervising
         setattr(owner, name.rpartition(".")[2], value)
+    if "uid" in SETTINGS:
+        give_up(SETTINGS["uid"])
     plan = Plan(
         addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
         runtime_dir=Path(SETTINGS["runtime"]),

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from podidentity.telemetry.lines import Format, Said, form_of
+from podidentity.telemetry.lines import Format, Said, Writer, form_of
 from podidentity.telemetry.logs import configure
-from podidentity.telemetry.writer import Writer
 
 
 class Kept:

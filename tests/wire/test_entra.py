@@ -19,8 +19,7 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.resources import Authority, ClientId, Tenant
-from podidentity.core.tokens import AccessToken
+from podidentity.core.resources import AccessToken, Authority, ClientId, Tenant
 from podidentity.wire.entra import (
     Client,
     ClientCredential,

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.resources import ObjectRef
-from podidentity.core.tokens import AccessToken
+from podidentity.core.resources import AccessToken, ObjectRef
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from tests.fakes import CLIENT, NOW, VAULT
 

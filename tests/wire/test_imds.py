@@ -17,8 +17,7 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.resources import ClientId, ObjectId, ResourceId
-from podidentity.core.tokens import AccessToken, TokenRequest
+from podidentity.core.resources import AccessToken, ClientId, ObjectId, ResourceId, TokenRequest
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import (
     TOKEN_PATH,

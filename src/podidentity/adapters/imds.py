@@ -26,7 +26,7 @@ import httpx2
 from podidentity.core.errors import TokenSourceDown, TokenThrottled
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.resources import AccessToken, Grant
 from podidentity.wire.imds import parse_answer, render_request
 
 SECONDS = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from podidentity.core.attestation import (
@@ -23,6 +23,7 @@ from podidentity.core.attestation import (
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.local_sockets import Untrusted, connect
+from podidentity.wire import BROKEN_JSON
 from podidentity.wire import net as wire
 
 ANSWER_SECONDS = 2.0
@@ -60,8 +61,8 @@ class NetClient:
         self._sources_guarded = False
         self._failure = f"net has not been reached at {path} yet"
         self._number = 0
-        self._waiting: dict[int, tuple[float, asyncio.Future[ConnectionFacts | None]]] = {}
-        """When each question was asked, oldest first, and where its answer goes."""
+        self._waiting: dict[int, tuple[float, Callable[[ConnectionFacts | None], None]]] = {}
+        """When each question was asked, oldest first, and what takes its answer."""
         self._unsent: list[wire.Question] = []
         """Asked in this turn of the event loop, and sent together at its end."""
         self._room = asyncio.Event()
@@ -70,6 +71,8 @@ class NetClient:
         self._changed = asyncio.Event()
         self.state: wire.State | None = None
         """The last state that `net` sent; None while it is away."""
+        self.verdicts = dict.fromkeys(Verdict, 0)
+        """Number of proofs by their verdict."""
 
     def problems(self) -> Sequence[str]:
         """Return why `net` cannot be asked; () while it can."""
@@ -114,13 +117,29 @@ class NetClient:
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
-        facts = await self._facts(address, port, local=False)
-        return self._unknown() if facts is None else judge(facts, candidates, self._mode)
+        return self._judged(await self._facts(address, port, local=False), candidates)
+
+    def ask(
+        self,
+        address: str,
+        port: int,
+        candidates: Sequence[Pod],
+        judged: Callable[[Proof], None],
+    ) -> bool:
+        """Have `judged` called later with what `prove` returns, without a task.
+
+        False if nothing can be asked: `net` is away, or so many questions are under way that the
+        other half of the places is left to those who wait for one.
+        """
+        if not self._greeted or len(self._waiting) >= MOST_QUESTIONS // 2:
+            return False
+        self._ask(address, port, lambda facts: judged(self._judged(facts, candidates)))
+        return True
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to `own`."""
         facts = await self._facts(address, port, local=True, own=own)
-        return self._unknown() if facts is None else judge_local(facts, self._mode)
+        return self._counted(None if facts is None else judge_local(facts, self._mode))
 
     async def run(self) -> None:
         """Stay connected, until cancelled."""
@@ -144,23 +163,50 @@ class NetClient:
             await self._room.wait()
         if not self._greeted:
             return None
-        self._number += 1
-        number = self._number
+        answer: asyncio.Future[ConnectionFacts | None] = asyncio.get_running_loop().create_future()
+
+        def take(facts: ConnectionFacts | None) -> None:
+            if not answer.done():
+                answer.set_result(facts)
+
+        self._ask(address, port, take, local=local, own=own)
+        return await answer
+
+    def _ask(
+        self,
+        address: str,
+        port: int,
+        take: Callable[[ConnectionFacts | None], None],
+        *,
+        local: bool = False,
+        own: str = "",
+    ) -> None:
+        """Send a question at the end of this turn of the event loop; `take` its answer later.
+
+        Who asked may have gone by then: its place is free again when the answer has come.
+        """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[ConnectionFacts | None] = loop.create_future()
-        self._waiting[number] = (loop.time(), answer)
+        self._number += 1
+        self._waiting[self._number] = (loop.time(), take)
         if self._timer is None:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
+        if not self._unsent:
+            loop.call_soon(self._send_questions)
+        self._unsent.append(wire.Question(self._number, address, port, local, own))
+
+    def _answered(self, number: int, facts: ConnectionFacts | None) -> None:
+        """Hand an answer on to who asked; None: there will be none."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            return
+        if len(self._waiting) == MOST_QUESTIONS - 1:
+            self._room.set()
+            self._room = asyncio.Event()
         try:
-            if not self._unsent:
-                loop.call_soon(self._send_questions)
-            self._unsent.append(wire.Question(number, address, port, local, own))
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
-            if len(self._waiting) == MOST_QUESTIONS - 1:
-                self._room.set()
-                self._room = asyncio.Event()
+            waiting[1](facts)
+        except Exception:  # noqa: BLE001 - a defect of who asked
+            # The other answers of the packet are others'.
+            _log.exception("facts about a connection could not be used; please report this")
 
     def _send_questions(self) -> None:
         questions, self._unsent = self._unsent, []
@@ -181,8 +227,15 @@ class NetClient:
         else:
             self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
 
-    def _unknown(self) -> Proof:
-        return Proof(verdict=Verdict.UNKNOWN, detail=self._failure or "net went away")
+    def _judged(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof:
+        return self._counted(None if facts is None else judge(facts, candidates, self._mode))
+
+    def _counted(self, proof: Proof | None) -> Proof:
+        """Return the proof after counting it; without one, that `net` could not be asked."""
+        if proof is None:
+            proof = Proof(verdict=Verdict.UNKNOWN, detail=self._failure or "net went away")
+        self.verdicts[proof.verdict] += 1
+        return proof
 
     def _connect(self) -> bool:
         try:
@@ -199,7 +252,7 @@ class NetClient:
     def _read(self) -> None:
         while (connection := self._connection) is not None and not self._ended.is_set():
             try:
-                packet = connection.recv(wire.LARGEST + 1)
+                packet = connection.recv(wire.LARGEST)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -208,16 +261,16 @@ class NetClient:
                 self._end(f"net has ended its connection at {self._path}")
                 return
             try:
-                self._take(wire.parse_from_net(packet))
-            except wire.Unreadable as error:
-                self._end(f"net sent {error}")
+                message = wire.parse_from_net(packet)
+            except BROKEN_JSON as error:
+                self._end(f"net sent no message: {error}")
+            else:
+                self._take(message)
 
     def _take(self, message: wire.FromNet) -> None:
         if isinstance(message, wire.FactsAnswers):
             for each in message.answers:
-                _, answer = self._waiting.get(each.id, (0.0, None))
-                if answer is not None and not answer.done():
-                    answer.set_result(each.facts)
+                self._answered(each.id, each.facts)
         elif isinstance(message, wire.State):
             self.state = message
             self._sources_guarded = not message.sources
@@ -264,9 +317,9 @@ class NetClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for _, answer in self._waiting.values():
-            if not answer.done():
-                answer.set_result(None)
+        self._unsent.clear()
+        for number in list(self._waiting):
+            self._answered(number, None)
         self._tell()
         return greeted
 

@@ -2,8 +2,16 @@
 
 A node's pods request few different tokens, often, and all at once after a restart; IMDS allows 20
 requests a second. Requests share a fetch that is under way, and it goes on if one of their clients
-disconnects. A token in use is renewed in the background; an unused one costs nothing. How long a
-token is given is in `core.tokens`.
+disconnects. A token in use is renewed in the background; an unused one costs nothing.
+
+A token is renewed before it is of no use to clients, and a failure is cached for a while. All times
+are seconds of the token's age, counted from its arrival: a change of the clock afterwards has no
+effect on them.
+
+    0 ────────── renew ─────────── stale ──────────────── last, before it expires
+      given        │  given, and a  │  given only if no new  │  never given
+                   │  new one is    │  one can be fetched    │
+                   │  fetched       │                        │
 
 An entry itself knows until when it is fresh (`fresh_until`, `fresh_until_time`), so the memo of
 answers can use it without a look-up. An entry that is evicted, dropped or replaced is not fresh.
@@ -14,12 +22,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import TypeVar
 
 from podidentity.core.errors import (
+    NotYetKnown,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
@@ -27,16 +36,14 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Clock, TokenIssuer
 from podidentity.core.rate_limits import RateLimiter
-from podidentity.core.resources import IdentityType, ObjectRef
-from podidentity.core.tokens import (
-    RENEWAL_INTERVAL,
+from podidentity.core.resources import (
     AccessToken,
+    AzureIdentity,
     Fetched,
     Grant,
+    IdentityType,
+    ObjectRef,
     Origin,
-    Schedule,
-    negative_ttl,
-    schedule,
 )
 
 CAPACITY = 2000
@@ -52,8 +59,28 @@ MISSES_PER_SECOND = 2.0
 MISSES_AT_ONCE = 10.0
 """Cache misses of one pod: at its start it requests a few audiences of a few identities at once."""
 
+MARGIN = 300.0
+"""Seconds. Clients discard a token with less life, and would ask again with every request.
+https://github.com/Azure/azure-sdk-for-python/blob/main/sdk/identity/azure-identity/azure/identity/_internal/get_token_mixin.py
+"""
+LONG = 7200.0
+"""Seconds. A token with at least this life is renewed at half of it, as in the same client."""
+JITTER = 0.1
+"""Largest part of its age by which a renewal comes early, so that renewals spread."""
+RENEWAL_INTERVAL = 30.0
+"""Seconds between two attempts of a renewal, as in that client."""
+LEAST_LIFE = 30.0
+"""Seconds. A token with less life could expire on the way from the pod to the service."""
+
+_SLOWEST_RETRY = 3600.0
+"""Seconds. Longest Retry-After that counts: MSAL's limit.
+https://github.com/AzureAD/microsoft-authentication-library-for-python/blob/dev/msal/throttled_http_client.py
+"""
+
 Key = tuple[Hashable, str]
 """Credential and audience. The rules have decided before whether the pod may have the token."""
+Told = Callable[[AzureIdentity, str, float], None]
+"""Takes note of a request to an issuer: `ok` or the kind of error, and its seconds."""
 CurrentGrants = Callable[[Grant], Iterable[Grant]]
 """Yields a grant with the current objects; nothing if its identity is gone."""
 
@@ -61,19 +88,21 @@ _Name = TypeVar("_Name", bound=Hashable)
 
 
 class TokenCache:
-    """A core.ports.TokenSource in front of a TokenIssuer. Close it when done."""
+    """A core.ports.TokenSource in front of the TokenIssuers. Close it when done."""
 
     def __init__(
         self,
-        issuer: TokenIssuer,
+        issuers: Mapping[IdentityType, TokenIssuer],
         clock: Clock,
         *,
+        told: Told = lambda *_: None,
         current: CurrentGrants = lambda grant: (grant,),
         capacity: int = CAPACITY,
         capacity_of_pod: int = CAPACITY_OF_POD,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._issuer = issuer
+        self._issuers = issuers
+        self._told = told
         self._current = current
         self._jitter = jitter
         self._entries = CacheEntries(capacity=capacity, capacity_of_pod=capacity_of_pod)
@@ -81,7 +110,6 @@ class TokenCache:
         self._misses = RateLimiter(MISSES_PER_SECOND, MISSES_AT_ONCE)
         self._flights: dict[tuple[Key, bool], asyncio.Task[CacheEntry]] = {}
         # Bound once: the hot path calls them for each request.
-        self._credential = issuer.credential
         self._time, self._monotonic = clock.time, clock.monotonic
 
     def __len__(self) -> int:
@@ -106,7 +134,7 @@ class TokenCache:
         credential, paid = self._credential(grant), False
         if credential is None:
             self._count_miss(grant, now)
-            credential, paid = await self._issuer.ready(grant), True
+            credential, paid = await self._ready(grant), True
         key = (credential, resource)
         entry = self._entries.get(key)
         if entry and not bypass_cache and not entry.stale(now):
@@ -122,7 +150,7 @@ class TokenCache:
 
     async def prepare(self, grant: Grant, resource: str) -> None:
         """Fetch a token before its first request, unless it is cached; raise TokenUnavailable."""
-        credential = self._credential(grant) or await self._issuer.ready(grant)
+        credential = self._credential(grant) or await self._ready(grant)
         key, now = (credential, resource), self._now()
         entry = self._entries.get(key)
         if entry and not entry.stale(now):
@@ -206,14 +234,17 @@ class TokenCache:
         return flight
 
     async def _fetch(self, key: Key, grant: Grant, *, bypass: bool, asked: bool) -> CacheEntry:
-        uid = grant.pod.uid
+        uid, identity, begun = grant.pod.uid, grant.identity, self._monotonic()
         try:
-            token = await self._issuer.issue(grant, key[1], bypass_cache=bypass)
+            token = await self._issuers[identity.type].issue(grant, key[1], bypass_cache=bypass)
         except TokenUnavailable as error:
-            self._failures.put(key, uid, error, self._monotonic())
+            ended = self._monotonic()
+            self._told(identity, type(error).__name__, ended - begun)
+            self._failures.put(key, uid, error, ended)
             raise
         self._failures.drop(key, uid)
         now = self._now()
+        self._told(identity, "ok", now.monotonic - begun)
         before = self._entries.get(key)
         entry = CacheEntry(
             key=key,
@@ -231,6 +262,12 @@ class TokenCache:
             entry.end()
         return entry
 
+    def _credential(self, grant: Grant) -> Hashable | None:
+        return self._issuers[grant.identity.type].credential(grant)
+
+    async def _ready(self, grant: Grant) -> Hashable:
+        return await self._issuers[grant.identity.type].ready(grant)
+
     def _stands(self, key: Key, grant: Grant) -> bool:
         return any(self._credential(each) == key[0] for each in self._current(grant))
 
@@ -247,6 +284,52 @@ class TokenCache:
 def _origin(grant: Grant) -> Origin:
     managed = grant.identity.type is IdentityType.USER_ASSIGNED
     return Origin.IMDS if managed else Origin.ENTRA
+
+
+# How long a token is given.
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Ages of a token at which its treatment changes, in ascending order."""
+
+    renew: float
+    stale: float
+    last: float
+
+
+def schedule(life: float, *, jitter: float = 0.0) -> Schedule:
+    """Return the schedule of a token with `life` seconds left; `jitter` is from 0 to 1."""
+    # A token with less than ten minutes is fresh for half of its life.
+    stale = life - min(MARGIN, life / 2)
+    renew = life / 2 if life >= LONG else stale - min(MARGIN, stale / 4)
+    return Schedule(
+        renew=renew * (1 - JITTER * jitter),
+        stale=stale,
+        last=max(stale, life - LEAST_LIFE),
+    )
+
+
+def negative_ttl(error: TokenUnavailable, before: int) -> float:
+    """Return for how many seconds `error` is repeated without a request to the issuer.
+
+    `before`: number of failures in a row before this one.
+    """
+    if isinstance(error, TokenThrottled):
+        return min(float(error.retry_after), _SLOWEST_RETRY)
+    if isinstance(error, NotYetKnown):
+        # A new attachment or credential spreads within seconds, and requests are held meanwhile.
+        return _growing(0.5, before, most=2.0)
+    if isinstance(error, TokenRefused):
+        # A 400 concerns the request itself: MSAL caches it for a minute. An operator corrects the
+        # causes of the others in Azure, and watches the pod meanwhile.
+        return 60.0 if error.status == 400 else 10.0
+    # An outage: try each second at first, then every ten seconds.
+    return _growing(1.0, before, most=10.0)
+
+
+def _growing(first: float, before: int, *, most: float) -> float:
+    return min(most, first * 2.0 ** min(before, 16))
 
 
 # Entries.

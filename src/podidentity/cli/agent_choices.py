@@ -18,9 +18,8 @@ from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import PUBLIC, Cloud
-from podidentity.core.decision import Authorization
+from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
-from podidentity.core.matching import STRICT, Rules
 from podidentity.nmi.policies import rules_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError

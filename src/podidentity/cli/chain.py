@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.core.decision import Decision, Denied, Use, uses_of
-from podidentity.core.matching import Basis, Entitlement, Match
+from podidentity.core.decision import Basis, Decision, Denied, Entitlement, Match, Use, uses_of
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import BINDING_LABEL, IdentityType, ObjectRef
 

@@ -33,13 +33,16 @@ from podidentity.cli.rollout import (
 from podidentity.cli.use_roles import Roles
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES
-from podidentity.core.decision import Authorization, Use, not_permitted, permission_names
-from podidentity.core.matching import (
+from podidentity.core.decision import (
+    Authorization,
     Rules,
+    Use,
     exception_of,
     ineffective_exception,
     malformed,
     match,
+    not_permitted,
+    permission_names,
     unusable,
 )
 from podidentity.core.refusals import Reason, Refusal

@@ -20,10 +20,8 @@ from podidentity.cli.output import FORMATS, CommandError, data, examples, output
 from podidentity.cli.parameters import PodRef, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
-from podidentity.core.decision import decide
-from podidentity.core.matching import match
-from podidentity.core.resources import ObjectRef
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.decision import decide, match
+from podidentity.core.resources import ObjectRef, TokenRequest
 from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod
 

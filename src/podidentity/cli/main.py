@@ -1,8 +1,9 @@
 """The command `podidentity` and its subcommands, each imported when it runs.
 
-To start NMI through this module loads click and no other library (`tests/cli/test_main.py` checks
-that). Other packages add commands by the entry-point group `podidentity.commands`; a command that
-cannot be imported says why when it runs, and the others still work.
+This module loads click and no other library (`tests/cli/test_main.py` checks that); NMI itself is
+started without it (`programs`). Other packages add commands by the entry-point group
+`podidentity.commands`; a command that cannot be imported says why when it runs, and the others
+still work.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import get_completion_class
@@ -18,6 +20,9 @@ from click.shell_completion import get_completion_class
 from podidentity import __version__
 from podidentity.cli.output import CommandError, examples, report
 from podidentity.core.errors import PodIdentityError
+
+if TYPE_CHECKING:
+    from podidentity.cli.programs import AgentPlan
 
 _COMMANDS = {
     "enable": "podidentity.cli.enable:enable",
@@ -33,6 +38,7 @@ _COMMANDS = {
     "net": "podidentity.cli.nmi:net",
     "serve": "podidentity.cli.nmi:serve",
     "completion": "podidentity.cli.main:completion",
+    "version": "podidentity.cli.version:version",
 }
 PLUGINS = "podidentity.commands"
 _ELSEWHERE = frozenset({"sandbox"})
@@ -132,13 +138,26 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
     """Run one command line and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    found = read(arguments, prog_name)
+    if isinstance(found, int):
+        return found
+    from podidentity.cli import programs
+
+    return programs.run(found)
+
+
+def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan | int:
+    """Run one command line, but return the plan of the agent's programs in place of running it."""
     try:
-        code = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+        found = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
     except PodIdentityError as error:
         return report(CommandError(str(error)))
     except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         return report(error)
-    return code if isinstance(code, int) else 0
+    if found is None or isinstance(found, int):
+        return found or 0
+    plan: AgentPlan = found
+    return plan
 
 
 def main() -> None:

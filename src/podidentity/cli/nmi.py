@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from podidentity.cli.output import examples
 from podidentity.cli.parameters import cloud_of
 from podidentity.settings import OLD_FLAGS, Compat, Flag, NmiSettings, settings_flags
+
+if TYPE_CHECKING:
+    from podidentity.cli.programs import AgentPlan
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
@@ -118,13 +121,13 @@ def _plain(text: str) -> str:
 )
 @options
 @click.version_option(None, "--version", package_name="podidentity")
-def nmi(**given: Any) -> None:  # noqa: ANN401 - parsed by click
+def nmi(**given: Any) -> AgentPlan:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.
 
     It redirects pods' requests for 169.254.169.254 to itself, proves which pod sends each, and
     answers with tokens of only those identities that are granted to the pod.
     """
-    _serve(settings_from(given))
+    return plan_of(settings_from(given), "both")
 
 
 def settings_from(given: Mapping[str, Any]) -> NmiSettings:
@@ -142,36 +145,19 @@ def settings_from(given: Mapping[str, Any]) -> NmiSettings:
         raise click.UsageError(str(error)) from error
 
 
-def _serve(settings: NmiSettings) -> None:
-    """Run both programs; they are imported here, so that `--help` does not load them."""
-    from podidentity.cli import programs
+def plan_of(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> AgentPlan:
+    """Return what `cli.main` runs; what makes it is imported here, for `--help` needs it not."""
+    from podidentity.cli import plans
 
-    _end(programs.both(settings))
-
-
-def _run_net(settings: NmiSettings) -> None:
-    from podidentity.cli import programs
-
-    _end(programs.net(settings))
+    return plans.plan_of_both(settings) if program == "both" else plans.plan_of(settings, program)
 
 
-def _run_serve(settings: NmiSettings) -> None:
-    from podidentity.cli import programs
-
-    _end(programs.serve(settings))
-
-
-def _end(code: int) -> None:
-    if code:
-        raise click.exceptions.Exit(code)
-
-
-def _program(name: str, text: str, run: Callable[[NmiSettings], None]) -> click.Command:
+def _program(name: Literal["net", "serve"], text: str) -> click.Command:
     """Return a command with the flags of `nmi`; flags of the other program have no effect."""
     return click.Command(
         name,
         params=nmi.params,
-        callback=lambda **given: run(settings_from(given)),
+        callback=lambda **given: plan_of(settings_from(given), name),
         help=text,
         epilog=examples(f"podidentity {name} --node=$(NODE_NAME) --operation-mode=managed"),
         context_settings=nmi.context_settings,
@@ -183,12 +169,10 @@ net = _program(
     "Run the privileged half of the node agent: set and guard the rules, prove callers.\n\n"
     "It takes the flags of `podidentity nmi`. It has no API token, listens on no port, and answers "
     "serve over a socket in --runtime-dir.",
-    _run_net,
 )
 serve = _program(
     "serve",
     "Run the other half of the node agent: answer pods, decide, hold tokens.\n\n"
     "It takes the flags of `podidentity nmi`, and needs no capability. A supervisor keeps the "
     "listening sockets and replaces a worker that ends, hangs or grows too large.",
-    _run_serve,
 )

@@ -26,11 +26,10 @@ from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
-from podidentity.core.decision import Authorization, Use, uses_of
+from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.matching import Entitlement, Match
 from podidentity.core.resources import (
     AzureIdentity,
     IdentityType,

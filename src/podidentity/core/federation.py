@@ -17,10 +17,10 @@ from podidentity.core.resources import (
     AssertionSubject,
     AzureIdentity,
     Federation,
+    Grant,
     IdentityType,
     ObjectRef,
 )
-from podidentity.core.tokens import Grant
 
 IDENTITIES_NAMESPACE = "podidentity-identities"
 """Default namespace of the service accounts that stand for identities."""

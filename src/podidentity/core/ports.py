@@ -5,15 +5,13 @@ Adapters implement them over HTTP and sockets, tests in memory.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from podidentity.core.attestation import Proof
-from podidentity.core.decision import Use
-from podidentity.core.matching import Directory
-from podidentity.core.resources import ObjectRef, Pod
+from podidentity.core.decision import Directory, Use
+from podidentity.core.resources import AccessToken, Fetched, Grant, ObjectRef, Pod
 from podidentity.core.secrets import Secret
-from podidentity.core.tokens import AccessToken, Fetched, Grant
 
 
 class Clock(Protocol):
@@ -121,6 +119,15 @@ class Attestor(Protocol):
 
         `candidates` are the pods with the address in their status.
         """
+
+    def ask(
+        self,
+        address: str,
+        port: int,
+        candidates: Sequence[Pod],
+        judged: Callable[[Proof], None],
+    ) -> bool:
+        """Have `judged` called later with what `prove` returns; False if nothing can be asked."""
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to us.

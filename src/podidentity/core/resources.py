@@ -1,4 +1,4 @@
-"""What the rules speak of: names and ids, the custom resources, and pods.
+"""What the rules speak of: names and ids, the custom resources, pods, and their tokens.
 
 Ids are parsed once and compared as their owners compare them. Azure compares GUIDs and resource ids
 without case, and returns them in changing case; Kubernetes compares names exactly.
@@ -6,6 +6,8 @@ without case, and returns them in changing case; Kubernetes compares names exact
 Values of this module are valid: `wire.manifests` parses the API server's JSON, and turns an object
 that cannot be used into a Malformed with the reason. So one bad object is reported and explained,
 and affects no other.
+
+Anyone with the text of a token can use it, so no `repr` shows it, and only the answer contains it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Self
+from sys import intern
+from typing import NamedTuple, Protocol, Self
 
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 """In lower case."""
@@ -31,6 +34,8 @@ _USER_ASSIGNED = re.compile(
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
 _AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?)/?", re.ASCII)
+LONGEST_AUDIENCE = 512
+_VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
 
 class InvalidId(ValueError):
@@ -119,7 +124,8 @@ class ResourceId:
                 f"not {_shown(text)}"
             )
         spelling = found.group(0)
-        subscription, group, name = found.groups()
+        # Thousands of identities share these two.
+        subscription, group, name = intern(found[1]), intern(found[2]), found[3]
         return cls(spelling.lower(), spelling, subscription, group, name)
 
     def __str__(self) -> str:
@@ -178,6 +184,20 @@ class Authority:
 
     def __str__(self) -> str:
         return self.url
+
+
+def parse_audience(text: str) -> str:
+    """Return the audience of a token, unchanged; raise InvalidId.
+
+    Its words are those of the parameter `resource`, which names it.
+    """
+    if not text:
+        raise InvalidId("parameter resource is missing")
+    if len(text) > LONGEST_AUDIENCE:
+        raise InvalidId(f"resource is longer than {LONGEST_AUDIENCE} characters")
+    if not _VISIBLE.fullmatch(text):
+        raise InvalidId("resource has white space or control characters")
+    return text
 
 
 def _shown(text: str, limit: int = 160) -> str:
@@ -367,3 +387,92 @@ class Pod:
     def ended(self) -> bool:
         """Whether its processes have ended; its address may belong to another pod by now."""
         return self.phase in {Phase.SUCCEEDED, Phase.FAILED}
+
+
+# Token requests, grants and tokens.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A pod's request, parsed; at most one of the three ids is given."""
+
+    resource: str
+    """The audience exactly as requested, with or without a slash at its end: it is echoed."""
+    client_id: ClientId | None = None
+    object_id: ObjectId | None = None
+    resource_id: ResourceId | None = None
+    bypass_cache: bool = False
+    tenant: Tenant | None = None
+    """One of the identity's auxiliary tenants, named by IMDS's parameter `authority`."""
+
+    @property
+    def asked(self) -> ClientId | ObjectId | ResourceId | None:
+        """The requested id, if any."""
+        return self.client_id or self.object_id or self.resource_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The result of the rules: a token of `identity` may be fetched for `pod`."""
+
+    identity: AzureIdentity
+    pod: Pod
+    """The pod that requests the token; the subject of a federated identity's assertion."""
+    tenant: Tenant | None = None
+    """An auxiliary tenant; None: the identity's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """A token and its lifetime. Times are whole seconds since 1970."""
+
+    value: str = field(repr=False)
+    client_id: ClientId | None
+    expires_on: int
+    not_before: int
+    resource: str
+    ext_expires_in: int = 0
+    """Seconds that it may be used beyond `expires_on` in an outage; 0 if the issuer names none."""
+    token_type: str = "Bearer"  # noqa: S105 - a type of token, not a token
+
+    def life(self, now: float) -> int:
+        """Return the whole seconds left at `now`, never negative."""
+        return max(0, self.expires_on - int(now))
+
+
+class Origin(StrEnum):
+    """The origin of a token, for the log."""
+
+    CACHE = "cache"
+    IMDS = "imds"
+    ENTRA = "entra"
+    SHARED = "shared"
+    """The fetch of another request, already under way."""
+
+
+class CachedToken(Protocol):
+    """A token, and the time until which it may be given without a look-up."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+    @property
+    def fresh_until(self) -> float:
+        """In monotonic seconds; in the past after the entry was dropped or replaced."""
+
+    @property
+    def fresh_until_time(self) -> float:
+        """The same in seconds since 1970; the earlier one counts."""
+
+
+class Fetched(NamedTuple):
+    """A token from its source."""
+
+    entry: CachedToken
+    origin: Origin
+
+    @property
+    def token(self) -> AccessToken:
+        """The token itself."""
+        return self.entry.token

@@ -27,19 +27,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
-from podidentity.core.ports import Clock
 from podidentity.kernel import drift, rules
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import Redirect, RedirectTable
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 __all__ = ["Interception", "InterceptionError", "Redirect"]
 
@@ -80,7 +83,7 @@ class Interception:
         self._clock = clock
         self._redirect = redirect
         self._table = RedirectTable(redirect)
-        name = f"{rules.TABLE}-{secrets.token_hex(4)}"
+        name = f"{rules.TABLE}-{os.urandom(4).hex()}"
         self._copy = RedirectTable(redirect, name, owned=True) if copy else None
         try:
             self._nft = Nftables()

@@ -16,14 +16,13 @@ import asyncio
 import contextlib
 import errno
 import logging
-import secrets
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from socket import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from podidentity.core.ports import Clock
 from podidentity.kernel import drift, source_bindings
 from podidentity.kernel.links import Link, Links
 from podidentity.kernel.namespaces import NamespaceKey
@@ -40,6 +39,9 @@ from podidentity.kernel.source_rules import (
     closed,
     reverse_path_table,
 )
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class SourceGuard:
             _InstalledTable, (bridge_table(redirect), reverse_path_table(redirect))
         )
         self._copy = (
-            _InstalledTable(bridge_table(redirect, f"{TABLE}-{secrets.token_hex(4)}", owned=True))
+            _InstalledTable(bridge_table(redirect, f"{TABLE}-{os.urandom(4).hex()}", owned=True))
             if copy
             else None
         )

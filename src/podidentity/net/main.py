@@ -15,31 +15,27 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.core.attestation import AttestationMode
-from podidentity.core.ports import Clock
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
-from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity.local_sockets import keep_names, listen
+from podidentity.net.plan import NetPlan
 from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
-from podidentity.settings import (
-    NET_FOLDER,
-    NET_SOCKET,
-    SERVE_FOLDER,
-    SERVE_UID,
-    NmiSettings,
-)
+from podidentity.supervisor.privileges import capabilities
 from podidentity.telemetry.process import keep_small
 from podidentity.wire.net import State
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 CHECK_SECONDS = 1.0
 """Between two looks at what is wrong; repairs do not wait for them."""
@@ -51,81 +47,104 @@ RETRY_SECONDS = 1.0
 LAST_SECONDS = 85.0
 """That `serve` may take to end, at most."""
 
+_NEEDED = {
+    AttestationMode.ADDRESS: ("NET_ADMIN",),
+    AttestationMode.NAMESPACE: ("NET_ADMIN", "SYS_ADMIN"),
+    AttestationMode.KERNEL: ("NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH"),
+}
+_NUMBERS = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_ADMIN": 21}
+"""linux/capability.h."""
+
 _log = logging.getLogger("podidentity.net")
 
 
-async def run(
-    settings: NmiSettings, redirect: Redirect, begun: Callable[[], None] = lambda: None
-) -> None:
+async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
+    Rules that cannot be set are no reason to end: `serve` is told why, and they are tried again.
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
-    clock = SystemClock()
+    clock, redirect = SystemClock(), plan.redirect
+    lacking = lacking_capabilities(capabilities(), plan.attestation)
+    if lacking:
+        _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
         interception = Interception(redirect, clock)
         stack.callback(interception.close)
         guard = Guard(interception, clock)
-        lock = RulesLock(_folder(settings), clock, install=guard.begin, leave=guard.end)
+        lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
-            interception.install()
+            guard.install()
         inspector = ConnectionInspector.open(
-            settings.attestation,
-            netns_dir=Path(settings.netns_dir),
-            cgroup_root=Path(settings.cgroup_root),
+            plan.attestation,
+            netns_dir=plan.netns_dir,
+            cgroup_root=plan.cgroup_root,
             listener=Endpoint(redirect.target, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
-        if settings.attestation is not AttestationMode.ADDRESS:
+        if plan.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
             inspector.bound_to = guard.bound_to
-        server = _serve(settings, inspector, lock, stack)
+        server = _serve(plan, inspector, lock, stack)
         gc.collect()
         gc.freeze()
         begun()
         if lock.holds:
             await guard.begin()
-        reporter = Reporter(guard, lock, inspector, server, clock, settings.attestation)
+        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation, lacking)
         tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
         await _until_told_to_stop(server, *tasks)
-        if lock.holds and settings.on_exit == "remove":
+        if lock.holds and plan.removes:
             guard.remove()
-    if settings.on_exit == "keep":
+    if not plan.removes:
         _log.info("stopped; the interception stays")
 
 
+def lacking_capabilities(held: int, mode: AttestationMode) -> str:
+    """Return which capabilities `net` needs and has not, with the next step; "" if none.
+
+    `held` has a bit for each that it has.
+    """
+    lacking = [f"CAP_{name}" for name in _NEEDED[mode] if not held >> _NUMBERS[name] & 1]
+    if not lacking:
+        return ""
+    return (
+        f"net lacks {' and '.join(lacking)}: add that to securityContext.capabilities.add of "
+        "container net, or run it as root of the node"
+    )
+
+
 def _serve(
-    settings: NmiSettings, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
+    plan: NetPlan, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
 ) -> NetServer:
     """Answer `serve` and the probe; `stack` ends it."""
     server = NetServer(
         inspector,
         version=__version__,
         # Under a manifest with one container `serve` is root, with no capability.
-        uids=frozenset({SERVE_UID, os.geteuid()}),
+        uids=frozenset({plan.serve_user, os.geteuid()}),
         accepting=lock.accepting,
     )
     stack.callback(server.close)
-    runtime = Path(settings.runtime_dir)
+    runtime = plan.socket.parent
     with suppress(OSError):
         # `serve` may write to it, and whoever has a worker in hand would answer the kubelet for us.
         keep_names(runtime)
-    server.start(listen(runtime / NET_SOCKET))
+    server.start(listen(plan.socket))
     stack.callback(ProbeSocket(runtime).close)
-    _log.info("guarding node %s, asked at %s", settings.node, runtime / NET_SOCKET)
-    _log.info("callers are proved by --attestation=%s", settings.attestation)
-    if settings.attestation is not AttestationMode.ADDRESS:
+    _log.info("guarding node %s, asked at %s", plan.node, plan.socket)
+    _log.info("callers are proved by --attestation=%s", plan.attestation)
+    if plan.attestation is not AttestationMode.ADDRESS:
         for problem in inspector.problems():
             _log.error("callers cannot be proved: %s", problem)
     return server
 
 
-def _folder(settings: NmiSettings) -> Path | None:
-    if not settings.handover_dir:
-        return None
-    prepare(Path(settings.handover_dir, SERVE_FOLDER), group=SERVE_UID)
-    return Path(settings.handover_dir, NET_FOLDER)
+def _lock_folder(plan: NetPlan) -> Path | None:
+    if plan.handover_folder is not None:
+        prepare(plan.handover_folder, group=plan.serve_user)
+    return plan.lock_folder
 
 
 class Guard:
@@ -141,6 +160,17 @@ class Guard:
         """Why the rules could not be set; they are tried again."""
         self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
         self._ended.set()
+
+    def install(self) -> None:
+        """Set the rules. If that fails, the reason is among the problems, and `run` tries again."""
+        try:
+            self.interception.install()
+        except InterceptionError as error:
+            if str(error) != self._failure:
+                _log.error("%s", error)
+            self._failure = str(error)
+        else:
+            self._failure = ""
 
     async def begin(self) -> None:
         """Set the rules, and repair them from now on."""
@@ -193,15 +223,10 @@ class Guard:
 
     async def _guard(self) -> None:
         while True:
-            try:
-                await asyncio.to_thread(self.interception.install)
+            await asyncio.to_thread(self.install)
+            if not self._failure:
                 break
-            except InterceptionError as error:
-                if str(error) != self._failure:
-                    _log.error("%s", error)
-                self._failure = str(error)
             await self._clock.sleep(RETRY_SECONDS)
-        self._failure = ""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.interception.guard())
             if self.sources is not None:
@@ -226,6 +251,8 @@ class Reporter:
     server: NetServer
     clock: Clock
     mode: AttestationMode
+    lacking: str
+    """The capabilities that are missing."""
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -239,12 +266,15 @@ class Reporter:
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
+        attestation = self.inspector.problems() if proving else ()
+        if self.lacking:
+            attestation = (self.lacking, *attestation)
         warnings = self.guard.interception.warnings() if holds else ()
         if self.lock.warning:
             warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
-            attestation=self.inspector.problems() if proving else (),
+            attestation=attestation,
             sources=self.guard.source_problems(),
             warnings=warnings,
             repairs=self.guard.interception.repairs,

@@ -19,7 +19,8 @@ class ProbeSocket:
 
     def __init__(self, folder: Path) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listening = listen(folder / PROBE_SOCKET)
+        # For our own user: `serve` has no business here, and could hold all places.
+        self._listening = listen(folder / PROBE_SOCKET, mode=0o600)
         self._open: list[socket.socket] = []
         self._loop.add_reader(self._listening, self._accept)
 

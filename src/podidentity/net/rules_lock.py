@@ -20,9 +20,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from podidentity.core.ports import Clock
 from podidentity.local_sockets import Untrusted, check_folder, check_user, connect, listen
+
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
 
 LOCK, SOCKET = "rules.lock", "rules.sock"
 GIVE, YOURS = b"give", b"yours"

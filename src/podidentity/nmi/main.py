@@ -47,18 +47,12 @@ from podidentity.nmi.policies import (
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
-from podidentity.nmi.reporting.instrumented import (
-    MeasuredAttestor,
-    MeasuredIssuers,
-    kubernetes_errors,
-)
-from podidentity.nmi.reporting.metrics import add_tokens
+from podidentity.nmi.reporting.metrics import add_tokens, kubernetes_errors
 from podidentity.nmi.reporting.observing import Observation, observe
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import RequestPipeline
+from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.sync.prefetch import Prefetcher
 from podidentity.nmi.sync.secret_watch import WatchedSecrets
@@ -66,8 +60,8 @@ from podidentity.nmi.sync.watches import Watches
 from podidentity.settings import NET_SOCKET, NmiSettings
 from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
+from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
-from podidentity.telemetry.writer import Writer
 from podidentity.wire.events import AgentReason
 
 _log = logging.getLogger("podidentity.nmi")
@@ -116,8 +110,9 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     secrets = WatchedSecrets(kube, clock)
     issuers = _issuers(settings, clock, stack, kube=kube, imds=imds, secrets=secrets)
     tokens = TokenCache(
-        MeasuredIssuers(issuers, seen.metrics, clock),
+        issuers,
         clock,
+        told=seen.requests.issued,
         current=partial(current_grants, directory=cluster),
     )
     stack.push_async_callback(tokens.close)
@@ -133,7 +128,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     cluster.follow(lambda _, ref: tokens.changed(ref))
     cluster.follow(prefetcher.changed)
     secrets.follow(tokens.changed)
-    pipeline, decider, answers = _pipeline(
+    pipeline, decider = _pipeline(
         settings,
         clock,
         imds=imds,
@@ -143,7 +138,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         attestor=_attestor(settings, net),
         seen=seen,
     )
-    pods = Listener(pipeline, memo=answers.answer)
+    pods = Listener(pipeline, memo=pipeline)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
     checks: dict[str, Check] = {
         "interception": net.interception_problems,
@@ -281,28 +276,26 @@ def _pipeline(
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
     seen: Observation,
-) -> tuple[RequestPipeline, Decider, AnswerCache]:
-    """Return what answers requests, what decides about them, and the memo of answers."""
-    attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
+) -> tuple[RequestPipeline, Decider]:
+    """Return what answers requests, and what decides about them."""
     add_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
     decider = Decider(
         cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
     )
-    recorded_first = seen.audit is not None and seen.audit.required
-    answers = AnswerCache(cluster, permissions, clock, recorded_first=recorded_first)
     pipeline = RequestPipeline(
         callers=Callers(cluster, attestor, clock),
         host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
         decider=decider,
         tokens=tokens,
         metadata=imds,
-        answers=answers,
+        answers=AnswerCache(cluster, permissions, clock),
         log=seen.requests,
         clock=clock,
         policy=route_policy_of(settings),
+        recorded_first=seen.audit is not None and seen.audit.required,
     )
-    return pipeline, decider, answers
+    return pipeline, decider
 
 
 def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:

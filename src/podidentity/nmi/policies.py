@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from podidentity.core.decision import Ambiguity, Authorization
+from podidentity.core.decision import Ambiguity, Authorization, Rules
 from podidentity.core.delegation import Delegation
-from podidentity.core.matching import Rules
 from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.pipeline import RoutePolicy

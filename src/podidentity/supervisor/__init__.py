@@ -9,5 +9,6 @@ worker       one worker process: its limits, its heartbeat, its end
 listeners    the listening sockets, opened or taken over
 handover     how a new agent takes the listeners over from the one before it, and gives them back
 control      the words between supervisor and worker
-privileges   what the command that starts both programs gives up for `serve`
+privileges   rights that processes give up, so that a worker cannot become more than a worker
+descendants  what a worker has started: it passes for nobody else and does not outlive the worker
 """

@@ -28,7 +28,8 @@ from enum import Enum, auto
 from pathlib import Path
 
 from podidentity.local_sockets import Untrusted, check_folder, check_user, connect, listen
-from podidentity.supervisor.listeners import Address, from_descriptors, why_not_ours
+from podidentity.supervisor.descendants import check_outsider
+from podidentity.supervisor.listeners import BACKLOG, Address, from_descriptors, why_not_ours
 
 SOCKET = "serve.sock"
 PROTOCOL = b"1"
@@ -178,7 +179,8 @@ class HandoverFolder:
 
 def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
     """Return the version of the agent that asks for the sockets; raise Untrusted or OSError."""
-    check_user(connection, uids, "the process that asks for them")
+    who = "the process that asks for them"
+    check_outsider(check_user(connection, uids, who).pid, who)
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Untrusted("the process that connected asks for nothing")
     word, _, rest = connection.recv(LARGEST).partition(b" ")
@@ -218,5 +220,7 @@ def _fitting(
             _log.warning("the socket %r of the agent before is not taken over: %s", name, why)
         else:
             each.setblocking(False)
+            # An earlier version may have asked for less.
+            each.listen(BACKLOG)
             kept[name] = each
     return kept

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity import __version__
-from podidentity.local_sockets import Untrusted, listen
-from podidentity.supervisor import control, handover
+from podidentity.local_sockets import Untrusted, listen, peer_of
+from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness
+from podidentity.supervisor.descendants import check_outsider, children
 from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
 from podidentity.supervisor.listeners import Address, ListenError, close_all, open_missing
 from podidentity.supervisor.worker import CANNOT_BEGIN, Worker, WorkerMain
@@ -135,6 +136,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop; raise ListenError."""
+        self._keep_workers_apart()
         self._pipe = signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
@@ -151,6 +153,14 @@ class Supervisor:
         finally:
             self._close()
         return self._code
+
+    def _keep_workers_apart(self) -> None:
+        """Protect this process from workers, which have its user."""
+        try:
+            privileges.hide_from_user()
+            privileges.adopt_orphans()
+        except OSError as error:
+            _log.warning("a worker in a stranger's hands could reach its supervisor: %s", error)
 
     # One turn.
 
@@ -183,6 +193,7 @@ class Supervisor:
         if not self._begun and not self._stopping and now >= self._due.take:
             self._begin(now)
         self._look_at_workers(now)
+        self._end_strays()
         self._look_at_handover(now)
         self._answer_probes(now)
         if self._stopping and not self._workers():
@@ -304,6 +315,13 @@ class Supervisor:
             else:
                 self._worker = None
                 self._ended(worker, os.waitstatus_to_exitcode(status), time.monotonic())
+
+    def _end_strays(self) -> None:
+        """Kill what a worker has started and left behind: such processes are our children now."""
+        for pid in children() - {each.pid for each in self._workers()}:
+            if not os.waitpid(pid, os.WNOHANG)[0]:
+                _log.error("process %s was left behind by a worker: it is killed", pid)
+                os.kill(pid, signal.SIGKILL)
 
     def _ended(self, worker: Worker, code: int, now: float) -> None:
         if self._stopping:
@@ -511,13 +529,22 @@ class Supervisor:
     # Probes.
 
     def _probed(self) -> None:
+        """Accept all who ask: whoever fills the backlog must not hold it."""
         assert self._probe_socket is not None  # noqa: S101 - it is watched
-        with suppress(OSError):
-            connection, _ = self._probe_socket.accept()
-            connection.setblocking(False)
+        for _ in range(MOST_PROBES):
+            try:
+                connection, _ = self._probe_socket.accept()
+            except OSError:
+                return
+            try:
+                check_outsider(peer_of(connection).pid, "who asks the probe")
+            except (Untrusted, OSError):
+                connection.close()
+                continue
             if len(self._probes) >= MOST_PROBES:
                 connection.close()
-                return
+                continue
+            connection.setblocking(False)
             self._probes[connection] = _Probe(time.monotonic() + PROBE_SECONDS)
             # What it asks is read with the next turn, as everything of probes.
             self._watch(connection, lambda: None)
@@ -564,6 +591,8 @@ class Supervisor:
         for each in (self._probe_socket, self._published, *self._probes):
             if each is not None:
                 each.close()
+        for worker in self._workers():
+            worker.close()
         for peer in (self._predecessor, self._successor):
             if peer is not None:
                 peer.connection.close()
@@ -576,6 +605,5 @@ class Supervisor:
         for each in self._workers():
             each.signal(signal.SIGKILL)
             os.waitpid(each.pid, 0)
-            each.close()
         self._close_in_worker()
         close_all(self._sockets)

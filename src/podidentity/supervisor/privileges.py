@@ -1,6 +1,8 @@
-"""What a process gives up before it serves strangers: its user, its capabilities, gaining any.
+"""Rights that a process gives up before it serves strangers.
 
-For the command that starts `net` and `serve` both. In the manifest the container runtime does it.
+The command that starts both `net` and `serve` gives up its user and its capabilities here; with
+the manifest the container runtime does that. Supervisor and worker of `serve` run as one user, so
+they are also kept apart here: a worker that a stranger has taken must not become the supervisor.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from pathlib import Path
 _SETGID, _SETUID = 6, 7
 """Numbers of CAP_SETGID and CAP_SETUID, linux/capability.h."""
 _VERSION_3 = 0x20080522
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+
+# linux/landlock.h; the numbers of the system calls are those of every architecture.
+_CREATE_RULESET, _RESTRICT_SELF, _CREATE_RULESET_VERSION = 444, 446, 1
+_RULESET = struct.Struct("=QQQ")
+"""Accesses to files that are handled, accesses to the network, scopes."""
+_MAKE_SOCK = 1 << 9
+_SCOPE_SIGNAL = 1 << 1
+SIGNALS_ARE_SCOPED = 6
+"""Version of Landlock that knows this scope (Linux 6.12)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,6 +75,48 @@ def give_up(uid: int | None) -> None:
 def end_with_parent() -> None:
     """Have this process killed when its parent ends; raise OSError."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def hide_from_user() -> None:
+    """Close this process to others of its user: no ptrace, memory or descriptors; raise OSError.
+
+    Its /proc files belong to root from now on; those that anybody may read stay readable.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each descendant whose own parent ends; raise OSError."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def landlock_version() -> int:
+    """Return the version of Landlock of this kernel; 0 where there is none."""
+    return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)))
+
+
+def confine() -> None:
+    """Keep this process and its children to themselves by Landlock; raise OSError.
+
+    They make no Unix socket with a name and trace no process outside; from Linux 6.12 on they send
+    none a signal. Does nothing where the kernel has no Landlock.
+    """
+    version = landlock_version()
+    if not version:
+        return
+    scopes = _SCOPE_SIGNAL if version >= SIGNALS_ARE_SCOPED else 0
+    rules = _RULESET.pack(_MAKE_SOCK, 0, scopes)
+    # Earlier kernels know the first field alone.
+    size = len(rules) if scopes else 8
+    ruleset = _libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(size), 0)
+    if ruleset < 0:
+        raise OSError(ctypes.get_errno(), "Landlock gives no ruleset")
+    try:
+        if _libc.syscall(_RESTRICT_SELF, ruleset, 0):
+            raise OSError(ctypes.get_errno(), "Landlock cannot restrict this process")
+    finally:
+        os.close(ruleset)
 
 
 def _become(uid: int) -> None:

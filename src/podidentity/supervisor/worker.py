@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from podidentity.supervisor.control import LARGEST, Readiness, Report
+from podidentity.supervisor.privileges import confine
 
 HUNG_SECONDS = 4.0
 """Without a report after which a worker hangs."""
@@ -145,6 +146,7 @@ def _become(main: WorkerMain, given: Inherited, memory: int, close: Callable[[],
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         close()
+        confine()
         if memory:
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
         code = main(given)

@@ -11,8 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from podidentity.core.ports import Clock
+if TYPE_CHECKING:
+    from podidentity.core.ports import Clock
+
 
 SETTLED_SECONDS = 1.0
 """After the start, when the first lists and rules are there."""

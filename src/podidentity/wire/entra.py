@@ -19,8 +19,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.core.resources import Authority, ClientId, Tenant
-from podidentity.core.tokens import AccessToken
+from podidentity.core.resources import AccessToken, Authority, ClientId, Tenant
 from podidentity.wire.imds import Claims, Fields, claims_of, error_of, fields_of, number
 
 ADFS = "adfs"

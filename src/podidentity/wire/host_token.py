@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from podidentity.core.errors import InvalidRequest
-from podidentity.core.resources import ObjectRef
-from podidentity.core.tokens import AccessToken
+from podidentity.core.resources import AccessToken, ObjectRef
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 

@@ -42,6 +42,7 @@ from podidentity.core.errors import (
     TokenThrottled,
 )
 from podidentity.core.resources import (
+    AccessToken,
     Authority,
     AzureIdentity,
     ClientId,
@@ -49,8 +50,9 @@ from podidentity.core.resources import (
     ObjectId,
     ResourceId,
     Tenant,
+    TokenRequest,
+    parse_audience,
 )
-from podidentity.core.tokens import AccessToken, TokenRequest, parse_resource
 from podidentity.wire import BROKEN_JSON
 
 TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
@@ -289,7 +291,7 @@ def parse_request(query: str) -> TokenRequest:
         raise InvalidRequest(f"only one of {', '.join(sorted(asked))} may be given")
     client, object_, resource = (asked.get(kind) for kind in (_CLIENT, _OBJECT, _RESOURCE_ID))
     return TokenRequest(
-        resource=parse_resource(fields.get("resource", "")),
+        resource=_audience(fields.get("resource", "")),
         client_id=client if isinstance(client, ClientId) else None,
         object_id=object_ if isinstance(object_, ObjectId) else None,
         resource_id=resource if isinstance(resource, ResourceId) else None,
@@ -355,6 +357,13 @@ def _id(name: str, value: str) -> ClientId | ObjectId | ResourceId:
         return ObjectId.parse(value) if kind == _OBJECT else ResourceId.parse(value)
     except InvalidId as error:
         raise InvalidRequest(f"{name} {error}") from error
+
+
+def _audience(resource: str) -> str:
+    try:
+        return parse_audience(resource)
+    except InvalidId as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _tenant(authority: str) -> Tenant | None:

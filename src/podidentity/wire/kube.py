@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from sys import intern
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -260,9 +261,9 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
         found = _decoded(_OBJECT, raw).metadata
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
-    return ObjectVersion(
-        ref=ObjectRef(found.namespace, found.name), resource_version=found.resource_version
-    )
+    # Each name is kept here, in the object, and in what refers to it: once for all.
+    ref = ObjectRef(intern(found.namespace), intern(found.name))
+    return ObjectVersion(ref=ref, resource_version=found.resource_version)
 
 
 def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:

@@ -19,9 +19,9 @@ than a proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
@@ -121,21 +121,20 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
 
 FromServe = Hello | Questions | Accepting
 FromNet = Hello | Rejection | FactsAnswers | State
-_Message = TypeVar("_Message")
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)
-_ENCODER = msgspec.json.Encoder()
 
-
-def encode(message: FromServe | FromNet) -> bytes:
-    """Return the packet of a message."""
-    return _ENCODER.encode(message)
+# The library's own functions, not wrapped: each proof needs both.
+encode: Callable[[FromServe | FromNet], bytes] = msgspec.json.Encoder().encode
+"""Returns the packet of a message."""
+parse_from_net: Callable[[bytes], FromNet] = _FROM_NET.decode
+"""Reads a packet of `net`; raises one of BROKEN_JSON, for a packet that was cut off as well."""
 
 
 def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
     """Yield the packets that hold the answers, each as many as fit into one."""
-    packet = _ENCODER.encode(FactsAnswers(tuple(answers)))
+    packet = encode(FactsAnswers(tuple(answers)))
     if len(packet) <= LARGEST:
         yield packet
     elif len(answers) > 1:
@@ -146,24 +145,15 @@ def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
         [answer] = answers
         failure = f"{len(answer.facts.sightings)} namespaces hold the address"
         few = replace(answer.facts, sightings=(), failure=failure)
-        yield _ENCODER.encode(FactsAnswers((FactsAnswer(answer.id, few),)))
+        yield encode(FactsAnswers((FactsAnswer(answer.id, few),)))
 
 
 def parse_from_serve(packet: bytes) -> FromServe:
-    """Read a packet of `serve`; raise Unreadable."""
-    return _read(_FROM_SERVE, packet)
-
-
-def parse_from_net(packet: bytes) -> FromNet:
-    """Read a packet of `net`; raise Unreadable."""
-    return _read(_FROM_NET, packet)
-
-
-def _read(decoder: msgspec.json.Decoder[_Message], packet: bytes) -> _Message:
+    """Read a packet of `serve`, which may be in a stranger's hands; raise Unreadable."""
     if len(packet) > LARGEST:
         raise Unreadable(f"a message of more than {LARGEST} bytes")
     try:
-        return decoder.decode(packet)
+        return _FROM_SERVE.decode(packet)
     except BROKEN_JSON as error:
         raise Unreadable(f"no message: {str(error)[:200]}") from error
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
+from typing import Any
 
 import click
+import yaml
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.csi.manifests import NAME, NAMESPACE, manifests
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import MERGE_PATCH, Api, ApiError, Object
 from podidentity_sandbox.world.apply import Applier
+
+NAMESPACE, NAME = "kube-system", "csi-secrets-store-provider-azure"
 
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 _SECONDS = 60
@@ -80,3 +84,15 @@ def _wait(api: Api, plan: Plan, name: str) -> None:
             f"DaemonSet {name} is not ready on every node after {_SECONDS} s; see "
             f"`podidentity sandbox get pods -n {NAMESPACE}`"
         )
+
+
+def manifests(*, rotation: str) -> list[dict[str, Any]]:
+    """Return the objects that install the driver, in the order to create them, the DaemonSet last.
+
+    `rotation`: how often volumes are read again, as Go writes durations (`2m`).
+    """
+    text = files("podidentity_sandbox.csi").joinpath("manifests.yaml").read_text(encoding="utf-8")
+    found = list(yaml.safe_load_all(text))
+    (container,) = found[-1]["spec"]["template"]["spec"]["containers"]
+    container["args"] = [f"--rotation-poll-interval={rotation}", *container["args"][1:]]
+    return found

@@ -28,14 +28,12 @@ from podidentity.core.resources import (
     Authority,
     AzureIdentity,
     Federation,
+    Grant,
     IdentityType,
+    Origin,
     ResourceId,
     Tenant,
 )
-from podidentity.core.tokens import Grant, Origin
-from podidentity.nmi.reporting.instrumented import MeasuredIssuers
-from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.telemetry.metrics import Registry
 from podidentity.wire.entra import LONGEST_ANSWER, StaleAssertion
 from podidentity.wire.kube import KubeError
 from tests.adapters.entra.test_client_credentials import Minting
@@ -90,18 +88,19 @@ class Setting:
             CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
             IdentityType.FEDERATED: FederatedCredentials(assertions, cloud=cloud, namespace="ours"),
         }
-        issuers = {
+        self.issuers = {
             kind: EntraIssuer(self.endpoint, source, clock=self.clock, cloud=cloud)
             for kind, source in sources.items()
         }
-        self.issuer = MeasuredIssuers(issuers, NmiMetrics(Registry()), self.clock)
 
     def credential(self, identity: AzureIdentity, **of_grant: Any) -> Hashable | None:
-        return self.issuer.credential(Grant(identity=identity, **{"pod": pod(), **of_grant}))
+        grant = Grant(identity=identity, **{"pod": pod(), **of_grant})
+        return self.issuers[identity.type].credential(grant)
 
     async def issue(self, identity: AzureIdentity, **of_grant: Any) -> dict[str, str]:
         """Return the form that Entra was asked with at last."""
-        await self.issuer.issue(Grant(identity=identity, **{"pod": pod(), **of_grant}), VAULT)
+        grant = Grant(identity=identity, **{"pod": pod(), **of_grant})
+        await self.issuers[identity.type].issue(grant, VAULT)
         return self.endpoint.asked[-1][1]
 
     @property
@@ -221,12 +220,13 @@ async def test_a_certificates_assertion_that_is_too_old_is_a_matter_of_the_clock
 async def test_a_secret_that_is_not_read_yet_is_read_first() -> None:
     world = Setting()
     grant = Grant(identity=principal(), pod=pod())
-    assert world.issuer.credential(grant) is None
+    issuer = world.issuers[grant.identity.type]
+    assert issuer.credential(grant) is None
     world.secrets.to_read[REF] = NotYetKnown("no such secret", status=401, error="invalid_client")
     with pytest.raises(NotYetKnown):
-        await world.issuer.ready(grant)
+        await issuer.ready(grant)
     world.secrets.to_read[REF] = SIGNED_IN
-    assert await world.issuer.ready(grant) == world.issuer.credential(grant) is not None
+    assert await issuer.ready(grant) == issuer.credential(grant) is not None
 
 
 def test_whatever_changes_the_token_changes_the_credential() -> None:
@@ -263,7 +263,7 @@ async def test_that_one_pod_is_gone_is_not_told_to_the_others_of_its_service_acc
     """The assertion is bound to a pod; the token that Entra gives for it is not."""
     world = Setting()
     gone, stays = pod("gone"), pod("stays")
-    cache = TokenCache(world.issuer, world.clock)
+    cache = TokenCache(world.issuers, world.clock)
     identity = federated()
     world.server.failure = KubeError("no such pod", status=status)
     with pytest.raises(NotYetKnown, match="gone"):

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from podidentity.core.attestation import Verdict
-from podidentity.core.decision import Ambiguity
+from podidentity.core.decision import Ambiguity, Rules
 from podidentity.core.delegation import CSI_DRIVER
-from podidentity.core.matching import Rules
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import (
     Authority,

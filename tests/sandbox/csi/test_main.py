@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity_sandbox.cli import sandbox
+from podidentity_sandbox.cli.csi import manifests
 from podidentity_sandbox.csi.main import duration
-from podidentity_sandbox.csi.manifests import manifests
 
 
 @pytest.mark.parametrize(

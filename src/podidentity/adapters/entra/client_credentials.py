@@ -22,11 +22,11 @@ from podidentity.core.resources import (
     AzureIdentity,
     Entra,
     Federation,
+    Grant,
     ObjectRef,
     Pod,
 )
 from podidentity.core.secrets import Secret, client_secret, unusable
-from podidentity.core.tokens import Grant
 from podidentity.wire.entra import Client, ClientCredential
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.service_account_tokens import (

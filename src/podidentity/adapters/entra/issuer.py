@@ -14,8 +14,7 @@ from podidentity.adapters.entra.client_credentials import CredentialSource
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.ports import Clock
-from podidentity.core.resources import ClientId, Entra
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.resources import AccessToken, ClientId, Entra, Grant
 from podidentity.wire.entra import (
     LONGEST_ANSWER,
     Client,

@@ -14,12 +14,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from podidentity.core.decision import Allowed, Decision, Denied, Undecided, Use
-from podidentity.core.matching import Match
+from podidentity.core.decision import Allowed, Decision, Denied, Match, Undecided, Use
 from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
-from podidentity.core.tokens import AccessToken, Grant
+from podidentity.core.resources import AccessToken, AzureIdentity, Grant, ObjectRef, Pod
 from podidentity.nmi.server.messages import Request, Response
 
 Part = Callable[[], object]

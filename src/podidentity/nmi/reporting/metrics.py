@@ -11,41 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from podidentity import __version__
-from podidentity.core.attestation import AttestationMode
-from podidentity.nmi.request.outcome import TokenQuery
+from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.telemetry import process
+from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.metrics import Registry, Samples
-from podidentity.telemetry.writer import Writer
-from podidentity.wire.imds import Route
-
-TOKEN_ROUTE = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
-HOST_ROUTE = "/host/token/"
-"""Values of `operation_type`: the paths, as clients and the CSI driver's provider ask."""
-
-_ROUTES = {
-    Route.TOKEN: TOKEN_ROUTE,
-    Route.HOST_TOKEN: HOST_ROUTE,
-    Route.FORWARD: "metadata",
-}
-OTHER = "other"
-KNOWN_RESOURCES = 40
-"""Audiences that are told apart in labels: the first so many of which a token was given."""
 
 _SMALL = (0.001, 0.002, 0.005)
 _S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10)
 _N = (0.5, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 OPERATION_BOUNDS = (*_SMALL, 0.01, 0.025, 0.05, 0.1, 0.25, *_N)
 CALL_BOUNDS = (*_SMALL, *_S)
-
-
-def label_of(route: Route) -> str:
-    """Return a route as the value of a label."""
-    return _ROUTES.get(route, "refused")
-
-
-def route_of(query: TokenQuery) -> str:
-    """Return the route of a token request as the value of a label."""
-    return TOKEN_ROUTE if query.asked_for is None else HOST_ROUTE
 
 
 class NmiMetrics:
@@ -109,11 +84,6 @@ class NmiMetrics:
             ("source",),
             bounds=CALL_BOUNDS,
         )
-        self.verdicts = counter(
-            "podidentity_attestation_verdicts_total",
-            "What the kernel said of connections",
-            ("verdict",),
-        )
         self.events = counter(
             "podidentity_events_total",
             "Kubernetes events about refusals: written, repeated, dropped, or failed",
@@ -127,21 +97,31 @@ class NmiMetrics:
         )
 
 
-class AudienceLabels:
-    """Audiences as values of a label: one earns its place by a token that was given for it."""
+# Failed requests to the API server.
 
-    def __init__(self) -> None:
-        self._known: set[str] = set()
+_OLD_NAMES = {("get", "pods"): "get_pod_list", ("get", "secrets"): "get_secret"}
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete", "WATCH": "watch"}
 
-    def label(self, resource: str, *, given: bool) -> str:
-        """Return the value for `resource`, written with or without a slash at its end."""
-        plain = resource.rstrip("/")
-        if plain in self._known:
-            return plain
-        if given and len(self._known) < KNOWN_RESOURCES:
-            self._known.add(plain)
-            return plain
-        return OTHER
+
+def kubernetes_errors(metrics: NmiMetrics) -> Callable[[str, str], None]:
+    """Return what counts a failed request (method, path) to the API server."""
+
+    def count(method: str, path: str) -> None:
+        metrics.kubernetes_errors.of(kubernetes_operation(method, path)).value += 1
+
+    return count
+
+
+def kubernetes_operation(method: str, path: str) -> str:
+    """Return the name of a request, the archived agent's where it made the same."""
+    segments = path.strip("/").split("/")
+    # api/v1/… or apis/GROUP/VERSION/…, then perhaps namespaces/NAME.
+    rest = segments[2:] if segments[0] == "api" else segments[3:]
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    kind = rest[0] if rest else "api"
+    verb = _VERBS.get(method, "other")
+    return _OLD_NAMES.get((verb, kind), f"{verb}_{kind}")
 
 
 # Gauges and counters that other components keep; their callbacks are called at each scrape.
@@ -174,6 +154,10 @@ class Net(Protocol):
     def repairs(self) -> int:
         """How often rules were put right."""
 
+    @property
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """How often connections were judged so."""
+
     def interception_problems(self) -> Sequence[str]:
         """Return what keeps traffic from being intercepted."""
 
@@ -192,13 +176,19 @@ def add_interception(registry: Registry, net: Net) -> None:
     )
 
 
-def add_attestation(registry: Registry, mode: AttestationMode) -> None:
-    """Show what proves callers."""
+def add_attestation(registry: Registry, mode: AttestationMode, net: Net) -> None:
+    """Show what proves callers, and what it said of them."""
     registry.gauge(
         "podidentity_attestation_mode",
         "1 for what proves callers, the value of --attestation",
         lambda: [((each.value,), float(each is mode)) for each in AttestationMode],
         ("mode",),
+    )
+    registry.counter_callback(
+        "podidentity_attestation_verdicts_total",
+        "What the kernel said of connections",
+        lambda: [((verdict.value,), count) for verdict, count in net.verdicts.items()],
+        ("verdict",),
     )
 
 

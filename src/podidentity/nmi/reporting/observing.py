@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity.core.ports import Clock
-from podidentity.nmi.reporting.audit import AuditLog
 from podidentity.nmi.reporting.debug import Part
 from podidentity.nmi.reporting.metrics import NmiMetrics
-from podidentity.nmi.reporting.request_log import RequestLog
+from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
 from podidentity.settings import NmiSettings
-from podidentity.telemetry.lines import form_of
+from podidentity.telemetry.lines import Destination, File, Stream, Writer, form_of
 from podidentity.telemetry.metrics import Registry
-from podidentity.telemetry.writer import Destination, File, Stream, Writer
 
 _STDOUT = 1
 _log = logging.getLogger("podidentity.audit")

@@ -1,15 +1,19 @@
-"""What an answered request leaves: a log line, an audit record, numbers, an event.
+"""What a request leaves: a log line, an audit record, numbers, an event.
 
 The pipeline calls one method for each way in which a request ends. All that is the same for each
 request like it is formatted once, as a `RequestTemplate`: then a request costs two formatted lines
 and four additions, and a thread of its own writes the lines.
+
+The audit log has one record for each decision about a token: who got what, why, and never the token
+itself. A record is a JSON object in one line. Its fields are stable: programs read them. With
+`--audit-required` no answer leaves before its record was written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -22,14 +26,22 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Pod
-from podidentity.nmi.reporting.audit import AuditLog, audit_members, decision_of, reason_of
-from podidentity.nmi.reporting.metrics import AudienceLabels, NmiMetrics, label_of, route_of
-from podidentity.nmi.request.outcome import Failed, Granted, Outcome, Rejected, TokenQuery
-from podidentity.telemetry.lines import Form, Said, Stamps, Template, json_template
+from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
+from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.request.decision import Failed, Granted, Outcome, Rejected, TokenQuery
+from podidentity.telemetry.lines import (
+    Form,
+    Said,
+    Stamps,
+    Template,
+    Writer,
+    json_members,
+    json_template,
+    present,
+)
 from podidentity.telemetry.log_limiter import WINDOW, LogLimiter
-from podidentity.telemetry.metrics import Counter, Histogram
-from podidentity.wire.imds import Route
+from podidentity.telemetry.metrics import OTHER, Counter, Histogram
+from podidentity.wire.imds import TOKEN_PATH, Route
 
 CLIENT_LEFT = 499
 """In log and metrics only, as nginx writes it: the client did not wait for its answer."""
@@ -37,6 +49,25 @@ FAILED_FROM = HTTPStatus.BAD_REQUEST
 """From this status on a line is a warning, and repeated ones are counted instead."""
 
 _LOGGER = "podidentity.request"
+
+HOST_ROUTE = "/host/token/"
+"""A value of `operation_type`: the path, as the CSI driver's provider asks."""
+
+_ROUTES = {
+    Route.TOKEN: TOKEN_PATH,
+    Route.HOST_TOKEN: HOST_ROUTE,
+    Route.FORWARD: "metadata",
+}
+KNOWN_RESOURCES = 40
+"""Audiences that are told apart in labels: the first so many of which a token was given."""
+
+GRANTED = "granted"
+REFUSED = "refused"
+FAILED = "failed"
+"""Entitled, or not known: there was no token to give."""
+
+WRITE_SECONDS = 1.0
+"""That an answer waits for its record; then it is 503, because the disk or the pipe has stalled."""
 
 Write = Callable[[str], object]
 
@@ -46,6 +77,42 @@ class Events(Protocol):
 
     def warn(self, pod: Pod, reason: str, note: str) -> None:
         """Take note of it; costs a moment, and raises nothing."""
+
+
+class AuditLog:
+    """The writer of the audit log, and whether answers wait for it."""
+
+    def __init__(self, writer: Writer, *, required: bool) -> None:
+        """`required`: no answer leaves before its record is written."""
+        self.writer = writer
+        self.required = required
+        self.write = writer.write
+
+    def problems(self) -> Sequence[str]:
+        """Return what keeps requests from being answered."""
+        return self._failures() if self.required else ()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what is wrong while requests are answered all the same."""
+        return () if self.required else self._failures()
+
+    def _failures(self) -> Sequence[str]:
+        failure = self.writer.failure
+        return (f"the audit log cannot be written: {failure}",) if failure else ()
+
+    async def commit(self, line: str) -> None:
+        """Return when `line` is written, in a group with those of other requests.
+
+        Raises NotReady if it cannot be; it may still be written later, without an answer.
+        """
+        written = self.writer.commit(line)
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                failure = await written
+        except TimeoutError:
+            failure = "it takes no record"
+        if failure:
+            raise NotReady("the agent's audit log cannot be written")
 
 
 class RequestTemplate(NamedTuple):
@@ -196,6 +263,19 @@ class RequestLog:
         line = self._form.template(_request_line(status, message, address, more))
         self._log(line.at(self._stamps.at(self._clock.time()), milliseconds))
 
+    # Requests to IMDS and Entra.
+
+    def issued(self, identity: AzureIdentity, outcome: str, seconds: float) -> None:
+        """Count a request for a token of `identity`; `outcome` is `ok`, or the kind of error."""
+        metrics, source = self._metrics, source_of(identity)
+        metrics.calls.of(source, outcome).value += 1
+        metrics.call_seconds.of(source).observe(seconds)
+        operation = operation_of(identity)
+        # The archived agent's `imds_operations` were Entra's as well.
+        metrics.imds_seconds.of(operation).observe(seconds)
+        if outcome != "ok":
+            metrics.imds_errors.of(operation).value += 1
+
     # Repeated lines.
 
     async def run(self) -> None:
@@ -220,6 +300,9 @@ class RequestLog:
         if not allowed:
             self._suppressed.set()
         return allowed
+
+
+# Log lines.
 
 
 def _drop(line: str) -> None:
@@ -271,3 +354,114 @@ def _request_line(status: int, message: str, address: str, more: Mapping[str, ob
     level = logging.INFO if status < FAILED_FROM else logging.WARNING
     head = {"status": int(status), "address": address or None}
     return Said(logging.getLevelName(level), _LOGGER, message, {**head, **more})
+
+
+# Audit records.
+
+
+def decision_of(outcome: Outcome) -> str:
+    """Return which of the three it was."""
+    if isinstance(outcome, Granted):
+        return GRANTED
+    return FAILED if isinstance(outcome, Failed) else REFUSED
+
+
+def reason_of(error: PodIdentityError) -> str:
+    """Return the reason of a refusal, or the kind of error: a bounded set of words."""
+    return str(error.refusal.reason) if isinstance(error, Refused) else type(error).__name__
+
+
+def audit_members(query: TokenQuery, outcome: Outcome, status: int, node: str) -> str:
+    """Return the record without its time and its `ms`, which differ each time."""
+    request, evidence, observed = query.request, outcome.evidence, outcome.observed
+    error = None if isinstance(outcome, Granted) else outcome.error
+    pod = outcome.pod
+    return json_members(
+        present(
+            {
+                "decision": decision_of(outcome),
+                "reason": reason_of(error) if error else None,
+                "observed": str(observed.reason) if observed else None,
+                "status": int(status),
+                "pod": _pod(outcome),
+                "asked_for": None if pod else _name(query.asked_for),
+                "service_account": pod.service_account if pod else None,
+                "node": node,
+                "identity": _identity(outcome.identity),
+                "audience": request.resource,
+                "asked": str(request.asked) if request.asked else None,
+                "basis": str(outcome.basis) if outcome.basis else None,
+                "origin": str(outcome.fetched.origin) if isinstance(outcome, Granted) else None,
+                "address": query.address,
+                "delegated_by": str(evidence.delegate) if evidence.delegate else None,
+                "proof": evidence.detail if error or evidence.delegated else None,
+            }
+        )
+    )
+
+
+def _pod(outcome: Outcome) -> dict[str, object] | None:
+    pod = outcome.pod
+    if pod is not None:
+        return {"namespace": pod.ref.namespace, "name": pod.ref.name, "uid": pod.uid}
+    if not isinstance(outcome, Granted) and outcome.claimed:
+        # Not proved: these have the connection's address.
+        return {"claimed": [str(each.ref) for each in outcome.claimed]}
+    return None
+
+
+def _name(ref: ObjectRef | None) -> dict[str, object] | None:
+    return {"namespace": ref.namespace, "name": ref.name} if ref else None
+
+
+def _identity(identity: AzureIdentity | None) -> dict[str, object] | None:
+    if identity is None:
+        return None
+    known = {"client_id": identity.client_id, "resource_id": identity.resource_id}
+    return {
+        "namespace": identity.ref.namespace,
+        "name": identity.ref.name,
+        **{name: str(value) for name, value in known.items() if value is not None},
+    }
+
+
+# Labels of metrics.
+
+
+def label_of(route: Route) -> str:
+    """Return a route as the value of a label."""
+    return _ROUTES.get(route, "refused")
+
+
+def route_of(query: TokenQuery) -> str:
+    """Return the route of a token request as the value of a label."""
+    return TOKEN_PATH if query.asked_for is None else HOST_ROUTE
+
+
+class AudienceLabels:
+    """Audiences as values of a label: one earns its place by a token that was given for it."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def label(self, resource: str, *, given: bool) -> str:
+        """Return the value for `resource`, written with or without a slash at its end."""
+        plain = resource.rstrip("/")
+        if plain in self._known:
+            return plain
+        if given and len(self._known) < KNOWN_RESOURCES:
+            self._known.add(plain)
+            return plain
+        return OTHER
+
+
+def source_of(identity: AzureIdentity) -> str:
+    """Return who issues the identity's tokens."""
+    return "imds" if identity.type is IdentityType.USER_ASSIGNED else "entra"
+
+
+def operation_of(identity: AzureIdentity) -> str:
+    """Return the archived agent's name for asking for a token of it."""
+    if identity.type is not IdentityType.USER_ASSIGNED:
+        return "adal_token"
+    return "adal_token_msi" if identity.system_assigned else "adal_token_msi_userassignedid"

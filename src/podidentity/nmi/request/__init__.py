@@ -1,11 +1,9 @@
 """One token request, from bytes to answer.
 
-pipeline      the whole way, a step a line
-caller        whose connection it is, proved by the kernel
-host_token    in whose name the CSI driver's provider asks
-decision      which identity the pod gets, or why none
-hold          how long a request waits for what may still come
-outcome       how it ended, as values
-errors        the one table from error to status
-answer_cache  a memo of the pipeline's answers
+pipeline    the whole way, a step a line, and the memo of its answers
+caller      whose connection it is, proved by the kernel
+host_token  in whose name the CSI driver's provider asks
+decision    which identity the pod gets, or why none; how a request ends, as values
+hold        how long a request waits for what may still come
+errors      the one table from error to status
 """

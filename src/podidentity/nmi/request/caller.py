@@ -7,7 +7,7 @@ because the watch may be late, the request waits for it; if they disagree otherw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from podidentity.core.attestation import Proof, Verdict
@@ -19,8 +19,8 @@ from podidentity.core.errors import (
 )
 from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import Pod
+from podidentity.nmi.request.decision import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.request.hold import wait_for_change
-from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.server.messages import Caller
 
 UNKNOWN_WAIT = 2.0
@@ -76,6 +76,33 @@ class Callers:
         if attestor is None:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
         proof = await attestor.prove(caller.address, caller.port, candidates)
+        return self._owner_by(proof, caller, candidates)
+
+    def prove(self, caller: Caller, asked: Callable[[], None]) -> bool:
+        """Ask whose a connection is, and have `asked` called later; False if that is not possible.
+
+        The connection is taken for a pod's only if it is proved beyond doubt: what `identify` would
+        wait for, refuse or merely believe is left to it. It is asked about while a whole request
+        waits, and not at the accept: what the client's socket must have sent and not yet received
+        (`kernel.both_ends`) says the more the later it is looked at; and who sends nothing costs
+        `net` nothing.
+        """
+        if self._attestor is None:
+            return False
+        candidates = tuple(self._cluster.pods_at(caller.address))
+
+        def judged(proof: Proof) -> None:
+            evidence, found = self._owner_by(proof, caller, candidates)
+            if isinstance(found, Pod) and evidence.verdict is Verdict.PROVEN:
+                caller.attribute(found.uid, proven=True)
+            asked()
+
+        return self._attestor.ask(caller.address, caller.port, candidates, judged)
+
+    def _owner_by(
+        self, proof: Proof, caller: Caller, candidates: tuple[Pod, ...]
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
+        """Return whose a connection is by its proof, which was judged against `candidates`."""
         evidence = Evidence(verdict=proof.verdict, detail=proof.detail)
         if candidates != tuple(self._cluster.pods_at(caller.address)):
             changed = NotReady("the pods with this address changed while it was proved")

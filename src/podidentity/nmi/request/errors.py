@@ -28,7 +28,7 @@ from podidentity.core.errors import (
     UnprovenCaller,
 )
 from podidentity.core.refusals import Reason
-from podidentity.core.tokens import TokenRequest
+from podidentity.core.resources import TokenRequest
 from podidentity.nmi.server.messages import Response
 from podidentity.wire.imds import Route, render_error
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from podidentity.core.matching import Match, assignment
+from podidentity.core.decision import Match, assignment
 from podidentity.core.ports import Clock, Cluster
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Assignment, ObjectRef, Pod

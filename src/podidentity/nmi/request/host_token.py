@@ -21,8 +21,8 @@ from podidentity.core.errors import (
 from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.request.caller import UNKNOWN_WAIT, unproven
+from podidentity.nmi.request.decision import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.request.hold import wait_until_found
-from podidentity.nmi.request.outcome import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.server.messages import Caller
 
 _BELIEVED = Proof(verdict=Verdict.PROVEN, root=True, detail="not asked: callers are believed")

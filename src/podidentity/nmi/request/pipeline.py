@@ -10,7 +10,8 @@
 
 Each step takes a value and returns a value; an error of an earlier step is answered at once, before
 anybody waits for anything. SDKs probe with a request without the header and give it 500 ms.
-`answer_cache` remembers what this page answered, for the rest of the second.
+What was answered is answered again, byte for byte, for the rest of the second: `by_bytes` and
+`by_request` find it in the `AnswerCache`, and wait for nothing but the proof of a new connection.
 """
 
 from __future__ import annotations
@@ -19,30 +20,39 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
-from podidentity.core.ports import Clock, TokenSource
+from podidentity.core.ports import Clock, Cluster, Permissions, TokenSource
 from podidentity.core.rate_limits import Flow
-from podidentity.core.tokens import Fetched, Grant, TokenRequest
-from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog
+from podidentity.core.resources import CachedToken, Fetched, Grant, Origin, TokenRequest
+from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog, RequestTemplate
 from podidentity.nmi.request import errors
-from podidentity.nmi.request.answer_cache import AnswerCache
 from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider
-from podidentity.nmi.request.hold import wait_for
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.outcome import (
+from podidentity.nmi.request.decision import (
+    Decider,
     Failed,
     Granted,
     Outcome,
     Rejected,
+    Revision,
     Subject,
     TokenQuery,
     no_token,
 )
-from podidentity.nmi.server.messages import Request, Response
+from podidentity.nmi.request.hold import wait_for
+from podidentity.nmi.request.host_token import HostCallers
+from podidentity.nmi.server.messages import (
+    LATER,
+    Answered,
+    Caller,
+    KnownAnswer,
+    Request,
+    Response,
+    Waiting,
+    render_head,
+)
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
     AllowList,
@@ -59,6 +69,8 @@ _SHOWN = 200
 """Characters of a refused path that the log has."""
 _PROPAGATION_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
+CAPACITY = 4096
+"""Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
 _METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
 
 
@@ -96,8 +108,133 @@ class RoutePolicy:
     """Errors as the archived project told them."""
 
 
+class KnownRequest(NamedTuple):
+    """What the bytes of a request mean: a GET with the right headers."""
+
+    target: bytes
+    keep_alive: bool
+
+
+class CachedAnswer(NamedTuple):
+    """An answer, and what it depends on."""
+
+    pod_uid: str
+    """Whose connection it was."""
+    second: int
+    """Since 1970."""
+    token: CachedToken
+    response: Response
+    rendered: tuple[KnownAnswer, KnownAnswer]
+    """By whether the client wants the connection kept."""
+    template: RequestTemplate
+
+
+class AnswerCache:
+    """Remembers answers of the pipeline for a moment.
+
+    An answer is remembered with all that it depends on, and given again only while none of that has
+    changed:
+
+    * the revision of cluster and permissions: with one change of either, everything is forgotten;
+    * the token: fresh, and neither dropped nor replaced (`CachedToken`);
+    * the connection: proved to be the same pod's, from the same address;
+    * the request: a GET whose headers were found right, of the same path and query: nothing else of
+      a request decides about its answer;
+    * the second on the clock, because the answer says in how many of them the token expires.
+
+    So there is one way to a token, and this is only its memory: once a second at least each request
+    is decided anew, and that is also what keeps token and permission in use.
+
+    Beside the answers it knows requests by their bytes: equal bytes are the same request, and need
+    not be parsed again. That holds for good and for everybody.
+    """
+
+    def __init__(self, cluster: Cluster, permissions: Permissions | None, clock: Clock) -> None:
+        self._cluster = cluster
+        self._permissions = permissions
+        self._time = clock.time
+        self._revision: Revision = (-1, -1)
+        self._answers: dict[tuple[str, bytes], CachedAnswer] = {}
+        """By address and target: pods seldom share an address, and then the last one counts."""
+        self._requests: dict[bytes, KnownRequest] = {}
+
+    def request(self, raw: bytes) -> KnownRequest | None:
+        """Return what the bytes of a request mean, if that is known."""
+        return self._requests.get(raw)
+
+    def note(self, request: Request) -> None:
+        """Remember what the bytes of a request mean: a GET whose headers were found right."""
+        if not request.raw:
+            return
+        if len(self._requests) >= CAPACITY:
+            self._requests.clear()
+        self._requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
+
+    def find(self, address: str, target: bytes, monotonic: float) -> CachedAnswer | None:
+        """Return the answer to a GET with the right headers if it still holds.
+
+        It is for connections that are proved to be its pod's, and for no other.
+        """
+        found = self._answers.get((address, target))
+        if found is None:
+            return None
+        permissions = self._permissions
+        cluster_revision, permissions_revision = self._revision
+        if cluster_revision != self._cluster.revision or (
+            permissions is not None and permissions_revision != permissions.revision
+        ):
+            self._answers.clear()
+            return None
+        time, token = self._time(), found.token
+        holds = (
+            int(time) == found.second
+            and monotonic < token.fresh_until
+            and time < token.fresh_until_time
+        )
+        return found if holds else None
+
+    def remember(
+        self,
+        request: Request,
+        outcome: Outcome,
+        response: Response,
+        template: RequestTemplate,
+        *,
+        revision: Revision,
+        time: float,
+    ) -> None:
+        """Remember `response`, made at `time` by a decision begun at `revision`, if it may be.
+
+        Only a token from the cache: of another the origin is recorded. What is only observed is
+        told each time.
+        """
+        caller = request.caller
+        if not isinstance(outcome, Granted) or outcome.fetched.origin is not Origin.CACHE:
+            return
+        if not caller.proven or outcome.observed or outcome.others:
+            return
+        if revision != self._revision:
+            self._answers.clear()
+            self._revision = revision
+        if len(self._answers) >= CAPACITY:
+            self._answers.clear()
+        head, last_head = (render_head(response, stays=stays) for stays in (True, False))
+        self._answers[caller.address, request.raw_target] = CachedAnswer(
+            pod_uid=caller.proven,
+            second=int(time),
+            token=outcome.fetched.entry,
+            response=response,
+            rendered=(
+                KnownAnswer(head, last_head, response.body, keep_alive=False),
+                KnownAnswer(head, last_head, response.body, keep_alive=True),
+            ),
+            template=template,
+        )
+        self.note(request)
+
+
 class RequestPipeline:
-    """The handler of NMI's listener."""
+    """The handler of NMI's listener, and its memo."""
 
     def __init__(
         self,
@@ -111,7 +248,9 @@ class RequestPipeline:
         log: RequestLog,
         clock: Clock,
         policy: RoutePolicy,
+        recorded_first: bool = False,
     ) -> None:
+        """`recorded_first`: no answer may leave before its audit record is written."""
         self._callers = callers
         self._host_callers = host_callers
         self._decider = decider
@@ -121,6 +260,7 @@ class RequestPipeline:
         self._log = log
         self._clock = clock
         self._policy = policy
+        self._recorded_first = recorded_first
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer; have it recorded."""
@@ -145,6 +285,67 @@ class RequestPipeline:
             left = "the client left before its answer"
             self._log.other(request.caller.address, route, CLIENT_LEFT, left, begun)
             raise
+
+    # What was answered a moment ago.
+
+    def by_bytes(
+        self, caller: Caller, raw: bytes, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        """Return what is remembered for the request `raw` of a connection, and record it.
+
+        LATER, and `answered` is called, if the connection must be proved before.
+        """
+        known = self._answers.request(raw)
+        if known is None or self._recorded_first:
+            return None
+        return self._again(caller, known.target, answered, keep_alive=known.keep_alive)
+
+    def by_request(
+        self, request: Request, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        """Return what is remembered for a request whose bytes are new, as `by_bytes` does.
+
+        Clients such as az put a number of its own into each request.
+        """
+        if self._recorded_first or request.method != "GET":
+            return None
+        caller, target = request.caller, request.raw_target
+        # First whether there is anything to give: most requests that come here are new.
+        if self._answers.find(caller.address, target, self._clock.monotonic()) is None:
+            return None
+        try:
+            self._check_headers(request, Route.TOKEN)
+        except InvalidRequest:
+            return None
+        self._answers.note(request)
+        return self._again(caller, target, answered, keep_alive=request.keep_alive)
+
+    def _again(
+        self, caller: Caller, target: bytes, answered: Answered, *, keep_alive: bool
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        begun = self._clock.monotonic()
+        found = self._answers.find(caller.address, target, begun)
+        if found is None:
+            return None
+        if found.pod_uid == caller.proven:
+            return self._given(found, begun, keep_alive=keep_alive)
+        if caller.proven:
+            return None
+
+        def proved() -> None:
+            found = self._answers.find(caller.address, target, self._clock.monotonic())
+            if found is None or found.pod_uid != caller.proven:
+                answered(None)
+            else:
+                answered(self._given(found, begun, keep_alive=keep_alive))
+
+        return LATER if self._callers.prove(caller, proved) else None
+
+    def _given(self, found: CachedAnswer, begun: float, *, keep_alive: bool) -> KnownAnswer:
+        """Record an answer that is given again, and return it."""
+        clock = self._clock
+        found.template.record(clock.time(), clock.monotonic() - begun)
+        return found.rendered[keep_alive]
 
     # The header rule.
 
@@ -174,8 +375,8 @@ class RequestPipeline:
         revision = self._decider.revision()
         subject = await self._callers.identify(request.caller)
         if isinstance(subject, Subject):
-            known = self._answers.find_by_target(request, begun)
-            if known is not None:
+            known = self._answers.find(request.caller.address, request.raw_target, begun)
+            if known is not None and known.pod_uid == request.caller.proven:
                 await self._log.again(known.template, begun)
                 return known.response
         ambiguity = self._decider.policy.ambiguity

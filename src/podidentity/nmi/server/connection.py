@@ -1,8 +1,8 @@
 """HTTP/1.1 on a socket, as far as metadata clients speak it, and no further.
 
-An asyncio protocol with llhttp's parser. We own the connection because a pod is proved once for
-each connection, because most requests are answered without a task, and because all that a client
-can send or hold is bounded here: bytes, seconds, requests ahead of their answers.
+A protocol with llhttp's parser over asyncio's event loop. We own the connection because a pod is
+proved once for each connection, because most requests are answered without a task, and because all
+that a client can send or hold is bounded here: bytes, seconds, requests ahead of their answers.
 
 One request is answered at a time. While one is under way nothing more is parsed: what arrives
 meanwhile is kept as it came, at most one read of it, and then the socket is not read at all. So a
@@ -12,23 +12,26 @@ client that sends requests ahead is slowed down by TCP, and costs what any other
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
-from collections import deque
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from podidentity.nmi.server.messages import (
+    LATER,
     LONGEST_REMEMBERED,
-    AnswerMemo,
     Caller,
     Handler,
+    KnownAnswer,
     Limits,
+    Memo,
     Request,
     Response,
     render,
@@ -47,6 +50,7 @@ PIECES = 32
 sends in one packet must not keep the others waiting."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOTHING = struct.pack("i", 0)
 _RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: a reset instead of the wait for a client that takes nothing."""
 
@@ -60,11 +64,11 @@ class Timeout:
     kept: if it fires too early, because the time was moved meanwhile, it is set again.
     """
 
-    __slots__ = ("_due", "_late", "_loop", "_timer", "since")
+    __slots__ = ("_due", "_loop", "_timer", "late", "since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
         self._loop = loop
-        self._late = late
+        self.late = late
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self.since = loop.time()
@@ -96,7 +100,7 @@ class Timeout:
         due = self._due
         if due <= self._loop.time():
             self._due = inf
-            self._late()
+            self.late()
         elif due < inf:
             self._timer = self._loop.call_at(due, self._fired)
 
@@ -106,7 +110,7 @@ class ServerContext:
     """What the connections of a listener share."""
 
     handler: Handler
-    memo: AnswerMemo | None
+    memo: Memo | None
     limits: Limits
     pool: ConnectionPool[Connection]
     refused: Callable[[str, str], None]
@@ -115,8 +119,176 @@ class ServerContext:
     """Called after each connection that has ended."""
     keep_alive: bool = True
     """Whether connections are kept after an answer; may change at any time."""
+    loop: asyncio.AbstractEventLoop
     buffer: memoryview
-    """Where the sockets are read into, one after the other; parsed before the next read."""
+    """Where what TLS has decrypted is put; taken out before the next read."""
+
+
+class SocketTransport(asyncio.Transport):
+    """The transport of a plain connection, as far as `Connection` uses one.
+
+    asyncio's own costs a new connection a task, a future and three turns of the event loop. Here it
+    is read in the turn in which it was accepted: the request is mostly there, and a connection that
+    ends with its first answer is never registered with the selector.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_connection",
+        "_half_closed",
+        "_loop",
+        "_paused",
+        "_reads",
+        "_socket",
+        "_unsent",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, accepted: socket.socket, connection: Connection
+    ) -> None:
+        """`accepted` does not block."""
+        self._loop = loop
+        self._socket = accepted
+        self._connection = connection
+        self._reads = False
+        """Whether it is registered for reading."""
+        self._closing = self._half_closed = self._paused = False
+        self._unsent = b""
+
+    def begin(self) -> None:
+        """Have the connection begin, and read what has come already."""
+        self._connection.connection_made(self)
+        if not self._closing:
+            self._readable()
+        if not (self._paused or self._connection.waits_for_proof):
+            self.resume_reading()
+
+    def has_unread(self) -> bool:
+        """Whether bytes have come that nobody has read."""
+        return fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's
+        """Return the socket under that name."""
+        return self._socket if name == "socket" else default
+
+    def is_closing(self) -> bool:
+        """Whether `close` or `abort` was called."""
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that the kernel has not taken yet."""
+        return len(self._unsent)
+
+    def can_write_eof(self) -> bool:
+        """Whether the sending half can be closed alone."""
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, or keep what the kernel does not take."""
+        if self._unsent:
+            self._unsent += data
+        elif not self._closing and not self._half_closed and (left := self._sent(data)):
+            self._unsent = left
+            self._loop.add_writer(self._socket, self._writable)
+            self._connection.pause_writing()
+
+    def write_eof(self) -> None:
+        """End the sending half behind what was sent."""
+        self._half_closed = True
+        if not self._unsent:
+            self._shut_down()
+
+    def close(self) -> None:
+        """Close behind what was sent, and read no more."""
+        if self._closing:
+            return
+        self._closing = True
+        self.pause_reading()
+        if not self._unsent:
+            self._end(None)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._lose(None)
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        self._paused = True
+        if self._reads:
+            self._reads = False
+            self._loop.remove_reader(self._socket)
+
+    def resume_reading(self) -> None:
+        """Read from now on."""
+        self._paused = False
+        if not self._reads and not self._closing:
+            self._reads = True
+            self._loop.add_reader(self._socket, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not data:
+            self._connection.eof_received()
+            self.close()
+            return
+        try:
+            self._connection.received(data)
+        except Exception:  # noqa: BLE001 - a defect costs one connection
+            _log.exception("a connection could not be read; please report this")
+            self.abort()
+
+    def _writable(self) -> None:
+        self._unsent = self._sent(self._unsent)
+        if self._unsent or self._socket.fileno() < 0:
+            return
+        self._loop.remove_writer(self._socket)
+        if self._closing:
+            self._end(None)
+            return
+        if self._half_closed:
+            self._shut_down()
+        self._connection.resume_writing()
+
+    def _sent(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Send what the kernel takes; return what is left."""
+        try:
+            count = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            count = 0
+        except OSError as error:
+            self._lose(error)
+            return b""
+        return b"" if count == len(data) else bytes(data[count:])
+
+    def _shut_down(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _lose(self, error: OSError | None) -> None:
+        """Close at once, for a reason."""
+        if self._socket.fileno() < 0:
+            return
+        self._closing = True
+        self.pause_reading()
+        if self._unsent:
+            self._unsent = b""
+            self._loop.remove_writer(self._socket)
+        self._end(error)
+
+    def _end(self, error: OSError | None) -> None:
+        self._socket.close()
+        # In a turn of its own: whoever closes it is in the midst of something.
+        self._loop.call_soon(self._connection.connection_lost, error)
+
+
+def _nobody() -> None:
+    """Take the place of a callback of what has ended."""
 
 
 class Sender:
@@ -176,11 +348,13 @@ class Sender:
         if transport is None or self._unsent or self._lingering or transport.is_closing():
             return
         # TLS has no half-closed connection, and reads on by itself until the client ends it.
-        linger = linger and transport.can_write_eof()
+        unread = isinstance(transport, SocketTransport) and transport.has_unread()
+        linger = (linger or unread) and transport.can_write_eof()
         self._lingering = linger
         self._timeout.cancel()
         if linger:
             transport.write_eof()
+            transport.resume_reading()
         if linger or transport.get_write_buffer_size():
             self._timeout.set(seconds)
         if not linger:
@@ -213,48 +387,58 @@ class Sender:
 class Connection(asyncio.BufferedProtocol):
     """One connection: requests in, answers out, in their order.
 
-    A request whose bytes the context's memo knows is answered in the turn of the event loop in
-    which they came, without being parsed; any other by a task.
+    A request that the context's memo knows is answered without a task, and in the turn of the event
+    loop in which it came unless the connection must be proved before: one whose bytes it knows
+    without being parsed, too. Any other is answered by a task.
     """
+
+    _task: asyncio.Task[None] | None = None
+    _request: Request | None = None
+    """The request under way, which the task answers."""
+    _asked = b""
+    """A request that the memo will answer if the connection is proved to be the pod's that it
+    thinks. Not counted: it is short, and only connections that are not proved have one."""
+    _parser: RequestParser | None = None
+    """None before something must be parsed."""
+    _failure: Unacceptable | None = None
+    """To be answered after the request under way."""
+    _rest = b""
+    """Not parsed yet; while there is any the socket is not read."""
+    _held = 0
+    """Bytes of requests that the pool knows of."""
+    _reading = True
+    _kept = False
+    """Whether a request has been answered on it."""
+    _last = False
+    """Whether the answer under way is the last one."""
+    _timed = False
+    """Whether the timeout is set for the end of the request that is arriving."""
+    _postponed = False
+    """Whether the rest will be parsed in a later turn of the event loop."""
 
     def __init__(self, context: ServerContext, caller: Caller, *, local: bool = False) -> None:
         """`local`: it comes from the node itself, whose connections need no proof to be kept."""
         self._context = context
-        self._limits = context.limits
-        self._loop = asyncio.get_running_loop()
         self._caller = caller
         caller.attributed = self._attributed
         self._attributable = local
         """Whether it is known whose connection it is."""
-        self._timeout = Timeout(self._loop, self._late)
+        self._timeout = Timeout(context.loop, self._late)
         self._sender = Sender(context.limits, self._timeout)
-        self._parser = RequestParser(caller, context.limits, self._take)
-
-        self._task: asyncio.Task[None] | None = None
-        self._request: Request | None = None
-        """The request under way, which the task answers."""
-        self._waiting: deque[Request] = deque()
-        """Parsed behind it all the same: a piece may hold the end of a body and a whole request."""
-        self._failure: Unacceptable | None = None
-        """To be answered after the request under way."""
-        self._rest = b""
-        """Not parsed yet; while there is any the socket is not read."""
-        self._held = 0
-        """Bytes of requests that the pool knows of."""
-        self._reading = True
-        self._kept = False
-        """Whether a request has been answered on it."""
-        self._timed = False
-        """Whether the timeout is set for the end of the request that is arriving."""
-        self._postponed = False
-        """Whether the rest will be parsed in a later turn of the event loop."""
+        self._waiting: list[Request] = []
+        """Parsed and not begun; a piece may hold the end of a body and a whole request."""
 
     # What the pool asks.
 
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._task is not None
+        return self._task is not None or self._asked != b""
+
+    @property
+    def waits_for_proof(self) -> bool:
+        """Whether a request waits for the proof of the connection."""
+        return self._asked != b""
 
     @property
     def since(self) -> float:
@@ -274,8 +458,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the first request must come in time."""
         self._sender.transport = made = cast("asyncio.Transport", transport)
-        # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
-        made.set_write_buffer_limits(high=0 if made.can_write_eof() else 1, low=0)
+        if not isinstance(made, SocketTransport):
+            # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
+            made.set_write_buffer_limits(high=1, low=0)
         if self._sender.closing:
             made.abort()
         else:
@@ -286,22 +471,22 @@ class Connection(asyncio.BufferedProtocol):
         return self._context.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse what came, or keep it while a request is under way."""
+        """Take what was read into the buffer."""
+        self.received(bytes(self._context.buffer[:nbytes]))
+
+    def received(self, data: bytes) -> None:
+        """Answer or parse what came, or keep it while a request is under way."""
         if self._sender.closing:
             return
-        data = bytes(self._context.buffer[:nbytes])
         if self._must_wait:
             self._keep(data)
-        elif self._parser.size:
+        elif self._arriving or not self._remembered(data):
             self._parse(data)
-        elif not self._remembered(data):
-            self._parse(data)
-            self._note_raw(data)
 
     def eof_received(self) -> bool:
         """The client has left: it will not read the answer."""
         self._sender.closing = True
-        self._timeout.set(self._limits.close_seconds)
+        self._timeout.set(self._context.limits.close_seconds)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
@@ -314,6 +499,9 @@ class Connection(asyncio.BufferedProtocol):
             self._task.cancel()
         self._context.pool.remove(self)
         self._context.gone()
+        # Without a cycle no collector is needed.
+        self._asked, self._parser, self._sender.transport = b"", None, None
+        self._timeout.late = _nobody
 
     def pause_writing(self) -> None:
         """The client does not take its answers."""
@@ -334,37 +522,76 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def _must_wait(self) -> bool:
         """Whether nothing may be parsed now."""
-        return self.busy or self._postponed or not self._sender.writable
+        return (
+            self._task is not None
+            or self._asked != b""
+            or self._postponed
+            or not self._sender.writable
+        )
 
-    def _remembered(self, data: bytes) -> bool:
-        """Answer what the memo knows; return whether it did."""
-        context = self._context
-        if context.memo is None or not context.keep_alive:
+    @property
+    def _arriving(self) -> int:
+        """Bytes of a request of which a part has come."""
+        return self._parser.size if self._parser is not None else 0
+
+    def _remembered(self, data: bytes, request: Request | None = None) -> bool:
+        """Answer what the memo knows, now or when the connection is proved; return whether so.
+
+        `request`: what `data` was found to be, where it was parsed.
+        """
+        memo = self._context.memo
+        if memo is None:
             return False
         try:
-            answer = context.memo(self._caller, data)
+            if request is None:
+                known = memo.by_bytes(self._caller, data, self._proved)
+            else:
+                known = memo.by_request(request, self._proved)
         except Exception:  # noqa: BLE001 - the handler still answers
             _log.exception("a request could not be answered from the memo; please report this")
             return False
-        if answer is None:
+        if known is None:
             return False
-        self._finish(answer, stays=True)
+        if known is LATER:
+            self._asked = data
+            self._timeout.suspend()
+        else:
+            self._give(known)
         return True
 
-    def _note_raw(self, data: bytes) -> None:
-        """Let the handler remember its answer if `data` was one whole request and nothing else."""
-        request = self._request
-        if request is None or self._rest or self._waiting or self._parser.size:
-            return
-        if len(data) <= LONGEST_REMEMBERED:
-            request.raw = data
+    def _proved(self, known: KnownAnswer | None) -> None:
+        """Answer what waited for the proof: as the memo says, or by the handler."""
+        asked, self._asked = self._asked, b""
+        if not asked:
+            return  # the connection has ended meanwhile
+        if known is not None:
+            self._give(known)
+        else:
+            # It may be parsed for the second time, and a parser reads nothing behind a last one.
+            self._parser = None
+            self._parse(asked, known=True)
+        if not self._sender.closing:
+            if self._reading and self._sender.transport is not None:
+                self._sender.transport.resume_reading()
+            self._go_on()
 
-    def _parse(self, data: bytes) -> None:
-        """Parse and answer until nothing is left, or something must be waited for."""
+    def _give(self, known: KnownAnswer) -> None:
+        stays = known.keep_alive and self._stays
+        self._finish(known.head if stays else known.last_head, known.body, stays=stays)
+
+    def _parse(self, data: bytes, *, known: bool = False) -> None:
+        """Parse and answer until nothing is left, or something must be waited for.
+
+        `known`: the memo was asked already.
+        """
+        if self._parser is None:
+            self._parser = RequestParser(self._caller, self._context.limits, self._waiting.append)
+        whole = b"" if self._parser.size or len(data) > LONGEST_REMEMBERED else data
         try:
-            data = self._parse_pieces(data)
+            data = self._parse_pieces(data, whole, known=known)
         except Unacceptable as error:
             self._failure, data = error, b""
+            self._begin_waiting()
         if self._sender.closing:
             return
         if data:
@@ -376,22 +603,36 @@ class Connection(asyncio.BufferedProtocol):
         elif self._held:
             self._count()
 
-    def _parse_pieces(self, data: bytes) -> bytes:
-        """Return what is left."""
+    def _parse_pieces(self, data: bytes, whole: bytes, *, known: bool) -> bytes:
+        """Return what is left. `whole` may be all of one request: it is if nothing else comes."""
+        assert self._parser is not None  # noqa: S101 - made by _parse
         for _ in range(PIECES):
             data = self._parser.feed(data)
+            if self._waiting:
+                if whole and not data and not self._parser.size and len(self._waiting) == 1:
+                    self._waiting[0].raw = whole
+                self._begin_waiting(known=known)
+            whole = b""
             if not data or self._sender.closing or self._must_wait:
                 return data
         self._postponed = True
-        self._loop.call_soon(self._resume_parsing)
+        self._context.loop.call_soon(self._resume_parsing)
         return data
+
+    def _begin_waiting(self, *, known: bool = False) -> None:
+        """Begin with what was parsed, one request after the other."""
+        while self._waiting and not self._sender.closing and not self._must_wait:
+            request = self._waiting.pop(0)
+            self._timed = False
+            if known or not request.raw or not self._remembered(request.raw, request):
+                self._begin(request)
 
     def _await_the_rest(self) -> None:
         """Give the client its time for the end of a request."""
         if not (self._timed or self._must_wait):
             self._timed = True
             self._timeout.set(self._head_seconds)
-        if self._parser.awaits_continue:
+        if self._parser is not None and self._parser.awaits_continue:
             self._sender.send(_CONTINUE)
         self._count()
 
@@ -409,8 +650,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Go on with what came behind the last request."""
-        while self._waiting and not self._sender.closing and not self._must_wait:
-            self._take(self._waiting.popleft())
+        self._begin_waiting()
         if self._sender.closing or self._must_wait:
             return
         if self._failure is not None:
@@ -426,30 +666,23 @@ class Connection(asyncio.BufferedProtocol):
             self._reading = True
             self._sender.transport.resume_reading()
 
-    def _take(self, request: Request) -> None:
-        """Answer a request, after those before it."""
-        self._timed = False
-        if self._sender.closing:
-            return
-        if self.busy or not self._sender.writable:
-            self._waiting.append(request)
-            return
-        request.keep_alive = request.keep_alive and self._context.keep_alive
+    def _begin(self, request: Request) -> None:
+        """Have the handler answer a request."""
         self._request = request
         if self._count():
             self._timeout.suspend()
-            self._task = self._loop.create_task(self._serve(request))
+            self._task = self._context.loop.create_task(self._serve(request))
 
     async def _serve(self, request: Request) -> None:
         try:
             response = await self._context.handler(request)
-            stays = self._stays(request)
+            stays = request.keep_alive and self._stays
             head = render_head(response, stays=stays)
         except Exception:  # noqa: BLE001 - a defect costs one answer, not the agent
             _log.exception("a request could not be answered; please report this")
             body = render_error("server_error", "The agent failed to answer.")
             response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, body)
-            stays = self._stays(request)
+            stays = request.keep_alive and self._stays
             head = render_head(response, stays=stays)
         self._task = self._request = None
         self._finish(head, b"" if request.method == "HEAD" else response.body, stays=stays)
@@ -457,9 +690,10 @@ class Connection(asyncio.BufferedProtocol):
             self._count()
             self._go_on()
 
-    def _stays(self, request: Request) -> bool:
-        """Return whether the connection is kept after the answer."""
-        return request.keep_alive and self._context.keep_alive and not self._sender.closing
+    @property
+    def _stays(self) -> bool:
+        """Whether the connection may be kept after the answer."""
+        return self._context.keep_alive and not self._last and not self._sender.closing
 
     def _finish(self, head: bytes, body: bytes = b"", *, stays: bool) -> None:
         """Send an answer; then wait for the next request, or close."""
@@ -472,19 +706,19 @@ class Connection(asyncio.BufferedProtocol):
     def _wait(self) -> None:
         """Be idle from now on; half a request may have come already."""
         self._kept = True
-        self._timed = self._parser.size > 0
+        self._timed = self._arriving > 0
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
     def close_if_kept(self) -> None:
         """Close it if it was kept after an answer and no request is arriving or under way."""
-        arriving = self.busy or self._parser.size or self._rest
+        arriving = self.busy or self._arriving or self._rest
         if self._kept and not arriving and not self._sender.closing:
             self._sender.close()
 
     def close_when_idle(self) -> None:
         """Close it after the answer under way; at once if there is none."""
         if self.busy:
-            self._sender.closing = True
+            self._last = True
         else:
             self._sender.close()
 
@@ -506,7 +740,7 @@ class Connection(asyncio.BufferedProtocol):
         full = status is HTTPStatus.SERVICE_UNAVAILABLE
         body = render_error("service_unavailable" if full else "invalid_request", why)
         self._forget()
-        self._parser = RequestParser(self._caller, self._limits, self._take)
+        self._parser = None
         self._context.pool.hold(self, 0)
         self._sender.send(render(Response(status, body), stays=False))
         self._sender.close(linger=True)
@@ -516,12 +750,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _head_seconds(self) -> float:
-        limits = self._limits
+        limits = self._context.limits
         return limits.head_seconds if self._attributable else limits.unproven_seconds
 
     @property
     def _idle_seconds(self) -> float:
-        limits = self._limits
+        limits = self._context.limits
         return limits.idle_seconds if self._attributable else limits.unproven_seconds
 
     def _attributed(self, uid: str) -> None:
@@ -533,7 +767,8 @@ class Connection(asyncio.BufferedProtocol):
         """Tell the pool what is held in memory; return whether that may be, and refuse if not."""
         under_way = held_bytes(self._request) if self._request is not None else 0
         waiting = sum(map(held_bytes, self._waiting))
-        held = len(self._rest) + self._parser.held_bytes + under_way + waiting
+        arriving = self._parser.held_bytes if self._parser is not None else 0
+        held = len(self._rest) + arriving + under_way + waiting
         if held == self._held:
             return True
         self._held = held
@@ -544,7 +779,7 @@ class Connection(asyncio.BufferedProtocol):
             # The answer under way is the last one.
             self._context.refused(self._caller.address, why)
             self._forget()
-            self._sender.closing = True
+            self._last = True
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, why)
         return False
@@ -557,7 +792,7 @@ class Connection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         if self._sender.closing or not self._sender.writable:
             self._sender.abort()
-        elif self._parser.size:
+        elif self._arriving:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
             self._sender.close()

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Self
 
 from podidentity.core.rate_limits import RateLimiter
-from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext
-from podidentity.nmi.server.messages import AnswerMemo, Caller, Handler, Limits, Response, render
+from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext, SocketTransport
+from podidentity.nmi.server.messages import Caller, Handler, Limits, Memo, Response, render
 from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.log_limiter import LogLimiter
@@ -61,7 +61,7 @@ class Listener:
         handler: Handler,
         limits: Limits | None = None,
         *,
-        memo: AnswerMemo | None = None,
+        memo: Memo | None = None,
         local: IsLocal = is_local,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -79,6 +79,7 @@ class Listener:
             pool=self._pool,
             refused=self._refused,
             gone=self._gone,
+            loop=self._loop,
             buffer=memoryview(bytearray(READ_BYTES)),
         )
         self._is_local = local
@@ -102,7 +103,7 @@ class Listener:
         limits: Limits | None = None,
         *,
         sockets: Sequence[socket.socket] = (),
-        memo: AnswerMemo | None = None,
+        memo: Memo | None = None,
         local: IsLocal = is_local,
         tls: ssl.SSLContext | None = None,
     ) -> Self:
@@ -229,19 +230,23 @@ class Listener:
                 self._attach(connection, accepted)
 
     def _attach(self, connection: Connection, accepted: socket.socket) -> None:
-        task: asyncio.Task[object] = self._loop.create_task(self._made(connection, accepted))
+        if self._tls is None:
+            SocketTransport(self._loop, accepted, connection).begin()
+            return
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._encrypted(connection, accepted, self._tls)
+        )
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
 
-    async def _made(self, connection: Connection, accepted: socket.socket) -> None:
-        if self._tls is None:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted)
-            return
+    async def _encrypted(
+        self, connection: Connection, accepted: socket.socket, tls: ssl.SSLContext
+    ) -> None:
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
-                ssl=self._tls,
+                ssl=tls,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=self._limits.close_seconds,
             )

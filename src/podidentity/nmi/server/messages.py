@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from http import HTTPStatus
+from typing import Literal, NamedTuple, Protocol
 
 # The phrases of RFC 9110, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
@@ -91,8 +93,10 @@ class Request:
     """Headers, byte for byte, in the order of arrival; no trailers."""
     keep_alive: bool = True
     raw: bytes = b""
-    """All of the request if it arrived alone, in one piece, and is short; else empty. Equal bytes
-    are the same request: it need not be parsed again to be answered from a memo."""
+    """All of the request if it was parsed alone, in one piece, and is short; else empty.
+
+    Equal bytes are the same request: it need not be parsed again to be answered from a memo.
+    """
 
     @property
     def target(self) -> str:
@@ -126,9 +130,47 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-AnswerMemo = Callable[[Caller, bytes], bytes | None]
-"""Returns the rendered answer to a request that arrived as exactly these bytes on this connection,
-if the handler's answer is remembered and still holds; else None."""
+
+
+class KnownAnswer(NamedTuple):
+    """An answer that needs no handler: it was given a moment ago, and still holds."""
+
+    head: bytes
+    last_head: bytes
+    """The same for the last answer of a connection."""
+    body: bytes
+    keep_alive: bool
+    """Whether the client wants the connection kept."""
+
+
+class Waiting(Enum):
+    """The type of `LATER`."""
+
+    LATER = auto()
+
+
+LATER: Literal[Waiting.LATER] = Waiting.LATER
+"""There is an answer, if the connection is proved to be the same pod's: that is being asked."""
+
+Answered = Callable[[KnownAnswer | None], None]
+"""Takes what comes of LATER, in a later turn of the event loop; None: ask the handler."""
+
+
+class Memo(Protocol):
+    """What a handler answered a moment ago, found without a task. Records what it gives.
+
+    Each method returns None if the handler must be asked.
+    """
+
+    def by_bytes(
+        self, caller: Caller, raw: bytes, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        """Return the answer to a request that arrived as exactly these bytes."""
+
+    def by_request(
+        self, request: Request, answered: Answered
+    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
+        """Return the answer to a request that was parsed."""
 
 
 def render(response: Response, *, stays: bool) -> bytes:

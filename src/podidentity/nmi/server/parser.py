@@ -148,4 +148,4 @@ def _has_body(request: Request) -> bool:
 
 def held_bytes(request: Request) -> int:
     """Return the memory that a request takes, in bytes."""
-    return request.head_bytes + _FIELD_BYTES * len(request.fields)
+    return request.head_bytes + len(request.raw) + _FIELD_BYTES * len(request.fields)

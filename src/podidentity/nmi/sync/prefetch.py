@@ -19,12 +19,10 @@ from typing import Literal
 
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.authorities import PUBLIC, Cloud
-from podidentity.core.decision import Authorization, uses_of
+from podidentity.core.decision import STRICT, Authorization, Entitlement, Rules, match, uses_of
 from podidentity.core.errors import PodIdentityError, TokenRefused
-from podidentity.core.matching import STRICT, Entitlement, Rules, match
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
-from podidentity.core.tokens import Grant
+from podidentity.core.resources import AzureIdentity, Grant, IdentityType, ObjectRef, Pod
 
 AT_ONCE = 2
 MOST_PENDING = 256

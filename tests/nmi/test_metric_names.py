@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from podidentity.core.resources import IdentityType
-from podidentity.nmi.reporting.instrumented import kubernetes_operation, operation_of, source_of
+from podidentity.nmi.reporting.metrics import kubernetes_operation
+from podidentity.nmi.reporting.request_log import operation_of, source_of
 from tests.fakes import identity
 
 

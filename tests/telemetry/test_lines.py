@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from podidentity.telemetry.writer import Destination, File, Stream, Writer
+from podidentity.telemetry.lines import Destination, File, Stream, Writer
 
 
 class Fickle:
@@ -159,7 +159,7 @@ def test_a_folder_that_is_missing_is_known_at_once_and_waited_for(tmp_path: Path
 FILL = """
 import resource, sys
 from pathlib import Path
-from podidentity.telemetry.writer import File, Writer
+from podidentity.telemetry.lines import File, Writer
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_050, 20_000))
 writer = Writer(File(Path(sys.argv[1])), name="audit", retry=3600)

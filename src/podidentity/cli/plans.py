@@ -1,0 +1,142 @@
+"""Plans of the agent's processes, made of its settings before any of them runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from podidentity.cli.output import CommandError
+from podidentity.cli.programs import AgentPlan
+from podidentity.kernel.rules import Redirect
+from podidentity.net.plan import NetPlan
+from podidentity.settings import (
+    NET_FOLDER,
+    NET_SOCKET,
+    RUNTIME_DIR,
+    SERVE_FOLDER,
+    SERVE_UID,
+    NmiSettings,
+)
+from podidentity.supervisor import privileges
+from podidentity.supervisor.listeners import Address
+from podidentity.supervisor.main import Plan
+
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus ask at the node's address
+
+
+def plan_of(settings: NmiSettings, program: Literal["net", "serve"]) -> AgentPlan:
+    """Return the plan of one program; raise CommandError."""
+    return _plan(replace(settings, runtime_dir=settings.runtime_dir or RUNTIME_DIR), program)
+
+
+def plan_of_both(settings: NmiSettings) -> AgentPlan:
+    """Return the plan of `net` and `serve` from one command; a folder is made for them.
+
+    Raises CommandError.
+    """
+    uid = SERVE_UID if privileges.may_become(SERVE_UID, reading=_needed(settings)) else None
+    stays = ""
+    if uid is None and not os.getuid():
+        stays = (
+            "serve stays user 0, without a capability: it may not be, or could not read its "
+            f"files as, user {SERVE_UID}. A manifest with two containers gives it that user"
+        )
+    made = "" if settings.runtime_dir else _private_folder(uid)
+    found = _plan(replace(settings, runtime_dir=settings.runtime_dir or made), "both")
+    return replace(found, serve_user=uid, unprivileged=stays, made=made)
+
+
+def _plan(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> AgentPlan:
+    redirect = _redirect_of(settings)
+    return AgentPlan(
+        program=program,
+        log_format=settings.log_format,
+        verbose=settings.verbose,
+        net=pickle.dumps(_of_net(settings, redirect)),
+        serve=_of_serve(settings, redirect),
+        worker=pickle.dumps(settings),
+    )
+
+
+def _of_net(settings: NmiSettings, redirect: Redirect) -> NetPlan:
+    handover = Path(settings.handover_dir) if settings.handover_dir else None
+    return NetPlan(
+        node=settings.node,
+        redirect=redirect,
+        attestation=settings.attestation,
+        netns_dir=Path(settings.netns_dir),
+        cgroup_root=Path(settings.cgroup_root),
+        socket=Path(settings.runtime_dir, NET_SOCKET),
+        serve_user=SERVE_UID,
+        lock_folder=handover / NET_FOLDER if handover else None,
+        handover_folder=handover / SERVE_FOLDER if handover else None,
+        removes=settings.on_exit == "remove",
+    )
+
+
+def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
+    return Plan(
+        addresses=addresses(settings, redirect),
+        runtime_dir=Path(settings.runtime_dir),
+        handover_dir=Path(settings.handover_dir, SERVE_FOLDER) if settings.handover_dir else None,
+        # Under a manifest with one container this one may be root, and the next is not.
+        handover_users=frozenset({SERVE_UID}),
+        memory=settings.memory_limit,
+    )
+
+
+def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
+    """Return where `serve` listens."""
+    found = [
+        # Pods' connections arrive at the first, those of the node itself at the second.
+        *(
+            # `net` puts the address of the first on a link.
+            Address(name, host, redirect.listen_port, freebind=name == "pods")
+            for name, host in zip(("pods", "host"), redirect.listen_addresses, strict=False)
+        ),
+        Address("probes", _EVERYWHERE, settings.probe_port),
+    ]
+    if settings.prometheus_port:
+        found.append(Address("metrics", _EVERYWHERE, settings.prometheus_port))
+    if settings.metrics_secure_port:
+        found.append(Address("secure-metrics", _EVERYWHERE, settings.metrics_secure_port))
+    if settings.debug_port:
+        found.append(Address("debug", "127.0.0.1", settings.debug_port))
+    return found
+
+
+def _redirect_of(settings: NmiSettings) -> Redirect:
+    try:
+        return Redirect(
+            metadata_ip=settings.metadata_address,
+            metadata_port=settings.metadata_port,
+            listen_address=settings.listen_address,
+            listen_port=settings.listen_port,
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _private_folder(uid: int | None) -> str:
+    """Return a new folder for this user and group `uid`, also on a read-only root."""
+    for parent in (None, "/dev/shm", "/run"):  # noqa: S108 - the folder in it is ours alone
+        with suppress(OSError):
+            made = tempfile.mkdtemp(prefix="podidentity-", dir=parent)
+            if uid is not None:
+                os.chown(made, -1, uid)
+                Path(made).chmod(0o770)
+            return made
+    raise CommandError("no folder is writable", "Name one by --runtime-dir.")
+
+
+def _needed(settings: NmiSettings) -> list[Path]:
+    """Return the files that `serve` must be able to read as its own user."""
+    if settings.kubeconfig:
+        return [Path(settings.kubeconfig)]
+    return [_TOKEN] if _TOKEN.exists() else []

@@ -1,0 +1,30 @@
+"""What `net` is told: plain values, so that it need not know all settings of the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from podidentity.core.attestation import AttestationMode
+from podidentity.kernel.rules import Redirect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetPlan:
+    """What `net` guards, how it proves callers, and where it is asked."""
+
+    node: str
+    redirect: Redirect
+    attestation: AttestationMode
+    netns_dir: Path
+    cgroup_root: Path
+    socket: Path
+    """At which `serve` asks, in the folder of all sockets."""
+    serve_user: int
+    """The user and the group of `serve`."""
+    lock_folder: Path | None
+    """Where agents agree who repairs the rules; None: there is no hand-over."""
+    handover_folder: Path | None
+    """Where those of `serve` do."""
+    removes: bool
+    """Whether its rules go when it ends."""
