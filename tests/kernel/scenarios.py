@@ -278,6 +278,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "rivals": drifting.rivals,
     "storm": drifting.storm,
     "misread": drifting.misread,
+    "nameless": drifting.nameless,
     "undone": drifting.undone,
     "disputed": drifting.disputed,
     "killed": exposures.killed,
