@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from podidentity import __version__
 from podidentity_sandbox.node.cri.options import missing
-from tests.acceptance.runtime.node import TOOLS, Node, opened
+from tests.acceptance.runtime.node import ROOT, TOOLS, Node, opened
 from tests.sandboxes import own
 
 KINDS = {
-    "routed-cgroupfs-runc": {"network": "ptp", "driver": "cgroupfs", "handler": "runc"},
-    "bridge-systemd-crun": {"network": "bridge", "driver": "systemd", "handler": "crun"},
+    "routed-cgroupfs-runc": {
+        "network": "ptp",
+        "driver": "cgroupfs",
+        "handler": "runc",
+        "runtime_driver": "",
+        "own_netns_folder": False,
+    },
+    "bridge-systemd-crun": {
+        "network": "bridge",
+        "driver": "systemd",
+        "handler": "crun",
+        "runtime_driver": "",
+        "own_netns_folder": False,
+    },
 }
 """Azure CNI's shape and kubenet's; each driver; what makes the agent's own containers."""
-_IMAGE = "PODIDENTITY_IMAGE"
+ARCHIVE = ROOT / f"dist/image/podidentity-{__version__}.tar"
+"""What ./scripts/image writes."""
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +37,8 @@ def machine() -> Iterator[Node]:
     """The node, of whichever kind."""
     lacks = missing(TOOLS)
     assert not lacks, lacks
-    archive = os.environ.get(_IMAGE)
-    assert archive, f"name the image's archive by {_IMAGE}; ./scripts/test --runtime builds it"
-    with opened(own("runtime"), Path(archive).resolve(), KINDS["routed-cgroupfs-runc"]) as node:
+    assert ARCHIVE.exists(), f"{ARCHIVE} is not there: ./scripts/test --runtime builds it"
+    with opened(own("runtime"), ARCHIVE, KINDS["routed-cgroupfs-runc"]) as node:
         yield node
 
 
@@ -37,6 +48,8 @@ def node(request: pytest.FixtureRequest, machine: Node) -> Node:
     wanted = KINDS[request.param]
     if any(getattr(machine.options, key) != value for key, value in wanted.items()):
         machine.reboot(**wanted)
+    if not machine.agents():
+        machine.enable()
     machine.agent()
     if not machine.api.request("GET", "/api/v1/namespaces/team/pods")["items"]:
         machine.start("app")

@@ -119,7 +119,7 @@ class Node:
         spaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
         spaces.append(f"--net={net}" if net else "--net")
         path = (
-            f"{self.options.tools}/root/usr/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+            f"{self.options.tools}/debian/usr/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
         )
         joined = f'echo 0 >"{self.cgroups}/{cgroup}/cgroup.procs" && exec "$@"'
         ran = subprocess.run(
@@ -253,6 +253,11 @@ class Node:
                 return str(pods[0]["metadata"]["name"])
             time.sleep(0.1)
         raise AssertionError(self.agents())
+
+    def image(self) -> str:
+        """Return the image of the agent."""
+        (pod,) = self.agents()
+        return str(pod["spec"]["containers"][0]["image"])
 
     def agents(self) -> list[Object]:
         found = self.api.request("GET", f"/api/v1/namespaces/{SYSTEM}/pods")["items"]

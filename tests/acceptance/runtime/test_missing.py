@@ -48,8 +48,12 @@ def unmounted(name: str) -> Change:
     return change
 
 
+def unpropagated(_: Object, net: Object) -> None:
+    (mount,) = [each for each in net["volumeMounts"] if each["name"] == "netns"]
+    del mount["mountPropagation"]
+
+
 MISSING: dict[str, tuple[Change, str]] = {
-    "CAP_NET_ADMIN": (without("NET_ADMIN"), "CAP_NET_ADMIN"),
     "CAP_SYS_ADMIN": (without("SYS_ADMIN"), "CAP_SYS_ADMIN"),
     "CAP_DAC_READ_SEARCH": (without("DAC_READ_SEARCH"), "CAP_DAC_READ_SEARCH"),
     "the mount of the cgroups": (unmounted("cgroup"), "mount the node's /sys/fs/cgroup there"),
@@ -63,21 +67,31 @@ def test_without_it_the_agent_is_not_ready_and_says_what_to_do(
 ) -> None:
     node, template = alone
     change, words = MISSING[what]
-    changed = copied(template)
-    (net,) = [each for each in changed["spec"]["containers"] if each["name"] == "net"]
-    change(changed["spec"], net)
-    refused(node, changed, words)
+    refused(node, changed(template, change), words)
+
+
+def changed(template: Object, change: Change) -> Object:
+    """Return a copy of the agent's template with a change of the container `net`."""
+    copy = copied(template)
+    (net,) = [each for each in copy["spec"]["containers"] if each["name"] == "net"]
+    change(copy["spec"], net)
+    return copy
+
+
+def test_without_the_right_to_set_rules_it_is_not_ready_and_says_which_to_give(
+    alone: tuple[Node, Object],
+) -> None:
+    """The rules of the agent before are in place, and the proof is whole: pods may be served."""
+    node, template = alone
+    with agent(node, changed(template, without("NET_ADMIN"))) as name:
+        until_said(node, name, "CAP_NET_ADMIN")
 
 
 def test_without_propagation_it_is_not_ready_and_new_pods_are_unknown_and_no_forgers(
     alone: tuple[Node, Object],
 ) -> None:
     node, template = alone
-    changed = copied(template)
-    (net,) = [each for each in changed["spec"]["containers"] if each["name"] == "net"]
-    (mount,) = [each for each in net["volumeMounts"] if each["name"] == "netns"]
-    del mount["mountPropagation"]
-    with agent(node, changed) as name:
+    with agent(node, changed(template, unpropagated)) as name:
         while not probed(node, name).startswith("ok"):
             pass  # until a pod starts there is nothing to be seen
         node.ready(node.start("unseen"))
@@ -141,7 +155,7 @@ def log(node: Node, pod: str) -> list[str]:
     return [file.read_text() for file in folder.glob("*.log")]
 
 
-OTHERWISE = {
+OTHERWISE: dict[str, tuple[Object, str]] = {
     "the runtime's folder of namespaces is another": (
         {"own_netns_folder": True},
         "netns_mounts_under_state_dir",
@@ -159,7 +173,6 @@ def test_on_a_node_that_is_set_up_otherwise_the_agent_is_not_ready_and_says_why(
 ) -> None:
     node, template = alone
     options, words = OTHERWISE[what]
-    node.reboot(**options)
+    node.reboot(**{**KINDS["routed-cgroupfs-runc"], **options})
     node.ready("app")
     refused(node, template, words)
-    node.reboot(own_netns_folder=False, driver="cgroupfs", runtime_driver="")

@@ -47,7 +47,7 @@ def configuration(options: RuntimeOptions, root: Path) -> str:
         "restrict_oom_score_adj = true",
         f"netns_mounts_under_state_dir = {json.dumps(options.own_netns_folder)}",
         f"[{cri}.cni]",
-        f"bin_dir = {json.dumps(options.tools + '/root/usr/lib/cni')}",
+        f"bin_dir = {json.dumps(options.tools + '/debian/usr/lib/cni')}",
         f"conf_dir = {json.dumps(str(_NETWORKS))}",
         f"[{cri}.containerd]",
         f"default_runtime_name = {json.dumps(options.handler)}",
@@ -97,12 +97,12 @@ def write_files(options: RuntimeOptions, node: NodePlan, root: Path) -> None:
 
 def command(options: RuntimeOptions) -> list[str]:
     """Return the command that runs containerd."""
-    return [f"{options.tools}/root/usr/bin/containerd", "--config", str(_CONFIG)]
+    return [f"{options.tools}/debian/usr/bin/containerd", "--config", str(_CONFIG)]
 
 
 def ctr(options: RuntimeOptions, *words: str) -> str:
     """Run containerd's own client; return what it said."""
-    program = f"{options.tools}/root/usr/bin/ctr"
+    program = f"{options.tools}/debian/usr/bin/ctr"
     command = [program, "--namespace", "k8s.io", "--timeout", "20s", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

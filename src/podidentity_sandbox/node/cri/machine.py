@@ -105,9 +105,9 @@ class Services:
         self._ready_fd = ready_fd
         self._environment = {
             **os.environ,
-            "PATH": f"{options.tools}/root/usr/bin:{os.environ['PATH']}",
+            "PATH": f"{options.tools}/debian/usr/bin:{os.environ['PATH']}",
             "PYTHONPATH": f"{options.tools}/python",
-            "PODIDENTITY_RUNTIME_ROOT": f"{options.tools}/root",
+            "PODIDENTITY_RUNTIME_ROOT": f"{options.tools}/debian",
         }
         if (options.runtime_driver or options.driver) == "systemd":
             self._environment["PODIDENTITY_RUNTIME_SYSTEMD"] = "1"
