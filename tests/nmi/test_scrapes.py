@@ -114,20 +114,21 @@ async def test_prometheus_own_tool_has_nothing_against_a_scrape_but_the_old_name
     text = await scrape(registry)
     assert text.endswith("\n")
     promtool = shutil.which("promtool")
-    if promtool:
-        checked = await asyncio.to_thread(
-            subprocess.run,
-            [promtool, "check", "metrics"],
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = [line for line in checked.stderr.splitlines() if line.strip()]
-        assert {line.split(" ")[0] for line in said} <= {
-            "aadpodidentity_imds_operations_errors_count",
-            "aadpodidentity_kubernetes_api_operations_errors_count",
-        }, checked.stderr
+    if promtool is None:
+        pytest.skip("promtool is not installed: ./scripts/setup as root does it")
+    checked = await asyncio.to_thread(
+        subprocess.run,
+        [promtool, "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in checked.stderr.splitlines() if line.strip()]
+    assert {line.split(" ")[0] for line in said} <= {
+        "aadpodidentity_imds_operations_errors_count",
+        "aadpodidentity_kubernetes_api_operations_errors_count",
+    }, checked.stderr
 
 
 S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10)
