@@ -1,4 +1,4 @@
-"""How a benchmark says what it measured: a bar each, as a table or as data."""
+"""Prints what a benchmark measured, each figure beside its bar: as a table or as JSON."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _HEADERLESS = "http://169.254.169.254/metadata/identity/oauth2/token?resource=x"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """Programs that attack at once, and what they are called in the table."""
+    """Programs that attack at the same time, and their name in the table."""
 
     name: str
     commands: Sequence[Sequence[str]]
@@ -94,7 +94,7 @@ def _program(kind: str, *more: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What neighbours and the agent showed."""
+    """Latency of the neighbours and memory of the agent."""
 
     p99: float
     """Of the neighbours' requests, in milliseconds."""

@@ -29,7 +29,7 @@ _IDENTITY, _SECRET = "changing", "rotating"
 
 @dataclass
 class Seen:
-    """What happened beside the load."""
+    """Results beside those of the load."""
 
     changes: int = 0
     stale: int = 0

@@ -158,7 +158,7 @@ class Agent(Server):
             ]
         environment = {
             **{name: value for name, value in os.environ.items() if name not in _NO_BYTECODE},
-            # As of an installed package: who compiles at each start holds megabytes more for good.
+            # As with an installed package: compiling at each start costs megabytes.
             "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
             "SSL_CERT_FILE": str(folder / "ca.crt"),
             "PYTHONPATH": str((source or ROOT) / "src"),
@@ -182,13 +182,13 @@ class Agent(Server):
         return found
 
     def await_ready(self, line: str = READY) -> None:
-        """Return when it has logged `line`; end the program where it does not."""
+        """Return when it has logged `line`; end the program if it never does."""
         while not self.has_logged(line):
             time.sleep(0.002)
         self.start_seconds = time.perf_counter() - self._began
 
     def has_logged(self, line: str) -> bool:
-        """Return whether the line is in its log; end the program where it will not come."""
+        """Return whether the line is in its log; end the program if it cannot come any more."""
         log = self.log.read_text()
         ended = any(each.poll() is not None for each in self.processes)
         if ended or time.perf_counter() - self._began > _START_SECONDS:
@@ -278,7 +278,7 @@ def _await_port(address: str, port: int) -> None:
 
 
 def earlier_source(folder: Path) -> Path:
-    """Unpack the tree of the commit EARLIER and return its folder; end where git has it not."""
+    """Unpack the tree of the commit EARLIER; end the program if git does not have it."""
     packed = subprocess.run(
         ["git", "-C", ROOT, "archive", EARLIER, "src"], capture_output=True, check=False
     )

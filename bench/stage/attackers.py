@@ -31,7 +31,7 @@ _FILLING = 15_000
 
 
 def connections(deadline: float) -> None:
-    """Hold as many connections as there can be, and open new ones for those that were closed."""
+    """Hold as many connections as possible, and replace those that were closed."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_CONNECTIONS + 100,) * 2)
     poll = select.epoll()
     held: dict[int, socket.socket] = {}
@@ -106,7 +106,7 @@ def _is_open(client: socket.socket) -> bool:
 
 
 def main() -> None:
-    """Run one attack for so many seconds."""
+    """Run one attack."""
     kind, seconds, *rest = sys.argv[1:]
     deadline = time.monotonic() + float(seconds)
     if kind == "forged":

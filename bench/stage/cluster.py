@@ -207,7 +207,7 @@ class BenchCluster:
         return f"{path}/{name}"
 
     async def crowd(self, count: int) -> None:
-        """Fill other namespaces with so many identities that are no concern of this node."""
+        """Fill other namespaces with `count` identities that this node does not need."""
         namespaces = [f"other-{number}" for number in range(20)]
         await self.namespaces(namespaces)
         for number, namespace in enumerate(namespaces):

@@ -73,7 +73,7 @@ def address_of(number: int) -> str:
 
 
 def enter(module: str) -> None:
-    """Go on in namespaces of our own, as root: this program starts anew as their process 1."""
+    """Continue in namespaces of our own, as root: this program starts again as their process 1."""
     if os.getpid() == 1:
         return
     if os.geteuid() != 0:

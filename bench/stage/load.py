@@ -21,7 +21,7 @@ _SCRIPT = Path(__file__).with_name("wrk.lua")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a load came to."""
+    """The result of a load."""
 
     requests: int
     rate: float

@@ -41,7 +41,7 @@ class Scene:
     pods: list[BenchPod] = field(default_factory=list)
 
     async def bind(self, count: int) -> None:
-        """Attach so many identities to the node, and let the benchmark's namespace use them."""
+        """Attach `count` identities to the node, and let the benchmark's namespace use them."""
         self.identities = await self.cluster.attach(count)
         await self.cluster.permit("use", [each.client_id for each in self.identities])
         await self.cluster.bind(self.identities)
@@ -119,7 +119,7 @@ def _features(folder: Path) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def scene(*, crowd: int = 0) -> AsyncIterator[Scene]:
-    """Lay the node out, with `crowd` identities that concern it not; take it away at the end."""
+    """Set up the node, with `crowd` identities of other nodes; take it down at the end."""
     on_other_core()
     build()
     with tempfile.TemporaryDirectory(prefix="podidentity-bench-") as name:

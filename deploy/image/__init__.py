@@ -6,6 +6,8 @@
     tree        files of a layer, out of packages
     own_python  the image's own Python, which compiles and compresses: other machines, same bytes
     oci, sbom   the formats
+    recipe      one step after the other
+    trial       runs what was built
     __main__    the command, `./scripts/image`
 
 The same pins and the same commit give the same bytes, on any machine: times are zero, names are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,9 +14,7 @@ from deploy.image.contents import LIBRARIES, PLATFORMS, STANDARD_LIBRARY
 from deploy.image.packages import Gone, Missing, need_programs, newest_debs, newest_wheels
 from deploy.image.pins import Pins, Stale, wanted, write
 from deploy.image.recipe import ROOT, Built, build, source_of
-
-GONE = 3
-"""Exit code if pinned packages are no longer to be had."""
+from deploy.image.trial import try_out
 
 
 @click.command()
@@ -49,6 +48,17 @@ GONE = 3
     "--renew-pins", is_flag=True, help="Write pins of today's packages, and build nothing."
 )
 @click.option(
+    "--try",
+    "tried",
+    is_flag=True,
+    help="Run the command of each image; that of the other architecture in an emulator.",
+)
+@click.option(
+    "--or-newest",
+    is_flag=True,
+    help="If a pinned package is gone, build of today's packages, and say so: for tests.",
+)
+@click.option(
     "--pins",
     type=click.Path(path_type=Path),
     default=Path(__file__).parent,
@@ -67,6 +77,8 @@ def image(
     build_name: str,
     mirrors: tuple[str, ...],
     renew_pins: bool,
+    tried: bool,
+    or_newest: bool,
     pins: Path,
     cache: Path,
 ) -> None:
@@ -76,7 +88,14 @@ def image(
         renew(pins, cache, mirrors)
         return
     source = source_of(build_name)
-    built = build(source, pins=pins, cache=cache, mirrors=mirrors)
+    try:
+        built = build(source, pins=pins, cache=cache, mirrors=mirrors)
+    except Gone as error:
+        if not or_newest:
+            raise
+        click.echo(f"image: {error}\nimage: building of today's packages", err=True)
+        renew(cache / "newest", cache, mirrors)
+        built = build(source, pins=cache / "newest", cache=cache, mirrors=mirrors)
     output.mkdir(parents=True, exist_ok=True)
     archive = output / f"podidentity-{source.version}.tar"
     digest = oci.write_archive(
@@ -89,6 +108,8 @@ def image(
         place.write_bytes(each.bill)
     for each in built:
         show(each)
+    for each in built if tried else []:
+        click.echo(f"\n{each.image.architecture} ran: {json.dumps(try_out(each, cache))}")
     click.echo(f"\n{archive}  {digest}")
 
 
@@ -96,9 +117,13 @@ def renew(folder: Path, cache: Path, mirrors: tuple[str, ...]) -> None:
     """Write the pins of all architectures anew."""
     requirements = (ROOT / "requirements/product.txt").read_text()
     for architecture in PLATFORMS:
-        debs = newest_debs(architecture, cache, mirrors)
+        debs = newest_debs(architecture, mirrors)
         wheels = newest_wheels(wanted(requirements, architecture), architecture, cache)
         click.echo(write(folder, architecture, Pins(tuple(debs), tuple(wheels))))
+
+
+_SMALL = 2**18
+"""Parts of fewer bytes than this share a line of the table."""
 
 
 def show(built: Built) -> None:
@@ -112,8 +137,11 @@ def show(built: Built) -> None:
     sizes: Counter[str] = Counter()
     for path, file in built.tree.items():
         sizes[part(path)] += len(file.data)
-    for name, size in sizes.most_common():
+    large = {name: size for name, size in sizes.items() if size > _SMALL}
+    for name, size in sorted(large.items(), key=lambda item: -item[1]):
         click.echo(f"  {size / 2**20:6.1f} MiB  {name}")
+    others = sum(sizes.values()) - sum(large.values())
+    click.echo(f"  {others / 2**20:6.1f} MiB  {len(sizes) - len(large)} smaller parts")
 
 
 def _sizes(plain: int, packed: int) -> str:
@@ -141,9 +169,6 @@ def main() -> None:
     """Run the command line."""
     try:
         image(standalone_mode=False)
-    except Gone as error:
-        click.echo(f"image: {error}", err=True)
-        sys.exit(GONE)
     except (Missing, Stale) as error:
         click.echo(f"image: {error}", err=True)
         sys.exit(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deploy.image.contents import PLATFORMS, PYTHON, SOURCES_KEPT
+from deploy.image.packages import Missing
 from deploy.image.tree import File, Tree, write
 
 _COMPILE = """
@@ -56,25 +57,37 @@ LOADERS = {"amd64": "usr/lib64/ld-linux-x86-64.so.2", "arm64": "usr/lib/ld-linux
 
 
 def this_architecture() -> str:
-    """Return Debian's name of this machine's architecture; KeyError if there is no image for it."""
-    return {kernel: debian for debian, kernel in PLATFORMS.items()}[platform.machine()]
+    """Return Debian's name of this machine's architecture."""
+    for debian, kernel in PLATFORMS.items():
+        if kernel == platform.machine():
+            return debian
+    raise Missing(
+        f"A machine of {platform.machine()} cannot build the image: its own Python compiles it. "
+        f"Take one of {' or '.join(PLATFORMS.values())}."
+    )
 
 
 class OwnPython:
     """Debian's Python of the pins, of this machine's architecture, in a folder."""
 
     def __init__(self, debian: Tree, folder: Path, cache: Path) -> None:
-        """Write Debian's part of an image into `folder`. Bytecode that is made stays in `cache`."""
+        """Write Debian's part of an image into `folder`. What it makes stays in `cache`."""
         write(debian, folder)
-        python = debian[f"usr/bin/python{PYTHON}"].data
-        self._id = hashlib.sha256(python).digest()
+        used = [file.data for path, file in sorted(debian.items()) if _works(path)]
+        self._id = hashlib.sha256(b"".join([*used, _COMPILE.encode(), _COMPRESS.encode()])).digest()
         self._command = [*started(folder, this_architecture()), "-S", "-B", "-c"]
         self._cache = cache
         self._cache.mkdir(parents=True, exist_ok=True)
 
     def compress(self, data: bytes) -> bytes:
         """Return `data` as gzip, without name and time."""
-        return self._run(_COMPRESS, given=data)
+        place = self._cache / f"{self._key(data)}.gz"
+        if not place.exists():
+            with TemporaryDirectory(dir=self._cache) as folder:
+                made = Path(folder, "made")
+                made.write_bytes(self._run(_COMPRESS, given=data))
+                made.rename(place)
+        return place.read_bytes()
 
     def compile(self, tree: Tree) -> Tree:
         """Return a tree with the bytecode of its modules; sources stay where they are to be kept.
@@ -87,10 +100,7 @@ class OwnPython:
         return kept | {_place(path): File(made[path]) for path in sources}
 
     def _bytecode(self, sources: dict[str, bytes]) -> dict[str, bytes]:
-        keys = {
-            path: hashlib.sha256(b"\0".join([self._id, path.encode(), source])).hexdigest()
-            for path, source in sources.items()
-        }
+        keys = {path: self._key(path.encode() + b"\0" + source) for path, source in sources.items()}
         lacking = {key: path for path, key in keys.items() if not self._cached(key).exists()}
         with TemporaryDirectory(dir=self._cache) as folder:
             for key, path in lacking.items():
@@ -100,6 +110,9 @@ class OwnPython:
             for key in lacking:
                 Path(folder, f"{key}.pyc").rename(self._cached(key))
         return {path: self._cached(key).read_bytes() for path, key in keys.items()}
+
+    def _key(self, data: bytes) -> str:
+        return hashlib.sha256(self._id + data).hexdigest()
 
     def _cached(self, key: str) -> Path:
         return self._cache / f"{key}.pyc"
@@ -122,6 +135,11 @@ def started(root: Path, architecture: str) -> list[str]:
         f"{root}/usr/lib/{PLATFORMS[architecture]}-linux-gnu",
         f"{root}/usr/bin/python{PYTHON}",
     ]
+
+
+def _works(path: str) -> bool:
+    """Whether what is made depends on this file of Debian's: Python and its zlib."""
+    return path == f"usr/bin/python{PYTHON}" or "/libz.so" in path
 
 
 def _stays(path: str) -> bool:

@@ -6,14 +6,16 @@ What is fetched stays in a folder under its hash, and is not fetched again. Noth
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import subprocess
 import sys
-import urllib.parse
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
+from urllib.parse import quote, unquote
 
 from deploy.image.contents import NOT_INSTALLED, PLATFORMS, PYTHON, ROOTS
 from deploy.image.pins import Deb, Wheel
@@ -63,7 +65,7 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
     said = []
     with TemporaryDirectory(dir=path.parent) as folder:
         for archive in archives:
-            uri = f"{archive.rstrip('/')}/{urllib.parse.quote(deb.path, safe='/~')}"
+            uri = f"{archive.rstrip('/')}/{quote(deb.path, safe='/~')}"
             target = Path(folder, "package.deb")
             done = _run(
                 str(_APT_HELPER),
@@ -84,48 +86,62 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
 
 
 def _archives() -> list[str]:
-    """Return the URLs of this machine's archives."""
-    listed = _checked("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
-    return [each for each in dict.fromkeys(listed) if not each.startswith("file:")]
+    """Return the URLs of this machine's archives; its lists of packages need not be there."""
+    targets = ("indextargets", "--no-release-info", "--format", "$(REPO_URI)")
+    return list(dict.fromkeys(_checked("apt-get", *targets).split()))
 
 
-def newest_debs(architecture: str, cache: Path, mirrors: Sequence[str]) -> list[Deb]:
-    """Return today's versions of the image's packages, and keep their files in `cache`."""
+def newest_debs(architecture: str, mirrors: Sequence[str]) -> list[Deb]:
+    """Return today's versions of the image's packages, as the archives' signed lists have them."""
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        for each in ("state/lists/partial", "cache/archives/partial", "parts"):
-            (folder / each).mkdir(parents=True)
-        (folder / "status").touch()
-        options = [
-            *(f"Dir::State={folder}/state", f"Dir::Cache={folder}/cache"),
-            *(f"Dir::State::status={folder}/status", f"APT::Architecture={architecture}"),
-            *(f"APT::Architectures={architecture}", "APT::Sandbox::User=root"),
-            *("Acquire::Languages=none", "Debug::NoLocking=1"),
-        ]
-        if mirrors:
-            (folder / "sources.list").write_text("".join(map(_source, mirrors)))
-            options += [
-                f"Dir::Etc::sourcelist={folder}/sources.list",
-                f"Dir::Etc::sourceparts={folder}/parts",
-            ]
-        apt = ["apt-get", "-qq", *(word for each in options for word in ("-o", each))]
+        apt = _own_apt(Path(name), architecture, mirrors)
         _checked(*apt, "update")
-        plan = _checked(
-            *(*apt, "install", "--print-uris", "--yes", "--no-install-recommends", *ROOTS)
-        )
-        uris = {
-            Path(file).name: urllib.parse.unquote(uri)
-            for uri, file in re.findall(r"^'(.*?)' (\S+) ", plan, re.MULTILINE)
-        }
-        kept = {file: uri for file, uri in uris.items() if file.split("_")[0] not in NOT_INSTALLED}
-        unknown = NOT_INSTALLED.keys() - {file.split("_")[0] for file in uris}
-        if unknown:
-            raise Missing(
-                f"Nothing depends on {', '.join(sorted(unknown))}: take it out of NOT_INSTALLED."
-            )
-        names = [file.split("_")[0] for file in kept]
-        _checked(*apt, "download", *names, folder=folder)
-        return [_kept(folder, file, uri, cache) for file, uri in sorted(kept.items())]
+        plan = _checked(*apt, "install", "--print-uris", "--yes", "--no-install-recommends", *ROOTS)
+        names = set(re.findall(r"^'.*?' ([^_]+)_", plan, re.MULTILINE))
+        unused = NOT_INSTALLED.keys() - names
+        if unused:
+            raise Missing(f"Nothing needs {', '.join(sorted(unused))}: see NOT_INSTALLED.")
+        listed = _checked(*apt, "download", "--print-uris", *sorted(names - NOT_INSTALLED.keys()))
+    line = r"^'.*?/(pool/.*?)' ([^_]+)_([^_]+)_([^_]+)\.deb \d+ SHA256:(\w+)$"
+    return [
+        Deb(package, unquote(version), its, unquote(path), sha256)
+        for path, package, version, its, sha256 in re.findall(line, listed, re.MULTILINE)
+    ]
+
+
+def _own_apt(folder: Path, architecture: str, mirrors: Sequence[str]) -> list[str]:
+    """Return apt-get with a state of its own, in which nothing is installed."""
+    for each in ("state/lists/partial", "cache/archives/partial", "parts"):
+        (folder / each).mkdir(parents=True)
+    (folder / "status").touch()
+    options = [
+        *(f"Dir::State={folder}/state", f"Dir::Cache={folder}/cache"),
+        *(f"Dir::State::status={folder}/status", f"APT::Architecture={architecture}"),
+        *(f"APT::Architectures={architecture}", "APT::Sandbox::User=root"),
+        *("Acquire::Languages=none", "Debug::NoLocking=1"),
+    ]
+    if mirrors:
+        sources = folder / "sources.list"
+        sources.write_text("".join(map(_source, mirrors)))
+        options += [f"Dir::Etc::sourcelist={sources}", f"Dir::Etc::sourceparts={folder}/parts"]
+    return ["apt-get", "-qq", *(word for each in options for word in ("-o", each))]
+
+
+def newest_file(package: str, member: str, place: Path, architecture: str) -> None:
+    """Fetch one file of a Debian package of this machine's architecture."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place.parent) as name:
+        folder = Path(name)
+        apt = _own_apt(folder, architecture, ())
+        _checked(*apt, "update")
+        _checked(*apt, "download", package, folder=folder)
+        (deb,) = folder.glob("*.deb")
+        archive = subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, stdout=subprocess.PIPE
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extract(member, folder, filter="data")
+        Path(folder, member).rename(place)
 
 
 def _source(mirror: str) -> str:
@@ -134,19 +150,6 @@ def _source(mirror: str) -> str:
     if not keys:
         raise Missing(f"{_KEYS}.gpg is not here. Install debian-archive-keyring.")
     return f"deb [signed-by={keys} check-valid-until=no] {mirror} {suite} main\n"
-
-
-def _kept(folder: Path, file: str, uri: str, cache: Path) -> Deb:
-    path = folder / file
-    fields = _checked(
-        "dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Architecture}", str(path)
-    )
-    name, version, architecture = fields.split()
-    sha256 = digest(path)
-    place = cache / "debs" / f"{sha256}.deb"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(path.read_bytes())
-    return Deb(name, version, architecture, uri[uri.index("/pool/") + 1 :], sha256)
 
 
 # ---------------------------------------------------------------- Python

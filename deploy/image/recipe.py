@@ -21,16 +21,15 @@ from deploy.image.pins import check, read
 from deploy.image.sbom import bill
 from deploy.image.tree import File, Tree, joined, of_deb, of_wheel
 from deploy.image.tree import without_what_is_not_needed as needed
+from podidentity.settings import SERVE_UID
 
 ROOT = Path(__file__).parents[2]
-
-USER = 64912
-"""User of `serve`, as the manifest has it (podidentity.settings); it makes `net` root."""
 
 SETTINGS = {
     "Entrypoint": ["podidentity"],
     "Env": ["PATH=/usr/local/bin:/usr/bin"],
-    "User": f"{USER}:{USER}",
+    # As the manifest runs `serve`; it makes `net` root.
+    "User": f"{SERVE_UID}:{SERVE_UID}",
     "WorkingDir": "/",
 }
 
@@ -39,6 +38,12 @@ import sys
 from podidentity.cli.main import main
 sys.exit(main())
 """
+
+
+_MADE_OF = (
+    *("src/podidentity", "pyproject.toml", "README.md", "LICENSE"),
+    *("deploy/image", "requirements/product.txt"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,7 @@ def source_of(build: str) -> Source:
     text = (ROOT / "src/podidentity/__init__.py").read_text()
     version = re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)[0]
     commit = _git("rev-parse", "HEAD") or "unknown"
-    parts = ("src/podidentity", "deploy/image", "requirements/product.txt", "pyproject.toml")
-    if _git("status", "--porcelain", "--", *parts):
+    if _git("status", "--porcelain", "--", *_MADE_OF):
         commit += "-dirty"
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct") or 0)
     when = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
@@ -106,7 +110,7 @@ def build(source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str]) ->
     }
     product = product_tree(source)
     with TemporaryDirectory() as folder:
-        own = OwnPython(debian[this_architecture()], Path(folder), cache / "bytecode")
+        own = OwnPython(debian[this_architecture()], Path(folder), cache / "made")
         made = []
         for architecture, its in all_pins.items():
             trees = {
@@ -180,12 +184,12 @@ def system_files(debian: Tree) -> Tree:
         for path, file in sorted(debian.items())
         if path.startswith("usr/share/ca-certificates/") and path.endswith(".crt")
     )
-    passwd = f"root:x:0:0::/:/none\npodidentity:x:{USER}:{USER}::/:/none\n"
+    passwd = f"root:x:0:0::/:/none\npodidentity:x:{SERVE_UID}:{SERVE_UID}::/:/none\n"
     return {
         "etc/ssl/certs/ca-certificates.crt": File(bundle),
         "usr/lib/ssl/cert.pem": File(b"", 0o777, "/etc/ssl/certs/ca-certificates.crt"),
         "etc/passwd": File(passwd.encode()),
-        "etc/group": File(f"root:x:0:\npodidentity:x:{USER}:\n".encode()),
+        "etc/group": File(f"root:x:0:\npodidentity:x:{SERVE_UID}:\n".encode()),
         "etc/nsswitch.conf": File(b"passwd: files\ngroup: files\nhosts: files dns\n"),
         "usr/bin/python3": File(b"", 0o777, "python3.13"),
         "var/run": File(b"", 0o777, "/run"),

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
+from re import Pattern
 from re import compile as compiled
 
 from deploy.image.contents import KEPT, LIBRARIES, REMOVED
@@ -92,11 +93,11 @@ def without_what_is_not_needed(tree: Tree) -> Tree:
 
 def is_removed(path: str) -> bool:
     """Whether the image does without this path."""
-    if path.startswith("usr/share/doc/"):
-        return not any(each.match(path) for each in _KEPT)
-    if path.startswith("var/lib/dpkg/status.d/"):
-        return False
-    return any(each.match(path) for each in _REMOVED)
+    return _matches(path, _REMOVED) and not _matches(path, _KEPT)
+
+
+def _matches(path: str, patterns: list[Pattern[str]]) -> bool:
+    return any(each.match(path) for each in patterns)
 
 
 def write(tree: Tree, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sandbox in which NMI is started anew with other flags, for the archived suite's scenarios."""
+"""A sandbox in which NMI is restarted with other flags, for the archived suite's scenarios."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Scenario:
         return self.place.plan.nodes[0].name
 
     def enable(self, *flags: str) -> None:
-        """Start NMI anew with these flags behind its usual ones; return when it is ready."""
+        """Restart NMI with these flags after its usual ones; return when it is ready."""
         self.place.run("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
 
     async def give_node_its_own(self) -> None:

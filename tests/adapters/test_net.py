@@ -62,6 +62,7 @@ async def test_it_proves_by_what_net_states(tmp_path: Path) -> None:
         assert (proof.verdict, proof.pod_uid) == (Verdict.PROVEN, owner.uid)
         local = await asking.prove_local("127.0.0.1", PORT, "127.0.0.1")
         assert (local.verdict, local.pod_uid, local.root) == (Verdict.PROVEN, owner.uid, True)
+        assert {verdict: n for verdict, n in asking.verdicts.items() if n} == {Verdict.PROVEN: 2}
 
 
 async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) -> None:
@@ -151,6 +152,7 @@ async def test_without_net_nothing_is_proved_and_the_reason_is_said(tmp_path: Pa
         await until(asking, lambda: "No such file" in asking.problems()[0])
         proof = await asking.prove(ADDRESS, PORT, [])
         assert proof.verdict is Verdict.UNKNOWN
+        assert asking.verdicts[Verdict.UNKNOWN] == 1
         assert (
             proof.detail
             == f"net cannot be reached at {tmp_path}/net.sock: No such file or directory"

@@ -26,7 +26,6 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.delegation import Delegation
 from podidentity.core.resources import IdentityType
 from podidentity.local_sockets import listen
-from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
 from podidentity.nmi.request.caller import Callers
@@ -44,7 +43,7 @@ from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, binding, cluster, identity, pod
 from tests.nmi.talking import talking
 
-MOST_WARM, MOST_COLD = 6, 24
+MOST_WARM, MOST_COLD = 5, 22
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"
@@ -128,10 +127,9 @@ async def agent(folder: Path) -> AsyncIterator[Listener]:
             log.write, Json(), metrics, clock, audit=AuditLog(audit, required=False)
         )
         tokens = TokenCache({IdentityType.USER_ASSIGNED: imds}, clock, told=requests.issued)
-        attestor = MeasuredAttestor(net, metrics)
         pipeline = RequestPipeline(
-            callers=Callers(watched, attestor, clock),
-            host_callers=HostCallers(watched, attestor, clock, delegation=Delegation()),
+            callers=Callers(watched, net, clock),
+            host_callers=HostCallers(watched, net, clock, delegation=Delegation()),
             decider=Decider(
                 cluster=watched, permissions=permissions, clock=clock, policy=DecisionPolicy()
             ),
@@ -165,7 +163,7 @@ async def test_a_request_enters_few_files(tmp_path: Path) -> None:
                 await talk.ask(REQUEST)
             warm: set[str] = set()
             for _ in range(5):
-                # One of them may begin a new second, and is decided anew.
+                # One of them may begin a new second, and is decided again.
                 with entered() as found:
                     await talk.ask(REQUEST)
                 warm = min(warm or found, found, key=len)

@@ -115,6 +115,7 @@ def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
     assert f"  {node}: ImagePullBackOff: cannot pull podidentity:0.1.0\n" in ran.err
     assert first["spec"]["nodeName"] not in ran.err
     assert "error: NMI is not ready on every node after 1 s." in ran.err
+    assert "Build its image with ./scripts/image" in ran.err
 
 
 def test_disable_takes_nmi_away_and_keeps_the_custom_resources(

@@ -3,11 +3,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, blocks_of
 
 ALERTS = ROOT / "docs/how-to/alerts.yaml"
 SCRAPE = (ROOT / "tests/nmi/scrape.txt").read_text()
@@ -26,10 +28,45 @@ def test_each_alert_asks_for_numbers_that_there_are_and_says_what_to_do(
     assert rule["alert"] in (ROOT / "docs/how-to/watch-nmi.md").read_text()
 
 
-def test_prometheus_reads_the_alerts() -> None:
-    promtool = shutil.which("promtool")
-    if promtool:
-        subprocess.run([promtool, "check", "rules", ALERTS], check=True, capture_output=True)
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: ./scripts/setup as root does it")
+    return found
+
+
+def test_prometheus_reads_the_alerts(promtool: str) -> None:
+    subprocess.run([promtool, "check", "rules", ALERTS], check=True, capture_output=True)
+
+
+def test_prometheus_reads_what_the_documents_tell_it_to_scrape(
+    promtool: str, tmp_path: Path
+) -> None:
+    """Its operator makes relabelings of a PodMonitor part of such a configuration."""
+    (job,) = _yaml_of("docs/reference/metrics.md")
+    (endpoint,) = _yaml_of("docs/how-to/watch-nmi.md")["spec"]["podMetricsEndpoints"]
+    assert endpoint.keys() == {"relabelings"}, "a port would be looked for, and none is declared"
+    pods = {
+        "job_name": "pods",
+        "kubernetes_sd_configs": [{"role": "pod"}],
+        "relabel_configs": [
+            {_snake(key): value for key, value in each.items()} for each in endpoint["relabelings"]
+        ],
+    }
+    configuration = tmp_path / "prometheus.yml"
+    configuration.write_text(yaml.safe_dump({"scrape_configs": [job, pods]}))
+    check = [promtool, "check", "config", "--syntax-only", str(configuration)]
+    subprocess.run(check, check=True, capture_output=True)
+
+
+def _yaml_of(document: str) -> Any:
+    (block,) = (each for each in blocks_of(ROOT / document) if each.language == "yaml")
+    return yaml.safe_load(block.text)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 @pytest.mark.parametrize("name", re.findall(r"^# TYPE (\S+)", SCRAPE, re.MULTILINE))

@@ -23,7 +23,7 @@ from tests.kernel.drifting import Stream
 from tests.kernel.sources import ROUTED
 from tests.kernel.topology import IMDS, Agent, Client, ask, command, inside
 
-BACKLOG = 1024
+BACKLOG = 4096
 """As that of NMI's listener."""
 _SETTLED = 0.3
 """Seconds after which all is answered that will be; the next SYN of what is not comes after 1 s."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from podidentity.net.main import Guard
+import pytest
+
+from podidentity.core.attestation import AttestationMode
+from podidentity.kernel.interception import InterceptionError
+from podidentity.net.main import RETRY_SECONDS, Guard, lacking_capabilities
 from tests.fakes import FakeClock
 
 
@@ -44,6 +48,49 @@ async def guarding() -> tuple[FakeGuard, Guard, asyncio.Task[None]]:
     await guard.begin()
     await fake.begun.wait()
     return fake, guard, running
+
+
+async def test_rules_that_cannot_be_set_are_told_and_tried_again() -> None:
+    class Refused(FakeGuard):
+        def install(self) -> None:
+            super().install()
+            if len(self.events) < 3:
+                raise InterceptionError("cannot intercept pods' IMDS traffic: why")
+
+        def problems(self) -> tuple[str, ...]:
+            return ()
+
+    fake: Any = Refused()
+    clock = FakeClock()
+    guard = Guard(fake, clock)
+    guard.sources = lambda: fake
+    guard.install()
+    assert guard.interception_problems() == ("cannot intercept pods' IMDS traffic: why",)
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await clock.somebody_sleeps()
+    assert guard.interception_problems()
+    clock.advance(RETRY_SECONDS)
+    await fake.begun.wait()
+    assert guard.interception_problems() == ()
+    running.cancel()
+    await asyncio.wait({running})
+
+
+@pytest.mark.parametrize(
+    ("mode", "lacking"),
+    [
+        ("kernel", "net lacks CAP_NET_ADMIN and CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH: add "),
+        ("namespace", "net lacks CAP_NET_ADMIN and CAP_SYS_ADMIN: add "),
+        ("address", "net lacks CAP_NET_ADMIN: add "),
+    ],
+)
+def test_capabilities_that_are_missing_are_named_with_the_next_step(
+    mode: str, lacking: str
+) -> None:
+    assert lacking_capabilities(0, AttestationMode(mode)).startswith(lacking)
+    everything = 1 << 12 | 1 << 21 | 1 << 2
+    assert lacking_capabilities(everything, AttestationMode(mode)) == ""
 
 
 ALL = ["installed", "refreshed", "ended", "closed"]

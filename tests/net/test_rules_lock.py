@@ -119,7 +119,7 @@ async def test_they_go_back_when_its_serve_accepts_nothing(
         first.lock.accepting(True)
         second.lock.accepting(True)
         await second.until(guards=True)
-        # A worker that is started anew is back in time.
+        # A worker that is started again is back in time.
         second.lock.accepting(False)
         second.lock.accepting(True)
         await asyncio.sleep(0.15)

@@ -10,9 +10,8 @@ from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.reporting.request_log import AuditLog, RequestLog
-from podidentity.telemetry.exposition import render
 from podidentity.telemetry.lines import Json, Writer
-from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.metrics import Registry, render
 
 
 class MemoryWriter(Writer):

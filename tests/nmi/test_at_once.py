@@ -203,6 +203,23 @@ async def test_what_the_memo_cannot_answer_after_all_is_the_handlers(
     assert not memo.waiting, "it is asked once for each request"
 
 
+@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
+async def test_the_last_request_of_a_connection_is_the_handlers_then_as_well(
+    echo: Echo, request_: bytes
+) -> None:
+    memo = Remembering()
+    memo.proves = True
+    last = request_[:-2] + b"Connection: close\r\n\r\n"
+    async with serving(echo, memo) as listener, talking(listener) as talk:
+        await talk.say(last)
+        await until(lambda: bool(memo.waiting))
+        memo.waiting.pop()(None)
+        reply = await talk.hear()
+        assert (reply.status, reply.header("Connection")) == (200, ["close"])
+        assert await talk.closed() == b""
+    assert [each.raw for each in echo.asked] == [last]
+
+
 @pytest.mark.parametrize("answer", [known(), None])
 async def test_what_comes_while_a_proof_is_waited_for_waits_in_its_order_and_is_bounded(
     echo: Echo, answer: KnownAnswer | None

@@ -32,9 +32,9 @@ OLD = """
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[NmiSettings]:
     """Return what the agent is started with, in place of starting it."""
-    settings: list[NmiSettings] = []
-    monkeypatch.setattr(command, "_serve", settings.append)
-    return settings
+    found: list[NmiSettings] = []
+    monkeypatch.setattr(command, "plan_of", lambda settings, _: found.append(settings))
+    return found
 
 
 def run(*arguments: str, **environment: str) -> Any:

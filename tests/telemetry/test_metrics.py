@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.telemetry.exposition import number, render
-from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.metrics import Registry, number, render
 
 GOLDEN = r"""# HELP requests_total Requests, by path \\ and\nstatus
 # TYPE requests_total counter

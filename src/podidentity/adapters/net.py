@@ -71,6 +71,8 @@ class NetClient:
         self._changed = asyncio.Event()
         self.state: wire.State | None = None
         """The last state that `net` sent; None while it is away."""
+        self.verdicts = dict.fromkeys(Verdict, 0)
+        """Number of proofs by their verdict."""
 
     def problems(self) -> Sequence[str]:
         """Return why `net` cannot be asked; () while it can."""
@@ -137,7 +139,7 @@ class NetClient:
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
         """Return the proof of the connection from the node's own `address`:`port` to `own`."""
         facts = await self._facts(address, port, local=True, own=own)
-        return self._unknown() if facts is None else judge_local(facts, self._mode)
+        return self._counted(None if facts is None else judge_local(facts, self._mode))
 
     async def run(self) -> None:
         """Stay connected, until cancelled."""
@@ -226,10 +228,14 @@ class NetClient:
             self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
 
     def _judged(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof:
-        return self._unknown() if facts is None else judge(facts, candidates, self._mode)
+        return self._counted(None if facts is None else judge(facts, candidates, self._mode))
 
-    def _unknown(self) -> Proof:
-        return Proof(verdict=Verdict.UNKNOWN, detail=self._failure or "net went away")
+    def _counted(self, proof: Proof | None) -> Proof:
+        """Return the proof after counting it; without one, that `net` could not be asked."""
+        if proof is None:
+            proof = Proof(verdict=Verdict.UNKNOWN, detail=self._failure or "net went away")
+        self.verdicts[proof.verdict] += 1
+        return proof
 
     def _connect(self) -> bool:
         try:

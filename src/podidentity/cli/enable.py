@@ -26,6 +26,7 @@ from podidentity.cli.parameters import Duration
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NAMESPACE,
+    NO_IMAGE,
     has_one_container,
     troubles,
     until_established,
@@ -49,7 +50,12 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
-@click.option("--image", default=IMAGE, show_default=True, help="Image of NMI.")
+@click.option(
+    "--image",
+    default=IMAGE,
+    show_default=True,
+    help="Image of NMI. ./scripts/image builds one, of the name that is the default here.",
+)
 @click.option(
     "--nmi-arg",
     multiple=True,
@@ -167,9 +173,17 @@ async def _ready(kube: Kube, seconds: float) -> None:
         for line in lines:
             click.echo(f"  {line}", err=True)
         raise CommandError(
-            f"NMI is not ready on every node after {seconds:.0f} s",
-            "See kubectl logs -n kube-system daemonset/nmi, and run enable again.",
+            f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines)
         ) from error
+
+
+def _next_step(troubles: list[str]) -> str:
+    if any(reason in line for reason in NO_IMAGE for line in troubles):
+        return (
+            "Build its image with ./scripts/image, push it where the nodes may pull it, and run "
+            "enable --image with its name there."
+        )
+    return "See kubectl logs -n kube-system daemonset/nmi, and run enable again."
 
 
 @click.command(epilog=examples("podidentity disable", "podidentity disable --purge --yes"))

@@ -38,6 +38,7 @@ _COMMANDS = {
     "net": "podidentity.cli.nmi:net",
     "serve": "podidentity.cli.nmi:serve",
     "completion": "podidentity.cli.main:completion",
+    "version": "podidentity.cli.version:version",
 }
 PLUGINS = "podidentity.commands"
 _ELSEWHERE = frozenset({"sandbox"})

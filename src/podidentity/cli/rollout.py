@@ -15,6 +15,8 @@ from podidentity.wire.kube import EVENTS, PODS, KubeError
 NAMESPACE = "kube-system"
 DAEMON_SET = "nmi"
 PODS_OF_NMI = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+"""Why a kubelet says that it has no image, in its words."""
 CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
 
 

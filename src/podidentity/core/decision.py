@@ -662,61 +662,6 @@ def _unseen(matched: Match, permitted: Permitted) -> int:
     return 0 if permitted is _always else max(0, len(matched.entitlements) - MOST_TRIED)
 
 
-# The permission to use an identity.
-
-
-def uses_of(pod: Pod, entitlement: Entitlement) -> tuple[Use, ...]:
-    """Return all permissions that `entitlement` of `pod` needs; usually one.
-
-    A managed identity that is the credential of another (`federation.via`) needs its own
-    permission: else a tenant could sign in to his application by a neighbour's identity.
-    """
-    if entitlement.basis is not Basis.BINDING:
-        return ()
-    account = ObjectRef(pod.ref.namespace, pod.service_account)
-    return tuple(Use(account, name) for name in permission_names(entitlement.identity))
-
-
-def permission_names(identity: AzureIdentity) -> tuple[str, ...]:
-    """Return the names of all resources to which `use` must be granted."""
-    federation = identity.entra.federation if identity.entra else None
-    if federation is None or federation.via is None:
-        return (permission_name(identity),)
-    return (permission_name(identity), federation.via.folded)
-
-
-def permission_name(identity: AzureIdentity) -> str:
-    """Return the name of the resource to which `use` must be granted."""
-    if identity.system_assigned:
-        return SYSTEM_ASSIGNED
-    if identity.client_id is not None:
-        return str(identity.client_id)
-    return identity.resource_id.folded if identity.resource_id else ""
-
-
-def not_permitted(
-    pod: Pod,
-    identity: AzureIdentity,
-    use: Use,
-    usable: Sequence[Entitlement] | None = None,
-    unseen: int = 0,
-) -> Refusal:
-    """Return the refusal of a pod whose service account lacks the permission.
-
-    `usable` are the identities that it may use instead, None if unknown; `unseen` more were not
-    checked.
-    """
-    instead = "" if usable is None else f" {may_use(usable, unseen)}"
-    return Refusal(
-        reason=Reason.NOT_PERMITTED,
-        message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
-        f"{use.name} of AzureIdentity {identity.ref}.{instead}",
-        next_step="An operator grants it: podidentity grant --namespace "
-        f"{use.service_account.namespace} --identity {use.name}.",
-        about=identity.ref,
-    )
-
-
 # Which identity is asked for.
 
 
@@ -808,6 +753,61 @@ def _refuse_several(matched: Match) -> Refusal:
         about=matched.pod.ref,
         told="Multiple user assigned identities exist, please specify the clientId / resourceId "
         "of the identity in the token request",
+    )
+
+
+# The permission to use an identity.
+
+
+def uses_of(pod: Pod, entitlement: Entitlement) -> tuple[Use, ...]:
+    """Return all permissions that `entitlement` of `pod` needs; usually one.
+
+    A managed identity that is the credential of another (`federation.via`) needs its own
+    permission: else a tenant could sign in to his application by a neighbour's identity.
+    """
+    if entitlement.basis is not Basis.BINDING:
+        return ()
+    account = ObjectRef(pod.ref.namespace, pod.service_account)
+    return tuple(Use(account, name) for name in permission_names(entitlement.identity))
+
+
+def permission_names(identity: AzureIdentity) -> tuple[str, ...]:
+    """Return the names of all resources to which `use` must be granted."""
+    federation = identity.entra.federation if identity.entra else None
+    if federation is None or federation.via is None:
+        return (permission_name(identity),)
+    return (permission_name(identity), federation.via.folded)
+
+
+def permission_name(identity: AzureIdentity) -> str:
+    """Return the name of the resource to which `use` must be granted."""
+    if identity.system_assigned:
+        return SYSTEM_ASSIGNED
+    if identity.client_id is not None:
+        return str(identity.client_id)
+    return identity.resource_id.folded if identity.resource_id else ""
+
+
+def not_permitted(
+    pod: Pod,
+    identity: AzureIdentity,
+    use: Use,
+    usable: Sequence[Entitlement] | None = None,
+    unseen: int = 0,
+) -> Refusal:
+    """Return the refusal of a pod whose service account lacks the permission.
+
+    `usable` are the identities that it may use instead, None if unknown; `unseen` more were not
+    checked.
+    """
+    instead = "" if usable is None else f" {may_use(usable, unseen)}"
+    return Refusal(
+        reason=Reason.NOT_PERMITTED,
+        message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
+        f"{use.name} of AzureIdentity {identity.ref}.{instead}",
+        next_step="An operator grants it: podidentity grant --namespace "
+        f"{use.service_account.namespace} --identity {use.name}.",
+        about=identity.ref,
     )
 
 

@@ -58,7 +58,7 @@ _LONGEST = 400
 
 MOST_CONNECTIONS = 320
 """Of one pod: some more than the agent keeps (256), so that a pod in need of more is answered by
-the agent, and not yet refused by the kernel; and under a third of the listener's backlog."""
+the agent, and not yet refused by the kernel; and under a twelfth of the listener's backlog."""
 MOST_A_SECOND = 1000
 """New connections of one pod, and as many in one burst."""
 _MOST_PODS = 4096

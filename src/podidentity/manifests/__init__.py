@@ -15,8 +15,11 @@ import yaml
 
 from podidentity import __version__
 
-IMAGE = f"podidentity:{__version__}"
-"""The image as the repository's own build names it."""
+IMAGE = f"localhost/podidentity:{__version__}"
+"""The image as ./scripts/image names it: to be imported on each node, and never pulled.
+
+A name without a registry is one of a public registry, where others may own it.
+"""
 
 Manifest = dict[str, Any]
 

@@ -30,6 +30,7 @@ from podidentity.net.plan import NetPlan
 from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
+from podidentity.supervisor.privileges import capabilities
 from podidentity.telemetry.process import keep_small
 from podidentity.wire.net import State
 
@@ -46,22 +47,34 @@ RETRY_SECONDS = 1.0
 LAST_SECONDS = 85.0
 """That `serve` may take to end, at most."""
 
+_NEEDED = {
+    AttestationMode.ADDRESS: ("NET_ADMIN",),
+    AttestationMode.NAMESPACE: ("NET_ADMIN", "SYS_ADMIN"),
+    AttestationMode.KERNEL: ("NET_ADMIN", "SYS_ADMIN", "DAC_READ_SEARCH"),
+}
+_NUMBERS = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_ADMIN": 21}
+"""linux/capability.h."""
+
 _log = logging.getLogger("podidentity.net")
 
 
 async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
+    Rules that cannot be set are no reason to end: `serve` is told why, and they are tried again.
     Raises InterceptionError, OSError or ValueError where it cannot begin.
     """
     clock, redirect = SystemClock(), plan.redirect
+    lacking = lacking_capabilities(capabilities(), plan.attestation)
+    if lacking:
+        _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
         interception = Interception(redirect, clock)
         stack.callback(interception.close)
         guard = Guard(interception, clock)
         lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
-            interception.install()
+            guard.install()
         inspector = ConnectionInspector.open(
             plan.attestation,
             netns_dir=plan.netns_dir,
@@ -79,13 +92,27 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         begun()
         if lock.holds:
             await guard.begin()
-        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation)
+        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation, lacking)
         tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
         await _until_told_to_stop(server, *tasks)
         if lock.holds and plan.removes:
             guard.remove()
     if not plan.removes:
         _log.info("stopped; the interception stays")
+
+
+def lacking_capabilities(held: int, mode: AttestationMode) -> str:
+    """Return which capabilities `net` needs and has not, with the next step; "" if none.
+
+    `held` has a bit for each that it has.
+    """
+    lacking = [f"CAP_{name}" for name in _NEEDED[mode] if not held >> _NUMBERS[name] & 1]
+    if not lacking:
+        return ""
+    return (
+        f"net lacks {' and '.join(lacking)}: add that to securityContext.capabilities.add of "
+        "container net, or run it as root of the node"
+    )
 
 
 def _serve(
@@ -133,6 +160,17 @@ class Guard:
         """Why the rules could not be set; they are tried again."""
         self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
         self._ended.set()
+
+    def install(self) -> None:
+        """Set the rules. If that fails, the reason is among the problems, and `run` tries again."""
+        try:
+            self.interception.install()
+        except InterceptionError as error:
+            if str(error) != self._failure:
+                _log.error("%s", error)
+            self._failure = str(error)
+        else:
+            self._failure = ""
 
     async def begin(self) -> None:
         """Set the rules, and repair them from now on."""
@@ -185,15 +223,10 @@ class Guard:
 
     async def _guard(self) -> None:
         while True:
-            try:
-                await asyncio.to_thread(self.interception.install)
+            await asyncio.to_thread(self.install)
+            if not self._failure:
                 break
-            except InterceptionError as error:
-                if str(error) != self._failure:
-                    _log.error("%s", error)
-                self._failure = str(error)
             await self._clock.sleep(RETRY_SECONDS)
-        self._failure = ""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.interception.guard())
             if self.sources is not None:
@@ -218,6 +251,8 @@ class Reporter:
     server: NetServer
     clock: Clock
     mode: AttestationMode
+    lacking: str
+    """The capabilities that are missing."""
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -231,12 +266,15 @@ class Reporter:
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
+        attestation = self.inspector.problems() if proving else ()
+        if self.lacking:
+            attestation = (self.lacking, *attestation)
         warnings = self.guard.interception.warnings() if holds else ()
         if self.lock.warning:
             warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
-            attestation=self.inspector.problems() if proving else (),
+            attestation=attestation,
             sources=self.guard.source_problems(),
             warnings=warnings,
             repairs=self.guard.interception.repairs,

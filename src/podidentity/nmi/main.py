@@ -47,7 +47,6 @@ from podidentity.nmi.policies import (
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
-from podidentity.nmi.reporting.instrumented import MeasuredAttestor
 from podidentity.nmi.reporting.metrics import add_tokens, kubernetes_errors
 from podidentity.nmi.reporting.observing import Observation, observe
 from podidentity.nmi.request.caller import Callers
@@ -279,7 +278,6 @@ def _pipeline(
     seen: Observation,
 ) -> tuple[RequestPipeline, Decider]:
     """Return what answers requests, and what decides about them."""
-    attestor = MeasuredAttestor(attestor, seen.metrics) if attestor else None
     add_tokens(seen.metrics.registry, lambda: len(tokens))
     seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
     decider = Decider(

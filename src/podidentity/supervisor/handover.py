@@ -29,7 +29,7 @@ from pathlib import Path
 
 from podidentity.local_sockets import Untrusted, check_folder, check_user, connect, listen
 from podidentity.supervisor.descendants import check_outsider
-from podidentity.supervisor.listeners import Address, from_descriptors, why_not_ours
+from podidentity.supervisor.listeners import BACKLOG, Address, from_descriptors, why_not_ours
 
 SOCKET = "serve.sock"
 PROTOCOL = b"1"
@@ -220,5 +220,7 @@ def _fitting(
             _log.warning("the socket %r of the agent before is not taken over: %s", name, why)
         else:
             each.setblocking(False)
+            # An earlier version may have asked for less.
+            each.listen(BACKLOG)
             kept[name] = each
     return kept

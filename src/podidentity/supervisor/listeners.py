@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from podidentity.local_sockets import network_namespace_of
 
-BACKLOG = 1024
-"""Connections that the kernel holds for us: all pods of a node start at once after a reboot."""
+BACKLOG = 4096
+"""Connections that the kernel keeps for a socket while no worker accepts, but no more than
+net.core.somaxconn (4096 by default): twelve pods may have all that they are allowed to."""
 _SEND_BUFFER, _RECEIVE_BUFFER = 16 << 10, 8 << 10
 """Kernel memory of one connection, in bytes; Linux doubles both. Unbounded, a client that does
 not read has megabytes of it."""

@@ -71,7 +71,7 @@ class Harness:
     async def token(
         self, pod: str, namespace: str, tries: int = 1, *, fresh: bool = False
     ) -> list[tuple[int, float]]:
-        """Ask for a token so many times, each on a new connection; return status and seconds.
+        """Ask for a token `tries` times, each on a new connection; return status and seconds.
 
         `fresh`: one that is in no cache, as often as a pod's budget allows.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
+from tests.sandbox.kubectl.chapters import Case, CaseRunner, Chapter
 from tests.sandboxes import own
 
 NAME = own("az-commands")
@@ -30,50 +30,23 @@ SHORT = {
 pytestmark = [pytest.mark.net, pytest.mark.timeout(600)]
 
 
-class Shell:
-    """A shell of the operator. Cases are run in their order, each once."""
-
-    def __init__(self, home: Path) -> None:
-        started = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
-        found = dict(pair.split("=", 1) for pair in started.stdout.decode().split("\0") if pair)
-        self._variables = {**found, **SHORT, "HOME": str(home)}
-        self._done: dict[str, Outcome] = {}
-
-    def outcome(self, wanted: Case) -> Outcome:
-        """Run the cases up to this one, those that were not run yet; return its outcome."""
-        for case in CASES:
-            if case.id not in self._done:
-                self._done[case.id] = self._run(case.run)
-            if case.id == wanted.id:
-                break
-        return self._done[wanted.id]
-
-    def _run(self, line: str) -> Outcome:
-        done = subprocess.run(
-            ["bash", "-c", line],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            env=self._variables,
-            stdin=subprocess.DEVNULL,
-        )
-        return Outcome(exit=done.returncode, out=done.stdout, err=done.stderr)
-
-
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
+    """A shell of the operator."""
     assert Path(".venvs/az/tools/az").exists(), "run ./scripts/setup-az"
     bring_up(NAME, nodes=1)
     try:
-        yield Shell(tmp_path_factory.mktemp("home"))
+        said = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
+        found = dict(pair.split("=", 1) for pair in said.stdout.decode().split("\0") if pair)
+        home = {"HOME": str(tmp_path_factory.mktemp("home"))}
+        yield CaseRunner(CASES, {**found, **SHORT, **home}, seconds=LIMIT)
     finally:
         bring_down(NAME)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
-def test_a_command_does_and_says_what_it_does_on_azure(shell: Shell, case: Case) -> None:
-    found = shell.outcome(case)
+def test_a_command_does_and_says_what_it_does_on_azure(runner: CaseRunner, case: Case) -> None:
+    found = runner.outcome(case)
     if not case.expected.agrees(found):
         pytest.fail(f"$ {case.run}\n{found}=== expected\n{case.expected}", pytrace=False)
 

@@ -39,7 +39,7 @@ class Here:
         self.ids = {"client": made.client_id, "resource": made.identity_id}
 
     def az(self, flags: str = "", name: str = "app") -> ExecResult:
-        """Sign in afresh and ask for a vault's token."""
+        """Sign out, sign in and ask for a vault's token."""
         told = f"export HOME=$(mktemp -d); {LOGIN.format(flags=flags)} && {TOKEN} -o tsv"
         ran = execute(self.place.plan, "default", name, ["sh", "-c", told], timeout=100)
         return self.loop.run(ran)

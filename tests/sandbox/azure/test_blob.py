@@ -30,7 +30,7 @@ def blobs(direct: Direct) -> Blobs:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Direct:
-    """One Azure for many rows: each fills its accounts anew."""
+    """One Azure for many rows: each fills its accounts itself."""
     return Direct(tmp_path_factory.mktemp("azure"))
 
 

@@ -87,23 +87,30 @@ def node_plan(index: int) -> NodePlan:
     )
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a sandbox: plan, certificates and the cluster's key are made once."""
-    path = tmp_path_factory.mktemp("cluster")
-    certificate(path)
+def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: Any) -> Plan:
+    """Write the plan of a sandbox into its folder, with the API server's certificate."""
+    certificate(folder)
     plan = Plan(
         name="test",
-        folder=str(path),
-        rootless=False,
+        folder=str(folder),
+        rootless=rootless,
         tenant_id="t",
         subscription_id="s",
         operator_id="o",
         operator_secret="o",
         admin_token=ADMIN,
-        nodes=(node_plan(0), node_plan(1)),
+        nodes=nodes,
+        **more,
     )
     plan.save()
+    return plan
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sandbox: plan, certificates and the cluster's key are made once."""
+    path = tmp_path_factory.mktemp("cluster")
+    saved_plan(path, node_plan(0), node_plan(1))
     return path
 
 

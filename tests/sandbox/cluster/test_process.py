@@ -16,8 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from podidentity_sandbox.plan import Plan
-from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
+from tests.sandbox.cluster.conftest import ADMIN, listener, node_plan, saved_plan
 
 
 class Server:
@@ -58,18 +57,7 @@ class Server:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    certificate(tmp_path)
-    Plan(
-        name="test",
-        folder=str(tmp_path),
-        rootless=False,
-        tenant_id="t",
-        subscription_id="s",
-        operator_id="o",
-        operator_secret="o",
-        admin_token=ADMIN,
-        nodes=(node_plan(0),),
-    ).save()
+    saved_plan(tmp_path, node_plan(0))
     return tmp_path
 
 

@@ -30,7 +30,8 @@ or more inside a line stand for any such gap: columns move with the age of an ob
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -113,6 +114,47 @@ class Case:
     def outcome(self, version: str) -> Outcome:
         """Return what this version of kubectl is to do."""
         return self.but.get(version, self.expected)
+
+
+class CaseRunner:
+    """Runs cases in their order, each once, in one environment."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        environment: Mapping[str, str],
+        *,
+        seconds: float,
+        folder: Path | None = None,
+    ) -> None:
+        """`seconds`: the most that one command may take."""
+        self._cases = cases
+        self._environment = environment
+        self._seconds = seconds
+        self._folder = folder
+        self._done: dict[str, Outcome] = {}
+
+    def outcome(self, wanted: Case) -> Outcome:
+        """Run the cases up to this one, those that were not run yet; return its outcome."""
+        for case in self._cases:
+            if case.id not in self._done:
+                self._done[case.id] = self._run(case.run)
+            if case.id == wanted.id:
+                break
+        return self._done[wanted.id]
+
+    def _run(self, line: str) -> Outcome:
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self._folder,
+            env=self._environment,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=self._seconds,
+        )
+        return Outcome(exit=done.returncode, out=done.stdout, err=done.stderr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

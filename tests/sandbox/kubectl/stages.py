@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 import sysconfig
 import tempfile
 import threading
@@ -15,11 +14,10 @@ from importlib import resources
 from pathlib import Path
 
 from podidentity_sandbox.cluster.main import make_cluster, serve
-from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.blueprint import write_kubeconfig
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.sandbox.cluster.conftest import ADMIN, certificate, listener, node_plan
-from tests.sandbox.kubectl.chapters import Case, Chapter, Outcome
+from tests.sandbox.cluster.conftest import listener, node_plan, saved_plan
+from tests.sandbox.kubectl.chapters import CaseRunner, Chapter
 from tests.sandboxes import own
 
 SCRIPTS = sysconfig.get_path("scripts")
@@ -40,65 +38,39 @@ def find(version: str) -> str:
 VERSIONS = ("1.32", "1.37")
 
 
-# ---- Where chapters play: a cluster alone, or a sandbox with a node; and how a command is run.
+# ---- What chapters run in: a cluster alone, or a sandbox with a node.
 
 LIMIT = 60.0
 """Seconds that one command may take."""
 
 
-class Performance:
-    """A chapter played by one kubectl. Cases are run in their order, each once."""
-
-    def __init__(self, chapter: Chapter, version: str, kubeconfig: Path, folder: Path) -> None:
-        self._chapter = chapter
-        self._folder = folder
-        self._done: dict[str, Outcome] = {}
-        programs = folder / ".bin"
-        programs.mkdir()
-        (programs / "kubectl").symlink_to(find(version))
-        shutil.copy(str(resources.files("podidentity.manifests") / "crds.yaml"), folder)
-        for name, text in chapter.files.items():
-            (folder / name).write_text(text)
-        self._environment = {
-            "HOME": str(folder),
-            "KUBECONFIG": str(kubeconfig),
-            "PATH": f"{programs}:/usr/bin:/bin",
-            "TZ": "UTC",
-        }
-
-    def outcome(self, wanted: Case) -> Outcome:
-        """Run the cases up to this one, those that were not run yet; return its outcome."""
-        for case in self._chapter.cases:
-            if case.id not in self._done:
-                self._done[case.id] = self._run(case.run)
-            if case.id == wanted.id:
-                break
-        return self._done[wanted.id]
-
-    def _run(self, line: str) -> Outcome:
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=self._folder,
-            env=self._environment,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
-        return Outcome(exit=done.returncode, out=done.stdout, err=done.stderr)
+def _runner(chapter: Chapter, version: str, kubeconfig: Path, folder: Path) -> CaseRunner:
+    """Return what runs the chapter's commands with this kubectl, in its files' folder."""
+    programs = folder / ".bin"
+    programs.mkdir()
+    (programs / "kubectl").symlink_to(find(version))
+    shutil.copy(str(resources.files("podidentity.manifests") / "crds.yaml"), folder)
+    for name, text in chapter.files.items():
+        (folder / name).write_text(text)
+    environment = {
+        "HOME": str(folder),
+        "KUBECONFIG": str(kubeconfig),
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "TZ": "UTC",
+    }
+    return CaseRunner(chapter.cases, environment, seconds=LIMIT, folder=folder)
 
 
 @contextlib.contextmanager
-def performance(chapter: Chapter, version: str) -> Iterator[Performance]:
-    """Set the stage of a chapter, and clear it afterwards."""
+def running(chapter: Chapter, version: str) -> Iterator[CaseRunner]:
+    """Bring up what a chapter runs in, and take it down afterwards."""
     stage = {"cluster": _cluster, "world": _world}[chapter.stage]
     folder = Path(tempfile.mkdtemp(prefix="podidentity-kubectl-"))
     home = folder / "home"
     home.mkdir()
     try:
         with stage(folder, version) as kubeconfig:
-            yield Performance(chapter, version, kubeconfig, home)
+            yield _runner(chapter, version, kubeconfig, home)
     finally:
         shutil.rmtree(folder)
 
@@ -114,21 +86,13 @@ def _world(_: Path, version: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _cluster(folder: Path, _: str) -> Iterator[Path]:
-    certificate(folder)
     sock = listener()
-    plan = Plan(
-        name="test",
-        folder=str(folder),
+    plan = saved_plan(
+        folder,
+        node_plan(0),
         rootless=os.geteuid() != 0,
-        tenant_id="t",
-        subscription_id="s",
-        operator_id="o",
-        operator_secret="o",
-        admin_token=ADMIN,
-        nodes=(node_plan(0),),
         apiserver_port=sock.getsockname()[1],
     )
-    plan.save()
     write_kubeconfig(plan)
     cluster = make_cluster(folder)
     loop = asyncio.new_event_loop()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sandbox.kubectl.chapters import Case, Chapter, chapters, matches
-from tests.sandbox.kubectl.stages import VERSIONS, Performance, performance
+from tests.sandbox.kubectl.chapters import Case, CaseRunner, Chapter, chapters, matches
+from tests.sandbox.kubectl.stages import VERSIONS, running
 
 CHAPTERS = chapters()
 CASES = [
@@ -25,34 +25,33 @@ CASES = [
 ]
 
 
-class Theatre:
-    """Holds one performance at a time."""
+class Runners:
+    """The runner of the present chapter: there is one at a time."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._playing: tuple[str, str] | None = None
-        self._now: Performance | None = None
+        self._present: tuple[str, str, CaseRunner] | None = None
 
-    def play(self, chapter: Chapter, version: str) -> Performance:
-        """Return the performance of a chapter, the running one if it is that."""
-        if self._playing != (chapter.name, version) or self._now is None:
+    def of(self, chapter: Chapter, version: str) -> CaseRunner:
+        """Return the chapter's runner; that of another chapter is ended."""
+        if self._present is None or self._present[:2] != (chapter.name, version):
             self._stack.close()
-            self._playing = chapter.name, version
-            self._now = self._stack.enter_context(performance(chapter, version))
-        return self._now
+            runner = self._stack.enter_context(running(chapter, version))
+            self._present = chapter.name, version, runner
+        return self._present[2]
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Theatre]:
+def runners() -> Iterator[Runners]:
     with contextlib.ExitStack() as stack:
-        yield Theatre(stack)
+        yield Runners(stack)
 
 
 @pytest.mark.parametrize(("chapter", "version", "case"), CASES)
 def test_a_command_does_and_says_what_it_does_on_a_real_cluster(
-    theatre: Theatre, chapter: Chapter, version: str, case: Case
+    runners: Runners, chapter: Chapter, version: str, case: Case
 ) -> None:
-    found = theatre.play(chapter, version).outcome(case)
+    found = runners.of(chapter, version).outcome(case)
     expected = case.outcome(version)
     if not expected.agrees(found):
         pytest.fail(f"$ {case.run}\n{found}=== expected\n{expected}", pytrace=False)

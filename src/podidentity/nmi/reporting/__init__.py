@@ -2,7 +2,6 @@
 
 request_log   what an answered request leaves: log line, audit record, numbers, event
 metrics       every metric, on one page
-instrumented  a decorator that adds metrics to the attestor
 events        refusals as Kubernetes events on pods
 observing     how these are opened
 endpoints     the pages for kubelet and Prometheus

@@ -39,8 +39,7 @@ from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.nmi.server.messages import Request, Response
 from podidentity.settings import NmiSettings
-from podidentity.telemetry.exposition import CONTENT_TYPE, parts
-from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
 from podidentity.wire.kube import KubeApi
 
 KEPT = 1.0
@@ -215,7 +214,7 @@ def endpoints(
     """Return the pages that were chosen; `stack` ends what they began."""
     registry = seen.metrics.registry
     add_interception(registry, parts.net)
-    add_attestation(registry, settings.attestation)
+    add_attestation(registry, settings.attestation, parts.net)
     add_watches(registry, parts.watches)
     add_connections(registry, parts.connections)
     add_writers(registry, seen.writers())

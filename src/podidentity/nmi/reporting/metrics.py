@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from podidentity import __version__
-from podidentity.core.attestation import AttestationMode
+from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.telemetry import process
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.metrics import Registry, Samples
@@ -84,11 +84,6 @@ class NmiMetrics:
             ("source",),
             bounds=CALL_BOUNDS,
         )
-        self.verdicts = counter(
-            "podidentity_attestation_verdicts_total",
-            "What the kernel said of connections",
-            ("verdict",),
-        )
         self.events = counter(
             "podidentity_events_total",
             "Kubernetes events about refusals: written, repeated, dropped, or failed",
@@ -159,6 +154,10 @@ class Net(Protocol):
     def repairs(self) -> int:
         """How often rules were put right."""
 
+    @property
+    def verdicts(self) -> Mapping[Verdict, int]:
+        """How often connections were judged so."""
+
     def interception_problems(self) -> Sequence[str]:
         """Return what keeps traffic from being intercepted."""
 
@@ -177,13 +176,19 @@ def add_interception(registry: Registry, net: Net) -> None:
     )
 
 
-def add_attestation(registry: Registry, mode: AttestationMode) -> None:
-    """Show what proves callers."""
+def add_attestation(registry: Registry, mode: AttestationMode, net: Net) -> None:
+    """Show what proves callers, and what it said of them."""
     registry.gauge(
         "podidentity_attestation_mode",
         "1 for what proves callers, the value of --attestation",
         lambda: [((each.value,), float(each is mode)) for each in AttestationMode],
         ("mode",),
+    )
+    registry.counter_callback(
+        "podidentity_attestation_verdicts_total",
+        "What the kernel said of connections",
+        lambda: [((verdict.value,), count) for verdict, count in net.verdicts.items()],
+        ("verdict",),
     )
 
 

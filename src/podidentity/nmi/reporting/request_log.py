@@ -40,8 +40,8 @@ from podidentity.telemetry.lines import (
     present,
 )
 from podidentity.telemetry.log_limiter import WINDOW, LogLimiter
-from podidentity.telemetry.metrics import Counter, Histogram
-from podidentity.wire.imds import Route
+from podidentity.telemetry.metrics import OTHER, Counter, Histogram
+from podidentity.wire.imds import TOKEN_PATH, Route
 
 CLIENT_LEFT = 499
 """In log and metrics only, as nginx writes it: the client did not wait for its answer."""
@@ -50,16 +50,14 @@ FAILED_FROM = HTTPStatus.BAD_REQUEST
 
 _LOGGER = "podidentity.request"
 
-TOKEN_ROUTE = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
 HOST_ROUTE = "/host/token/"
-"""Values of `operation_type`: the paths, as clients and the CSI driver's provider ask."""
+"""A value of `operation_type`: the path, as the CSI driver's provider asks."""
 
 _ROUTES = {
-    Route.TOKEN: TOKEN_ROUTE,
+    Route.TOKEN: TOKEN_PATH,
     Route.HOST_TOKEN: HOST_ROUTE,
     Route.FORWARD: "metadata",
 }
-OTHER = "other"
 KNOWN_RESOURCES = 40
 """Audiences that are told apart in labels: the first so many of which a token was given."""
 
@@ -437,7 +435,7 @@ def label_of(route: Route) -> str:
 
 def route_of(query: TokenQuery) -> str:
     """Return the route of a token request as the value of a label."""
-    return TOKEN_ROUTE if query.asked_for is None else HOST_ROUTE
+    return TOKEN_PATH if query.asked_for is None else HOST_ROUTE
 
 
 class AudienceLabels:

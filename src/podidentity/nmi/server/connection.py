@@ -567,6 +567,8 @@ class Connection(asyncio.BufferedProtocol):
         if known is not None:
             self._give(known)
         else:
+            # It may be parsed for the second time, and a parser reads nothing behind a last one.
+            self._parser = None
             self._parse(asked, known=True)
         if not self._sender.closing:
             if self._reading and self._sender.transport is not None:

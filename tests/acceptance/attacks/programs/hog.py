@@ -3,7 +3,7 @@
     hog.py TARGET PORT ADDRESSES EACH SECONDS
 
 `EACH` connections from each of the last `ADDRESSES` of its subnet, held for so long; one that is
-ended is opened anew. Prints how many came about.
+ended is opened again. Prints how many connections there were.
 """
 
 from __future__ import annotations
