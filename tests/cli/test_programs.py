@@ -119,4 +119,4 @@ def test_net_loads_no_http_no_tls_and_no_command_line() -> None:
     assert {"podidentity.net.main", "asyncio"} <= loaded
     heavy = {"click", "httpx2", "httptools", "yaml", "ssl", "_ssl", "_hashlib", "hashlib"}
     assert not loaded & {*heavy, "podidentity.settings", "podidentity.core.decision"}
-    assert not [name for name in loaded if name.startswith("podidentity.supervisor")]
+    assert "podidentity.supervisor.main" not in loaded
