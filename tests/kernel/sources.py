@@ -424,6 +424,50 @@ async def absence() -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
+async def switched_off() -> dict[str, Any]:
+    """An agent with the guard is followed by one without it for bridges, and that by one with it.
+
+    Pod p1 has a virtual address beside its own, which it was not seen with at first.
+    """
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving():
+        for what, source_guard in {"on": True, "off": "off", "on again": True}.items():
+            async with Agent.running(source_guard=source_guard) as agent:
+                await agent.tell("sources")
+                if what == "on":
+                    await _ip("p1", f"addr add {_UNUSED}/32 dev lo")
+                await _put_right()
+                problems = (await agent.tell("sources"))[2]
+                reaches = await _reaches_from("p1", _UNUSED, PODS["p2"])
+                found[what] = [reaches, problems, (await ask("p2", "/"))["who"], await _tables_of()]
+    return found | {"leaked": len(imds.seen)}
+
+
+async def _tables_of() -> list[str]:
+    """Return the tables that filter sources."""
+    listed = json.loads(await command("nft", "-j", "list", "tables"))["nftables"]
+    tables = [each["table"] for each in listed if "table" in each]
+    ours = [each for each in tables if each["name"].startswith("podid_source")]
+    return sorted(f"{each['family']} {each['name'].partition('-')[0]}" for each in ours)
+
+
+async def _reaches_from(netns: str, source: str, address: str) -> bool:
+    """Whether a host answers a packet with this source."""
+    client = inside(netns, socket.socket)
+    client.setblocking(False)
+    with contextlib.closing(client):
+        client.bind((source, 0))
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.get_running_loop().sock_connect(client, (address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def _probe() -> str:
     """Ask, as p1, by the rules of RFC 5227, whether somebody has p2's address."""
     wire = attacker("p1", "0.0.0.0")  # noqa: S104 - the sender of a probe

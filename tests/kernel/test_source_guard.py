@@ -251,6 +251,20 @@ def test_two_agents_of_one_node_do_not_undo_each_others_rules() -> None:
     assert repairs + other[1] < 10, "a quarrel would make one of each of 100 looks"
 
 
+def test_switched_off_for_bridges_pods_may_have_virtual_addresses_and_that_is_said(
+    *, rootless: bool
+) -> None:
+    seen = run("switched_off", rootless=rootless)
+    both = ["bridge podid_source", "bridge podid_source", "ip podid_source"]
+    assert seen.pop("on") == [False, [], "agent", both]
+    reaches, (problem,), served, tables = seen.pop("off")
+    assert (reaches, served, tables) == (True, "agent", ["ip podid_source"])
+    assert problem.startswith("a pod on a bridge can speak with its neighbour's address: ")
+    assert "--source-guard=off" in problem
+    assert seen.pop("on again") == [False, [], "agent", both]
+    assert seen == {"leaked": 0}
+
+
 def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(
     *, rootless: bool
 ) -> None:
