@@ -372,6 +372,16 @@ class NmiSettings:
             "tokens of another. If the chosen proof is not possible, the agent is not ready.",
         ),
     )
+    source_guard: Literal["on", "off"] = field(
+        default="on",
+        metadata=flag(
+            "--source-guard",
+            choices=("on", "off"),
+            text="Whether pods on bridges may send with [their addresses](#whose-address-it-is) "
+            "only. `off` is for pods that need addresses of others: each connection then ends "
+            "after one answer, because a pod can take over that of its neighbour.",
+        ),
+    )
     host_token: Literal["pod", "root"] = field(
         default="pod",
         metadata=flag(

@@ -100,7 +100,11 @@ class Node:
         )
         self.sources = (
             SourceGuard(
-                self.inspector.networks, redirect, WallClock(), copy=settings.get("copy", True)
+                self.inspector.networks,
+                redirect,
+                WallClock(),
+                copy=settings.get("copy", True),
+                bridges=settings["source_guard"] != "off",
             )
             if settings.get("source_guard")
             else None

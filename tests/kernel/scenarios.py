@@ -307,6 +307,8 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
+    "switched_off": sources.switched_off,
+    "link_local": sources.link_local,
     "source_drift": sources.drift,
     "backlog": shares.backlog,
     "honest": shares.honest,

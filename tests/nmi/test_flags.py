@@ -78,6 +78,7 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--on-exit=remove", {"on_exit": "remove"}),
         ("--log-format=json", {"log_format": "json"}),
         ("--netns-dir=/n", {"netns_dir": "/n"}),
+        ("--source-guard=off", {"source_guard": "off"}),
         ("--cgroup-root=/c", {"cgroup_root": "/c"}),
         ("--ambiguous=reject", {"ambiguous": "reject"}),
         ("--kubeconfig=/k", {"kubeconfig": "/k"}),

@@ -137,6 +137,10 @@ class PodNetworks:
         """Return the open namespaces by the node's number of each, oldest first."""
         return {each.number: each for each in self._networks.values() if each.number is not None}
 
+    def numbered(self, number: int) -> PodNetwork | None:
+        """Return the open namespace that the node calls by this number (nsid), if there is one."""
+        return next((each for each in self._networks.values() if each.number == number), None)
+
     def is_mounted(self, key: NamespaceKey) -> bool:
         """Whether the namespace has a file in the folder: its pod has not ended."""
         return key in self._mounted

@@ -24,7 +24,7 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.kernel.source_guard import SourceGuard
+from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
 from podidentity.local_sockets import keep_names, listen
 from podidentity.net.plan import NetPlan
 from podidentity.net.probe import ProbeSocket
@@ -84,7 +84,9 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         )
         stack.callback(inspector.close)
         if plan.attestation is not AttestationMode.ADDRESS:
-            guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
+            guard.sources = lambda: SourceGuard(
+                inspector.networks, redirect, clock, bridges=plan.guards_bridges
+            )
             inspector.bound_to = guard.bound_to
         server = _serve(plan, inspector, lock, stack)
         gc.collect()
@@ -219,7 +221,9 @@ class Guard:
 
     def source_problems(self) -> tuple[str, ...]:
         """Return why a pod may be able to speak with another's address."""
-        return () if self._source_guard is None else self._source_guard.problems()
+        if self._source_guard is not None:
+            return self._source_guard.problems()
+        return () if self.sources is None else (NOT_GUARDED_YET,)
 
     async def _guard(self) -> None:
         while True:
@@ -275,7 +279,7 @@ class Reporter:
         return State(
             interception=interception,
             attestation=attestation,
-            sources=self.guard.source_problems(),
+            sources=self.guard.source_problems() if holds else (),
             warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,

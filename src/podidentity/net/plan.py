@@ -16,6 +16,8 @@ class NetPlan:
     node: str
     redirect: Redirect
     attestation: AttestationMode
+    guards_bridges: bool
+    """Whether pods on bridges may send with their own addresses only."""
     netns_dir: Path
     cgroup_root: Path
     socket: Path
