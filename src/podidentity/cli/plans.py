@@ -59,7 +59,7 @@ def _plan(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> Ag
         log_format=settings.log_format,
         verbose=settings.verbose,
         net=pickle.dumps(_of_net(settings, redirect)),
-        serve=_of_serve(settings, redirect),
+        serve=pickle.dumps(_of_serve(settings, redirect)),
         worker=pickle.dumps(settings),
     )
 

@@ -61,6 +61,10 @@ _ROUTES_UNGUARDED = (
     "a pod can send to IMDS with an address that is not its own: {why}; load nf_tables' fib"
     " expression (CONFIG_NFT_FIB_IPV4)"
 )
+_UNOWNED = (
+    "a flush of all rules by another program interrupts the guard of sources: {why}; take Linux"
+    " 5.12 and a libnftables after 1.0.6 (Debian 12), which keeps the flag `owner` of a table"
+)
 _SWITCHED_OFF = (
     "a pod on a bridge can speak with its neighbour's address: --source-guard=off; use"
     " --source-guard=on unless pods need addresses of others (a VPN that does not masquerade, a"
@@ -125,6 +129,7 @@ class SourceGuard:
         self._unverified, self._cause = True, ""
         """Whether, and by whom, the rules may have been changed since the last look."""
         self._problems: tuple[str, ...] = (NOT_GUARDED_YET,)
+        self._warnings: tuple[str, ...] = ()
         self._alone: Mapping[str, NamespaceKey] = {}
         """By address, as of the rules that are in force."""
         self.repairs = 0
@@ -143,6 +148,10 @@ class SourceGuard:
         Nothing that a pod does is a problem of the node: that is in the log.
         """
         return self._problems
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the kernel, or the library, cannot do for us."""
+        return self._warnings
 
     def bound_to(self, address: str) -> NamespaceKey | None:
         """Return the namespace that alone can send with an address; None if that is not known.
@@ -414,7 +423,9 @@ class SourceGuard:
         try:
             self._copy.write(look.elements, look.names, verify=False)  # nobody else may change it
         except NftablesError as error:
-            _log.info("others' flushes will interrupt the guard of sources: %s", error)
+            said = _UNOWNED.format(why=error)
+            _log.warning("%s", said)
+            self._warnings = (said,)
             self._drop_copy()
 
     def _drop_copy(self) -> None:

@@ -225,6 +225,11 @@ class Guard:
             return self._source_guard.problems()
         return () if self.sources is None else (NOT_GUARDED_YET,)
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what node and library lack, and what keeps nobody from being served."""
+        more = () if self._source_guard is None else self._source_guard.warnings()
+        return (*self.interception.warnings(), *more)
+
     async def _guard(self) -> None:
         while True:
             await asyncio.to_thread(self.install)
@@ -273,7 +278,7 @@ class Reporter:
         attestation = self.inspector.problems() if proving else ()
         if self.lacking:
             attestation = (self.lacking, *attestation)
-        warnings = self.guard.interception.warnings() if holds else ()
+        warnings = self.guard.warnings() if holds else ()
         if self.lock.warning:
             warnings = (*warnings, self.lock.warning)
         return State(
