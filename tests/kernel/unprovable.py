@@ -50,7 +50,7 @@ async def unprovable() -> dict[str, Any]:
 @contextlib.contextmanager
 def _inspector(here: Endpoint, netns: Path, cgroups: Path | None) -> Iterator[ConnectionInspector]:
     tree = PodCgroups(cgroups) if cgroups else None
-    inspector = ConnectionInspector(netns_dir=netns, cgroups=tree, listener=here)
+    inspector = ConnectionInspector(netns_dirs=[netns], cgroups=tree, listener=here)
     with contextlib.closing(inspector):
         yield inspector
 

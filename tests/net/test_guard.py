@@ -93,6 +93,21 @@ def test_capabilities_that_are_missing_are_named_with_the_next_step(
     assert lacking_capabilities(everything, AttestationMode(mode)) == ""
 
 
+async def test_until_its_guard_is_made_sources_count_as_unguarded() -> None:
+    fake: Any = FakeGuard()
+    fake.problems = tuple
+    guard = Guard(fake, FakeClock())
+    assert guard.source_problems() == (), "where callers are not proved, there is nothing to guard"
+    guard.sources = lambda: fake
+    assert guard.source_problems() == ("the sources of packets are not guarded yet",)
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
+    assert guard.source_problems() == ()
+    running.cancel()
+    await asyncio.wait({running})
+
+
 ALL = ["installed", "refreshed", "ended", "closed"]
 
 

@@ -61,6 +61,10 @@ _QUIET = 0.1
 """Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
 _MOST_SAID = 3
 _NOT_INSTALLED = "the interception is not installed"
+_UNOWNED = (
+    "a flush of all rules by another program interrupts requests: {why}; take Linux 5.12 and a"
+    " libnftables after 1.0.6 (Debian 12), which keeps the flag `owner` of a table"
+)
 _UNSHARED = (
     "one pod can hold up the connections of others: {why}; load nf_tables' expressions connlimit"
     " and limit (CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT) and restart NMI"
@@ -93,7 +97,8 @@ class Interception:
         self._thread = ThreadPoolExecutor(1, "interception")
         self._problems: tuple[str, ...] = (_NOT_INSTALLED,)
         self._complained: tuple[str, ...] = ()
-        self._warnings: tuple[str, ...] = ()
+        self._unshared: tuple[str, ...] = ()
+        self._unowned: tuple[str, ...] = ()
         self._cause = ""
         self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
         self._disputed = False
@@ -128,7 +133,7 @@ class Interception:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the kernel cannot do for us, and what keeps nobody from being served."""
-        return self._warnings
+        return (*self._unshared, *self._unowned)
 
     async def check(self) -> bool:
         """Repair what is not as wanted; return whether something was not and now is."""
@@ -185,7 +190,7 @@ class Interception:
         self._warn_of_release_0_1()
         with _explained():
             self._routing.repair()
-            self._warnings = self._replace()
+            self._unshared = self._replace()
             self._make_copy()
             return self._left()
 
@@ -243,7 +248,9 @@ class Interception:
         with contextlib.suppress(NftablesError):
             self._nft.run(self._copy.replacement())
         if left := self._listed(self._copy):
-            _log.info("others' flushes will interrupt requests: %s", _some(left))
+            said = _UNOWNED.format(why=_some(left))
+            _log.warning("%s", said)
+            self._unowned = (said,)
             with contextlib.suppress(NftablesError):
                 self._nft.run(self._copy.deletion())
             self._copy = None

@@ -21,6 +21,7 @@ from podidentity.kernel import netlink
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _GETROUTE = 24, 26
 _NEWNSID, _GETNSID = 88, 90
 _GROUP_LINK, _GROUP_IPV4_ADDRESSES = 0x1, 0x10  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR
 _DATAGRAM = 1 << 17
@@ -31,6 +32,7 @@ _MOST_ADDRESSES = 64
 
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg, of which only family and prefix length are given
 _GENERIC = struct.Struct("=B3x")  # rtgenmsg: family
 _U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
 
@@ -44,6 +46,7 @@ _NESTED = 0x8000  # NLA_F_NESTED
 _IFA_LOCAL, _IFA_CACHEINFO, _IFA_TARGET_NETNSID = 2, 6, 10
 _CACHEINFO = struct.Struct("=IIII")  # ifa_cacheinfo: preferred, valid, created, updated
 _NETNSA_NSID, _NETNSA_FD = 1, 3
+_RTA_DST, _RTA_OIF = 1, 4
 _NETLINK, _GET_STRICT_CHK = 270, 12  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
 
 
@@ -160,6 +163,13 @@ class Links:
             raise OSError(errno.EINVAL, f"{link.name} leads to no other namespace")
         mac = self._route.mac(link.peer, link.namespace)
         return FarEnd(link.namespace, mac, self._route.addresses(link.peer, link.namespace))
+
+    def towards(self, address: str) -> Link | None:
+        """Return the link by which packets to an address leave the node; None if there is none."""
+        try:
+            return self._links.get(self._route.interface_towards(address))
+        except OSError:
+            return None
 
     def set_link_local_learning(self, bridge: int, *, on: bool) -> None:
         """Have a bridge learn MAC addresses from link-local frames, or not.
@@ -317,6 +327,16 @@ class _Route:
                 created = _CACHEINFO.unpack(attributes.get(_IFA_CACHEINFO, bytes(16)))[2]
                 found[socket.inet_ntoa(local)] = created
         return found
+
+    def interface_towards(self, address: str) -> int:
+        """Return the index of the link by which packets to an address leave; 0: none.
+
+        Raises OSError where there is no route.
+        """
+        body = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
+        body += netlink.attribute(_RTA_DST, socket.inet_aton(address))
+        answer = self._one(_GETROUTE, body)
+        return _number(netlink.attributes(answer.payload, _ROUTE.size).get(_RTA_OIF))
 
     def set_link_local_learning(self, index: int, *, on: bool) -> None:
         """Set the option of a bridge; raise OSError."""

@@ -126,15 +126,14 @@ def entered(namespace: int) -> Iterator[None]:
 
 
 class FolderWatch:
-    """Watches one folder for files that come and go, from the first `renew` on."""
+    """Watches folders for files that come and go, each from the first `renew` on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
-    def renew(self) -> None:
-        """Watch what the folder's path leads to now; raise OSError where that is nothing."""
-        _checked(_libc.inotify_add_watch(self._fd, bytes(self._folder), _COMES_OR_GOES))
+    def renew(self, folder: Path) -> None:
+        """Watch what this path leads to now; raise OSError where that is nothing."""
+        _checked(_libc.inotify_add_watch(self._fd, bytes(folder), _COMES_OR_GOES))
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something has changed."""

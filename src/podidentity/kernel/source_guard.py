@@ -52,6 +52,7 @@ _LINKS_EVERY = 0.25
 _SETTLES = 0.02
 """Seconds: a network plugin makes a link and its addresses in a burst, and then starts the pod."""
 
+NOT_GUARDED_YET = "the sources of packets are not guarded yet"
 _BRIDGE_UNGUARDED = (
     "a pod on a bridge can speak with its neighbour's address: {why}; load nf_tables' bridge family"
     " (CONFIG_NF_TABLES_BRIDGE), or use a network plugin with routed links"
@@ -59,6 +60,15 @@ _BRIDGE_UNGUARDED = (
 _ROUTES_UNGUARDED = (
     "a pod can send to IMDS with an address that is not its own: {why}; load nf_tables' fib"
     " expression (CONFIG_NFT_FIB_IPV4)"
+)
+_UNOWNED = (
+    "a flush of all rules by another program interrupts the guard of sources: {why}; take Linux"
+    " 5.12 and a libnftables after 1.0.6 (Debian 12), which keeps the flag `owner` of a table"
+)
+_SWITCHED_OFF = (
+    "a pod on a bridge can speak with its neighbour's address: --source-guard=off; use"
+    " --source-guard=on unless pods need addresses of others (a VPN that does not masquerade, a"
+    " virtual IP)"
 )
 _LEARNS = (
     "bridge {name} learns MAC addresses from frames that pass no filter: {why}; it takes kernel 5.0"
@@ -79,11 +89,19 @@ class SourceGuard:
     """
 
     def __init__(
-        self, networks: PodNetworks, redirect: Redirect, clock: Clock, *, copy: bool = True
+        self,
+        networks: PodNetworks,
+        redirect: Redirect,
+        clock: Clock,
+        *,
+        copy: bool = True,
+        bridges: bool = True,
     ) -> None:
-        """`copy` False: none is made, as on kernels before 5.12."""
-        self._networks = networks
-        self._clock = clock
+        """`copy` False: none is made, as on kernels before 5.12.
+
+        `bridges` False: bridges are not filtered, and what an earlier agent has set there goes.
+        """
+        self._networks, self._clock, self._bridges = networks, clock, bridges
         self._closed = frozenset(closed(redirect))
         self._links = Links()
         self._bridge, self._routes = map(
@@ -91,7 +109,7 @@ class SourceGuard:
         )
         self._copy = (
             _InstalledTable(bridge_table(redirect, f"{TABLE}-{os.urandom(4).hex()}", owned=True))
-            if copy
+            if copy and bridges
             else None
         )
         """That belongs to this process, so that others' `nft flush ruleset` passes it over."""
@@ -110,7 +128,8 @@ class SourceGuard:
         """Until the links' notices are waited for again."""
         self._unverified, self._cause = True, ""
         """Whether, and by whom, the rules may have been changed since the last look."""
-        self._problems: tuple[str, ...] = ("the sources of packets are not guarded yet",)
+        self._problems: tuple[str, ...] = (NOT_GUARDED_YET,)
+        self._warnings: tuple[str, ...] = ()
         self._alone: Mapping[str, NamespaceKey] = {}
         """By address, as of the rules that are in force."""
         self.repairs = 0
@@ -130,9 +149,25 @@ class SourceGuard:
         """
         return self._problems
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the kernel, or the library, cannot do for us."""
+        return self._warnings
+
     def bound_to(self, address: str) -> NamespaceKey | None:
-        """Return the namespace that alone can send with an address; None if that is not known."""
-        return self._alone.get(address)
+        """Return the namespace that alone can send with an address; None if that is not known.
+
+        On a bridge it is that of the port which is bound to the address. A routed link has the
+        addresses that the node routes there, for packets of others are dropped (`source_rules`);
+        that takes a question of 30 µs, and is asked only if several namespaces have the address.
+        """
+        found = self._alone.get(address)
+        if found is not None or self._problems or len(self._networks.holders(address)) < 2:
+            return found
+        link = self._links.towards(address)
+        if link is None or link.namespace is None or link.kind == "bridge":
+            return None
+        network = self._networks.numbered(link.namespace)
+        return None if network is None else network.key
 
     @property
     def bound(self) -> int:
@@ -239,6 +274,8 @@ class SourceGuard:
 
     def _adopt(self) -> None:
         """Take over what an earlier run has bound: its first holders stay the first."""
+        if not self._bridges:
+            return
         found = self._bridge.bound_ports(_names(self._links))
         macs = dict(found.macs)
         for port in self._links.ports():
@@ -259,7 +296,7 @@ class SourceGuard:
             self._networks.refresh()
             self._links.refresh()
             ports = list(self._links.ports())
-            problems = tuple(self._unlearn(ports))
+            problems = tuple(self._unlearn(ports)) if self._bridges else ()
         except OSError as error:
             self._problems = (f"the node's links cannot be read: {error}",)
             self._alone = {}
@@ -268,9 +305,11 @@ class SourceGuard:
         self._forget({each.index: each for each in pods})
         networks = self._networks.by_number()
         self._revision, self._incomplete = self._networks.revision, False
-        if pods and not networks:
+        if pods and not self._bridges:
+            problems += (_SWITCHED_OFF,)
+        elif pods and not networks:
             problems += (_NOBODY.format(ports=len(pods)),)
-        for port in pods:
+        for port in pods if self._bridges else ():
             network = networks.get(-1 if port.namespace is None else port.namespace)
             if network is not None and not self._bind(port, network):
                 self._incomplete = True
@@ -366,7 +405,10 @@ class SourceGuard:
                 (self._bridge, look.elements, _BRIDGE_UNGUARDED),
             ):
                 try:
-                    repaired += table.write(elements, look.names, verify=look.verify)
+                    if table is self._routes or self._bridges:
+                        repaired += table.write(elements, look.names, verify=look.verify)
+                    elif look.verify:
+                        table.remove_if_there()
                 except NftablesError as error:
                     if table is self._routes or look.bridged:
                         problems.append(unguarded.format(why=error))
@@ -381,7 +423,9 @@ class SourceGuard:
         try:
             self._copy.write(look.elements, look.names, verify=False)  # nobody else may change it
         except NftablesError as error:
-            _log.info("others' flushes will interrupt the guard of sources: %s", error)
+            said = _UNOWNED.format(why=error)
+            _log.warning("%s", said)
+            self._warnings = (said,)
             self._drop_copy()
 
     def _drop_copy(self) -> None:
@@ -490,6 +534,11 @@ class _InstalledTable:
         except NftablesError:
             return False
         return True
+
+    def remove_if_there(self) -> None:
+        """Take away what an earlier run has left."""
+        if self._listed():
+            self.remove()
 
     def remove(self) -> None:
         """Take it away, also where there is none."""

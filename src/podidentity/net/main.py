@@ -24,7 +24,7 @@ from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.kernel.source_guard import SourceGuard
+from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
 from podidentity.local_sockets import keep_names, listen
 from podidentity.net.plan import NetPlan
 from podidentity.net.probe import ProbeSocket
@@ -77,14 +77,16 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             guard.install()
         inspector = ConnectionInspector.open(
             plan.attestation,
-            netns_dir=plan.netns_dir,
+            netns_dirs=plan.netns_dirs,
             cgroup_root=plan.cgroup_root,
             listener=Endpoint(redirect.target, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
         )
         stack.callback(inspector.close)
         if plan.attestation is not AttestationMode.ADDRESS:
-            guard.sources = lambda: SourceGuard(inspector.networks, redirect, clock)
+            guard.sources = lambda: SourceGuard(
+                inspector.networks, redirect, clock, bridges=plan.guards_bridges
+            )
             inspector.bound_to = guard.bound_to
         server = _serve(plan, inspector, lock, stack)
         gc.collect()
@@ -219,7 +221,14 @@ class Guard:
 
     def source_problems(self) -> tuple[str, ...]:
         """Return why a pod may be able to speak with another's address."""
-        return () if self._source_guard is None else self._source_guard.problems()
+        if self._source_guard is not None:
+            return self._source_guard.problems()
+        return () if self.sources is None else (NOT_GUARDED_YET,)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what node and library lack, and what keeps nobody from being served."""
+        more = () if self._source_guard is None else self._source_guard.warnings()
+        return (*self.interception.warnings(), *more)
 
     async def _guard(self) -> None:
         while True:
@@ -269,13 +278,13 @@ class Reporter:
         attestation = self.inspector.problems() if proving else ()
         if self.lacking:
             attestation = (self.lacking, *attestation)
-        warnings = self.guard.interception.warnings() if holds else ()
+        warnings = self.guard.warnings() if holds else ()
         if self.lock.warning:
             warnings = (*warnings, self.lock.warning)
         return State(
             interception=interception,
             attestation=attestation,
-            sources=self.guard.source_problems(),
+            sources=self.guard.source_problems() if holds else (),
             warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,

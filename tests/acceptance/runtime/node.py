@@ -118,9 +118,8 @@ class Node:
         pid = self.pid
         spaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
         spaces.append(f"--net={net}" if net else "--net")
-        path = (
-            f"{self.options.tools}/debian/usr/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        )
+        tools = (f"{self.options.tools}/debian/usr/bin", Path(sys.executable).parent)
+        path = ":".join(map(str, (*tools, os.environ["PATH"])))
         joined = f'echo 0 >"{self.cgroups}/{cgroup}/cgroup.procs" && exec "$@"'
         ran = subprocess.run(
             ["sh", "-c", joined, "sh", "nsenter", "-t", str(pid), *spaces, "sh", "-c", text],
