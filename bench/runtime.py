@@ -20,7 +20,7 @@ from tests.acceptance.runtime.node import IMAGE, NEXT, SYSTEM, Node, opened
 from tests.acceptance.runtime.test_programs import Load, memory
 
 _STARTS = 10
-_RATE, _SECONDS = 500, 20
+_RATE, _SECONDS, _PODS = 500, 20, 10
 _MIB = 1 << 20
 
 
@@ -29,7 +29,7 @@ def measure(node: Node) -> Iterator[Bar]:
     starts = [_start(node) for _ in range(_STARTS)]
     yield Bar("container's start to ready, p50, s", statistics.median(starts), 1.5)
     yield Bar("container's start to ready, the slowest, s", max(starts), 3)
-    asking = [node.start(f"asking-{number}") for number in range(2)]
+    asking = [node.start(f"asking-{number}") for number in range(_PODS)]
     node.ready(*asking)
     loads = [Load(node, pod, _RATE / len(asking), _SECONDS) for pod in asking]
     updates = 0
