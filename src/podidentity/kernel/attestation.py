@@ -23,7 +23,12 @@ from typing import Self
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.namespaces import NamespaceKey, unpropagated
+from podidentity.kernel.namespaces import (
+    NamespaceKey,
+    gets_mounts,
+    unpropagated,
+    without_namespace,
+)
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
@@ -62,6 +67,8 @@ class ConnectionInspector:
         """Whether a pod's connection came while no pod's namespace was to be seen."""
         self._unpropagated = ""
         """As of the last look at the problems."""
+        self._without_mounts = _without_mounts(netns_dirs)
+        """The folders that get none of the node's later mounts, as of then."""
         self._pods_seen = self._strangers_seen = 0
         """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
         self._networks.refresh()
@@ -128,6 +135,7 @@ class ConnectionInspector:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
         self._networks.refresh()
         self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
+        self._without_mounts = _without_mounts(self._netns_dirs)
         found = [self._networks.failure, self._without_networks(), self._unpropagated]
         if self._cgroups is not None:
             found += [self._cgroups.check(), self._without_pods()]
@@ -172,7 +180,14 @@ class ConnectionInspector:
         if self._networks.failure:
             return self._networks.failure
         self._no_network = not len(self._networks)
-        return self._without_networks() or self._unpropagated
+        return self._without_networks() or self._unpropagated or self._unseen()
+
+    def _unseen(self) -> str:
+        """Say at once that a namespace does not come here: its pod is no forger."""
+        if not self._without_mounts:
+            return ""
+        bare = [each for each in self._networks.bare() if each.parent in self._without_mounts]
+        return without_namespace(bare[0].parent, bare[0].name) if bare else ""
 
     def _without_networks(self) -> str:
         if not self._no_network or len(self._networks):
@@ -224,6 +239,13 @@ class ConnectionInspector:
             self._strangers_seen += pod == ""
         state = SocketState.OPEN
         return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
+
+
+def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:
+    try:
+        return frozenset(each for each in folders if not gets_mounts(each))
+    except OSError:
+        return frozenset()  # that nothing can be read there is said elsewhere
 
 
 def _raise_file_limit() -> None:

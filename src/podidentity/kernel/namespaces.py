@@ -57,22 +57,30 @@ def is_propagated(mountinfo: str, folder: str) -> bool:
     return any(each.startswith(("shared:", "master:")) for each in optional)
 
 
+def gets_mounts(folder: Path) -> bool:
+    """Whether the folder shows mounts that the node makes there later; raise OSError."""
+    return is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder))
+
+
 def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
     """Return why namespaces of pods that start later are not seen; "" if nothing shows that.
 
     Shown by a file without a namespace on it, in a folder that gets no mounts of the node's.
     """
     try:
-        if is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder)):
+        if gets_mounts(folder):
             return ""
         device, before = folder.stat().st_dev, time.time() - seconds
         bare = [each.name for each in folder.iterdir() if _is_bare(each.lstat(), device, before)]
     except OSError:
         return ""  # the folder changes, or is not there: that is said elsewhere
-    if not bare:
-        return ""
+    return without_namespace(folder, min(bare)) if bare else ""
+
+
+def without_namespace(folder: Path, name: str) -> str:
+    """Return the words for a file of the folder where no namespace will appear."""
     return (
-        f"{folder} is mounted without propagation, and {min(bare)} there has no network "
+        f"{folder} is mounted without propagation, and {name} there has no network "
         "namespace on it: mount the folder with propagation HostToContainer"
     )
 
