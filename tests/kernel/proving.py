@@ -215,7 +215,7 @@ async def absent() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _inspector() -> Iterator[ConnectionInspector]:
-    inspector = ConnectionInspector(netns_dir=NETNS, cgroups=None, listener=Endpoint(*_LISTENER))
+    inspector = ConnectionInspector(netns_dirs=[NETNS], cgroups=None, listener=Endpoint(*_LISTENER))
     try:
         yield inspector
     finally:

@@ -586,7 +586,7 @@ async def twins(*, guarded: bool, routed: bool) -> list[list[str]]:
     Interception(redirect, WallClock()).install()
     listener = (redirect.target, redirect.listen_port)
     inspector = ConnectionInspector(
-        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint(*listener)
+        netns_dirs=[Path("/run/netns")], cgroups=None, listener=Endpoint(*listener)
     )
     guard = SourceGuard(inspector.networks, redirect, WallClock()) if guarded else None
     if guard is not None:

@@ -44,7 +44,7 @@ class Node:
         self._listening = socket.create_server(self.here)
         self._listening.setblocking(False)
         self._inspector = ConnectionInspector(
-            netns_dir=Path("/run/netns"), cgroups=None, listener=self.here
+            netns_dirs=[Path("/run/netns")], cgroups=None, listener=self.here
         )
         self._diag = SockDiag()
 

@@ -16,14 +16,19 @@ import contextlib
 import errno
 import resource
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.namespaces import NamespaceKey, unpropagated
+from podidentity.kernel.namespaces import (
+    NamespaceKey,
+    gets_mounts,
+    unpropagated,
+    without_namespace,
+)
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
@@ -39,7 +44,7 @@ class ConnectionInspector:
     def __init__(
         self,
         *,
-        netns_dir: Path,
+        netns_dirs: Sequence[Path],
         cgroups: PodCgroups | None,
         listener: Endpoint,
         imds: Endpoint = IMDS,
@@ -50,8 +55,8 @@ class ConnectionInspector:
         come to the same port of other addresses.
         """
         _raise_file_limit()
-        self._netns_dir = netns_dir
-        self._networks = PodNetworks(netns_dir)
+        self._netns_dirs = netns_dirs
+        self._networks = PodNetworks(*netns_dirs)
         self._cgroups = cgroups
         self._listener = listener
         self._imds = imds
@@ -62,6 +67,8 @@ class ConnectionInspector:
         """Whether a pod's connection came while no pod's namespace was to be seen."""
         self._unpropagated = ""
         """As of the last look at the problems."""
+        self._without_mounts = _without_mounts(netns_dirs)
+        """The folders that get none of the node's later mounts, as of then."""
         self._pods_seen = self._strangers_seen = 0
         """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
         self._networks.refresh()
@@ -73,7 +80,7 @@ class ConnectionInspector:
         cls,
         mode: AttestationMode,
         *,
-        netns_dir: Path,
+        netns_dirs: Sequence[Path],
         cgroup_root: Path,
         listener: Endpoint,
         imds: Endpoint = IMDS,
@@ -81,7 +88,7 @@ class ConnectionInspector:
         """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(
-            netns_dir=netns_dir,
+            netns_dirs=netns_dirs,
             cgroups=cgroups,
             listener=listener,
             imds=imds,
@@ -127,7 +134,8 @@ class ConnectionInspector:
     def problems(self) -> tuple[str, ...]:
         """Return what keeps callers from being proven, with the next steps; () if nothing does."""
         self._networks.refresh()
-        self._unpropagated = unpropagated(self._netns_dir)
+        self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
+        self._without_mounts = _without_mounts(self._netns_dirs)
         found = [self._networks.failure, self._without_networks(), self._unpropagated]
         if self._cgroups is not None:
             found += [self._cgroups.check(), self._without_pods()]
@@ -172,13 +180,21 @@ class ConnectionInspector:
         if self._networks.failure:
             return self._networks.failure
         self._no_network = not len(self._networks)
-        return self._without_networks() or self._unpropagated
+        return self._without_networks() or self._unpropagated or self._unseen()
+
+    def _unseen(self) -> str:
+        """Say at once that a namespace does not come here: its pod is no forger."""
+        if not self._without_mounts:
+            return ""
+        bare = [each for each in self._networks.bare() if each.parent in self._without_mounts]
+        return without_namespace(bare[0].parent, bare[0].name) if bare else ""
 
     def _without_networks(self) -> str:
         if not self._no_network or len(self._networks):
             return ""
+        folders = " or ".join(map(str, self._netns_dirs))
         return (
-            f"a pod has connected, and no network namespace is in {self._netns_dir}: name the "
+            f"a pod has connected, and no network namespace is in {folders}: name the "
             "folder of the container runtime's by --netns-dir, and mount it (containerd with "
             "netns_mounts_under_state_dir has its own)"
         )
@@ -223,6 +239,13 @@ class ConnectionInspector:
             self._strangers_seen += pod == ""
         state = SocketState.OPEN
         return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
+
+
+def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:
+    try:
+        return frozenset(each for each in folders if not gets_mounts(each))
+    except OSError:
+        return frozenset()  # that nothing can be read there is said elsewhere
 
 
 def _raise_file_limit() -> None:

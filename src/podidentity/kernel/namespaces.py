@@ -57,22 +57,30 @@ def is_propagated(mountinfo: str, folder: str) -> bool:
     return any(each.startswith(("shared:", "master:")) for each in optional)
 
 
+def gets_mounts(folder: Path) -> bool:
+    """Whether the folder shows mounts that the node makes there later; raise OSError."""
+    return is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder))
+
+
 def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
     """Return why namespaces of pods that start later are not seen; "" if nothing shows that.
 
     Shown by a file without a namespace on it, in a folder that gets no mounts of the node's.
     """
     try:
-        if is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder)):
+        if gets_mounts(folder):
             return ""
         device, before = folder.stat().st_dev, time.time() - seconds
         bare = [each.name for each in folder.iterdir() if _is_bare(each.lstat(), device, before)]
     except OSError:
         return ""  # the folder changes, or is not there: that is said elsewhere
-    if not bare:
-        return ""
+    return without_namespace(folder, min(bare)) if bare else ""
+
+
+def without_namespace(folder: Path, name: str) -> str:
+    """Return the words for a file of the folder where no namespace will appear."""
     return (
-        f"{folder} is mounted without propagation, and {min(bare)} there has no network "
+        f"{folder} is mounted without propagation, and {name} there has no network "
         "namespace on it: mount the folder with propagation HostToContainer"
     )
 
@@ -118,15 +126,14 @@ def entered(namespace: int) -> Iterator[None]:
 
 
 class FolderWatch:
-    """Watches one folder for files that come and go, from the first `renew` on."""
+    """Watches folders for files that come and go, each from the first `renew` on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
-    def renew(self) -> None:
-        """Watch what the folder's path leads to now; raise OSError where that is nothing."""
-        _checked(_libc.inotify_add_watch(self._fd, bytes(self._folder), _COMES_OR_GOES))
+    def renew(self, folder: Path) -> None:
+        """Watch what this path leads to now; raise OSError where that is nothing."""
+        _checked(_libc.inotify_add_watch(self._fd, bytes(folder), _COMES_OR_GOES))
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something has changed."""

@@ -1,6 +1,6 @@
 """The pods' network namespaces, and which of them holds which address.
 
-They are found in the folder where the container runtime mounts them (`/run/netns`). In each, two
+They are found in the folders where container runtimes mount them (`/run/netns`). In each, two
 netlink sockets are opened once and kept. An open socket keeps its namespace alive, so a namespace
 is let go as soon as its file has gone: `follow` does that.
 
@@ -92,17 +92,18 @@ class _Budget:
 
 
 class PodNetworks:
-    """The namespaces of a folder; `refresh` brings it up to date."""
+    """The namespaces of some folders; `refresh` brings them up to date."""
 
-    def __init__(self, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._folders = folders
         self._monotonic = monotonic
-        self._watch = FolderWatch(folder)
+        self._watch = FolderWatch()
         self._numbers = NamespaceNumbers()
         self._unread = True
-        self._device = 0
+        self._devices: frozenset[int] = frozenset()
+        """Of the folders themselves: a file on one of them has no namespace mounted on it."""
         self._mounted: dict[NamespaceKey, str] = {}
-        """The namespaces of the folder as of the last scan, opened or not."""
+        """The namespaces of the folders as of the last scan, opened or not, with a file of each."""
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._holders: dict[str, dict[NamespaceKey, PodNetwork]] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
@@ -116,7 +117,7 @@ class PodNetworks:
         self._untried: set[str] = set()
         """Files where no namespace is mounted yet, or that could not be opened."""
         self._failures: dict[str, str] = {}
-        """By file; under "" the folder's own."""
+        """By file or folder."""
         self._listeners: list[Callable[[], None]] = []
         self.revision = 0
         """Grows when a namespace is opened or let go."""
@@ -141,8 +142,12 @@ class PodNetworks:
         """Return the open namespace that the node calls by this number (nsid), if there is one."""
         return next((each for each in self._networks.values() if each.number == number), None)
 
+    def bare(self) -> list[Path]:
+        """Return the files of the folders that have no namespace on them."""
+        return [Path(each) for each in sorted(self._untried) if self._is_bare(each)]
+
     def is_mounted(self, key: NamespaceKey) -> bool:
-        """Whether the namespace has a file in the folder: its pod has not ended."""
+        """Whether the namespace has a file in one of the folders: its pod has not ended."""
         return key in self._mounted
 
     def listen(self, changed: Callable[[], None]) -> None:
@@ -196,19 +201,23 @@ class PodNetworks:
         self._numbers.close()
 
     def _scan(self) -> bool:
-        """Compare the folder with what is open; return whether that differed."""
-        try:
-            # Watched before it is read, so that what comes in between is noticed.
-            self._watch.renew()
-            self._device = self._folder.stat().st_dev
-            files = self._files()
-        except OSError as error:
-            self._unread = True
-            self._failures[""] = (
-                f"cannot read {self._folder} ({error.strerror}): mount the node's folder of "
-                "network namespaces there, with propagation HostToContainer"
-            )
-            return False
+        """Compare the folders with what is open; return whether that differed."""
+        files: dict[str, NamespaceKey] = {}
+        devices = set()
+        for folder in self._folders:
+            try:
+                # Watched before it is read, so that what comes in between is noticed.
+                self._watch.renew(folder)
+                devices.add(folder.stat().st_dev)
+                files |= _files(folder)
+            except OSError as error:
+                self._unread = True
+                self._failures[str(folder)] = (
+                    f"cannot read {folder} ({error.strerror}): mount the node's folder of "
+                    "network namespaces there, with propagation HostToContainer"
+                )
+                return False
+        self._devices = frozenset(devices)
         self._unread = False
         self._failures.clear()
         before, self._mounted = self._mounted, {key: name for name, key in files.items()}
@@ -219,59 +228,54 @@ class PodNetworks:
         opened = self._open_all([each for each in self._untried if self._is_ready(each)])
         return opened or bool(gone)
 
-    def _files(self) -> dict[str, NamespaceKey]:
-        """Return the folder's files; raise OSError. One that vanishes meanwhile is left out."""
-        found = {}
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                try:
-                    found[entry.name] = key_of(os.stat(entry.path))  # noqa: PTH116 - a path as text
-                except FileNotFoundError:
-                    continue
-        return found
-
-    def _is_ready(self, name: str) -> bool:
+    def _is_ready(self, path: str) -> bool:
         """Whether a namespace to be opened is mounted there.
 
         A file that a crash has left is not looked into, nor is a crowded namespace before its time.
         """
         try:
-            status = os.stat(f"{self._folder}/{name}")  # noqa: PTH116 - at each doubtful connection
+            status = os.stat(path)  # noqa: PTH116 - at each doubtful connection
         except OSError:
             return False
-        if status.st_dev == self._device:
+        if status.st_dev in self._devices:
             return False
         return self._monotonic() >= self._crowded.get(key_of(status), 0.0)
 
-    def _open_all(self, names: list[str]) -> bool:
+    def _is_bare(self, path: str) -> bool:
+        try:
+            return os.stat(path).st_dev in self._devices  # noqa: PTH116 - as above
+        except OSError:
+            return False
+
+    def _open_all(self, paths: list[str]) -> bool:
         """Open those that can be; return whether one could. The others stay to be tried."""
         before = len(self._networks)
-        for name in names:
-            self._untried.discard(name)
-            self._failures.pop(name, None)
+        for path in paths:
+            self._untried.discard(path)
+            self._failures.pop(path, None)
             try:
-                self._open(name)
+                self._open(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._untried.add(name)
-                self._failures[name] = f"cannot open {self._folder / name}: {error.strerror}"
+                self._untried.add(path)
+                self._failures[path] = f"cannot open {path}: {error.strerror}"
         return len(self._networks) > before
 
-    def _open(self, name: str) -> None:
+    def _open(self, path: str) -> None:
         """Open one, unless it is open under a second name; raise OSError."""
-        with network_namespace(self._folder / name) as fd:
+        with network_namespace(Path(path)) as fd:
             if fd is None:
-                self._untried.add(name)
+                self._untried.add(path)
                 return
             key = key_of(os.fstat(fd))
             if key in self._networks:
                 return
             number = self._numbers.number(fd)
             with entered(fd):
-                network = PodNetwork(name, key, number)
+                network = PodNetwork(Path(path).name, key, number)
         self.revision += 1
-        self._mounted[key] = name
+        self._mounted[key] = path
         self._networks[key] = network
         self._by_notices[network.notices] = key
         self._poll.register(network.notices, select.EPOLLIN)
@@ -293,11 +297,12 @@ class PodNetworks:
             # What is left of the answer goes with the socket.
             self._say(key, f"{network.name} {error}: refused until it holds fewer")
             self._crowded[key] = now + _CROWDED_FOR
-            self._untried.add(network.name)
+            self._untried.add(self._mounted[key])
             self._drop(key)
         except OSError as error:
-            self._untried.add(network.name)
-            self._failures[network.name] = f"cannot read the addresses in {network.name}: {error}"
+            path = self._mounted[key]
+            self._untried.add(path)
+            self._failures[path] = f"cannot read the addresses in {path}: {error}"
             self._drop(key)
         for address in network.addresses:
             self._holders.setdefault(address, {})[key] = network
@@ -341,3 +346,15 @@ class PodNetworks:
             self._drop(key)
         for each in (self._budgets, self._crowded, self._said):
             each.pop(key, None)
+
+
+def _files(folder: Path) -> dict[str, NamespaceKey]:
+    """Return the folder's files by path; raise OSError. One that vanishes meanwhile is left out."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                found[entry.path] = key_of(os.stat(entry.path))  # noqa: PTH116 - a path as text
+            except FileNotFoundError:
+                continue
+    return found

@@ -72,12 +72,12 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         interception = Interception(redirect, clock)
         stack.callback(interception.close)
         guard = Guard(interception, clock)
-        lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
+        lock = RulesLock(_lock_folder(plan), clock, install=guard.take_over, leave=guard.end)
         if lock.begin():
             guard.install()
         inspector = ConnectionInspector.open(
             plan.attestation,
-            netns_dir=plan.netns_dir,
+            netns_dirs=plan.netns_dirs,
             cgroup_root=plan.cgroup_root,
             listener=Endpoint(redirect.target, redirect.listen_port),
             imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
@@ -157,6 +157,8 @@ class Guard:
         self.sources: Callable[[], SourceGuard] | None = None
         """Makes what ties pods' addresses to their ports; None where callers are not proved."""
         self._source_guard: SourceGuard | None = None
+        self._inherits = False
+        """Whether the rules of another agent, or of this one, stand where this one guards none."""
         self._clock = clock
         self._failure = ""
         """Why the rules could not be set; they are tried again."""
@@ -180,8 +182,14 @@ class Guard:
         self._unwanted.clear()
         self._wanted.set()
 
+    async def take_over(self) -> None:
+        """Set the rules in the place of those of the agent before, which stand until then."""
+        self._inherits = True
+        await self.begin()
+
     async def end(self) -> None:
         """Repair them no more; what is set stays."""
+        self._inherits = True
         self._wanted.clear()
         self._unwanted.set()
         await self._ended.wait()
@@ -223,7 +231,7 @@ class Guard:
         """Return why a pod may be able to speak with another's address."""
         if self._source_guard is not None:
             return self._source_guard.problems()
-        return () if self.sources is None else (NOT_GUARDED_YET,)
+        return () if self.sources is None or self._inherits else (NOT_GUARDED_YET,)
 
     def warnings(self) -> tuple[str, ...]:
         """Return what node and library lack, and what keeps nobody from being served."""

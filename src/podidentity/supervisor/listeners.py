@@ -17,6 +17,7 @@ net.core.somaxconn (4096 by default): twelve pods may have all that they are all
 _SEND_BUFFER, _RECEIVE_BUFFER = 16 << 10, 8 << 10
 """Kernel memory of one connection, in bytes; Linux doubles both. Unbounded, a client that does
 not read has megabytes of it."""
+_SO_DETACH_FILTER = 27  # asm-generic/socket.h
 _IP_FREEBIND = 15
 """linux/in.h; Python names it from 3.13 on."""
 
@@ -75,6 +76,21 @@ def open_missing(
         close_all(made)
         raise
     return {**found, **made}
+
+
+def restore(listening: socket.socket) -> str:
+    """Have a socket hear again, whatever a worker did to it; return why that failed, or "".
+
+    The worker before had it, too, and may have ended it, or given it a filter or a short backlog.
+    What waits in its backlog stays there.
+    """
+    try:
+        listening.listen(BACKLOG)
+        with suppress(FileNotFoundError):
+            listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def close_all(sockets: Mapping[str, socket.socket]) -> None:

@@ -24,7 +24,7 @@ from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness
 from podidentity.supervisor.descendants import check_outsider, children
 from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
-from podidentity.supervisor.listeners import Address, ListenError, close_all, open_missing
+from podidentity.supervisor.listeners import Address, ListenError, close_all, open_missing, restore
 from podidentity.supervisor.worker import CANNOT_BEGIN, Worker, WorkerMain
 
 PROBE_SOCKET = "serve-probe.sock"
@@ -270,6 +270,9 @@ class Supervisor:
                 self._kill(worker, f"holds {held >> 20} MiB, more than {most} MiB")
 
     def _start(self, now: float) -> None:
+        for name, listening in self._sockets.items():
+            if why := restore(listening):
+                _log.error("the socket of %s cannot be restored: %s: delete this pod", name, why)
         worker = Worker.start(
             self._main,
             self._sockets,
