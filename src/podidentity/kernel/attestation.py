@@ -22,7 +22,12 @@ from typing import Self
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
-from podidentity.kernel.namespaces import NamespaceKey, unpropagated
+from podidentity.kernel.namespaces import (
+    NamespaceKey,
+    gets_mounts,
+    unpropagated,
+    without_namespace,
+)
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 
@@ -61,6 +66,8 @@ class ConnectionInspector:
         """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
         """Result of the last check for missing mount propagation."""
+        self._without_mounts = _without_mounts(netns_dirs)
+        """Folders that do not receive the node's later mounts, as of the last check."""
         self._pods_seen = self._strangers_seen = 0
         """Number of sockets in pods' namespaces with a pod's cgroup, and with another."""
         self._networks.refresh()
@@ -127,6 +134,7 @@ class ConnectionInspector:
         """Return the reasons why callers cannot be proved, each with the next step."""
         self._networks.refresh()
         self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
+        self._without_mounts = _without_mounts(self._netns_dirs)
         found = [self._networks.failure, self._without_networks(), self._unpropagated]
         if self._cgroups is not None:
             found += [self._cgroups.check(), self._without_pods()]
@@ -171,7 +179,14 @@ class ConnectionInspector:
         if self._networks.failure:
             return self._networks.failure
         self._no_network = not len(self._networks)
-        return self._without_networks() or self._unpropagated
+        return self._without_networks() or self._unpropagated or self._unseen()
+
+    def _unseen(self) -> str:
+        """Say at once that a namespace does not come here: its pod is no forger."""
+        if not self._without_mounts:
+            return ""
+        bare = [each for each in self._networks.bare() if each.parent in self._without_mounts]
+        return without_namespace(bare[0].parent, bare[0].name) if bare else ""
 
     def _without_networks(self) -> str:
         if not self._no_network or len(self._networks):
@@ -223,6 +238,13 @@ class ConnectionInspector:
             self._strangers_seen += pod == ""
         state = SocketState.OPEN
         return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
+
+
+def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:
+    try:
+        return frozenset(each for each in folders if not gets_mounts(each))
+    except OSError:
+        return frozenset()  # `PodNetworks` reports a folder that cannot be read.
 
 
 def _raise_file_limit() -> None:

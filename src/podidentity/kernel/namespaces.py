@@ -57,22 +57,30 @@ def is_propagated(mountinfo: str, folder: str) -> bool:
     return any(each.startswith(("shared:", "master:")) for each in optional)
 
 
+def gets_mounts(folder: Path) -> bool:
+    """Whether the folder receives later mounts of the node; raise OSError."""
+    return is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder))
+
+
 def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
     """Return why we cannot see the namespaces of pods that start later; "" if there is no sign.
 
     The sign is a file without a namespace, in a folder that does not receive the node's mounts.
     """
     try:
-        if is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder)):
+        if gets_mounts(folder):
             return ""
         device, before = folder.stat().st_dev, time.time() - seconds
         bare = [each.name for each in folder.iterdir() if _is_bare(each.lstat(), device, before)]
     except OSError:
         return ""  # `PodNetworks` reports a folder that cannot be read.
-    if not bare:
-        return ""
+    return without_namespace(folder, min(bare)) if bare else ""
+
+
+def without_namespace(folder: Path, name: str) -> str:
+    """Return the message about a file of the folder on which no namespace will appear."""
     return (
-        f"{folder} is mounted without propagation, and {min(bare)} there has no network "
+        f"{folder} is mounted without propagation, and {name} there has no network "
         "namespace on it: mount the folder with propagation HostToContainer"
     )
 

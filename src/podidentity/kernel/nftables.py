@@ -12,6 +12,8 @@ from typing import Any, Self
 
 _NAME = "libnftables.so.1"
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+# NFT_CTX_OUTPUT_NUMERIC_PROTO: a name comes from /etc/protocols, which a container may lack.
+_OUTPUT_PROTOCOL_NUMBERS = 1 << 7
 
 
 class NftablesError(Exception):
@@ -32,7 +34,8 @@ class Nftables:
             raise NftablesError("libnftables gave no context: out of memory or file descriptors")
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
-        self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_JSON)
+        flags = _OUTPUT_JSON | _OUTPUT_PROTOCOL_NUMBERS
+        self._library.nft_ctx_output_set_flags(self._context, flags)
 
     def run(self, commands: str) -> dict[str, Any]:
         """Run `commands` (JSON) as one transaction and return their output.

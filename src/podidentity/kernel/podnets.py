@@ -142,6 +142,10 @@ class PodNetworks:
         """Return the open namespace with this number (nsid), or None."""
         return next((each for each in self._networks.values() if each.number == number), None)
 
+    def bare(self) -> list[Path]:
+        """Return the files of the folders that have no namespace on them."""
+        return [Path(each) for each in sorted(self._untried) if self._is_bare(each)]
+
     def is_mounted(self, key: NamespaceKey) -> bool:
         """Whether the namespace still has a file in one of the folders: its pod has not ended."""
         return key in self._mounted
@@ -236,6 +240,12 @@ class PodNetworks:
         if status.st_dev in self._devices:
             return False
         return self._monotonic() >= self._crowded.get(key_of(status), 0.0)
+
+    def _is_bare(self, path: str) -> bool:
+        try:
+            return os.stat(path).st_dev in self._devices  # noqa: PTH116 - as above
+        except OSError:
+            return False
 
     def _open_all(self, paths: list[str]) -> bool:
         """Open all that can be opened; return whether one could. The others are tried later."""

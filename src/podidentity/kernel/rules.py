@@ -57,6 +57,7 @@ _RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -110, -90
 _KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
 _LONGEST = 400
+_TCP = 6  # IPPROTO_TCP
 
 MOST_CONNECTIONS = 320
 """Limit for one pod. It is larger than the agent's own (256), so that the agent can answer a pod
@@ -215,7 +216,7 @@ class RedirectTable:
         yield self._rule(chain, {"set": in_set}, {"drop": None})
         count = {"ct count": {"val": MOST_CONNECTIONS, "inv": True}}
         in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
-        tcp = _match({"meta": {"key": "l4proto"}}, "tcp")
+        tcp = _match({"meta": {"key": "l4proto"}}, _TCP)
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
 
     def _unguarded(self) -> Iterator[list[dict[str, Any]]]:

@@ -69,25 +69,19 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
-        interception = Interception(redirect, clock)
-        stack.callback(interception.close)
-        guard = Guard(interception, clock)
+        guard = Guard(Interception(redirect, clock), clock)
+        stack.callback(guard.interception.close)
         lock = RulesLock(_lock_folder(plan), clock, install=guard.take_over, leave=guard.end)
         if lock.begin():
             guard.install()
-        inspector = ConnectionInspector.open(
-            plan.attestation,
-            netns_dirs=plan.netns_dirs,
-            cgroup_root=plan.cgroup_root,
-            listener=Endpoint(redirect.target, redirect.listen_port),
-            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
-        )
-        stack.callback(inspector.close)
+        inspector = _inspector(plan, stack)
         if plan.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(
                 inspector.networks, redirect, clock, bridges=plan.guards_bridges
             )
             inspector.bound_to = guard.bound_to
+        if lock.holds:
+            guard.guard_sources()
         server = _serve(plan, inspector, lock, stack)
         gc.collect()
         gc.freeze()
@@ -115,6 +109,20 @@ def lacking_capabilities(held: int, mode: AttestationMode) -> str:
         f"net lacks {' and '.join(lacking)}: add that to securityContext.capabilities.add of "
         "container net, or run it as root of the node"
     )
+
+
+def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
+    """Return what knows whose a connection is; `stack` closes it."""
+    redirect = plan.redirect
+    inspector = ConnectionInspector.open(
+        plan.attestation,
+        netns_dirs=plan.netns_dirs,
+        cgroup_root=plan.cgroup_root,
+        listener=Endpoint(redirect.target, redirect.listen_port),
+        imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
+    )
+    stack.callback(inspector.close)
+    return inspector
 
 
 def _serve(
@@ -175,6 +183,16 @@ class Guard:
             self._failure = str(error)
         else:
             self._failure = ""
+
+    def guard_sources(self) -> None:
+        """Bind pods' addresses to their ports, if the other rules are set; adopt earlier bindings.
+
+        Do this before the first report to `serve`: it ends kept connections when it learns that
+        sources are not guarded, and this `net` may be one that was restarted.
+        """
+        if self.sources is not None and not self._failure:
+            self._source_guard = self._source_guard or self.sources()
+            self._source_guard.refresh()
 
     async def begin(self) -> None:
         """Start to set and repair the rules."""
@@ -246,10 +264,8 @@ class Guard:
             await self._clock.sleep(RETRY_SECONDS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.interception.guard())
-            if self.sources is not None:
-                # Created only now, because it adopts the bindings of the agent before.
-                self._source_guard = self.sources()
-                self._source_guard.refresh()
+            self.guard_sources()
+            if self._source_guard is not None:
                 group.create_task(self._source_guard.run())
 
     def _close_sources(self) -> None:

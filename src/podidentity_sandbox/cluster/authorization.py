@@ -184,6 +184,8 @@ class NodeRules:
                 return _ALLOWED
             reason = "can only list/watch pods with spec.nodeName field selector"
             return Decision(allowed=False, reason=reason)
+        if info.verb == "create" and not info.subresource:
+            return _ALLOWED  # and `mirrors` admits those of its own node only
         mine = any(pod.name == info.name for pod in self._pods(node, info.namespace))
         whole = info.verb in ("get", "delete") and not info.subresource
         if mine and (whole or (info.subresource == "status" and info.verb in ("update", "patch"))):

@@ -370,6 +370,9 @@ async def test_a_role_that_is_not_there_can_be_bound_by_an_administrator_only(
 # https://kubernetes.io/docs/reference/access-authn-authz/node/
 
 
+MIRROR = {"annotations": {"kubernetes.io/config.mirror": "0123456789abcdef0123456789abcdef"}}
+
+
 async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
     api: httpx2.AsyncClient, served: Served
 ) -> None:
@@ -394,7 +397,35 @@ async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
             "no relationship found between node 'node-0' and this object"
         )
         assert (await kubelet.delete(f"{PODS}/other")).status_code == 403
-        assert (await kubelet.post(PODS, json=pod("new"))).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "why"),
+    [
+        ({}, {}, "can only create mirror pods"),
+        (MIRROR, {"nodeName": "node-1"}, "with spec.nodeName set to itself"),
+        (MIRROR, {"serviceAccountName": "default"}, "that reference a service account"),
+        (MIRROR, {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}, "reference secrets"),
+    ],
+)
+async def test_a_kubelet_creates_no_pod_but_the_mirrors_of_its_static_ones(
+    served: Served, metadata: dict[str, Any], spec: dict[str, Any], why: str
+) -> None:
+    wanted = pod("new", **{"nodeName": "node-0", **spec})
+    wanted["metadata"] |= metadata
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        refused = await kubelet.post(PODS, json=wanted)
+    assert refused.status_code == 403
+    assert why in refused.json()["message"]
+
+
+async def test_a_mirror_of_a_static_pod_has_no_token(served: Served) -> None:
+    wanted = pod("new", nodeName="node-0")
+    wanted["metadata"] |= MIRROR
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        made = await kubelet.post(PODS, json=wanted)
+    assert made.status_code == 201
+    assert "volumes" not in made.json()["spec"]
 
 
 async def test_a_kubelet_reads_the_secrets_that_its_pods_name_and_no_others(
