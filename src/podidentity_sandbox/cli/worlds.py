@@ -48,7 +48,7 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     type=click.Choice([f"1.{minor}" for minor in MINORS]),
     default=f"1.{MINORS[0]}",
     show_default=True,
-    help="Rules of the API server: 1.33 restricts nodes' tokens, 1.36 has constrained impersonation.",
+    help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
