@@ -1,13 +1,12 @@
-"""States facts about connections: which socket is at the client's end, and in whose cgroup.
+"""Finds the facts about a connection: the client's socket, and the cgroup that it belongs to.
 
-A pod can send packets with its neighbour's address (ARP poisoning, a stolen MAC address, a second
-address), and hold a whole conversation with them. But it cannot make a socket in the neighbour's
-network namespace, under the neighbour's cgroup: so for each connection that NMI accepted, the
-namespaces that hold the address are asked whether that connection's socket is theirs, and whose.
-`core.attestation` judges the answers.
+A pod can send packets from its neighbour's address (ARP poisoning, a stolen MAC address, a second
+address), and hold a whole conversation with them. But it cannot create a socket in the neighbour's
+network namespace and cgroup. So for each accepted connection we search the network namespaces that
+have the client's address for the client's socket. `core.attestation` judges the results.
 
-What this does not prove: who reads along. A pod that puts itself between its neighbour and the
-node by ARP sees the neighbour's own, proven connections; only a filter on the bridge closes that.
+This does not detect eavesdropping. A pod that poisons ARP can read its neighbour's connections,
+although their proof is right. Only the filter on the bridge prevents that (`source_guard`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
 IMDS = Endpoint("169.254.169.254", 80)
 _NODE = "the node's network"
 _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
-"""States of our end while we have not closed it."""
+"""States of our socket before we close it."""
 
 
 class ConnectionInspector:
@@ -49,10 +48,10 @@ class ConnectionInspector:
         listener: Endpoint,
         imds: Endpoint = IMDS,
     ) -> None:
-        """`cgroups` None: cgroups are not asked, and no sighting names a pod.
+        """Without `cgroups` no sighting names a pod.
 
-        `listener` is where intercepted connections end (`Redirect.target`); the node's own
-        come to the same port of other addresses.
+        `listener` is the local end of redirected connections (`Redirect.target`). Connections of
+        the node itself have the same port at other addresses.
         """
         _raise_file_limit()
         self._netns_dirs = netns_dirs
@@ -62,15 +61,15 @@ class ConnectionInspector:
         self._imds = imds
         self._node = SockDiag()
         self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
-        """Tells which namespace alone can send with an address; None where none is known to."""
+        """Returns the only namespace that can send from an address; None if it is not known."""
         self._no_network = False
-        """Whether a pod's connection came while no pod's namespace was to be seen."""
+        """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
-        """As of the last look at the problems."""
+        """Result of the last check for missing mount propagation."""
         self._without_mounts = _without_mounts(netns_dirs)
-        """The folders that get none of the node's later mounts, as of then."""
+        """Folders that do not receive the node's later mounts, as of the last check."""
         self._pods_seen = self._strangers_seen = 0
-        """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
+        """Number of sockets in pods' namespaces with a pod's cgroup, and with another."""
         self._networks.refresh()
         if cgroups is not None:
             cgroups.check()
@@ -96,14 +95,14 @@ class ConnectionInspector:
 
     @property
     def networks(self) -> PodNetworks:
-        """The pods' namespaces, for who else needs them."""
+        """The pods' network namespaces."""
         return self._networks
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 
-        Costs some ten system calls if one namespace holds the address, and more only for namespaces
-        that came or changed since the last call.
+        Costs about ten system calls if one namespace has the address, plus those for namespaces
+        that are new or changed since the last call.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -114,15 +113,15 @@ class ConnectionInspector:
         self._networks.refresh()
         holders = self._networks.holders(address)
         if (bound := self.bound_to(address)) is not None:
-            # Others may have the address, and a socket with the same ends: not this connection.
+            # Another namespace may have the address and a socket with the same two ends, too.
             holders = [each for each in holders if each.key == bound]
         return self._facts(client, self._listener, holders, self._failure())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
 
-        The node's own namespace is this process's: nobody else's socket can be found there. But two
-        processes may connect from one address and port, each to another address of ours.
+        The socket is in our own namespace, where pods of other namespaces have none. But two
+        processes can connect from the same address and port to different addresses of ours.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -132,7 +131,7 @@ class ConnectionInspector:
         return self._facts(Endpoint(address, port), Endpoint(own, self._listener.port), (None,), "")
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps callers from being proven, with the next steps; () if nothing does."""
+        """Return the reasons why callers cannot be proved, each with the next step."""
         self._networks.refresh()
         self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
         self._without_mounts = _without_mounts(self._netns_dirs)
@@ -142,7 +141,7 @@ class ConnectionInspector:
         return tuple(filter(None, found))
 
     async def follow(self) -> None:
-        """Let go of the namespaces of pods that end, until cancelled; run it beside the service."""
+        """Close the namespaces of pods that end, until cancelled."""
         await self._networks.follow()
 
     def close(self) -> None:
@@ -159,9 +158,9 @@ class ConnectionInspector:
         networks: Collection[PodNetwork | None],
         failure: str,
     ) -> ConnectionFacts:
-        """Look at our end first, then at the client's: so the client has always sent as much.
+        """Compare both ends: ours first, so that the client has sent all that we have received.
 
-        A second time if they do not fit, because we may have sent or closed something meanwhile.
+        Compare again if they differ, because we may have sent something in between.
         """
         sightings: tuple[Sighting, ...] = ()
         for _ in range(2):
@@ -211,7 +210,7 @@ class ConnectionInspector:
     def _at(
         self, network: PodNetwork | None, client: Endpoint, listener: Endpoint, ours: TcpSocket
     ) -> Sighting:
-        """Return what there is of the connection in a pod's network; None: in the node's."""
+        """Look for the client's socket in a pod's network, or in the node's (`network` None)."""
         name = network.name if network else _NODE
         try:
             if network is None:
@@ -232,7 +231,7 @@ class ConnectionInspector:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            # Its cgroup is removed: the pod has ended, there is nobody to answer.
+            # The cgroup is removed, so the pod has ended.
             return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
         if pod is not None and name != _NODE:
             self._pods_seen += pod != ""
@@ -245,11 +244,11 @@ def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:
     try:
         return frozenset(each for each in folders if not gets_mounts(each))
     except OSError:
-        return frozenset()  # that nothing can be read there is said elsewhere
+        return frozenset()  # `PodNetworks` reports a folder that cannot be read.
 
 
 def _raise_file_limit() -> None:
-    """Allow as many files as the hard limit does: two for each pod, one for each connection."""
+    """Raise the soft limit of open files to the hard one: each pod needs two files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

@@ -1,16 +1,16 @@
 """Whether a client's socket is the other end of the connection that we have just accepted.
 
-Two ends that name the same addresses and ports need not be of one connection: a client keeps its
-socket of an old connection (CLOSE_WAIT, or ESTABLISHED if our FIN or RST never reached it) for as
-long as it likes, and the node forgets its own end within a minute. Then whoever can send packets
-from that address and port opens a new connection to us, and the owner's old socket would prove it.
+Two sockets with the same addresses and ports may belong to different connections. A client can keep
+its socket of an old connection for as long as it likes (CLOSE_WAIT, or ESTABLISHED if our FIN or
+RST never arrived), while the node forgets its own end within a minute. An attacker who can send
+packets from that address and port then opens a new connection, and the old socket would prove it.
 
-This is a second barrier. It compares states, bytes and times that the kernel counts at both ends
-(`struct tcp_info`); the first barrier is a network in which nobody else has the address.
+This check is a second barrier: it compares states, byte counts and times of both ends (`struct
+tcp_info`). The first barrier is the source guard, because of which nobody else has the address.
 
-An honest client passes with retransmissions (they are counted as sent), with pipelined requests
-(it may have sent more than we have received), after any time in our backlog (both ends are as old),
-with a zero window, and after it has shut down its own side.
+An honest client passes: with retransmissions (the kernel counts them as sent), with pipelined
+requests (the client may have sent more than we have received), after any time in our backlog (both
+ends have the same age), with a zero window, and after it has shut down its own side.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import errno
 from podidentity.kernel.sock_diag import TcpInfo, TcpSocket, TcpState
 
 SLACK_MS = 2000
-"""How much older the client's last packet may seem than its arrival here: packets may wait in a
-shaped queue of the pod, and this process may be kept waiting between the two questions."""
+"""Allowed difference of times: packets can wait in a queue of the pod, and this process can be
+descheduled between the two questions."""
 
 _CLIENT_STATES = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2})
-"""The last two: the client has shut down its own side and still reads."""
+"""In the last two states the client has shut down its own side and still reads."""
 
 
 class NoCounters(OSError):
-    """The kernel does not say what a socket has sent."""
+    """The kernel does not report the number of bytes that a socket has sent."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,7 +39,9 @@ class NoCounters(OSError):
 
 
 def difference(client: TcpSocket, ours: TcpSocket) -> str:
-    """Return why `client` is not the other end of `ours`, asked before it; "" if it may be.
+    """Return why `client` is not the other end of `ours`; "" if it may be.
+
+    The kernel must have been asked for `ours` first.
 
     Raises NoCounters.
     """
@@ -67,8 +69,8 @@ def _difference_of_bytes(client: TcpInfo, ours: TcpInfo, arrived: int) -> str:
 def _difference_of_times(client: TcpInfo, ours: TcpInfo, arrived: int) -> str:
     """Compare ages in milliseconds.
 
-    Both clocks start when a connection is established: while we have sent no data, the time since
-    we last did is the connection's age (tcp_create_openreq_child).
+    A socket that has sent no data reports the age of its connection as the time since it last sent
+    some (tcp_create_openreq_child).
     """
     if arrived and client.last_data_sent > ours.last_data_recv + SLACK_MS:
         return "it sent its last data before the last that has arrived"
