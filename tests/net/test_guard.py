@@ -126,6 +126,22 @@ async def test_sources_stay_guarded_by_the_rules_that_stand_where_one_agent_foll
     await asyncio.wait({running})
 
 
+async def test_a_net_that_is_started_again_guards_sources_before_it_tells_anybody_of_them() -> None:
+    fake: Any = FakeGuard()
+    fake.problems = tuple
+    guard = Guard(fake, FakeClock())
+    guard.install()
+    guard.sources = lambda: fake
+    guard.guard_sources()
+    assert guard.source_problems() == ()
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
+    assert fake.events == ["installed", "refreshed", "installed", "refreshed"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
 ALL = ["installed", "refreshed", "ended", "closed"]
 
 

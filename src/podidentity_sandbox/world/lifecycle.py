@@ -25,7 +25,7 @@ from typing import Any
 
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import MINORS, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -167,6 +167,7 @@ class UpOptions:
     runtime: RuntimeOptions | None = None
     """The choices of nodes with a container runtime; None: programs of this machine are the
     containers."""
+    kubernetes_minor: int = MINORS[0]
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -250,6 +251,7 @@ def _start(
         cgroup_root=made.sockets,
         memory_root=made.memory,
         azure_cli=find_azure_cli(),
+        kubernetes_minor=options.kubernetes_minor,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -337,6 +339,7 @@ def bring_up(
     nodes: int = 2,
     rootless: bool = False,
     runtime: RuntimeOptions | None = None,
+    kubernetes_minor: int = MINORS[0],
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -350,6 +353,7 @@ def bring_up(
         nodes=nodes,
         rootless=rootless or os.geteuid() != 0,
         runtime=runtime,
+        kubernetes_minor=kubernetes_minor,
     )
     return up(options, progress)
 

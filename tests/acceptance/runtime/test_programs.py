@@ -27,7 +27,8 @@ watched, answers, failures = selectors.DefaultSelector(), {}, []
 began, asked, patience = time.monotonic(), 0, 20
 def fail(what, key):
     now, (opened, said) = time.monotonic(), key.data
-    state = f"answered {said[:60]!r}" if said else "asked" if key.events == selectors.EVENT_READ else "connecting"
+    state = "asked" if key.events == selectors.EVENT_READ else "connecting"
+    state = f"answered {said[:60]!r}" if said else state
     failures.append(f"{now - began:.2f} s, {state}, after {now - opened:.3f} s: {what}")
     done(key)
 def done(key):
