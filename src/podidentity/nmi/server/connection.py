@@ -157,10 +157,11 @@ class SocketTransport(asyncio.Transport):
 
     def begin(self) -> None:
         """Have the connection begin, and read what has come already."""
-        self._connection.connection_made(self)
+        self._connection.attached(self)
         if not self._closing:
             self._readable()
-        if not (self._paused or self._connection.waits_for_proof):
+        if not (self._paused or self._closing or self._connection.waits_for_proof):
+            self._connection.await_request()
             self.resume_reading()
 
     def has_unread(self) -> bool:
@@ -453,18 +454,26 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._sender.abort()
 
-    # What asyncio calls.
+    # What its transport calls.
+
+    def attached(self, transport: asyncio.Transport) -> None:
+        """Take a transport; it may have been evicted before that."""
+        self._sender.transport = transport
+        if self._sender.closing:
+            transport.abort()
+
+    def await_request(self) -> None:
+        """Give the client its time for a first request, unless one has come."""
+        if not (self._must_wait or self._kept or self._timed or self._sender.closing):
+            self._timeout.set(self._head_seconds)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: the first request must come in time."""
-        self._sender.transport = made = cast("asyncio.Transport", transport)
-        if not isinstance(made, SocketTransport):
-            # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
-            made.set_write_buffer_limits(high=1, low=0)
-        if self._sender.closing:
-            made.abort()
-        else:
-            self._timeout.set(self._head_seconds)
+        """Begin with a transport of asyncio's, which has read nothing yet."""
+        made = cast("asyncio.Transport", transport)
+        # Its TLS pauses from the high mark on, and at 0 whatever is in the buffer.
+        made.set_write_buffer_limits(high=1, low=0)
+        self.attached(made)
+        self.await_request()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where to read into."""

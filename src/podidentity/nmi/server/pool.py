@@ -9,7 +9,7 @@ newcomer gets a place from whoever has more than it. The same holds for the memo
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Generic, Protocol, TypeVar
 
 from podidentity.nmi.server.messages import Limits
@@ -19,8 +19,8 @@ SETTLED_SECONDS = 1.0
 so a flood of connections costs little more than their acceptance."""
 
 
-class Kind(Enum):
-    """What a holder is."""
+class Kind(IntEnum):
+    """What a holder is; a number, which is hashed without Python code."""
 
     LOCAL = auto()
     POD = auto()
