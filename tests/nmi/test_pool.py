@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from podidentity.nmi.server.messages import Limits
-from podidentity.nmi.server.pool import SETTLED_SECONDS, ConnectionPool
+from podidentity.nmi.server.pool import BEGUN_AT_ONCE, SETTLED_SECONDS, ConnectionPool
 
 
 class FakeConnection:
@@ -18,6 +18,7 @@ class FakeConnection:
         self.since = since
         self.busy = busy
         self.evicted = False
+        self.begun = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -25,14 +26,18 @@ class FakeConnection:
     def evict(self) -> None:
         self.evicted = True
 
+    def begin_now(self) -> None:
+        self.begun += 1
+
 
 class House:
     """A pool, and the connections that came."""
 
     def __init__(self, **limits: int) -> None:
         self.now = 100.0
+        self.soon: list[Callable[[], None]] = []
         self.pool: ConnectionPool[FakeConnection] = ConnectionPool(
-            Limits(**limits), lambda: self.now
+            Limits(**limits), lambda: self.now, self.soon.append
         )
         self.all: list[FakeConnection] = []
 
@@ -48,6 +53,12 @@ class House:
         if pod:
             self.pool.attribute(connection, pod)
         return connection
+
+    def turn(self) -> None:
+        """Let a turn of the event loop pass."""
+        due, self.soon[:] = [*self.soon], []
+        for each in due:
+            each()
 
     def evicted(self) -> list[str]:
         return [each.name for each in self.all if each.evicted]
@@ -220,3 +231,44 @@ def test_memory_moves_with_its_connection() -> None:
     house.pool.remove(connection)
     assert house.pool.held == 0
     assert not house.pool.hold(connection, 1)
+
+
+def test_of_each_holder_a_few_requests_are_begun_in_a_turn_and_the_others_in_their_order() -> None:
+    house = House()
+    many = [house.come("10.244.0.2", pod="many") for _ in range(3 * BEGUN_AT_ONCE)]
+    few = house.come("10.244.0.3", pod="few")
+    assert few is not None
+    begun = [house.pool.may_begin(each) for each in many if each is not None]
+    assert begun == [True] * BEGUN_AT_ONCE + [False] * (2 * BEGUN_AT_ONCE)
+    assert house.pool.may_begin(few), "the neighbour has its own turn"
+    for turn in (1, 2):
+        house.turn()
+        now = [each.begun for each in many if each is not None]
+        assert now[BEGUN_AT_ONCE:] == [1] * (turn * BEGUN_AT_ONCE) + [0] * (
+            (2 - turn) * BEGUN_AT_ONCE
+        )
+
+
+def test_who_comes_later_waits_behind_what_was_put_off() -> None:
+    house = House()
+    first = [house.come("10.244.0.2", pod="a") for _ in range(2 * BEGUN_AT_ONCE + 1)]
+    for each in first:
+        assert each is not None
+        house.pool.may_begin(each)
+    house.turn()
+    late = house.come("10.244.0.2", pod="a")
+    assert late is not None
+    assert not house.pool.may_begin(late)
+    house.turn()
+    assert late.begun == 1
+
+
+def test_no_turn_is_asked_for_when_nothing_was_begun_in_the_last() -> None:
+    house = House()
+    one = house.come("10.244.0.2", pod="a")
+    assert one is not None
+    for _ in range(3):
+        assert house.pool.may_begin(one)
+        house.turn()
+        house.turn()
+        assert not house.soon

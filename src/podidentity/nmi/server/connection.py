@@ -396,6 +396,8 @@ class Connection(asyncio.BufferedProtocol):
     _task: asyncio.Task[None] | None = None
     _request: Request | None = None
     """The request under way, which the task answers."""
+    _put_off = False
+    """Whether it is begun in a later turn of the event loop: others have theirs before."""
     _asked = b""
     """A request that the memo will answer if the connection is proved to be the pod's that it
     thinks. Not counted: it is short, and only connections that are not proved have one."""
@@ -434,7 +436,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._task is not None or self._asked != b""
+        return self._task is not None or self._put_off or self._asked != b""
 
     @property
     def waits_for_proof(self) -> bool:
@@ -509,6 +511,7 @@ class Connection(asyncio.BufferedProtocol):
         self._context.pool.remove(self)
         self._context.gone()
         # Without a cycle no collector is needed.
+        self._put_off = False
         self._asked, self._parser, self._sender.transport = b"", None, None
         self._timeout.late = _nobody
 
@@ -533,6 +536,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether nothing may be parsed now."""
         return (
             self._task is not None
+            or self._put_off
             or self._asked != b""
             or self._postponed
             or not self._sender.writable
@@ -678,9 +682,19 @@ class Connection(asyncio.BufferedProtocol):
     def _begin(self, request: Request) -> None:
         """Have the handler answer a request."""
         self._request = request
-        if self._count():
-            self._timeout.suspend()
+        if not self._count():
+            return
+        self._timeout.suspend()
+        if self._context.pool.may_begin(self):
             self._task = self._context.loop.create_task(self._serve(request))
+        else:
+            self._put_off = True
+
+    def begin_now(self) -> None:
+        """Have the handler answer the request that was put off."""
+        if self._put_off and self._request is not None:
+            self._put_off = False
+            self._task = self._context.loop.create_task(self._serve(self._request))
 
     async def _serve(self, request: Request) -> None:
         try:

@@ -4,10 +4,14 @@ A holder is a pod, an address that is not proved yet, or the node itself. Addres
 proved share one small pool, because a pod on a bridge can speak with many of them. Where there is
 no place left, the holder with most connections loses the one that has been idle longest; so a
 newcomer gets a place from whoever has more than it. The same holds for the memory of requests.
+
+The time of the event loop is shared out as well: of each holder a few requests are begun in a turn
+of it, however many have come on its connections.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum, auto
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +21,8 @@ from podidentity.nmi.server.messages import Limits
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
+BEGUN_AT_ONCE = 4
+"""Requests of a holder that are begun in one turn of the event loop; each costs it some 0.2 ms."""
 
 
 class Kind(IntEnum):
@@ -41,6 +47,9 @@ class Evictable(Protocol):
     def evict(self) -> None:
         """Close it; `ConnectionPool.remove` is called when it is gone, at once or later."""
 
+    def begin_now(self) -> None:
+        """Begin the request that `ConnectionPool.may_begin` has put off."""
+
 
 _C = TypeVar("_C", bound=Evictable)
 
@@ -48,7 +57,7 @@ _C = TypeVar("_C", bound=Evictable)
 class Holder(Generic[_C]):
     """The connections of one pod, address, or of the node, and the memory of their requests."""
 
-    __slots__ = ("connections", "held", "kind", "name")
+    __slots__ = ("begun", "connections", "held", "kind", "name", "put_off")
 
     def __init__(self, kind: Kind, name: str) -> None:
         self.kind = kind
@@ -57,6 +66,10 @@ class Holder(Generic[_C]):
         self.connections: dict[_C, int] = {}
         """Bytes of requests in memory, by connection."""
         self.held = 0
+        self.begun = 0
+        """Requests begun in this turn of the event loop."""
+        self.put_off: deque[_C] = deque()
+        """Whose requests are begun in later turns."""
 
     def longest_idle(self, but: _C | None = None) -> _C | None:
         """Return the connection to close first: an idle one if there is one."""
@@ -67,9 +80,18 @@ class Holder(Generic[_C]):
 class ConnectionPool(Generic[_C]):
     """Counts connections, and says which one must go."""
 
-    def __init__(self, limits: Limits, time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        time: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """`soon` has something called in the next turn of the event loop."""
         self._limits = limits
         self._time = time
+        self._soon = soon
+        self._in_turn: list[Holder[_C]] = []
+        """Those that have begun a request in this turn, or have one that was put off."""
         self._holders: dict[tuple[Kind, str], Holder[_C]] = {}
         self._of: dict[_C, Holder[_C]] = {}
         self._count = dict.fromkeys(Kind, 0)
@@ -152,6 +174,38 @@ class ConnectionPool(Generic[_C]):
             self._take(largest)
             largest.evict()
         return True
+
+    def may_begin(self, connection: _C) -> bool:
+        """Return whether a request may be begun now; else `begin_now` is called in a later turn.
+
+        Without this whoever has hundreds of requests under way has hundreds decided in one turn,
+        and everybody else waits for its end.
+        """
+        holder = self._of.get(connection)
+        if holder is None:
+            return True
+        if not self._in_turn:
+            self._soon(self._turn)
+        if not (holder.begun or holder.put_off):
+            self._in_turn.append(holder)
+        if holder.begun < BEGUN_AT_ONCE and not holder.put_off:
+            holder.begun += 1
+            return True
+        holder.put_off.append(connection)
+        return False
+
+    def _turn(self) -> None:
+        """Begin what was put off, of each holder as much as one turn has room for."""
+        holders, self._in_turn = self._in_turn, []
+        for holder in holders:
+            holder.begun = 0
+        for holder in holders:
+            while holder.put_off and holder.begun < BEGUN_AT_ONCE:
+                holder.begun += 1
+                holder.put_off.popleft().begin_now()
+        self._in_turn += [each for each in holders if each.begun or each.put_off]
+        if self._in_turn:
+            self._soon(self._turn)
 
     def _most(self, kind: Kind) -> Holder[_C]:
         found = (each for each in self._holders.values() if each.kind is kind)
