@@ -233,42 +233,55 @@ def test_memory_moves_with_its_connection() -> None:
     assert not house.pool.hold(connection, 1)
 
 
-def test_of_each_holder_a_few_requests_are_begun_in_a_turn_and_the_others_in_their_order() -> None:
-    house = House()
-    many = [house.come("10.244.0.2", pod="many") for _ in range(3 * BEGUN_AT_ONCE)]
-    few = house.come("10.244.0.3", pod="few")
-    assert few is not None
-    begun = [house.pool.may_begin(each) for each in many if each is not None]
-    assert begun == [True] * BEGUN_AT_ONCE + [False] * (2 * BEGUN_AT_ONCE)
-    assert house.pool.may_begin(few), "the neighbour has its own turn"
+def begins(house: House, connection: FakeConnection | None) -> bool:
+    assert connection is not None
+    return house.pool.may_begin(connection)
+
+
+def begun(connections: Iterable[FakeConnection | None]) -> list[int]:
+    return [each.begun for each in connections if each is not None]
+
+
+def test_a_few_requests_are_begun_in_a_turn_and_the_others_in_their_order() -> None:
+    house, few = House(), BEGUN_AT_ONCE
+    many = [house.come("10.244.0.2", pod="many") for _ in range(3 * few)]
+    assert [begins(house, each) for each in many] == [True] * few + [False] * 2 * few
     for turn in (1, 2):
         house.turn()
-        now = [each.begun for each in many if each is not None]
-        assert now[BEGUN_AT_ONCE:] == [1] * (turn * BEGUN_AT_ONCE) + [0] * (
-            (2 - turn) * BEGUN_AT_ONCE
-        )
+        assert begun(many) == [0] * few + [1] * turn * few + [0] * (2 - turn) * few
+
+
+def test_what_was_put_off_is_begun_in_turns_of_the_holders() -> None:
+    house = House()
+    many = [house.come("10.244.0.2", pod="many") for _ in range(10 * BEGUN_AT_ONCE)]
+    for each in many:
+        begins(house, each)
+    neighbours = [house.come(f"10.244.1.{number}", pod=f"{number}") for number in range(3)]
+    stranger = house.come("10.244.2.2")
+    for each in (*neighbours, stranger):
+        assert not begins(house, each)
+    house.turn()
+    assert begun([*neighbours, stranger]) == [1] * 4
+    assert sum(begun(many)) == BEGUN_AT_ONCE - 4
 
 
 def test_who_comes_later_waits_behind_what_was_put_off() -> None:
     house = House()
     first = [house.come("10.244.0.2", pod="a") for _ in range(2 * BEGUN_AT_ONCE + 1)]
     for each in first:
-        assert each is not None
-        house.pool.may_begin(each)
+        begins(house, each)
     house.turn()
     late = house.come("10.244.0.2", pod="a")
-    assert late is not None
-    assert not house.pool.may_begin(late)
+    assert not begins(house, late)
     house.turn()
-    assert late.begun == 1
+    assert begun([first[-1], late]) == [1, 1]
 
 
 def test_no_turn_is_asked_for_when_nothing_was_begun_in_the_last() -> None:
     house = House()
     one = house.come("10.244.0.2", pod="a")
-    assert one is not None
     for _ in range(3):
-        assert house.pool.may_begin(one)
+        assert begins(house, one)
         house.turn()
         house.turn()
         assert not house.soon

@@ -5,8 +5,8 @@ proved share one small pool, because a pod on a bridge can speak with many of th
 no place left, the holder with most connections loses the one that has been idle longest; so a
 newcomer gets a place from whoever has more than it. The same holds for the memory of requests.
 
-The time of the event loop is shared out as well: of each holder a few requests are begun in a turn
-of it, however many have come on its connections.
+The time of the event loop is shared out as well: a few requests are begun in each turn of it, and
+of more than that the holders begin one each in turns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from podidentity.nmi.server.messages import Limits
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
-BEGUN_AT_ONCE = 4
-"""Requests of a holder that are begun in one turn of the event loop; each costs it some 0.2 ms."""
+BEGUN_AT_ONCE = 8
+"""Requests that are begun in one turn of the event loop; each costs it some 0.3 ms."""
 
 
 class Kind(IntEnum):
@@ -57,7 +57,7 @@ _C = TypeVar("_C", bound=Evictable)
 class Holder(Generic[_C]):
     """The connections of one pod, address, or of the node, and the memory of their requests."""
 
-    __slots__ = ("begun", "connections", "held", "kind", "name", "put_off")
+    __slots__ = ("connections", "held", "kind", "name", "put_off")
 
     def __init__(self, kind: Kind, name: str) -> None:
         self.kind = kind
@@ -66,8 +66,6 @@ class Holder(Generic[_C]):
         self.connections: dict[_C, int] = {}
         """Bytes of requests in memory, by connection."""
         self.held = 0
-        self.begun = 0
-        """Requests begun in this turn of the event loop."""
         self.put_off: deque[_C] = deque()
         """Whose requests are begun in later turns."""
 
@@ -90,8 +88,12 @@ class ConnectionPool(Generic[_C]):
         self._limits = limits
         self._time = time
         self._soon = soon
-        self._in_turn: list[Holder[_C]] = []
-        """Those that have begun a request in this turn, or have one that was put off."""
+        self._begun = 0
+        """Requests begun in this turn of the event loop."""
+        self._turning = False
+        """Whether `_turn` is called in the next one."""
+        self._waiting: deque[Holder[_C]] = deque()
+        """Whose requests were put off; the first one's turn comes first."""
         self._holders: dict[tuple[Kind, str], Holder[_C]] = {}
         self._of: dict[_C, Holder[_C]] = {}
         self._count = dict.fromkeys(Kind, 0)
@@ -184,27 +186,28 @@ class ConnectionPool(Generic[_C]):
         holder = self._of.get(connection)
         if holder is None:
             return True
-        if not self._in_turn:
+        if not self._turning:
+            self._turning = True
             self._soon(self._turn)
-        if not (holder.begun or holder.put_off):
-            self._in_turn.append(holder)
-        if holder.begun < BEGUN_AT_ONCE and not holder.put_off:
-            holder.begun += 1
+        if not self._waiting and self._begun < BEGUN_AT_ONCE:
+            self._begun += 1
             return True
+        if not holder.put_off:
+            self._waiting.append(holder)
         holder.put_off.append(connection)
         return False
 
     def _turn(self) -> None:
-        """Begin what was put off, of each holder as much as one turn has room for."""
-        holders, self._in_turn = self._in_turn, []
-        for holder in holders:
-            holder.begun = 0
-        for holder in holders:
-            while holder.put_off and holder.begun < BEGUN_AT_ONCE:
-                holder.begun += 1
-                holder.put_off.popleft().begin_now()
-        self._in_turn += [each for each in holders if each.begun or each.put_off]
-        if self._in_turn:
+        """Begin what was put off, as much as one turn has room for."""
+        self._begun = 0
+        while self._waiting and self._begun < BEGUN_AT_ONCE:
+            self._begun += 1
+            holder = self._waiting.popleft()
+            holder.put_off.popleft().begin_now()
+            if holder.put_off:
+                self._waiting.append(holder)
+        self._turning = self._begun > 0
+        if self._turning:
             self._soon(self._turn)
 
     def _most(self, kind: Kind) -> Holder[_C]:
