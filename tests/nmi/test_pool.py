@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from podidentity.nmi.server.messages import Limits
-from podidentity.nmi.server.pool import BEGUN_AT_ONCE, SETTLED_SECONDS, ConnectionPool
+from podidentity.nmi.server.pool import BEGUN_AT_ONCE, READ_AT_ONCE, SETTLED_SECONDS, ConnectionPool
 
 
 class FakeConnection:
@@ -238,6 +238,11 @@ def begins(house: House, connection: FakeConnection | None) -> bool:
     return house.pool.may_begin(connection)
 
 
+def reads(house: House, connection: FakeConnection | None) -> bool:
+    assert connection is not None
+    return house.pool.may_read(connection)
+
+
 def begun(connections: Iterable[FakeConnection | None]) -> list[int]:
     return [each.begun for each in connections if each is not None]
 
@@ -256,13 +261,24 @@ def test_what_was_put_off_is_begun_in_turns_of_the_holders() -> None:
     many = [house.come("10.244.0.2", pod="many") for _ in range(10 * BEGUN_AT_ONCE)]
     for each in many:
         begins(house, each)
-    neighbours = [house.come(f"10.244.1.{number}", pod=f"{number}") for number in range(3)]
-    stranger = house.come("10.244.2.2")
-    for each in (*neighbours, stranger):
+    neighbour, stranger = house.come("10.244.1.1", pod="neighbour"), house.come("10.244.2.2")
+    for each in (neighbour, stranger):
         assert not begins(house, each)
     house.turn()
-    assert begun([*neighbours, stranger]) == [1] * 4
-    assert sum(begun(many)) == BEGUN_AT_ONCE - 4
+    assert begun([neighbour, stranger]) == [1] * 2
+    assert sum(begun(many)) == BEGUN_AT_ONCE - 2
+
+
+def test_of_many_new_connections_of_an_address_the_first_are_read_at_once() -> None:
+    house = House()
+    for _ in range(READ_AT_ONCE):
+        assert reads(house, house.come("10.244.0.2"))
+    crowd = [house.come("10.244.0.2") for _ in range(BEGUN_AT_ONCE + 2)]
+    assert [reads(house, each) for each in crowd] == [True] * BEGUN_AT_ONCE + [False] * 2
+    assert reads(house, house.come("10.244.0.3"))
+    assert reads(house, house.come("127.0.0.1", local=True))
+    house.turn()
+    assert begun(crowd) == [0] * BEGUN_AT_ONCE + [1] * 2
 
 
 def test_who_comes_later_waits_behind_what_was_put_off() -> None:

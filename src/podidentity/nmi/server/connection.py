@@ -50,6 +50,7 @@ PIECES = 32
 sends in one packet must not keep the others waiting."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SINK = bytearray(WRITE_BYTES)
 _NOTHING = struct.pack("i", 0)
 _RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: a reset instead of the wait for a client that takes nothing."""
@@ -158,6 +159,11 @@ class SocketTransport(asyncio.Transport):
     def begin(self) -> None:
         """Have the connection begin, and read what has come already."""
         self._connection.attached(self)
+        if self._connection.may_be_read():
+            self.read()
+
+    def read(self) -> None:
+        """Read what has come, and go on with that."""
         if not self._closing:
             self._readable()
         if not (self._paused or self._closing or self._connection.waits_for_proof):
@@ -227,6 +233,9 @@ class SocketTransport(asyncio.Transport):
             self._loop.add_reader(self._socket, self._readable)
 
     def _readable(self) -> None:
+        if self._connection.ends:
+            self._throw_away()
+            return
         try:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -243,6 +252,18 @@ class SocketTransport(asyncio.Transport):
         except Exception:  # noqa: BLE001 - a defect costs one connection
             _log.exception("a connection could not be read; please report this")
             self.abort()
+
+    def _throw_away(self) -> None:
+        """Read what nobody will look at: the kernel drops it without copying it (tcp(7))."""
+        try:
+            count = self._socket.recv_into(_SINK, 0, socket.MSG_TRUNC)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not count:
+            self.close()
 
     def _writable(self) -> None:
         self._unsent = self._sent(self._unsent)
@@ -338,11 +359,12 @@ class Sender:
         self._send_on()
         return self.writable
 
-    def close(self, *, linger: bool = False) -> None:
+    def close(self, *, linger: bool = False, reads: bool = True) -> None:
         """Close behind what was sent.
 
         `linger`: read on for a while and throw away. Closed with bytes that nobody has read, TCP
-        would take the last answer back.
+        would take the last answer back. `reads` False: leave them to the kernel meanwhile, which
+        stops the client, and costs nothing.
         """
         self.closing = True
         transport, seconds = self.transport, self._limits.close_seconds
@@ -355,7 +377,10 @@ class Sender:
         self._timeout.cancel()
         if linger:
             transport.write_eof()
-            transport.resume_reading()
+            if reads:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
         if linger or transport.get_write_buffer_size():
             self._timeout.set(seconds)
         if not linger:
@@ -397,7 +422,9 @@ class Connection(asyncio.BufferedProtocol):
     _request: Request | None = None
     """The request under way, which the task answers."""
     _put_off = False
-    """Whether it is begun in a later turn of the event loop: others have theirs before."""
+    """Whether it, or the first read, waits for a later turn of the event loop."""
+    _has_turn = False
+    """Whether what is read just now may be begun at once."""
     _asked = b""
     """A request that the memo will answer if the connection is proved to be the pod's that it
     thinks. Not counted: it is short, and only connections that are not proved have one."""
@@ -439,6 +466,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._task is not None or self._put_off or self._asked != b""
 
     @property
+    def ends(self) -> bool:
+        """Whether nothing more will be answered."""
+        return self._sender.closing
+
+    @property
     def waits_for_proof(self) -> bool:
         """Whether a request waits for the proof of the connection."""
         return self._asked != b""
@@ -463,6 +495,11 @@ class Connection(asyncio.BufferedProtocol):
         self._sender.transport = transport
         if self._sender.closing:
             transport.abort()
+
+    def may_be_read(self) -> bool:
+        """Return whether it may be read now; else it reads when its turn comes."""
+        self._put_off = not self._context.pool.may_read(self)
+        return not self._put_off
 
     def await_request(self) -> None:
         """Give the client its time for a first request, unless one has come."""
@@ -685,16 +722,22 @@ class Connection(asyncio.BufferedProtocol):
         if not self._count():
             return
         self._timeout.suspend()
-        if self._context.pool.may_begin(self):
+        if self._has_turn or self._context.pool.may_begin(self):
             self._task = self._context.loop.create_task(self._serve(request))
         else:
             self._put_off = True
 
     def begin_now(self) -> None:
-        """Have the handler answer the request that was put off."""
-        if self._put_off and self._request is not None:
-            self._put_off = False
+        """Do what was put off: have the handler answer a request, or read for the first time."""
+        if not self._put_off:
+            return
+        self._put_off = False
+        if self._request is not None:
             self._task = self._context.loop.create_task(self._serve(self._request))
+        elif isinstance(self._sender.transport, SocketTransport):
+            self._has_turn = True
+            self._sender.transport.read()
+            self._has_turn = False
 
     async def _serve(self, request: Request) -> None:
         try:
@@ -766,8 +809,8 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = None
         self._context.pool.hold(self, 0)
         self._sender.send(render(Response(status, body), stays=False))
-        self._sender.close(linger=True)
-        self._read_on()
+        # Whoever has sent too much sends no more: to read that would be most of the work with him.
+        self._sender.close(linger=True, reads=not full)
 
     # Limits.
 

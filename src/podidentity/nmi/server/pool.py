@@ -21,8 +21,13 @@ from podidentity.nmi.server.messages import Limits
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
-BEGUN_AT_ONCE = 8
+BEGUN_AT_ONCE = 4
 """Requests that are begun in one turn of the event loop; each costs it some 0.3 ms."""
+
+
+READ_AT_ONCE = 4
+"""Connections of an address, not proved, that are read where they are accepted; others take turns:
+else whoever opens hundreds has everybody behind him in the backlog wait until all are read."""
 
 
 class Kind(IntEnum):
@@ -48,7 +53,7 @@ class Evictable(Protocol):
         """Close it; `ConnectionPool.remove` is called when it is gone, at once or later."""
 
     def begin_now(self) -> None:
-        """Begin the request that `ConnectionPool.may_begin` has put off."""
+        """Begin what `ConnectionPool.may_begin` has put off."""
 
 
 _C = TypeVar("_C", bound=Evictable)
@@ -176,6 +181,13 @@ class ConnectionPool(Generic[_C]):
             self._take(largest)
             largest.evict()
         return True
+
+    def may_read(self, connection: _C) -> bool:
+        """Return whether a new connection may be read now; else `begin_now` is called later."""
+        holder = self._of.get(connection)
+        if holder is None or holder.kind is not Kind.ADDRESS:
+            return True
+        return len(holder.connections) <= READ_AT_ONCE or self.may_begin(connection)
 
     def may_begin(self, connection: _C) -> bool:
         """Return whether a request may be begun now; else `begin_now` is called in a later turn.
