@@ -17,7 +17,8 @@ from bench.stage.ground import BenchPod, Cgroups, add_pods, build
 from bench.stage.parts import parts
 from podidentity_sandbox.plan import Plan
 
-_FEATURES = ("--audit-log={folder}/audit.jsonl", "--prometheus-port=9090")
+METRICS_PORT = 9090
+_FEATURES = ("--audit-log={folder}/audit.jsonl", f"--prometheus-port={METRICS_PORT}")
 """Everything that writes something down is on."""
 
 _FLUSHED = 0.2

@@ -122,6 +122,10 @@ def renew(folder: Path, cache: Path, mirrors: tuple[str, ...]) -> None:
         click.echo(write(folder, architecture, Pins(tuple(debs), tuple(wheels))))
 
 
+_SMALL = 2**18
+"""Parts of fewer bytes than this share a line of the table."""
+
+
 def show(built: Built) -> None:
     """Print what is in an image, by size."""
     image = built.image
@@ -133,8 +137,11 @@ def show(built: Built) -> None:
     sizes: Counter[str] = Counter()
     for path, file in built.tree.items():
         sizes[part(path)] += len(file.data)
-    for name, size in sizes.most_common():
+    large = {name: size for name, size in sizes.items() if size > _SMALL}
+    for name, size in sorted(large.items(), key=lambda item: -item[1]):
         click.echo(f"  {size / 2**20:6.1f} MiB  {name}")
+    others = sum(sizes.values()) - sum(large.values())
+    click.echo(f"  {others / 2**20:6.1f} MiB  {len(sizes) - len(large)} smaller parts")
 
 
 def _sizes(plain: int, packed: int) -> str:

@@ -115,7 +115,7 @@ def image(
 def write_archive(path: Path, images: Iterable[Image], *, name: str) -> str:
     """Write an archive of one image for several architectures, and return its digest.
 
-    `name` is what containerd and Docker call it once imported: localhost/podidentity:0.1.0.
+    `name` is what containerd and Docker call it once imported: localhost/podidentity:0.2.0.
     """
     blobs: dict[str, bytes] = {}
     manifests = []

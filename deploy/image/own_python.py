@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deploy.image.contents import PLATFORMS, PYTHON, SOURCES_KEPT
+from deploy.image.packages import Missing
 from deploy.image.tree import File, Tree, write
 
 _COMPILE = """
@@ -56,8 +57,14 @@ LOADERS = {"amd64": "usr/lib64/ld-linux-x86-64.so.2", "arm64": "usr/lib/ld-linux
 
 
 def this_architecture() -> str:
-    """Return Debian's name of this machine's architecture; KeyError if there is no image for it."""
-    return {kernel: debian for debian, kernel in PLATFORMS.items()}[platform.machine()]
+    """Return Debian's name of this machine's architecture."""
+    for debian, kernel in PLATFORMS.items():
+        if kernel == platform.machine():
+            return debian
+    raise Missing(
+        f"A machine of {platform.machine()} cannot build the image: its own Python compiles it. "
+        f"Take one of {' or '.join(PLATFORMS.values())}."
+    )
 
 
 class OwnPython:

@@ -86,9 +86,9 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
 
 
 def _archives() -> list[str]:
-    """Return the URLs of this machine's archives."""
-    listed = _checked("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
-    return [each for each in dict.fromkeys(listed) if not each.startswith("file:")]
+    """Return the URLs of this machine's archives; its lists of packages need not be there."""
+    targets = ("indextargets", "--no-release-info", "--format", "$(REPO_URI)")
+    return list(dict.fromkeys(_checked("apt-get", *targets).split()))
 
 
 def newest_debs(architecture: str, mirrors: Sequence[str]) -> list[Deb]:
@@ -127,14 +127,14 @@ def _own_apt(folder: Path, architecture: str, mirrors: Sequence[str]) -> list[st
     return ["apt-get", "-qq", *(word for each in options for word in ("-o", each))]
 
 
-def newest_file(package: str, member: str, place: Path) -> None:
-    """Fetch one file of a Debian package for this machine."""
+def newest_file(package: str, member: str, place: Path, architecture: str) -> None:
+    """Fetch one file of a Debian package of this machine's architecture."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place.parent) as name:
         folder = Path(name)
-        _checked(
-            *("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package),
-            folder=folder,
-        )
+        apt = _own_apt(folder, architecture, ())
+        _checked(*apt, "update")
+        _checked(*apt, "download", package, folder=folder)
         (deb,) = folder.glob("*.deb")
         archive = subprocess.run(
             ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, stdout=subprocess.PIPE

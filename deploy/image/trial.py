@@ -57,6 +57,8 @@ def emulator(architecture: str, cache: Path) -> Path:
         return Path(found)
     place = cache / "emulator" / program
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        newest_file("qemu-user", f"./usr/bin/{program}", place)
+        try:
+            newest_file("qemu-user", f"./usr/bin/{program}", place, this_architecture())
+        except Missing as error:
+            raise Missing(f"No {program} is here. Install qemu-user. ({error})") from error
     return place

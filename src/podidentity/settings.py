@@ -372,6 +372,16 @@ class NmiSettings:
             "tokens of another. If the chosen proof is not possible, the agent is not ready.",
         ),
     )
+    source_guard: Literal["on", "off"] = field(
+        default="on",
+        metadata=flag(
+            "--source-guard",
+            choices=("on", "off"),
+            text="Whether pods on bridges may send with [their addresses](#whose-address-it-is) "
+            "only. `off` is for pods that need addresses of others: each connection then ends "
+            "after one answer, because a pod can take over that of its neighbour.",
+        ),
+    )
     host_token: Literal["pod", "root"] = field(
         default="pod",
         metadata=flag(
@@ -392,10 +402,13 @@ class NmiSettings:
             text="Service account of a Secrets Store CSI provider.",
         ),
     )
-    netns_dir: str = field(
-        default="/run/netns",
+    netns_dirs: tuple[str, ...] = field(
+        default=("/run/netns",),
         metadata=flag(
-            "--netns-dir", text="Folder in which the runtime mounts the pods' network namespaces."
+            "--netns-dir",
+            repeated=True,
+            metavar="FOLDER",
+            text="Folder in which a runtime mounts the pods' network namespaces.",
         ),
     )
     cgroup_root: str = field(

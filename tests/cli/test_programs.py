@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import CLOUDS
 from podidentity.net.plan import NetPlan
 from podidentity.settings import SERVE_UID, Compat, NmiSettings
+from podidentity.supervisor.main import Plan
 
 FLAGS = [
     "--node=n1",
@@ -67,14 +69,16 @@ def test_every_process_of_the_agent_gets_what_the_flags_say(program: str) -> Non
     assert net.attestation is AttestationMode.NAMESPACE
     assert net.socket == Path("/run/here/net.sock")
     assert net.lock_folder == Path("/run/there/net")
-    assert net.handover_folder == plan.serve.handover_dir == Path("/run/there/serve")
+    serve = unpickled(plan.serve)
+    assert isinstance(serve, Plan)
+    assert net.handover_folder == serve.handover_dir == Path("/run/there/serve")
 
 
 def test_without_a_folder_for_updates_there_is_none() -> None:
     plan = main.read(["net", "--node=n1"])
     assert isinstance(plan, AgentPlan)
     net = unpickled(plan.net)
-    assert net.lock_folder is net.handover_folder is plan.serve.handover_dir is None
+    assert net.lock_folder is net.handover_folder is unpickled(plan.serve).handover_dir is None
     assert net.socket == Path("/run/podidentity/net.sock")
 
 
@@ -91,12 +95,25 @@ def test_help_and_wrong_usage_end_a_program_as_any_command(program: str) -> None
     assert impossible.stderr == "error: 70000 is no port: it must be from 1 to 65535.\n"
 
 
+def test_a_plan_that_is_not_told_is_no_success() -> None:
+    script = (
+        "import sys\n"
+        "from podidentity.cli import main, programs\n"
+        "main.read = lambda _: lambda: None\n"
+        "sys.exit(programs.main(['net']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert ran.returncode == os.EX_SOFTWARE
+    assert b"pickle" in ran.stderr
+
+
 def test_the_supervisor_loads_neither_command_line_nor_library_nor_event_loop() -> None:
     loaded = modules(
+        "from podidentity.supervisor import main\n"
         "class Shown:\n"
         "    def __init__(self, plan, main): self.plan = plan\n"
         "    def run(self): show(); return 0 if self.plan.addresses else 1\n"
-        "programs.Supervisor = Shown\n"
+        "main.Supervisor = Shown\n"
         "sys.exit(programs.main(['serve', '--node=n1']))"
     )
     assert "podidentity.supervisor.main" in loaded
@@ -115,3 +132,4 @@ def test_net_loads_no_http_no_tls_and_no_command_line() -> None:
     assert {"podidentity.net.main", "asyncio"} <= loaded
     heavy = {"click", "httpx2", "httptools", "yaml", "ssl", "_ssl", "_hashlib", "hashlib"}
     assert not loaded & {*heavy, "podidentity.settings", "podidentity.core.decision"}
+    assert "podidentity.supervisor.main" not in loaded

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.image import packages
 from deploy.image.contents import NOT_A_LIBRARY, NOT_INSTALLED, PLATFORMS, ROOTS
+from deploy.image.own_python import this_architecture
 from deploy.image.packages import Gone, Missing, fetch_debs, need_programs
 from deploy.image.pins import Deb, Pins, Stale, check, read, wanted, write
 
@@ -91,6 +92,28 @@ def test_a_package_is_fetched_from_the_mirror_that_is_given(tmp_path: Path) -> N
     deb = Deb("libx", "2+3~4", "amd64", "pool/libx_2+3~4_amd64.deb", packages.digest(path))
     (found,) = fetch_debs([deb], tmp_path / "cache", [f"file:{tmp_path}/none", f"file:{tmp_path}"])
     assert found.read_bytes() == b"a package"
+
+
+def test_the_archives_of_a_machine_are_known_before_its_lists_were_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sources = tmp_path / "sources.list"
+    sources.write_text(
+        "deb [trusted=yes] file:/one stable main\ndeb [trusted=yes] file:/two stable main\n"
+    )
+    settings = tmp_path / "apt.conf"
+    settings.write_text(
+        f'Dir::Etc::sourcelist "{sources}"; Dir::Etc::sourceparts "-";'
+        f' Dir::State "{tmp_path}"; Dir::Cache "{tmp_path}";'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(settings))
+    assert packages._archives() == ["file:/one/", "file:/two/"]
+
+
+def test_a_machine_of_another_kind_is_told_which_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(Missing, match=r"riscv64 cannot build.*x86_64 or aarch64"):
+        this_architecture()
 
 
 def test_a_machine_without_apt_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,13 +94,17 @@ class Node:
         root = settings.get("cgroup_root")
         self.mode = AttestationMode.KERNEL if root else AttestationMode.NAMESPACE
         self.inspector = ConnectionInspector(
-            netns_dir=Path("/run/netns"),
+            netns_dirs=[Path("/run/netns")],
             cgroups=PodCgroups(Path(root)) if root else None,
             listener=Endpoint(*self.listener),
         )
         self.sources = (
             SourceGuard(
-                self.inspector.networks, redirect, WallClock(), copy=settings.get("copy", True)
+                self.inspector.networks,
+                redirect,
+                WallClock(),
+                copy=settings.get("copy", True),
+                bridges=settings["source_guard"] != "off",
             )
             if settings.get("source_guard")
             else None

@@ -79,6 +79,17 @@ class Attacker(Wire):
         body = mac + socket.inet_aton(address) + bytes(6) + socket.inet_aton(target)
         self.send_from(_BROADCAST, source, _ARP, head + body)
 
+    def receives(self, last: int, kinds: set[int], to: bytes) -> bool:
+        """Whether a frame of these types, sent `to`, comes before one of type `last` does."""
+        found = False
+        self._socket.settimeout(_SECONDS)
+        while True:
+            frame = self._socket.recv(1 << 16)
+            (kind,) = struct.unpack_from("!H", frame, 12)
+            if kind == last:
+                return found
+            found = found or (kind in kinds and frame.startswith(to))
+
     def take_over(self, port: int) -> bytes:
         """Send a request into another's open connection; return the answer, b"" for none.
 
@@ -218,6 +229,42 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
             wire.arp(operation, mac, address, target, source=source)
             found[what] = await _beliefs()
     return found
+
+
+async def link_local(*, guarded: bool) -> dict[str, Any]:
+    """Pod p1 sends IPv4 and ARP in p2's name to the addresses that bridges keep to themselves.
+
+    Such frames (01:80:c2:00:00:0x, IEEE 802.1Q 8.6.3) pass no filter of the bridge.
+    """
+    imds = Imds()
+    taught, reached = {}, []
+    async with imds.serving(), Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            await agent.tell("sources")
+        await _quiet()
+        own, other = await _mac("p1"), await _mac("p2")
+        wire, victim = attacker("p1", PODS["p2"]), attacker("p2", PODS["p2"])
+        arp = struct.pack("!HHBBH", 1, _IPV4, 6, 4, _REQUEST)
+        arp += own + socket.inet_aton(PODS["p2"]) + bytes(6) + socket.inet_aton(GATEWAY)
+        for last in range(16):
+            await _put_right()
+            to = bytes.fromhex("0180c20000") + bytes([last])
+            wire.mac = other
+            wire.send_tcp(to, IMDS, 40000, (1, 0), SYN)
+            wire.send_from(to, other, _ARP, arp)
+            # An ordinary frame behind them: when that has come, they have come or will not.
+            wire.send_from(_BROADCAST, own, 0x9000, bytes(60))
+            if victim.receives(0x9000, {_IPV4, _ARP}, to):
+                reached.append(last)
+            if believed := await _beliefs():
+                taught[last] = believed
+        redirected = await _redirected()
+    return {
+        "taught": taught,
+        "reached": reached,
+        "redirected": redirected,
+        "leaked": len(imds.seen),
+    }
 
 
 def _ipv4_of(source: str) -> bytes:
@@ -377,6 +424,50 @@ async def absence() -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
+async def switched_off() -> dict[str, Any]:
+    """An agent with the guard is followed by one without it for bridges, and that by one with it.
+
+    Pod p1 has a virtual address beside its own, which it was not seen with at first.
+    """
+    imds = Imds()
+    found: dict[str, Any] = {}
+    async with imds.serving():
+        for what, source_guard in {"on": True, "off": "off", "on again": True}.items():
+            async with Agent.running(source_guard=source_guard) as agent:
+                await agent.tell("sources")
+                if what == "on":
+                    await _ip("p1", f"addr add {_UNUSED}/32 dev lo")
+                await _put_right()
+                problems = (await agent.tell("sources"))[2]
+                reaches = await _reaches_from("p1", _UNUSED, PODS["p2"])
+                found[what] = [reaches, problems, (await ask("p2", "/"))["who"], await _tables_of()]
+    return found | {"leaked": len(imds.seen)}
+
+
+async def _tables_of() -> list[str]:
+    """Return the tables that filter sources."""
+    listed = json.loads(await command("nft", "-j", "list", "tables"))["nftables"]
+    tables = [each["table"] for each in listed if "table" in each]
+    ours = [each for each in tables if each["name"].startswith("podid_source")]
+    return sorted(f"{each['family']} {each['name'].partition('-')[0]}" for each in ours)
+
+
+async def _reaches_from(netns: str, source: str, address: str) -> bool:
+    """Whether a host answers a packet with this source."""
+    client = inside(netns, socket.socket)
+    client.setblocking(False)
+    with contextlib.closing(client):
+        client.bind((source, 0))
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await asyncio.get_running_loop().sock_connect(client, (address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def _probe() -> str:
     """Ask, as p1, by the rules of RFC 5227, whether somebody has p2's address."""
     wire = attacker("p1", "0.0.0.0")  # noqa: S104 - the sender of a probe
@@ -481,32 +572,40 @@ async def rivals(*, pods: int) -> list[Any]:
     return told
 
 
-async def twins(*, guarded: bool) -> list[list[str]]:
-    """Pod p1 has the address of p2, and a socket with both ends of a connection of p2's."""
+async def twins(*, guarded: bool, routed: bool) -> list[list[str]]:
+    """A pod has its neighbour's address, and a socket with both ends of the neighbour's connection.
+
+    The two are on a bridge, or each on a link of its own.
+    """
+    attacking, victim, address = "p1", "p2", PODS["p2"]
+    if routed:
+        attacking, victim, address = "r1", "r2", "10.245.0.2"
+        for number, pod in enumerate((attacking, victim), 1):
+            await command("sh", "-e", "-c", ROUTED.format(pod=pod, number=number))
     redirect = Redirect()
     Interception(redirect, WallClock()).install()
     listener = (redirect.target, redirect.listen_port)
     inspector = ConnectionInspector(
-        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint(*listener)
+        netns_dirs=[Path("/run/netns")], cgroups=None, listener=Endpoint(*listener)
     )
     guard = SourceGuard(inspector.networks, redirect, WallClock()) if guarded else None
     if guard is not None:
         guard.refresh()
         inspector.bound_to = guard.bound_to
-    await _ip("p1", f"addr add {PODS['p2']}/32 dev lo", f"addr add {IMDS[0]}/32 dev lo")
+    await _ip(attacking, f"addr add {address}/32 dev lo", f"addr add {IMDS[0]}/32 dev lo")
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(listener))
-        own = stack.enter_context(inside("p2", socket.socket))
-        own.bind((PODS["p2"], 0))
+        own = stack.enter_context(inside(victim, socket.socket))
+        own.bind((address, 0))
         port = own.getsockname()[1]
-        fake = stack.enter_context(inside("p1", lambda: socket.create_server(IMDS)))
-        twin = stack.enter_context(inside("p1", socket.socket))
-        twin.bind((PODS["p2"], port))
+        fake = stack.enter_context(inside(attacking, lambda: socket.create_server(IMDS)))
+        twin = stack.enter_context(inside(attacking, socket.socket))
+        twin.bind((address, port))
         twin.connect(IMDS)
         stack.enter_context(fake.accept()[0])
         own.connect(IMDS)
         stack.enter_context(listening.accept()[0])
-        facts = inspector.facts(PODS["p2"], port)
+        facts = inspector.facts(address, port)
     if guard is not None:
         guard.close()
     inspector.close()
@@ -560,6 +659,8 @@ class _Old(Nftables):
     """Commands with this text fail."""
     forgets = ""
     """Elements of this set are not kept."""
+    owners = True
+    """Whether the owner of a table is known, as after libnftables 1.0.6."""
 
     def run(self, commands: str) -> dict[str, Any]:
         if self.lacks and self.lacks in commands and '"list"' not in commands:
@@ -567,6 +668,8 @@ class _Old(Nftables):
         listed = super().run(commands)
         for each in listed.get("nftables", ()):
             body = each.get("set", {})
+            if not self.owners:
+                each.get("table", {}).pop("flags", None)
             if self.forgets and body.get("name") == self.forgets:
                 body.pop("elem", None)
         return listed
@@ -591,6 +694,12 @@ async def unable() -> dict[str, Any]:
     await note("bridge family", lacks='"bridge"')
     await note("fib", lacks='"fib"')
     await note("elements", forgets="taken_macs")
+    _Old.lacks, _Old.forgets, _Old.owners = "", "", False
+    guard = SourceGuard(networks, Redirect(), WallClock())
+    guard.refresh()
+    found["owners"] = [list(guard.problems()), list(guard.warnings())]
+    guard.close()
+    _Old.owners = True
     elsewhere = PodNetworks(Path("/run/azure-empty"))
     guard = SourceGuard(elsewhere, Redirect(), WallClock())
     _Old.lacks = _Old.forgets = ""

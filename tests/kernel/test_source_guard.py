@@ -108,6 +108,18 @@ def test_no_frame_of_a_pod_teaches_anybody_what_is_not_so(*, rootless: bool) -> 
     assert seen == {what: [] for what in BELIEVED}
 
 
+def test_what_a_pod_sends_to_a_bridges_own_addresses_teaches_and_reaches_nobody(
+    *, rootless: bool
+) -> None:
+    """Frames to 01:80:c2:00:00:0x pass no filter of the bridge, but for the first address."""
+    bare = run("link_local", rootless=rootless, guarded=False)
+    assert bare["taught"].keys() >= {"0", "2", "14"}, "but for a pause, which is dropped (1)"
+    assert bare["taught"]["14"] == MOVED
+    assert bare["reached"] == [0]
+    guarded = run("link_local", rootless=rootless, guarded=True)
+    assert guarded == {"taught": {}, "reached": [], "redirected": 0, "leaked": 0}
+
+
 def test_a_pod_that_changes_its_own_end_loses_itself_at_most(*, rootless: bool) -> None:
     seen = run("changing", rootless=rootless)
     alone, both = ["nobody", "agent"], ["agent", "agent"]
@@ -148,15 +160,18 @@ def test_pods_live_as_before(*, rootless: bool) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("routed", "attacker", "victim"), [(False, "p1", "p2"), (True, "r1", "r2")]
+)
 def test_only_the_pod_that_may_send_with_an_address_is_asked_for_its_socket(
-    *, rootless: bool
+    *, rootless: bool, routed: bool, attacker: str, victim: str
 ) -> None:
     """Else the other's twin socket would have the owner refused, or taken for the other pod."""
-    assert run("twins", rootless=rootless, guarded=False) == [
-        ["p1", "open", ""],
-        ["p2", "open", ""],
+    assert run("twins", rootless=rootless, guarded=False, routed=routed) == [
+        [attacker, "open", ""],
+        [victim, "open", ""],
     ]
-    assert run("twins", rootless=rootless, guarded=True) == [["p2", "open", ""]]
+    assert run("twins", rootless=rootless, guarded=True, routed=routed) == [[victim, "open", ""]]
 
 
 def test_of_a_pod_with_thousands_of_addresses_a_few_are_read(*, rootless: bool) -> None:
@@ -236,12 +251,29 @@ def test_two_agents_of_one_node_do_not_undo_each_others_rules() -> None:
     assert repairs + other[1] < 10, "a quarrel would make one of each of 100 looks"
 
 
+def test_switched_off_for_bridges_pods_may_have_virtual_addresses_and_that_is_said(
+    *, rootless: bool
+) -> None:
+    seen = run("switched_off", rootless=rootless)
+    both = ["bridge podid_source", "bridge podid_source", "ip podid_source"]
+    assert seen.pop("on") == [False, [], "agent", both]
+    reaches, (problem,), served, tables = seen.pop("off")
+    assert (reaches, served, tables) == (True, "agent", ["ip podid_source"])
+    assert problem.startswith("a pod on a bridge can speak with its neighbour's address: ")
+    assert "--source-guard=off" in problem
+    assert seen.pop("on again") == [False, [], "agent", both]
+    assert seen == {"leaked": 0}
+
+
 def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(
     *, rootless: bool
 ) -> None:
     seen = run("unable", rootless=rootless)
     assert seen.pop("all") == [False, True, []], "guarded, once the rules have been read back"
     assert seen.pop("bridge family, no bridge of pods") == [False, True, []], "nothing to guard"
+    problems, (warning,) = seen.pop("owners")
+    assert problems == []
+    assert warning.startswith("a flush of all rules by another program interrupts the guard of")
     said = {
         "bridge family": "load nf_tables' bridge family (CONFIG_NF_TABLES_BRIDGE), or use",
         "fib": "load nf_tables' fib expression",

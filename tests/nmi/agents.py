@@ -6,15 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from podidentity.core.delegation import Delegation
-from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
 from podidentity.nmi.server.listener import Listener
-from podidentity.settings import METADATA_ALLOWED
-from podidentity.wire.imds import AllowList
 from tests.fakes import (
     FakeAttestor,
     FakeClock,
@@ -28,6 +22,7 @@ from tests.fakes import (
 from tests.nmi.metadata import FakeMetadata
 from tests.nmi.recorded import Recorded
 from tests.nmi.talking import Reply, listening, talking
+from tests.nmi.wiring import pipeline_over
 
 
 class Agent:
@@ -50,23 +45,16 @@ class Agent:
         self.metadata = FakeMetadata()
         policy_ = deciding or DecisionPolicy(hold=HoldTimes(change=0), tenant_array=tenant_array)
         self.record = Recorded(self.clock)
-        self.pipeline = RequestPipeline(
-            callers=Callers(self.cluster, self.attestor, self.clock),
-            host_callers=HostCallers(
-                self.cluster, self.attestor, self.clock, delegation=Delegation()
-            ),
-            decider=Decider(
-                cluster=self.cluster,
-                permissions=self.permissions,
-                clock=self.clock,
-                policy=policy_,
-            ),
+        self.pipeline = pipeline_over(
+            self.cluster,
+            self.clock,
+            attestor=self.attestor,
+            permissions=self.permissions,
             tokens=self.tokens,
+            decider=policy_,
             metadata=self.metadata,
-            answers=AnswerCache(self.cluster, self.permissions, self.clock),
-            log=self.record.record,
-            clock=self.clock,
-            policy=RoutePolicy(**({"allow": AllowList(METADATA_ALLOWED)} | policy)),
+            record=self.record,
+            **policy,
         )
         self.listener: Listener
 

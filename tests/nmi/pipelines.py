@@ -7,17 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from podidentity.adapters.token_cache import TokenCache
-from podidentity.core.delegation import Delegation
 from podidentity.core.resources import BINDING_LABEL, ClientId, IdentityType, Phase
 from podidentity.nmi.reporting.request_log import AuditLog
-from podidentity.nmi.request.caller import Callers
-from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import AnswerCache
 from podidentity.nmi.server.messages import LATER, Caller, KnownAnswer, Request, Waiting, render
-from podidentity.settings import METADATA_ALLOWED
-from podidentity.wire.imds import AllowList
 from tests.fakes import (
     ADDRESS,
     OTHER_CLIENT,
@@ -30,8 +25,8 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.metadata import FakeMetadata
 from tests.nmi.recorded import Recorded
+from tests.nmi.wiring import pipeline_over
 
 TOKEN = b"/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
@@ -40,33 +35,31 @@ PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
 class World:
     """The request pipeline over fakes and the real token cache, with its memo."""
 
-    def __init__(self, audit: AuditLog | None = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        audit: AuditLog | None = None,
+        *,
+        attestor: FakeAttestor | None = None,
+        **policy: Any,
+    ) -> None:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, pod(), identity(), binding())
-        self.permissions, self.attestor = FakePermissions(), FakeAttestor()
+        self.permissions, self.attestor = FakePermissions(), attestor or FakeAttestor()
         self.attestor.uid = pod().uid
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time
         self.tokens = TokenCache(dict.fromkeys(IdentityType, self.source), self.clock)
         self.record = Recorded(self.clock, audit)
         self.answers = AnswerCache(self.cluster, self.permissions, self.clock)
-        self.pipeline = RequestPipeline(
-            callers=Callers(self.cluster, self.attestor, self.clock),
-            host_callers=HostCallers(
-                self.cluster, self.attestor, self.clock, delegation=Delegation()
-            ),
-            decider=Decider(
-                cluster=self.cluster,
-                permissions=self.permissions,
-                clock=self.clock,
-                policy=DecisionPolicy(hold=HoldTimes(change=0), **policy),
-            ),
+        self.pipeline = pipeline_over(
+            self.cluster,
+            self.clock,
+            attestor=self.attestor,
+            permissions=self.permissions,
             tokens=self.tokens,
-            metadata=FakeMetadata(),
+            decider=DecisionPolicy(hold=HoldTimes(change=0), **policy),
             answers=self.answers,
-            log=self.record.record,
-            clock=self.clock,
-            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
+            record=self.record,
             recorded_first=audit is not None and audit.required,
         )
         self.caller = Caller(ADDRESS, 1)

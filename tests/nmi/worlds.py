@@ -11,11 +11,8 @@ from podidentity.core.refusals import Reason
 from podidentity.core.resources import TokenRequest
 from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider, DecisionPolicy, Granted, Outcome
-from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline, RoutePolicy
+from podidentity.nmi.request.pipeline import RequestPipeline
 from podidentity.nmi.server.messages import Caller
-from podidentity.settings import METADATA_ALLOWED
-from podidentity.wire.imds import AllowList
 from tests.fakes import (
     ADDRESS,
     NOW,
@@ -26,8 +23,7 @@ from tests.fakes import (
     FakeTokenSource,
     cluster,
 )
-from tests.nmi.metadata import FakeMetadata
-from tests.nmi.recorded import Recorded
+from tests.nmi.wiring import pipeline_over
 
 REQUEST = TokenRequest(resource=VAULT)
 OLD = NOW - 3600
@@ -58,19 +54,14 @@ class World:
         )
 
     def pipeline(self, decider: Decider, *, attested: bool = True) -> RequestPipeline:
-        attestor = self.attestor if attested else None
-        return RequestPipeline(
-            callers=self.callers(attested=attested),
-            host_callers=HostCallers(
-                self.cluster, attestor, self.clock, delegation=self.delegation
-            ),
-            decider=decider,
+        return pipeline_over(
+            self.cluster,
+            self.clock,
+            attestor=self.attestor if attested else None,
+            permissions=self.permissions,
             tokens=self.tokens,
-            metadata=FakeMetadata(),
-            answers=AnswerCache(self.cluster, self.permissions, self.clock),
-            log=Recorded(self.clock).record,
-            clock=self.clock,
-            policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
+            decider=decider,
+            delegation=self.delegation,
         )
 
     async def ask(

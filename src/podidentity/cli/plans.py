@@ -59,7 +59,7 @@ def _plan(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> Ag
         log_format=settings.log_format,
         verbose=settings.verbose,
         net=pickle.dumps(_of_net(settings, redirect)),
-        serve=_of_serve(settings, redirect),
+        serve=pickle.dumps(_of_serve(settings, redirect)),
         worker=pickle.dumps(settings),
     )
 
@@ -70,7 +70,8 @@ def _of_net(settings: NmiSettings, redirect: Redirect) -> NetPlan:
         node=settings.node,
         redirect=redirect,
         attestation=settings.attestation,
-        netns_dir=Path(settings.netns_dir),
+        guards_bridges=settings.source_guard == "on",
+        netns_dirs=tuple(map(Path, settings.netns_dirs)),
         cgroup_root=Path(settings.cgroup_root),
         socket=Path(settings.runtime_dir, NET_SOCKET),
         serve_user=SERVE_UID,

@@ -15,12 +15,11 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
-from podidentity.supervisor.listeners import ListenError
-from podidentity.supervisor.main import Plan, Supervisor
-from podidentity.supervisor.programs import Ready, run_both
-from podidentity.supervisor.worker import Inherited
+if TYPE_CHECKING:
+    from podidentity.supervisor.programs import Ready
+    from podidentity.supervisor.worker import Inherited
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -33,10 +32,11 @@ class AgentPlan:
     log_format: Literal["text", "json"]
     verbose: bool
     net: bytes
-    """A `net.main.Plan`, pickled: only that program loads its modules."""
-    serve: Plan
+    """A `net.plan.NetPlan`, pickled as the next two: each process loads its own modules only."""
+    serve: bytes
+    """A `supervisor.main.Plan`."""
     worker: bytes
-    """The NmiSettings, pickled."""
+    """The NmiSettings."""
     serve_user: int | None = None
     """User and group that `serve` is to become; None: it stays who it is."""
     unprivileged: str = ""
@@ -82,9 +82,9 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
         if isinstance(found, int):
             code = found
         else:
-            code = 0
             with os.fdopen(writing, "wb") as pipe:
                 pickle.dump(found, pipe)
+            code = 0
     except BaseException:  # noqa: BLE001 - nothing may return into what its parent does
         traceback.print_exc()
     finally:
@@ -115,12 +115,15 @@ def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 
 def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`."""
+    from podidentity.supervisor.listeners import ListenError
+    from podidentity.supervisor.main import Supervisor
     from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(plan.log_format, verbose=plan.verbose)
     begun()
     try:
-        return Supervisor(plan.serve, lambda given: _work(plan, given)).run()
+        told = pickle.loads(plan.serve)  # noqa: S301 - ours
+        return Supervisor(told, lambda given: _work(plan, given)).run()
     except (ListenError, OSError, ValueError) as error:
         return _cannot_begin(error)
 
@@ -128,6 +131,7 @@ def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 def _both(plan: AgentPlan) -> int:
     """Run `net` and `serve` from one process."""
     from podidentity.supervisor import privileges
+    from podidentity.supervisor.programs import run_both
     from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(plan.log_format, verbose=plan.verbose)

@@ -16,7 +16,9 @@ class NetPlan:
     node: str
     redirect: Redirect
     attestation: AttestationMode
-    netns_dir: Path
+    guards_bridges: bool
+    """Whether pods on bridges may send with their own addresses only."""
+    netns_dirs: tuple[Path, ...]
     cgroup_root: Path
     socket: Path
     """At which `serve` asks, in the folder of all sockets."""

@@ -261,8 +261,7 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
         found = _decoded(_OBJECT, raw).metadata
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
-    # Each name is kept here, in the object, and in what refers to it: once for all.
-    ref = ObjectRef(intern(found.namespace), intern(found.name))
+    ref = ObjectRef(intern(found.namespace), found.name)
     return ObjectVersion(ref=ref, resource_version=found.resource_version)
 
 

@@ -160,7 +160,7 @@ def parse_service_account(raw: Raw) -> WorkloadIdentity | Malformed | ObjectRef:
         meta = _ACCOUNT.decode(raw).metadata
     except BROKEN_JSON as error:
         raise ValueError(f"not a {SERVICE_ACCOUNT_KIND}: {error}") from error
-    ref = ObjectRef(intern(meta.namespace), intern(meta.name))
+    ref = ObjectRef(intern(meta.namespace), meta.name)
     annotations = meta.annotations or {}
     client, tenant = annotations.get(_CLIENT_ID), annotations.get(_TENANT_ID)
     if not client:
@@ -296,8 +296,8 @@ def _binding(found: _Custom) -> AzureIdentityBinding:
         raise _wrong("weight", "an integer", weight)
     return AzureIdentityBinding(
         ref=found.ref,
-        identity=intern(_text(spec, "azureIdentity")),
-        selector=intern(_text(spec, "selector", _LONGEST_LABEL)),
+        identity=_text(spec, "azureIdentity"),
+        selector=_text(spec, "selector", _LONGEST_LABEL),
         weight=weight,
     )
 
@@ -385,7 +385,7 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     except BROKEN_JSON as error:
         raise ValueError(f"not an {kind}: {error}") from error
     meta = found.metadata
-    ref = ObjectRef(intern(meta.namespace), intern(meta.name))
+    ref = ObjectRef(intern(meta.namespace), meta.name)
     told = found.status or found.old_status
     status = told if isinstance(told, dict) else {}
     try:

@@ -1,0 +1,57 @@
+"""The choices of a node with a container runtime, in a file of the sandbox's folder.
+
+They are read at each start of the node, so that a node can come back with others, as a machine that
+was imaged anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+_NAME = "runtime.json"
+_SETUP = "run ./scripts/setup-runtime, which brings containerd, runc, crun and CNI's plugins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """The choices."""
+
+    tools: str
+    """Folder that scripts/setup-runtime filled."""
+    images: tuple[str, ...] = ()
+    """OCI archives that the node has from its first start."""
+    driver: str = "cgroupfs"
+    """How cgroups are named: `cgroupfs` or `systemd`, kubelet and runtime alike."""
+    runtime_driver: str = ""
+    """The container runtime's, where it is set to another than the kubelet's."""
+    network: str = "ptp"
+    """`ptp`, a link and a route for each pod as with Azure CNI, or `bridge` as with kubenet."""
+    handler: str = "runc"
+    """The program that makes containers where a pod names no runtime class."""
+    own_netns_folder: bool = False
+    """containerd's `netns_mounts_under_state_dir`: no namespace is in /run/netns."""
+
+    def save(self, folder: Path) -> None:
+        """Write them for the sandbox in `folder`."""
+        (folder / _NAME).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        raw: dict[str, Any] = json.loads((folder / _NAME).read_text())
+        return cls(**{**raw, "images": tuple(raw["images"])})
+
+
+def missing(tools: Path) -> str:
+    """Return what a node with a container runtime lacks on this machine; "" if it lacks nothing."""
+    if os.geteuid():
+        return "a node with a container runtime needs root: its containers have users of their own"
+    if not (tools / ".podidentity-setup").exists():
+        return _SETUP
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        return "the kernel has no overlay file system (modprobe overlay)"
+    return ""
