@@ -33,11 +33,13 @@ from podidentity.nmi.server.messages import (
     Limits,
     Memo,
     Request,
+    RequestParser,
     Response,
+    Unacceptable,
+    held_bytes,
     render,
     render_head,
 )
-from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
 from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.wire.imds import render_error
 
