@@ -12,7 +12,6 @@ This package runs in a process of its own. It speaks to the kernel only: netlink
       source_rules     tables `bridge podid_source` and `ip podid_source`, as data
       links       the links of the node, and the network namespace at the other end of each
     attestation   finds the facts about a connection, which `core.attestation` judges
-      both_ends   whether two sockets are the two ends of one connection
       podnets     the pods' network namespaces, and the addresses in each
       namespaces  the files of namespaces: watch a folder, open one, enter it
       addresses   the IPv4 addresses of a namespace

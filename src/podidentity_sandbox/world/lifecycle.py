@@ -23,8 +23,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.node.cri.options import missing as lacks
 from podidentity_sandbox.plan import MINORS, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
@@ -199,7 +199,7 @@ def _wanting(folder: Folder, cause: OSError) -> Exception:
 
 def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
     lacking = requirements.missing(search_path(options.path), rootless=options.rootless)
-    if options.runtime is not None and (why := lacks(Path(options.runtime.tools))):
+    if options.runtime is not None and (why := containerd.missing(options.runtime)):
         lacking = [*lacking, why]
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))

@@ -102,6 +102,18 @@ def test_without_propagation_it_is_not_ready_and_new_pods_are_unknown_and_no_for
         assert (first.status, later.status) == (503, 503), (first, later)
 
 
+def test_with_the_namespaces_taken_from_their_folder_pods_are_unknown_and_it_is_said(
+    alone: tuple[Node, Object],
+) -> None:
+    node, template = alone
+    with agent(node, template) as name:
+        node.ready(name, namespace=SYSTEM)
+        assert node.ask("app").status == 200
+        node.on_node("cd /run/netns && for each in *; do umount $each && rm $each; done")
+        assert node.ask("app").status == 503
+        until_said(node, name, "no network namespace is in /run/netns")
+
+
 def refused(node: Node, template: Object, words: str) -> None:
     """Run the agent by this template: it must be unready, with these words, and give nothing."""
     with agent(node, template) as name:
