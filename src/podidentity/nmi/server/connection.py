@@ -608,7 +608,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if known is LATER:
             self._asked = data
-            self._timeout.suspend()
+            self._timeout.set(self._context.limits.head_seconds)
         else:
             self._give(known)
         return True
@@ -862,6 +862,10 @@ class Connection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         if self._sender.closing or not self._sender.writable:
             self._sender.abort()
+        elif self._asked:
+            # `net` answers or is given up long before. Nobody else would end the connection.
+            self._asked = b""
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the connection was not proved in time")
         elif self._arriving:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
