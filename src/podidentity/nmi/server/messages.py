@@ -1,7 +1,7 @@
 """HTTP/1.1 requests and answers as values, from bytes and to bytes, and the limits of one client.
 
-llhttp parses, with a limit to the size of each request. A request keeps its bytes as they came: most
-are answered by looking at a few of them.
+llhttp parses, with a limit to the size of each request. A request keeps its bytes as they came:
+most are answered by looking at a few of them.
 """
 
 from __future__ import annotations
