@@ -8,7 +8,7 @@ import time
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder, base_folder
@@ -17,18 +17,28 @@ from podidentity_sandbox.world.inspection import status as look
 from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
 
 
-@click.command(epilog="Example: podidentity sandbox up --nodes 3")
+@click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
 @options.name
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many."
 )
+@click.option(
+    "--network",
+    type=click.Choice([each.value for each in Network]),
+    default=Network.ROUTED.value,
+    show_default=True,
+    help="How pods are joined to their node: each by a link and a route of its own, as Azure CNI"
+    " and Calico do it, or all by one bridge, as kubenet does.",
+)
 @click.option("--rootless", is_flag=True, help="Use a user namespace, even as root.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
-def up(name: str, *, nodes: int, rootless: bool, as_json: bool) -> None:
+def up(name: str, *, nodes: int, network: str, rootless: bool, as_json: bool) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
-    plan = bring_up(name, nodes=nodes, rootless=rootless, progress=progress)
+    plan = bring_up(
+        name, nodes=nodes, rootless=rootless, network=Network(network), progress=progress
+    )
     seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))
@@ -57,6 +67,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "apiserver_port": plan.apiserver_port,
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
+        "network": plan.nodes[0].network,
     }
 
 

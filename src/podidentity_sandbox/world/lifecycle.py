@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -162,6 +162,7 @@ class UpOptions:
     """PATH of the person's shell: pods find the machine's programs by it."""
     nodes: int = 2
     rootless: bool = False
+    network: Network = Network.ROUTED
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -241,6 +242,7 @@ def _start(
         cgroup_root=made.sockets,
         memory_root=made.memory,
         azure_cli=find_azure_cli(),
+        network=options.network,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -324,6 +326,7 @@ def bring_up(
     *,
     nodes: int = 2,
     rootless: bool = False,
+    network: Network = Network.ROUTED,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -336,6 +339,7 @@ def bring_up(
         path=":".join(os.get_exec_path()),
         nodes=nodes,
         rootless=rootless or os.geteuid() != 0,
+        network=network,
     )
     return up(options, progress)
 
