@@ -1,4 +1,6 @@
-"""What others write into a node's packet filter, beside ours: kube-proxy, AKS's IMDS restriction.
+"""What others write into a node's packet filter, beside ours.
+
+kube-proxy, AKS's IMDS restriction, and engines of network policies.
 
 On each kind of network; requests that reach the real IMDS are counted by a nonce, first without
 our rules and then with them.
@@ -9,18 +11,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes import kube_proxy
+from tests.acceptance.planes.engines import GONE, Engine
 from tests.acceptance.planes.kube_proxy import Service, crowd
 from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
 pytestmark = [
@@ -31,6 +39,7 @@ pytestmark = [
 UNHINDERED, UNDER_LOAD = 10, 200
 """Requests for a token while nothing of ours is there, and while rules are reloaded."""
 CROWD = 40
+NMI_PAGE = ROOT / "docs/reference/nmi.md"
 SERVICE = ("10.0.77.7", 80)
 SERVICE_URL = "http://10.0.77.7"
 SERVER = """
@@ -100,6 +109,26 @@ class Site:
         step = len(once)
         service = found[1::2] if meanwhile is not None else []
         return Answers(found[::step], service, seen.count(nonce), number)
+
+    def judge(self, engine: Engine, *policies: str) -> None:
+        """Store these policies, and have an engine judge the pod's egress by them alone."""
+        self.place.run("kubectl", "apply", "-f", "-", given="\n---\n".join(policies))
+        found = json.loads(self.place.run("kubectl", "get", "networkpolicies", "-o", "json"))
+        self.sh(GONE)
+        given = engine.script(self.link(), found["items"])
+        self.place.on_node("nft", "-f", "-", given=given)
+
+    def link(self) -> str:
+        """Return the node's end of the pod's link."""
+        (inside,) = json.loads(self.loop.run(self.place.shell("ip -j link show eth0")).stdout)
+        links = json.loads(self.place.on_node("ip", "-j", "link"))
+        (name,) = [each["ifname"] for each in links if each["ifindex"] == inside["link_index"]]
+        return str(name)
+
+    def command(self, *words: str) -> Any:
+        """Run a command that prints JSON, and ends with 0 or 1."""
+        script = f"{shlex.join(words)} || [ $? = 1 ]"
+        return json.loads(self.place.run("sh", "-c", script))
 
     @property
     def node(self) -> str:
@@ -207,6 +236,43 @@ def test_tokens_come_with_akss_restriction_and_after_it_has_gone(site: Site, tab
     alone = site.ask(UNHINDERED)
     for found in (both, alone):
         assert (set(found.imds), found.leaked) == ({"200"}, 0)
+
+
+NETWORK = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: "
+DENY = NETWORK + "{name: default-deny}\nspec: {podSelector: {}, policyTypes: [Egress]}\n"
+ALLOW = NETWORK + "{name: to-imds}\nspec:\n  podSelector: {}\n  policyTypes: [Egress]\n"
+
+
+@pytest.mark.parametrize("engine", Engine)
+def test_a_policy_that_denies_by_default_is_named_with_the_rule_that_is_needed(
+    site: Site, engine: Engine
+) -> None:
+    site.judge(engine, DENY)
+    try:
+        denied = site.ask(2)
+        explained = site.command("podidentity", "explain", "pod", "default/app", "-o", "json")
+        checked = site.command("podidentity", "check", "-o", "json")
+        site.judge(engine, DENY, ALLOW + documented())
+        allowed = site.ask(UNHINDERED)
+        again = site.command("podidentity", "explain", "pod", "default/app", "-o", "json")
+    finally:
+        site.sh(GONE)
+        site.place.run("kubectl", "delete", "networkpolicies", "--all")
+    assert (denied.imds, denied.leaked) == (["000"] * 2, 0)
+    need = "llow egress to 169.254.169.254/32, TCP port 80"
+    links = {each["link"]: each for each in explained["chain"]}
+    assert not explained["entitled"]
+    assert links["network policy"]["text"].startswith(f"default-deny: a{need}")
+    (found,) = [each for each in checked if each["reason"] == "EgressClosed"]
+    assert found["nextStep"].startswith(f"A{need}")
+    assert (set(allowed.imds), allowed.leaked) == ({"200"}, 0)
+    assert again["entitled"]
+
+
+def documented() -> str:
+    """Return the rules that docs/reference/nmi.md gives, as a part of a policy's spec."""
+    (text,) = re.findall(r"```yaml\n(egress:\n.*?)```", NMI_PAGE.read_text(), re.DOTALL)
+    return textwrap.indent(text, "  ")
 
 
 def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) -> None:
