@@ -402,10 +402,13 @@ class NmiSettings:
             text="Service account of a Secrets Store CSI provider.",
         ),
     )
-    netns_dir: str = field(
-        default="/run/netns",
+    netns_dirs: tuple[str, ...] = field(
+        default=("/run/netns",),
         metadata=flag(
-            "--netns-dir", text="Folder in which the runtime mounts the pods' network namespaces."
+            "--netns-dir",
+            repeated=True,
+            metavar="FOLDER",
+            text="Folder in which a runtime mounts the pods' network namespaces.",
         ),
     )
     cgroup_root: str = field(

@@ -66,6 +66,50 @@ ASK = (
     " 'http://localhost:2579/host/token/?resource=https://vault.azure.net'"
 )
 
+_REQUEST = """
+import json, socket, struct, sys, time
+def ask(source, to, port, words):
+    s = socket.socket()
+    s.settimeout(15)
+    # Of several sockets with one source port, each has another destination: ip(7).
+    s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+    s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
+    s.bind((source, 0))
+    s.connect((to, 2579))
+    s.sendall(b"GET /host/token/?resource=https://vault.azure.net HTTP/1.1\\r\\n"
+              b"Host: localhost\\r\\npodns: default\\r\\npodname: mounts\\r\\n\\r\\n")
+    words.append([source, to, s.getsockname()[1] == port, s.recv(65536).split()[1].decode()])
+    return s
+said, port, meeting = [], 43579, ("127.0.0.1", 23578)
+"""
+PROVIDER = (
+    _REQUEST
+    + """
+kept = ask("127.0.0.1", "127.0.0.1", port, said)
+with socket.create_server(meeting) as server:
+    other, _ = server.accept()
+    other.recv(1)
+print(json.dumps(said))
+"""
+)
+SHARER = (
+    _REQUEST
+    + """
+for _ in range(200):
+    try:
+        held = socket.create_connection(meeting)
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+for source, to in (("127.0.0.1", "169.254.25.79"), ("127.0.0.2", "127.0.0.1"), (sys.argv[1],) * 2):
+    try:
+        ask(source, to, port, said)
+    except OSError as error:
+        said.append([source, to, True, error.strerror])
+print(json.dumps(said))
+"""
+)
+
 
 class Driven(Sandbox):
     """A sandbox with the driver in it."""
@@ -76,6 +120,13 @@ class Driven(Sandbox):
 
     def apply(self, manifest: str, *options: str) -> str:
         return self.run("podidentity", "sandbox", "apply", *options, "-f", "-", given=manifest)
+
+    def provider(self) -> str:
+        """Return the name of the provider's pod."""
+        pods = self.api.request("GET", "/api/v1/namespaces/kube-system/pods")["items"]
+        names = [str(pod["metadata"]["name"]) for pod in pods]
+        (found,) = [name for name in names if name.startswith("csi-")]
+        return found
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=30)
@@ -154,6 +205,22 @@ async def test_a_stranger_in_the_nodes_network_gets_no_pods_token(driven: Driven
     assert "kube-system/stranger" in body["error_description"]
 
 
+async def test_a_stranger_gets_none_from_the_very_port_of_the_provider(driven: Driven) -> None:
+    """It shares the port number, with another address of the node at either end."""
+    ours = asyncio.create_task(
+        driven.inside(driven.provider(), f"python3 -c '{PROVIDER}'", "kube-system")
+    )
+    address = driven.plan.nodes[0].address
+    tried = f"python3 -c '{SHARER}' {address}"
+    seen = json.loads(await driven.inside("stranger", tried, "kube-system"))
+    assert json.loads(await ours) == [["127.0.0.1", "127.0.0.1", True, "200"]]
+    assert seen == [
+        ["127.0.0.1", "169.254.25.79", True, "403"],
+        ["127.0.0.2", "127.0.0.1", True, "403"],
+        [str(address), str(address), True, "Connection refused"],
+    ]
+
+
 async def test_a_pod_gets_none_by_its_own_network(driven: Driven) -> None:
     by_imds = ASK.format(pod="mounts").replace("localhost:2579", "169.254.169.254")
     said = await driven.inside("mounts", by_imds)
@@ -163,10 +230,7 @@ async def test_a_pod_gets_none_by_its_own_network(driven: Driven) -> None:
 
 async def test_the_provider_gets_no_token_of_a_pod_without_such_a_volume(driven: Driven) -> None:
     driven.start_pod()
-    pods = driven.api.request("GET", "/api/v1/namespaces/kube-system/pods")["items"]
-    (provider,) = [
-        pod["metadata"]["name"] for pod in pods if pod["metadata"]["name"].startswith("csi-")
-    ]
+    provider = driven.provider()
     assert (await driven.host_token("mounts", provider, "kube-system"))[0] == 200
     status, body = await driven.host_token("app", provider, "kube-system")
     assert status == 403

@@ -10,15 +10,19 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.sandbox import Sandbox, one_node
 from tests.docs.blocks import ROOT, blocks_of
@@ -108,6 +112,43 @@ async def test_updates_one_after_the_other_lose_no_request_and_leak_none() -> No
         assert set(result["answers"]) == {"200"}
         assert result["answers"]["200"] > 500
         assert await found.leaked("of-the-updates") == 0
+
+
+@pytest.fixture
+def of_version_9() -> Iterator[Path]:
+    """The folder of a tree of this product that calls itself version 9.0; all may read it."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # a container has a /tmp of its own
+        folder = Path(name)
+        shutil.copytree(Path(podidentity.__file__).parent, folder / "podidentity")
+        module = folder / "podidentity" / "__init__.py"
+        text = module.read_text()
+        assert f'"{podidentity.__version__}"' in text
+        module.write_text(text.replace(podidentity.__version__, "9.0"))
+        folder.chmod(0o755)
+        yield folder
+
+
+async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
+    of_version_9: Path,
+) -> None:
+    async with node("versions") as found:
+        loading = asyncio.create_task(found.load("of-the-versions", 40))
+        for version, setting in (
+            ("9.0", f"PYTHONPATH={of_version_9}"),
+            (podidentity.__version__, "PYTHONPATH-"),
+        ):
+            before = found.kubectl("get", "pods", "-o", "name").split()
+            log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
+            told = asyncio.create_task(log)
+            await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
+            wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
+            await asyncio.to_thread(found.kubectl, *wait)
+            assert f"version {version} serves" in await told
+        assert not loading.done(), "the updates came in between"
+        result = await loading
+        assert result["failures"] == []
+        assert set(result["answers"]) == {"200"}
+        assert await found.leaked("of-the-versions") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")

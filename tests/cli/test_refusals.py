@@ -95,19 +95,22 @@ def town(shared_world: World) -> Iterator[Town]:
     for name in NAMESPACES:
         shared_world.namespace(name)
     found.fill()
-    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
-    shared_world.pod("kube-system", NMI, labels)
-    nmi = f"{PODS.format('kube-system')}/{NMI}"
-    status = {"conditions": [{"type": "Ready", "status": "True"}]}
-    shared_world.send("PATCH", f"{nmi}/status", {"status": status})
     yield found
-    shared_world.send("DELETE", nmi, gracePeriodSeconds="0")
     for name in NAMESPACES:
         for plural in CUSTOM_KINDS:
             shared_world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
 
 
-@pytest.mark.usefixtures("world")
+@pytest.fixture
+def nmi(world: World) -> None:
+    """A pod of NMI that is ready; `bare` ends it."""
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+    world.pod("kube-system", NMI, labels)
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.send("PATCH", f"{PODS.format('kube-system')}/{NMI}/status", {"status": status})
+
+
+@pytest.mark.usefixtures("nmi")
 @pytest.mark.parametrize("text", [block.text for block in SHOWN], ids=pod_of)
 def test_explain_says_what_the_page_shows(
     town: Town, podidentity: Callable[..., Ran], text: str

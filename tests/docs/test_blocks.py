@@ -10,7 +10,16 @@ from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks_of, promised
 COMMANDS = [
     block for path in DOCUMENTS for block in blocks_of(path) if block.language in {"sh", "bash"}
 ]
-RUN = {"run", "setup", "run=az", "run=az-in-pod", "run=cluster", "run=image", "run=node"}
+RUN = {
+    "run",
+    "setup",
+    "run=az",
+    "run=az-in-pod",
+    "run=cluster",
+    "run=image",
+    "run=node",
+    "run=runtime",
+}
 
 
 def shown(block: Block) -> str:
@@ -24,6 +33,7 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
     `run=cluster`: by tests/acceptance/test_seeing.py, and the changelog's by test_update.py.
     `run=image`: by tests/deploy/test_image.py.
+    `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.
     `run=node`: by tests/kernel/test_interception.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
     """

@@ -94,7 +94,7 @@ class Node:
         root = settings.get("cgroup_root")
         self.mode = AttestationMode.KERNEL if root else AttestationMode.NAMESPACE
         self.inspector = ConnectionInspector(
-            netns_dir=Path("/run/netns"),
+            netns_dirs=[Path("/run/netns")],
             cgroups=PodCgroups(Path(root)) if root else None,
             listener=Endpoint(*self.listener),
         )

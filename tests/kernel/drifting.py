@@ -173,6 +173,15 @@ async def rivals() -> dict[str, Any]:
         return {"repairs": sum(repairs), "problems": await one.tell("problems")}
 
 
+async def nameless() -> dict[str, Any]:
+    """Install where no file names the protocols, as in the image; return what is said of it."""
+    await command("mount", "--bind", "/dev/null", "/etc/protocols")
+    interception = Interception(Redirect(), FakeClock(), copy=False)
+    with contextlib.closing(interception):
+        interception.install()
+        return {"problems": interception.problems(), "warnings": interception.warnings()}
+
+
 async def misread() -> dict[str, Any]:
     """What libnftables lists is never what was set; each try of the guard is noted."""
     clock = FakeClock()

@@ -41,7 +41,7 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one 
     found: dict[str, Any] = {}
     mode = AttestationMode.KERNEL if cgroups else AttestationMode.NAMESPACE
     inspector = ConnectionInspector(
-        netns_dir=Path("/run/netns"),
+        netns_dirs=[Path("/run/netns")],
         cgroups=PodCgroups(Path(cgroups)) if cgroups else None,
         listener=Endpoint(*_REDIRECTED),
     )

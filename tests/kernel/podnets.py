@@ -33,6 +33,39 @@ async def vanishing() -> dict[str, Any]:
     return {"seen": found}
 
 
+async def folders() -> dict[str, Any]:
+    """Two runtimes have a folder each; p2 moves to the other, p1 is in both, p4 comes there."""
+    other = Path("/run/others")
+    await command("mkdir", str(other))
+    for name in ("p1", "p2"):
+        await command("sh", "-e", "-c", _MOUNTED.format(name=name))
+    await command("ip", "netns", "del", "p2")
+    networks = PodNetworks(NETNS, other)
+    networks.refresh()
+
+    def held() -> list[int]:
+        return [len(networks.holders(address)) for address in PODS.values()]
+
+    found: dict[str, Any] = {"both": [held(), len(networks)]}
+    await command("ip", "netns", "add", "p4")
+    await command("sh", "-e", "-c", _MOUNTED.format(name="p4"))
+    await command("ip", "netns", "del", "p4")
+    networks.refresh()
+    found["one more"] = len(networks)
+    await command("sh", "-e", "-c", "umount /run/others/p2; rm /run/others/p2")
+    networks.refresh()
+    found["one less"] = [held(), len(networks)]
+    networks.close()
+    missing = PodNetworks(NETNS, Path("/run/nowhere"))
+    missing.refresh()
+    found["missing"] = missing.failure
+    missing.close()
+    return found
+
+
+_MOUNTED = "touch /run/others/{name}; mount --bind /run/netns/{name} /run/others/{name}"
+
+
 async def flapping() -> dict[str, Any]:
     """Pod p1 changes its addresses all the time, and stops."""
     clock = Seconds()

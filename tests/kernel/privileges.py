@@ -27,7 +27,7 @@ def install() -> str:
 
 if __name__ == "__main__":
     inspector = ConnectionInspector(
-        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint("127.0.0.1", 2579)
+        netns_dirs=[Path("/run/netns")], cgroups=None, listener=Endpoint("127.0.0.1", 2579)
     )
     found = {
         "install": install(),

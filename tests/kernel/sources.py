@@ -586,7 +586,7 @@ async def twins(*, guarded: bool, routed: bool) -> list[list[str]]:
     Interception(redirect, WallClock()).install()
     listener = (redirect.target, redirect.listen_port)
     inspector = ConnectionInspector(
-        netns_dir=Path("/run/netns"), cgroups=None, listener=Endpoint(*listener)
+        netns_dirs=[Path("/run/netns")], cgroups=None, listener=Endpoint(*listener)
     )
     guard = SourceGuard(inspector.networks, redirect, WallClock()) if guarded else None
     if guard is not None:
@@ -659,6 +659,8 @@ class _Old(Nftables):
     """Commands with this text fail."""
     forgets = ""
     """Elements of this set are not kept."""
+    owners = True
+    """Whether the owner of a table is known, as after libnftables 1.0.6."""
 
     def run(self, commands: str) -> dict[str, Any]:
         if self.lacks and self.lacks in commands and '"list"' not in commands:
@@ -666,6 +668,8 @@ class _Old(Nftables):
         listed = super().run(commands)
         for each in listed.get("nftables", ()):
             body = each.get("set", {})
+            if not self.owners:
+                each.get("table", {}).pop("flags", None)
             if self.forgets and body.get("name") == self.forgets:
                 body.pop("elem", None)
         return listed
@@ -690,6 +694,12 @@ async def unable() -> dict[str, Any]:
     await note("bridge family", lacks='"bridge"')
     await note("fib", lacks='"fib"')
     await note("elements", forgets="taken_macs")
+    _Old.lacks, _Old.forgets, _Old.owners = "", "", False
+    guard = SourceGuard(networks, Redirect(), WallClock())
+    guard.refresh()
+    found["owners"] = [list(guard.problems()), list(guard.warnings())]
+    guard.close()
+    _Old.owners = True
     elsewhere = PodNetworks(Path("/run/azure-empty"))
     guard = SourceGuard(elsewhere, Redirect(), WallClock())
     _Old.lacks = _Old.forgets = ""

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, Proof, judge
-from podidentity.kernel.attestation import ConnectionInspector
-from podidentity.kernel.both_ends import SLACK_MS
+from podidentity.kernel.attestation import SLACK_MS, ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint, SockDiag
@@ -44,7 +43,7 @@ class Node:
         self._listening = socket.create_server(self.here)
         self._listening.setblocking(False)
         self._inspector = ConnectionInspector(
-            netns_dir=Path("/run/netns"), cgroups=None, listener=self.here
+            netns_dirs=[Path("/run/netns")], cgroups=None, listener=self.here
         )
         self._diag = SockDiag()
 

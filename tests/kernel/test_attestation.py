@@ -127,6 +127,16 @@ def test_a_folder_that_gets_no_mounts_of_the_node_is_a_problem_once_one_is_missi
     assert "later-private there has no network namespace on it" in after
 
 
+def test_a_pod_whose_namespace_cannot_come_is_unknown_at_once_and_no_forger(
+    *, rootless: bool
+) -> None:
+    seen = run("unseen", rootless=rootless)
+    verdict, detail = seen["private"]
+    assert verdict == "unknown"
+    assert "p1 there has no network namespace on it" in detail
+    assert seen["slave"][0] == "forged"
+
+
 def test_each_state_of_a_connection_has_its_verdict(*, rootless: bool) -> None:
     seen = run("states", rootless=rootless)
     assert {what: verdict for what, (verdict, _) in seen.items()} == {

@@ -16,6 +16,14 @@ def test_a_namespace_that_vanishes_while_its_folder_is_read_hides_no_other(
     assert opened == 4, "the three of the start, and the new one"
 
 
+def test_namespaces_may_be_in_several_folders(*, rootless: bool) -> None:
+    seen = run("folders", rootless=rootless)
+    assert seen["both"] == [[1, 1, 1], 3]
+    assert seen["one more"] == 4
+    assert seen["one less"] == [[1, 0, 1], 3]
+    assert seen["missing"].startswith("cannot read /run/nowhere (No such file or directory): mount")
+
+
 def test_a_pod_that_changes_its_addresses_all_the_time_is_refused_alone_until_it_stops(
     *, rootless: bool
 ) -> None:

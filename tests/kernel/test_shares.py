@@ -54,6 +54,10 @@ def test_the_share_is_more_than_the_agent_keeps_of_a_pod_and_twelve_fill_no_back
 def test_where_there_are_no_shares_the_pods_are_served_and_that_is_said() -> None:
     seen = run("unshared", rootless=True)
     assert seen["nothing"]["warnings"] == []
+    (said,) = seen["owners"]["warnings"]
+    assert said.startswith("a flush of all rules by another program interrupts requests: table ip ")
+    assert "; take Linux 5.12 and a libnftables after 1.0.6" in said
+    assert (seen["owners"]["problems"], seen["owners"]["sets"]) == ([], 4)
     assert seen["nothing"]["sets"] == 2 * 4, "of the table and of our own copy"
     for what, why in {
         "connlimit": "No such file or directory; load nf_tables' expressions connlimit and limit",

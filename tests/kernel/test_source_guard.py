@@ -271,6 +271,9 @@ def test_where_a_kernel_cannot_guard_sources_that_is_said_with_the_next_step(
     seen = run("unable", rootless=rootless)
     assert seen.pop("all") == [False, True, []], "guarded, once the rules have been read back"
     assert seen.pop("bridge family, no bridge of pods") == [False, True, []], "nothing to guard"
+    problems, (warning,) = seen.pop("owners")
+    assert problems == []
+    assert warning.startswith("a flush of all rules by another program interrupts the guard of")
     said = {
         "bridge family": "load nf_tables' bridge family (CONFIG_NF_TABLES_BRIDGE), or use",
         "fib": "load nf_tables' fib expression",

@@ -50,9 +50,38 @@ async def unprovable() -> dict[str, Any]:
 @contextlib.contextmanager
 def _inspector(here: Endpoint, netns: Path, cgroups: Path | None) -> Iterator[ConnectionInspector]:
     tree = PodCgroups(cgroups) if cgroups else None
-    inspector = ConnectionInspector(netns_dir=netns, cgroups=tree, listener=here)
+    inspector = ConnectionInspector(netns_dirs=[netns], cgroups=tree, listener=here)
     with contextlib.closing(inspector):
         yield inspector
+
+
+async def unseen() -> dict[str, Any]:
+    """Return the verdict on a connection of p1, whose namespace does not come where it is sought.
+
+    The folder is a copy that gets no new mounts; the file is there, a moment old. Once more where
+    the copy gets them.
+    """
+    redirect = Redirect()
+    Interception(redirect, WallClock()).install()
+    here = Endpoint(redirect.target, redirect.listen_port)
+    await command("mount", "--rbind", str(_NETNS), str(_NETNS))
+    await command("mount", "--make-rshared", str(_NETNS))
+    found = {}
+    with socket.create_server(here) as listening, inside("p1", socket.socket) as client:
+        client.connect(IMDS)
+        accepted, peer = listening.accept()
+        with accepted:
+            for kind in ("private", "slave"):
+                await command("mkdir", "-p", str(_COPY))
+                await command("mount", "--rbind", str(_NETNS), str(_COPY))
+                await command("mount", f"--make-r{kind}", str(_COPY))
+                await command("umount", str(_COPY / "p1"))
+                await command("touch", "-d", "now", str(_COPY / "p1"))
+                with _inspector(here, _COPY, None) as inspector:
+                    proof = judge(inspector.facts(*peer), [pod("p1")], AttestationMode.NAMESPACE)
+                    found[kind] = [proof.verdict, proof.detail]
+                await command("umount", "-R", str(_COPY))
+    return found
 
 
 async def propagation() -> list[str]:

@@ -108,6 +108,40 @@ async def test_until_its_guard_is_made_sources_count_as_unguarded() -> None:
     await asyncio.wait({running})
 
 
+async def test_sources_stay_guarded_by_the_rules_that_stand_where_one_agent_follows_another() -> (
+    None
+):
+    """What serve is told otherwise ends the connections that pods keep, in each update."""
+    fake: Any = FakeGuard()
+    fake.problems = tuple
+    guard = Guard(fake, FakeClock())
+    guard.sources = lambda: fake
+    await guard.take_over()
+    assert guard.source_problems() == (), "before its own rules are set"
+    running = asyncio.create_task(guard.run())
+    await fake.begun.wait()
+    await guard.end()
+    assert guard.source_problems() == (), "after it has left them to the next"
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_net_that_is_started_again_guards_sources_before_it_tells_anybody_of_them() -> None:
+    fake: Any = FakeGuard()
+    fake.problems = tuple
+    guard = Guard(fake, FakeClock())
+    guard.install()
+    guard.sources = lambda: fake
+    guard.guard_sources()
+    assert guard.source_problems() == ()
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
+    assert fake.events == ["installed", "refreshed", "installed", "refreshed"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
 ALL = ["installed", "refreshed", "ended", "closed"]
 
 

@@ -77,7 +77,7 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--hold=0", {"hold": 0.0}),
         ("--on-exit=remove", {"on_exit": "remove"}),
         ("--log-format=json", {"log_format": "json"}),
-        ("--netns-dir=/n", {"netns_dir": "/n"}),
+        ("--netns-dir=/n", {"netns_dirs": ("/n",)}),
         ("--source-guard=off", {"source_guard": "off"}),
         ("--cgroup-root=/c", {"cgroup_root": "/c"}),
         ("--ambiguous=reject", {"ambiguous": "reject"}),

@@ -335,3 +335,26 @@ async def test_a_full_house_evicts_the_longest_idle_of_the_address_that_holds_mo
             assert await oldest.closed() == b""
             assert "connection from 127.0.0.1 refused: others needed its place" in caplog.text
             assert (await newer.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize(
+    "state", ["ends and is still read", "has sent more", "has sent half", "is idle"]
+)
+async def test_an_evicted_connection_is_gone_at_once_whatever_its_client_does(
+    echo: Echo, state: str
+) -> None:
+    async with listening(echo, close_seconds=60) as listener, talking(listener) as talk:
+        if state == "ends and is still read":
+            await talk.ask(GET[:-2] + b"Connection: close\r\n\r\n" + GET)
+        else:
+            await talk.ask(GET)
+        if state == "has sent half":
+            await talk.ask(GET + GET[:10])
+        [connection] = listener._pool.connections()
+        if state == "has sent more":
+            # Sent in this turn of the event loop, in which nobody reads it.
+            talk.writer.write(GET[:10])
+        connection.evict()
+        async with asyncio.timeout(5):
+            await listener.empty()
+            assert await talk.closed() == b""

@@ -7,11 +7,13 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+_ATTACH_FILTER = 26
 _PTRACE_ATTACH, _PIDFD_OPEN, _PIDFD_GETFD = 16, 434, 438
 _libc = ctypes.CDLL(None, use_errno=True)
 _held: list[socket.socket] = []
@@ -52,6 +54,26 @@ def listen_at(path: str) -> bool:
         return False
     os.replace(f"{path}.mine", path)  # noqa: PTH105 - an attacker's hand
     return True
+
+
+def spoil_listeners(how: str) -> None:
+    """Leave the listening sockets, which the supervisor has as well, so that none hears anything.
+
+    By ending them, by a backlog of one, or by a filter that drops each packet.
+    """
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(each.name))) as found:
+            listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if found.family is not socket.AF_INET or not listens:
+                continue
+            if how == "end":
+                found.shutdown(socket.SHUT_RDWR)
+            elif how == "narrow":
+                found.listen(0)
+            else:
+                code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))  # BPF_RET 0
+                program = struct.pack("@HP", 1, ctypes.addressof(code))
+                found.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
 
 
 def hold_probes(path: str) -> int:

@@ -99,6 +99,39 @@ def test_a_new_agent_takes_over_without_a_lost_request(start: Start, folder: Pat
     assert set(load.names) == {"old", "new"}
 
 
+def test_an_update_to_another_version_and_the_way_back_lose_nothing(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder, constants={"__version__": "0.2.0"})
+    with Load(old.port) as load:
+        for name, version in (("newer", "1.0.0"), ("back", "0.2.0")):
+            new = start(name, handover=str(folder), constants={"__version__": version})
+            new.ready()
+            load.reaches(name)
+            old.says(f"version {version} serves")
+            old.tell(signal.SIGTERM)
+            assert old.ends() == 0
+            old = new
+    assert load.failures == []
+
+
+def test_an_agent_that_cannot_hand_over_serves_until_it_ends_and_the_new_one_says_why_it_waits(
+    start: Start, folder: Path
+) -> None:
+    old = start("0.1")
+    old.ready()
+    new = start("new", handover=str(folder), constants={"PROBE_SECONDS": 0.1})
+    cannot = f"cannot listen on 127.0.0.1:{old.port}: Address already in use"
+    new.says(cannot)
+    new.says("or of podidentity 0.1")
+    assert new.probe().startswith(f"not ready: {cannot}")
+    assert ask(old.port)[0] == "0.1"
+    old.tell(signal.SIGTERM)
+    assert old.ends() == 0
+    eventually(lambda: new.probe().startswith("ok"))
+    assert ask(new.port)[0] == "new"
+
+
 def test_one_update_after_the_other_loses_nothing(start: Start, folder: Path) -> None:
     old = serving(start, folder)
     with Load(old.port) as load:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,31 @@ def test_it_is_no_successor_of_its_own_agent(start: Start, folder: Path) -> None
     ends(folder / "orphan")
     assert ask(agent.port)[0] == "a"
     assert "prepares to take over" not in agent.log
+
+
+@pytest.mark.parametrize("how", ["end", "narrow", "filter"])
+def test_the_next_worker_hears_whatever_it_did_to_the_listeners(
+    start: Start, folder: Path, how: str
+) -> None:
+    agent = serving(start, folder)
+    _, first = ask(agent.port)
+    backlog = room(agent.port)
+    client = Client(agent.port)
+    client.ask(f"!attack spoil_listeners {how}")
+    os.kill(first, signal.SIGKILL)
+    agent.says(f"worker {first} ended")
+    eventually(lambda: room(agent.port) == backlog)
+    name, second = ask(agent.port)
+    assert (name, second != first) == ("a", True)
+    client.close()
+
+
+def room(port: int) -> list[str]:
+    """Return how many connections may wait at a port, as `ss` says it; [] where nobody listens."""
+    told = subprocess.run(
+        ["ss", "-Hltn", f"sport = :{port}"], check=True, capture_output=True, text=True
+    )
+    return [line.split()[2] for line in told.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("generations", [1, 3])

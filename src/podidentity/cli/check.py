@@ -21,10 +21,10 @@ from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluste
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import DAEMON_SETS, Object, find, find_all
 from podidentity.cli.output import FORMATS, data, examples, output_option
+from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.rollout import (
     DAEMON_SET,
-    NAMESPACE,
     PODS_OF_NMI,
     Rollout,
     has_one_container,
@@ -56,12 +56,14 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
+from podidentity.manifests import NAMESPACE
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     EVENTS,
+    NODES,
     PODS,
     KubeError,
 )
@@ -75,20 +77,22 @@ from podidentity.wire.pods import parse_pod
         "podidentity check -o json | jq -r '.[].switch'",
     )
 )
+@agents_option
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
+def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, output: str) -> None:
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
     exceptions without effect, unknown authorities, objects and secrets that cannot be used, and
     NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
-    Of NMI it finds nodes where it is not ready, warnings of its nodes, and settings that weaken it.
+    Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
+    that weaken it.
     Exit code 1: something was found, or you may not read the grants, policies or NMI's state.
     """
-    found, unread = on_cluster(target, _findings)
+    found, unread = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
     for each in unread:
         click.echo(each, err=True)
@@ -109,11 +113,12 @@ _NO_POLICIES = (
 )
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
-    f"events in {NAMESPACE}"
+    "events in {}"
 )
+_NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
-async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
+async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str]]:
     """Return the findings, and a line for each part of the check that was not possible."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
@@ -123,7 +128,7 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
         identities=map(parse_identity, (await kube.list_all(AZURE_IDENTITIES.path())).items),
         bindings=map(parse_binding, (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items),
     )
-    choices = await choices_of_nmi(kube)
+    choices = await choices_of_nmi(kube, agents)
     asked = choices.authorization is not Authorization.OFF
     roles = await Roles.read(kube) if asked else None
 
@@ -142,30 +147,42 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
     if policies is None:
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
-    try:
-        async for each in _of_agents(kube, choices):
-            told.append(each)  # noqa: PERF401 - what was found before an error stays
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        unread.append(_NO_AGENTS)
+    for look, lost in (
+        (_of_agents, _NO_AGENTS.format(choices.namespace)),
+        (_of_nodes, _NO_NODES),
+    ):
+        try:
+            async for each in look(kube, choices):
+                told.append(each)
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            unread.append(lost)
     return told, unread
 
 
 async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the faults of NMI itself; raise KubeError."""
-    daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation):
         yield each
     state = rollout(daemon_set)
     if not state.done:
-        yield _not_ready(state, await troubles(kube))
-    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
-    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=_AGENTS_EVENTS)
+        yield _not_ready(daemon_set, state, await troubles(kube, choices.namespace))
+    pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+    events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     for each in agent_warnings(pods, events, SystemClock().time()):
         yield each
+
+
+async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the nodes without NMI; raise KubeError."""
+    if await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET) is not None:
+        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        for each in nodes_without(pods, await find_all(kube, NODES)):
+            yield each
 
 
 def _only_told(finding: Finding) -> Finding:
@@ -178,7 +195,10 @@ def _only_told(finding: Finding) -> Finding:
 
 
 def _shown(finding: Finding) -> str:
-    head = f"{finding.kind} {finding.about} ({finding.reason})"
+    about = finding.about if finding.about.namespace else finding.about.name
+    head = f"{finding.kind} {about} ({finding.reason})"
+    if finding.reason == OPEN_NODE:
+        head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
     )
@@ -400,6 +420,7 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     """Yield what NMI's DaemonSet gives up by how it is written."""
     if has_one_container(daemon_set):
         yield _of_daemon_set(
+            daemon_set,
             "OneContainer",
             "Its pods have one container, so serve, which parses pods' requests, is user 0 "
             "(without a capability), and an update interrupts requests.",
@@ -408,7 +429,10 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     if attestation.weakness:
         what, _, mend = attestation.weakness.partition("; ")
         yield _of_daemon_set(
-            "WeakerProof", f"It has --attestation={attestation}: {what}.", _sentence(mend)
+            daemon_set,
+            "WeakerProof",
+            f"It has --attestation={attestation}: {what}.",
+            _sentence(mend),
         )
     images = {
         each["name"]: each.get("image", "")
@@ -417,6 +441,7 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     }
     if len(set(images.values())) > 1:
         yield _of_daemon_set(
+            daemon_set,
             "TwoImages",
             f"Its containers have two images, serve {images['serve']} and net {images['net']}: "
             "programs of different versions do not talk with each other.",
@@ -424,9 +449,10 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
         )
 
 
-def _not_ready(state: Rollout, lines: Sequence[str]) -> Finding:
+def _not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
     more = f" And {len(lines) - _MOST_NODES} more." if len(lines) > _MOST_NODES else ""
     return _of_daemon_set(
+        daemon_set,
         "NotReady",
         f"{state}. {'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}",
         "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
@@ -443,7 +469,7 @@ def agent_warnings(
     pod that has gone.
     """
     nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
-    names = {each["metadata"]["uid"]: each["metadata"]["name"] for each in pods}
+    names = {each["metadata"]["uid"]: _ref(each) for each in pods}
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
@@ -452,14 +478,12 @@ def agent_warnings(
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
-        shown = ", ".join(where[:_MOST_NODES])
-        more = f" and {len(where) - _MOST_NODES} more nodes" if len(where) > _MOST_NODES else ""
         what, _, mend = message.partition("; ")
         yield Finding(
             kind="Pod",
-            about=ObjectRef(NAMESPACE, min(names[uid] for uid in uids)),
+            about=min(names[uid] for uid in uids),
             reason=reason,
-            what=f"On {shown}{more}: {what}.",
+            what=f"On {_named(where)}: {what}.",
             mend=_sentence(mend or "see NMI's log there"),
         )
 
@@ -472,9 +496,63 @@ def _seen(event: Object) -> float:
         return 0.0
 
 
-def _of_daemon_set(reason: str, what: str, mend: str) -> Finding:
-    about = ObjectRef(NAMESPACE, DAEMON_SET)
+def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes that have no pod of NMI, those of one kind together.
+
+    Where NMI has never been, nothing stands between a pod and the node's own identities.
+    """
+    served = {each["spec"].get("nodeName") for each in pods}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        if (name := node["metadata"]["name"]) not in served:
+            alike.setdefault(_why_without(node), []).append(name)
+    for (why, mend), names in sorted(alike.items()):
+        names.sort()
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=OPEN_NODE,
+            what=f"{_named(names)}: {why}. Their pods reach IMDS itself, and with it every "
+            "identity of the machine, unless something else closes it.",
+            mend=mend,
+        )
+
+
+OPEN_NODE = "NoAgent"
+"""Reason of the finding about nodes that NMI does not serve: told in red."""
+
+
+def _why_without(node: Object) -> tuple[str, str]:
+    """Return why NMI may not be on a node, and the next step."""
+    labels = node["metadata"].get("labels") or {}
+    if labels.get("kubernetes.io/os", "linux") != "linux":
+        return (
+            f"NMI does not run on {labels['kubernetes.io/os'].capitalize()}",
+            "Give the machines of such nodes no identity that their pods may not have.",
+        )
+    if labels.get("type") == "virtual-kubelet":
+        return (
+            "a virtual node runs no DaemonSet",
+            "Pods there are machines of their own: give them identities by their group.",
+        )
+    return (
+        "there is no pod of NMI",
+        "Compare the DaemonSet's nodeSelector and tolerations with the node's labels and taints.",
+    )
+
+
+def _named(nodes: Sequence[str]) -> str:
+    shown = ", ".join(nodes[:_MOST_NODES])
+    return f"{shown} and {len(nodes) - _MOST_NODES} more nodes" if nodes[_MOST_NODES:] else shown
+
+
+def _of_daemon_set(daemon_set: Object, reason: str, what: str, mend: str) -> Finding:
+    about = _ref(daemon_set)
     return Finding(kind="DaemonSet", about=about, reason=reason, what=what, mend=mend)
+
+
+def _ref(found: Object) -> ObjectRef:
+    return ObjectRef(found["metadata"].get("namespace", NAMESPACE), found["metadata"]["name"])
 
 
 def _sentence(text: str) -> str:

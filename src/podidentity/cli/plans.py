@@ -71,7 +71,7 @@ def _of_net(settings: NmiSettings, redirect: Redirect) -> NetPlan:
         redirect=redirect,
         attestation=settings.attestation,
         guards_bridges=settings.source_guard == "on",
-        netns_dir=Path(settings.netns_dir),
+        netns_dirs=tuple(map(Path, settings.netns_dirs)),
         cgroup_root=Path(settings.cgroup_root),
         socket=Path(settings.runtime_dir, NET_SOCKET),
         serve_user=SERVE_UID,

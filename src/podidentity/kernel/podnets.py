@@ -1,12 +1,12 @@
-"""The pods' network namespaces, and which of them holds which address.
+"""The pods' network namespaces, and the addresses of each.
 
-They are found in the folder where the container runtime mounts them (`/run/netns`). In each, two
-netlink sockets are opened once and kept. An open socket keeps its namespace alive, so a namespace
-is let go as soon as its file has gone: `follow` does that.
+Container runtimes mount the namespaces in folders (`/run/netns`). Two netlink sockets are opened in
+each namespace and kept. An open socket keeps its namespace alive, so `follow` closes the sockets as
+soon as the namespace's file is deleted.
 
-A pod may change its addresses as often as it likes. Reading them anew costs 20 µs, and each
-namespace has a budget for that: one that exceeds it, or has more addresses than any pod, holds no
-address until it has been read again. That refuses this pod alone.
+A pod can change its addresses at any rate, and reading them again costs 20 µs. So each namespace
+has a budget of reads. A namespace that exceeds it, or that has more addresses than any pod needs,
+counts as one without addresses until it is read again. This refuses that pod alone.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ _SAY_EVERY = 60.0
 
 
 class PodNetwork:
-    """One namespace, opened; made inside it."""
+    """One open namespace; create this object inside it."""
 
     def __init__(self, name: str, key: NamespaceKey, number: int | None) -> None:
         self.name = name
         self.key = key
         self.number = number
-        """What the node's namespace calls it (nsid); None where it was given no number."""
+        """Its number (nsid) within the node's namespace; None if it has none."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
         self.addresses: dict[str, int] = {}
-        """Each IPv4 address with its interface, as of the last `reread`."""
+        """IPv4 addresses with the interface of each, as of the last `reread`."""
 
     @property
     def notices(self) -> int:
-        """File descriptor that is readable when the addresses have changed."""
+        """Descriptor that becomes readable when the addresses change."""
         return self._addresses.notices.fileno()
 
     def reread(self) -> None:
-        """Read the addresses anew; raise TooManyAddresses or OSError, and then it holds none."""
+        """Read the addresses again; they are none if this raises TooManyAddresses or OSError."""
         self.addresses = {}
         self.addresses = self._addresses.read()
 
     def find(self, local: Endpoint, remote: Endpoint) -> TcpSocket | None:
-        """Return the socket at the `local` end of a connection, if one is here; raise OSError."""
+        """Return the socket at the `local` end of a connection, or None; raise OSError."""
         return self._sockets.find(local, remote, interface=self.addresses.get(local.address, 0))
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close its sockets, so that the namespace can end."""
         self._sockets.close()
         self._addresses.close()
 
 
 @dataclass(slots=True)
 class _Budget:
-    """Reads of one namespace's addresses: ten at once, then one a second."""
+    """Budget for reading a namespace's addresses: ten reads at once, then one a second."""
 
     tokens: float
     since: float
 
     def take(self, now: float) -> bool:
-        """Whether one more read is allowed now; if so it is counted."""
+        """Count one more read, if the budget allows it; return whether it does."""
         filled = self.tokens + (now - self.since) * _READS_A_SECOND
         self.tokens, self.since = min(filled, float(_READS_AT_ONCE)), now
         if self.tokens < 1:
@@ -92,61 +92,66 @@ class _Budget:
 
 
 class PodNetworks:
-    """The namespaces of a folder; `refresh` brings it up to date."""
+    """The namespaces in some folders; `refresh` applies changes."""
 
-    def __init__(self, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._folders = folders
         self._monotonic = monotonic
-        self._watch = FolderWatch(folder)
+        self._watch = FolderWatch()
         self._numbers = NamespaceNumbers()
         self._unread = True
-        self._device = 0
+        self._devices: frozenset[int] = frozenset()
+        """Devices of the folders. A file on one of these has no namespace mounted on it."""
         self._mounted: dict[NamespaceKey, str] = {}
-        """The namespaces of the folder as of the last scan, opened or not."""
+        """The file of each namespace, open or not, as of the last scan."""
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._holders: dict[str, dict[NamespaceKey, PodNetwork]] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
         self._budgets: dict[NamespaceKey, _Budget] = {}
         self._over_budget: dict[NamespaceKey, float] = {}
-        """When the addresses of each may be read again; until then it holds none."""
+        """Time of the next read of each; until then it counts as one without addresses."""
         self._crowded: dict[NamespaceKey, float] = {}
-        """When each is opened again."""
+        """Time at which each is opened again."""
         self._said: dict[NamespaceKey, float] = {}
         self._untried: set[str] = set()
-        """Files where no namespace is mounted yet, or that could not be opened."""
+        """Files without a namespace so far, and those that could not be opened."""
         self._failures: dict[str, str] = {}
-        """By file; under "" the folder's own."""
+        """Error by file or folder."""
         self._listeners: list[Callable[[], None]] = []
         self.revision = 0
-        """Grows when a namespace is opened or let go."""
+        """Grows when a namespace is opened or closed."""
 
     def __len__(self) -> int:
         return len(self._networks)
 
     @property
     def failure(self) -> str:
-        """What keeps namespaces from being read, with the next step; "" where nothing does."""
+        """Why a namespace or a folder cannot be read, with the next step; "" if all can."""
         return next(iter(self._failures.values()), "")
 
     def holders(self, address: str) -> Collection[PodNetwork]:
-        """Return the namespaces that hold an IPv4 address, as of the last refresh."""
+        """Return the namespaces that have an IPv4 address, as of the last refresh."""
         return self._holders.get(address, {}).values()
 
     def by_number(self) -> dict[int, PodNetwork]:
-        """Return the open namespaces by the node's number of each, oldest first."""
+        """Return the open namespaces by their number (nsid), oldest first."""
         return {each.number: each for each in self._networks.values() if each.number is not None}
 
     def numbered(self, number: int) -> PodNetwork | None:
-        """Return the open namespace that the node calls by this number (nsid), if there is one."""
+        """Return the open namespace with this number (nsid), or None."""
         return next((each for each in self._networks.values() if each.number == number), None)
 
+    def bare(self) -> list[Path]:
+        """Return the files of the folders that have no namespace on them."""
+        return [Path(each) for each in sorted(self._untried) if self._is_bare(each)]
+
     def is_mounted(self, key: NamespaceKey) -> bool:
-        """Whether the namespace has a file in the folder: its pod has not ended."""
+        """Whether the namespace still has a file in one of the folders: its pod has not ended."""
         return key in self._mounted
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called after each refresh that has found something."""
+        """Call `changed` after each refresh that found a change."""
         self._listeners.append(changed)
 
     def stop_listening(self, changed: Callable[[], None]) -> None:
@@ -154,10 +159,10 @@ class PodNetworks:
         self._listeners.remove(changed)
 
     def refresh(self) -> bool:
-        """Take in what has changed; return whether anything may have.
+        """Apply changes of folders and addresses; return whether there may have been one.
 
-        Costs two system calls where nothing has; otherwise some 20 µs for each namespace whose
-        addresses changed, and 2 µs for each file if one came or went.
+        Costs two system calls without a change, else about 20 µs for each namespace with changed
+        addresses, and 2 µs for each file of a changed folder.
         """
         changed = False
         if self._watch.changed() or self._unread:
@@ -175,7 +180,7 @@ class PodNetworks:
         return changed
 
     async def follow(self) -> None:
-        """Take in what changes as soon as it does, until cancelled."""
+        """Apply each change as soon as it happens, until cancelled."""
         loop = asyncio.get_running_loop()
         followed = (self._watch.fileno(), self._poll.fileno())
         for each in followed:
@@ -188,7 +193,7 @@ class PodNetworks:
                 loop.remove_reader(each)
 
     def close(self) -> None:
-        """Let all go."""
+        """Close all namespaces."""
         for key in list(self._networks):
             self._drop(key)
         self._poll.close()
@@ -196,19 +201,23 @@ class PodNetworks:
         self._numbers.close()
 
     def _scan(self) -> bool:
-        """Compare the folder with what is open; return whether that differed."""
-        try:
-            # Watched before it is read, so that what comes in between is noticed.
-            self._watch.renew()
-            self._device = self._folder.stat().st_dev
-            files = self._files()
-        except OSError as error:
-            self._unread = True
-            self._failures[""] = (
-                f"cannot read {self._folder} ({error.strerror}): mount the node's folder of "
-                "network namespaces there, with propagation HostToContainer"
-            )
-            return False
+        """Open new namespaces, close those without a file; return whether there were any."""
+        files: dict[str, NamespaceKey] = {}
+        devices = set()
+        for folder in self._folders:
+            try:
+                # Watch first, so that a file that is created during the scan is noticed.
+                self._watch.renew(folder)
+                devices.add(folder.stat().st_dev)
+                files |= _files(folder)
+            except OSError as error:
+                self._unread = True
+                self._failures[str(folder)] = (
+                    f"cannot read {folder} ({error.strerror}): mount the node's folder of "
+                    "network namespaces there, with propagation HostToContainer"
+                )
+                return False
+        self._devices = frozenset(devices)
         self._unread = False
         self._failures.clear()
         before, self._mounted = self._mounted, {key: name for name, key in files.items()}
@@ -219,59 +228,54 @@ class PodNetworks:
         opened = self._open_all([each for each in self._untried if self._is_ready(each)])
         return opened or bool(gone)
 
-    def _files(self) -> dict[str, NamespaceKey]:
-        """Return the folder's files; raise OSError. One that vanishes meanwhile is left out."""
-        found = {}
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                try:
-                    found[entry.name] = key_of(os.stat(entry.path))  # noqa: PTH116 - a path as text
-                except FileNotFoundError:
-                    continue
-        return found
+    def _is_ready(self, path: str) -> bool:
+        """Whether a namespace is mounted on this file, and may be opened now.
 
-    def _is_ready(self, name: str) -> bool:
-        """Whether a namespace to be opened is mounted there.
-
-        A file that a crash has left is not looked into, nor is a crowded namespace before its time.
+        A crash of a runtime leaves files without a namespace. A crowded namespace must wait.
         """
         try:
-            status = os.stat(f"{self._folder}/{name}")  # noqa: PTH116 - at each doubtful connection
+            status = os.stat(path)  # noqa: PTH116 - at each doubtful connection
         except OSError:
             return False
-        if status.st_dev == self._device:
+        if status.st_dev in self._devices:
             return False
         return self._monotonic() >= self._crowded.get(key_of(status), 0.0)
 
-    def _open_all(self, names: list[str]) -> bool:
-        """Open those that can be; return whether one could. The others stay to be tried."""
+    def _is_bare(self, path: str) -> bool:
+        try:
+            return os.stat(path).st_dev in self._devices  # noqa: PTH116 - as above
+        except OSError:
+            return False
+
+    def _open_all(self, paths: list[str]) -> bool:
+        """Open all that can be opened; return whether one could. The others are tried later."""
         before = len(self._networks)
-        for name in names:
-            self._untried.discard(name)
-            self._failures.pop(name, None)
+        for path in paths:
+            self._untried.discard(path)
+            self._failures.pop(path, None)
             try:
-                self._open(name)
+                self._open(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._untried.add(name)
-                self._failures[name] = f"cannot open {self._folder / name}: {error.strerror}"
+                self._untried.add(path)
+                self._failures[path] = f"cannot open {path}: {error.strerror}"
         return len(self._networks) > before
 
-    def _open(self, name: str) -> None:
+    def _open(self, path: str) -> None:
         """Open one, unless it is open under a second name; raise OSError."""
-        with network_namespace(self._folder / name) as fd:
+        with network_namespace(Path(path)) as fd:
             if fd is None:
-                self._untried.add(name)
+                self._untried.add(path)
                 return
             key = key_of(os.fstat(fd))
             if key in self._networks:
                 return
             number = self._numbers.number(fd)
             with entered(fd):
-                network = PodNetwork(name, key, number)
+                network = PodNetwork(Path(path).name, key, number)
         self.revision += 1
-        self._mounted[key] = name
+        self._mounted[key] = path
         self._networks[key] = network
         self._by_notices[network.notices] = key
         self._poll.register(network.notices, select.EPOLLIN)
@@ -290,20 +294,21 @@ class PodNetworks:
         try:
             network.reread()
         except TooManyAddresses as error:
-            # What is left of the answer goes with the socket.
+            # Closing the socket also drops the rest of the answer.
             self._say(key, f"{network.name} {error}: refused until it holds fewer")
             self._crowded[key] = now + _CROWDED_FOR
-            self._untried.add(network.name)
+            self._untried.add(self._mounted[key])
             self._drop(key)
         except OSError as error:
-            self._untried.add(network.name)
-            self._failures[network.name] = f"cannot read the addresses in {network.name}: {error}"
+            path = self._mounted[key]
+            self._untried.add(path)
+            self._failures[path] = f"cannot read the addresses in {path}: {error}"
             self._drop(key)
         for address in network.addresses:
             self._holders.setdefault(address, {})[key] = network
 
     def _read_after_rest(self) -> bool:
-        """Read those again whose time has come; return whether there were any."""
+        """Read the namespaces that have waited long enough; return whether there were any."""
         now = self._monotonic()
         due = [key for key, when in self._over_budget.items() if when <= now]
         for key in due:
@@ -319,14 +324,14 @@ class PodNetworks:
             _log.warning("%s", what)
 
     def _let_go(self, key: NamespaceKey, network: PodNetwork) -> None:
-        """Take a namespace out of those that are found by an address."""
+        """Remove a namespace from the index by address."""
         for address in network.addresses:
             del self._holders[address][key]
             if not self._holders[address]:
                 del self._holders[address]
 
     def _drop(self, key: NamespaceKey) -> None:
-        """Close a namespace; it may be opened again."""
+        """Close a namespace, which may be opened again."""
         self.revision += 1
         network = self._networks.pop(key)
         self._let_go(key, network)
@@ -336,8 +341,20 @@ class PodNetworks:
         network.close()
 
     def _forget(self, key: NamespaceKey) -> None:
-        """Close a namespace whose file has gone, for good."""
+        """Close a namespace whose file was deleted, and forget all about it."""
         if key in self._networks:
             self._drop(key)
         for each in (self._budgets, self._crowded, self._said):
             each.pop(key, None)
+
+
+def _files(folder: Path) -> dict[str, NamespaceKey]:
+    """Return the folder's files by path, without those deleted meanwhile; raise OSError."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                found[entry.path] = key_of(os.stat(entry.path))  # noqa: PTH116 - a path as text
+            except FileNotFoundError:
+                continue
+    return found

@@ -21,6 +21,9 @@ IMAGE = f"localhost/podidentity:{__version__}"
 A name without a registry is one of a public registry, where others may own it.
 """
 
+NAMESPACE = "kube-system"
+"""Of NMI, unless somebody wants another: every cluster has it, and tenants have no right in it."""
+
 Manifest = dict[str, Any]
 
 
@@ -29,23 +32,42 @@ def crds() -> list[Manifest]:
     return _documents("crds.yaml")
 
 
-def nmi(*, image: str = IMAGE, extra_args: Sequence[str] = ()) -> list[Manifest]:
+def nmi(
+    *, image: str = IMAGE, extra_args: Sequence[str] = (), namespace: str = NAMESPACE
+) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
     `extra_args` are flags of `podidentity nmi`, for both containers. They follow those of the file,
-    and so win.
+    and so win. A `namespace` of its own is the first manifest.
     """
     manifests = _documents("nmi.yaml")
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
-    return manifests
+    for manifest in manifests:
+        for place in (manifest["metadata"], *manifest.get("subjects", ())):
+            if "namespace" in place:
+                place["namespace"] = namespace
+    return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
 
 
-def aks_exception() -> Manifest:
-    """Return the exception for add-ons of AKS; the custom resources must be served before."""
-    (only,) = _documents("aks.yaml")
-    return only
+def aks_exceptions() -> list[Manifest]:
+    """Return the exceptions for what AKS installs, that for its add-ons in kube-system first.
+
+    The custom resources must be served before, and the namespaces be there.
+    """
+    return _documents("aks.yaml")
+
+
+def _own(namespace: str) -> Manifest:
+    """Return a namespace in which pods may be what NMI's are: of the node's network, and root.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    labels = {"app.kubernetes.io/name": "podidentity"}
+    allowed = {"pod-security.kubernetes.io/enforce": "privileged"}
+    metadata = {"name": namespace, "labels": {**labels, **allowed}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def _documents(name: str) -> list[Manifest]:

@@ -18,7 +18,7 @@ class NetPlan:
     attestation: AttestationMode
     guards_bridges: bool
     """Whether pods on bridges may send with their own addresses only."""
-    netns_dir: Path
+    netns_dirs: tuple[Path, ...]
     cgroup_root: Path
     socket: Path
     """At which `serve` asks, in the folder of all sockets."""

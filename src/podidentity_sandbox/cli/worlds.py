@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.plan import Network, Plan
+from podidentity_sandbox.node.cri.containerd import names_in
+from podidentity_sandbox.node.cri.options import RuntimeOptions
+from podidentity_sandbox.node.cri.pause import SHELL
+from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
+from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import Folder, base_folder
 from podidentity_sandbox.world.inspection import Status, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
@@ -31,30 +36,90 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     " and Calico do it, or all by one bridge, as kubenet does.",
 )
 @click.option("--rootless", is_flag=True, help="Use a user namespace, even as root.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["programs", "containerd"]),
+    default="programs",
+    show_default=True,
+    help="What runs pods: this machine's programs, or containerd with images.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="ARCHIVE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="OCI archive for containerd; may be repeated.  [default: what ./scripts/image built]",
+)
+@click.option(
+    "--kubernetes",
+    type=click.Choice([f"1.{minor}" for minor in MINORS]),
+    default=f"1.{MINORS[0]}",
+    show_default=True,
+    help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
-def up(name: str, *, nodes: int, network: str, rootless: bool, as_json: bool) -> None:
+def up(
+    name: str,
+    *,
+    nodes: int,
+    network: str,
+    rootless: bool,
+    runtime: str,
+    images: tuple[str, ...],
+    kubernetes: str,
+    as_json: bool,
+) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
+    given, joined = None, Network(network)
+    if runtime == "containerd":
+        if rootless:
+            raise click.UsageError("containerd needs root: its containers have users of their own")
+        given = RuntimeOptions(
+            tools=str(runtime_tools()),
+            images=images or built_images(),
+            network="bridge" if joined is Network.BRIDGE else "ptp",
+        )
     plan = bring_up(
-        name, nodes=nodes, rootless=rootless, network=Network(network), progress=progress
+        name,
+        nodes=nodes,
+        rootless=rootless,
+        network=joined,
+        runtime=given,
+        kubernetes_minor=int(kubernetes.removeprefix("1.")),
+        progress=progress,
     )
     seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))
         return
     option = "" if name == "default" else f" --name {name}"
+    known = (
+        [SHELL, *(name for archive in given.images for name in _names(archive))] if given else []
+    )
+    enable = "podidentity enable" + (f" --image {known[-1]}" if known[1:] else "")
     following = (
         (f"podidentity sandbox shell{option}", "a shell for kubectl, az and podidentity"),
-        ("podidentity enable", "pod identity on every node"),
+        (enable, "pod identity on every node"),
         (f"podidentity sandbox down{option}", "take all of it away"),
     )
     click.echo(
-        f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n"
-        "This machine's programs stand in for every image; a pod without a command idles.\n\nNext:"
+        f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n{_images(known)}\n\nNext:"
     )
     for command, why in following:
         click.echo(f"  {command:<50} # {why}")
+
+
+def _images(known: list[str]) -> str:
+    if known:
+        return f"containerd runs the pods; its images are {', '.join(known)}."
+    return "This machine's programs stand in for every image; a pod without a command idles."
+
+
+def _names(archive: str) -> list[str]:
+    return sorted(names_in(Path(archive)))
 
 
 def _facts(plan: Plan) -> dict[str, object]:

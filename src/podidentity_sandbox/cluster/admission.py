@@ -7,6 +7,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 from __future__ import annotations
 
 from podidentity_sandbox.cluster import Obj, names, status
+from podidentity_sandbox.cluster.mirrors import is_mirror
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Storage
@@ -74,7 +75,7 @@ class Admissions:
         if not kind.namespaced:
             return
         self._namespace(kind, obj)
-        if kind.key == "pods":
+        if kind.key == "pods" and not is_mirror(obj):
             self._account(kind, obj)
 
     def _namespace(self, kind: ResourceType, obj: Obj) -> None:

@@ -14,6 +14,7 @@ from podidentity_sandbox.cluster import (
     Obj,
     bodies,
     list_watch,
+    mirrors,
     podstreams,
     presentation,
     selectors,
@@ -21,6 +22,7 @@ from podidentity_sandbox.cluster import (
     status,
 )
 from podidentity_sandbox.cluster.authentication import User, refusal
+from podidentity_sandbox.cluster.authorization import node_of
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
 from podidentity_sandbox.cluster.objects import Write
@@ -184,6 +186,8 @@ class Writes:
     async def create(self, call: ResourceRequest) -> Answer:
         """Store a new object."""
         body, write = await self._body(call, "CreateOptions")
+        if call.kind.key == "pods" and (node := node_of(call.user)):
+            mirrors.check(call.kind, node, body)
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 

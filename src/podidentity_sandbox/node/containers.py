@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
 from podidentity_sandbox.node.launcher import Program, StartRequest
-from podidentity_sandbox.node.logs import Run, RunLog, log_of
+from podidentity_sandbox.node.logs import Log, Run, RunLog, log_of
 from podidentity_sandbox.node.probes import ProbedContainer, probe_exec, run_probes
-from podidentity_sandbox.node.processes import Process, StartFailed
+from podidentity_sandbox.node.processes import LauncherClient, Process, StartFailed
 from podidentity_sandbox.node.rootfs import Isolation
 from podidentity_sandbox.node.security import Rights, rights
 from podidentity_sandbox.node.services import Services
@@ -56,7 +58,8 @@ class PodResources:
     pod: PodSpec
     address: str
     network: str
-    """File of the pod's network namespace; "" for the node's."""
+    """File of the pod's network namespace, "" for the node's; with a container runtime, the id of
+    the pod's sandbox."""
     volumes: PodVolumes
 
 
@@ -164,8 +167,8 @@ _START_ERROR = 128
 """containerd's exit code of a container whose program could not be started."""
 
 
-class Container:
-    """One container of a pod."""
+class Container(ABC):
+    """One container of a pod; what starts its program is said by those who derive from it."""
 
     def __init__(
         self, spec: ContainerSpec, pod: PodSpec, services: Services, changed: Callable[[], None]
@@ -177,10 +180,8 @@ class Container:
         self._changed = changed
         self._process: Process | None = None
         self._starting: asyncio.Task[Process] | None = None
-        self._program: Program | None = None
-        self._runs: list[Run] = []
-        self._ended_before = 0
-        """Processes that earlier runs lost for want of memory."""
+        self._identity = ""
+        """`containerID` of the latest run."""
 
     @property
     def running(self) -> Process | None:
@@ -189,13 +190,13 @@ class Container:
         return process if process is not None and not process.ended.done() else None
 
     @property
+    @abstractmethod
     def console(self) -> Console:
-        """The standard streams of its program, which is running."""
-        return self._runs[-1].console
+        """The standard streams of its program, which is running; raise StartFailed."""
 
-    def log_of(self, *, previous: bool) -> RunLog:
+    @abstractmethod
+    def log_of(self, *, previous: bool) -> Log:
         """Return the log of its present or latest run, or of the one before; raise LogRefused."""
-        return log_of(self.spec.name, self._pod.name, self.state, self._runs, previous=previous)
 
     async def keep_running(self, resources: PodResources, policy: str) -> int:
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
@@ -220,76 +221,67 @@ class Container:
         self._tell("Killing", f"Stopping container {self.spec.name}")
         await self._end(self._process, grace, hurry)
         code = await self._process.wait()
-        await self._runs[-1].heard()
+        await self._heard()
         self._ended(code)
 
+    @abstractmethod
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed."""
-        if self.running is None or self._program is None:
-            raise StartFailed(f"container {self.spec.name} is not running")
-        request = exec_request(self._program, self.running.pid, argv, terminal=terminal)
-        return await asyncio.shield(
-            asyncio.create_task(self._services.launcher.start(request, fds))
-        )
+
+    @abstractmethod
+    async def ask(self, program: Exec, seconds: float) -> str | None:
+        """Run a probe's or hook's program; return what it said if it fails, None if not."""
+
+    @abstractmethod
+    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+        """Return what starts it, which may raise StartFailed; raise ContainerRefused."""
+
+    @abstractmethod
+    async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
+        """End its program: SIGTERM, and SIGKILL after `grace` seconds or when told to `hurry`."""
+
+    @abstractmethod
+    async def _heard(self) -> None:
+        """Return when all that the latest run wrote is in its log."""
+
+    @abstractmethod
+    def _reason(self) -> str:
+        """Return why the latest run ended, where its exit code does not say it; else ""."""
 
     async def _run(self, resources: PodResources) -> int:
         """Run it once; return its exit code."""
         clock = self._services.clock
-        request = await self._request(resources)
-        self._ended_before = self._ended_for_memory()
+        start = await self._request(resources)
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'
         self._tell("Pulled", image)
-        identity = f"sandbox://{uuid.uuid4().hex}"
         self._tell("Created", f"Created container: {self.spec.name}")
         try:
-            process = await self._start(request)
+            process = await self._start(start)
         except StartFailed as error:
-            return self._start_failed(_RUNTIME.format(error), identity)
-        self.state.run(identity, clock.now())
+            return self._start_failed(str(error))
+        self.state.run(self._identity, clock.now())
         self.state.started = self.spec.startup is None
         self.state.ready = self.state.started and self.spec.readiness is None
         self._changed()
         self._tell("Started", f"Started container {self.spec.name}")
         code = await self._watch(process, resources)
-        await self._runs[-1].heard()
+        await self._heard()
         self._ended(code)
         self._changed()
         return code
 
     def _ended(self, code: int) -> None:
-        """Note how a run ended.
+        self.state.end(code, self._services.clock.now(), reason=self._reason())
 
-        Its reason is OOMKilled whenever the kernel ended one of its processes for want of memory,
-        even if the program went on and ended otherwise: containerd's handler of TaskOOM.
-        https://github.com/containerd/containerd/blob/main/internal/cri/server/events.go
-        """
-        reason = "OOMKilled" if self._ended_for_memory() > self._ended_before else ""
-        self.state.end(code, self._services.clock.now(), reason=reason)
-
-    def _ended_for_memory(self) -> int:
-        return self._services.cgroups.out_of_memory(self._pod.uid, self.spec.name)
-
-    async def _start(self, request: StartRequest) -> Process:
-        if self._services.plan.rootless and runs_as_other_than_root(self.spec, self._pod):
-            self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
+    async def _start(self, start: Callable[[], Awaitable[Process]]) -> Process:
         # Stopping the pod meanwhile waits for this, so that no program is forgotten.
-        self._starting = asyncio.create_task(self._launch(request))
+        self._starting = asyncio.ensure_future(_awaited(start))
         self._process = await asyncio.shield(self._starting)
-        self._program = request.program
         return self._process
 
-    async def _launch(self, request: StartRequest) -> Process:
-        pod = self._pod
-        folder = self._services.plan.path / "nodes" / self._services.node.name
-        folder = folder / f"{pod.namespace}_{pod.name}_{pod.uid}" / self.spec.name
-        log = RunLog(folder, self.state.restarts, self._services.clock)
-        run = Run(Console(stdin=self.spec.stdin, tty=self.spec.tty), log)
-        self._runs = [*self._runs[-1:], run]
-        return await run.start(request, self._services.launcher)
-
-    def _start_failed(self, why: str, identity: str) -> int:
-        self.state.identity = identity
+    def _start_failed(self, why: str) -> int:
+        self.state.identity = self._identity
         now = self._services.clock.now()
         self.state.end(_START_ERROR, now, reason="StartError", message=why)
         if restarts_after(self._pod.restart_policy, _START_ERROR):
@@ -298,11 +290,11 @@ class Container:
         self._warn("Failed", f"Error: {why}")
         return _START_ERROR
 
-    async def _request(self, resources: PodResources) -> StartRequest:
-        """Return the request that starts it; ask again while it is refused, as a kubelet does."""
+    async def _request(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+        """Return what starts it; ask again while it is refused, as a kubelet does."""
         while True:
             try:
-                return await start_request(self.spec, resources, self._services)
+                return await self._prepared(resources)
             except ContainerRefused as error:
                 self.state.wait(error.reason, str(error))
                 self._changed()
@@ -331,7 +323,7 @@ class Container:
             warn=self._warn,
             tell=self._tell,
             end=partial(self._end_of_probe, process),
-            execute=partial(self.execute, terminal=False),
+            run=self.ask,
         )
         watcher = asyncio.create_task(run_probes(probed, self._services))
         try:
@@ -349,6 +341,95 @@ class Container:
             await self._pre_stop(self.spec.pre_stop, grace, hurry)
             took = (self._services.clock.now() - began).total_seconds()
             grace = max(grace - took, _LEAST_GRACE)
+        await self._terminate(process, grace, hurry)
+
+    async def _pre_stop(self, hook: Exec | Sleep, grace: float, hurry: asyncio.Event) -> None:
+        """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
+        if isinstance(hook, Sleep):
+            waiting = asyncio.create_task(hurry.wait())
+            sleeping = asyncio.create_task(self._services.clock.sleep(min(hook.seconds, grace)))
+            await asyncio.wait([waiting, sleeping], return_when=asyncio.FIRST_COMPLETED)
+            for each in (waiting, sleeping):
+                each.cancel()
+            return
+        if await self.ask(hook, grace) is not None:
+            self._warn("FailedPreStopHook", "PreStopHook failed")
+
+    def _tell(self, reason: str, message: str) -> None:
+        self._services.events.tell(self._pod, reason, message, container=self.spec.name)
+
+    def _warn(self, reason: str, message: str) -> None:
+        self._services.events.warn(self._pod, reason, message, container=self.spec.name)
+
+
+async def _awaited(start: Callable[[], Awaitable[Process]]) -> Process:
+    return await start()
+
+
+# ---- A container that is a program of this machine
+
+
+class ProgramContainer(Container):
+    """A container whose program the launcher starts."""
+
+    def __init__(
+        self,
+        spec: ContainerSpec,
+        pod: PodSpec,
+        services: Services,
+        changed: Callable[[], None],
+        *,
+        launcher: LauncherClient,
+    ) -> None:
+        super().__init__(spec, pod, services, changed)
+        self._launcher = launcher
+        self._program: Program | None = None
+        self._runs: list[Run] = []
+        self._ended_before = 0
+        """Processes that earlier runs lost for want of memory."""
+
+    @property
+    def console(self) -> Console:
+        """The standard streams of its program, which is running."""
+        return self._runs[-1].console
+
+    def log_of(self, *, previous: bool) -> Log:
+        """Return the log of its present or latest run, or of the one before; raise LogRefused."""
+        logs = [run.log for run in self._runs]
+        return log_of(self.spec.name, self._pod.name, self.state, logs, previous=previous)
+
+    async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
+        """Start another program beside the container's; raise StartFailed."""
+        if self.running is None or self._program is None:
+            raise StartFailed(f"container {self.spec.name} is not running")
+        request = exec_request(self._program, self.running.pid, argv, terminal=terminal)
+        return await asyncio.shield(asyncio.create_task(self._launcher.start(request, fds)))
+
+    async def ask(self, program: Exec, seconds: float) -> str | None:
+        """Run a probe's or hook's program; return what it said if it fails, None if not."""
+        return await probe_exec(partial(self.execute, terminal=False), program, seconds)
+
+    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+        request = await start_request(self.spec, resources, self._services)
+        self._ended_before = self._ended_for_memory()
+        self._identity = f"sandbox://{uuid.uuid4().hex}"
+        return partial(self._launch, request)
+
+    async def _launch(self, request: StartRequest) -> Process:
+        pod = self._pod
+        if self._services.plan.rootless and runs_as_other_than_root(self.spec, pod):
+            self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
+        folder = log_folder(pod, self._services) / self.spec.name
+        log = RunLog(folder, self.state.restarts, self._services.clock)
+        run = Run(Console(stdin=self.spec.stdin, tty=self.spec.tty), log)
+        self._runs = [*self._runs[-1:], run]
+        self._program = request.program
+        try:
+            return await run.start(request, self._launcher)
+        except StartFailed as error:
+            raise StartFailed(_RUNTIME.format(error)) from error
+
+    async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         # What idles in place of an image has nothing to bring to an end.
         if self.spec.command and grace > 0 and not process.ended.done():
             await process.signal(signal.SIGTERM)
@@ -363,20 +444,22 @@ class Container:
         await process.signal(signal.SIGKILL)
         await process.wait()
 
-    async def _pre_stop(self, hook: Exec | Sleep, grace: float, hurry: asyncio.Event) -> None:
-        """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
-        if isinstance(hook, Sleep):
-            waiting = asyncio.create_task(hurry.wait())
-            sleeping = asyncio.create_task(self._services.clock.sleep(min(hook.seconds, grace)))
-            await asyncio.wait([waiting, sleeping], return_when=asyncio.FIRST_COMPLETED)
-            for each in (waiting, sleeping):
-                each.cancel()
-            return
-        if await probe_exec(partial(self.execute, terminal=False), hook, grace) is not None:
-            self._warn("FailedPreStopHook", "PreStopHook failed")
+    async def _heard(self) -> None:
+        await self._runs[-1].heard()
 
-    def _tell(self, reason: str, message: str) -> None:
-        self._services.events.tell(self._pod, reason, message, container=self.spec.name)
+    def _reason(self) -> str:
+        """Say OOMKilled whenever the kernel ended one of its processes for want of memory.
 
-    def _warn(self, reason: str, message: str) -> None:
-        self._services.events.warn(self._pod, reason, message, container=self.spec.name)
+        Even if the program went on and ended otherwise: containerd's handler of TaskOOM.
+        https://github.com/containerd/containerd/blob/main/internal/cri/server/events.go
+        """
+        return "OOMKilled" if self._ended_for_memory() > self._ended_before else ""
+
+    def _ended_for_memory(self) -> int:
+        return self._services.cgroups.out_of_memory(self._pod.uid, self.spec.name)
+
+
+def log_folder(pod: PodSpec, services: Services) -> Path:
+    """Return the folder of a pod's logs; each container has its own in it."""
+    folder = services.plan.path / "nodes" / services.node.name
+    return folder / f"{pod.namespace}_{pod.name}_{pod.uid}"

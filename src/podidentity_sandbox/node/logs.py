@@ -9,6 +9,7 @@ https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cr
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,8 +55,20 @@ class Entry:
         return self.text.endswith(b"\n")
 
 
-class RunLog:
-    """The log of one run of a container, while it is written."""
+class Log(ABC):
+    """The log of one run of a container."""
+
+    path: Path
+    closed: bool
+    """Whether nothing will come any more."""
+
+    @abstractmethod
+    async def moved(self) -> None:
+        """Return when there may be more in the file, or nothing will come any more."""
+
+
+class RunLog(Log):
+    """A log that is written here."""
 
     def __init__(self, folder: Path, run: int, clock: Clock) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +141,7 @@ def chosen(found: Iterable[Entry], options: LogOptions) -> Iterable[Entry]:
     return (entry for line in last for entry in line)
 
 
-async def read(path: Path, run: RunLog | None, options: LogOptions) -> AsyncIterator[bytes]:
+async def read(path: Path, run: Log | None, options: LogOptions) -> AsyncIterator[bytes]:
     """Yield a run's log; to follow it, `run` says when there is more."""
     left = options.limit
     with path.open("rb") as file:
@@ -144,7 +157,7 @@ async def read(path: Path, run: RunLog | None, options: LogOptions) -> AsyncIter
                 return
 
 
-async def _all(file: BinaryIO, run: RunLog | None, options: LogOptions) -> AsyncIterator[Entry]:
+async def _all(file: BinaryIO, run: Log | None, options: LogOptions) -> AsyncIterator[Entry]:
     for entry in chosen(entries(file), options):
         yield entry
     while options.follow and run is not None:
@@ -202,17 +215,17 @@ class Run:
 
 
 def log_of(
-    container: str, pod: str, state: ContainerState, runs: Sequence[Run], *, previous: bool
-) -> RunLog:
+    container: str, pod: str, state: ContainerState, logs: Sequence[Log], *, previous: bool
+) -> Log:
     """Return the log that is meant; raise LogRefused."""
     if previous:
-        ended = runs if state.running is None and state.terminated is None else runs[:-1]
+        ended = logs if state.running is None and state.terminated is None else logs[:-1]
         if state.last is None or not ended:
             raise LogRefused(
                 f'previous terminated container "{container}" in pod "{pod}" not found'
             )
-        return ended[-1].log
-    if not runs:
+        return ended[-1]
+    if not logs:
         reason = (state.waiting or {}).get("reason", "")
         raise LogRefused(f'container "{container}" in pod "{pod}" is waiting to start: {reason}')
-    return runs[-1].log
+    return logs[-1]

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.syscalls import BIND, RECURSIVE, SHARED, mount
 from podidentity_sandbox.plan import Network, NodePlan
 
@@ -57,8 +58,8 @@ class Attachment:
 
     address: str
     namespace: str
-    """File of its network namespace; named as containerd names them."""
-    interface: str
+    """File of its network namespace, named as containerd names them; "" for the node's."""
+    interface: str = ""
     """The node's end."""
 
 
@@ -77,14 +78,19 @@ class PodNetwork:
             _share_namespaces()
             await _ip(*commands_to_open(self._node, [name for _, name in socket.if_nameindex()]))
 
-    async def attach(self, uid: str) -> Attachment:
-        """Make a network namespace for the pod, with an address; raise NetworkFailed."""
+    async def attach(self, pod: PodSpec) -> Attachment:
+        """Make a network namespace for the pod, with an address; raise NetworkFailed.
+
+        A pod of the node's own network is given the node's.
+        """
+        if pod.host_network:
+            return Attachment(address=self._node.address, namespace="")
         address = self._pool.take()
         name = f"cni-{uuid.uuid4()}"
         made = Attachment(
             address=address,
             namespace=str(NAMESPACES / name),
-            interface=interface_of(self._node, uid),
+            interface=interface_of(self._node, pod.uid),
         )
         async with self._turn:
             try:
@@ -101,6 +107,8 @@ class PodNetwork:
 
     async def detach(self, attachment: Attachment) -> None:
         """Take it away again."""
+        if not attachment.namespace:
+            return
         async with self._turn:
             # The interface first: a namespace takes its own down only some time after its end.
             # A pod that may change its network may have taken it away itself.

@@ -51,7 +51,7 @@ class Pod:
         self._hurry = asyncio.Event()
         self._vanished = False
         self._inits, self._containers = (
-            [Container(one, self.spec, services, self._reports.due.set) for one in specs]
+            [services.container(one, self.spec, services, self._reports.due.set) for one in specs]
             for specs in (self.spec.init_containers, self.spec.containers)
         )
 
@@ -152,10 +152,8 @@ class Pod:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _attach(self) -> None:
-        if self.spec.host_network:
-            self._address = self._services.node.address
-        elif self._attachment is None:
-            task = asyncio.create_task(self._services.network.attach(self.spec.uid))
+        if self._attachment is None:
+            task = asyncio.create_task(self._services.network.attach(self.spec))
             try:
                 self._attachment = await asyncio.shield(task)
             except asyncio.CancelledError:

@@ -120,7 +120,8 @@ class ProbedContainer:
     """Report an event: reason and message."""
     end: Callable[[float | None], Awaitable[None]]
     """Ends the program, in so many seconds or those of the pod: it will be started again."""
-    execute: Execute
+    run: Callable[[Exec, float], Awaitable[str | None]]
+    """Runs a probe's program, for so many seconds at most; returns what it said if it fails."""
 
 
 async def run_probes(probed: ProbedContainer, services: Services) -> None:
@@ -192,7 +193,7 @@ async def _probe_once(probed: ProbedContainer, probe: Probe, services: Services)
             return await probe_tcp(target, probed.address, probe.timeout)
         case Exec() as program:
             # Not to be cancelled half way: its program would run and nobody know it.
-            run = asyncio.create_task(probe_exec(probed.execute, program, probe.timeout))
+            run = asyncio.ensure_future(probed.run(program, probe.timeout))
             return await asyncio.shield(run)
         case None:
             return "the sandbox serves httpGet, tcpSocket and exec probes"

@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from podidentity_sandbox.node.launcher import LARGEST_REQUEST, StartRequest
@@ -23,17 +24,20 @@ class LauncherDied(Exception):
 
 
 class Process:
-    """A program that the launcher started."""
+    """A program that was started."""
 
-    def __init__(self, pid: int, launcher: LauncherClient) -> None:
+    def __init__(self, pid: int, send: Callable[[signal.Signals, bool], Awaitable[None]]) -> None:
+        """`send` sends it a signal, or its process group."""
         self.pid = pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Its exit code; 128 + signal where a signal ended it."""
-        self._launcher = launcher
+        self.waiting: asyncio.Task[None] | None = None
+        """What waits for its end, where a task of its own does."""
+        self._send = send
 
     async def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to it, or to its process group; no error if it has ended."""
-        await self._launcher.tell({"kill": self.pid, "signal": int(number), "group": group})
+        await self._send(number, group)
 
     async def wait(self) -> int:
         """Return its exit code once it has ended; being cancelled leaves it alone."""
@@ -96,6 +100,9 @@ class LauncherClient:
             self._connection, json.dumps(message).encode()
         )
 
+    async def _signal(self, pid: int, number: signal.Signals, group: bool) -> None:
+        await self.tell({"kill": pid, "signal": int(number), "group": group})
+
     async def close(self) -> None:
         """End the launcher and with it all that it started."""
         self._connection.close()
@@ -109,8 +116,8 @@ class LauncherClient:
             return
         if "pid" in message:
             # Registered here, before the next message can say that it has ended.
-            message["process"] = Process(message["pid"], self)
-            self._processes[message["pid"]] = message["process"]
+            pid: int = message["pid"]
+            message["process"] = self._processes[pid] = Process(pid, partial(self._signal, pid))
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(message)
 

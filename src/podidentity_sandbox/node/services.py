@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -11,9 +13,13 @@ from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.network import PodNetwork
 from podidentity_sandbox.node.object_watches import ObjectWatches
-from podidentity_sandbox.node.processes import LauncherClient
 from podidentity_sandbox.node.reports import Events
+from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
 from podidentity_sandbox.plan import NodePlan, Plan
+
+if TYPE_CHECKING:
+    from podidentity_sandbox.node.containers import Container
+    from podidentity_sandbox.node.cri.sandboxes import PodSandboxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +33,14 @@ class Services:
     kept: tuple[str, ...]
     """Folders of the machine that hold the interpreter and the programs of this project."""
     api: ApiClient
-    launcher: LauncherClient
-    network: PodNetwork
+    container: MakeContainer
+    network: PodNetwork | PodSandboxes
     cgroups: PodCgroups
     events: Events
     watched: ObjectWatches
     clock: Clock
     probing: aiohttp.ClientSession
+
+
+MakeContainer = Callable[[ContainerSpec, PodSpec, Services, Callable[[], None]], "Container"]
+"""Makes a container: a program of this machine, or one of a container runtime."""

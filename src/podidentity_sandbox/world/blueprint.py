@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import yaml
 
-from podidentity_sandbox.plan import Network, NodePlan, Plan, stable_guid
+from podidentity_sandbox.plan import MINORS, Network, NodePlan, Plan, stable_guid
 
 MOST_NODES = 50
 """More would outrun the link's addresses, and any laptop."""
@@ -32,6 +32,7 @@ def draw_plan(
     memory_root: str = "",
     azure_cli: str = "",
     network: Network = Network.ROUTED,
+    kubernetes_minor: int = MINORS[0],
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
     plan = Plan(
@@ -51,6 +52,7 @@ def draw_plan(
         cgroup_root=cgroup_root,
         memory_root=memory_root,
         azure_cli=azure_cli,
+        kubernetes_minor=kubernetes_minor,
     )
     return replace(plan, nodes=tuple(_node(plan, index, network) for index in range(nodes)))
 

@@ -51,6 +51,17 @@ def find_azure_cli() -> str:
     return str(made) if (made / "tools" / "az").exists() else ""
 
 
+def runtime_tools() -> Path:
+    """Return the folder in which scripts/setup-runtime puts a container runtime."""
+    return Path(__file__).parents[3] / ".venvs" / "runtime"
+
+
+def built_images() -> tuple[str, ...]:
+    """Return the archive that scripts/image has written last; () where it has written none."""
+    archives = (Path(__file__).parents[3] / "dist" / "image").glob("podidentity-*.tar")
+    return tuple(map(str, sorted(archives, key=lambda each: each.stat().st_mtime)[-1:]))
+
+
 def environment(plan: Plan, path: str) -> dict[str, str]:
     """Return the variables of a shell whose PATH is `path`; a second time changes nothing."""
     proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"

@@ -23,7 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.plan import Network, Plan
+from podidentity_sandbox.node.cri import containerd
+from podidentity_sandbox.node.cri.options import RuntimeOptions
+from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -32,7 +34,7 @@ from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.environment import find_azure_cli
 from podidentity_sandbox.world.folder import Claim, Folder
 from podidentity_sandbox.world.network import listen_tcp
-from podidentity_sandbox.world.supervisor import REAL_PARTS
+from podidentity_sandbox.world.supervisor import REAL_PARTS, RUNTIME_NODE
 
 # ---- Down: ends a sandbox, running, hanging or dead
 
@@ -163,6 +165,10 @@ class UpOptions:
     nodes: int = 2
     rootless: bool = False
     network: Network = Network.ROUTED
+    runtime: RuntimeOptions | None = None
+    """The choices of nodes with a container runtime; None: programs of this machine are the
+    containers."""
+    kubernetes_minor: int = MINORS[0]
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -194,6 +200,8 @@ def _wanting(folder: Folder, cause: OSError) -> Exception:
 
 def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
     lacking = requirements.missing(search_path(options.path), rootless=options.rootless)
+    if options.runtime is not None and (why := containerd.missing(options.runtime)):
+        lacking = [*lacking, why]
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))
     claim = options.folder.claim(make=True)
@@ -207,6 +215,8 @@ def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
     daemon: subprocess.Popen[bytes] | None = None
     try:
         claim.empty()
+        if options.runtime is not None:
+            options.runtime.save(options.folder.path)
         with ExitStack() as opened:
             plan, daemon, reports = _start(options, claim, opened)
             _follow(reports, plan, tell)
@@ -243,6 +253,7 @@ def _start(
         memory_root=made.memory,
         azure_cli=find_azure_cli(),
         network=options.network,
+        kubernetes_minor=options.kubernetes_minor,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -250,6 +261,9 @@ def _start(
     write_kubeconfig(plan)
     reader, writer = os.pipe()
     opened.callback(os.close, reader)
+    parts = dict(options.parts)
+    if options.runtime is not None:
+        parts["node"] = RUNTIME_NODE
     fds = {"--api-fd": api.fileno(), "--proxy-fd": proxy.fileno(), "--report-fd": writer}
     module = ("-P", "-m", "podidentity_sandbox.world")
     with (plan.logs / "world.log").open("ab") as log:
@@ -260,7 +274,7 @@ def _start(
                     sys.executable,
                     *module,
                 ),
-                *("--folder", plan.folder, "--parts", json.dumps(dict(options.parts))),
+                *("--folder", plan.folder, "--parts", json.dumps(parts)),
                 *(word for option, fd in fds.items() for word in (option, str(fd))),
             ],
             stdin=subprocess.DEVNULL,
@@ -327,6 +341,8 @@ def bring_up(
     nodes: int = 2,
     rootless: bool = False,
     network: Network = Network.ROUTED,
+    runtime: RuntimeOptions | None = None,
+    kubernetes_minor: int = MINORS[0],
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -340,6 +356,8 @@ def bring_up(
         nodes=nodes,
         rootless=rootless or os.geteuid() != 0,
         network=network,
+        runtime=runtime,
+        kubernetes_minor=kubernetes_minor,
     )
     return up(options, progress)
 

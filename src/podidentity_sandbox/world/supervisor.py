@@ -39,6 +39,9 @@ REAL_PARTS: Mapping[str, Sequence[str]] = {
 }
 """The interpreter's arguments for each kind of part; tests put stand-ins here."""
 
+RUNTIME_NODE: Sequence[str] = ("-P", "-m", "podidentity_sandbox.node.cri.machine")
+"""The part `node` where containerd runs the containers."""
+
 # A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods.
 _BOOT = (
     'mount -t tmpfs -o mode=755 tmpfs /run && echo 1 >/proc/sys/net/ipv4/ip_forward && exec "$@"'

@@ -310,10 +310,12 @@ class Sender:
         self._lingering = False
 
     @property
-    def idle(self) -> bool:
-        """Whether all that was sent is in the kernel's hands."""
+    def ends_at_once(self) -> bool:
+        """Whether `close` would wait neither for the client to read nor for what it still sends."""
         transport = self.transport
-        return transport is not None and not transport.get_write_buffer_size() and not self._unsent
+        if transport is None or self.closing or transport.get_write_buffer_size() or self._unsent:
+            return False
+        return not (isinstance(transport, SocketTransport) and transport.has_unread())
 
     def send(self, head: bytes, body: bytes = b"") -> None:
         """Send an answer; a large one bit by bit, so that it is in memory once for all clients."""
@@ -446,9 +448,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._timeout.since
 
     def evict(self) -> None:
-        """Close it at once; a client that has all its answers sees an orderly end."""
+        """Close it at once, since it counts no more; an idle client sees an orderly end."""
         self._context.refused(self._caller.address, "others needed its place")
-        if self._sender.idle and not self.busy:
+        if self._sender.ends_at_once and not self.busy:
             self._sender.close()
         else:
             self._sender.abort()

@@ -1,0 +1,85 @@
+"""Pods as the container runtime knows them: a network namespace with an address, and a cgroup.
+
+CRI calls them pod sandboxes. The runtime has CNI's plugins attach each to the node's pod network.
+"""
+
+from __future__ import annotations
+
+from podidentity_sandbox.node.cri.cgroups import NodeCgroups, cgroup_of, quality_of
+from podidentity_sandbox.node.cri.client import Cri, CriRefusal
+from podidentity_sandbox.node.cri.options import RuntimeOptions
+from podidentity_sandbox.node.cri.requests import MIRROR, USERS, Message, sandbox_config
+from podidentity_sandbox.node.network import Attachment, NetworkFailed
+from podidentity_sandbox.node.spec import PodSpec
+from podidentity_sandbox.plan import NodePlan, Plan
+
+_FIRST_USER = 1 << 20
+_SHUTDOWN = 20.0
+
+
+class PodSandboxes:
+    """Those of this node."""
+
+    def __init__(self, cri: Cri, plan: Plan, node: NodePlan, options: RuntimeOptions) -> None:
+        self._cri = cri
+        self._plan = plan
+        self._node = node
+        self._options = options
+        self._cgroups = NodeCgroups()
+        self._configs: dict[str, Message] = {}
+        self._users = _FIRST_USER
+
+    async def open(self) -> None:
+        """Remove what an earlier kubelet left."""
+        for found in (await self._cri.call("ListPodSandbox"))["items"]:
+            await self._remove(found["id"])
+
+    def config(self, sandbox: str) -> Message:
+        """Return the configuration that the sandbox was made with."""
+        return self._configs[sandbox]
+
+    def handler(self, pod: PodSpec) -> str:
+        """Return the program that makes a pod's containers: its runtime class names it."""
+        return str(pod.raw["spec"].get("runtimeClassName") or self._options.handler)
+
+    def out_of_memory(self, sandbox: str, container: str) -> bool:
+        """Whether a container lost a process for want of memory, and the runtime cannot know it."""
+        cgroup = self._configs[sandbox]["linux"]["cgroup_parent"]
+        return self._cgroups.out_of_memory(cgroup, container)
+
+    async def attach(self, pod: PodSpec) -> Attachment:
+        """Have a pod's sandbox made, whose id is `namespace`; raise NetworkFailed."""
+        spec = pod.raw["spec"]
+        # A static pod is known by its manifest's hash; its mirror has another uid.
+        own = (pod.raw["metadata"].get("annotations") or {}).get(MIRROR, pod.uid)
+        cgroup = cgroup_of(own, quality_of(spec), self._options.driver)
+        logs = self._plan.path / "nodes" / self._node.name / f"{pod.namespace}_{pod.name}_{pod.uid}"
+        config = sandbox_config(pod, cgroup=cgroup, logs=str(logs), first_user=self._users)
+        self._users += USERS
+        try:
+            self._cgroups.make(cgroup, spec["containers"])
+            made = await self._cri.call(
+                "RunPodSandbox", {"config": config, "runtime_handler": self.handler(pod)}
+            )
+            sandbox: str = made["pod_sandbox_id"]
+            self._configs[sandbox] = config
+            if pod.host_network:
+                return Attachment(address=self._node.address, namespace=sandbox)
+            said = await self._cri.call("PodSandboxStatus", {"pod_sandbox_id": sandbox})
+        except (CriRefusal, OSError) as error:
+            why = f"Failed to create pod sandbox: {error}"
+            raise NetworkFailed(why) from error
+        return Attachment(address=said["status"]["network"]["ip"], namespace=sandbox)
+
+    async def detach(self, attachment: Attachment) -> None:
+        """Have it removed with all its containers, and remove its cgroup."""
+        config = self._configs.pop(attachment.namespace)
+        try:
+            await self._remove(attachment.namespace)
+        except CriRefusal as error:
+            raise NetworkFailed(f"Failed to remove pod sandbox: {error}") from error
+        self._cgroups.remove(config["linux"]["cgroup_parent"])
+
+    async def _remove(self, sandbox: str) -> None:
+        await self._cri.call("StopPodSandbox", {"pod_sandbox_id": sandbox}, seconds=_SHUTDOWN)
+        await self._cri.call("RemovePodSandbox", {"pod_sandbox_id": sandbox}, seconds=_SHUTDOWN)

@@ -1,0 +1,59 @@
+"""The one node of these tests, in each kind that they run on; a kind begins with a reboot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from podidentity import __version__
+from podidentity_sandbox.node.cri.containerd import missing
+from podidentity_sandbox.node.cri.options import RuntimeOptions
+from tests.acceptance.runtime.node import ROOT, TOOLS, Node, opened
+from tests.sandboxes import own
+
+KINDS = {
+    "routed-cgroupfs-runc": {
+        "network": "ptp",
+        "driver": "cgroupfs",
+        "handler": "runc",
+        "runtime_driver": "",
+        "own_netns_folder": False,
+    },
+    "bridge-systemd-crun": {
+        "network": "bridge",
+        "driver": "systemd",
+        "handler": "crun",
+        "runtime_driver": "",
+        "own_netns_folder": False,
+    },
+}
+"""Azure CNI's shape and kubenet's; each driver; what makes the agent's own containers."""
+ARCHIVE = ROOT / f"dist/image/podidentity-{__version__}.tar"
+"""What ./scripts/image writes."""
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Node]:
+    """The node, of whichever kind."""
+    lacks = missing(RuntimeOptions(tools=str(TOOLS)))
+    assert not lacks, lacks
+    assert ARCHIVE.exists(), f"{ARCHIVE} is not there: ./scripts/test --runtime builds it"
+    with opened(own("runtime"), ARCHIVE, KINDS["routed-cgroupfs-runc"]) as node:
+        yield node
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def node(request: pytest.FixtureRequest, machine: Node) -> Node:
+    """The node as one of the kinds, with the agent and two pods: one bound, one with no right."""
+    wanted = KINDS[request.param]
+    if any(getattr(machine.options, key) != value for key, value in wanted.items()):
+        machine.reboot(**wanted)
+    if not machine.agents():
+        machine.enable()
+    machine.agent()
+    if not machine.api.request("GET", "/api/v1/namespaces/team/pods")["items"]:
+        machine.start("app")
+        machine.start("other", bound=False)
+    machine.ready("app", "other")
+    return machine

@@ -1,0 +1,313 @@
+"""One node with a real container runtime: what tests start on it, do to it, and ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.node.client import execute
+from podidentity_sandbox.node.cri.containerd import names_in
+from podidentity_sandbox.node.cri.options import RuntimeOptions
+from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.world.api import Api, ready
+from podidentity_sandbox.world.control import ask as order
+from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.inspection import status
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up, children
+from tests.acceptance.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[3]
+TOOLS = ROOT / ".venvs/runtime"
+IMAGE, NEXT = "localhost/podidentity:now", "localhost/podidentity:next"
+"""The product's image, and the same again under the name of a later one."""
+SERVED, SYSTEM = "team", "kube-system"
+SECONDS = 30.0
+Object = dict[str, Any]
+
+IDLE = ["python3", "-ISc", "import signal; signal.pause()"]
+# Asks for a token; prints status and body. Its argument is the address to ask from.
+ASK = """
+import socket, sys
+own = (sys.argv[1], 0) if sys.argv[1:] else None
+asking = socket.create_connection(("169.254.169.254", 80), 15, own)
+asking.sendall(
+    b"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
+    b" HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nMetadata: true\\r\\nConnection: close\\r\\n\\r\\n"
+)
+answer = b""
+while piece := asking.recv(65536):
+    answer += piece
+head, _, body = answer.partition(b"\\r\\n\\r\\n")
+print(head.split()[1].decode(), body.decode(), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What IMDS's stand-in answered; status 0 where it did not."""
+
+    status: int
+    body: str
+
+    @classmethod
+    def of(cls, printed: str, why: str) -> Answer:
+        number, _, body = printed.partition(" ")
+        return cls(int(number), body) if number.isdigit() else cls(0, printed + why)
+
+
+class Node:
+    """The node, in a sandbox with pod identity; its pods are in namespace `team`."""
+
+    def __init__(self, plan: Plan, options: RuntimeOptions) -> None:
+        self.plan = plan
+        self.options = options
+        self.api = Api(plan)
+        self.place = Sandbox(plan)
+
+    @property
+    def own(self) -> NodePlan:
+        return self.plan.nodes[0]
+
+    # ---- The node itself
+
+    def reboot(self, **changes: Any) -> None:
+        """End everything on the node, and start it again with these options changed."""
+        before = self._containers()
+        self.options = replace(self.options, **changes)
+        self.options.save(self.plan.path)
+        for operation in ("kill", "start"):
+            order(
+                Folder(self.plan.name, self.plan.path.parent).control,
+                {"op": operation, "part": self.own.name},
+                seconds=60,
+            )
+        # Until the kubelet says otherwise the API server shows what ran before.
+        end = time.monotonic() + SECONDS
+        while self._containers() & before:
+            assert time.monotonic() < end, "pods are as they were"
+            time.sleep(0.05)
+
+    def _containers(self) -> set[str]:
+        pods = self.api.request("GET", "/api/v1/pods")["items"]
+        states = [s for pod in pods for s in pod["status"].get("containerStatuses") or []]
+        return {str(state["containerID"]) for state in states if state.get("containerID")}
+
+    @property
+    def pid(self) -> int:
+        """Process 1 of the node, by its number on this machine."""
+        parts = status(Folder(self.plan.name, self.plan.path.parent)).parts
+        (outer,) = [part["pid"] for part in parts if part["name"] == self.own.name]
+        (first,) = children(outer)
+        return first
+
+    def on_node(self, text: str, *, net: str = "", cgroup: str = "system.slice") -> str:
+        """Return what a shell script prints on the node, in that cgroup.
+
+        `net` is the file of another network namespace.
+        """
+        pid = self.pid
+        spaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
+        spaces.append(f"--net={net}" if net else "--net")
+        tools = (f"{self.options.tools}/debian/usr/bin", Path(sys.executable).parent)
+        path = ":".join(map(str, (*tools, os.environ["PATH"])))
+        joined = f'echo 0 >"{self.cgroups}/{cgroup}/cgroup.procs" && exec "$@"'
+        ran = subprocess.run(
+            ["sh", "-c", joined, "sh", "nsenter", "-t", str(pid), *spaces, "sh", "-c", text],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={"PATH": path},
+            timeout=60,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    @property
+    def cgroups(self) -> Path:
+        """The node's cgroup of v2 on this machine."""
+        return Path(self.plan.cgroup_root, self.own.name)
+
+    # ---- Pods
+
+    def start(
+        self, name: str, *, bound: bool = True, annotations: Object | None = None, **spec: Any
+    ) -> str:
+        """Create a pod that asks or can be told to; return its name."""
+        container = {"name": "main", "image": IMAGE, "command": IDLE, **spec.pop("container", {})}
+        labels = {"aadpodidbinding": "demo"} if bound else {}
+        metadata = {
+            "name": name,
+            "namespace": SERVED,
+            "labels": labels,
+            "annotations": annotations or {},
+        }
+        self.api.request(
+            "POST",
+            f"/api/v1/namespaces/{SERVED}/pods",
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": metadata,
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **spec},
+            },
+        )
+        return name
+
+    def ready(self, *names: str, namespace: str = SERVED) -> None:
+        self.become(ready, *names, namespace=namespace)
+
+    def become(
+        self,
+        holds: Callable[[Object], bool],
+        *names: str,
+        namespace: str = SERVED,
+        seconds: float = SECONDS,
+    ) -> None:
+        late = self.api.wait_for(f"/api/v1/namespaces/{namespace}/pods", names, holds, seconds)
+        told = {
+            name: (self.get(name, namespace)["status"], self.events(name, namespace))
+            for name in late
+        }
+        assert not late, told
+
+    def get(self, name: str, namespace: str = SERVED) -> Object:
+        return self.api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+
+    def events(self, name: str, namespace: str = SERVED) -> list[str]:
+        items = self.api.request("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+        return [each["message"] for each in items if each["involvedObject"]["name"] == name]
+
+    def delete(self, *names: str, namespace: str = SERVED) -> None:
+        """Delete pods; return when nothing of them is left."""
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        version = self.api.request("GET", pods)["metadata"]["resourceVersion"]
+        left = set(names)
+        for name in names:
+            self.api.request("DELETE", f"{pods}/{name}?gracePeriodSeconds=1")
+        for kind, pod in self.api.watch(pods, version, SECONDS):
+            if kind == "DELETED":
+                left.discard(pod["metadata"]["name"])
+            if not left:
+                return
+        raise AssertionError(f"{left} are still there")
+
+    def address(self, pod: str) -> str:
+        return str(self.get(pod)["status"]["podIP"])
+
+    def inside(
+        self,
+        pod: str,
+        *command: str,
+        namespace: str = SERVED,
+        container: str | None = None,
+        stdin: bytes = b"",
+        seconds: float = 60,
+    ) -> str:
+        """Return what a command in a pod prints, on either stream."""
+        run = execute(
+            self.plan, namespace, pod, command, container=container, stdin=stdin, timeout=seconds
+        )
+        ran = asyncio.run(run)
+        return ran.stdout.decode() + ran.stderr.decode()
+
+    def ask(self, pod: str, *source: str) -> Answer:
+        """Ask for a token in a pod."""
+        return Answer.of(self.inside(pod, "python3", "-ISc", ASK, *source), "")
+
+    def ask_on_node(self, *, net: str, cgroup: str) -> Answer:
+        """Ask in a network namespace, as a process of a cgroup of the node."""
+        program = f"{sys.executable} -ISc '{ASK}'"
+        return Answer.of(self.on_node(program, net=net, cgroup=cgroup), "")
+
+    def cgroup(self, pod: str) -> str:
+        """Return the cgroup of a pod's latest container, below the node's."""
+        (status,) = self.get(pod)["status"]["containerStatuses"]
+        identity = status["containerID"].removeprefix("containerd://")
+        (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cgroup.procs")
+        return str(found.parent.relative_to(self.cgroups))
+
+    def network(self, pod: str) -> str:
+        """Return a file of a pod's network namespace."""
+        pids = (self.cgroups / self.cgroup(pod) / "cgroup.procs").read_text().split()
+        return f"/proc/{pids[0]}/ns/net"
+
+    # ---- The agent
+
+    def agent(self) -> str:
+        """Return the name of the agent's pod once it is ready, and no other is there."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            pods = self.agents()
+            if len(pods) == 1 and ready(pods[0]):
+                return str(pods[0]["metadata"]["name"])
+            time.sleep(0.1)
+        raise AssertionError(self.agents())
+
+    def image(self) -> str:
+        """Return the image of the agent."""
+        (pod,) = self.agents()
+        return str(pod["spec"]["containers"][0]["image"])
+
+    def agents(self) -> list[Object]:
+        found = self.api.request("GET", f"/api/v1/namespaces/{SYSTEM}/pods")["items"]
+        return [pod for pod in found if pod["metadata"]["name"].startswith("nmi")]
+
+    def restarts(self) -> dict[str, int]:
+        (pod,) = self.agents()
+        return {each["name"]: each["restartCount"] for each in pod["status"]["containerStatuses"]}
+
+    def in_agent(self, container: str, *command: str) -> str:
+        return self.inside(self.agent(), *command, namespace=SYSTEM, container=container)
+
+    def program(self, name: str) -> int:
+        """Return the process on this machine of `net` or `serve`, the first of its container."""
+        return self.place.processes(name)[0]
+
+    def enable(self, image: str = IMAGE, *words: str) -> None:
+        self.place.run("podidentity", "enable", "--image", image, *words)
+
+
+@contextmanager
+def opened(name: str, archive: Path, options: Mapping[str, Any]) -> Iterator[Node]:
+    """Bring a sandbox with one such node up, with an identity for the pods of `team`."""
+    given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
+    plan = bring_up(name, nodes=1, runtime=given)
+    try:
+        node = Node(plan, given)
+        made = asyncio.run(prepare(plan))
+        theirs = min(names_in(archive))
+        for name in (IMAGE, NEXT):
+            node.on_node(f"ctr -n k8s.io images tag {theirs} {name}")
+        node.api.request("POST", "/api/v1/namespaces", _namespace())
+        node.enable()
+        bind = ("podidentity", "add", "--namespace", SERVED, "--name", "demo")
+        node.place.run(*bind, "--identity-resource-id", made.identity_id)
+        yield node
+    finally:
+        bring_down(plan.name)
+
+
+def _namespace() -> Object:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVED}}
+
+
+def manifest_of(node: Node) -> Object:
+    """Return the DaemonSet as `enable` makes it."""
+    path = f"/apis/apps/v1/namespaces/{SYSTEM}/daemonsets/nmi"
+    made = node.api.request("GET", path)
+    return {**made, "metadata": {k: made["metadata"][k] for k in ("name", "namespace", "labels")}}
+
+
+def copied(value: Object) -> Object:
+    copy: Object = json.loads(json.dumps(value))
+    return copy
