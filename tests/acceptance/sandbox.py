@@ -80,15 +80,19 @@ class Sandbox:
 
     def on_node(self, *command: str, given: str = "") -> str:
         """Run a program in the node's network; return what it printed."""
-        found = status(Folder(self.plan.name, self.plan.path.parent))
-        node = self.plan.nodes[0].name
-        pid = next(part["pid"] for part in found.parts if part["name"] == node)
-        enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--"]
+        enter = ["nsenter", "--target", str(self.node_process()), "--net", "--mount", "--"]
         ran = subprocess.run(
             [*enter, *command], input=given, capture_output=True, text=True, check=False
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
+
+    def node_process(self) -> int:
+        """Return the process id of the node's kubelet on this machine."""
+        found = status(Folder(self.plan.name, self.plan.path.parent))
+        node = self.plan.nodes[0].name
+        pid: int = next(part["pid"] for part in found.parts if part["name"] == node)
+        return pid
 
     def nmi(self) -> int:
         """Return the process id of NMI's `serve` on this machine, the first of its container."""

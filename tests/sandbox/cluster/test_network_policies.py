@@ -1,4 +1,4 @@
-"""A NetworkPolicy says which ways it judges, and is refused where its blocks or ports make no sense."""
+"""A NetworkPolicy says which ways it judges; blocks and ports that make no sense are refused."""
 
 from __future__ import annotations
 
