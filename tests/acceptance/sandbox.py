@@ -15,7 +15,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
-from podidentity_sandbox.plan import Network, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
@@ -126,13 +126,13 @@ async def one_node(name: str, network: Network = Network.ROUTED) -> AsyncIterato
 
 @contextmanager
 def opened(
-    name: str, network: Network = Network.ROUTED
+    name: str, network: Network = Network.ROUTED, *, kubernetes_minor: int = MINORS[0]
 ) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
     """
-    with asyncio.Runner() as loop, _sandbox(name, network) as plan:
+    with asyncio.Runner() as loop, _sandbox(name, network, kubernetes_minor) as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
@@ -142,8 +142,8 @@ def opened(
 
 
 @contextmanager
-def _sandbox(name: str, network: Network) -> Iterator[Plan]:
-    plan = bring_up(name, nodes=1, network=network)
+def _sandbox(name: str, network: Network, kubernetes_minor: int = MINORS[0]) -> Iterator[Plan]:
+    plan = bring_up(name, nodes=1, network=network, kubernetes_minor=kubernetes_minor)
     try:
         yield plan
     finally:

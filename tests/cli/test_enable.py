@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import chosen
 from tests.cli.conftest import CRDS, DAEMON_SET, EXCEPTION, PODS, Ran, end_nmi, nmi_pods
 from tests.cli.world import CUSTOM, World
@@ -214,6 +215,64 @@ def test_an_extension_of_aks_that_is_there_is_excepted_and_counts_and_no_other_n
     assert len(bare.get(made)["items"]) == 2
     disabled(bare)
     assert bare.get(made)["items"] == []
+
+
+ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/podidentity-nmi"
+
+
+@pytest.mark.parametrize(
+    ("minor", "flags", "as_node"),
+    [
+        ("32", "", False),
+        ("35", "", False),
+        ("36", "", True),
+        ("37+", "", True),
+        ("", "", False),
+        ("36", "--no-node-tokens", False),
+        ("35", "--node-tokens", True),
+    ],
+)
+def test_from_1_36_on_nmi_asks_for_pods_tokens_as_its_node_unless_told_otherwise(
+    bare: World, asked: Callable[[str], Run], minor: str, flags: str, *, as_node: bool
+) -> None:
+    podidentity = asked(minor)
+    assert podidentity("enable", "--no-wait", *flags.split()).code == 0
+    found = [manifests.asks_for_any(rule) for rule in bare.get(ROLE)["rules"]]
+    assert any(found) is not as_node
+    for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
+        assert ("--tokens-as=node" in container["args"]) is as_node
+
+
+@pytest.mark.usefixtures("bare")
+def test_check_finds_a_right_that_this_api_server_makes_needless(
+    podidentity: Run, asked: Callable[[str], Run]
+) -> None:
+    def reasons() -> set[str]:
+        return {each["reason"] for each in json.loads(podidentity("check", "-o", "json").out)}
+
+    assert podidentity("enable", "--no-wait").code == 0
+    assert "TokensOfAnyPod" not in reasons()
+    asked("36")
+    assert "TokensOfAnyPod" in reasons()
+    assert podidentity("enable", "--no-wait").code == 0
+    assert "TokensOfAnyPod" not in reasons()
+
+
+@pytest.fixture
+def asked(podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+    """Run commands while the API server says another minor version."""
+    get = Kube.get
+
+    def saying(minor: str) -> Run:
+        async def told(kube: Kube, path: str, params: Any = None) -> bytes:
+            if path == "/version":
+                return json.dumps({"major": "1", "minor": minor}).encode()
+            return await get(kube, path, params)
+
+        monkeypatch.setattr(Kube, "get", told)
+        return podidentity
+
+    return saying
 
 
 def test_nmi_may_have_a_namespace_of_its_own_and_every_command_finds_it(

@@ -268,6 +268,43 @@ def test_nmi_requests_a_tenth_of_a_core_and_100_mebibytes_in_all() -> None:
     assert sum(int(each["memory"].removesuffix("Mi")) for each in requests) == 100
 
 
+def test_where_nmi_asks_as_its_node_it_has_no_right_to_ask_itself() -> None:
+    plain, bounded = manifests.nmi(), manifests.nmi(as_node=True)
+    assert any(map(manifests.asks_for_any, plain[1]["rules"]))
+    kinds = {"ClusterRole", "Role"}
+    rules = [rule for each in bounded if each["kind"] in kinds for rule in each["rules"]]
+    assert not any(map(manifests.asks_for_any, rules))
+    assert [rule for rule in plain[1]["rules"] if rule in rules] == [
+        rule for rule in plain[1]["rules"] if not manifests.asks_for_any(rule)
+    ]
+    for container in bounded[-1]["spec"]["template"]["spec"]["containers"]:
+        assert "--tokens-as=node" in container["args"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "any_token"),
+    [
+        ({"resources": ["serviceaccounts/token"], "verbs": ["create"]}, True),
+        ({"resources": ["*"], "verbs": ["*"]}, True),
+        ({"resources": ["serviceaccounts"], "verbs": ["create"]}, False),
+        ({"resources": ["serviceaccounts/token"], "verbs": ["get"]}, False),
+        ({"nonResourceURLs": ["*"], "verbs": ["*"]}, False),
+        (
+            {
+                "resources": ["serviceaccounts/token"],
+                "verbs": ["create"],
+                "resourceNames": ["web"],
+            },
+            False,
+        ),
+    ],
+)
+def test_a_right_for_all_tokens_is_told_from_one_for_some(
+    rule: dict[str, Any], any_token: bool
+) -> None:
+    assert manifests.asks_for_any(rule) is any_token
+
+
 def test_in_a_namespace_of_its_own_nothing_of_nmi_is_elsewhere() -> None:
     first, *rest = manifests.nmi(namespace="identity")
     assert (first["kind"], first["metadata"]["name"]) == ("Namespace", "identity")

@@ -18,8 +18,16 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
-from podidentity.cli.objects import DAEMON_SETS, Object, find, find_all
+from podidentity.cli.objects import (
+    CLUSTER_ROLES,
+    DAEMON_SETS,
+    Object,
+    find,
+    find_all,
+    minor_version,
+)
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
@@ -56,7 +64,7 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
-from podidentity.manifests import NAMESPACE
+from podidentity.manifests import ACCOUNT, NAMESPACE, asks_for_any
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -115,6 +123,7 @@ _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
     "events in {}"
 )
+_NO_ROLE = f"could not check what NMI may do: you need the right to get clusterrole {ACCOUNT}"
 _NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
@@ -149,6 +158,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     told += closed_by_policies(cluster, parsed, policies or (), choices)
     for look, lost in (
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
+        (_of_rights, _NO_ROLE),
         (_of_nodes, _NO_NODES),
     ):
         try:
@@ -175,6 +185,16 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     for each in agent_warnings(pods, events, SystemClock().time()):
         yield each
+
+
+async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the rights that NMI need not have on this API server; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    if daemon_set is None or await minor_version(kube) < NODE_TOKENS_SINCE:
+        return
+    role = await find(kube, CLUSTER_ROLES, "", ACCOUNT)
+    if role is not None and any(map(asks_for_any, role.get("rules") or ())):
+        yield _tokens_of_any(daemon_set)
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
@@ -447,6 +467,16 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
             "programs of different versions do not talk with each other.",
             "Give both the same image.",
         )
+
+
+def _tokens_of_any(daemon_set: Object) -> Finding:
+    return _of_daemon_set(
+        daemon_set,
+        "TokensOfAnyPod",
+        "NMI may ask for the token of any service account, and so may whoever is root on one of "
+        "its nodes; this API server could bound that by the node.",
+        "Run podidentity enable: NMI asks as its own node then.",
+    )
 
 
 def _not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.federation import permit_accounts
 from podidentity.cli.objects import (
     CONFIG_MAPS,
     DAEMON_SETS,
@@ -21,6 +24,7 @@ from podidentity.cli.objects import (
     create_once,
     find,
     is_unchanged,
+    minor_version,
     remove,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
@@ -84,6 +88,12 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     default=True,
     help="Let add-ons and extensions of AKS keep the node's identity.",
 )
+@click.option(
+    "--node-tokens/--no-node-tokens",
+    default=None,
+    help="Have NMI ask for pods' tokens as its own node, without a right of its own. "
+    "[default: from Kubernetes 1.36 on]",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -100,6 +110,7 @@ def enable(
     nmi_args: str,
     grants: bool,
     with_aks: bool,
+    node_tokens: bool | None,
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -119,7 +130,12 @@ def enable(
         # The exceptions come last: the API server must serve the custom resources first. Without
         # the cluster nobody knows which other namespaces are there.
         always = [each for each in exceptions if each["metadata"]["namespace"] == NAMESPACE]
-        made = nmi(image=image, extra_args=flags, namespace=agents or NAMESPACE)
+        made = nmi(
+            image=image,
+            extra_args=flags,
+            namespace=agents or NAMESPACE,
+            as_node=bool(node_tokens),
+        )
         click.echo(documents([*crds(), *made, *always], output))
         return
 
@@ -127,10 +143,22 @@ def enable(
         namespace = await _one_place(kube, agents)
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
-        made = nmi(image=image, extra_args=(*counting, *flags), namespace=namespace)
+        as_node = node_tokens
+        if as_node is None:
+            as_node = await minor_version(kube) >= NODE_TOKENS_SINCE
+        made = nmi(
+            image=image, extra_args=(*counting, *flags), namespace=namespace, as_node=as_node
+        )
         await _enable(kube, namespace, made, there, grants=grants, wait=wait, seconds=timeout)
 
     on_cluster(target, work)
+
+
+NODE_TOKENS_SINCE = 36
+"""The minor version of Kubernetes that has constrained impersonation without being asked.
+
+https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/#constrained-impersonation
+"""
 
 
 async def _one_place(kube: Kube, wanted: str | None) -> str:
@@ -182,6 +210,8 @@ async def _enable(
     await grant_what_is_there(kube, wanted=grants)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
+    choices = replace(chosen(manifests[-1]), namespace=namespace)
+    await permit_accounts(kube, choices)
     for manifest in manifests:
         if manifest["kind"] == "DaemonSet":
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
@@ -250,7 +280,7 @@ def disable(
 
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     namespace = await namespace_of_nmi(kube, agents)
-    for manifest in reversed(nmi(namespace=namespace)):
+    for manifest in reversed(nmi(namespace=namespace, as_node=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     for exception in aks_exceptions():

@@ -71,7 +71,9 @@ class Listener:
         """
         self._loop = asyncio.get_running_loop()
         self._limits = limits or Limits()
-        self._pool: ConnectionPool[Connection] = ConnectionPool(self._limits, self._loop.time)
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            self._limits, self._loop.time, self._loop.call_soon
+        )
         self._context = ServerContext(
             handler=handler,
             memo=memo,

@@ -4,12 +4,16 @@ A holder is a pod, an address that is not proved yet, or the node itself. Addres
 proved share one small pool, because a pod on a bridge can speak with many of them. Where there is
 no place left, the holder with most connections loses the one that has been idle longest; so a
 newcomer gets a place from whoever has more than it. The same holds for the memory of requests.
+
+The time of the event loop is shared out as well: a few requests are begun in each turn of it, and
+of more than that the holders begin one each in turns.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Generic, Protocol, TypeVar
 
 from podidentity.nmi.server.messages import Limits
@@ -17,10 +21,17 @@ from podidentity.nmi.server.messages import Limits
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
+BEGUN_AT_ONCE = 4
+"""Requests that are begun in one turn of the event loop; each costs it some 0.3 ms."""
 
 
-class Kind(Enum):
-    """What a holder is."""
+READ_AT_ONCE = 4
+"""Connections of an address, not proved, that are read where they are accepted; others take turns:
+else whoever opens hundreds has everybody behind him in the backlog wait until all are read."""
+
+
+class Kind(IntEnum):
+    """What a holder is; a number, which is hashed without Python code."""
 
     LOCAL = auto()
     POD = auto()
@@ -41,6 +52,9 @@ class Evictable(Protocol):
     def evict(self) -> None:
         """Close it; `ConnectionPool.remove` is called when it is gone, at once or later."""
 
+    def begin_now(self) -> None:
+        """Begin what `ConnectionPool.may_begin` has put off."""
+
 
 _C = TypeVar("_C", bound=Evictable)
 
@@ -48,7 +62,7 @@ _C = TypeVar("_C", bound=Evictable)
 class Holder(Generic[_C]):
     """The connections of one pod, address, or of the node, and the memory of their requests."""
 
-    __slots__ = ("connections", "held", "kind", "name")
+    __slots__ = ("connections", "held", "kind", "name", "put_off")
 
     def __init__(self, kind: Kind, name: str) -> None:
         self.kind = kind
@@ -57,6 +71,8 @@ class Holder(Generic[_C]):
         self.connections: dict[_C, int] = {}
         """Bytes of requests in memory, by connection."""
         self.held = 0
+        self.put_off: deque[_C] = deque()
+        """Whose requests are begun in later turns."""
 
     def longest_idle(self, but: _C | None = None) -> _C | None:
         """Return the connection to close first: an idle one if there is one."""
@@ -67,9 +83,22 @@ class Holder(Generic[_C]):
 class ConnectionPool(Generic[_C]):
     """Counts connections, and says which one must go."""
 
-    def __init__(self, limits: Limits, time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        time: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """`soon` has something called in the next turn of the event loop."""
         self._limits = limits
         self._time = time
+        self._soon = soon
+        self._begun = 0
+        """Requests begun in this turn of the event loop."""
+        self._turning = False
+        """Whether `_turn` is called in the next one."""
+        self._waiting: deque[Holder[_C]] = deque()
+        """Whose requests were put off; the first one's turn comes first."""
         self._holders: dict[tuple[Kind, str], Holder[_C]] = {}
         self._of: dict[_C, Holder[_C]] = {}
         self._count = dict.fromkeys(Kind, 0)
@@ -152,6 +181,46 @@ class ConnectionPool(Generic[_C]):
             self._take(largest)
             largest.evict()
         return True
+
+    def may_read(self, connection: _C) -> bool:
+        """Return whether a new connection may be read now; else `begin_now` is called later."""
+        holder = self._of.get(connection)
+        if holder is None or holder.kind is not Kind.ADDRESS:
+            return True
+        return len(holder.connections) <= READ_AT_ONCE or self.may_begin(connection)
+
+    def may_begin(self, connection: _C) -> bool:
+        """Return whether a request may be begun now; else `begin_now` is called in a later turn.
+
+        Without this whoever has hundreds of requests under way has hundreds decided in one turn,
+        and everybody else waits for its end.
+        """
+        holder = self._of.get(connection)
+        if holder is None:
+            return True
+        if not self._turning:
+            self._turning = True
+            self._soon(self._turn)
+        if not self._waiting and self._begun < BEGUN_AT_ONCE:
+            self._begun += 1
+            return True
+        if not holder.put_off:
+            self._waiting.append(holder)
+        holder.put_off.append(connection)
+        return False
+
+    def _turn(self) -> None:
+        """Begin what was put off, as much as one turn has room for."""
+        self._begun = 0
+        while self._waiting and self._begun < BEGUN_AT_ONCE:
+            self._begun += 1
+            holder = self._waiting.popleft()
+            holder.put_off.popleft().begin_now()
+            if holder.put_off:
+                self._waiting.append(holder)
+        self._turning = self._begun > 0
+        if self._turning:
+            self._soon(self._turn)
 
     def _most(self, kind: Kind) -> Holder[_C]:
         found = (each for each in self._holders.values() if each.kind is kind)
