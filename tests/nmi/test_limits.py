@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from podidentity.nmi.server.connection import READ_BYTES
+from podidentity.nmi.server.listener import BEGUN_AT_ONCE
 from podidentity.nmi.server.messages import (
     Caller,
     Limits,
@@ -19,7 +20,6 @@ from podidentity.nmi.server.messages import (
     Response,
     Unacceptable,
 )
-from podidentity.nmi.server.pool import BEGUN_AT_ONCE
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking, until
 

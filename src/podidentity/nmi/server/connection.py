@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from podidentity.nmi.server.messages import (
     LATER,
@@ -40,8 +40,10 @@ from podidentity.nmi.server.messages import (
     render,
     render_head,
 )
-from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.wire.imds import render_error
+
+if TYPE_CHECKING:
+    from podidentity.nmi.server.listener import ConnectionPool
 
 READ_BYTES = 16 << 10
 """Of one read; all that waits in memory behind a request under way."""

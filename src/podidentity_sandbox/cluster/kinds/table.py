@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import access, core, crds, pods, services, workloads
+from podidentity_sandbox.cluster.kinds import (
+    access,
+    core,
+    crds,
+    networks,
+    pods,
+    services,
+    workloads,
+)
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -162,6 +170,18 @@ BUILT_IN = (
         generation=True,
         strategy=workloads.DaemonSetStrategy(),
         shape=compiled(workloads.DAEMON_SET_SHAPE),
+    ),
+    ResourceType(
+        group="networking.k8s.io",
+        version="v1",
+        plural="networkpolicies",
+        singular="networkpolicy",
+        kind="NetworkPolicy",
+        namespaced=True,
+        short_names=("netpol",),
+        generation=True,
+        strategy=networks.NetworkPolicyStrategy(),
+        shape=compiled(networks.SHAPE),
     ),
     ResourceType(
         group="coordination.k8s.io",
