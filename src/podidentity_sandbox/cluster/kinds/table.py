@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import access, core, crds, pods, services, workloads
+from podidentity_sandbox.cluster.kinds import (
+    access,
+    core,
+    crds,
+    pods,
+    policies,
+    services,
+    workloads,
+)
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -211,6 +219,28 @@ BUILT_IN = (
             shape=compiled(access.BINDING_SHAPE),
         )
         for kind in ("RoleBinding", "ClusterRoleBinding")
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicies",
+        singular="validatingadmissionpolicy",
+        kind="ValidatingAdmissionPolicy",
+        namespaced=False,
+        generation=True,
+        strategy=policies.PolicyStrategy(),
+        shape=compiled(policies.POLICY_SHAPE),
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicybindings",
+        singular="validatingadmissionpolicybinding",
+        kind="ValidatingAdmissionPolicyBinding",
+        namespaced=False,
+        generation=True,
+        strategy=policies.BindingStrategy(),
+        shape=compiled(policies.BINDING_SHAPE),
     ),
     ResourceType(
         group=crds.GROUP,
