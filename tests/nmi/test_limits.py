@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 
 from podidentity.nmi.server.connection import READ_BYTES
-from podidentity.nmi.server.messages import Caller, Limits, Request, Response
-from podidentity.nmi.server.parser import RequestParser, Unacceptable
-from podidentity.nmi.server.pool import BEGUN_AT_ONCE
+from podidentity.nmi.server.listener import BEGUN_AT_ONCE
+from podidentity.nmi.server.messages import (
+    Caller,
+    Limits,
+    Request,
+    RequestParser,
+    Response,
+    Unacceptable,
+)
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking, until
 

@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from podidentity.nmi.server.listener import (
+    BEGUN_AT_ONCE,
+    READ_AT_ONCE,
+    SETTLED_SECONDS,
+    ConnectionPool,
+)
 from podidentity.nmi.server.messages import Limits
-from podidentity.nmi.server.pool import BEGUN_AT_ONCE, READ_AT_ONCE, SETTLED_SECONDS, ConnectionPool
 
 
 class FakeConnection:

@@ -71,7 +71,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     async with AsyncExitStack() as stack:
         guard = Guard(Interception(redirect, clock), clock)
         stack.callback(guard.interception.close)
-        lock = RulesLock(_lock_folder(plan), clock, install=guard.take_over, leave=guard.end)
+        lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
             guard.install()
         inspector = _inspector(plan, stack)
@@ -165,8 +165,8 @@ class Guard:
         self.sources: Callable[[], SourceGuard] | None = None
         """Creates the source guard; None if callers are not proved."""
         self._source_guard: SourceGuard | None = None
-        self._inherits = False
-        """Whether the rules of another agent, or of this one, stand where this one guards none."""
+        self._last_known: tuple[str, ...] = (NOT_GUARDED_YET,)
+        """What was wrong with the sources when they were guarded last."""
         self._clock = clock
         self._failure = ""
         """Why the rules could not be set at the last attempt."""
@@ -195,19 +195,13 @@ class Guard:
             self._source_guard.refresh()
 
     async def begin(self) -> None:
-        """Start to set and repair the rules."""
+        """Start to set and repair the rules, in the place of those that stand."""
         self._ended.clear()
         self._unwanted.clear()
         self._wanted.set()
 
-    async def take_over(self) -> None:
-        """Set the rules in the place of those of the agent before, which stand until then."""
-        self._inherits = True
-        await self.begin()
-
     async def end(self) -> None:
         """Stop repairing the rules, which stay."""
-        self._inherits = True
         self._wanted.clear()
         self._unwanted.set()
         await self._ended.wait()
@@ -246,10 +240,16 @@ class Guard:
         return None if self._source_guard is None else self._source_guard.bound_to(address)
 
     def source_problems(self) -> tuple[str, ...]:
-        """Return the reasons why a pod may be able to send from another's address."""
+        """Return the reasons why a pod may be able to send from another's address.
+
+        While another agent guards, these are what was known last. `serve` ends the connections that
+        pods keep where sources are not guarded; and whether the other agent guards them is unknown.
+        """
+        if self.sources is None:
+            return ()
         if self._source_guard is not None:
             return self._source_guard.problems()
-        return () if self.sources is None or self._inherits else (NOT_GUARDED_YET,)
+        return self._last_known
 
     def warnings(self) -> tuple[str, ...]:
         """Return features that the node or libnftables lacks, and that we can do without."""
@@ -270,6 +270,7 @@ class Guard:
 
     def _close_sources(self) -> None:
         if self._source_guard is not None:
+            self._last_known = self._source_guard.problems()
             self._source_guard.close()
             self._source_guard = None
 
@@ -308,7 +309,7 @@ class Reporter:
         return State(
             interception=interception,
             attestation=attestation,
-            sources=self.guard.source_problems() if holds else (),
+            sources=self.guard.source_problems(),
             warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,

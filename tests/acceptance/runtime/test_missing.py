@@ -41,9 +41,8 @@ def without(name: str) -> Change:
 
 
 def unmounted(name: str) -> Change:
-    def change(spec: Object, net: Object) -> None:
+    def change(_: Object, net: Object) -> None:
         net["volumeMounts"] = [each for each in net["volumeMounts"] if each["name"] != name]
-        spec["volumes"] = [each for each in spec["volumes"] if each["name"] != name]
 
     return change
 
@@ -57,6 +56,10 @@ MISSING: dict[str, tuple[Change, str]] = {
     "CAP_SYS_ADMIN": (without("SYS_ADMIN"), "CAP_SYS_ADMIN"),
     "CAP_DAC_READ_SEARCH": (without("DAC_READ_SEARCH"), "CAP_DAC_READ_SEARCH"),
     "the mount of the cgroups": (unmounted("cgroup"), "mount the node's /sys/fs/cgroup there"),
+    "the folder of both programs": (
+        unmounted("runtime"),
+        "mount one there that net and serve share",
+    ),
     "the mount of the namespaces": (unmounted("netns"), "with propagation HostToContainer"),
 }
 

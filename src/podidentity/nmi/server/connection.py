@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from podidentity.nmi.server.messages import (
     LATER,
@@ -33,13 +33,17 @@ from podidentity.nmi.server.messages import (
     Limits,
     Memo,
     Request,
+    RequestParser,
     Response,
+    Unacceptable,
+    held_bytes,
     render,
     render_head,
 )
-from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
-from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.wire.imds import render_error
+
+if TYPE_CHECKING:
+    from podidentity.nmi.server.listener import ConnectionPool
 
 READ_BYTES = 16 << 10
 """Of one read; all that waits in memory behind a request under way."""
@@ -606,7 +610,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if known is LATER:
             self._asked = data
-            self._timeout.suspend()
+            self._timeout.set(self._context.limits.head_seconds)
         else:
             self._give(known)
         return True
@@ -860,6 +864,10 @@ class Connection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         if self._sender.closing or not self._sender.writable:
             self._sender.abort()
+        elif self._asked:
+            # `net` answers or is given up long before. Nobody else would end the connection.
+            self._asked = b""
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the connection was not proved in time")
         elif self._arriving:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:
