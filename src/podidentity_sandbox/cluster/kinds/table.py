@@ -8,6 +8,7 @@ from podidentity_sandbox.cluster.kinds import (
     crds,
     networks,
     pods,
+    policies,
     services,
     workloads,
 )
@@ -231,6 +232,28 @@ BUILT_IN = (
             shape=compiled(access.BINDING_SHAPE),
         )
         for kind in ("RoleBinding", "ClusterRoleBinding")
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicies",
+        singular="validatingadmissionpolicy",
+        kind="ValidatingAdmissionPolicy",
+        namespaced=False,
+        generation=True,
+        strategy=policies.PolicyStrategy(),
+        shape=compiled(policies.POLICY_SHAPE),
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicybindings",
+        singular="validatingadmissionpolicybinding",
+        kind="ValidatingAdmissionPolicyBinding",
+        namespaced=False,
+        generation=True,
+        strategy=policies.BindingStrategy(),
+        shape=compiled(policies.BINDING_SHAPE),
     ),
     ResourceType(
         group=crds.GROUP,
