@@ -10,7 +10,7 @@ from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "rootless-bridge": {"rootless": True, "bridge_netfilter": 1},
     "rootless-bridge-unfiltered": {"rootless": True, "bridge_netfilter": 0},
     "rootless-routed": {"rootless": True, "bridge_netfilter": 1, "routed": True},
