@@ -106,6 +106,18 @@ async def test_what_imds_does_not_know_just_after_assignment_is_asked_for_again(
     assert isinstance(await asking, Granted)
 
 
+async def test_a_long_wait_for_a_controller_leaves_the_time_that_its_work_needs_to_spread() -> None:
+    world = standard(pod(started=1.0), identity(), binding())
+    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")]
+    asking = await world.asking()
+    world.clock.advance(50)
+    world.cluster.put(assigned())
+    await world.tokens.begun.wait()
+    await world.clock.somebody_sleeps()
+    world.clock.advance(1)
+    assert isinstance(await asking, Granted)
+
+
 async def test_an_identity_that_is_unbound_while_a_controller_works_is_refused() -> None:
     world = standard(pod(started=1.0), identity(), binding(), hold=HoldTimes(change=0))
     asking = await world.asking()

@@ -9,7 +9,7 @@ import pytest
 
 from podidentity.core import decision as core_decision
 from podidentity.core.decision import Ambiguity, Decision, Match, match
-from podidentity.core.errors import Refused, UnknownCaller
+from podidentity.core.errors import NotYetKnown, Refused, UnknownCaller
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ClientId, Malformed, ObjectRef, TokenRequest
 from podidentity.nmi.request import decision
@@ -195,6 +195,37 @@ async def test_changes_without_end_have_a_held_request_decided_a_few_times_a_sec
     world.cluster.put(binding())
     world.clock.advance(PAUSE)
     assert isinstance(await asking, Granted)
+
+
+async def _changes_until(world: World, seconds: float) -> None:
+    """Let an object of another pod change each quarter of a second."""
+    for number in range(int(seconds / PAUSE)):
+        world.cluster.put(identity(f"x{number}"))
+        await _settled()
+        world.clock.advance(PAUSE)
+        await _settled()
+
+
+async def test_changes_without_end_hold_a_request_no_longer_than_one_does() -> None:
+    """In a busy namespace a pod had no answer at all: its client left after 10 s, or 15."""
+    world = World(pod(), identity())
+    asking = await world.asking()
+    await _changes_until(world, 7.75)
+    assert not asking.done()
+    await _changes_until(world, 0.25)
+    assert asking.done()
+    assert reason(await asking) is Reason.NO_BINDING
+
+
+async def test_changes_without_end_hold_a_request_for_a_token_no_longer_than_one_does() -> None:
+    world = World(pod(), identity(), binding())
+    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")] * 99
+    asking = await world.asking()
+    await _changes_until(world, 7.75)
+    assert not asking.done()
+    await _changes_until(world, 1.0)
+    assert asking.done()
+    assert isinstance(error_of(await asking), NotYetKnown)
 
 
 async def test_a_hold_of_nothing_holds_nobody() -> None:

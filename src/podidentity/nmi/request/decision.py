@@ -224,13 +224,15 @@ class Decider:
         return self._decide(pod, TokenRequest(resource=""), self.policy.ambiguity, {})
 
     async def decide(
-        self, subject: Subject, request: TokenRequest, ambiguity: Ambiguity
+        self, subject: Subject, request: TokenRequest, ambiguity: Ambiguity, *, begun: float
     ) -> Allowed | Rejected | Failed:
-        """Return what the pod gets; hold the request while a refusal may pass."""
+        """Return what the pod gets; hold the request while a refusal may pass.
+
+        `begun` is when the request came, in `Clock.monotonic` seconds.
+        """
         if not self._cluster.synced and not await self._synced():
             unread = NotReady("the agent has not read the cluster's bindings yet")
             return no_token(unread, subject)
-        begun = self._clock.monotonic()
         answers: dict[Use, bool] = {}
         identity, waits = None, 0
         while True:

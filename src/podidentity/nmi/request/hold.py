@@ -2,7 +2,8 @@
 
 A client such as az asks once: if it is refused while a binding, an identity or a controller is a
 moment late, it takes that for final. So a refusal that may pass is held back for a while, counted
-from the change that made it likely to pass; one that cannot pass is given at once.
+from the change that made it likely to pass; one that cannot pass is given at once. Further changes
+do not prolong that: az has no answer as long as it is held, and other clients leave.
 """
 
 from __future__ import annotations
@@ -91,11 +92,16 @@ class Hold:
         if refusal.reason is Reason.NOT_ASSIGNED and refusal.about is not None:
             limit = self._for_controller(matched.pod, refusal.about)
             return begun + limit - self._clock.monotonic()
-        return self.after_change(matched.pod) if _may_come(matched, refusal) else 0.0
+        return self.after_change(matched.pod, begun) if _may_come(matched, refusal) else 0.0
 
-    def after_change(self, pod: Pod) -> float:
-        """Return the seconds that are left after the last change that concerns `pod`."""
-        return self._cluster.changed_at(pod) + self._times.change - self._clock.monotonic()
+    def after_change(self, pod: Pod, begun: float) -> float:
+        """Return the seconds that are left after the last change that concerns `pod`.
+
+        A wait that began at `begun` is as long as after one change, however many follow: objects of
+        its namespace may change all the time, and the client would leave without its answer.
+        """
+        since = min(self._cluster.changed_at(pod), begun)
+        return since + self._times.change - self._clock.monotonic()
 
     def _for_controller(self, pod: Pod, identity: ObjectRef) -> float:
         record = assignment(tuple(self._cluster.assigned(pod.ref)), pod, identity)

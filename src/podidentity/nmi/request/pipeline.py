@@ -412,14 +412,21 @@ class RequestPipeline:
         """Decide and fetch, until the decision still holds when the token has come."""
         if not isinstance(subject, Subject):
             return subject
-        decider = self._decider
+        decider, begun = self._decider, self._clock.monotonic()
+        unknown_since: float | None = None
         while True:
-            allowed = await decider.decide(subject, request, ambiguity)
+            allowed = await decider.decide(subject, request, ambiguity, begun=begun)
             if not isinstance(allowed, Allowed):
                 return allowed
-            revision = decider.revision()
+            revision, now = decider.revision(), self._clock.monotonic()
             outcome = await self._fetched(subject, allowed, request)
-            if outcome is None:
+            if isinstance(outcome, NotYetKnown):
+                # What a controller has attached may have been waited for longer than that spreads.
+                unknown_since = now if unknown_since is None else unknown_since
+                left = decider.hold.after_change(subject.pod, unknown_since)
+                if left <= 0:
+                    return no_token(outcome, subject, allowed=allowed)
+                await self._pause(outcome, left)
                 continue
             if not isinstance(outcome, Granted) or decider.revision() == revision:
                 return outcome
@@ -428,18 +435,14 @@ class RequestPipeline:
 
     async def _fetched(
         self, subject: Subject, allowed: Allowed, request: TokenRequest
-    ) -> Outcome | None:
-        """Return the outcome, or None if the request was held and must be decided again."""
+    ) -> Outcome | NotYetKnown:
+        """Return the outcome, or why the token may come in a moment."""
         try:
             grant = granted(allowed.entitlement, allowed.pod, request)
             fetched = await self._fetch(grant, request)
             others = [await self._fetch(each, request) for each in self._others(subject, grant)]
         except NotYetKnown as error:
-            left = self._decider.hold.after_change(subject.pod)
-            if left <= 0:
-                return no_token(error, subject, allowed=allowed)
-            await self._pause(error, left)
-            return None
+            return error
         except PodIdentityError as error:
             return no_token(error, subject, allowed=allowed)
         tokens = tuple(each.token for each in others)
