@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from podidentity.nmi.reporting.endpoints import Probes
+from podidentity.nmi.server.connection import SocketTransport
 from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import ListenError, listening_socket
@@ -125,6 +126,29 @@ async def test_where_connections_are_not_kept_each_is_closed_behind_its_answer()
         listener.keep_connections(kept=True)
         async with talking(listener) as later:
             assert (await later.ask(GET)).header("Connection") == []
+
+
+@pytest.mark.parametrize("ending", ["no connection is kept", "the listener closes"])
+async def test_a_request_that_came_just_before_its_kept_connection_would_end_is_answered(
+    ending: str,
+) -> None:
+    async with listening(Echo()) as listener, talking(listener) as talk:
+        await talk.ask(GET)
+        talk.writer.write(GET)
+        [connection] = listener._pool.connections()
+        transport = connection._sender.transport
+        assert isinstance(transport, SocketTransport)
+        while not transport.has_unread():
+            pass  # The event loop does not turn, so nobody reads it.
+        if ending == "no connection is kept":
+            listener.keep_connections(kept=False)
+            closing = None
+        else:
+            closing = asyncio.create_task(listener.close())
+        assert (await talk.hear()).header("Connection") == ["close"]
+        assert await talk.closed() == b""
+        if closing is not None:
+            await closing
 
 
 async def test_a_process_without_descriptors_pauses_and_goes_on(

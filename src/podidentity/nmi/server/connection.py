@@ -341,7 +341,17 @@ class Sender:
         transport = self.transport
         if transport is None or self.closing or transport.get_write_buffer_size() or self._unsent:
             return False
-        return not (isinstance(transport, SocketTransport) and transport.has_unread())
+        return not self.has_unread
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client has sent what nobody has read yet; of TLS that is not known."""
+        transport = self.transport
+        return (
+            isinstance(transport, SocketTransport)
+            and not transport.is_closing()
+            and transport.has_unread()
+        )
 
     def send(self, head: bytes, body: bytes = b"") -> None:
         """Send an answer; a large one bit by bit, so that it is in memory once for all clients."""
@@ -377,8 +387,7 @@ class Sender:
         if transport is None or self._unsent or self._lingering or transport.is_closing():
             return
         # TLS has no half-closed connection, and reads on by itself until the client ends it.
-        unread = isinstance(transport, SocketTransport) and transport.has_unread()
-        linger = (linger or unread) and transport.can_write_eof()
+        linger = (linger or self.has_unread) and transport.can_write_eof()
         self._lingering = linger
         self._timeout.cancel()
         if linger:
@@ -782,14 +791,17 @@ class Connection(asyncio.BufferedProtocol):
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
     def close_if_kept(self) -> None:
-        """Close it if it was kept after an answer and no request is arriving or under way."""
-        arriving = self.busy or self._arriving or self._rest
+        """Close it if it was kept after an answer and no request is arriving or under way.
+
+        What has come and was not read yet may be a request: it is answered before.
+        """
+        arriving = self.busy or self._arriving or self._rest or self._sender.has_unread
         if self._kept and not arriving and not self._sender.closing:
             self._sender.close()
 
     def close_when_idle(self) -> None:
-        """Close it after the answer under way; at once if there is none."""
-        if self.busy:
+        """Close it after the answer under way, or to what was not read yet; else at once."""
+        if self.busy or self._sender.has_unread:
             self._last = True
         else:
             self._sender.close()
