@@ -313,6 +313,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "switched_off": sources.switched_off,
     "link_local": sources.link_local,
     "source_drift": sources.drift,
+    "unwritten": sources.unwritten,
     "backlog": shares.backlog,
     "honest": shares.honest,
     "listening_on_the_node": shares.listening_on_the_node,

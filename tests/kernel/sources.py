@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from podidentity.kernel import source_guard
 from podidentity.kernel.attestation import ConnectionInspector
@@ -28,6 +29,7 @@ from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
 from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
+from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     GATEWAY,
@@ -710,6 +712,53 @@ async def unable() -> dict[str, Any]:
         await remove_pod(pod)
     await note("bridge family, no bridge of pods", lacks='"bridge"')
     return found
+
+
+async def unwritten(*, times: int) -> dict[str, Any]:
+    """So many attempts to write the bridge's rules fail, by a clock that stands; a pod comes."""
+    clock, networks = FakeClock(), PodNetworks(Path("/run/netns"))
+    guard = SourceGuard(networks, Redirect(), clock, copy=False)
+    installed: Any = vars(source_guard)["_InstalledTable"]
+    write = installed.write
+
+    def fail(self: Any, *given: Any, **more: Any) -> Any:
+        if self is vars(guard)["_bridge"]:
+            attempts.append(clock.slept.count(1.0))
+            if len(attempts) <= times:
+                raise NftablesError("somebody was faster")
+        return write(self, *given, **more)
+
+    attempts: list[int] = []
+    """By how many pauses of a second were before each."""
+    found: dict[str, Any] = {}
+    with (
+        contextlib.closing(networks),
+        contextlib.closing(guard),
+        mock.patch.object(installed, "write", autospec=True, side_effect=fail),
+    ):
+        running = asyncio.create_task(guard.run())
+        while not (guard.guarded or clock.slept.count(1.0)):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        found |= {"paused": clock.slept.count(1.0), "guarded": guard.guarded}
+        found["tried"] = attempts.count(0)
+        if not guard.guarded:
+            await add_pod("p4", "10.244.0.14")
+            await asyncio.wait_for(_binds(guard, clock), 30)
+        found["bound"] = guard.bound
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    return found
+
+
+async def _binds(guard: SourceGuard, clock: FakeClock) -> None:
+    """Return when a further port is bound; no time passes but what follows a notice of a link."""
+    told = 0
+    while guard.bound <= len(PODS):
+        if clock.slept.count(0.25) > told:
+            told += 1
+            clock.advance(0.25)
+        await asyncio.sleep(0.001)
 
 
 async def drift() -> dict[str, Any]:

@@ -239,6 +239,19 @@ def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, root
     assert seen["after"] == [4, len(seen["edits"]), []]
 
 
+def test_rules_that_could_not_be_written_are_written_again_at_once() -> None:
+    """A second's pause kept a pod that had just started from everything."""
+    seen = run("unwritten", rootless=True, times=5)
+    assert seen["tried"] == 6
+    assert (seen["paused"], seen["guarded"], seen["bound"]) == (0, True, 3)
+
+
+def test_rules_that_cannot_be_written_are_tried_each_second_and_for_each_new_pod() -> None:
+    seen = run("unwritten", rootless=True, times=1000)
+    assert seen["tried"] == 10
+    assert (seen["paused"], seen["guarded"], seen["bound"]) == (1, False, 4)
+
+
 def test_while_others_flush_all_rules_our_own_copy_goes_on_filtering(*, rootless: bool) -> None:
     assert run("source_flush", rootless=rootless, copy=False) == ["p2 is at p1"]
     assert run("source_flush", rootless=rootless, copy=True) == []

@@ -47,7 +47,11 @@ _log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 60.0
 """Seconds between two checks without a notification."""
+_TRIES_AT_ONCE = 10
+"""Attempts in a row, one after the other, that leave something wrong: somebody changes the rules
+just then, and a new pod gets no packet through until its port is bound."""
 _RETRY_AFTER = 1.0
+"""Seconds between later ones, unless a link or a namespace comes: the kernel cannot do it."""
 _LINKS_EVERY = 0.25
 _SETTLES = 0.02
 """Seconds to wait for more changes: a network plugin creates link and addresses in a burst."""
@@ -121,7 +125,8 @@ class SourceGuard:
         """The last log line about each port."""
         self._filtered: set[int] = set()
         """Bridges that learned from link-local frames until we switched it off."""
-        self._changed = asyncio.Event()
+        # The second is set where it is no rule that has changed: rules change by our own hand.
+        self._changed, self._moved = asyncio.Event(), asyncio.Event()
         self._revision, self._incomplete = -1, False
         """State of the last look: revision of the namespaces, and whether a port was unbound."""
         self._reading: asyncio.TimerHandle | None = None
@@ -221,8 +226,10 @@ class SourceGuard:
 
     async def _refresh_whenever(self) -> None:
         """Refresh at the start and after each change; a change meanwhile causes another."""
+        tries = 0
         while True:
             self._changed.clear()
+            self._moved.clear()
             look = self._look()
             if look is not None:
                 # In a thread, so that requests go on during a wait for the lock. Wait for its end
@@ -232,11 +239,27 @@ class SourceGuard:
                     await asyncio.shield(applied)
                 finally:
                     await applied
-            if self._problems:
-                await self._clock.sleep(_RETRY_AFTER)
-            else:
+            tries = tries + 1 if self._problems else 0
+            if not tries:
                 await self._changed.wait()
                 await self._clock.sleep(_SETTLES)
+            elif tries >= _TRIES_AT_ONCE:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Return before the next attempt: sooner if there may be a new port to bind."""
+        waits = {
+            asyncio.ensure_future(self._moved.wait()),
+            asyncio.ensure_future(self._clock.sleep(_RETRY_AFTER)),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._moved.is_set():
+            # A pod can change its addresses at any rate, and each attempt writes all rules.
+            await self._clock.sleep(_LINKS_EVERY)
 
     async def _tick(self) -> None:
         while True:
@@ -268,11 +291,13 @@ class SourceGuard:
             _LINKS_EVERY, loop.add_reader, self._links, self._links_changed
         )
         self._changed.set()
+        self._moved.set()
 
     def _networks_changed(self) -> None:
         """Refresh if a port may be bound now. New addresses of a bound pod change nothing."""
         if self._incomplete or self._networks.revision != self._revision:
             self._changed.set()
+            self._moved.set()
 
     def _adopt(self) -> None:
         """Take over the bindings of an earlier run, so that addresses keep their holders."""
