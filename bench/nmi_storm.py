@@ -25,7 +25,7 @@ from bench.stage.asking import Answer, ask_once
 from bench.stage.cluster import GROUP, NAMESPACE
 from bench.stage.ground import BenchPod, add_pods, enter, remove_pods
 from bench.stage.scene import say, scene
-from bench.stage.storm import Blow, Storm, cause_of, complain, draw
+from bench.stage.storm import STOOD, Blow, Storm, cause_of, complain, draw
 from bench.stage.traffic import Failure, Traffic, send
 from podidentity_sandbox.azure.client import AzureOperator
 
@@ -275,7 +275,8 @@ async def measure(seed: int, seconds: float, every: float) -> list[Bar]:
 async def _rage(storm: Storm, clients: Clients, blows: Sequence[Blow], seconds: float) -> None:
     clients.ask()
     await asyncio.sleep(SECONDS_CALM)
-    watching = [asyncio.create_task(each) for each in (storm.tend(), storm.watch())]
+    watches = storm.tend(), storm.watch(), storm.watch_ourselves()
+    watching = [asyncio.create_task(each) for each in watches]
     changing = asyncio.create_task(clients.change())
     bound = asyncio.get_running_loop().call_later(seconds + _RECOVERY, _give_up)
     await storm.run(blows)
@@ -305,7 +306,9 @@ def _bars(storm: Storm, clients: Clients, leaked: int) -> Iterator[Bar]:
     say(f"{traffic.requests} requests, slowest {traffic.slowest:.1f} s")
     say(f"failed, by cause: {_counted(causes)}")
     due = len(traffic.failures) - len(failed)
-    say(f"refused as they must be, for no binding was there: {due}")
+    say(f"refused as they must be, for no binding was there: {due}; "
+        f"silent for too long: {sum(each.was_late for each in failed)}")  # fmt: skip
+    say(f"all clients stood: {sum(each.kind == STOOD for each in storm.windows)} times")
     say(f"blows: {_counted(storm.struck)}; spared: {_counted(storm.spared)}")
     again = storm.log().count("the next is started")
     say(f"changes: {_counted(clients.changes)}; repairs: {storm.repairs()}; "

@@ -11,8 +11,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 from bench.stage.ground import BenchPod, Cgroups, socket_of
+from podidentity.nmi.server.messages import Limits
 
 _IMDS = ("169.254.169.254", 80)
+_CLOSE_WAIT = 8
+"""linux/tcp_states.h: the other end has closed its half."""
 AUDIENCE = "https://management.azure.com/"
 _TARGET = f"/metadata/identity/oauth2/token?api-version=2018-02-01&resource={AUDIENCE}"
 _REQUEST = (
@@ -41,6 +44,10 @@ class Asker:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.opened = 0.0
         """When it began to connect, in `perf_counter` seconds."""
+        self.was_late = False
+        """Whether its connection had ended before its first request: a client that stands, with all
+        of this process, connects and is silent for longer than it may be."""
+        self._has_asked = False
 
     @property
     def port(self) -> int:
@@ -55,6 +62,10 @@ class Asker:
     async def ask(self) -> Answer:
         """Ask for a token, and wait for the whole answer; raise EOFError or OSError for none."""
         began = perf_counter()
+        if not self._has_asked:
+            self._has_asked = True
+            silent = began - self.opened >= Limits().unproven_seconds
+            self.was_late = silent and self._state() == _CLOSE_WAIT
         await asyncio.get_running_loop().sock_sendall(self._socket, _REQUEST)
         got = await self._more()
         while b"\r\n\r\n" not in got:
@@ -72,6 +83,10 @@ class Asker:
         if not got:
             raise EOFError("the connection ended before the answer did")
         return got
+
+    def _state(self) -> int:
+        """Return the state of the connection; it is the first byte of the kernel's tcp_info."""
+        return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
     async def token(self) -> str:
         """Return the token that the pod is given; end the program where it is none."""

@@ -91,7 +91,12 @@ _RULES_AWAY_UNREPAIRED = "rules away, and nobody to repair them"
 """An answer under way has the wrong source address then, and its client waits in vain."""
 _NOTHING_KNOWN = "API server paused, worker new"
 """It cannot read the cluster."""
+STOOD = "all clients stood"
+"""This process did not run, whatever for: that alone explains no failure."""
+_STANDS, _LOOKS = 1.0, 0.1
+"""Seconds for which it must have stood to be told, and between two looks."""
 _MORE = {
+    STOOD: frozenset[str](),
     _RULES_AWAY_UNREPAIRED: frozenset({"timeout", "reset"}),
     _NOTHING_KNOWN: frozenset({"503", "404", "timeout"}),
 }
@@ -236,6 +241,14 @@ class Storm:
                 if any(each.poll() is None for each in agent.processes):
                     self.memory = max(self.memory, await asyncio.to_thread(agent.pss))
             await asyncio.sleep(1)
+
+    async def watch_ourselves(self) -> None:
+        """Note when this process, and so each client, stands, until cancelled."""
+        while True:
+            before = perf_counter()
+            await asyncio.sleep(_LOOKS)
+            if perf_counter() - before >= _LOOKS + _STANDS:
+                self.windows.append(Window(STOOD, before, perf_counter()))
 
     async def finish(self) -> None:
         """Return when every agent but the one that serves has ended."""
@@ -452,8 +465,10 @@ class Storm:
     # What came of them.
 
     def explains(self, failure: Failure) -> bool:
-        """Whether a blow is expected to make a request fail so."""
+        """Whether a blow, or its client, is expected to make a request fail so."""
         cause = cause_of(failure)
+        if failure.was_late and failure.is_reset:
+            return True
         return failure.was_in(self.hands) or any(
             cause in self._expected(window.kind) and window.overlaps(failure.began, failure.ended)
             for window in self.windows

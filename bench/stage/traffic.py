@@ -30,6 +30,8 @@ class Failure:
     """Of the pod's end of its connection; 0 where there was none yet."""
     opened: float = 0.0
     """When that connection was begun."""
+    was_late: bool = False
+    """Whether it was the first request of a connection that had ended for its silence."""
 
     @property
     def is_reset(self) -> bool:
@@ -111,7 +113,8 @@ async def _ask(traffic: Traffic, pod: BenchPod, asker: Asker, *, fresh: bool) ->
             answer = await asker.ask()
     except (OSError, EOFError, TimeoutError) as error:
         why = f"{type(error).__name__} {error}"
-        traffic.failures.append(Failure(began, perf_counter(), why, pod, asker.port, asker.opened))
+        connection = asker.port, asker.opened, asker.was_late and fresh
+        traffic.failures.append(Failure(began, perf_counter(), why, pod, *connection))
         return False
     if answer.status != 200:
         why = f"status {answer.status}: {answer.body[:200]!r}"
