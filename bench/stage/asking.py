@@ -73,16 +73,6 @@ class Asker:
             raise EOFError("the connection ended before the answer did")
         return got
 
-    def is_dropped(self) -> bool:
-        """Return whether the other side has ended the connection, as HTTP clients look for."""
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
     async def token(self) -> str:
         """Return the token that the pod is given; end the program where it is none."""
         answer = await self.ask()

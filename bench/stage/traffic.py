@@ -89,10 +89,6 @@ async def send(
     kept: Asker | None = None
     due = perf_counter()
     while goes_on():
-        # A client's pool looks at a kept connection before it uses it.
-        if kept is not None and kept.is_dropped():
-            kept.close()
-            kept = None
         asker = kept or Asker(cgroups, pod)
         stays = await _ask(traffic, pod, asker, fresh=kept is None) and keep
         if not stays:

@@ -7,6 +7,7 @@ and a message that is too long is seen as such. Who is at the other end is asked
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -46,6 +47,9 @@ def listen(path: Path, *, mode: int = 0o666, group: int = -1, backlog: int = 16)
     It appears under its name in one step, with its mode: nobody meets it half made. No link is
     followed: another user may write to the folder, and put one there at any moment.
     """
+    if not path.parent.is_dir():
+        why = "there is no such folder: mount one there that net and serve share, and nobody else"
+        raise FileNotFoundError(errno.ENOENT, why, str(path.parent))
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     try:

@@ -503,6 +503,18 @@ class NmiSettings:
         ),
     )
 
+    tokens_as: Literal["agent", "node"] = field(
+        default="agent",
+        metadata=flag(
+            "--tokens-as",
+            choices=("agent", "node"),
+            text="As whom NMI asks for [tokens of pods' service accounts]"
+            "(#tokens-of-service-accounts). `agent`: by its own right; `node`: as its own node, by "
+            "constrained impersonation (Kubernetes 1.36), so that tokens of other nodes' pods are "
+            "not to be had. `podidentity enable` chooses.",
+        ),
+    )
+
     compat: Compat = field(default_factory=Compat)
     """Rules of the archived project that are on."""
 

@@ -24,6 +24,9 @@ DNS_ADDRESS = "203.0.113.53"
 APISERVER_ADDRESS = "203.0.113.6"
 FABRIC_ADDRESS = "10.240.0.1"
 
+MINORS = (32, 33, 36)
+"""The minor versions of Kubernetes whose rules the API server has, the default first."""
+
 _NAMES = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 
 
@@ -86,6 +89,9 @@ class Plan:
     """Folder in the cgroups with the memory controller, of v2 or v1; "" where there is none."""
     azure_cli: str = ""
     """Folder of the Azure CLI that scripts/setup-az made, for shells and pods; "" without it."""
+    kubernetes_minor: int = MINORS[0]
+    """The API server's minor version: 33 restricts the audiences of nodes' tokens, 36 has
+    constrained impersonation."""
     subscription_name: str = "My Azure Subscription"
     location: str = "westeurope"
     cluster_group: str = "aks-west-experimental"

@@ -15,7 +15,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import MINORS, Plan
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandboxes import own
 
@@ -107,12 +107,14 @@ async def one_node(name: str) -> AsyncIterator[Sandbox]:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
+def opened(
+    name: str, *, kubernetes_minor: int = MINORS[0]
+) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
     """
-    with asyncio.Runner() as loop, _sandbox(name) as plan:
+    with asyncio.Runner() as loop, _sandbox(name, kubernetes_minor) as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
@@ -122,8 +124,8 @@ def opened(name: str) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]
 
 
 @contextmanager
-def _sandbox(name: str) -> Iterator[Plan]:
-    plan = bring_up(name, nodes=1)
+def _sandbox(name: str, kubernetes_minor: int = MINORS[0]) -> Iterator[Plan]:
+    plan = bring_up(name, nodes=1, kubernetes_minor=kubernetes_minor)
     try:
         yield plan
     finally:

@@ -39,16 +39,16 @@ PODS = "/api/v1/namespaces/kube-system/pods"
 _OURS = "app.kubernetes.io/component=nmi"
 
 
-def nmi_pods(world: World) -> list[Any]:
+def nmi_pods(world: World, path: str = PODS) -> list[Any]:
     """Return the pods of NMI, also those that are being deleted, in the order of their nodes."""
-    found = world.send("GET", PODS, labelSelector=_OURS)["items"]
+    found = world.send("GET", path, labelSelector=_OURS)["items"]
     return sorted(found, key=lambda pod: pod["spec"]["nodeName"])
 
 
-def end_nmi(world: World) -> None:
+def end_nmi(world: World, path: str = PODS) -> None:
     """End the pods of NMI, as their kubelets would: a deleted pod stays until then."""
-    for pod in nmi_pods(world):
-        world.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+    for pod in nmi_pods(world, path):
+        world.send("DELETE", f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 @pytest.fixture

@@ -248,8 +248,23 @@ def test_an_identity_with_a_subject_of_its_own_has_a_service_account_while_it_is
     made = world.get(f"{ACCOUNTS}/{account}")
     assert made["automountServiceAccountToken"] is False
     assert scripted.patches() == [], "nothing is attached"
+    # No pod has the account, so no node may ask for its token: NMI may, and for no other by this.
+    rights = "/apis/rbac.authorization.k8s.io/v1/namespaces/podidentity-identities"
+    (rule,) = world.get(f"{rights}/roles/{account}")["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["serviceaccounts/token"], [account])
+    (subject,) = world.get(f"{rights}/rolebindings/{account}")["subjects"]
+    assert (subject["namespace"], subject["name"]) == ("kube-system", "podidentity-nmi")
+    # One that was made by an older release gets them from `enable`.
+    world.send("DELETE", f"{rights}/roles/{account}")
+    world.send("DELETE", f"{rights}/rolebindings/{account}")
+    assert (
+        f"role.rbac.authorization.k8s.io/{account} created"
+        in podidentity("enable", "--no-wait").out
+    )
     assert podidentity("delete", "-n", ns, "--name", "orders").code == 0
-    assert world.get(f"{ACCOUNTS}/{account}") is None
+    for path in (f"{ACCOUNTS}/{account}", f"{rights}/roles/{account}"):
+        assert world.get(path) is None
+    assert world.get(f"{rights}/rolebindings/{account}") is None
 
 
 def test_the_account_and_the_audience_are_those_of_nmis_flags(

@@ -11,7 +11,15 @@ import pytest
 
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli.check import Finding, agent_warnings, findings, weaknesses
+from podidentity.cli.check import (
+    OPEN_NODE,
+    Finding,
+    _shown,
+    agent_warnings,
+    findings,
+    nodes_without,
+    weaknesses,
+)
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import STRICT, Rules
 from podidentity.core.resources import (
@@ -266,6 +274,33 @@ def test_events_that_say_nothing_of_how_an_agent_is_now_are_not_found(
     assert list(told) == []
 
 
+def node(name: str, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"kubernetes.io/os": "linux", **labels}}}
+
+
+def test_nodes_that_no_nmi_serves_are_named_with_what_is_open_there() -> None:
+    nodes = [
+        node("a"),
+        node("b"),
+        *(node(f"n{number}") for number in range(6)),
+        node("w", **{"kubernetes.io/os": "windows"}),
+        node("aci", type="virtual-kubelet"),
+    ]
+    told = list(nodes_without([agent_pod("nmi-0", "a")], nodes))
+    assert {each.reason for each in told} == {OPEN_NODE}
+    texts = {each.about.name: each.what for each in told}
+    assert set(texts) == {"aci", "b", "w"}
+    assert texts["b"].startswith("b, n0, n1, n2, n3 and 2 more nodes: there is no pod of NMI.")
+    assert "Windows" in texts["w"]
+    assert all("reach IMDS itself" in text for text in texts.values())
+    assert list(nodes_without([agent_pod("nmi-0", "a")], nodes[:1])) == []
+
+
+def test_a_node_without_nmi_is_told_in_red() -> None:
+    (open_node,) = nodes_without([], [node("a")])
+    assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
+
+
 def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
     world: World, podidentity: Callable[..., Ran]
 ) -> None:
@@ -284,11 +319,15 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
     about = {"kind": "Pod", "namespace": "kube-system", "name": "nmi-0", "uid": uid}
     body = event("nmi-0", involvedObject=about, lastTimestamp=now)
     world.send("POST", EVENTS, {"metadata": {"name": "nmi-0.1"}, **body})
+    world.send("POST", "/api/v1/nodes", node("win-0", **{"kubernetes.io/os": "windows"}))
     try:
         listed = json.loads(podidentity("check", "-o", "json").out)
         found = {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
         assert {"WeakerProof", "NotReady", "SourcesUnguarded"} <= found.keys()
+        (open_node,) = [each for each in listed if each["reason"] == OPEN_NODE]
+        assert open_node["name"] == "win-0"
         assert "node-0: " in found["NotReady"]["message"]
         assert found["SourcesUnguarded"]["nextStep"] == "Load one."
     finally:
         world.send("DELETE", f"{EVENTS}/nmi-0.1")
+        world.send("DELETE", "/api/v1/nodes/win-0")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import chosen
 from tests.cli.conftest import CRDS, DAEMON_SET, EXCEPTION, PODS, Ran, end_nmi, nmi_pods
-from tests.cli.world import World
+from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
 
@@ -159,7 +163,7 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
     assert ran.code == 0
     *printed, last = yaml.safe_load_all(ran.out)
     assert printed == [*manifests.crds(), *manifests.nmi(image="i:1")]
-    assert last == manifests.aks_exception()
+    assert last == manifests.aks_exceptions()[0]
     assert "&id" not in ran.out
     ran = podidentity("enable", "--dry-run", "--no-aks-exception")
     assert "AzurePodIdentityException" not in {each["kind"] for each in yaml.safe_load_all(ran.out)}
@@ -175,7 +179,7 @@ def test_add_ons_of_aks_are_excepted_before_nmi_runs_unless_that_is_not_wanted(
         "azurepodidentityexception.aadpodidentity.k8s.io/aks-addon-exception created"
     )
     assert made < lines.index("daemonset.apps/nmi unchanged")
-    assert bare.get(EXCEPTION)["spec"] == manifests.aks_exception()["spec"]
+    assert bare.get(EXCEPTION)["spec"] == manifests.aks_exceptions()[0]["spec"]
     disabled(bare)
     assert bare.get(EXCEPTION) is None
 
@@ -196,6 +200,119 @@ def test_an_exception_that_others_changed_is_left_to_them(
     assert podidentity("enable", "--no-wait").code == 0
     assert "aks-addon-exception kept" in disabled(bare)
     assert bare.get(EXCEPTION) == changed
+
+
+def test_an_extension_of_aks_that_is_there_is_excepted_and_counts_and_no_other_namespace_does(
+    bare: World, podidentity: Run
+) -> None:
+    bare.namespace("flux-system")
+    ran = podidentity("enable", "--no-wait")
+    assert "flux-extension-exception created" in ran.out
+    assert "dapr-exception" not in ran.out
+    choices = chosen(bare.get(DAEMON_SET))
+    assert choices.rules.exception_namespaces == frozenset({"flux-system", "kube-system"})
+    made = f"{CUSTOM}/namespaces/flux-system/azurepodidentityexceptions"
+    assert len(bare.get(made)["items"]) == 2
+    disabled(bare)
+    assert bare.get(made)["items"] == []
+
+
+ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/podidentity-nmi"
+
+
+@pytest.mark.parametrize(
+    ("minor", "flags", "as_node"),
+    [
+        ("32", "", False),
+        ("35", "", False),
+        ("36", "", True),
+        ("37+", "", True),
+        ("", "", False),
+        ("36", "--no-node-tokens", False),
+        ("35", "--node-tokens", True),
+    ],
+)
+def test_from_1_36_on_nmi_asks_for_pods_tokens_as_its_node_unless_told_otherwise(
+    bare: World, asked: Callable[[str], Run], minor: str, flags: str, *, as_node: bool
+) -> None:
+    podidentity = asked(minor)
+    assert podidentity("enable", "--no-wait", *flags.split()).code == 0
+    found = [manifests.asks_for_any(rule) for rule in bare.get(ROLE)["rules"]]
+    assert any(found) is not as_node
+    for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
+        assert ("--tokens-as=node" in container["args"]) is as_node
+
+
+@pytest.mark.usefixtures("bare")
+def test_check_finds_a_right_that_this_api_server_makes_needless(
+    podidentity: Run, asked: Callable[[str], Run]
+) -> None:
+    def reasons() -> set[str]:
+        return {each["reason"] for each in json.loads(podidentity("check", "-o", "json").out)}
+
+    assert podidentity("enable", "--no-wait").code == 0
+    assert "TokensOfAnyPod" not in reasons()
+    asked("36")
+    assert "TokensOfAnyPod" in reasons()
+    assert podidentity("enable", "--no-wait").code == 0
+    assert "TokensOfAnyPod" not in reasons()
+
+
+@pytest.fixture
+def asked(podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+    """Run commands while the API server says another minor version."""
+    get = Kube.get
+
+    def saying(minor: str) -> Run:
+        async def told(kube: Kube, path: str, params: Any = None) -> bytes:
+            if path == "/version":
+                return json.dumps({"major": "1", "minor": minor}).encode()
+            return await get(kube, path, params)
+
+        monkeypatch.setattr(Kube, "get", told)
+        return podidentity
+
+    return saying
+
+
+def test_nmi_may_have_a_namespace_of_its_own_and_every_command_finds_it(
+    bare: World, podidentity: Run
+) -> None:
+    with running("enable", "--namespace", "identity", "--nmi-arg=--authorization=off") as process:
+        said = until(process, "NMI is ready on 0 of 2 nodes")
+    assert "namespace/identity created" in said
+    own = DAEMON_SET.replace("kube-system", "identity")
+    assert bare.get(DAEMON_SET) is None
+    assert bare.get(own) is not None
+    # Once more, without a word of it: it is where it was.
+    again = podidentity("enable", "--no-wait", "--nmi-arg=--authorization=off")
+    assert "daemonset.apps/nmi unchanged" in again.out
+    pods = PODS.replace("kube-system", "identity")
+    first = nmi_pods(bare, pods)[0]
+    bare.send(
+        "PATCH",
+        f"{pods}/{first['metadata']['name']}/status",
+        {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}},
+    )
+    ours = bare.namespace("ours")
+    bare.pod(ours, "asking", {"aadpodidbinding": "x"})
+    bare.custom(ours, "azureidentities", "x", {"type": 0, "clientID": str(uuid.uuid4())})
+    bare.custom(ours, "azureidentitybindings", "x", {"azureIdentity": "x", "selector": "x"})
+    chain = json.loads(podidentity("explain", "pod", "ours/asking", "-o", "json").out)["chain"]
+    assert f"{first['metadata']['name']} is ready on node" in chain[-1]["text"]
+    found = json.loads(podidentity("check", "-o", "json").out)
+    (waiting,) = [each for each in found if each["reason"] == "NotReady"]
+    assert waiting["namespace"] == "identity"
+    # A node has one NMI.
+    other = podidentity("enable", "--no-wait", "--namespace", "elsewhere")
+    assert other.code == 1
+    assert "NMI is in namespace identity" in other.err
+    with running("disable") as process:
+        until(process, "serviceaccount/podidentity-nmi deleted")
+        end_nmi(bare, pods)
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+    assert bare.get(own) is None
 
 
 def disabled(bare: World) -> str:

@@ -253,6 +253,86 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
     assert mounted(net) == {"runtime", "handover", "netns", "cgroup"}
 
 
+def test_nmi_is_on_every_linux_node_and_needs_no_pod_to_find_names() -> None:
+    *_, daemon_set = manifests.nmi()
+    pod = daemon_set["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert "affinity" not in pod
+    assert pod["dnsPolicy"] == "Default"
+
+
+def test_nmi_requests_a_tenth_of_a_core_and_100_mebibytes_in_all() -> None:
+    requests = [each["resources"]["requests"] for each in containers().values()]
+    assert sum(int(each["cpu"].removesuffix("m")) for each in requests) == 100
+    assert sum(int(each["memory"].removesuffix("Mi")) for each in requests) == 100
+
+
+def test_where_nmi_asks_as_its_node_it_has_no_right_to_ask_itself() -> None:
+    plain, bounded = manifests.nmi(), manifests.nmi(as_node=True)
+    assert any(map(manifests.asks_for_any, plain[1]["rules"]))
+    kinds = {"ClusterRole", "Role"}
+    rules = [rule for each in bounded if each["kind"] in kinds for rule in each["rules"]]
+    assert not any(map(manifests.asks_for_any, rules))
+    assert [rule for rule in plain[1]["rules"] if rule in rules] == [
+        rule for rule in plain[1]["rules"] if not manifests.asks_for_any(rule)
+    ]
+    for container in bounded[-1]["spec"]["template"]["spec"]["containers"]:
+        assert "--tokens-as=node" in container["args"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "any_token"),
+    [
+        ({"resources": ["serviceaccounts/token"], "verbs": ["create"]}, True),
+        ({"resources": ["*"], "verbs": ["*"]}, True),
+        ({"resources": ["serviceaccounts"], "verbs": ["create"]}, False),
+        ({"resources": ["serviceaccounts/token"], "verbs": ["get"]}, False),
+        ({"nonResourceURLs": ["*"], "verbs": ["*"]}, False),
+        (
+            {
+                "resources": ["serviceaccounts/token"],
+                "verbs": ["create"],
+                "resourceNames": ["web"],
+            },
+            False,
+        ),
+    ],
+)
+def test_a_right_for_all_tokens_is_told_from_one_for_some(
+    rule: dict[str, Any], any_token: bool
+) -> None:
+    assert manifests.asks_for_any(rule) is any_token
+
+
+def test_in_a_namespace_of_its_own_nothing_of_nmi_is_elsewhere() -> None:
+    first, *rest = manifests.nmi(namespace="identity")
+    assert (first["kind"], first["metadata"]["name"]) == ("Namespace", "identity")
+    # Pods of the node's network and root are refused by any stricter standard.
+    assert first["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    places = {
+        place["namespace"]
+        for each in rest
+        for place in (each["metadata"], *each.get("subjects", ()))
+        if "namespace" in place
+    }
+    assert places == {"identity"}
+    assert "kube-system" not in str(rest)
+
+
+def test_what_aks_installs_is_excepted_by_labels_and_never_by_its_namespace_alone() -> None:
+    found = {
+        (each["metadata"]["namespace"], *each["spec"]["podLabels"].items())
+        for each in manifests.aks_exceptions()
+    }
+    assert found == {
+        ("kube-system", ("kubernetes.azure.com/managedby", "aks")),
+        ("flux-system", ("app.kubernetes.io/name", "flux-extension")),
+        ("flux-system", ("app.kubernetes.io/name", "microsoft.flux")),
+        ("dapr-system", ("app.kubernetes.io/part-of", "dapr")),
+    }
+
+
 def mounted(container: dict[str, Any]) -> set[str]:
     return {mount["name"] for mount in container["volumeMounts"]}
 

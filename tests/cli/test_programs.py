@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -92,6 +93,18 @@ def test_help_and_wrong_usage_end_a_program_as_any_command(program: str) -> None
     impossible = run(program, "--node=n1", "--nmi-port=70000")
     assert (impossible.returncode, impossible.stdout) == (1, "")
     assert impossible.stderr == "error: 70000 is no port: it must be from 1 to 65535.\n"
+
+
+def test_a_plan_that_is_not_told_is_no_success() -> None:
+    script = (
+        "import sys\n"
+        "from podidentity.cli import main, programs\n"
+        "main.read = lambda _: lambda: None\n"
+        "sys.exit(programs.main(['net']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert ran.returncode == os.EX_SOFTWARE
+    assert b"pickle" in ran.stderr
 
 
 def test_the_supervisor_loads_neither_command_line_nor_library_nor_event_loop() -> None:

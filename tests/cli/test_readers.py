@@ -103,7 +103,7 @@ def test_check_reports_missing_grants_where_nmi_only_observes(
 
 
 def told(monkeypatch: pytest.MonkeyPatch, authorization: Authorization) -> None:
-    async def choices(_: object) -> Choices:
+    async def choices(*_: object) -> Choices:
         return Choices(authorization=authorization)
 
     monkeypatch.setattr(check, "choices_of_nmi", choices)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, judge
-from podidentity.kernel.attestation import ConnectionInspector
-from podidentity.kernel.both_ends import SLACK_MS
+from podidentity.kernel.attestation import SLACK_MS, ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity.core.attestation import AttestationMode, Proof, judge
-from podidentity.kernel.attestation import ConnectionInspector
-from podidentity.kernel.both_ends import SLACK_MS
+from podidentity.kernel.attestation import SLACK_MS, ConnectionInspector
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint, SockDiag

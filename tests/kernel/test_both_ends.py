@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.kernel.both_ends import SLACK_MS, NoCounters, difference
+from podidentity.kernel.attestation import SLACK_MS, NoCounters, difference
 from podidentity.kernel.sock_diag import TcpInfo, TcpSocket, TcpState
 
 OF_CLIENT = TcpInfo(

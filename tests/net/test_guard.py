@@ -36,6 +36,9 @@ class FakeGuard:
         finally:
             self.events.append("ended")
 
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
     def close(self) -> None:
         self.events.append("closed")
 
@@ -56,9 +59,6 @@ async def test_rules_that_cannot_be_set_are_told_and_tried_again() -> None:
             super().install()
             if len(self.events) < 3:
                 raise InterceptionError("cannot intercept pods' IMDS traffic: why")
-
-        def problems(self) -> tuple[str, ...]:
-            return ()
 
     fake: Any = Refused()
     clock = FakeClock()
@@ -95,7 +95,6 @@ def test_capabilities_that_are_missing_are_named_with_the_next_step(
 
 async def test_until_its_guard_is_made_sources_count_as_unguarded() -> None:
     fake: Any = FakeGuard()
-    fake.problems = tuple
     guard = Guard(fake, FakeClock())
     assert guard.source_problems() == (), "where callers are not proved, there is nothing to guard"
     guard.sources = lambda: fake
@@ -108,20 +107,53 @@ async def test_until_its_guard_is_made_sources_count_as_unguarded() -> None:
     await asyncio.wait({running})
 
 
-async def test_sources_stay_guarded_by_the_rules_that_stand_where_one_agent_follows_another() -> (
+async def test_the_next_agent_does_not_know_whether_sources_are_guarded_before_it_guards_them() -> (
     None
 ):
-    """What serve is told otherwise ends the connections that pods keep, in each update."""
+    """The agent before it may be one with `--source-guard=off`."""
     fake: Any = FakeGuard()
-    fake.problems = tuple
     guard = Guard(fake, FakeClock())
     guard.sources = lambda: fake
-    await guard.take_over()
-    assert guard.source_problems() == (), "before its own rules are set"
+    await guard.begin()
+    assert guard.source_problems() == ("the sources of packets are not guarded yet",)
     running = asyncio.create_task(guard.run())
     await fake.begun.wait()
+    assert guard.source_problems() == ()
+    running.cancel()
+    await asyncio.wait({running})
+
+
+@pytest.mark.parametrize("problems", [(), ("--source-guard=off",)])
+async def test_an_agent_that_has_left_the_rules_to_the_next_says_what_it_last_knew_of_sources(
+    problems: tuple[str, ...],
+) -> None:
+    """Otherwise `serve` ended the connections that pods keep, or kept what must not be kept."""
+    fake: Any = FakeGuard()
+    fake.problems = lambda: problems
+    guard = Guard(fake, FakeClock())
+    guard.sources = lambda: fake
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
     await guard.end()
-    assert guard.source_problems() == (), "after it has left them to the next"
+    assert guard.source_problems() == problems
+    await guard.begin()
+    assert guard.source_problems() == problems, "when it has them again"
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_net_that_is_started_again_guards_sources_before_it_tells_anybody_of_them() -> None:
+    fake: Any = FakeGuard()
+    guard = Guard(fake, FakeClock())
+    guard.install()
+    guard.sources = lambda: fake
+    guard.guard_sources()
+    assert guard.source_problems() == ()
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
+    assert fake.events == ["installed", "refreshed", "installed", "refreshed"]
     running.cancel()
     await asyncio.wait({running})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity.cli.output import report
 from podidentity.local_sockets import keep_names, listen
 from podidentity.net.probe import PROBE_SOCKET, ProbeSocket
 from podidentity.settings import SERVE_UID
@@ -44,6 +45,18 @@ def test_the_mode_of_a_socket_is_that_of_no_file_that_takes_its_place(
     monkeypatch.setattr("podidentity.local_sockets.socket.socket", Raced)
     listen(tmp_path / "net.sock", mode=0o666, group=os.getegid()).close()
     assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_is_missing_is_named_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the manifest it is a volume of both containers; without it each said ENOENT, no more."""
+    with pytest.raises(FileNotFoundError) as raised:
+        listen(tmp_path / "runtime" / "net.sock")
+    assert report(raised.value) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/runtime: there is no such folder" in told
+    assert "mount one there that net and serve share" in told
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o600])

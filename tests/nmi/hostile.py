@@ -15,6 +15,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 TOKEN = b"/metadata/identity/oauth2/token"
+ASKED = TOKEN + b"?api-version=2018-02-01&resource=https://vault.azure.net"
 # fmt: off
 METHODS = [
     b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"PRI", b"get", b"G\0T", b"CONNECT", b"DELETE",
@@ -82,6 +83,22 @@ ENDLESS = [
     _CHUNKED + b"1\r\na\r\n" * 12_000,
 ]
 """Requests without an end, as far as it matters."""
+
+
+def asking(
+    *more: bytes,
+    method: bytes = b"GET",
+    target: bytes = ASKED,
+    version: bytes = b"HTTP/1.1",
+    header: bytes = b"Metadata: true",
+    body: bytes = b"",
+) -> bytes:
+    """Return a request, by default for a token and as a client would write it."""
+    lines = [method + b" " + target + b" " + version, header, b"Host: 169.254.169.254", *more]
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+PLAIN = asking()
 
 
 class Attacker:

@@ -35,10 +35,16 @@ PLAIN = [(b"Host", b"169.254.169.254"), (b"Metadata", b"true")]
 class World:
     """The request pipeline over fakes and the real token cache, with its memo."""
 
-    def __init__(self, audit: AuditLog | None = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        audit: AuditLog | None = None,
+        *,
+        attestor: FakeAttestor | None = None,
+        **policy: Any,
+    ) -> None:
         self.clock = FakeClock()
         self.cluster = cluster(self.clock, pod(), identity(), binding())
-        self.permissions, self.attestor = FakePermissions(), FakeAttestor()
+        self.permissions, self.attestor = FakePermissions(), attestor or FakeAttestor()
         self.attestor.uid = pod().uid
         self.source = FakeTokenSource(life=4)
         self.source.now = self.clock.time

@@ -289,6 +289,20 @@ async def test_a_client_that_leaves_while_its_proof_is_waited_for_is_told_of_by_
         await listener.empty()
 
 
+async def test_a_proof_that_never_comes_holds_no_connection_for_ever(echo: Echo) -> None:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo, head_seconds=0.03) as listener, talking(listener) as talk:
+        await talk.say(AT_ONCE)
+        reply = await talk.hear()
+        assert (reply.status, reply.header("Connection")) == (503, ["close"])
+        memo.waiting.pop()(known())
+        assert await talk.closed() == b""
+        await talk.leave()
+        await listener.empty()
+    assert echo.asked == []
+
+
 async def test_a_defect_leaves_the_request_to_the_handler(
     echo: Echo, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from podidentity.nmi.server.connection import READ_BYTES
-from podidentity.nmi.server.messages import Caller, Limits, Request, Response
-from podidentity.nmi.server.parser import RequestParser, Unacceptable
+from podidentity.nmi.server.listener import BEGUN_AT_ONCE
+from podidentity.nmi.server.messages import (
+    Caller,
+    Limits,
+    Request,
+    RequestParser,
+    Response,
+    Unacceptable,
+)
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import Talk, listening, talking, until
 
@@ -288,6 +295,46 @@ async def test_an_address_that_is_not_proved_has_few_places_and_takes_none_of_an
         await listener.empty()
         async with talking(listener) as third:
             assert (await third.ask(GET)).status == 200
+
+
+async def test_hundreds_of_requests_of_one_client_do_not_keep_a_neighbour_waiting(
+    echo: Echo,
+) -> None:
+    async with listening(echo, local=nobody) as listener:
+        ends = [("127.0.0.1", 0)] * 31 + [("127.0.0.2", 0)]
+        clients = [
+            socket.create_connection(("127.0.0.1", listener.port), source_address=end)
+            for end in ends
+        ]
+        # All are there before the first is accepted.
+        for number, client in enumerate(clients):
+            client.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        await until(lambda: len(echo.asked) == len(clients))
+        order = [request.target for request in echo.asked]
+        assert order.index("/31") <= 3 * BEGUN_AT_ONCE
+        assert sorted(order) == sorted(f"/{number}" for number in range(32))
+        for client in clients:
+            client.close()
+
+
+async def test_what_is_put_off_is_dropped_with_its_connection(echo: Echo) -> None:
+    async def cut(request: Request) -> Response:
+        for connection in listener._pool.connections():
+            connection.abort()
+        return await echo(request)
+
+    async with listening(cut, local=nobody) as listener:
+        clients = [
+            socket.create_connection(("127.0.0.1", listener.port)) for _ in range(4 * BEGUN_AT_ONCE)
+        ]
+        for client in clients:
+            client.sendall(GET)
+        await until(lambda: bool(echo.asked))
+        await listener.empty()
+        assert len(echo.asked) <= 2 * BEGUN_AT_ONCE
+        assert listener.held_bytes() == 0
+        for client in clients:
+            client.close()
 
 
 async def test_a_connection_that_is_not_proved_has_less_time(echo: Echo) -> None:

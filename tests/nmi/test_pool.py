@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
+from podidentity.nmi.server.listener import (
+    BEGUN_AT_ONCE,
+    READ_AT_ONCE,
+    SETTLED_SECONDS,
+    ConnectionPool,
+)
 from podidentity.nmi.server.messages import Limits
-from podidentity.nmi.server.pool import SETTLED_SECONDS, ConnectionPool
 
 
 class FakeConnection:
@@ -18,6 +23,7 @@ class FakeConnection:
         self.since = since
         self.busy = busy
         self.evicted = False
+        self.begun = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -25,14 +31,18 @@ class FakeConnection:
     def evict(self) -> None:
         self.evicted = True
 
+    def begin_now(self) -> None:
+        self.begun += 1
+
 
 class House:
     """A pool, and the connections that came."""
 
     def __init__(self, **limits: int) -> None:
         self.now = 100.0
+        self.soon: list[Callable[[], None]] = []
         self.pool: ConnectionPool[FakeConnection] = ConnectionPool(
-            Limits(**limits), lambda: self.now
+            Limits(**limits), lambda: self.now, self.soon.append
         )
         self.all: list[FakeConnection] = []
 
@@ -48,6 +58,12 @@ class House:
         if pod:
             self.pool.attribute(connection, pod)
         return connection
+
+    def turn(self) -> None:
+        """Let a turn of the event loop pass."""
+        due, self.soon[:] = [*self.soon], []
+        for each in due:
+            each()
 
     def evicted(self) -> list[str]:
         return [each.name for each in self.all if each.evicted]
@@ -220,3 +236,73 @@ def test_memory_moves_with_its_connection() -> None:
     house.pool.remove(connection)
     assert house.pool.held == 0
     assert not house.pool.hold(connection, 1)
+
+
+def begins(house: House, connection: FakeConnection | None) -> bool:
+    assert connection is not None
+    return house.pool.may_begin(connection)
+
+
+def reads(house: House, connection: FakeConnection | None) -> bool:
+    assert connection is not None
+    return house.pool.may_read(connection)
+
+
+def begun(connections: Iterable[FakeConnection | None]) -> list[int]:
+    return [each.begun for each in connections if each is not None]
+
+
+def test_a_few_requests_are_begun_in_a_turn_and_the_others_in_their_order() -> None:
+    house, few = House(), BEGUN_AT_ONCE
+    many = [house.come("10.244.0.2", pod="many") for _ in range(3 * few)]
+    assert [begins(house, each) for each in many] == [True] * few + [False] * 2 * few
+    for turn in (1, 2):
+        house.turn()
+        assert begun(many) == [0] * few + [1] * turn * few + [0] * (2 - turn) * few
+
+
+def test_what_was_put_off_is_begun_in_turns_of_the_holders() -> None:
+    house = House()
+    many = [house.come("10.244.0.2", pod="many") for _ in range(10 * BEGUN_AT_ONCE)]
+    for each in many:
+        begins(house, each)
+    neighbour, stranger = house.come("10.244.1.1", pod="neighbour"), house.come("10.244.2.2")
+    for each in (neighbour, stranger):
+        assert not begins(house, each)
+    house.turn()
+    assert begun([neighbour, stranger]) == [1] * 2
+    assert sum(begun(many)) == BEGUN_AT_ONCE - 2
+
+
+def test_of_many_new_connections_of_an_address_the_first_are_read_at_once() -> None:
+    house = House()
+    for _ in range(READ_AT_ONCE):
+        assert reads(house, house.come("10.244.0.2"))
+    crowd = [house.come("10.244.0.2") for _ in range(BEGUN_AT_ONCE + 2)]
+    assert [reads(house, each) for each in crowd] == [True] * BEGUN_AT_ONCE + [False] * 2
+    assert reads(house, house.come("10.244.0.3"))
+    assert reads(house, house.come("127.0.0.1", local=True))
+    house.turn()
+    assert begun(crowd) == [0] * BEGUN_AT_ONCE + [1] * 2
+
+
+def test_who_comes_later_waits_behind_what_was_put_off() -> None:
+    house = House()
+    first = [house.come("10.244.0.2", pod="a") for _ in range(2 * BEGUN_AT_ONCE + 1)]
+    for each in first:
+        begins(house, each)
+    house.turn()
+    late = house.come("10.244.0.2", pod="a")
+    assert not begins(house, late)
+    house.turn()
+    assert begun([first[-1], late]) == [1, 1]
+
+
+def test_no_turn_is_asked_for_when_nothing_was_begun_in_the_last() -> None:
+    house = House()
+    one = house.come("10.244.0.2", pod="a")
+    for _ in range(3):
+        assert begins(house, one)
+        house.turn()
+        house.turn()
+        assert not house.soon

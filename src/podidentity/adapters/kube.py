@@ -63,9 +63,16 @@ OnFailure = Callable[[str, str], None]
 class Kube:
     """A client of one API server, as one user. Close it when done."""
 
-    def __init__(self, client: httpx2.AsyncClient, failed: OnFailure = lambda *_: None) -> None:
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        failed: OnFailure = lambda *_: None,
+        *,
+        user: str = "",
+    ) -> None:
         self._client = client
         self._failed = failed
+        self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
     def connect(
@@ -108,6 +115,13 @@ class Kube:
     def server(self) -> str:
         """The API server's URL."""
         return str(self._client.base_url).rstrip("/")
+
+    def acting_as(self, user: str) -> Kube:
+        """Return a client of the same connections that acts as `user`; close this one alone.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
+        """
+        return Kube(self._client, self._failed, user=user)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -169,7 +183,7 @@ class Kube:
             "timeoutSeconds": str(max(1, int(seconds))),
         }
         # Compressed, an event could wait in the server's buffer for the next one.
-        plain = {"Accept-Encoding": "identity"}
+        plain = {**self._headers, "Accept-Encoding": "identity"}
         timeout = httpx2.Timeout(30, connect=5, read=seconds * _OVERDUE)
         try:
             async with self._client.stream(
@@ -196,7 +210,7 @@ class Kube:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
     ) -> bytes:
-        headers = {"Content-Type": content} if body is not None else None
+        headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
         try:
             response = await self._client.request(

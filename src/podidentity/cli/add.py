@@ -78,7 +78,7 @@ async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
     else:
         identity = await _identified(wanted, choices.cloud)
         await _grant(kube, wanted, identity)
-        await make_account(kube, identity, choices.identities_namespace)
+        await make_account(kube, identity, choices)
         await _apply(kube, render_identity(identity))
     await _apply(kube, render_binding(wanted.binding))
     return await trust_command(kube, wanted, identity, choices)

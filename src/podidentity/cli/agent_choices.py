@@ -15,11 +15,12 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
-from podidentity.cli.rollout import DAEMON_SET, NAMESPACE
+from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
+from podidentity.manifests import NAMESPACE
 from podidentity.nmi.policies import rules_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
@@ -27,8 +28,9 @@ from podidentity.wire.kube import KubeError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """The flags of NMI that affect decisions on a pod."""
+    """Where NMI is, and its flags that affect decisions on a pod."""
 
+    namespace: str = NAMESPACE
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
@@ -39,15 +41,20 @@ class Choices:
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
 
-async def choices_of_nmi(kube: Kube) -> Choices:
-    """Return the choices of NMI; the defaults without NMI, or, with a warning, if unreadable."""
+async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
+    """Return the choices of NMI; the defaults without NMI, or, with a warning, if unreadable.
+
+    Without a `namespace` NMI is looked for.
+    """
+    namespace = await namespace_of_nmi(kube, namespace)
     try:
-        found = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+        found = await find(kube, DAEMON_SETS, namespace, DAEMON_SET)
         choices = chosen(found) if found else Choices()
     except KubeError as error:
         if not error.forbidden:
             raise
-        choices = _defaults(f"you may not read DaemonSet {NAMESPACE}/{DAEMON_SET}")
+        choices = _defaults(f"you may not read DaemonSet {namespace}/{DAEMON_SET}")
+    choices = replace(choices, namespace=namespace)
     if choices.doubt:
         click.echo(choices.doubt, err=True)
     return choices
@@ -57,11 +64,12 @@ def chosen(daemon_set: Object) -> Choices:
     """Return the choices in the DaemonSet; the defaults, with a doubt, if they cannot be parsed."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
     by_name = {each["name"]: each for each in containers}
+    namespace = daemon_set["metadata"].get("namespace", NAMESPACE)
     # Manifests with one container, as in the archived project, call it `nmi`.
     container = by_name.get("serve") or by_name.get("nmi")
     if container is None:
-        return _defaults(f"DaemonSet {NAMESPACE}/{DAEMON_SET} has no container serve or nmi")
-    variables = _variables(container, daemon_set["metadata"].get("namespace", NAMESPACE))
+        return _defaults(f"DaemonSet {namespace}/{DAEMON_SET} has no container serve or nmi")
+    variables = _variables(container, namespace)
     arguments = [_expanded(each, variables) for each in container.get("args") or []]
     flags = arguments[1:] if arguments[:1] in (["serve"], ["nmi"]) else arguments
     try:

@@ -18,12 +18,20 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.objects import DAEMON_SETS, Object, find, find_all
+from podidentity.cli.enable import NODE_TOKENS_SINCE
+from podidentity.cli.objects import (
+    CLUSTER_ROLES,
+    DAEMON_SETS,
+    Object,
+    find,
+    find_all,
+    minor_version,
+)
 from podidentity.cli.output import FORMATS, data, examples, output_option
+from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.rollout import (
     DAEMON_SET,
-    NAMESPACE,
     PODS_OF_NMI,
     Rollout,
     has_one_container,
@@ -55,12 +63,14 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
+from podidentity.manifests import ACCOUNT, NAMESPACE, asks_for_any
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     EVENTS,
+    NODES,
     PODS,
     KubeError,
 )
@@ -74,19 +84,21 @@ from podidentity.wire.pods import parse_pod
         "podidentity check -o json | jq -r '.[].switch'",
     )
 )
+@agents_option
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
+def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, output: str) -> None:
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
     exceptions without effect, unknown authorities, and objects and secrets that cannot be used.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
-    Of NMI it finds nodes where it is not ready, warnings of its nodes, and settings that weaken it.
+    Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
+    that weaken it.
     Exit code 1: something was found, or you may not read the grants or the state of NMI.
     """
-    found, unread = on_cluster(target, _findings)
+    found, unread = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
     for each in unread:
         click.echo(each, err=True)
@@ -104,11 +116,13 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, output: str) -> None:
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
-    f"events in {NAMESPACE}"
+    "events in {}"
 )
+_NO_ROLE = f"could not check what NMI may do: you need the right to get clusterrole {ACCOUNT}"
+_NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
-async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
+async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str]]:
     """Return the findings, and a line for each part of the check that was not possible."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
@@ -118,7 +132,7 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
         identities=map(parse_identity, (await kube.list_all(AZURE_IDENTITIES.path())).items),
         bindings=map(parse_binding, (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items),
     )
-    choices = await choices_of_nmi(kube)
+    choices = await choices_of_nmi(kube, agents)
     asked = choices.authorization is not Authorization.OFF
     roles = await Roles.read(kube) if asked else None
 
@@ -133,30 +147,53 @@ async def _findings(kube: Kube) -> tuple[list[Finding], list[str]]:
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is LinkState.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
     unread = [_NO_GRANTS] if asked and roles is None else []
-    try:
-        async for each in _of_agents(kube, choices):
-            told.append(each)  # noqa: PERF401 - what was found before an error stays
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        unread.append(_NO_AGENTS)
+    for look, lost in (
+        (_of_agents, _NO_AGENTS.format(choices.namespace)),
+        (_of_rights, _NO_ROLE),
+        (_of_nodes, _NO_NODES),
+    ):
+        try:
+            async for each in look(kube, choices):
+                told.append(each)  # noqa: PERF401 - what was found before an error stays
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            unread.append(lost)
     return told, unread
 
 
 async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the faults of NMI itself; raise KubeError."""
-    daemon_set = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation):
         yield each
     state = rollout(daemon_set)
     if not state.done:
-        yield _not_ready(state, await troubles(kube))
-    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
-    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=_AGENTS_EVENTS)
+        yield _not_ready(daemon_set, state, await troubles(kube, choices.namespace))
+    pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+    events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     for each in agent_warnings(pods, events, SystemClock().time()):
         yield each
+
+
+async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the rights that NMI need not have on this API server; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    if daemon_set is None or await minor_version(kube) < NODE_TOKENS_SINCE:
+        return
+    role = await find(kube, CLUSTER_ROLES, "", ACCOUNT)
+    if role is not None and any(map(asks_for_any, role.get("rules") or ())):
+        yield _tokens_of_any(daemon_set)
+
+
+async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the nodes without NMI; raise KubeError."""
+    if await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET) is not None:
+        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        for each in nodes_without(pods, await find_all(kube, NODES)):
+            yield each
 
 
 def _only_told(finding: Finding) -> Finding:
@@ -169,7 +206,10 @@ def _only_told(finding: Finding) -> Finding:
 
 
 def _shown(finding: Finding) -> str:
-    head = f"{finding.kind} {finding.about} ({finding.reason})"
+    about = finding.about if finding.about.namespace else finding.about.name
+    head = f"{finding.kind} {about} ({finding.reason})"
+    if finding.reason == OPEN_NODE:
+        head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
     )
@@ -359,6 +399,7 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     """Yield what NMI's DaemonSet gives up by how it is written."""
     if has_one_container(daemon_set):
         yield _of_daemon_set(
+            daemon_set,
             "OneContainer",
             "Its pods have one container, so serve, which parses pods' requests, is user 0 "
             "(without a capability), and an update interrupts requests.",
@@ -367,7 +408,10 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     if attestation.weakness:
         what, _, mend = attestation.weakness.partition("; ")
         yield _of_daemon_set(
-            "WeakerProof", f"It has --attestation={attestation}: {what}.", _sentence(mend)
+            daemon_set,
+            "WeakerProof",
+            f"It has --attestation={attestation}: {what}.",
+            _sentence(mend),
         )
     images = {
         each["name"]: each.get("image", "")
@@ -376,6 +420,7 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
     }
     if len(set(images.values())) > 1:
         yield _of_daemon_set(
+            daemon_set,
             "TwoImages",
             f"Its containers have two images, serve {images['serve']} and net {images['net']}: "
             "programs of different versions do not talk with each other.",
@@ -383,9 +428,20 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
         )
 
 
-def _not_ready(state: Rollout, lines: Sequence[str]) -> Finding:
+def _tokens_of_any(daemon_set: Object) -> Finding:
+    return _of_daemon_set(
+        daemon_set,
+        "TokensOfAnyPod",
+        "NMI may ask for the token of any service account, and so may whoever is root on one of "
+        "its nodes; this API server could bound that by the node.",
+        "Run podidentity enable: NMI asks as its own node then.",
+    )
+
+
+def _not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
     more = f" And {len(lines) - _MOST_NODES} more." if len(lines) > _MOST_NODES else ""
     return _of_daemon_set(
+        daemon_set,
         "NotReady",
         f"{state}. {'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}",
         "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
@@ -402,7 +458,7 @@ def agent_warnings(
     pod that has gone.
     """
     nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
-    names = {each["metadata"]["uid"]: each["metadata"]["name"] for each in pods}
+    names = {each["metadata"]["uid"]: _ref(each) for each in pods}
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
@@ -411,14 +467,12 @@ def agent_warnings(
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
-        shown = ", ".join(where[:_MOST_NODES])
-        more = f" and {len(where) - _MOST_NODES} more nodes" if len(where) > _MOST_NODES else ""
         what, _, mend = message.partition("; ")
         yield Finding(
             kind="Pod",
-            about=ObjectRef(NAMESPACE, min(names[uid] for uid in uids)),
+            about=min(names[uid] for uid in uids),
             reason=reason,
-            what=f"On {shown}{more}: {what}.",
+            what=f"On {_named(where)}: {what}.",
             mend=_sentence(mend or "see NMI's log there"),
         )
 
@@ -431,9 +485,63 @@ def _seen(event: Object) -> float:
         return 0.0
 
 
-def _of_daemon_set(reason: str, what: str, mend: str) -> Finding:
-    about = ObjectRef(NAMESPACE, DAEMON_SET)
+def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes that have no pod of NMI, those of one kind together.
+
+    Where NMI has never been, nothing stands between a pod and the node's own identities.
+    """
+    served = {each["spec"].get("nodeName") for each in pods}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        if (name := node["metadata"]["name"]) not in served:
+            alike.setdefault(_why_without(node), []).append(name)
+    for (why, mend), names in sorted(alike.items()):
+        names.sort()
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=OPEN_NODE,
+            what=f"{_named(names)}: {why}. Their pods reach IMDS itself, and with it every "
+            "identity of the machine, unless something else closes it.",
+            mend=mend,
+        )
+
+
+OPEN_NODE = "NoAgent"
+"""Reason of the finding about nodes that NMI does not serve: told in red."""
+
+
+def _why_without(node: Object) -> tuple[str, str]:
+    """Return why NMI may not be on a node, and the next step."""
+    labels = node["metadata"].get("labels") or {}
+    if labels.get("kubernetes.io/os", "linux") != "linux":
+        return (
+            f"NMI does not run on {labels['kubernetes.io/os'].capitalize()}",
+            "Give the machines of such nodes no identity that their pods may not have.",
+        )
+    if labels.get("type") == "virtual-kubelet":
+        return (
+            "a virtual node runs no DaemonSet",
+            "Pods there are machines of their own: give them identities by their group.",
+        )
+    return (
+        "there is no pod of NMI",
+        "Compare the DaemonSet's nodeSelector and tolerations with the node's labels and taints.",
+    )
+
+
+def _named(nodes: Sequence[str]) -> str:
+    shown = ", ".join(nodes[:_MOST_NODES])
+    return f"{shown} and {len(nodes) - _MOST_NODES} more nodes" if nodes[_MOST_NODES:] else shown
+
+
+def _of_daemon_set(daemon_set: Object, reason: str, what: str, mend: str) -> Finding:
+    about = _ref(daemon_set)
     return Finding(kind="DaemonSet", about=about, reason=reason, what=what, mend=mend)
+
+
+def _ref(found: Object) -> ObjectRef:
+    return ObjectRef(found["metadata"].get("namespace", NAMESPACE), found["metadata"]["name"])
 
 
 def _sentence(text: str) -> str:

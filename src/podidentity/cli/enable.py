@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.federation import permit_accounts
 from podidentity.cli.objects import (
     CONFIG_MAPS,
     DAEMON_SETS,
+    NAMESPACES,
     Object,
     apply,
     called,
     create_once,
     find,
     is_unchanged,
+    minor_version,
     remove,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
-from podidentity.cli.parameters import Duration
+from podidentity.cli.parameters import Duration, agents_option
 from podidentity.cli.rollout import (
     DAEMON_SET,
-    NAMESPACE,
     NO_IMAGE,
     has_one_container,
+    namespace_of_nmi,
     troubles,
     until_established,
     until_gone,
@@ -36,7 +42,7 @@ from podidentity.cli.rollout import (
 from podidentity.cli.use_roles import give
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
-from podidentity.manifests import IMAGE, aks_exception, crds, nmi
+from podidentity.manifests import IMAGE, NAMESPACE, aks_exceptions, crds, nmi
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import LABELS, Giver, Grantee
@@ -46,10 +52,11 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     epilog=examples(
         "podidentity enable",
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
-        "podidentity enable --nmi-arg=--host-token=root",
+        "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
+@agents_option
 @click.option(
     "--image",
     default=IMAGE,
@@ -79,7 +86,13 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     "--aks-exception/--no-aks-exception",
     "with_aks",
     default=True,
-    help="Let add-ons of AKS in kube-system keep the node's identity.",
+    help="Let add-ons and extensions of AKS keep the node's identity.",
+)
+@click.option(
+    "--node-tokens/--no-node-tokens",
+    default=None,
+    help="Have NMI ask for pods' tokens as its own node, without a right of its own. "
+    "[default: from Kubernetes 1.36 on]",
 )
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
@@ -91,11 +104,13 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
 def enable(
     *,
     target: ClusterTarget,
+    agents: str | None,
     image: str,
     nmi_arg: tuple[str, ...],
     nmi_args: str,
     grants: bool,
     with_aks: bool,
+    node_tokens: bool | None,
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -109,22 +124,72 @@ def enable(
     """
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
-    manifests = nmi(image=image, extra_args=(*shlex.split(nmi_args), *nmi_arg))
-    exceptions = [aks_exception()] if with_aks else []
+    flags = (*shlex.split(nmi_args), *nmi_arg)
+    exceptions = aks_exceptions() if with_aks else []
     if dry_run:
-        # The exceptions come last: the API server must serve the custom resources first.
-        click.echo(documents([*crds(), *manifests, *exceptions], output))
+        # The exceptions come last: the API server must serve the custom resources first. Without
+        # the cluster nobody knows which other namespaces are there.
+        always = [each for each in exceptions if each["metadata"]["namespace"] == NAMESPACE]
+        made = nmi(
+            image=image,
+            extra_args=flags,
+            namespace=agents or NAMESPACE,
+            as_node=bool(node_tokens),
+        )
+        click.echo(documents([*crds(), *made, *always], output))
         return
-    on_cluster(
-        target,
-        lambda kube: _enable(
-            kube, manifests, exceptions, grants=grants, wait=wait, seconds=timeout
-        ),
+
+    async def work(kube: Kube) -> None:
+        namespace = await _one_place(kube, agents)
+        there = [each for each in exceptions if await _has_its_namespace(kube, each)]
+        counting = exceptions_flag(there, namespace)
+        as_node = node_tokens
+        if as_node is None:
+            as_node = await minor_version(kube) >= NODE_TOKENS_SINCE
+        made = nmi(
+            image=image, extra_args=(*counting, *flags), namespace=namespace, as_node=as_node
+        )
+        await _enable(kube, namespace, made, there, grants=grants, wait=wait, seconds=timeout)
+
+    on_cluster(target, work)
+
+
+NODE_TOKENS_SINCE = 36
+"""The minor version of Kubernetes that has constrained impersonation without being asked.
+
+https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/#constrained-impersonation
+"""
+
+
+async def _one_place(kube: Kube, wanted: str | None) -> str:
+    """Return the namespace for NMI; raise CommandError if it is in another one."""
+    there = await namespace_of_nmi(kube)
+    if wanted in {None, there} or await find(kube, DAEMON_SETS, there, DAEMON_SET) is None:
+        return wanted or there
+    raise CommandError(
+        f"NMI is in namespace {there}, and a node has one NMI",
+        f"Run podidentity disable first, or enable --namespace {there}.",
     )
+
+
+async def _has_its_namespace(kube: Kube, exception: Object) -> bool:
+    return await find(kube, NAMESPACES, "", exception["metadata"]["namespace"]) is not None
+
+
+def exceptions_flag(exceptions: Iterable[Object], namespace: str) -> list[str]:
+    """Return the flag by which exceptions outside of kube-system count; [] if it is not needed.
+
+    A namespace that is not there is not named: whoever makes it later would make exceptions in it.
+    """
+    others = {each["metadata"]["namespace"] for each in exceptions} - {NAMESPACE}
+    if not others:
+        return []
+    return [f"--exception-namespaces={','.join(sorted({*others, NAMESPACE, namespace}))}"]
 
 
 async def _enable(
     kube: Kube,
+    namespace: str,
     manifests: list[Object],
     exceptions: list[Object],
     *,
@@ -145,17 +210,19 @@ async def _enable(
     await grant_what_is_there(kube, wanted=grants)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
+    choices = replace(chosen(manifests[-1]), namespace=namespace)
+    await permit_accounts(kube, choices)
     for manifest in manifests:
         if manifest["kind"] == "DaemonSet":
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
     if wait:
-        await _ready(kube, seconds)
+        await _ready(kube, namespace, seconds)
 
 
 async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> None:
     """Delete the DaemonSet of 0.1: its pods would keep the ports from those that replace them."""
-    found = await find(kube, DAEMON_SETS, NAMESPACE, DAEMON_SET)
+    found = await find(kube, DAEMON_SETS, manifest["metadata"]["namespace"], DAEMON_SET)
     if found is not None and has_one_container(found):
         click.echo(
             f"{called(manifest)} deleted: it cannot hand over, and pods get no token until the new "
@@ -164,26 +231,26 @@ async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> 
         await remove(kube, manifest)
 
 
-async def _ready(kube: Kube, seconds: float) -> None:
+async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await until_ready(kube, click.echo)
+            await until_ready(kube, namespace, click.echo)
     except TimeoutError as error:
-        lines = await troubles(kube)
+        lines = await troubles(kube, namespace)
         for line in lines:
             click.echo(f"  {line}", err=True)
         raise CommandError(
-            f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines)
+            f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines, namespace)
         ) from error
 
 
-def _next_step(troubles: list[str]) -> str:
+def _next_step(troubles: list[str], namespace: str) -> str:
     if any(reason in line for reason in NO_IMAGE for line in troubles):
         return (
             "Build its image with ./scripts/image, push it where the nodes may pull it, and run "
             "enable --image with its name there."
         )
-    return "See kubectl logs -n kube-system daemonset/nmi, and run enable again."
+    return f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
 
 
 @click.command(epilog=examples("podidentity disable", "podidentity disable --purge --yes"))
@@ -196,35 +263,41 @@ def _next_step(troubles: list[str]) -> str:
 @click.option(
     "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
 )
+@agents_option
 @cluster_options
-def disable(*, target: ClusterTarget, keep_crds: bool, yes: bool, timeout: float) -> None:
+def disable(
+    *, target: ClusterTarget, agents: str | None, keep_crds: bool, yes: bool, timeout: float
+) -> None:
     """Remove NMI from a cluster.
 
     The nodes keep their rules, so pods get no token at all: the node's own identities stay closed
-    to them. A restart of the node removes the rules.
+    to them. A restart of the node removes the rules. A namespace that `enable` made is kept.
     """
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
-    on_cluster(target, lambda kube: _disable(kube, keep_crds, timeout))
+    on_cluster(target, lambda kube: _disable(kube, agents, keep_crds, timeout))
 
 
-async def _disable(kube: Kube, keep_crds: bool, seconds: float) -> None:
-    for manifest in reversed(nmi()):
-        await _removed(kube, manifest)
-    exception = aks_exception()
-    if await is_unchanged(kube, exception) is False:
-        click.echo(f"{called(exception)} kept: it was changed since enable created it")
-    else:
-        await _removed(kube, exception)
+async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
+    namespace = await namespace_of_nmi(kube, agents)
+    for manifest in reversed(nmi(namespace=namespace, as_node=True)):
+        if manifest["kind"] != "Namespace":
+            await _removed(kube, manifest)
+    for exception in aks_exceptions():
+        unchanged = await is_unchanged(kube, exception)
+        if unchanged is False:
+            click.echo(f"{called(exception)} kept: it was changed since enable created it")
+        elif unchanged or exception["metadata"]["namespace"] == NAMESPACE:
+            await _removed(kube, exception)
     for crd in [] if keep_crds else reversed(crds()):
         await _removed(kube, crd)
     try:
         async with asyncio.timeout(seconds):
-            await until_gone(kube)
+            await until_gone(kube, namespace)
     except TimeoutError as error:
         raise CommandError(
             f"Pods of NMI are still there after {seconds:.0f} s",
-            "See kubectl get pods -n kube-system -l app.kubernetes.io/component=nmi.",
+            f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
@@ -241,6 +314,8 @@ NAME = "podidentity-grants"
 
 async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
     """Grant each namespace its bound identities, once for a cluster; a ConfigMap records it.
+
+    It is in kube-system wherever NMI is: after a move nothing is granted again.
 
     Older releases needed no grants, and the pods that they served must still be served. Identities
     that are created later need a grant by an operator. Not `wanted`: only record it.

@@ -17,7 +17,7 @@ from podidentity.cli.chain import Explanation, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import find
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
-from podidentity.cli.parameters import PodRef, cloud_options
+from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide, match
@@ -45,6 +45,7 @@ def explain() -> None:
 @click.option(
     "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
 )
+@agents_option
 @output_option(*FORMATS, default="table")
 @cloud_options
 @cluster_options
@@ -56,6 +57,7 @@ def pod(
     target: ClusterTarget,
     ref: ObjectRef,
     ask: bool,
+    agents: str | None,
     cloud: Cloud | None,
     output: str,
 ) -> None:
@@ -63,7 +65,7 @@ def pod(
 
     Exit code 0: the pod can get a token; 1: it cannot, and the output shows the broken link.
     """
-    explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud))
+    explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud, agents))
     click.echo(shown(explanation) if output == "table" else data(as_data(explanation), output))
     ctx.exit(0 if explanation.entitled else 1)
 
@@ -104,19 +106,23 @@ def shown(explanation: Explanation) -> str:
     return f"{chain}\n\nThe pod may use: {names}."
 
 
-async def _explain(kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None) -> Explanation:
+async def _explain(
+    kube: Kube, ref: ObjectRef, ask: bool, cloud: Cloud | None, agents: str | None
+) -> Explanation:
     if await find(kube, PODS, *ref) is None:
         raise CommandError(
             f"There is no pod {ref}", f"kubectl get pods -n {ref.namespace} lists them."
         )
     found = parse_pod(await kube.get(PODS.path(*ref)))
     known = await objects_of(kube, found)
-    choices = await choices_of_nmi(kube)
+    choices = await choices_of_nmi(kube, agents)
     matched = match(found, known.cluster, choices.rules)
     permissions = await permissions_of(kube, matched, choices.authorization)
     decision = decide(matched, _ANY, lambda use: permissions[use].state is not LinkState.BROKEN)
     azure = partial(azure_access.azure, cloud or choices.cloud) if ask else None
-    node = await node_of(kube, found, matched.entitlements, known.records, azure)
+    node = await node_of(
+        kube, found, matched.entitlements, known.records, azure, agents=choices.namespace
+    )
     bound = [each.identity for each in matched.entitlements]
     credentials = await credentials_of(kube, bound, choices.identities_namespace)
     return follow(matched, decision, permissions, node, credentials)

@@ -16,9 +16,10 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
-from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, remove
+from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, find_all, remove
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, ObjectRef
+from podidentity.manifests import account_tokens
 from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
 from podidentity.wire.rbac import LABELS
 
@@ -28,26 +29,49 @@ _ISSUER, _AUDIENCE = "ISSUER", "AUDIENCE"
 """Placeholders in the command for values that are not known here."""
 
 
-async def make_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
+async def make_account(kube: Kube, identity: AzureIdentity, choices: Choices) -> None:
     """Create the service account that stands for an identity with a subject of its own.
 
-    `namespace` is that of NMI's `--identities-namespace`, here and below.
+    NMI may ask for its token, by name: no pod has the account, so no node may.
     """
     if not has_an_account(identity):
         return
+    namespace = choices.identities_namespace
     if await find(kube, NAMESPACES, "", namespace) is None:
         await _apply(kube, _object("Namespace", {"name": namespace}))
     await _apply(kube, _account(identity.ref, namespace))
+    await _permit(kube, account_name(identity.ref), choices)
+
+
+async def permit_accounts(kube: Kube, choices: Choices) -> None:
+    """Let NMI ask for the token of each account that `add` has made."""
+    labels = ",".join(f"{name}={value}" for name, value in LABELS.items())
+    namespace = choices.identities_namespace
+    for each in await find_all(kube, SERVICE_ACCOUNTS, namespace, labelSelector=labels):
+        if _OF in (each["metadata"].get("annotations") or {}):
+            await _permit(kube, each["metadata"]["name"], choices)
+
+
+async def _permit(kube: Kube, account: str, choices: Choices) -> None:
+    for manifest in account_tokens(
+        account, accounts=choices.identities_namespace, namespace=choices.namespace
+    ):
+        await _apply(kube, manifest)
 
 
 async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) -> None:
-    """Remove that service account, if `add` created it; a missing one is no failure."""
+    """Remove that service account, if `add` created it; a missing one is no failure.
+
+    `namespace` is that of NMI's `--identities-namespace`.
+    """
     manifest = _account(identity.ref, namespace)
     try:
         there = await find(kube, SERVICE_ACCOUNTS, namespace, account_name(identity.ref))
         labels = (there or {}).get("metadata", {}).get("labels") or {}
         if LABELS.items() <= labels.items() and await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
+            for right in reversed(account_tokens(account_name(identity.ref), accounts=namespace)):
+                await remove(kube, right)
     except KubeError as error:
         if not error.forbidden:
             raise

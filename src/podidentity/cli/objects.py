@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -25,6 +26,8 @@ CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
 NAMESPACES = Resource("/api/v1", "namespaces")
+ROLES = Resource(RBAC, "roles")
+ROLE_BINDINGS = Resource(RBAC, "rolebindings")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")
 CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 
@@ -33,6 +36,8 @@ _BY_KIND = {
     "ConfigMap": CONFIG_MAPS,
     "Namespace": NAMESPACES,
     "ServiceAccount": SERVICE_ACCOUNTS,
+    "Role": ROLES,
+    "RoleBinding": ROLE_BINDINGS,
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
     "DaemonSet": DAEMON_SETS,
@@ -128,6 +133,13 @@ async def find_all(
     """Return all objects of a namespace, or of the cluster; raise KubeError."""
     page = await kube.list_all(resource.path(namespace), params)
     return [json.loads(bytes(item)) for item in page.items]
+
+
+async def minor_version(kube: Kube) -> int:
+    """Return the API server's minor version: 36 of 1.36; 0 if it does not say one."""
+    version: Object = json.loads(await kube.get("/version"))
+    found = re.match(r"[0-9]+", str(version.get("minor", "")))
+    return int(found[0]) if found and version.get("major") == "1" else 0
 
 
 def _path(manifest: Object) -> str:

@@ -140,6 +140,15 @@ class Name(click.ParamType[str]):
         return value
 
 
+agents_option = click.option(
+    "--namespace",
+    "agents",
+    type=Name(),
+    metavar="NAME",
+    help="Namespace of NMI. [default: where it is]",
+)
+
+
 class PodRef(click.ParamType[ObjectRef]):
     """`NAMESPACE/NAME` of a pod, or of another object."""
 

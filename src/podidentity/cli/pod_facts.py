@@ -25,7 +25,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.objects import find, find_all
-from podidentity.cli.rollout import NAMESPACE, PODS_OF_NMI, ready, trouble
+from podidentity.cli.rollout import PODS_OF_NMI, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
@@ -210,14 +210,19 @@ async def node_of(
     entitlements: Sequence[Entitlement],
     records: Records,
     azure: Callable[[], Arm] | None,
+    *,
+    agents: str,
 ) -> Node:
-    """Return the facts about the node of `pod`; `azure` connects to Azure, None asks it nothing."""
+    """Return the facts about the node of `pod`; `azure` connects to Azure, None asks it nothing.
+
+    `agents` is NMI's namespace.
+    """
     identities = [each.identity for each in entitlements if on_machine(each)]
     if not pod.node:
         unknown = Fact(LinkState.UNKNOWN, "the pod is on no node yet")
         return Node(attached={each.ref: unknown for each in identities}, nmi=unknown)
     if not identities:
-        return Node(attached={}, nmi=await _nmi(kube, pod.node))
+        return Node(attached={}, nmi=await _nmi(kube, agents, pod.node))
     host = await _host_of(kube, pod.node)
     attached: dict[ObjectRef, Fact] = {}
     for identity in identities:
@@ -228,7 +233,7 @@ async def node_of(
                 attached[identity.ref] = await _asked(arm, host, identity)
         else:
             attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))
-    return Node(attached=attached, nmi=await _nmi(kube, pod.node))
+    return Node(attached=attached, nmi=await _nmi(kube, agents, pod.node))
 
 
 async def _host_of(kube: Kube, node: str) -> Host | Fact:
@@ -261,19 +266,19 @@ def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
     return Fact(LinkState.UNKNOWN, f"not known for {host_name(host)}; --azure asks Azure")
 
 
-async def _nmi(kube: Kube, node: str) -> Fact:
+async def _nmi(kube: Kube, namespace: str, node: str) -> Fact:
     try:
         pods = await find_all(
             kube,
             PODS,
-            NAMESPACE,
+            namespace,
             labelSelector=PODS_OF_NMI,
             fieldSelector=f"spec.nodeName={node}",
         )
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(LinkState.UNKNOWN, f"you may not read the pods of {NAMESPACE}")
+        return Fact(LinkState.UNKNOWN, f"you may not read the pods of {namespace}")
     if not pods:
         return Fact(LinkState.BROKEN, f"no NMI on node {node}; run podidentity enable")
     pods.sort(key=ready)

@@ -82,9 +82,9 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
         if isinstance(found, int):
             code = found
         else:
-            code = 0
             with os.fdopen(writing, "wb") as pipe:
                 pickle.dump(found, pipe)
+            code = 0
     except BaseException:  # noqa: BLE001 - nothing may return into what its parent does
         traceback.print_exc()
     finally:

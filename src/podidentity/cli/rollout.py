@@ -1,4 +1,4 @@
-"""Waits for the objects of `enable`, and says on which node NMI is not ready, and why."""
+"""Finds NMI in a cluster, waits for it, and says on which node it is not ready, and why."""
 
 from __future__ import annotations
 
@@ -10,14 +10,32 @@ from typing import Any
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
+from podidentity.manifests import NAMESPACE
 from podidentity.wire.kube import EVENTS, PODS, KubeError
 
-NAMESPACE = "kube-system"
 DAEMON_SET = "nmi"
 PODS_OF_NMI = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 """Why a kubelet says that it has no image, in its words."""
 CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
+
+
+async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
+    """Return `wanted`, or the namespace in which NMI is; that of `enable`'s default without one.
+
+    Whoever may not list DaemonSets of all namespaces gets the default, too. Of several it is the
+    default if NMI is there: only one agent can hold a node's rules.
+    """
+    if wanted:
+        return wanted
+    try:
+        found = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return NAMESPACE
+    places = {each["metadata"]["namespace"] for each in found}
+    return NAMESPACE if NAMESPACE in places or not places else min(places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ async def until_established(kube: Kube) -> None:
     await _until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
 
 
-async def until_ready(kube: Kube, say: Callable[[str], None]) -> None:
+async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
     """Return when NMI is ready on every node; report each change to `say`."""
     said = ""
 
@@ -118,13 +136,13 @@ async def until_ready(kube: Kube, say: Callable[[str], None]) -> None:
         return now.done
 
     only = {"fieldSelector": f"metadata.name={DAEMON_SET}"}
-    await _until(kube, DAEMON_SETS.path(NAMESPACE), only, look)
+    await _until(kube, DAEMON_SETS.path(namespace), only, look)
 
 
-async def until_gone(kube: Kube) -> None:
+async def until_gone(kube: Kube, namespace: str) -> None:
     """Return when no pod of NMI is left."""
     only = {"labelSelector": PODS_OF_NMI}
-    await _until(kube, PODS.path(NAMESPACE), only, lambda pods: not pods)
+    await _until(kube, PODS.path(namespace), only, lambda pods: not pods)
 
 
 async def _until(
@@ -163,9 +181,9 @@ def _update(objects: dict[str, Object], change: str, found: Object) -> None:
         objects.pop(found["metadata"]["name"], None)
 
 
-async def troubles(kube: Kube) -> list[str]:
+async def troubles(kube: Kube, namespace: str) -> list[str]:
     """Return a line for each node whose NMI is not ready, with the reason and the last warning."""
-    pods = await find_all(kube, PODS, NAMESPACE, labelSelector=PODS_OF_NMI)
+    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI)
     lines = []
     for pod in pods:
         if not ready(pod):
@@ -173,7 +191,7 @@ async def troubles(kube: Kube) -> list[str]:
             lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
     if not pods:
         found = await find_all(
-            kube, DAEMON_SETS, NAMESPACE, fieldSelector=f"metadata.name={DAEMON_SET}"
+            kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={DAEMON_SET}"
         )
         lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
     return lines
@@ -182,6 +200,6 @@ async def troubles(kube: Kube) -> list[str]:
 async def _warning(kube: Kube, kind: str, about: Object) -> str:
     name = about["metadata"]["name"]
     selector = f"involvedObject.kind={kind},involvedObject.name={name}"
-    events = await find_all(kube, EVENTS, NAMESPACE, fieldSelector=selector)
+    events = await find_all(kube, EVENTS, about["metadata"]["namespace"], fieldSelector=selector)
     warnings = [event for event in events if event.get("type") == "Warning"]
     return f" ({warnings[-1].get('message', '')})" if warnings else ""

@@ -1,4 +1,4 @@
-"""The IPv4 addresses of one network namespace, and the kernel's notices that they have changed.
+"""Reads the IPv4 addresses of one network namespace, and notices when they change.
 
 Source: linux/if_addr.h, rtnetlink(7).
 """
@@ -16,7 +16,8 @@ from podidentity.kernel import netlink
 _DATAGRAM = 1 << 15
 _GROUP_IPV4_ADDRESSES = 0x10  # RTMGRP_IPV4_IFADDR
 _SMALLEST_BUFFER = 1
-"""The kernel rounds it up: a few notices fit, more is an overrun, which tells as much."""
+"""Size of the receive buffer. The kernel rounds it up to a few notifications. More of them cause
+an overrun error, which tells us the same: something has changed."""
 _MOST_NOTICES = 64
 _ATTEMPTS = 3
 _MOST_ADDRESSES = 256
@@ -28,11 +29,14 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
 class TooManyAddresses(Exception):
-    """A namespace with more addresses than any pod has; reading them would cost too much."""
+    """The namespace has more addresses than any pod needs; reading all would cost too much."""
 
 
 class Addresses:
-    """The IPv4 addresses of the namespace in which it is made; `notices` tells of changes."""
+    """The IPv4 addresses of the current namespace.
+
+    The socket `notices` becomes readable when they change.
+    """
 
     def __init__(self) -> None:
         self.notices = netlink.connect(socket.NETLINK_ROUTE, groups=_GROUP_IPV4_ADDRESSES)
@@ -40,9 +44,9 @@ class Addresses:
         self._sequence = 0
 
     def read(self) -> dict[str, int]:
-        """Return each address with its interface; raise TooManyAddresses or OSError.
+        """Return the addresses and the interface of each; raise TooManyAddresses or OSError.
 
-        Notices that wait are dropped first: the answer is newer.
+        Pending notifications are dropped first, because the answer is newer than they are.
         """
         self._drop_notices()
         found: dict[str, int] = {}
@@ -50,7 +54,7 @@ class Addresses:
             found, complete = self._dump()
             if complete:
                 return found
-        return found  # they change all the time; the next notice is on its way
+        return found  # The addresses change all the time: another notification will come.
 
     def close(self) -> None:
         """Close the netlink socket."""
@@ -66,14 +70,14 @@ class Addresses:
                 _only_overrun(error)
 
     def _dump(self) -> tuple[dict[str, int], bool]:
-        """Return the addresses, and whether none changed meanwhile."""
+        """Return the addresses, and whether they stayed the same during the dump."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self.notices.send(encode_request(self._sequence))
         found: dict[str, int] = {}
         complete = True
         for message in self._answers():
             if message is None or message.sequence != self._sequence:
-                # A notice, or notices were lost: either may be newer than the answer.
+                # A notification, or a loss of some, may be newer than the answer.
                 complete = False
                 continue
             if message.errno:
@@ -90,7 +94,7 @@ class Addresses:
         return found, complete
 
     def _answers(self) -> Iterator[netlink.Message | None]:
-        """Yield the messages that come; None where notices were lost."""
+        """Yield the received messages, and None for each overrun."""
         while True:
             try:
                 datagram = self._receive()
@@ -108,7 +112,7 @@ class Addresses:
 
 
 class _Overrun(Exception):
-    """Notices were lost: the kernel says so once, in the place of a datagram."""
+    """Notifications were lost; the kernel reports it once, in place of a datagram."""
 
 
 def _only_overrun(error: OSError) -> None:
@@ -123,7 +127,7 @@ def encode_request(sequence: int) -> bytes:
 
 
 def decode_answer(message: netlink.Message) -> tuple[str, int] | None:
-    """Return the address and interface in an answer; None for any other message."""
+    """Return the address and the interface of an answer; None for other messages."""
     if message.kind != _RTM_NEWADDR or len(message.payload) < _ADDRESS.size:
         return None
     *_, interface = _ADDRESS.unpack_from(message.payload)

@@ -1,13 +1,25 @@
-"""States facts about connections: which socket is at the client's end, and in whose cgroup.
+"""Finds the facts about a connection: the client's socket, and the cgroup that it belongs to.
 
-A pod can send packets with its neighbour's address (ARP poisoning, a stolen MAC address, a second
-address), and hold a whole conversation with them. But it cannot make a socket in the neighbour's
-network namespace, under the neighbour's cgroup: so for each connection that NMI accepted, the
-namespaces that hold the address are asked whether that connection's socket is theirs, and whose.
-`core.attestation` judges the answers.
+A pod can send packets from its neighbour's address (ARP poisoning, a stolen MAC address, a second
+address), and hold a whole conversation with them. But it cannot create a socket in the neighbour's
+network namespace and cgroup. So for each accepted connection we search the network namespaces that
+have the client's address for the client's socket. `core.attestation` judges the results.
 
-What this does not prove: who reads along. A pod that puts itself between its neighbour and the
-node by ARP sees the neighbour's own, proven connections; only a filter on the bridge closes that.
+This does not detect eavesdropping. A pod that poisons ARP can read its neighbour's connections,
+although their proof is right. Only the filter on the bridge prevents that (`source_guard`).
+
+The socket must also be the other end of this very connection (`difference`). Two sockets with the
+same addresses and ports may belong to different connections. A client can keep its socket of an old
+connection for as long as it likes (CLOSE_WAIT, or ESTABLISHED if our FIN or RST never arrived),
+while the node forgets its own end within a minute. An attacker who can send packets from that
+address and port then opens a new connection, and the old socket would prove it.
+
+This check is a second barrier: it compares states, byte counts and times of both ends (`struct
+tcp_info`). The first barrier is the source guard, because of which nobody else has the address.
+
+An honest client passes: with retransmissions (the kernel counts them as sent), with pipelined
+requests (the client may have sent more than we have received), after any time in our backlog (both
+ends have the same age), with a zero window, and after it has shut down its own side.
 """
 
 from __future__ import annotations
@@ -21,7 +33,6 @@ from pathlib import Path
 from typing import Self
 
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
-from podidentity.kernel.both_ends import difference
 from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.namespaces import (
     NamespaceKey,
@@ -30,12 +41,30 @@ from podidentity.kernel.namespaces import (
     without_namespace,
 )
 from podidentity.kernel.podnets import PodNetwork, PodNetworks
-from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket, TcpState
+from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpInfo, TcpSocket, TcpState
 
 IMDS = Endpoint("169.254.169.254", 80)
 _NODE = "the node's network"
 _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
-"""States of our end while we have not closed it."""
+"""States of our socket before we close it."""
+
+SLACK_MS = 2000
+"""Allowed difference of times: packets can wait in a queue of the pod, and this process can be
+descheduled between the two questions."""
+
+_CLIENT_STATES = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2})
+"""In the last two states the client has shut down its own side and still reads."""
+
+
+class NoCounters(OSError):
+    """The kernel does not report the number of bytes that a socket has sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            errno.EOPNOTSUPP,
+            "the kernel does not count what a socket has sent (tcpi_bytes_sent): "
+            "the proof needs Linux 4.19 or later",
+        )
 
 
 class ConnectionInspector:
@@ -49,10 +78,10 @@ class ConnectionInspector:
         listener: Endpoint,
         imds: Endpoint = IMDS,
     ) -> None:
-        """`cgroups` None: cgroups are not asked, and no sighting names a pod.
+        """Without `cgroups` no sighting names a pod.
 
-        `listener` is where intercepted connections end (`Redirect.target`); the node's own
-        come to the same port of other addresses.
+        `listener` is the local end of redirected connections (`Redirect.target`). Connections of
+        the node itself have the same port at other addresses.
         """
         _raise_file_limit()
         self._netns_dirs = netns_dirs
@@ -62,15 +91,15 @@ class ConnectionInspector:
         self._imds = imds
         self._node = SockDiag()
         self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
-        """Tells which namespace alone can send with an address; None where none is known to."""
+        """Returns the only namespace that can send from an address; None if it is not known."""
         self._no_network = False
-        """Whether a pod's connection came while no pod's namespace was to be seen."""
+        """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
-        """As of the last look at the problems."""
+        """Result of the last check for missing mount propagation."""
         self._without_mounts = _without_mounts(netns_dirs)
-        """The folders that get none of the node's later mounts, as of then."""
+        """Folders that do not receive the node's later mounts, as of the last check."""
         self._pods_seen = self._strangers_seen = 0
-        """Sockets in pods' namespaces whose cgroup was a pod's, and was not."""
+        """Number of sockets in pods' namespaces with a pod's cgroup, and with another."""
         self._networks.refresh()
         if cgroups is not None:
             cgroups.check()
@@ -96,14 +125,14 @@ class ConnectionInspector:
 
     @property
     def networks(self) -> PodNetworks:
-        """The pods' namespaces, for who else needs them."""
+        """The pods' network namespaces."""
         return self._networks
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 
-        Costs some ten system calls if one namespace holds the address, and more only for namespaces
-        that came or changed since the last call.
+        Costs about ten system calls if one namespace has the address, plus those for namespaces
+        that are new or changed since the last call.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -114,15 +143,15 @@ class ConnectionInspector:
         self._networks.refresh()
         holders = self._networks.holders(address)
         if (bound := self.bound_to(address)) is not None:
-            # Others may have the address, and a socket with the same ends: not this connection.
+            # Another namespace may have the address and a socket with the same two ends, too.
             holders = [each for each in holders if each.key == bound]
         return self._facts(client, self._listener, holders, self._failure())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
 
-        The node's own namespace is this process's: nobody else's socket can be found there. But two
-        processes may connect from one address and port, each to another address of ours.
+        The socket is in our own namespace, where pods of other namespaces have none. But two
+        processes can connect from the same address and port to different addresses of ours.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -132,7 +161,7 @@ class ConnectionInspector:
         return self._facts(Endpoint(address, port), Endpoint(own, self._listener.port), (None,), "")
 
     def problems(self) -> tuple[str, ...]:
-        """Return what keeps callers from being proven, with the next steps; () if nothing does."""
+        """Return the reasons why callers cannot be proved, each with the next step."""
         self._networks.refresh()
         self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
         self._without_mounts = _without_mounts(self._netns_dirs)
@@ -142,7 +171,7 @@ class ConnectionInspector:
         return tuple(filter(None, found))
 
     async def follow(self) -> None:
-        """Let go of the namespaces of pods that end, until cancelled; run it beside the service."""
+        """Close the namespaces of pods that end, until cancelled."""
         await self._networks.follow()
 
     def close(self) -> None:
@@ -159,9 +188,9 @@ class ConnectionInspector:
         networks: Collection[PodNetwork | None],
         failure: str,
     ) -> ConnectionFacts:
-        """Look at our end first, then at the client's: so the client has always sent as much.
+        """Compare both ends: ours first, so that the client has sent all that we have received.
 
-        A second time if they do not fit, because we may have sent or closed something meanwhile.
+        Compare again if they differ, because we may have sent something in between.
         """
         sightings: tuple[Sighting, ...] = ()
         for _ in range(2):
@@ -211,7 +240,7 @@ class ConnectionInspector:
     def _at(
         self, network: PodNetwork | None, client: Endpoint, listener: Endpoint, ours: TcpSocket
     ) -> Sighting:
-        """Return what there is of the connection in a pod's network; None: in the node's."""
+        """Look for the client's socket in a pod's network, or in the node's (`network` None)."""
         name = network.name if network else _NODE
         try:
             if network is None:
@@ -232,7 +261,7 @@ class ConnectionInspector:
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            # Its cgroup is removed: the pod has ended, there is nobody to answer.
+            # The cgroup is removed, so the pod has ended.
             return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
         if pod is not None and name != _NODE:
             self._pods_seen += pod != ""
@@ -245,12 +274,53 @@ def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:
     try:
         return frozenset(each for each in folders if not gets_mounts(each))
     except OSError:
-        return frozenset()  # that nothing can be read there is said elsewhere
+        return frozenset()  # `PodNetworks` reports a folder that cannot be read.
 
 
 def _raise_file_limit() -> None:
-    """Allow as many files as the hard limit does: two for each pod, one for each connection."""
+    """Raise the soft limit of open files to the hard one: each pod needs two files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def difference(client: TcpSocket, ours: TcpSocket) -> str:
+    """Return why `client` is not the other end of `ours`; "" if it may be.
+
+    The kernel must have been asked for `ours` first.
+
+    Raises NoCounters.
+    """
+    if client.state not in _CLIENT_STATES:
+        return "it has received the end of a connection, and we have sent none"
+    if client.info is None or ours.info is None:
+        raise NoCounters
+    # A FIN counts as a received byte (tcp_rcv_nxt_update), and not as a sent one.
+    half_closed = ours.state == TcpState.CLOSE_WAIT
+    arrived = ours.info.bytes_received - half_closed
+    return _difference_of_bytes(client.info, ours.info, arrived) or _difference_of_times(
+        client.info, ours.info, arrived
+    )
+
+
+def _difference_of_bytes(client: TcpInfo, ours: TcpInfo, arrived: int) -> str:
+    if client.bytes_sent < arrived:
+        return f"it has sent {client.bytes_sent} bytes, and {arrived} have arrived"
+    sent = ours.bytes_sent - ours.bytes_retrans
+    if not ours.bytes_acked <= client.bytes_received <= sent:
+        return f"it has received {client.bytes_received} bytes, and we have sent {sent}"
+    return ""
+
+
+def _difference_of_times(client: TcpInfo, ours: TcpInfo, arrived: int) -> str:
+    """Compare ages in milliseconds.
+
+    A socket that has sent no data reports the age of its connection as the time since it last sent
+    some (tcp_create_openreq_child).
+    """
+    if arrived and client.last_data_sent > ours.last_data_recv + SLACK_MS:
+        return "it sent its last data before the last that has arrived"
+    if not ours.bytes_sent and client.last_ack_recv > ours.last_data_sent + SLACK_MS:
+        return "it received its last acknowledgement before the connection began"
+    return ""

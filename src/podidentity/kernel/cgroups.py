@@ -1,8 +1,8 @@
-"""From the cgroup id that the kernel gives with a socket to the pod that the kubelet made it for.
+"""Finds the pod of the cgroup id that the kernel reports with a socket.
 
-The id is a file handle of the cgroup's directory: the kernel opens it and says its path. Nothing is
-searched and nothing remembered, so nothing can be stale, and a stranger's sockets cost no more than
-anybody's (open_by_handle_at(2), needs CAP_DAC_READ_SEARCH in the initial user namespace).
+The id is a file handle of the cgroup's directory, so the kernel can open it and tell its path
+(open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH in the initial user namespace). There is no
+search and no cache: no answer is stale, and every lookup costs the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _HANDLE = struct.Struct("=IiQ")  # struct file_handle: bytes of the id, type, id
 _ID_BYTES = 8
 
 # kubepods/burstable/pod<uid>/<container> with the cgroupfs driver,
-# kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/… with systemd, whose
-# names have an underscore for each dash of the uid, and may have the parent's name before them
-# (kubelet-kubepods.slice). Static pods: 32 digits, their config's hash.
+# kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/… with systemd's,
+# which replaces each dash of the uid by an underscore and may add the parent's name as a prefix
+# (kubelet-kubepods.slice). Static pods have the 32 digits of their config's hash in place of a uid.
 _PODS = re.compile(r"/(?:[a-z]+-)?kubepods(?:\.slice)?(?=/)", re.ASCII)
 _QOS = r"(?:/(?:burstable|besteffort|(?:[a-z]+-)?kubepods-(?:burstable|besteffort)\.slice))?"
 _POD = re.compile(
@@ -38,16 +38,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def pod_of(path: str) -> str:
-    """Return uid, or config hash of a static pod, in a cgroup's path; "" if it is no pod's."""
+    """Return the pod's uid in a cgroup's path, or a static pod's config hash; "" if no pod's."""
     pods = _PODS.search(path)
-    # Only what the kubelet itself made, at the top: a pod may be let to name cgroups of its own.
+    # Only the top of the path counts, which the kubelet made: a pod may create cgroups below it.
     found = _POD.match(path, pods.end()) if pods else None
     if found is None:
         return ""
     return found["cgroupfs"] or found["systemd"].replace("_", "-")
 
 
-# Where a kubelet with the systemd driver and a container runtime with cgroupfs put a container:
+# Path of a container if the kubelet has the systemd driver and the container runtime cgroupfs:
 # /kubepods-besteffort-pod<uid>.slice:cri-containerd:<id>, outside of kubepods.slice.
 _MISPLACED = re.compile(r"/(?:[a-z]+-)?kubepods(?:-[a-z]+)?-pod[0-9a-f_]+\.slice", re.ASCII)
 
@@ -55,11 +55,11 @@ _OTHERWISE = "or choose --attestation=namespace, a weaker proof"
 
 
 def doubt_of(path: str, mount: str, *, is_part: bool, shows_pods: bool) -> str:
-    """Return why a node's pods cannot be told apart by cgroups, with the next step; "" if they can.
+    """Return why cgroups do not identify this node's pods, with the next step; "" if they do.
 
-    `path` is the cgroup of this process in the tree at `mount`, which may be only a part of the
-    node's. All pods have cgroups if this process, a pod's, has one. A service of the node has none:
-    then the tree must hold those of pods (`shows_pods`).
+    `path` is the cgroup of this process in the tree at `mount`, which may be a part of the node's
+    tree (`is_part`). If this process runs in a pod and has a pod's cgroup, the other pods have one,
+    too. If it is a service of the node, the tree must contain the pods' cgroups (`shows_pods`).
     """
     if pod_of(path):
         return ""
@@ -80,9 +80,9 @@ def doubt_of(path: str, mount: str, *, is_part: bool, shows_pods: bool) -> str:
 
 
 class PodCgroups:
-    """Tells whose a cgroup is, by the cgroup v2 tree at `root`, or at its `unified` (hybrid).
+    """Finds the pods of cgroups in the v2 tree at `root`, or at `root/unified` (hybrid mode).
 
-    Not usable before `check` has found no problem.
+    Call `check` first; `pod` works only if it found no problem.
     """
 
     def __init__(self, root: Path) -> None:
@@ -90,13 +90,10 @@ class PodCgroups:
         self._mount = ""
         self._fd = -1
         self.problem = "not checked yet"
-        """Why no cgroup is looked up, with the next step; "" if they are."""
+        """Why cgroups cannot be looked up, with the next step; "" if they can."""
 
     def check(self) -> str:
-        """Look whether cgroups tell this node's pods apart; return `problem`.
-
-        What was missing may have come. What was there once stays.
-        """
+        """Return `problem`, after another check if there is one: what was missing may have come."""
         if self.problem:
             try:
                 self.problem = self._look()
@@ -159,7 +156,7 @@ def _tree_of_v2(root: Path) -> Path | None:
 
 
 def _own_cgroup() -> int:
-    """Return this process's cgroup id, by a socket of its own: /proc hides it in containers."""
+    """Return the cgroup id of this process, taken from a socket: /proc hides it in containers."""
     diag = SockDiag()
     try:
         with socket.create_server(("127.0.0.1", 0)) as listening:

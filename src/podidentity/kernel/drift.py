@@ -1,8 +1,8 @@
-"""The kernel's notices of changed rules and addresses, the moment they happen.
+"""Notifications of the kernel about changed rules and addresses.
 
-Each committed transaction of nf_tables sends what it changed to a multicast group, and last a
-notice of the new generation with the process that did it (linux/netfilter/nf_tables.h). Routing
-rules and addresses have groups of their own (linux/rtnetlink.h).
+Each transaction of nf_tables sends its changes to a multicast group. The last message names the new
+generation and the process that committed it (linux/netfilter/nf_tables.h). Routing rules and
+addresses have their own groups (linux/rtnetlink.h).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _MOST_AT_ONCE = 256
 
 
 class Notice(NamedTuple):
-    """What the pending notices say of one table."""
+    """Summary of the pending notifications for one table."""
 
     touched: bool
-    """Whether a notice names the table, or some were lost and it may have been named."""
+    """Whether a notification names the table, or notifications were lost."""
     cause: str
-    """Who did it, such as `'nft' (pid 4711)`, counted outside containers; "" if not known yet."""
+    """The process, such as `'nft' (pid 4711)`, with its pid on the node; "" if not known yet."""
 
 
 def subscribe() -> socket.socket:
-    """Return a non-blocking socket with the notices of nf_tables; needs CAP_NET_ADMIN."""
+    """Return a non-blocking socket for notifications of nf_tables; needs CAP_NET_ADMIN."""
     return netlink.connect(netlink.NETFILTER, groups=1 << (_GROUP_NFTABLES - 1))
 
 
 def subscribe_routing() -> socket.socket:
-    """Return a non-blocking socket with the notices of routing rules and of addresses."""
+    """Return a non-blocking socket for notifications about routing rules and addresses."""
     return netlink.connect(socket.NETLINK_ROUTE, groups=_GROUPS_ROUTING)
 
 
 def pending(notices: socket.socket, table: str) -> Notice:
-    """Read what waits, at most 256 datagrams, and return what it says of `table`."""
+    """Read the pending notifications, at most 256 datagrams, and summarize them for `table`."""
     named = table.encode() + b"\0"
     touched, cause = False, ""
     for _ in range(_MOST_AT_ONCE):
@@ -57,8 +57,8 @@ def pending(notices: socket.socket, table: str) -> Notice:
                 raise
             touched = True
             continue
-        # Thousands of kube-proxy's rules may come at once: a search of bytes, no decoding. Bytes
-        # that only look like the name cost one comparison.
+        # kube-proxy changes thousands of rules at once, so this searches bytes and decodes nothing.
+        # A false match costs one comparison of the table.
         touched = touched or named in datagram
         if touched and not cause:
             cause = committer(datagram)
@@ -66,7 +66,7 @@ def pending(notices: socket.socket, table: str) -> Notice:
 
 
 def drop_pending(notices: socket.socket) -> None:
-    """Drop what waits, at most 256 datagrams: that there was something is all that it tells."""
+    """Drop the pending notifications, at most 256 datagrams: only their existence matters."""
     for _ in range(_MOST_AT_ONCE):
         try:
             notices.recv(_DATAGRAM)
@@ -78,7 +78,7 @@ def drop_pending(notices: socket.socket) -> None:
 
 
 def committer(datagram: bytes) -> str:
-    """Return who committed, if `datagram` is the notice of a new generation, else ""."""
+    """Return the process that committed a new generation; "" for other notifications."""
     try:
         message = next(netlink.decode(datagram))
         if message.kind != _MSG_NEWGEN:

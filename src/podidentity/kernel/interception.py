@@ -1,25 +1,24 @@
-"""The interception of a node: pods' IMDS traffic is redirected to NMI, whoever changes the rules.
+"""Redirects the pods' IMDS traffic to NMI, and repairs the rules whenever others change them.
 
-Installing is the agent's first act and stopping it changes nothing: without our rules a pod would
-reach the real IMDS, and with it every identity of the node. What becomes of the rules is told by
-the kernel's own notices, and repaired in one transaction. Connections that are already redirected
-stay so when the rules are removed, until they end: conntrack is left alone.
+The agent installs the rules first of all and leaves them when it stops: without them a pod reaches
+the real IMDS, and with it every identity of the node. Notifications of the kernel report each
+change, and one transaction repairs it. Connections that are redirected already stay so when the
+rules are removed: conntrack is not touched.
 
-The interception is made of table `ip podid` (`rules`), of routing rules and of an address
-(`routing`), and of a copy of the table that belongs to this process. `nft flush ruleset` passes the
-copy over. Without it, a flush costs more than the time of the repair: an answer that is under way
-leaves with the source address 169.254.25.79, the pod's kernel resets it, and the client waits for
-its own time-out. The copy goes with the process, so it cannot stand in for the table.
+The interception consists of table `ip podid` (`rules`), routing rules and an address (`routing`),
+and a copy of the table that this process owns. `nft flush ruleset` skips the copy. Without the
+copy, a flush also breaks connections: an answer under way leaves with the source address
+169.254.25.79, the pod's kernel resets it, and the client waits for its own time-out. The kernel
+removes the copy when the process ends, so it cannot replace the table.
 
-One thread of our own talks to the kernel about all three: changing rules may have to
-wait 60 ms for a process that holds the kernel's lock, and libnftables is not for two threads.
+One thread of our own makes all changes, because a change can wait 60 ms for another process that
+holds the kernel's lock, and because libnftables is not thread-safe.
 
-Another way, tried in network namespaces and not taken: a routing rule to a table with `local
-169.254.169.254 dev lo`, and a listener there with IP_TRANSPARENT. It needs no nf_tables, takes
-fragments as well, and a new connection with its answer took 278 µs, with the redirection 305. But
-it cannot listen on port 80 where a program of the node does on all addresses, such as an ingress
-controller, nor can that program once it does (EADDRINUSE, either way); and the listener needs
-CAP_NET_ADMIN or CAP_NET_RAW.
+We tried another way in network namespaces and rejected it: a routing rule to a table with `local
+169.254.169.254 dev lo`, and a listener with IP_TRANSPARENT. It needs no nf_tables, handles
+fragments, and a new connection with its answer takes 278 µs (with the redirection 305 µs). But it
+cannot share port 80 with a program of the node that listens on all addresses, such as an ingress
+controller (EADDRINUSE for whichever comes second), and it needs CAP_NET_ADMIN or CAP_NET_RAW.
 """
 
 from __future__ import annotations
@@ -49,16 +48,17 @@ __all__ = ["Interception", "InterceptionError", "Redirect"]
 _log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 60.0
-"""Seconds; for a notice that did not come. As the archived agent's default."""
+"""Seconds between two checks without a notification; the archived agent's default."""
 _TRIES_AT_ONCE = 10
 """Repairs in a row, one after the other, that are found undone when they are read back: somebody
 takes more away just then, and part of the rules may open or close too much."""
 _RETRY_AFTER = 1.0
 """Seconds between later ones: the kernel, or libnftables, understands us otherwise."""
 _MOST_REPAIRS = 50
-"""Repairs within a second; with more, two programs undo each other's work: one a second then."""
+"""Repairs within a second, beyond which another program undoes each of ours. Then we repair once
+a second only."""
 _QUIET = 0.1
-"""Seconds between two log lines of repairs: a storm of them must not become a storm of lines."""
+"""Shortest time between two log lines about repairs, in seconds."""
 _MOST_SAID = 3
 _NOT_INSTALLED = "the interception is not installed"
 _UNOWNED = (
@@ -83,7 +83,7 @@ class Interception:
     """
 
     def __init__(self, redirect: Redirect, clock: Clock, *, copy: bool = True) -> None:
-        """`copy` False: none is made, as on kernels before 5.12."""
+        """Without `copy` the table has no copy, as on kernels before 5.12."""
         self._clock = clock
         self._redirect = redirect
         self._table = RedirectTable(redirect)
@@ -104,21 +104,21 @@ class Interception:
         self._disputed = False
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
-        """How often something was found changed and put right."""
+        """Number of repairs."""
 
     def install(self) -> None:
-        """Close the way to the real IMDS, then redirect in one transaction; safe to repeat.
+        """Close the way to the real IMDS, then redirect, in one transaction; safe to repeat.
 
-        Blocks for as long as others hold the kernel's lock of rules. All is read back: what is not
-        as it was set is in `problems`, and `guard` tries again.
+        Blocks while another process holds the kernel's lock of rules. Reads all rules back:
+        `problems` returns what differs, and `guard` tries again.
         """
         self._problems = tuple(self._do(self._install, "cannot intercept pods' IMDS traffic"))
         self._complain()
 
     def remove(self) -> tuple[str, ...]:
-        """Take exactly our rules away, end `guard` first; return what is left to do.
+        """Remove our rules and nothing else; return what is left to do. End `guard` first.
 
-        From here on pods reach the real IMDS.
+        Pods reach the real IMDS afterwards.
         """
         self._do(self._remove, "cannot remove the interception")
         self._problems = (_NOT_INSTALLED,)
@@ -128,15 +128,15 @@ class Interception:
         return (f"when the last connections have ended: ip address delete {address}",)
 
     def problems(self) -> tuple[str, ...]:
-        """Return what the last check found and could not repair; () where all is well."""
+        """Return the faults that the last check found and could not repair."""
         return self._problems
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what the kernel cannot do for us, and what keeps nobody from being served."""
+        """Return features that the kernel or libnftables lacks, and that we can do without."""
         return (*self._unshared, *self._unowned)
 
     async def check(self) -> bool:
-        """Repair what is not as wanted; return whether something was not and now is."""
+        """Repair the rules; return whether there was something to repair, and it succeeded."""
         loop = asyncio.get_running_loop()
         cause, self._cause = self._cause or "an unknown process", ""
         try:
@@ -154,7 +154,7 @@ class Interception:
         return bool(found)
 
     async def guard(self) -> None:
-        """Repair whatever others change, until cancelled; the rules stay when it ends."""
+        """Repair all changes of others, until cancelled; the rules stay."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         with drift.subscribe() as of_table, drift.subscribe_routing() as of_routing:
@@ -169,7 +169,7 @@ class Interception:
                 loop.remove_reader(of_routing)
 
     def close(self) -> None:
-        """Free what talks to the kernel, after `guard` has ended; the rules stay."""
+        """Close the connections to the kernel, after `guard` has ended; the rules stay."""
         self._thread.shutdown()
         self._nft.close()
         self._routing.close()
@@ -183,9 +183,9 @@ class Interception:
     # In our thread:
 
     def _install(self) -> list[str]:
-        """Set everything and return what is not as it was set, in words.
+        """Set all rules; return a description of each that does not read back as it was set.
 
-        Redirect last: by then the address is there, and other ways to IMDS are closed.
+        The redirection comes last: it needs the address, and other ways to IMDS closed.
         """
         self._warn_of_release_0_1()
         with _explained():
@@ -195,9 +195,9 @@ class Interception:
             return self._left()
 
     def _replace(self) -> tuple[str, ...]:
-        """Put our table in the place of what has its name; return what it cannot do, in words.
+        """Replace the table of our name; return a warning for each feature that it lacks.
 
-        Shares are left out where they cannot be had: without them pods are served, and as safely.
+        Leaves the shares out if the kernel does not support them: pods are still served safely.
         """
         shared, unshared = (replace(self._table, shares=each) for each in (True, False))
         try:
@@ -224,7 +224,7 @@ class Interception:
         return []
 
     def _repair(self) -> tuple[list[str], list[str]]:
-        """Put right what is not as wanted; return what was not, and what is still not."""
+        """Repair all differences; return those found, and those that are left."""
         with _explained():
             of_routing, of_table = self._routing.differences(), self._listed(self._table)
             if of_routing:
@@ -241,7 +241,7 @@ class Interception:
         return [f"set, and not as it was set: {_some(differences)}"] if differences else []
 
     def _make_copy(self) -> None:
-        """Make our own copy; do without it for good where the kernel gives nobody ownership."""
+        """Make our own copy of the table, or none ever if tables cannot have an owner here."""
         if not self._copy:
             return
         self._copy = replace(self._copy, shares=self._table.shares)
@@ -256,7 +256,7 @@ class Interception:
             self._copy = None
 
     def _listed(self, table: RedirectTable) -> list[str]:
-        """Return what is not as wanted in a table, in words."""
+        """Return a description of each difference of a table."""
         try:
             listed = self._nft.run(table.listing())
         except NftablesError as error:
@@ -264,7 +264,7 @@ class Interception:
         return table.differences(listed)
 
     def _warn_of_release_0_1(self) -> None:
-        """Tell of the sysctl that podidentity 0.1 set and that nothing of ours needs any more."""
+        """Log that the sysctl of podidentity 0.1 is still set, though we need it no more."""
         with contextlib.suppress(NftablesError, OSError):
             if (
                 rules.redirects_to_loopback(self._nft.run(self._table.listing()))
@@ -279,7 +279,7 @@ class Interception:
     # In the thread of the event loop:
 
     async def _repair_whenever(self, changed: asyncio.Event) -> None:
-        """Check at the start and after each change; changes during a check make one more."""
+        """Check at the start and after each change; a change during a check causes another."""
         tries = 0
         while True:
             changed.clear()
@@ -298,7 +298,7 @@ class Interception:
             changed.set()
 
     def _table_changed(self, notices: socket, changed: asyncio.Event) -> None:
-        """Have our table looked after if a notice names it: our own changes are found as wanted."""
+        """Have the rules checked if a notification names our table, also after our own changes."""
         notice = drift.pending(notices, rules.TABLE)
         if notice.touched:
             self._cause = notice.cause
@@ -312,7 +312,7 @@ class Interception:
         self._complained = self._problems
 
     def _dispute(self, repaired: list[str], cause: str) -> list[str]:
-        """Return what to say where each repair is undone at once; [] where it is not so."""
+        """Return the problem that another program undoes each repair at once; [] if none does."""
         if not repaired:
             self._disputed = False
             return []
@@ -336,7 +336,7 @@ class Interception:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Raise what kernel or library refuse as InterceptionError."""
+    """Raise errors of the kernel and of libnftables as InterceptionError."""
     try:
         yield
     except (NftablesError, OSError) as error:

@@ -1,7 +1,7 @@
-"""The node's network links, as the node's own namespace sees them (rtnetlink(7)).
+"""The node's network links, as seen from the node's own namespace (rtnetlink(7)).
 
-Which port of a bridge leads to which pod is read here and nowhere else: from the node's end of each
-link. A pod may rename, move or multiply what lies at its own end; it cannot touch the node's.
+Only this module finds out which port of a bridge leads to which pod. It reads the node's end of
+each link: a pod can rename, move and add links at its own end, but cannot touch the node's.
 
 Layouts: linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h.
 """
@@ -28,7 +28,7 @@ _DATAGRAM = 1 << 17
 _MOST_AT_ONCE = 1024
 _ATTEMPTS = 3
 _MOST_ADDRESSES = 64
-"""That are read of a pod's link: more than any pod has."""
+"""Addresses read of a pod's link; no pod needs as many."""
 
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
@@ -64,35 +64,35 @@ class Link:
     peer: int = 0
     """Index of its other end, in the namespace `namespace`."""
     namespace: int | None = None
-    """Number (nsid) that the node's namespace has given to the one of the other end; None where
-    that is the node's own."""
+    """Number (nsid) of the other end's namespace within the node's; None if the other end is in the
+    node's own namespace."""
     learns_link_local: bool = False
-    """Of a bridge: whether it learns MAC addresses from link-local frames (01:80:c2:00:00:0x),
-    which pass no filter (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
+    """Whether a bridge learns MAC addresses from link-local frames (01:80:c2:00:00:0x), which no
+    filter sees (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
 
     @property
     def is_uplink(self) -> bool:
-        """Whether, as the port of a bridge, it leads to no pod.
+        """Whether it leads to no pod, as the port of a bridge.
 
-        A veth has no other end any more, and so no namespace there, a moment before it goes.
+        A veth that is being deleted has no other end for a moment, and is no uplink.
         """
         return self.namespace is None and not (self.kind == "veth" and not self.peer)
 
 
 class FarEnd(NamedTuple):
-    """What the other end of a link has, in its own namespace."""
+    """MAC address and addresses of the other end of a link, in its own namespace."""
 
     namespace: int
     """As `Link.namespace`."""
     mac: str
     addresses: Mapping[str, int]
-    """IPv4 addresses, and when each was set (1/100 s since the boot)."""
+    """IPv4 addresses with their creation time, in 1/100 s since the boot."""
 
 
 class Links:
-    """All links of the namespace in which this is made, and the addresses of its bridges.
+    """All links of the current namespace, and the addresses of its bridges.
 
-    `refresh` takes in what has changed since; `fileno` is readable then.
+    The descriptor `fileno` becomes readable after changes; `refresh` applies them.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Links:
         self.reload()
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when something has changed."""
+        """Return the descriptor that becomes readable after a change."""
         return self._notices.fileno()
 
     @property
@@ -125,9 +125,9 @@ class Links:
         return frozenset().union(*self._addresses.values())
 
     def refresh(self) -> bool:
-        """Take in the waiting notices; return whether anything of interest has changed.
+        """Apply the pending notifications; return whether a relevant value has changed.
 
-        Raises OSError. Costs one system call where nothing waits, 30 µs for each notice.
+        Raises OSError. Costs one system call if there are none, else 30 µs for each.
         """
         changed = False
         for _ in range(_MOST_AT_ONCE):
@@ -145,7 +145,7 @@ class Links:
         return changed
 
     def reload(self) -> None:
-        """Read everything anew; raise OSError."""
+        """Read all links and addresses again; raise OSError."""
         _drop(self._notices)
         self._links = {each.index: each for each in self._route.links()}
         self._addresses = {}
@@ -154,11 +154,12 @@ class Links:
                 self._addresses[each.index] = self._addresses_of(each.index)
 
     def far_end(self, index: int) -> FarEnd:
-        """Return what the other end of a link has now; raise OSError where it has no MAC address.
+        """Read the other end of a link; raise OSError if it has no MAC address.
 
         Needs CAP_NET_ADMIN over its namespace (kernel 4.20).
         """
-        link = self._route.link(index)  # a pod may have moved its end, which sends no notice
+        # Read again, because there is no notification when a pod moves its end.
+        link = self._route.link(index)
         if link.namespace is None:
             raise OSError(errno.EINVAL, f"{link.name} leads to no other namespace")
         mac = self._route.mac(link.peer, link.namespace)
@@ -172,9 +173,9 @@ class Links:
             return None
 
     def set_link_local_learning(self, bridge: int, *, on: bool) -> None:
-        """Have a bridge learn MAC addresses from link-local frames, or not.
+        """Set whether a bridge learns MAC addresses from link-local frames.
 
-        Raises OSError, also where the kernel does not know the option.
+        Raises OSError, also if the kernel does not know the option.
         """
         self._route.set_link_local_learning(bridge, on=on)
         self._links[bridge] = self._route.link(bridge)
@@ -195,7 +196,7 @@ class Links:
             return self._take_address(message)
         if message.kind not in {_NEWLINK, _DELLINK}:
             return False
-        # Bridges send messages about their ports, too (AF_BRIDGE), without all attributes.
+        # A bridge also sends messages about its ports (AF_BRIDGE), with fewer attributes.
         link = link_of(message)
         if link is None:
             return False
@@ -227,16 +228,16 @@ class Links:
 
 
 class NamespaceNumbers:
-    """Asks which number (nsid) the namespace in which this is made has given to another."""
+    """Finds the number (nsid) of another namespace within the current one."""
 
     def __init__(self) -> None:
         self._route = _Route()
 
     def number(self, namespace: int) -> int | None:
-        """Return the number of the namespace of this descriptor, which is given one if need be.
+        """Return the number of the namespace of this descriptor; assign one if it has none.
 
-        None where it has none and may get none (no CAP_NET_ADMIN). It stays while the namespace
-        exists, whatever becomes of links.
+        Returns None if that is not permitted (no CAP_NET_ADMIN). The number stays the same until
+        the namespace ends.
         """
         return self._route.nsid(namespace)
 
@@ -279,7 +280,7 @@ def _number(value: bytes | None) -> int:
 
 
 class _Route:
-    """Questions and orders to rtnetlink, one at a time."""
+    """Requests to rtnetlink, one at a time."""
 
     def __init__(self) -> None:
         self._socket = _connect()
@@ -310,9 +311,9 @@ class _Route:
         return mac.hex(":")
 
     def addresses(self, index: int, namespace: int | None = None) -> dict[str, int]:
-        """Return the IPv4 addresses of a link, and when each was set; raise OSError.
+        """Return the IPv4 addresses of a link with their creation times; raise OSError.
 
-        Of a link in another namespace, which is a pod's, some `_MOST_ADDRESSES`.
+        Reads about `_MOST_ADDRESSES` of a link in another namespace, because a pod controls it.
         """
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, index)
         if namespace is not None:
@@ -381,7 +382,7 @@ class _Route:
     def _dump(
         self, question: int, answer: int, body: bytes, *, most: int = sys.maxsize
     ) -> list[netlink.Message]:
-        """Return the answers of one kind; reads again where they changed meanwhile."""
+        """Return the answers of one kind; ask again if they changed during the dump."""
         flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
         found: list[netlink.Message] = []
         for _ in range(_ATTEMPTS):
@@ -394,9 +395,9 @@ class _Route:
     def _ask(
         self, kind: int, flags: int, body: bytes, *, most: int = sys.maxsize
     ) -> Collection[netlink.Message]:
-        """Return what the kernel answers, to its end; raise OSError with its error.
+        """Return the complete answer of the kernel; raise OSError with its error.
 
-        More than `most` messages are not read, nor made: that ends with their socket.
+        After `most` messages the socket is closed, so that the kernel produces no more.
         """
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self._socket.send(netlink.encode(kind, flags, self._sequence, body))

@@ -1,8 +1,8 @@
-"""Network namespaces as files: folders of them watched, one opened, sockets made inside it.
+"""Network namespaces as files: watch folders of them, open one, enter it.
 
-A socket belongs for good to the namespace in which it was made: the thread enters, opens and comes
-back, and later questions need no privilege. Python has os.setns from 3.12 on only, and no inotify,
-hence ctypes.
+A socket belongs to the namespace in which it was created, for good. So a thread enters a namespace,
+creates its sockets and returns, and using them needs no privilege. Python has os.setns only from
+3.12 on, and no inotify, so this uses ctypes.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class NamespaceKey(NamedTuple):
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 UNMOUNTED_FOR = 5.0
-"""Seconds that a file may be there before its namespace is mounted on it: it takes a moment."""
+"""Seconds that a runtime may need between creating a file and mounting a namespace on it."""
 
 
 def is_propagated(mountinfo: str, folder: str) -> bool:
-    """Whether mounts that are made at `folder` elsewhere appear here; see proc_pid_mountinfo(5)."""
+    """Whether this process sees the node's new mounts in `folder`; see proc_pid_mountinfo(5)."""
     fields: list[str] = []
     for line in mountinfo.splitlines():
         candidate = line.split(" ")
         place = candidate[4].replace("\\040", " ")
-        # Of several mounts of one place the last is on top.
+        # The last of several mounts at one place is on top.
         if f"{folder}/".startswith(place.rstrip("/") + "/") and (
             not fields or len(place) >= len(fields[4])
         ):
@@ -58,14 +58,14 @@ def is_propagated(mountinfo: str, folder: str) -> bool:
 
 
 def gets_mounts(folder: Path) -> bool:
-    """Whether the folder shows mounts that the node makes there later; raise OSError."""
+    """Whether the folder receives later mounts of the node; raise OSError."""
     return is_propagated(_MOUNTINFO.read_text(), os.path.realpath(folder))
 
 
 def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
-    """Return why namespaces of pods that start later are not seen; "" if nothing shows that.
+    """Return why we cannot see the namespaces of pods that start later; "" if there is no sign.
 
-    Shown by a file without a namespace on it, in a folder that gets no mounts of the node's.
+    The sign is a file without a namespace, in a folder that does not receive the node's mounts.
     """
     try:
         if gets_mounts(folder):
@@ -73,12 +73,12 @@ def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
         device, before = folder.stat().st_dev, time.time() - seconds
         bare = [each.name for each in folder.iterdir() if _is_bare(each.lstat(), device, before)]
     except OSError:
-        return ""  # the folder changes, or is not there: that is said elsewhere
+        return ""  # `PodNetworks` reports a folder that cannot be read.
     return without_namespace(folder, min(bare)) if bare else ""
 
 
 def without_namespace(folder: Path, name: str) -> str:
-    """Return the words for a file of the folder where no namespace will appear."""
+    """Return the message about a file of the folder on which no namespace will appear."""
     return (
         f"{folder} is mounted without propagation, and {name} there has no network "
         "namespace on it: mount the folder with propagation HostToContainer"
@@ -96,9 +96,9 @@ def key_of(status: os.stat_result) -> NamespaceKey:
 
 @contextmanager
 def network_namespace(path: Path) -> Iterator[int | None]:
-    """Open the namespace file at `path`; yield None where it is (not yet) a network namespace.
+    """Open the namespace file at `path`; yield None if it is no network namespace yet.
 
-    The file is made first and the namespace mounted on it a moment later. Raises OSError.
+    A runtime creates the file first, and mounts the namespace on it a moment later. Raises OSError.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -109,10 +109,10 @@ def network_namespace(path: Path) -> Iterator[int | None]:
 
 @contextmanager
 def entered(namespace: int) -> Iterator[None]:
-    """Be in the namespace of this file descriptor, with this thread only; needs CAP_SYS_ADMIN.
+    """Put this thread into the namespace of a file descriptor; needs CAP_SYS_ADMIN.
 
-    No `await` may happen inside. Raises PermissionError where it may not be entered. A thread that
-    cannot come back would answer, and set rules, in a pod's network: the process ends instead.
+    Do not `await` inside. Raises PermissionError if entering is not permitted. If the thread cannot
+    return, the process ends, or else it would set rules in a pod's network.
     """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -126,21 +126,21 @@ def entered(namespace: int) -> Iterator[None]:
 
 
 class FolderWatch:
-    """Watches folders for files that come and go, each from the first `renew` on."""
+    """Watches folders for new and deleted files, each from its first `renew` on."""
 
     def __init__(self) -> None:
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def renew(self, folder: Path) -> None:
-        """Watch what this path leads to now; raise OSError where that is nothing."""
+        """Watch the folder that this path leads to now; raise OSError if there is none."""
         _checked(_libc.inotify_add_watch(self._fd, bytes(folder), _COMES_OR_GOES))
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when something has changed."""
+        """Return the descriptor that becomes readable after a change."""
         return self._fd
 
     def changed(self) -> bool:
-        """Whether something came or went since the last call."""
+        """Whether a file was created or deleted since the last call."""
         found = False
         try:
             while os.read(self._fd, _DATAGRAM):

@@ -1,8 +1,7 @@
-"""Netlink messages and attributes as bytes, so that what we say to the kernel can be tested.
+"""Encodes and decodes netlink messages, the format of all requests of this package to the kernel.
 
-Everything that this package asks the kernel travels in this one format. Source of the layout:
-https://docs.kernel.org/userspace-api/netlink/intro.html and linux/netlink.h. Numbers are in the
-host's byte order where nothing else is said.
+Layout: https://docs.kernel.org/userspace-api/netlink/intro.html and linux/netlink.h. Numbers are in
+the host's byte order unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ SOCK_DIAG, NETFILTER = 4, 12  # NETLINK_SOCK_DIAG, NETLINK_NETFILTER; socket has
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
 NLM_F_DUMP_INTR = 0x10
-"""Set on an answer while whose dump the table changed: it may be incomplete."""
+"""Set on an answer if the table changed during the dump, so that it may be incomplete."""
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -29,9 +28,9 @@ _ERRNO = struct.Struct("=i")
 
 
 def connect(protocol: int, *, groups: int = 0) -> socket.socket:
-    """Return a non-blocking socket of a netlink protocol, which receives notices of `groups`.
+    """Return a non-blocking netlink socket that receives the notifications of `groups`.
 
-    Answers need no waiting: the kernel has queued the first before `send` returns.
+    No wait is needed for an answer: the kernel queues its begin before `send` returns.
     """
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
@@ -44,7 +43,7 @@ def connect(protocol: int, *, groups: int = 0) -> socket.socket:
 
 
 class MalformedMessage(ValueError):
-    """Bytes that are no netlink message or attribute."""
+    """The bytes are no netlink message or attribute."""
 
 
 class Message(NamedTuple):
@@ -65,12 +64,12 @@ class Message(NamedTuple):
 
 
 def encode(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    """Return one message; the port is 0, which the kernel fills in."""
+    """Return one message. Its port is 0: the kernel fills it in."""
     return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
 
 
 def decode(datagram: bytes) -> Iterator[Message]:
-    """Yield the messages of `datagram`; raise MalformedMessage where one does not fit in it."""
+    """Yield the messages of a datagram; raise MalformedMessage if one is cut."""
     offset, size = 0, len(datagram)
     while offset < size:
         if size - offset < _HEADER.size:
@@ -91,13 +90,13 @@ def attribute(kind: int, value: bytes) -> bytes:
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
     """Return the attributes from `offset` on, by type; raise MalformedMessage if one is cut."""
     found: dict[int, bytes] = {}
-    size = len(payload)
-    while size - offset >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if not _ATTRIBUTE.size <= length <= size - offset:
+    size, header, unpack = len(payload), _ATTRIBUTE.size, _ATTRIBUTE.unpack_from
+    while size - offset >= header:
+        length, kind = unpack(payload, offset)
+        if not header <= length <= size - offset:
             raise MalformedMessage(f"a netlink attribute claims {length} bytes of {size - offset}")
-        found[kind & _TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
-        offset += _aligned(length)
+        found[kind & _TYPE_MASK] = payload[offset + header : offset + length]
+        offset += (length + 3) & ~3  # as _aligned; called some ten times for each proof
     return found
 
 

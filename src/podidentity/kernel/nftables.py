@@ -1,7 +1,7 @@
-"""libnftables in this process: the grammar of `nft`, without a process for each change.
+"""libnftables by ctypes: the grammar of `nft`, without a process for each change.
 
-A replace takes 0.2 ms here and 16 ms with the program, most of it waiting at its exit, and that
-time is how long a hole stays open. Interface: libnftables(3), libnftables-json(5).
+A replacement takes 0.2 ms here and 16 ms with the program, most of which is its exit. A repair must
+be fast, because pods are not intercepted meanwhile. Interface: libnftables(3), libnftables-json(5).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _OUTPUT_PROTOCOL_NUMBERS = 1 << 7
 
 
 class NftablesError(Exception):
-    """The kernel or the library refused; the message is theirs, with the next step if known."""
+    """The kernel or the library returned an error; with the next step, if it is known."""
 
 
 class Nftables:
-    """One context of libnftables, for the network namespace in which it is made.
+    """One context of libnftables, for the network namespace in which it is created.
 
-    Changing something may take 60 ms: whoever else changes rules holds the kernel's lock of them
-    until his process has ended. Listing does not wait. A context may be used by one thread at once.
+    A change can wait 60 ms, because another process that changes rules holds the kernel's lock
+    until it exits. Listing does not wait. Only one thread at a time may use a context.
     """
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Nftables:
         self._library.nft_ctx_output_set_flags(self._context, flags)
 
     def run(self, commands: str) -> dict[str, Any]:
-        """Run `commands` (JSON) as one transaction and return what they print.
+        """Run `commands` (JSON) as one transaction and return their output.
 
-        Raises NftablesError, and then nothing has changed.
+        Raises NftablesError, in which case nothing has changed.
         """
         code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output = self._library.nft_ctx_get_output_buffer(self._context)

@@ -1,12 +1,12 @@
-"""The pods' network namespaces, and which of them holds which address.
+"""The pods' network namespaces, and the addresses of each.
 
-They are found in the folders where container runtimes mount them (`/run/netns`). In each, two
-netlink sockets are opened once and kept. An open socket keeps its namespace alive, so a namespace
-is let go as soon as its file has gone: `follow` does that.
+Container runtimes mount the namespaces in folders (`/run/netns`). Two netlink sockets are opened in
+each namespace and kept. An open socket keeps its namespace alive, so `follow` closes the sockets as
+soon as the namespace's file is deleted.
 
-A pod may change its addresses as often as it likes. Reading them anew costs 20 µs, and each
-namespace has a budget for that: one that exceeds it, or has more addresses than any pod, holds no
-address until it has been read again. That refuses this pod alone.
+A pod can change its addresses at any rate, and reading them again costs 20 µs. So each namespace
+has a budget of reads. A namespace that exceeds it, or that has more addresses than any pod needs,
+counts as one without addresses until it is read again. This refuses that pod alone.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ _SAY_EVERY = 60.0
 
 
 class PodNetwork:
-    """One namespace, opened; made inside it."""
+    """One open namespace; create this object inside it."""
 
     def __init__(self, name: str, key: NamespaceKey, number: int | None) -> None:
         self.name = name
         self.key = key
         self.number = number
-        """What the node's namespace calls it (nsid); None where it was given no number."""
+        """Its number (nsid) within the node's namespace; None if it has none."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
         self.addresses: dict[str, int] = {}
-        """Each IPv4 address with its interface, as of the last `reread`."""
+        """IPv4 addresses with the interface of each, as of the last `reread`."""
 
     @property
     def notices(self) -> int:
-        """File descriptor that is readable when the addresses have changed."""
+        """Descriptor that becomes readable when the addresses change."""
         return self._addresses.notices.fileno()
 
     def reread(self) -> None:
-        """Read the addresses anew; raise TooManyAddresses or OSError, and then it holds none."""
+        """Read the addresses again; they are none if this raises TooManyAddresses or OSError."""
         self.addresses = {}
         self.addresses = self._addresses.read()
 
     def find(self, local: Endpoint, remote: Endpoint) -> TcpSocket | None:
-        """Return the socket at the `local` end of a connection, if one is here; raise OSError."""
+        """Return the socket at the `local` end of a connection, or None; raise OSError."""
         return self._sockets.find(local, remote, interface=self.addresses.get(local.address, 0))
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Close its sockets, so that the namespace can end."""
         self._sockets.close()
         self._addresses.close()
 
 
 @dataclass(slots=True)
 class _Budget:
-    """Reads of one namespace's addresses: ten at once, then one a second."""
+    """Budget for reading a namespace's addresses: ten reads at once, then one a second."""
 
     tokens: float
     since: float
 
     def take(self, now: float) -> bool:
-        """Whether one more read is allowed now; if so it is counted."""
+        """Count one more read, if the budget allows it; return whether it does."""
         filled = self.tokens + (now - self.since) * _READS_A_SECOND
         self.tokens, self.since = min(filled, float(_READS_AT_ONCE)), now
         if self.tokens < 1:
@@ -92,7 +92,7 @@ class _Budget:
 
 
 class PodNetworks:
-    """The namespaces of some folders; `refresh` brings them up to date."""
+    """The namespaces in some folders; `refresh` applies changes."""
 
     def __init__(self, *folders: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._folders = folders
@@ -101,45 +101,45 @@ class PodNetworks:
         self._numbers = NamespaceNumbers()
         self._unread = True
         self._devices: frozenset[int] = frozenset()
-        """Of the folders themselves: a file on one of them has no namespace mounted on it."""
+        """Devices of the folders. A file on one of these has no namespace mounted on it."""
         self._mounted: dict[NamespaceKey, str] = {}
-        """The namespaces of the folders as of the last scan, opened or not, with a file of each."""
+        """The file of each namespace, open or not, as of the last scan."""
         self._networks: dict[NamespaceKey, PodNetwork] = {}
         self._holders: dict[str, dict[NamespaceKey, PodNetwork]] = {}
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
         self._budgets: dict[NamespaceKey, _Budget] = {}
         self._over_budget: dict[NamespaceKey, float] = {}
-        """When the addresses of each may be read again; until then it holds none."""
+        """Time of the next read of each; until then it counts as one without addresses."""
         self._crowded: dict[NamespaceKey, float] = {}
-        """When each is opened again."""
+        """Time at which each is opened again."""
         self._said: dict[NamespaceKey, float] = {}
         self._untried: set[str] = set()
-        """Files where no namespace is mounted yet, or that could not be opened."""
+        """Files without a namespace so far, and those that could not be opened."""
         self._failures: dict[str, str] = {}
-        """By file or folder."""
+        """Error by file or folder."""
         self._listeners: list[Callable[[], None]] = []
         self.revision = 0
-        """Grows when a namespace is opened or let go."""
+        """Grows when a namespace is opened or closed."""
 
     def __len__(self) -> int:
         return len(self._networks)
 
     @property
     def failure(self) -> str:
-        """What keeps namespaces from being read, with the next step; "" where nothing does."""
+        """Why a namespace or a folder cannot be read, with the next step; "" if all can."""
         return next(iter(self._failures.values()), "")
 
     def holders(self, address: str) -> Collection[PodNetwork]:
-        """Return the namespaces that hold an IPv4 address, as of the last refresh."""
+        """Return the namespaces that have an IPv4 address, as of the last refresh."""
         return self._holders.get(address, {}).values()
 
     def by_number(self) -> dict[int, PodNetwork]:
-        """Return the open namespaces by the node's number of each, oldest first."""
+        """Return the open namespaces by their number (nsid), oldest first."""
         return {each.number: each for each in self._networks.values() if each.number is not None}
 
     def numbered(self, number: int) -> PodNetwork | None:
-        """Return the open namespace that the node calls by this number (nsid), if there is one."""
+        """Return the open namespace with this number (nsid), or None."""
         return next((each for each in self._networks.values() if each.number == number), None)
 
     def bare(self) -> list[Path]:
@@ -147,11 +147,11 @@ class PodNetworks:
         return [Path(each) for each in sorted(self._untried) if self._is_bare(each)]
 
     def is_mounted(self, key: NamespaceKey) -> bool:
-        """Whether the namespace has a file in one of the folders: its pod has not ended."""
+        """Whether the namespace still has a file in one of the folders: its pod has not ended."""
         return key in self._mounted
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called after each refresh that has found something."""
+        """Call `changed` after each refresh that found a change."""
         self._listeners.append(changed)
 
     def stop_listening(self, changed: Callable[[], None]) -> None:
@@ -159,10 +159,10 @@ class PodNetworks:
         self._listeners.remove(changed)
 
     def refresh(self) -> bool:
-        """Take in what has changed; return whether anything may have.
+        """Apply changes of folders and addresses; return whether there may have been one.
 
-        Costs two system calls where nothing has; otherwise some 20 µs for each namespace whose
-        addresses changed, and 2 µs for each file if one came or went.
+        Costs two system calls without a change, else about 20 µs for each namespace with changed
+        addresses, and 2 µs for each file of a changed folder.
         """
         changed = False
         if self._watch.changed() or self._unread:
@@ -180,7 +180,7 @@ class PodNetworks:
         return changed
 
     async def follow(self) -> None:
-        """Take in what changes as soon as it does, until cancelled."""
+        """Apply each change as soon as it happens, until cancelled."""
         loop = asyncio.get_running_loop()
         followed = (self._watch.fileno(), self._poll.fileno())
         for each in followed:
@@ -193,7 +193,7 @@ class PodNetworks:
                 loop.remove_reader(each)
 
     def close(self) -> None:
-        """Let all go."""
+        """Close all namespaces."""
         for key in list(self._networks):
             self._drop(key)
         self._poll.close()
@@ -201,12 +201,12 @@ class PodNetworks:
         self._numbers.close()
 
     def _scan(self) -> bool:
-        """Compare the folders with what is open; return whether that differed."""
+        """Open new namespaces, close those without a file; return whether there were any."""
         files: dict[str, NamespaceKey] = {}
         devices = set()
         for folder in self._folders:
             try:
-                # Watched before it is read, so that what comes in between is noticed.
+                # Watch first, so that a file that is created during the scan is noticed.
                 self._watch.renew(folder)
                 devices.add(folder.stat().st_dev)
                 files |= _files(folder)
@@ -229,9 +229,9 @@ class PodNetworks:
         return opened or bool(gone)
 
     def _is_ready(self, path: str) -> bool:
-        """Whether a namespace to be opened is mounted there.
+        """Whether a namespace is mounted on this file, and may be opened now.
 
-        A file that a crash has left is not looked into, nor is a crowded namespace before its time.
+        A crash of a runtime leaves files without a namespace. A crowded namespace must wait.
         """
         try:
             status = os.stat(path)  # noqa: PTH116 - at each doubtful connection
@@ -248,7 +248,7 @@ class PodNetworks:
             return False
 
     def _open_all(self, paths: list[str]) -> bool:
-        """Open those that can be; return whether one could. The others stay to be tried."""
+        """Open all that can be opened; return whether one could. The others are tried later."""
         before = len(self._networks)
         for path in paths:
             self._untried.discard(path)
@@ -294,7 +294,7 @@ class PodNetworks:
         try:
             network.reread()
         except TooManyAddresses as error:
-            # What is left of the answer goes with the socket.
+            # Closing the socket also drops the rest of the answer.
             self._say(key, f"{network.name} {error}: refused until it holds fewer")
             self._crowded[key] = now + _CROWDED_FOR
             self._untried.add(self._mounted[key])
@@ -308,7 +308,7 @@ class PodNetworks:
             self._holders.setdefault(address, {})[key] = network
 
     def _read_after_rest(self) -> bool:
-        """Read those again whose time has come; return whether there were any."""
+        """Read the namespaces that have waited long enough; return whether there were any."""
         now = self._monotonic()
         due = [key for key, when in self._over_budget.items() if when <= now]
         for key in due:
@@ -324,14 +324,14 @@ class PodNetworks:
             _log.warning("%s", what)
 
     def _let_go(self, key: NamespaceKey, network: PodNetwork) -> None:
-        """Take a namespace out of those that are found by an address."""
+        """Remove a namespace from the index by address."""
         for address in network.addresses:
             del self._holders[address][key]
             if not self._holders[address]:
                 del self._holders[address]
 
     def _drop(self, key: NamespaceKey) -> None:
-        """Close a namespace; it may be opened again."""
+        """Close a namespace, which may be opened again."""
         self.revision += 1
         network = self._networks.pop(key)
         self._let_go(key, network)
@@ -341,7 +341,7 @@ class PodNetworks:
         network.close()
 
     def _forget(self, key: NamespaceKey) -> None:
-        """Close a namespace whose file has gone, for good."""
+        """Close a namespace whose file was deleted, and forget all about it."""
         if key in self._networks:
             self._drop(key)
         for each in (self._budgets, self._crowded, self._said):
@@ -349,7 +349,7 @@ class PodNetworks:
 
 
 def _files(folder: Path) -> dict[str, NamespaceKey]:
-    """Return the folder's files by path; raise OSError. One that vanishes meanwhile is left out."""
+    """Return the folder's files by path, without those deleted meanwhile; raise OSError."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:

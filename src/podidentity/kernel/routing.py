@@ -1,10 +1,9 @@
-"""The routing rules that keep pods from the real IMDS, and the address that they are redirected to.
+"""The routing rules that close the real IMDS to pods, and the address for redirected connections.
 
-`nft flush ruleset` takes all tables of nf_tables away, and nobody can put one back before its
-process has ended: 5 to 60 ms (measured). Routing rules are not part of nf_tables. What a pod sends
-to IMDS and is not redirected has no route, whatever it carries. No protocol and no port is asked
-for: a fragment has no port, and the kernel need not dissect each packet that the node routes. As
-`ip -d rule` prints them:
+`nft flush ruleset` deletes all tables of nf_tables, and nobody can restore one until that process
+has ended (5 to 60 ms, measured). Routing rules are no part of nf_tables. They drop each packet of a
+pod to IMDS that was not redirected, whatever its protocol and port: a fragment has no port, and the
+kernel need not dissect every packet. As `ip -d rule` prints them:
 
     2:  from all iif lo goto 6 proto kernel                 the node's own traffic passes
     3:  from all to 169.254.169.254 blackhole proto kernel
@@ -12,17 +11,17 @@ for: a fragment has no port, and the kernel need not dissect each packet that th
     5:  from all to 169.254.25.79 blackhole proto kernel    while it is not on lo
     6:  from all nop proto kernel
 
-Where table `ip podid` stands, a connection to IMDS is redirected before any of this. Where it does
-not, the packet is dropped and not refused: the client sends it again within a second, and by then
-the table is back.
+While table `ip podid` exists, connections to IMDS are redirected before these rules apply. Else the
+packet is dropped and not refused, so that the client sends it again within a second, when the table
+is back.
 
 `proto kernel`: systemd-networkd removes the routing rules of others when it starts, except those
 that the kernel is said to have made (networkd.conf(5), ManageForeignRoutingPolicyRules=).
 
-169.254.25.79 is an address of `lo`, with scope host, so that the kernel delivers what is redirected
-there without `route_localnet`. Without rule 5, while somebody has removed the address, redirected
+169.254.25.79 is an address of `lo` with scope host, so that the kernel delivers redirected packets
+without `route_localnet`. Rule 5 is for the case that somebody deletes the address: else redirected
 packets would leave by the default route, and another machine could answer the pod. Rule 4 is for
-nodes where the lookup of table local comes later (Cilium moves it to priority 100).
+nodes where table local is looked up later (Cilium moves it to priority 100).
 
 Layouts: linux/fib_rules.h, linux/if_addr.h, ip-rule(8). Needs Linux 4.17 (FRA_PROTOCOL).
 """
@@ -69,7 +68,7 @@ _U32, _PORT_RANGE = struct.Struct("=I"), struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingRule:
-    """One routing rule, as far as we make any."""
+    """One routing rule, with the attributes that ours have."""
 
     priority: int
     action: int
@@ -79,14 +78,14 @@ class RoutingRule:
     """Further attributes, by type."""
 
     def encode(self) -> bytes:
-        """Return the body of the message that makes or removes it."""
+        """Return the body of the message that adds or deletes the rule."""
         head = _RULE.pack(
             socket.AF_INET, 32 if self.to else 0, 0, 0, self._table, 0, 0, self.action, 0
         )
         return head + b"".join(netlink.attribute(*each) for each in self._attributes.items())
 
     def is_listed(self, body: bytes) -> bool:
-        """Whether `body`, of a listing, is this rule: all that it matches, and nothing less."""
+        """Whether `body`, of a listing, is this rule, and matches no fewer packets."""
         _, to, origin, tos, _, _, _, action, flags = _RULE.unpack_from(body)
         listed = netlink.attributes(body, _RULE.size)
         mine = self._attributes
@@ -111,7 +110,7 @@ class RoutingRule:
 
 
 def wanted(redirect: Redirect) -> tuple[RoutingRule, ...]:
-    """Return the rules in the order of making: the node's own traffic is never cut off."""
+    """Return the rules in the order of adding, which never cuts off the node's own traffic."""
     kernel = (_PROTOCOL, _RTPROT_KERNEL)
     own = ((_INTERFACE, b"lo\0"), (_GOTO, _U32.pack(6)), kernel)
     rules = (
@@ -129,7 +128,7 @@ def wanted(redirect: Redirect) -> tuple[RoutingRule, ...]:
 
 
 def of_release_0_1(redirect: Redirect) -> tuple[RoutingRule, ...]:
-    """Return what podidentity 0.1 made, in the order of removing."""
+    """Return the rules of podidentity 0.1, in the order of deleting."""
     port = _PORT_RANGE.pack(redirect.metadata_port, redirect.metadata_port)
     closed = ((_IP_PROTOCOL, bytes([socket.IPPROTO_TCP])), (_DESTINATION_PORTS, port))
     own = ((_INTERFACE, b"lo\0"), (_GOTO, _U32.pack(5)))
@@ -141,9 +140,9 @@ def of_release_0_1(redirect: Redirect) -> tuple[RoutingRule, ...]:
 
 
 class Routing:
-    """Makes, checks and removes all this, in the network namespace where it is made.
+    """Adds, checks and deletes rules and address, in the network namespace where it is created.
 
-    Every method raises OSError. Changing something needs CAP_NET_ADMIN.
+    Every method raises OSError. Changes need CAP_NET_ADMIN.
     """
 
     def __init__(self, redirect: Redirect) -> None:
@@ -154,7 +153,7 @@ class Routing:
         self._sequence = 0
 
     def differences(self) -> list[str]:
-        """Return what is not as wanted, in words."""
+        """Return a description of each difference from the wanted state."""
         found = []
         if missing := _not_in(self._listed(), self._wanted):
             priorities = ", ".join(str(each.priority) for each in missing)
@@ -164,7 +163,7 @@ class Routing:
         return found
 
     def repair(self) -> None:
-        """Make what is not there, and remove what podidentity 0.1 made."""
+        """Add what is missing, and delete the rules of podidentity 0.1."""
         listed = self._listed()
         for rule in _not_in(listed, self._wanted):
             self._change(_NEWRULE, _CREATE, rule.encode(), harmless=errno.EEXIST)
@@ -175,16 +174,15 @@ class Routing:
             self._add_target()
 
     def remove(self) -> None:
-        """Remove the rules, that which closes IMDS first.
+        """Delete the rules; the one that closes IMDS goes first.
 
-        The address stays: what was redirected there while a connection lasts must not leave the
-        node.
+        The address stays, so that packets of redirected connections do not leave the node.
         """
         for rule in reversed(self._wanted):
             self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
 
     def close(self) -> None:
-        """Close the conversation; the rules stay."""
+        """Close the socket; the rules stay."""
         self._socket.close()
 
     def _listed(self) -> list[bytes]:
@@ -192,7 +190,7 @@ class Routing:
         return [each.payload for each in self._ask(_GETRULE, _DUMP, body) if each.kind == _NEWRULE]
 
     def _interface_of_target(self) -> int:
-        """Return the index of the interface that has the address; 0: none."""
+        """Return the index of the interface with the address; 0: none."""
         target = socket.inet_aton(self._target)
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
         for each in self._ask(_GETADDR, _DUMP, body):
@@ -226,7 +224,7 @@ class Routing:
                 raise OSError(answer.errno, f"cannot change the routing rules: {why}")
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[netlink.Message]:
-        """Return the kernel's answer, whole. What answers an earlier question is passed over."""
+        """Return the kernel's complete answer; skip answers to earlier requests."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self._socket.send(netlink.encode(kind, flags, self._sequence, body))
         found: list[netlink.Message] = []

@@ -1,4 +1,4 @@
-"""What is intercepted and where to, and table `ip podid`, which does it: compared as installed.
+"""Table `ip podid`, which redirects the pods' connections to IMDS, as data.
 
 As nft prints it:
 
@@ -18,26 +18,28 @@ As nft prints it:
     chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
 
-* guard_local: nothing from a wire reaches the address that we redirect to unless we redirected it,
-  because this chain comes before the redirection; nor the node's loopback (RFC 1122, 3.2.1.3),
-  which others open with `route_localnet` (CVE-2020-8558): kube-proxy does, podidentity 0.1 did.
-* intercept: before kube-proxy's chains (dstnat, -100); the first redirection of a connection wins.
-* share: one pod gets so many connections and no more, before anything of ours is asked. So the
-  backlog of the listener, where connections wait while no worker accepts, is never one pod's, and a
-  pod that opens thousands costs the worker only as many as it would let it have. A pod is known by
-  its port: on a bridge that has one MAC address, and as many addresses as the pod likes; a routed
-  link has the addresses that the node routes there (`source_rules` binds both). What is too much at
-  once is dropped, so that the client tries again a second later; what is too many is refused. The
-  rate bounds the kernel's own work, too: it forgets at most eight connections of a count in one
-  tick. Only the first packet of a connection comes here, as to every chain for NAT, and only in
-  the first of two tables that redirect it. Connections that have ended (TIME_WAIT) are not counted.
-* guard_imds: what was not redirected is refused at once: connections older than the rules, and
-  those that another rule took out. It stands before routing (kernel 5.9), because there the
-  routing rules drop what it would refuse. The node's own traffic does not come this way: it passes.
+* guard_local comes before the redirection. It drops packets from a wire to the address that we
+  redirect to, so that only redirected packets reach it, and packets to the node's loopback (RFC
+  1122, 3.2.1.3). kube-proxy opens the loopback with `route_localnet` (CVE-2020-8558), as
+  podidentity 0.1 did.
+* intercept comes before kube-proxy's chains (dstnat, -100); the first redirection of a connection
+  wins.
+* share limits the connections of one pod, before any process of ours handles them. So one pod
+  cannot fill the backlog of the listener, in which connections wait while no worker accepts, and
+  cannot burden the worker with more connections than it may have. A pod is identified by its port:
+  on a bridge by the port's one MAC address, because a pod can take many addresses there; on a
+  routed link by the source address (`source_rules` binds both). Too many connections are refused;
+  too many per second are dropped, so that the client tries again a second later. The rate also
+  bounds the kernel's own work: it expires at most eight connections of a count in one tick. As in
+  every NAT chain, only the first packet of a connection arrives here, and only in the first of two
+  tables that redirect it. Connections in TIME_WAIT do not count.
+* guard_imds refuses at once all connections to IMDS that were not redirected: those that are older
+  than the rules, and those that another rule excluded. It comes before routing (kernel 5.9),
+  because the routing rules would drop the packets. The node's own traffic does not pass here.
 
-`intercept` and `guard_imds` have no interface match: whatever is routed through the node is meant.
-AKS's own IMDS restriction drops pods' packets in the forward hook, behind all this: what we
-redirect does not come there.
+`intercept` and `guard_imds` match every interface, because all traffic that the node routes is
+meant. AKS's own IMDS restriction drops pods' packets in the forward hook, which redirected packets
+do not reach.
 """
 
 from __future__ import annotations
@@ -58,20 +60,20 @@ _LONGEST = 400
 _TCP = 6  # IPPROTO_TCP
 
 MOST_CONNECTIONS = 320
-"""Of one pod: some more than the agent keeps (256), so that a pod in need of more is answered by
-the agent, and not yet refused by the kernel; and under a twelfth of the listener's backlog."""
+"""Limit for one pod. It is larger than the agent's own (256), so that the agent can answer a pod
+that needs more, and smaller than a twelfth of the listener's backlog."""
 MOST_A_SECOND = 1000
-"""New connections of one pod, and as many in one burst."""
+"""New connections of one pod in a second, and in one burst."""
 _MOST_PODS = 4096
-"""Elements of a set; those of pods without a connection go by themselves."""
+"""Size of a set; the kernel removes elements of pods without a connection."""
 _RATE_SECONDS = 10
-"""That the rate of a pod is remembered after its last connection; it is forgiven within one."""
+"""Lifetime of a pod's rate after its last new connection; one second would be enough."""
 
 LINK_LOCAL = "169.254.25.79"
-"""Where pods' connections are redirected to: an address of `lo` for this alone. It is no loopback
-address, so the kernel needs no `route_localnet`, and link-local, so no router forwards it (RFC
-3927, 7). Others on such nodes: 169.254.1.1 (Calico, Azure CNI), 10.10 and 10.11 (AKS LocalDNS),
-20.10 (NodeLocal DNSCache), 25.10 (kubespray), 169.254 (IMDS). The number is NMI's port, 2579."""
+"""Target of the redirection: an address of `lo` for nothing else. It is no loopback address, so the
+kernel needs no `route_localnet`, and it is link-local, so that no router forwards it (RFC 3927, 7).
+Others on such nodes: 169.254.1.1 (Calico, Azure CNI), 10.10 and 10.11 (AKS LocalDNS), 20.10
+(NodeLocal DNSCache), 25.10 (kubespray), 169.254 (IMDS). The number is NMI's port, 2579."""
 _HOST = "127.0.0.1"
 
 
@@ -105,17 +107,17 @@ class Redirect:
 
     @property
     def owns_target(self) -> bool:
-        """Whether `target` is ours to put on `lo` and to guard: a link-local address is."""
+        """Whether we add `target` to `lo` and guard it, as we do with a link-local address."""
         return IPv4Address(self.target).is_link_local
 
     @property
     def host_address(self) -> str:
-        """The loopback address where the node's own processes ask, at `/host/token`."""
+        """The loopback address for processes of the node, which ask at `/host/token`."""
         return self.listen_address if IPv4Address(self.listen_address).is_loopback else _HOST
 
     @property
     def listen_addresses(self) -> tuple[str, ...]:
-        """Where NMI listens, at `listen_port`; bind with IP_FREEBIND, an address may be late."""
+        """Addresses to listen at. Bind with IP_FREEBIND, because `target` may be set later."""
         if IPv4Address(self.listen_address).is_unspecified:
             return (self.listen_address,)
         return self.target, self.host_address
@@ -123,16 +125,16 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class RedirectTable:
-    """A table of IPv4: `podid`, which stays, or a copy of it that lives as long as its maker."""
+    """Table `ip podid`, or a copy of it, which exists only while our process does."""
 
     redirect: Redirect
     name: str = TABLE
     owned: bool = False
-    """Whether nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
-    `nft flush ruleset` of others passes it over, and it goes when that socket is closed."""
+    """Whether the netlink socket that creates the table owns it (Linux 5.12, nft(8)): nobody else
+    can change it, `nft flush ruleset` skips it, and the kernel deletes it with the socket."""
     shares: bool = True
-    """Whether one pod gets a share of the connections only. That takes the expressions `connlimit`
-    and `limit`, without which a kernel can be built."""
+    """Whether to limit the connections of each pod. This needs the expressions `connlimit` and
+    `limit`, which a kernel may lack."""
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
@@ -161,7 +163,7 @@ class RedirectTable:
         ]
 
     def replacement(self) -> str:
-        """Return the transaction that puts this table in the place of what has its name."""
+        """Return the transaction that replaces the table of this name."""
         return _commands(
             {"add": self.wanted()[0]},
             {"delete": {"table": self._reference}},
@@ -169,7 +171,7 @@ class RedirectTable:
         )
 
     def deletion(self) -> str:
-        """Return the transaction that takes the table away, also where there is none."""
+        """Return the transaction that deletes the table, if there is one."""
         return _commands({"add": self.wanted()[0]}, {"delete": {"table": self._reference}})
 
     def listing(self) -> str:
@@ -177,9 +179,9 @@ class RedirectTable:
         return _commands({"list": {"table": self._reference}})
 
     def differences(self, listed: Mapping[str, Any]) -> list[str]:
-        """Return where the kernel's listing of the table is not what we want, in words.
+        """Return a description of each difference between the kernel's listing and our table.
 
-        [] where it is, whatever the counters say.
+        Counters are ignored.
         """
         here, there = _normal(self.wanted()), _normal(listed.get("nftables", ()))
         return [
@@ -193,7 +195,7 @@ class RedirectTable:
         return {"family": "ip", "name": self.name}
 
     def _shares(self, imds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the sets, chains and rules of the shares, and those that lead there."""
+        """Yield the sets, chains and rules of the shares, and the jumps to them."""
         yield from (self._jump_chain(each) for each in ("share", "share_of_port"))
         bridge = _match({"meta": {"key": "iifkind"}}, "bridge")
         yield self._bare_rule("share", bridge, {"goto": {"target": "share_of_port"}})
@@ -218,7 +220,7 @@ class RedirectTable:
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
 
     def _unguarded(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield what matches connections that come to us without having been redirected."""
+        """Yield matches for connections that reach us without a redirection."""
         port = _match(_field("tcp", "dport"), self.redirect.listen_port)
         if IPv4Address(self.redirect.listen_address).is_unspecified:
             yield [_match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), port]
@@ -237,7 +239,7 @@ class RedirectTable:
         return {"set": {**where, "type": kind, "size": _MOST_PODS, **more}}
 
     def _rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
-        """Return a rule that counts what it decides about: its last expression is the decision."""
+        """Return a rule with a counter before its last expression, the verdict."""
         return self._bare_rule(chain, *expressions[:-1], {"counter": None}, expressions[-1])
 
     def _bare_rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +255,7 @@ def redirects_to_loopback(listed: Mapping[str, Any]) -> bool:
 
 
 def _normal(items: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return what decides about packets: table, chains, and the rules of each in their order."""
+    """Return the items that decide about packets: table, chains, and the rules of each in order."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
         for kind, body in item.items():

@@ -1,4 +1,4 @@
-"""Asks the kernel for one TCP socket, by the two ends of its connection: state, owner, counters.
+"""Looks one TCP socket up by both ends of its connection: its state, owner and counters.
 
 Source: linux/inet_diag.h, linux/tcp.h, sock_diag(7).
 """
@@ -67,18 +67,18 @@ class Endpoint(NamedTuple):
 
 
 class TcpInfo(NamedTuple):
-    """Counters of a socket, a part of `struct tcp_info`; times are milliseconds ago."""
+    """Part of the counters in `struct tcp_info`; times are milliseconds before the question."""
 
     last_data_sent: int
-    """The socket's age while it has sent none."""
+    """The age of the socket if it has sent no data."""
     last_data_recv: int
     last_ack_recv: int
     bytes_acked: int
-    """Of a client, with its SYN; of either end, with its FIN."""
+    """Includes a client's SYN, and the FIN of either end."""
     bytes_received: int
-    """With the other end's FIN."""
+    """Includes the other end's FIN."""
     bytes_sent: int
-    """With retransmissions."""
+    """Includes retransmissions."""
     bytes_retrans: int
 
 
@@ -87,32 +87,32 @@ class TcpSocket(NamedTuple):
 
     state: int
     inode: int
-    """0 if no process holds the socket any more."""
+    """0 if no process has the socket open any more."""
     cgroup: int
-    """Id of the cgroup of the process that made the socket; 0 before kernel 5.7."""
+    """Id of the cgroup of the process that created the socket; 0 before kernel 5.7."""
     user: int = -1
-    """Uid of the process that made the socket, in this user namespace."""
+    """Uid of the process that created the socket, in this user namespace."""
     info: TcpInfo | None = None
-    """None before kernel 4.19, and of a socket that is no more than a memory (TIME_WAIT)."""
+    """None before kernel 4.19, and for a socket in TIME_WAIT."""
 
     @property
     def is_of_connection(self) -> bool:
-        """Whether it is, or was, the socket of that connection.
+        """Whether this is, or was, a socket of the connection that was asked for.
 
-        Where there is no connection, the kernel answers with a socket that listens on the port. And
-        a client is ESTABLISHED before the acknowledgement leaves that lets the server accept: one
-        that still sends its SYN is not at the other end of an accepted connection.
+        If there is none, the kernel returns a socket that listens on the port. And a socket that
+        still sends its SYN is no client of an accepted connection: a client is ESTABLISHED before
+        it sends the acknowledgement that lets the server accept.
         """
         return self.state not in _NOT_THIS_CONNECTION
 
     @property
     def is_open(self) -> bool:
-        """Whether a process holds it and can still read an answer (also after a half-close)."""
+        """Whether a process has it open and can still read an answer, also after a half-close."""
         return self.state in _CAN_RECEIVE and self.inode != 0
 
 
 class SockDiag:
-    """Finds sockets of the network namespace in which it is made."""
+    """Finds sockets of the network namespace in which it is created."""
 
     def __init__(self) -> None:
         self._socket = netlink.connect(netlink.SOCK_DIAG)
@@ -122,7 +122,7 @@ class SockDiag:
         """Return the socket at the `local` end of a connection, or None; raise OSError."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         self._socket.send(encode_request(self._sequence, local, remote, interface=interface))
-        # An answer to an earlier request that was broken off is passed over.
+        # Skip answers to earlier requests that were abandoned.
         for _ in range(_STRAY_ANSWERS):
             for message in netlink.decode(self._socket.recv(_DATAGRAM)):
                 if message.sequence != self._sequence:
@@ -142,9 +142,9 @@ class SockDiag:
 def encode_request(
     sequence: int, local: Endpoint, remote: Endpoint, *, interface: int = 0
 ) -> bytes:
-    """Return the request for the socket of one connection, as seen from its `local` end.
+    """Return the request for the socket at the `local` end of a connection.
 
-    With `interface`, sockets bound to it are found beside unbound ones; without, unbound ones only.
+    It finds unbound sockets, and with `interface` also those that are bound to that interface.
     """
     request = _REQUEST.pack(
         socket.AF_INET,

@@ -1,9 +1,9 @@
-"""Which port may send with which MAC address and which addresses: the decision, without the kernel.
+"""Decides which port of a bridge may send with which MAC address and which addresses.
 
-A port is bound once, when the namespace that it leads to is first seen with an address there, and
-stays bound until the port or the namespace goes. An address, and a MAC address, belongs on each
-bridge to the port that was first seen with it; the next may have it when the first has gone. The
-node's own addresses belong to no port.
+A port is bound once, when its pod's namespace is first seen with an address, and stays bound until
+the port or the namespace is deleted. On each bridge, an address or MAC address belongs to the port
+that was first seen with it. Another port can have it when the first port is gone. The node's own
+addresses belong to no port.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.source_rules import Elements
 
 MOST_ADDRESSES = 16
-"""Of one port; a pod of Kubernetes has one IPv4 address on each of its links."""
+"""Addresses of one port; a pod of Kubernetes has one IPv4 address on each of its links."""
 
 
 class Since(NamedTuple):
-    """When an address was first seen: the earlier is the smaller."""
+    """When an address was first seen; values are ordered by time."""
 
     look: int
-    """Number of the look at the node at which it was seen; 0: an earlier run's."""
+    """Number of the look that found it; 0: an earlier run did."""
     created: int
-    """When its namespace was given it, by the kernel (1/100 s since the boot)."""
+    """Creation time that the kernel reports, in 1/100 s since the boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What one port was first seen with."""
+    """The addresses with which one port was first seen."""
 
     port: int
     """Index of the node's end."""
@@ -40,11 +40,11 @@ class Binding:
     mac: str
     addresses: Mapping[str, Since]
     namespace: NamespaceKey | None
-    """None: of an earlier run, and its namespace has not been found again."""
+    """None if an earlier run made the binding, and the namespace is not found yet."""
 
 
 def usable(addresses: Mapping[str, Since]) -> dict[str, Since]:
-    """Return those that a pod can be bound to; none where there are more than any pod has."""
+    """Return the addresses that a pod can be bound to; none if there are too many."""
     found = {
         address: since
         for address, since in addresses.items()
@@ -56,7 +56,7 @@ def usable(addresses: Mapping[str, Since]) -> dict[str, Since]:
 def elements(
     bindings: Iterable[Binding], *, uplinks: Set[int], reserved: Set[str], closed: Set[str]
 ) -> Elements:
-    """Return what the bridge's rules are to hold.
+    """Return the elements of the sets in the bridge's rules.
 
     `reserved` are the node's addresses on its bridges, `closed` those that nobody may have (IMDS).
     """
@@ -80,9 +80,9 @@ def elements(
 
 
 def namespaces(bindings: Iterable[Binding], granted: Elements) -> dict[str, NamespaceKey]:
-    """Return, by address, the namespace that alone can send with it.
+    """Return, by address, the only namespace that can send from it.
 
-    None that several bridges have, each with a port of its own.
+    Leaves out addresses that ports of several bridges have.
     """
     found: dict[str, set[NamespaceKey | None]] = {}
     for each in bindings:
@@ -96,7 +96,7 @@ def namespaces(bindings: Iterable[Binding], granted: Elements) -> dict[str, Name
 
 
 def disputed(bindings: Iterable[Binding], granted: Elements) -> dict[int, frozenset[str]]:
-    """Return, by port, the addresses that it was seen with and that are another's."""
+    """Return, by port, the addresses that it was seen with but that belong to another port."""
     found = {}
     for each in bindings:
         refused = {

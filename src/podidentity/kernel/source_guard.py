@@ -1,13 +1,13 @@
-"""Ties each source address to the port of the pod that has it, so that no other can speak with it.
+"""Binds each source address to the port of the pod that has it, so that no other pod can use it.
 
-The kernel's word on a socket proves a caller only where nobody else can hold that socket's
-conversation. On a shared bridge a pod with NET_RAW can: it poisons the node's ARP entry, has the
-bridge learn its neighbour's MAC address, or sends one segment into a connection that is open. So a
-filter of the bridge drops what does not come from where it claims (`source_rules`), and knows what
-comes from where by the node's end of each link (`links`, `source_bindings`).
+A socket proves a caller only if nobody else can send packets of its connection. On a shared bridge
+a pod with NET_RAW can: it poisons the node's ARP entry, makes the bridge learn its neighbour's MAC
+address, or sends a segment into an open connection. So a filter of the bridge drops packets with a
+source that does not belong to their port (`source_rules`). The node's end of each link tells which
+port belongs to which pod (`links`, `source_bindings`).
 
-A kernel that cannot filter so is told in `problems`, and `guarded` is False then: connections must
-not be kept beyond one answer.
+If the kernel cannot filter so, `problems` says it and `guarded` is False: then each connection must
+end after one answer.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 60.0
-"""Seconds; for what sends no notice."""
+"""Seconds between two checks without a notification."""
 _RETRY_AFTER = 1.0
 _LINKS_EVERY = 0.25
 _SETTLES = 0.02
-"""Seconds: a network plugin makes a link and its addresses in a burst, and then starts the pod."""
+"""Seconds to wait for more changes: a network plugin creates link and addresses in a burst."""
 
 NOT_GUARDED_YET = "the sources of packets are not guarded yet"
 _BRIDGE_UNGUARDED = (
@@ -83,9 +83,9 @@ _NOBODY = (
 class SourceGuard:
     """Installs, watches and repairs the source rules of the namespace that this process is in.
 
-    Raises NftablesError where libnftables is missing, and OSError where the node's links cannot be
-    read. Its methods belong to one thread; `run` leaves to another what may wait for the kernel's
-    lock of rules.
+    Raises NftablesError if libnftables is missing, and OSError if the node's links cannot be read.
+    Call all methods from one thread; `run` uses another for changes, which may wait for the
+    kernel's lock of rules.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class SourceGuard:
         copy: bool = True,
         bridges: bool = True,
     ) -> None:
-        """`copy` False: none is made, as on kernels before 5.12.
+        """Without `copy` the table has no copy, as on kernels before 5.12.
 
-        `bridges` False: bridges are not filtered, and what an earlier agent has set there goes.
+        Without `bridges` bridges are not filtered, and the rules of an earlier agent are deleted.
         """
         self._networks, self._clock, self._bridges = networks, clock, bridges
         self._closed = frozenset(closed(redirect))
@@ -112,53 +112,54 @@ class SourceGuard:
             if copy and bridges
             else None
         )
-        """That belongs to this process, so that others' `nft flush ruleset` passes it over."""
+        """Copy of the table that this process owns: `nft flush ruleset` of others skips it."""
         self._bindings: dict[int, Binding] = {}
-        """By port, in the order in which they were first seen."""
+        """Bindings by port, in the order in which the ports were first seen."""
         self._looks, self._applied = 0, 0
         self._turn = threading.Lock()
         self._said: dict[int, str] = {}
-        """What was last logged of a port."""
+        """The last log line about each port."""
         self._filtered: set[int] = set()
-        """Bridges that learned from link-local frames before this object ended it."""
+        """Bridges that learned from link-local frames until we switched it off."""
         self._changed = asyncio.Event()
         self._revision, self._incomplete = -1, False
-        """Of the last look: revision of the namespaces, and whether a port of theirs is unbound."""
+        """State of the last look: revision of the namespaces, and whether a port was unbound."""
         self._reading: asyncio.TimerHandle | None = None
-        """Until the links' notices are waited for again."""
+        """Timer until we wait for notifications about links again."""
         self._unverified, self._cause = True, ""
-        """Whether, and by whom, the rules may have been changed since the last look."""
+        """Whether the rules may have changed since the last look, and which process did it."""
         self._problems: tuple[str, ...] = (NOT_GUARDED_YET,)
         self._warnings: tuple[str, ...] = ()
         self._alone: Mapping[str, NamespaceKey] = {}
-        """By address, as of the rules that are in force."""
+        """The only namespace that can send from each address, by the rules now in force."""
         self.repairs = 0
-        """How often something was found changed and put right."""
+        """Number of repairs."""
         networks.listen(self._networks_changed)
         self._adopt()
 
     @property
     def guarded(self) -> bool:
-        """Whether no pod can speak with an address that is another's."""
+        """Whether no pod can send from the address of another."""
         return not self._problems
 
     def problems(self) -> tuple[str, ...]:
-        """Return what leaves sources unguarded, each with the next step; () where all is well.
+        """Return the reasons why sources are not guarded, each with the next step.
 
-        Nothing that a pod does is a problem of the node: that is in the log.
+        Actions of a pod are no problem of the node; they are only logged.
         """
         return self._problems
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what the kernel, or the library, cannot do for us."""
+        """Return features that the kernel or libnftables lacks, and that we can do without."""
         return self._warnings
 
     def bound_to(self, address: str) -> NamespaceKey | None:
-        """Return the namespace that alone can send with an address; None if that is not known.
+        """Return the only namespace that can send from an address; None if it is not known.
 
-        On a bridge it is that of the port which is bound to the address. A routed link has the
-        addresses that the node routes there, for packets of others are dropped (`source_rules`);
-        that takes a question of 30 µs, and is asked only if several namespaces have the address.
+        On a bridge this is the namespace of the port that is bound to the address. On routed links
+        it is the one to which the node routes the address, because packets from elsewhere are
+        dropped (`source_rules`). The route is looked up (30 µs) only if several namespaces have the
+        address.
         """
         found = self._alone.get(address)
         if found is not None or self._problems or len(self._networks.holders(address)) < 2:
@@ -171,13 +172,13 @@ class SourceGuard:
 
     @property
     def bound(self) -> int:
-        """How many ports are bound to a MAC address and to addresses."""
+        """Number of ports that are bound."""
         return len(self._bindings)
 
     def refresh(self) -> None:
-        """Bring the rules up to date; failures are in `problems`.
+        """Update the rules; `problems` returns the errors.
 
-        Blocks for as long as others hold the kernel's lock of rules.
+        Blocks while another process holds the kernel's lock of rules.
         """
         self._unverified = True
         look = self._look()
@@ -185,7 +186,7 @@ class SourceGuard:
             self._apply(look)
 
     async def run(self) -> None:
-        """Bind new ports, and repair whatever others change, until cancelled; the rules stay."""
+        """Bind new ports and repair all changes of others, until cancelled; the rules stay."""
         loop = asyncio.get_running_loop()
         with drift.subscribe() as notices:
             loop.add_reader(notices, self._rules_changed, notices)
@@ -201,7 +202,7 @@ class SourceGuard:
                 loop.remove_reader(self._links)
 
     def remove(self) -> None:
-        """Take exactly our rules away; raise NftablesError or OSError."""
+        """Remove our rules and nothing else; raise NftablesError or OSError."""
         for index in self._filtered & self._links.all.keys():
             self._links.set_link_local_learning(index, on=True)
         self._filtered.clear()
@@ -211,7 +212,7 @@ class SourceGuard:
         self._routes.remove()
 
     def close(self) -> None:
-        """Free what talks to the kernel, after `run` has ended; the rules stay."""
+        """Close the connections to the kernel, after `run` has ended; the rules stay."""
         self._networks.stop_listening(self._networks_changed)
         self._links.close()
         self._drop_copy()
@@ -219,13 +220,13 @@ class SourceGuard:
         self._routes.close()
 
     async def _refresh_whenever(self) -> None:
-        """Refresh at the start and after each change; changes meanwhile make one more."""
+        """Refresh at the start and after each change; a change meanwhile causes another."""
         while True:
             self._changed.clear()
             look = self._look()
             if look is not None:
-                # In a thread: requests go on while others hold the lock. And to its end: what the
-                # thread uses must not be closed under it.
+                # In a thread, so that requests go on during a wait for the lock. Wait for its end
+                # also when cancelled, because `close` must not close the files that it uses.
                 applied = asyncio.create_task(asyncio.to_thread(self._apply, look))
                 try:
                     await asyncio.shield(applied)
@@ -256,9 +257,10 @@ class SourceGuard:
             self._changed.set()
 
     def _links_changed(self) -> None:
-        """Have the links looked at, four times a second at most: a pod can set its end up and down.
+        """Refresh after a change of links, but only four times a second.
 
-        The look takes in all notices that wait.
+        A pod can cause notifications at any rate by setting its end up and down. Each refresh
+        reads all that are pending.
         """
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._links)
@@ -268,12 +270,12 @@ class SourceGuard:
         self._changed.set()
 
     def _networks_changed(self) -> None:
-        """Look again if that can bind a port: addresses of a pod that is bound bind it no more."""
+        """Refresh if a port may be bound now. New addresses of a bound pod change nothing."""
         if self._incomplete or self._networks.revision != self._revision:
             self._changed.set()
 
     def _adopt(self) -> None:
-        """Take over what an earlier run has bound: its first holders stay the first."""
+        """Take over the bindings of an earlier run, so that addresses keep their holders."""
         if not self._bridges:
             return
         found = self._bridge.bound_ports(_names(self._links))
@@ -290,7 +292,7 @@ class SourceGuard:
                 )
 
     def _look(self) -> _Look | None:
-        """Return how the node is and what the rules are to hold; None where it cannot be read."""
+        """Return the state of the node and the wanted elements; None if it cannot be read."""
         self._looks += 1
         try:
             self._networks.refresh()
@@ -332,7 +334,7 @@ class SourceGuard:
         )
 
     def _unlearn(self, ports: list[Link]) -> Iterator[str]:
-        """End what bridges of pods learn without the filter; yield why that fails."""
+        """Stop the pods' bridges from learning unfiltered frames; yield why that fails."""
         for index in {each.master for each in ports if each.namespace is not None}:
             bridge = self._links.all[index]
             if bridge.learns_link_local:
@@ -343,7 +345,7 @@ class SourceGuard:
                     yield _LEARNS.format(name=bridge.name, why=error.strerror)
 
     def _forget(self, pods: Mapping[int, Link]) -> None:
-        """Let go of bindings whose port, or whose namespace, has gone."""
+        """Remove bindings whose port or namespace was deleted."""
         for index, binding in list(self._bindings.items()):
             port = pods.get(index)
             moved = port is None or port.master != binding.bridge
@@ -355,7 +357,10 @@ class SourceGuard:
                 self._said.pop(index, None)
 
     def _bind(self, port: Link, network: PodNetwork) -> bool:
-        """Bind a port to what its other end has now, unless it is bound; return whether it is."""
+        """Bind a port to the addresses at its other end, unless it is bound.
+
+        Returns whether it is bound now.
+        """
         known = self._bindings.get(port.index)
         if known is not None:
             if known.namespace is None:
@@ -375,7 +380,7 @@ class SourceGuard:
             if each.mac == end.mac and each.bridge == port.master
         )
         if end.namespace != network.number or not since:
-            return False  # moved, or not made to its end: another notice is on its way
+            return False  # The link was moved or is unfinished: a notification will follow.
         if not addresses:
             self._tell(port, "its pod has no address that a pod can have, or too many")
             return False
@@ -392,12 +397,12 @@ class SourceGuard:
         return True
 
     def _apply(self, look: _Look) -> None:
-        """Write the rules as they are to be, unless a later look has been written already."""
+        """Write the rules of a look, unless those of a later look are written already."""
         with self._turn:
             if look.number <= self._applied:
                 return
             self._applied = look.number
-            # Until the rules are in force, an address whose namespace changes is nobody's alone.
+            # Until the new rules are in force, an address that changes its namespace has none.
             self._alone = dict(self._alone.items() & look.alone.items())
             problems, repaired = list(look.problems), []
             for table, elements, unguarded in (
@@ -417,11 +422,11 @@ class SourceGuard:
             self._report(problems, repaired)
 
     def _write_copy(self, look: _Look) -> None:
-        """Keep our own copy; do without it for good where the kernel gives nobody ownership."""
+        """Update our own copy, or have none ever if tables cannot have an owner here."""
         if self._copy is None:
             return
         try:
-            self._copy.write(look.elements, look.names, verify=False)  # nobody else may change it
+            self._copy.write(look.elements, look.names, verify=False)  # Only we can change it.
         except NftablesError as error:
             said = _UNOWNED.format(why=error)
             _log.warning("%s", said)
@@ -451,11 +456,11 @@ class SourceGuard:
             self._tell(self._links.all[index], f"its pod may not use {others}: another has it")
 
     def _tell_of_changed_pods(self) -> None:
-        """Log which pods have changed what they are bound to: their packets are dropped."""
+        """Log which pods have other addresses than those bound, because that is dropped."""
         for index, binding in self._bindings.items():
             port = self._links.all.get(index)
             if port is None:
-                continue  # it goes with the next look
+                continue  # The next look removes it.
             try:
                 end = self._links.far_end(index)
             except OSError:
@@ -469,7 +474,7 @@ class SourceGuard:
                 self._tell(port, f"{', '.join(more)}: {was}")
 
     def _tell(self, port: Link, what: str) -> None:
-        """Log a line about a pod's port, once until another is due."""
+        """Log a line about a pod's port, unless it was the last line about it."""
         if self._said.get(port.index) != what:
             self._said[port.index] = what
             _log.warning("port %s of a bridge: %s", port.name, what)
@@ -477,19 +482,19 @@ class SourceGuard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """How the node was at one moment."""
+    """State of the node at one moment."""
 
     number: int
     elements: Elements
     alone: Mapping[str, NamespaceKey]
-    """By address, the namespace that alone can send with it."""
+    """By address, the only namespace that can send from it."""
     names: Mapping[str, int]
     """The node's links, name to index."""
     problems: tuple[str, ...]
     verify: bool
-    """Whether the rules may have been changed by another."""
+    """Whether another process may have changed the rules."""
     bridged: bool
-    """Whether there is a port of a bridge that leads to another namespace."""
+    """Whether a port of a bridge leads to another namespace."""
 
 
 class _InstalledTable:
@@ -499,23 +504,23 @@ class _InstalledTable:
         self._nft = Nftables()
         self._table = table
         self._written: Elements | None = None
-        """What it was last made to hold; None where that failed, or was not tried."""
+        """The elements last written; None before that, and after an error."""
 
     def bound_ports(self, links: Mapping[str, int]) -> Elements:
-        """Return which addresses its ports are bound to; none where it is not there."""
+        """Return the addresses that its ports are bound to; none if there is no table."""
         return bound_ports(self._listed(), links)
 
     def write(self, elements: Elements, links: Mapping[str, int], *, verify: bool) -> list[str]:
-        """Make it hold `elements`; return what another had changed, as far as `verify` tells.
+        """Write `elements`; with `verify`, return what another process had changed.
 
-        What is set anew is read back; a change is, by the notice that it sends.
+        A replacement is read back at once. A change is read back after its own notification.
         """
         before, self._written = self._written, None
         found = ""
         if before is None or verify:
             listed = self._listed()
             if not self._table.difference(elements, listed, links):
-                before = elements  # of an earlier run, or of another agent in an update
+                before = elements  # Written by an earlier run, or by another agent in an update.
             elif before is not None:
                 found = self._table.difference(before, listed, links)
         if before is None or found or not self._change(before, elements):
@@ -527,7 +532,10 @@ class _InstalledTable:
         return [f"table {self._table.family} {TABLE}: {found}"] if found else []
 
     def _change(self, before: Elements, elements: Elements) -> bool:
-        """Change what differs; return whether that could be: another may have done it already."""
+        """Change the elements that differ; return whether the kernel accepted it.
+
+        It refuses if another process has made the change already.
+        """
         try:
             if before != elements:
                 self._nft.run(self._table.change(before, elements))
@@ -536,12 +544,12 @@ class _InstalledTable:
         return True
 
     def remove_if_there(self) -> None:
-        """Take away what an earlier run has left."""
+        """Delete the table of an earlier run, if there is one."""
         if self._listed():
             self.remove()
 
     def remove(self) -> None:
-        """Take it away, also where there is none."""
+        """Delete the table, if there is one."""
         self._written = None
         self._nft.run(self._table.deletion())
 
@@ -550,7 +558,7 @@ class _InstalledTable:
         self._nft.close()
 
     def _listed(self) -> Mapping[str, Any]:
-        """Return the listing; {} where there is no such table, or it cannot be read."""
+        """Return the listing; {} if there is no such table, or it cannot be read."""
         try:
             return self._nft.run(self._table.listing())
         except NftablesError:

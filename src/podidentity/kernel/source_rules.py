@@ -1,11 +1,11 @@
-"""The rules that tie a source address to its port, as data: what is installed is what is compared.
+"""The rules that bind a source address to its port, as data.
 
 On bridges, table `bridge podid_source`, as nft prints it (each rule that drops also counts):
 
-    map ports       { type iface_index : verdict }   the node's end of each port that is known
+    map ports       { type iface_index : verdict }   the node's end of each known port
     set macs        { type iface_index . ether_addr }
     set addresses   { type iface_index . ipv4_addr }
-    set taken_macs      { type ether_addr }          what a port that is not known may not use
+    set taken_macs      { type ether_addr }          closed to unknown ports
     set taken_addresses { type ipv4_addr }
     chain arriving { type filter hook prerouting priority dstnat - 10;
       iif vmap @ports                                pod: goto bound; another of the node's: accept
@@ -30,17 +30,18 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
       ip saddr @taken_addresses drop
       ip daddr 169.254.169.254 drop }
 
-* The hook is the first that a frame meets, before the bridge learns its source MAC and before
-  br_netfilter hands it to IPv4's hooks. Only link-local frames (01:80:c2:00:00:0x) are learned from
-  without it: `links.stop_link_local_learning` ends that.
-* A tag of VLAN 0 is taken off above the bridge, so that a tagged frame would pass as an untagged
-  one whose type the rules have not seen: tagged frames are dropped first.
-* ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227) and teach nobody anything.
-* A port is known by the index of the node's end, which is never given to another link.
-* A new port is in no map yet, whoever makes it and whether we run or not: so that is the case which
-  needs no knowledge.
+* The hook is the first for a frame, before the bridge learns its source MAC and before br_netfilter
+  passes it to IPv4's hooks. Link-local frames (01:80:c2:00:00:0x) do not pass it, so the bridge
+  must not learn from them (`Links.set_link_local_learning`).
+* The kernel removes a tag of VLAN 0 above the bridge. A tagged frame would pass these rules and
+  then count as an untagged one, so tagged frames are dropped first.
+* ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227). Nobody learns from them.
+* A port is identified by the index of the node's end, which no other link ever gets.
+* A new port is in no map, whether we run or not. So the rules for ports in no map need no knowledge
+  about the port.
 
-On routed links, table `ip podid_source`: what goes to IMDS must come in where its answer goes out.
+On routed links, table `ip podid_source` requires that a packet to IMDS comes in by the interface by
+which its answer goes out.
 
     chain reverse_path { type filter hook prerouting priority raw;
       ip daddr 169.254.169.254 fib saddr . iif oif missing drop }
@@ -67,24 +68,24 @@ _SETS = frozenset({"set", "map"})
 
 _Commands = Sequence[Mapping[str, Any]]
 Element = str | tuple[int, str | bool]
-"""An address, a port with an address, or a port and whether it is bound."""
+"""An address; a port with an address; or a port with a boolean, whether it is bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elements:
-    """What the sets of the bridge's table hold. Ports are indexes of links."""
+    """Elements of the sets in the bridge's table. Ports are indexes of links."""
 
     pods: frozenset[int] = frozenset()
-    """Ports whose source is bound."""
+    """Bound ports."""
     uplinks: frozenset[int] = frozenset()
-    """Ports that lead to no other namespace: left alone."""
+    """Ports that lead to no other namespace; they are not filtered."""
     macs: frozenset[tuple[int, str]] = frozenset()
     addresses: frozenset[tuple[int, str]] = frozenset()
     reserved: frozenset[str] = frozenset()
-    """Addresses that no port may have: the node's own on its bridges."""
+    """Addresses that no port may have: those of the node on its bridges."""
 
     def by_set(self) -> dict[str, frozenset[Element]]:
-        """Return the elements of each set and map by its name, as hashable values."""
+        """Return the elements of each set and map, by name."""
         taken = {address for _, address in self.addresses} | self.reserved
         ports = {(port, port in self.pods) for port in self.pods | self.uplinks}
         return {
@@ -98,30 +99,30 @@ class Elements:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table of ours, without the elements of its sets; its methods return JSON text."""
+    """One of our tables, without the elements of its sets; its methods return JSON text."""
 
     family: str
     name: str = TABLE
     items: tuple[Mapping[str, Any], ...]
-    """Table, chains, sets and rules in the order of making (libnftables-json(5))."""
+    """Table, chains, sets and rules in the order of adding (libnftables-json(5))."""
 
     def listing(self) -> str:
         """Return the command that lists the table."""
         return _commands([{"list": self._reference()}])
 
     def deletion(self) -> str:
-        """Return the transaction that takes the table away, also where there is none."""
+        """Return the transaction that deletes the table, if there is one."""
         commands: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         return _commands(commands)
 
     def replacement(self, elements: Elements) -> str:
-        """Return the transaction that puts this table in the place of what has its name."""
+        """Return the transaction that replaces the table of this name."""
         fresh: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         items = [{"add": each} for each in self.items]
         return _commands([*fresh, *items, *self._elements("add", elements.by_set())])
 
     def change(self, old: Elements, new: Elements) -> str:
-        """Return the transaction that makes `new` of `old`; it grows with the difference only."""
+        """Return the transaction that changes `old` to `new`, only where they differ."""
         before, after = old.by_set(), new.by_set()
         gone = {name: before[name] - after[name] for name in before}
         come = {name: after[name] - before[name] for name in after}
@@ -130,9 +131,9 @@ class Table:
     def difference(
         self, elements: Elements, listed: Mapping[str, Any], links: Mapping[str, int]
     ) -> str:
-        """Return what differs in the kernel's listing of the table; "" where nothing does.
+        """Return the first difference in the kernel's listing of the table; "" if there is none.
 
-        `links` are the node's links, name to index: libnftables prints names.
+        `links` maps names of links to indexes, because libnftables prints names.
         """
         ours, theirs = _by_name(self.items), _by_name(listed.get("nftables", ()))
         for kind, name in sorted(ours.keys() | theirs.keys()):
@@ -147,7 +148,7 @@ class Table:
         return [body["name"] for each in self.items for kind, body in each.items() if kind in _SETS]
 
     def _elements(self, command: str, by_set: Mapping[str, Collection[Element]]) -> _Commands:
-        """Return a command for each set that has elements to add or delete."""
+        """Return a command for each set with elements to add or delete."""
         where = {"family": self.family, "table": self.name}
         return [
             {command: {"element": {**where, "name": name, "elem": elements}}}
@@ -160,10 +161,10 @@ class Table:
 
 
 def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) -> Table:
-    """Return the table of the bridge family, or a copy of it of another name.
+    """Return the table of the bridge family, or a copy of it with another name.
 
-    `owned`: nobody but the netlink socket that makes it may change it (Linux 5.12, nft(8)): the
-    `nft flush ruleset` of others passes it over, and it goes when that socket is closed.
+    With `owned`, the netlink socket that creates the table owns it (Linux 5.12, nft(8)): nobody
+    else can change it, `nft flush ruleset` skips it, and the kernel deletes it with the socket.
     """
     make = _Maker("bridge", name, owned=owned)
     index, vlan = {"meta": {"key": "iif"}}, ("8021q", "8021ad")
@@ -212,13 +213,13 @@ def reverse_path_table(redirect: Redirect) -> Table:
 
 
 def closed(redirect: Redirect) -> tuple[str, ...]:
-    """Return the addresses that nobody has and that only the redirection serves, as text."""
+    """Return the addresses that no pod has and that only the redirection serves."""
     own = (redirect.target,) if redirect.owns_target else ()
     return (redirect.metadata_ip, *own)
 
 
 def bound_ports(listed: Mapping[str, Any], links: Mapping[str, int]) -> Elements:
-    """Return which MAC addresses and addresses ports are bound to in a listing, and no more."""
+    """Return the MAC addresses and addresses of bound ports in a listing."""
     found = _elements_of(listed, links)
     macs, addresses = (
         frozenset((each[0], str(each[1])) for each in found[name] if isinstance(each, tuple))
@@ -232,7 +233,7 @@ def _elements_of(
 ) -> dict[str, frozenset[Element]]:
     """Return the elements in a listing of the bridge's table, as `Elements.by_set` does.
 
-    Where an element is of no kind of ours, it is in no set that is wanted.
+    An element of a form that we do not use is kept as text, so that it counts as a difference.
     """
     found: dict[str, frozenset[Element]] = {name: frozenset() for name in Elements().by_set()}
     for item in listed.get("nftables", ()):
@@ -245,7 +246,7 @@ def _elements_of(
 
 
 def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return what decides about packets: the rules of each chain in order, the rest by name."""
+    """Return the items that decide about packets: rules by chain in order, the others by name."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for item in items:
         for kind, body in item.items():
@@ -286,7 +287,7 @@ def _as_json(name: str, element: Element) -> object:
 
 
 def _index(port: object, links: Mapping[str, int]) -> int:
-    """Return the index of a port: listed by name, or by number where the link has gone."""
+    """Return the index of a port, which is listed by name, or by number if the link is deleted."""
     name = str(port)
     if name in links:
         return links[name]

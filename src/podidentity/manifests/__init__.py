@@ -21,6 +21,13 @@ IMAGE = f"localhost/podidentity:{__version__}"
 A name without a registry is one of a public registry, where others may own it.
 """
 
+NAMESPACE = "kube-system"
+"""Of NMI, unless somebody wants another: every cluster has it, and tenants have no right in it."""
+
+ACCOUNT = "podidentity-nmi"
+"""NMI's service account."""
+TOKENS = "serviceaccounts/token"
+
 Manifest = dict[str, Any]
 
 
@@ -29,23 +36,85 @@ def crds() -> list[Manifest]:
     return _documents("crds.yaml")
 
 
-def nmi(*, image: str = IMAGE, extra_args: Sequence[str] = ()) -> list[Manifest]:
+def nmi(
+    *,
+    image: str = IMAGE,
+    extra_args: Sequence[str] = (),
+    namespace: str = NAMESPACE,
+    as_node: bool = False,
+) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
     `extra_args` are flags of `podidentity nmi`, for both containers. They follow those of the file,
-    and so win.
+    and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
+    ask for pods' tokens, but that to ask as its own node.
     """
     manifests = _documents("nmi.yaml")
+    if as_node:
+        for manifest in manifests:
+            if manifest["kind"] == "ClusterRole":
+                manifest["rules"] = [rule for rule in manifest["rules"] if not asks_for_any(rule)]
+        manifests[-1:-1] = _documents("node-tokens.yaml")
+        extra_args = ["--tokens-as=node", *extra_args]
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
-    return manifests
+    for manifest in manifests:
+        for place in (manifest["metadata"], *manifest.get("subjects", ())):
+            if "namespace" in place:
+                place["namespace"] = namespace
+    return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
 
 
-def aks_exception() -> Manifest:
-    """Return the exception for add-ons of AKS; the custom resources must be served before."""
-    (only,) = _documents("aks.yaml")
-    return only
+def asks_for_any(rule: Manifest) -> bool:
+    """Whether a rule lets one ask for a token of any service account."""
+    asked = {"create", "*"} & set(rule["verbs"]) and {TOKENS, "*"} & set(rule.get("resources", ()))
+    return bool(asked) and not rule.get("resourceNames")
+
+
+def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -> list[Manifest]:
+    """Return NMI's right to ask for tokens of one service account of the namespace `accounts`.
+
+    `namespace` is NMI's. It is for accounts that no pod has: no node may ask for those.
+    """
+    metadata = {
+        "name": account,
+        "namespace": accounts,
+        "labels": {"app.kubernetes.io/managed-by": "podidentity"},
+    }
+    rule = {
+        "apiGroups": [""],
+        "resources": [TOKENS],
+        "resourceNames": [account],
+        "verbs": ["create"],
+    }
+    group = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
+    head = {"apiVersion": f"{group}/v1", "metadata": metadata}
+    reference = {"apiGroup": group, "kind": "Role", "name": account}
+    return [
+        {**head, "kind": "Role", "rules": [rule]},
+        {**head, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
+    ]
+
+
+def aks_exceptions() -> list[Manifest]:
+    """Return the exceptions for what AKS installs, that for its add-ons in kube-system first.
+
+    The custom resources must be served before, and the namespaces be there.
+    """
+    return _documents("aks.yaml")
+
+
+def _own(namespace: str) -> Manifest:
+    """Return a namespace in which pods may be what NMI's are: of the node's network, and root.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    labels = {"app.kubernetes.io/name": "podidentity"}
+    allowed = {"pod-security.kubernetes.io/enforce": "privileged"}
+    metadata = {"name": namespace, "labels": {**labels, **allowed}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def _documents(name: str) -> list[Manifest]:

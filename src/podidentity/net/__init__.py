@@ -1,10 +1,10 @@
-"""The privileged half of the agent: sets and repairs the node's rules, states facts of connections.
+"""The privileged half of the agent: it sets and repairs the node's rules, and inspects connections.
 
-It runs as root with NET_ADMIN, SYS_ADMIN and DAC_READ_SEARCH, and for that it knows little: no API
-token, no secret, no pod; it listens on no TCP port and parses nothing that a pod sends. `serve`
-asks it over a Unix socket, and can make it do nothing but answer.
+It runs as root with NET_ADMIN, SYS_ADMIN and DAC_READ_SEARCH. So it knows little: it has no API
+token and no secret, knows no pod, listens on no TCP port and parses nothing that a pod sends.
+`serve` asks it questions over a Unix socket and can give it no orders.
 
 main         the program
-server       the socket that `serve` asks at
-rules_lock   which of two agents on a node repairs the rules, during an update
+server       the Unix socket for `serve`
+rules_lock   decides which of two agents repairs the rules during an update
 """

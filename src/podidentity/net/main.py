@@ -1,6 +1,6 @@
-"""The program `net`, assembled: the rules first, then the socket at which `serve` asks.
+"""Assembles the program `net`: first the rules, then the socket for `serve`.
 
-The guard is its first act: until then each pod of the node reaches the real metadata service.
+The rules come first of all: without them each pod of the node reaches the real metadata service.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from podidentity.core.ports import Clock
 
 CHECK_SECONDS = 1.0
-"""Between two looks at what is wrong; repairs do not wait for them."""
+"""Between two checks of the state that is reported to `serve`; repairs do not wait for them."""
 
 STANDBY_CHECK_SECONDS = 0.1
-"""As long as the rules are another agent's: a hand-over waits for the result."""
+"""The same while another agent has the rules lock: a hand-over waits for the result."""
 RETRY_SECONDS = 1.0
 """Between two attempts to set rules that could not be set."""
 LAST_SECONDS = 85.0
-"""That `serve` may take to end, at most."""
+"""Longest time that `serve` may need to end."""
 
 _NEEDED = {
     AttestationMode.ADDRESS: ("NET_ADMIN",),
@@ -61,33 +61,27 @@ _log = logging.getLogger("podidentity.net")
 async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     """Guard the node and answer `serve` until SIGTERM or SIGINT; call `begun` once it does.
 
-    Rules that cannot be set are no reason to end: `serve` is told why, and they are tried again.
-    Raises InterceptionError, OSError or ValueError where it cannot begin.
+    If the rules cannot be set, it tells `serve` why and tries again. Raises InterceptionError,
+    OSError or ValueError if it cannot begin.
     """
     clock, redirect = SystemClock(), plan.redirect
     lacking = lacking_capabilities(capabilities(), plan.attestation)
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
-        interception = Interception(redirect, clock)
-        stack.callback(interception.close)
-        guard = Guard(interception, clock)
-        lock = RulesLock(_lock_folder(plan), clock, install=guard.take_over, leave=guard.end)
+        guard = Guard(Interception(redirect, clock), clock)
+        stack.callback(guard.interception.close)
+        lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
             guard.install()
-        inspector = ConnectionInspector.open(
-            plan.attestation,
-            netns_dirs=plan.netns_dirs,
-            cgroup_root=plan.cgroup_root,
-            listener=Endpoint(redirect.target, redirect.listen_port),
-            imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
-        )
-        stack.callback(inspector.close)
+        inspector = _inspector(plan, stack)
         if plan.attestation is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(
                 inspector.networks, redirect, clock, bridges=plan.guards_bridges
             )
             inspector.bound_to = guard.bound_to
+        if lock.holds:
+            guard.guard_sources()
         server = _serve(plan, inspector, lock, stack)
         gc.collect()
         gc.freeze()
@@ -104,9 +98,9 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
 
 
 def lacking_capabilities(held: int, mode: AttestationMode) -> str:
-    """Return which capabilities `net` needs and has not, with the next step; "" if none.
+    """Return the capabilities that `net` lacks, with the next step; "" if it lacks none.
 
-    `held` has a bit for each that it has.
+    `held` is the set of its capabilities, as bits.
     """
     lacking = [f"CAP_{name}" for name in _NEEDED[mode] if not held >> _NUMBERS[name] & 1]
     if not lacking:
@@ -117,10 +111,24 @@ def lacking_capabilities(held: int, mode: AttestationMode) -> str:
     )
 
 
+def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
+    """Return what knows whose a connection is; `stack` closes it."""
+    redirect = plan.redirect
+    inspector = ConnectionInspector.open(
+        plan.attestation,
+        netns_dirs=plan.netns_dirs,
+        cgroup_root=plan.cgroup_root,
+        listener=Endpoint(redirect.target, redirect.listen_port),
+        imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
+    )
+    stack.callback(inspector.close)
+    return inspector
+
+
 def _serve(
     plan: NetPlan, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
 ) -> NetServer:
-    """Answer `serve` and the probe; `stack` ends it."""
+    """Start to answer `serve` and the probe; `stack` closes the sockets."""
     server = NetServer(
         inspector,
         version=__version__,
@@ -131,7 +139,7 @@ def _serve(
     stack.callback(server.close)
     runtime = plan.socket.parent
     with suppress(OSError):
-        # `serve` may write to it, and whoever has a worker in hand would answer the kubelet for us.
+        # `serve` may write to it, so that a taken worker could answer the kubelet's probe for us.
         keep_names(runtime)
     server.start(listen(plan.socket))
     stack.callback(ProbeSocket(runtime).close)
@@ -150,23 +158,23 @@ def _lock_folder(plan: NetPlan) -> Path | None:
 
 
 class Guard:
-    """The rules of the node, while they are this agent's to set and to repair."""
+    """Sets and repairs the rules of the node while this agent has the rules lock."""
 
     def __init__(self, interception: Interception, clock: Clock) -> None:
         self.interception = interception
         self.sources: Callable[[], SourceGuard] | None = None
-        """Makes what ties pods' addresses to their ports; None where callers are not proved."""
+        """Creates the source guard; None if callers are not proved."""
         self._source_guard: SourceGuard | None = None
-        self._inherits = False
-        """Whether the rules of another agent, or of this one, stand where this one guards none."""
+        self._last_known: tuple[str, ...] = (NOT_GUARDED_YET,)
+        """What was wrong with the sources when they were guarded last."""
         self._clock = clock
         self._failure = ""
-        """Why the rules could not be set; they are tried again."""
+        """Why the rules could not be set at the last attempt."""
         self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
         self._ended.set()
 
     def install(self) -> None:
-        """Set the rules. If that fails, the reason is among the problems, and `run` tries again."""
+        """Set the rules. After an error the reason is in `interception_problems`."""
         try:
             self.interception.install()
         except InterceptionError as error:
@@ -176,26 +184,30 @@ class Guard:
         else:
             self._failure = ""
 
+    def guard_sources(self) -> None:
+        """Bind pods' addresses to their ports, if the other rules are set; adopt earlier bindings.
+
+        Do this before the first report to `serve`: it ends kept connections when it learns that
+        sources are not guarded, and this `net` may be one that was restarted.
+        """
+        if self.sources is not None and not self._failure:
+            self._source_guard = self._source_guard or self.sources()
+            self._source_guard.refresh()
+
     async def begin(self) -> None:
-        """Set the rules, and repair them from now on."""
+        """Start to set and repair the rules, in the place of those that stand."""
         self._ended.clear()
         self._unwanted.clear()
         self._wanted.set()
 
-    async def take_over(self) -> None:
-        """Set the rules in the place of those of the agent before, which stand until then."""
-        self._inherits = True
-        await self.begin()
-
     async def end(self) -> None:
-        """Repair them no more; what is set stays."""
-        self._inherits = True
+        """Stop repairing the rules, which stay."""
         self._wanted.clear()
         self._unwanted.set()
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Guard the rules whenever that is wanted, until cancelled."""
+        """Set and repair the rules between `begin` and `end`, until cancelled."""
         while True:
             await self._wanted.wait()
             guarding = asyncio.create_task(self._guard())
@@ -209,7 +221,7 @@ class Guard:
             self._ended.set()
 
     def remove(self) -> None:
-        """Take all rules away, after `run` has ended."""
+        """Remove all rules, after `run` has ended."""
         if self.sources is not None:
             sources = self.sources()
             sources.remove()
@@ -219,22 +231,28 @@ class Guard:
         _log.warning("the interception is removed: pods reach the real metadata service")
 
     def interception_problems(self) -> tuple[str, ...]:
-        """Return what keeps pods' traffic from being redirected."""
+        """Return the reasons why pods' traffic is not redirected."""
         found = self.interception.problems()
         return (self._failure, *found) if self._failure else found
 
     def bound_to(self, address: str) -> NamespaceKey | None:
-        """Return the namespace that alone can send with an address; None if that is not known."""
+        """Return the only namespace that can send from an address; None if it is not known."""
         return None if self._source_guard is None else self._source_guard.bound_to(address)
 
     def source_problems(self) -> tuple[str, ...]:
-        """Return why a pod may be able to speak with another's address."""
+        """Return the reasons why a pod may be able to send from another's address.
+
+        While another agent guards, these are what was known last. `serve` ends the connections that
+        pods keep where sources are not guarded; and whether the other agent guards them is unknown.
+        """
+        if self.sources is None:
+            return ()
         if self._source_guard is not None:
             return self._source_guard.problems()
-        return () if self.sources is None or self._inherits else (NOT_GUARDED_YET,)
+        return self._last_known
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what node and library lack, and what keeps nobody from being served."""
+        """Return features that the node or libnftables lacks, and that we can do without."""
         more = () if self._source_guard is None else self._source_guard.warnings()
         return (*self.interception.warnings(), *more)
 
@@ -246,21 +264,20 @@ class Guard:
             await self._clock.sleep(RETRY_SECONDS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.interception.guard())
-            if self.sources is not None:
-                # Made now: it adopts what the agent before has bound.
-                self._source_guard = self.sources()
-                self._source_guard.refresh()
+            self.guard_sources()
+            if self._source_guard is not None:
                 group.create_task(self._source_guard.run())
 
     def _close_sources(self) -> None:
         if self._source_guard is not None:
+            self._last_known = self._source_guard.problems()
             self._source_guard.close()
             self._source_guard = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Looks at what is wrong, and has `serve` told."""
+    """Reports the state to `serve`."""
 
     guard: Guard
     lock: RulesLock
@@ -272,7 +289,7 @@ class Reporter:
     """The capabilities that are missing."""
 
     async def run(self) -> None:
-        """Look each second, until cancelled."""
+        """Report changes of the state each second, until cancelled."""
         while True:
             self.server.tell(self._state())
             await self.clock.sleep(CHECK_SECONDS if self.lock.holds else STANDBY_CHECK_SECONDS)
@@ -292,7 +309,7 @@ class Reporter:
         return State(
             interception=interception,
             attestation=attestation,
-            sources=self.guard.source_problems() if holds else (),
+            sources=self.guard.source_problems(),
             warnings=warnings,
             repairs=self.guard.interception.repairs,
             proof=self.mode,
@@ -301,7 +318,7 @@ class Reporter:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and return when it has ended; what ended it before is raised."""
+    """Cancel a task and wait for its end; raise the error that had ended it before."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -317,7 +334,7 @@ async def _until_told_to_stop(
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(task()) for task in tasks]
         await told.wait()
-        # `serve` answers what it has, and may have to prove a caller for that.
+        # `serve` may have to prove a caller for requests that it has already.
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
                 await server.no_clients()

@@ -1,4 +1,4 @@
-"""The socket at which the kubelet's exec probe asks whether `net` lives: its event loop answers."""
+"""The socket for the kubelet's liveness probe of `net`: it shows that the event loop runs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MOST_PROBES = 16
 
 
 class ProbeSocket:
-    """Answers `ok` to whatever is asked."""
+    """Answers `ok` to every question."""
 
     def __init__(self, folder: Path) -> None:
         self._loop = asyncio.get_running_loop()
-        # For our own user: `serve` has no business here, and could hold all places.
+        # Only for our own user: a taken worker of `serve` could use up the connections.
         self._listening = listen(folder / PROBE_SOCKET, mode=0o600)
         self._open: list[socket.socket] = []
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Close all sockets."""
         self._loop.remove_reader(self._listening)
         self._listening.close()
         while self._open:

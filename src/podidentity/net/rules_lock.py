@@ -1,13 +1,13 @@
-"""Which `net` of a node repairs the rules, while an agent takes over from the one before it.
+"""The lock of the rules: only one `net` of a node repairs them, also during an update.
 
-Two that want different rules would undo each other's work. So there is a lock, held by one, in a
-folder of the node that is closed to all but root; the kernel frees it when its holder dies. The
-next agent asks for it when its own `serve` accepts connections, and not before: the rules lead
-pods to where they are answered. The holder gives it up, and takes it back when the asker's
-connection ends: also where the new agent turns out not to work, and ends or gives up.
+Two agents with different rules would undo each other's changes. So they share a lock file in a
+folder of the node that only root can use; the kernel releases the lock when its holder dies. The
+next agent asks for the lock only when its own `serve` accepts connections, because the rules lead
+pods to where they are answered. The holder gives the lock, and takes it back when the connection of
+the next agent ends: so also if that agent does not work, and ends or gives up.
 
-`serve` has no part in this. It says when it accepts connections; that makes this `net` install
-its own rules, and nothing that it says makes any `net` leave them.
+`serve` cannot influence this, except that it says when it accepts connections. Then its `net` sets
+its own rules. No message of `serve` makes a `net` remove rules.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 LOCK, SOCKET = "rules.lock", "rules.sock"
 GIVE, YOURS = b"give", b"yours"
 ANSWER_SECONDS = 2.0
-"""Within which the holder gives the lock."""
+"""Timeout for the holder's answer."""
 LOOK_SECONDS = 0.5
-"""Between two looks whether the lock is free: its holder may have died."""
+"""Between two attempts to take the lock, in case its holder has died."""
 IDLE_SECONDS = 10.0
-"""Without a `serve` that accepts connections, after which the lock goes back to the agent before:
-the time of a worker that is started anew is a tenth of it."""
+"""Time without a `serve` that accepts connections, after which the agent before gets the lock back.
+A new worker needs a tenth of it to start."""
 
 _ROOT = frozenset({0})
 _log = logging.getLogger("podidentity.net")
@@ -52,9 +52,9 @@ class RulesLock:
         install: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[None]],
     ) -> None:
-        """`install` sets and guards the rules; `leave` guards them no more, and changes none.
+        """`install` sets and guards the rules; `leave` stops that, and changes no rule.
 
-        `folder` None: there is no other agent, and no lock.
+        Without a `folder` there is no other agent, and no lock.
         """
         self._folder = folder
         self._clock = clock
@@ -63,20 +63,20 @@ class RulesLock:
         self._file = -1
         self._listening: socket.socket | None = None
         self._taker: socket.socket | None = None
-        """The agent that we gave the lock to; it has it until this connection ends."""
+        """Connection of the agent that we gave the lock to, which has it until this ends."""
         self._giver: socket.socket | None = None
-        """The agent that gave us the lock, if it still lives."""
+        """Connection to the agent that gave us the lock, if it still lives."""
         self._accepting = False
         self._idle_since = 0.0
         self._changed = asyncio.Event()
         self.holds = False
         self.problem = ""
-        """Why the lock is not had, where it should be; the rules of the other agent stand."""
+        """Why we could not get the lock; the rules of the other agent stay."""
         self.warning = ""
-        """Why there is no lock; this `net` sets the rules all the same."""
+        """Why there is no lock file; this `net` sets the rules without it."""
 
     def begin(self) -> bool:
-        """Take the lock if no other has it; return whether the rules are this agent's."""
+        """Take the lock if it is free; return whether this agent has it now."""
         if self._folder is not None:
             try:
                 self._file = _opened(self._folder)
@@ -91,20 +91,20 @@ class RulesLock:
         return self.holds
 
     def accepting(self, accepting: bool) -> None:
-        """Take note whether `serve` accepts connections."""
+        """Note whether `serve` accepts connections."""
         self._accepting = accepting
         self._idle_since = self._clock.monotonic()
         self._changed.set()
 
     async def run(self) -> None:
-        """Take the lock, give it, and take it back, until cancelled."""
+        """Take the lock, give it and take it back, until cancelled."""
         if self._folder is None:
             await asyncio.Event().wait()
         try:
             while True:
                 self._changed.clear()
                 await self._step()
-                # Alone with the lock, nothing is to be looked for.
+                # Without another agent there is nothing to check.
                 quiet = self.holds and self._giver is None and self._listening is not None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(None if quiet else LOOK_SECONDS):
@@ -113,7 +113,7 @@ class RulesLock:
             self.close()
 
     def close(self) -> None:
-        """Let it go: the kernel frees the lock, the agent before takes it back."""
+        """Release the lock; the agent before takes it back."""
         loop = asyncio.get_running_loop()
         for each in (self._listening, self._taker, self._giver):
             if each is not None:
@@ -150,7 +150,7 @@ class RulesLock:
         _log.info("the rules are this agent's")
 
     async def _ask(self) -> socket.socket:
-        """Ask the holder for the lock; return the connection, which is its promise."""
+        """Ask the holder for the lock; return the connection, during which the lock is ours."""
         assert self._folder is not None  # noqa: S101 - `run` ends without one
         connection = connect(self._folder / SOCKET, uids=_ROOT)
         try:
@@ -162,7 +162,7 @@ class RulesLock:
         return connection
 
     def _publish(self) -> None:
-        """Listen for the next agent, where the name is not ours yet."""
+        """Listen for the next agent, unless we do already."""
         assert self._folder is not None  # noqa: S101 - `run` ends without one
         if self._listening is not None:
             return
@@ -202,7 +202,7 @@ class RulesLock:
         if word == GIVE and self.holds:
             asyncio.get_running_loop().create_task(self._give(connection))
             return
-        # The connection has ended: the agent died, gave up, or handed over itself.
+        # The connection has ended: that agent died, gave up, or gave the lock to another.
         asyncio.get_running_loop().remove_reader(connection)
         connection.close()
         self._taker = None
@@ -248,9 +248,9 @@ class RulesLock:
 
 
 def prepare(folder: Path, *, group: int) -> None:
-    """Make `folder`, in which `serve` finds the one before it, one that `group` may write to.
+    """Create the hand-over folder of `serve`, and let `group` write to it.
 
-    Where this process is not of that group, the folder stays root's; `serve` says what it lacks.
+    If this process may not change the folder's group, `serve` says what it lacks.
     """
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)

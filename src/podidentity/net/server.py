@@ -1,8 +1,8 @@
-"""Answers the questions of `serve`, whatever becomes of `serve`.
+"""Answers the questions of `serve`, which is not trusted.
 
-`serve` parses what strangers send, so it may be in their hands. Therefore nothing that it sends can
-cost more than it should: messages are bounded, questions are counted against a rate, an answer that
-it does not take ends its connection. It can learn whose connections are whose, and nothing else.
+`serve` parses the bytes of strangers, so an attacker may control it. So its cost is bounded: the
+size of messages and the rate of questions are limited, and a client that does not read its answers
+is disconnected. It can find out to which pods connections belong, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire import net as wire
 
 MOST_CLIENTS = 8
-"""Connections at once: a worker, the one that takes over from it, and some that just ended."""
+"""Connections at the same time: of a worker, its successor, and workers that are ending."""
 HELLO_SECONDS = 5.0
-"""Within which a client must say who it is."""
+"""Timeout for the first message of a client."""
 RATE, BURST = 10_000, 2_000
-"""Questions a second of one client: three times what one worker can make of new connections."""
+"""Questions of one client in a second; a worker handles a third as many new connections."""
 AT_ONCE = 4
-"""Messages that are read from a client before others have their turn."""
+"""Messages read from one client before the event loop goes on to others."""
 SEND_BUFFER = 512 * 1024
-"""Bytes of answers that a client may leave unread."""
+"""Limit of unread answers, in bytes."""
 
 _log = logging.getLogger("podidentity.net")
 
 
 class Inspector(Protocol):
-    """States facts about connections; `kernel.attestation.ConnectionInspector`."""
+    """Finds facts about connections; implemented by `kernel.attestation.ConnectionInspector`."""
 
     def facts(self, address: str, port: int) -> ConnectionFacts:
-        """Return those of a redirected connection."""
+        """Return the facts about a redirected connection."""
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
-        """Return those of a connection from the node itself to our address `own`."""
+        """Return the facts about a connection from the node itself to our address `own`."""
 
 
 class NetServer:
@@ -57,10 +57,10 @@ class NetServer:
         uids: frozenset[int],
         accepting: Callable[[bool], None],
     ) -> None:
-        """`uids` are the users whose processes may ask.
+        """`uids` are the users whose processes may connect.
 
-        `accepting` is called when the first client says that it accepts connections, with True, and
-        when none does any more, with False.
+        `accepting` is called with True when a client begins to accept connections, and with False
+        when none does any more.
         """
         self.inspector = inspector
         self.hello = wire.Hello(wire.PROTOCOL, version)
@@ -74,12 +74,12 @@ class NetServer:
         self._none_left.set()
 
     def start(self, listening: socket.socket) -> None:
-        """Accept clients at a listening Unix socket, which is closed at the end."""
+        """Accept clients at a listening Unix socket; `close` closes it."""
         self._listening = listening
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def tell(self, state: wire.State) -> None:
-        """Send this state to all clients, and to each that comes, if it is another."""
+        """Send a changed state to all clients, now and after their first message."""
         if state == self._state:
             return
         self._state = state
@@ -93,7 +93,7 @@ class NetServer:
         await self._none_left.wait()
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all sockets."""
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
@@ -115,11 +115,11 @@ class NetServer:
             self.accepting_changed()
 
     def accepting_changed(self) -> None:
-        """Say whether a client accepts connections."""
+        """Report whether any client accepts connections."""
         self._tell_accepting(any(client.accepting for client in self._clients))
 
     def say(self, why: str, *values: object) -> None:
-        """Log a line about a client, of each kind some in a while."""
+        """Log a line about a client, with a limit for each kind."""
         if self._said.allows("", why, asyncio.get_running_loop().time()):
             _log.warning(why, *values)
 
@@ -127,7 +127,7 @@ class NetServer:
         try:
             connection, _ = listening.accept()
         except OSError:
-            return  # it has gone again, or there are no descriptors left: the next one may do
+            return  # The client has gone again, or there are no descriptors left at the moment.
         connection.setblocking(False)
         try:
             peer = check_user(connection, self._uids, "who asks at the socket of net")
@@ -158,7 +158,7 @@ class _Client:
         self._loop.add_reader(connection, self._read)
 
     def send(self, packet: bytes) -> None:
-        """Send at once, or end the connection: answers are not kept for who does not read."""
+        """Send a packet, or close the connection if the client does not read."""
         try:
             self._connection.send(packet)
         except (BlockingIOError, InterruptedError):
@@ -232,7 +232,7 @@ class _Client:
         return inspector.facts(question.address, question.port)
 
     def _paused(self, count: int) -> bool:
-        """Count so many questions; read no more for a while if there were too many."""
+        """Count questions; if there were too many, stop reading for a while and return True."""
         wait = 0.0
         for _ in range(count):
             wait = self._questions.take(self._loop.time())

@@ -29,6 +29,7 @@ from podidentity.adapters.entra.issuer import EntraIssuer, TokenEndpoint
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
+from podidentity.adapters.node_identity import NodeIdentity
 from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
@@ -108,7 +109,10 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     seen.requests.events = events
     imds = _imds(settings, clock, stack)
     secrets = WatchedSecrets(kube, clock)
-    issuers = _issuers(settings, clock, stack, kube=kube, imds=imds, secrets=secrets)
+    identity = _node_identity(settings, kube, clock)
+    issuers = _issuers(
+        settings, clock, stack, kube=kube, identity=identity, imds=imds, secrets=secrets
+    )
     tokens = TokenCache(
         issuers,
         clock,
@@ -147,6 +151,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if pods.serving else ("not listening",),
         "audit": seen.problems,
+        **({"node-tokens": identity.problems} if identity else {}),
     }
     warnings = _warnings(net, seen)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
@@ -176,6 +181,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             AgentWarnings(events, clock, own=own, warnings=warnings).run,
             *pages.tasks,
+            *([identity.run] if identity else []),
             partial(keep_small, clock),
         ],
     )
@@ -196,12 +202,21 @@ def _permissions(
     return permissions
 
 
+def _node_identity(settings: NmiSettings, kube: Kube, clock: Clock) -> NodeIdentity | None:
+    """Return the identity of the node, which asks for pods' tokens; None if NMI itself does."""
+    if settings.tokens_as != "node":
+        return None
+    as_node = kube.acting_as(f"system:node:{settings.node}")
+    return NodeIdentity(as_node, clock, node=settings.node)
+
+
 def _issuers(
     settings: NmiSettings,
     clock: Clock,
     stack: AsyncExitStack,
     *,
     kube: Kube,
+    identity: NodeIdentity | None,
     imds: Imds,
     secrets: WatchedSecrets,
 ) -> Mapping[IdentityType, TokenIssuer]:
@@ -212,7 +227,7 @@ def _issuers(
         IdentityType.SERVICE_PRINCIPAL: SecretCredentials(secrets),
         IdentityType.CERTIFICATE: CertificateCredentials(secrets, Certificates(), clock),
         IdentityType.FEDERATED: FederatedCredentials(
-            Assertions(kube, imds, clock),
+            Assertions(kube, imds, clock, as_node=identity.as_node if identity else None),
             cloud=settings.cloud,
             namespace=settings.identities_namespace,
         ),

@@ -1,8 +1,8 @@
-"""The words between the supervisor and its worker, over a pair of Unix sockets.
+"""The messages between the supervisor and its worker, over a pair of Unix sockets.
 
-The worker reports how it is, each second from its event loop, so that a loop that stands is seen.
-The supervisor tells it when to accept connections, and when to accept no more. A worker may be in
-the hands of whoever sent it a request: what it says decides about nothing but its own readiness.
+The worker reports its state each second from its event loop, so that a blocked loop is noticed. The
+supervisor tells it when to accept connections, and when to stop that. An attacker may control the
+worker, so its reports decide about nothing but its readiness.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BEAT_SECONDS = 1.0
-"""Between two reports of a worker that is ready."""
+"""Between two reports of a ready worker."""
 UNREADY_BEAT_SECONDS = 0.1
-"""Between those of one that is not: somebody waits for it."""
+"""Between two reports of a worker that is not ready yet."""
 LARGEST = 64 * 1024
-"""Bytes of a report."""
+"""Longest report, in bytes."""
 
 ACCEPT = b"accept"
 """To the worker: accept connections."""
 DRAIN = b"drain"
-"""To the worker: accept no more, answer what is under way, and end."""
+"""To the worker: accept no more connections, answer those that are open, and end."""
 
 
 class Readiness(StrEnum):
-    """How far a worker is."""
+    """State of a worker."""
 
     UNREADY = "unready"
     PREPARED = "prepared"
-    """It could serve if it accepted connections, which the agent before it still does."""
+    """Ready to accept connections, which the agent before still does."""
     READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of itself."""
+    """Report of a worker about itself."""
 
     readiness: Readiness
     detail: str
-    """JSON for people: each check, with what is wrong."""
+    """JSON for people: the result of each check."""
 
     def encode(self) -> bytes:
         """Return it as a packet."""
@@ -46,7 +46,7 @@ class Report:
 
     @classmethod
     def parse(cls, packet: bytes) -> Report:
-        """Read a packet; what is no report is that of a worker that is not ready."""
+        """Parse a packet; an unreadable one counts as the report of an unready worker."""
         word, _, detail = packet.decode(errors="replace").partition("\n")
         try:
             return cls(Readiness(word), detail)

@@ -1,9 +1,9 @@
-"""The processes that come from a worker: they may not pass for anybody else, nor outlive it.
+"""Finds the processes that a worker has started, and that may pass for others or outlive it.
 
-Whoever has taken a worker can make processes of the same user as the supervisor. The supervisor
-adopts those whose parents end (`privileges.adopt_orphans`), so each of them has this process among
-its ancestors, whatever it does. A new agent and a probe of the kubelet have not: they are started
-from outside, and those of another container are not even visible here (pid 0).
+An attacker in a worker can start processes of the supervisor's user. The supervisor adopts those
+whose parents end (`privileges.adopt_orphans`), so it is an ancestor of each. It is no ancestor of a
+new agent or of a kubelet's probe, which are started from outside. Processes of other containers are
+not visible here at all: the kernel reports their pid as 0.
 """
 
 from __future__ import annotations

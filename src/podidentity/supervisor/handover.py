@@ -1,18 +1,19 @@
-"""How the agent that comes takes the listening sockets over from the one that goes.
+"""How a new agent takes the listening sockets over from the old one.
 
-Both have them for a while, so no connection is refused: it waits in the one backlog until either
-accepts it. The old agent stops accepting only when the new one has said that it can serve, and
-serves again if that turns out not to be so: a version that does not work stops at the first node.
+Both have the sockets for a while, and connections wait in the shared backlog until one of them
+accepts, so none is refused. The old agent stops accepting when the new one says that it can serve.
+If the new one then does not serve, the old one accepts again, so that a rollout of a broken version
+stops at the first node.
 
-    new   take 1 0.3.0         asked at the old agent's socket, `serve.sock` in --handover-dir
-    old   listeners pods host  with their descriptors (SCM_RIGHTS), or: busy
+    new   take 1 0.3.0         at the socket of the old agent, `serve.sock` in --handover-dir
+    old   listeners pods host  with the descriptors (SCM_RIGHTS), or: busy
     new   ready                its worker has read the cluster and can prove callers
     old   yours                its own worker accepts no more
-    new   settled              pods are served; from now on `serve.sock` is the new agent's
-    old   back                 it was not settled in time: the old agent serves again
-    new   bye                  it has handed over to another: nothing to take back if it ends
+    new   settled              it serves pods, and `serve.sock` is its own now
+    old   back                 too late: the old agent serves again
+    new   bye                  it has handed over to another agent, and may end
 
-An end of the connection without `bye` says that the new agent has died.
+If the connection ends without `bye`, the new agent has died.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ from podidentity.supervisor.listeners import BACKLOG, Address, from_descriptors,
 SOCKET = "serve.sock"
 PROTOCOL = b"1"
 LARGEST = 512
-"""Bytes of a message."""
+"""Longest message, in bytes."""
 MOST_SOCKETS = 16
 ANSWER_SECONDS = 2.0
-"""Within which the old agent answers."""
+"""Timeout for an answer of the old agent."""
 SETTLE_SECONDS = 20.0
-"""Within which a new agent that has said `ready` serves."""
+"""Time from `ready` in which a new agent must say `settled`."""
 
 _log = logging.getLogger("podidentity.supervisor")
 
 
 class Busy(Exception):
-    """The old agent hands over to another, or is itself not serving yet."""
+    """The old agent is handing over to another agent, or does not serve yet."""
 
 
 class Stage(Enum):
-    """How far a hand-over is."""
+    """Progress of a hand-over."""
 
     OFFERED = auto()
-    """The new agent has the sockets, and prepares."""
+    """The new agent has the sockets and prepares a worker."""
     GIVEN = auto()
-    """The old agent accepts no more; the new one is not settled yet."""
+    """The old agent accepts no more; the new one does not serve yet."""
     SETTLED = auto()
     """The new agent serves."""
 
@@ -67,10 +68,10 @@ class Successor:
     version: str
     stage: Stage = Stage.OFFERED
     deadline: float = float("inf")
-    """When it must be settled."""
+    """Time by which it must serve."""
 
     def say(self, word: bytes) -> None:
-        """Send a word; one that cannot be sent is one to somebody who has ended."""
+        """Send a message, unless the agent has ended."""
         with suppress(OSError):
             self.connection.send(word)
 
@@ -83,18 +84,18 @@ class Predecessor:
     listeners: Mapping[str, socket.socket]
     said_ready: bool = False
     deadline: float = float("inf")
-    """When it must have answered `ready`."""
+    """Time by which it must answer `ready`."""
     gave: bool = False
     settled: bool = False
 
     def say(self, word: bytes) -> None:
-        """Send a word."""
+        """Send a message, unless the agent has ended."""
         with suppress(OSError):
             self.connection.send(word)
 
 
 def hear(connection: socket.socket) -> bytes | None:
-    """Return the next message; b"" at the connection's end, None where there is none yet."""
+    """Return the next message; b"" at the connection's end, None if there is none yet."""
     try:
         return connection.recv(LARGEST)
     except (BlockingIOError, InterruptedError):
@@ -105,15 +106,15 @@ def hear(connection: socket.socket) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class HandoverFolder:
-    """The folder of the node in which agents find each other, if one is mounted."""
+    """The folder of the node in which agents find each other."""
 
     path: Path
     users: frozenset[int] = frozenset()
-    """Of whom other agents may be, each with a group of that number."""
+    """Users that other agents may run as, each with a group of the same number."""
 
     @property
     def uids(self) -> frozenset[int]:
-        """Users whose processes may hand over or take over."""
+        """Users whose processes may take part in a hand-over."""
         return self.users | {0, os.geteuid()}
 
     @property
@@ -122,15 +123,15 @@ class HandoverFolder:
         return self.users | {0, os.getegid(), *os.getgroups()}
 
     def take(self, version: str, wanted: Iterable[Address]) -> Predecessor | None:
-        """Return the agent that listens already, with its sockets; None where there is none.
+        """Return the agent that listens already, with its sockets; None if there is none.
 
-        Raises Busy, or Untrusted for a folder or an agent that is not ours.
+        Raises Busy, or Untrusted if folder or agent are not ours.
         """
         check_folder(self.path, owners=self.uids, groups=self.groups)
         try:
             connection = connect(self.path / SOCKET, uids=self.uids)
         except OSError:
-            return None  # no socket, or one that an agent has left behind
+            return None  # There is no socket, or an agent that has ended left it.
         try:
             connection.send(b"take " + PROTOCOL + b" " + version.encode()[:64])
             listeners = _received(connection, wanted)
@@ -142,19 +143,19 @@ class HandoverFolder:
         return Predecessor(connection, listeners)
 
     def publish(self) -> socket.socket:
-        """Listen for the agent that will take over; raise OSError or Untrusted."""
+        """Listen for the next agent; raise OSError or Untrusted."""
         check_folder(self.path, owners=self.uids, groups=self.groups)
         return listen(self.path / SOCKET, mode=0o600)
 
     def accept(
         self, listening: socket.socket, sockets: Mapping[str, socket.socket], *, serving: bool
     ) -> Successor | None:
-        """Give the sockets to who asks for them; None where it is refused.
+        """Give the sockets to the agent that asks; return it, or None if it is refused.
 
         Args:
-            listening: what `publish` returned.
-            sockets: those to give, by name.
-            serving: whether this agent serves, and hands over to nobody yet.
+            listening: the socket that `publish` returned.
+            sockets: the sockets to give, by name.
+            serving: whether this agent serves, and is not handing over yet.
         """
         try:
             connection, _ = listening.accept()
@@ -178,7 +179,7 @@ class HandoverFolder:
 
 
 def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
-    """Return the version of the agent that asks for the sockets; raise Untrusted or OSError."""
+    """Return the version of the agent that connected; raise Untrusted or OSError."""
     who = "the process that asks for them"
     check_outsider(check_user(connection, uids, who).pid, who)
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
@@ -191,7 +192,7 @@ def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
 
 
 def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:
-    """Return the sockets that came and are what they are called; raise Busy or OSError."""
+    """Return the received sockets that fit their names; raise Busy or OSError."""
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Busy(f"the agent before does not answer within {ANSWER_SECONDS:g} s")
     packet, descriptors, _, _ = socket.recv_fds(connection, LARGEST, MOST_SOCKETS)
@@ -209,7 +210,7 @@ def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str,
 def _fitting(
     given: Iterable[tuple[str, socket.socket | None]], wanted: Iterable[Address]
 ) -> dict[str, socket.socket]:
-    """Return those that are what they are called, by name."""
+    """Return the sockets that listen at the address of their name."""
     addresses = {each.name: each for each in wanted}
     kept: dict[str, socket.socket] = {}
     for name, each in given:
@@ -220,7 +221,7 @@ def _fitting(
             _log.warning("the socket %r of the agent before is not taken over: %s", name, why)
         else:
             each.setblocking(False)
-            # An earlier version may have asked for less.
+            # An earlier version may have set a shorter backlog.
             each.listen(BACKLOG)
             kept[name] = each
     return kept

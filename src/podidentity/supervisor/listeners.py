@@ -1,4 +1,4 @@
-"""The listening sockets of `serve`: opened here, or taken over from the agent before this one."""
+"""Opens the listening sockets of `serve`, and checks those taken over from the agent before."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from podidentity.local_sockets import network_namespace_of
 
 BACKLOG = 4096
-"""Connections that the kernel keeps for a socket while no worker accepts, but no more than
-net.core.somaxconn (4096 by default): twelve pods may have all that they are allowed to."""
+"""Connections that the kernel keeps for a socket while no worker accepts; the kernel bounds it by
+net.core.somaxconn (default 4096). Twelve pods with all the connections they may have fit in."""
 _SEND_BUFFER, _RECEIVE_BUFFER = 16 << 10, 8 << 10
-"""Kernel memory of one connection, in bytes; Linux doubles both. Unbounded, a client that does
-not read has megabytes of it."""
+"""Kernel memory of one connection, in bytes; Linux doubles both. Without a limit, a client that
+does not read uses megabytes."""
 _SO_DETACH_FILTER = 27  # asm-generic/socket.h
 _IP_FREEBIND = 15
 """linux/in.h; Python names it from 3.13 on."""
 
 
 class ListenError(Exception):
-    """Nothing can be heard at an address: whose fault, and what to do."""
+    """We cannot listen at an address; the text has the cause and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen, and what for."""
+    """An address to listen at."""
 
     name: str
-    """`pods`, `host`, `probes`, `metrics`, …: what the worker serves there."""
+    """Purpose: `pods`, `host`, `probes`, `metrics`, …"""
     host: str
     port: int
     freebind: bool = False
-    """Whether the address may come later: `net` puts it on a link."""
+    """Whether to listen before `net` adds the address to a link."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -44,7 +44,7 @@ class Address:
 def listening_socket(host: str, port: int, *, freebind: bool = False) -> socket.socket:
     """Return a socket that listens on an address (port 0: any free one); raise ListenError.
 
-    `freebind`: the address need not be there yet.
+    With `freebind` the node need not have the address yet.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -79,10 +79,10 @@ def open_missing(
 
 
 def restore(listening: socket.socket) -> str:
-    """Have a socket hear again, whatever a worker did to it; return why that failed, or "".
+    """Undo changes of a listening socket by an earlier worker; return why that failed, or "".
 
-    The worker before had it, too, and may have ended it, or given it a filter or a short backlog.
-    What waits in its backlog stays there.
+    A worker shares the socket, so it can shut it down, attach a filter or shorten the backlog. The
+    connections in the backlog stay.
     """
     try:
         listening.listen(BACKLOG)
@@ -94,13 +94,13 @@ def restore(listening: socket.socket) -> str:
 
 
 def close_all(sockets: Mapping[str, socket.socket]) -> None:
-    """Close them: what waits in a backlog that nobody else has is reset."""
+    """Close the sockets; connections in the backlog are reset if no other agent has it."""
     for each in sockets.values():
         each.close()
 
 
 def why_not_ours(given: socket.socket, wanted: Address) -> str:
-    """Return why a socket that another process gave is not one to accept from; "" if it is."""
+    """Return why a socket from another process is not the wanted one; "" if it is."""
     try:
         is_tcp = (
             given.family is socket.AF_INET
@@ -123,7 +123,7 @@ def why_not_ours(given: socket.socket, wanted: Address) -> str:
 
 
 def from_descriptors(descriptors: Iterable[int]) -> list[socket.socket | None]:
-    """Return a socket for each descriptor; None, closed, for what is none."""
+    """Return the socket of each descriptor; None for one that is no socket, which is closed."""
     found: list[socket.socket | None] = []
     for each in descriptors:
         try:

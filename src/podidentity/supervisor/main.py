@@ -1,8 +1,8 @@
-"""The supervisor of `serve`: one loop that keeps the listeners and a worker that answers at them.
+"""The supervisor of `serve`: one loop that keeps the listening sockets and a worker.
 
-A worker that ends, hangs or grows too large is replaced at once; one that ends again and again is
-given a short pause. At SIGTERM the worker finishes what it answers. Where a new agent takes over,
-this one stays until it is told to stop, ready to serve again.
+A worker that ends, hangs or grows too large is replaced at once, or after a short pause if workers
+end again and again. At SIGTERM the worker finishes its open requests. After a hand-over this agent
+stays until it is told to stop, ready to serve again.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ PROBE_SOCKET = "serve-probe.sock"
 LARGEST_ANSWER = 16 * 1024
 """Bytes of an answer to a probe."""
 PROBE_SECONDS = 4.0
-"""That a probe waits for readiness, so that it is known the moment that it comes."""
+"""Time that a probe waits for readiness, so that the kubelet learns of it at once."""
 MOST_PROBES = 16
 
 SHORT_LIFE = 3.0
-"""Seconds under which the life of a worker counts as a crash at its start."""
+"""A worker that ends earlier counts as a crash at its start."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
-"""Seconds before the next worker after the second crash in a row, and at most."""
+"""Seconds before the next worker: after the second crash in a row, and at most."""
 STOP_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL to a worker that nobody takes over from."""
+"""Seconds between SIGTERM and SIGKILL to a worker without a hand-over."""
 DRAIN_SECONDS = 85.0
-"""Between those where a new agent has taken over: more than a connection may be idle (75 s)."""
+"""The same after a hand-over: more than the 75 s for which a connection may be idle."""
 RETRY_SECONDS = 1.0
-"""Between two attempts to take over from an agent that is busy."""
+"""Seconds between two attempts to take over from a busy agent."""
 TAKEN_BACK_SECONDS = 10.0
-"""Before the next attempt after the agent before has taken the listeners back."""
+"""Seconds before the next attempt if the agent before has taken the sockets back."""
 PUBLISH_SECONDS = 5.0
-"""Between two attempts to publish the socket for the next agent."""
+"""Seconds between two attempts to listen for the next agent."""
 MOST_RETIRED = 2
-"""Workers that answer what they have, beside the one that accepts."""
+"""Workers that only finish their open connections, beside the one that accepts."""
 MEMORY_SECONDS = 1.0
-"""Between two looks at the worker's memory."""
+"""Seconds between two checks of the worker's memory."""
 _LONGEST_WAIT = 1.0
 
 _log = logging.getLogger("podidentity.supervisor")
@@ -60,47 +60,47 @@ _log = logging.getLogger("podidentity.supervisor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a supervisor is told."""
+    """Settings of the supervisor."""
 
     addresses: Sequence[Address]
     runtime_dir: Path
     handover_dir: Path | None = None
     handover_users: frozenset[int] = frozenset()
-    """Of whom the agents before and after this one may be, beside root and its own user."""
+    """Users of the agents before and after this one, beside root and the own user."""
     memory: int = 0
-    """Bytes that the container may hold; 0: no limit. A worker gets three quarters of it."""
+    """Memory limit of the container in bytes; 0: none. A worker gets three quarters of it."""
 
     @property
     def worker_memory(self) -> int:
-        """Bytes of resident memory beyond which a worker is replaced; 0: never."""
+        """Resident memory in bytes above which a worker is replaced; 0: never."""
         return self.memory * 3 // 4
 
 
 @dataclass(slots=True)
 class _Probe:
-    """One who asks."""
+    """One open connection of a probe."""
 
     deadline: float
     word: bytes = b""
-    """`live` or `ready`, once it has come."""
+    """The question, `live` or `ready`; b"" until it arrives."""
 
 
 @dataclass(slots=True)
 class _Due:
-    """When what is tried now and then may be tried next, in `time.monotonic` seconds."""
+    """Earliest time of each next attempt, in `time.monotonic` seconds."""
 
     start: float = 0.0
-    """A worker."""
+    """To start a worker."""
     take: float = 0.0
-    """Taking over from the agent before, or listening."""
+    """To take over from the agent before, or to listen."""
     publish: float = 0.0
-    """Listening for the next agent."""
+    """To listen for the next agent."""
     memory: float = 0.0
-    """A look at the worker's memory."""
+    """To check the worker's memory."""
 
 
 class Supervisor:
-    """Keeps listeners and worker; `run` returns the exit code."""
+    """Keeps the listening sockets and a worker; `run` returns the exit code."""
 
     def __init__(self, plan: Plan, main: WorkerMain) -> None:
         self._plan = plan
@@ -112,22 +112,22 @@ class Supervisor:
         self._sockets: dict[str, socket.socket] = {}
         self._worker: Worker | None = None
         self._retired: list[Worker] = []
-        """Workers that accept no more, and answer what they have."""
+        """Workers that accept no more connections and finish those that are open."""
         self._probe_socket: socket.socket | None = None
         self._probes: dict[socket.socket, _Probe] = {}
         self._published: socket.socket | None = None
         self._predecessor: Predecessor | None = None
         self._successor: Successor | None = None
         self._begun = False
-        """Whether the listeners are there."""
+        """Whether the listening sockets are there."""
         self._stopping = False
         self._deadline = float("inf")
         self._due = _Due()
         self._crashes = 0
         self._has_worked = False
-        """Whether a worker could begin once: what keeps the next from it may pass."""
+        """Whether a worker could begin once; then an error of the next one may be temporary."""
         self._note = ""
-        """Why there is no worker, for probes."""
+        """Why there is no worker, as probes are told."""
         self._untrusted = ""
         self._unpublished = ""
         self._code: int | None = None
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         if self._turn and now - self._turn > 2 * _LONGEST_WAIT:
-            # This process was stopped, or starved: the workers may have been, too.
+            # This process did not run for a while, so the workers may not have run either.
             for each in self._workers():
                 each.excuse(now)
         if not self._begun and not self._stopping and now >= self._due.take:
@@ -202,7 +202,7 @@ class Supervisor:
     # Listeners.
 
     def _begin(self, now: float) -> None:
-        """Take the listeners over, or open them; raise ListenError."""
+        """Take the listening sockets over, or open them; raise ListenError."""
         try:
             predecessor = self._take_over()
         except handover.Busy as error:
@@ -217,7 +217,7 @@ class Supervisor:
                 predecessor.connection.close()
             if self._folder is None:
                 raise
-            # Of an agent that cannot hand over, or not yet: it will end, or be ready.
+            # The port belongs to an agent that cannot hand over, or not yet: wait for it.
             self._wait_for_listeners(str(error), now)
             return
         if predecessor is not None:
@@ -290,7 +290,7 @@ class Supervisor:
             self._unwatch(worker.control)
 
     def _retire(self) -> None:
-        """Let the worker accept no more, answer what it has, and end."""
+        """Tell the worker to accept no more, to finish its open requests, and to end."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
@@ -310,7 +310,7 @@ class Supervisor:
             if not pid:
                 continue
             self._unwatch(worker.control)
-            # What it said last is still to be heard.
+            # Read its last report.
             worker.listen(time.monotonic())
             worker.close()
             if worker in self._retired:
@@ -320,7 +320,7 @@ class Supervisor:
                 self._ended(worker, os.waitstatus_to_exitcode(status), time.monotonic())
 
     def _end_strays(self) -> None:
-        """Kill what a worker has started and left behind: such processes are our children now."""
+        """Kill processes that a worker started and left: they are our children now."""
         for pid in children() - {each.pid for each in self._workers()}:
             if not os.waitpid(pid, os.WNOHANG)[0]:
                 _log.error("process %s was left behind by a worker: it is killed", pid)
@@ -362,7 +362,7 @@ class Supervisor:
             self._publish(now)
 
     def _should_publish(self) -> bool:
-        """Whether a new agent should find this one, and cannot yet."""
+        """Whether to listen for the next agent, if we do not yet."""
         ours = self._predecessor is None or self._predecessor.settled
         ready = self._worker is not None and self._worker.report.readiness is Readiness.READY
         return ours and ready and not self._stopping and self._published is None
@@ -408,7 +408,7 @@ class Supervisor:
             self._unpublish()
             _log.info("version %s serves", successor.version)
         elif word == b"bye":
-            # It has handed over itself: there is nothing to take back when it ends.
+            # It has handed over to another agent, so we take nothing back when it ends.
             self._unwatch(successor.connection)
         elif successor.stage is Stage.OFFERED:
             _log.warning("version %s gave up taking over", successor.version)
@@ -427,7 +427,7 @@ class Supervisor:
         successor.say(b"yours")
 
     def _take_back(self) -> None:
-        """Serve again, with a new worker beside the one that answers what it has."""
+        """Serve again, with a new worker beside the retired one."""
         self._drop_successor()
         self._due.start = self._due.publish = 0.0
 
@@ -438,7 +438,7 @@ class Supervisor:
             self._successor = None
 
     def _unpublish(self) -> None:
-        """The name is the new agent's: only our end is closed."""
+        """Close our socket; its name belongs to the new agent now."""
         if self._published is not None:
             self._unwatch(self._published)
             self._published.close()
@@ -457,7 +457,7 @@ class Supervisor:
             _log.warning("the agent before does not answer: this one serves beside it")
             self._given(predecessor)
         elif predecessor.gave and not predecessor.settled and readiness is Readiness.READY:
-            # Published before, so that there is always one agent that the next one finds.
+            # Listen first, so that the next agent always finds one of us.
             self._publish(now)
             predecessor.settled = True
             predecessor.say(b"settled")
@@ -480,7 +480,7 @@ class Supervisor:
         elif word == b"back":
             self._give_back(predecessor)
         else:
-            # It has ended. The sockets are ours as they were its.
+            # It has ended, and the sockets are ours alone.
             self._unwatch(predecessor.connection)
             predecessor.connection.close()
             self._predecessor = None
@@ -488,7 +488,7 @@ class Supervisor:
                 self._worker.tell(control.ACCEPT)
 
     def _give_back(self, predecessor: Predecessor) -> None:
-        """Leave the listeners to the agent before, and try again later."""
+        """Leave the listening sockets to the agent before, and try again later."""
         why = self._worker.report.detail if self._worker is not None else self._note
         _log.error("the agent before serves again, for this one was not ready in time: %s", why)
         self._unwatch(predecessor.connection)
@@ -519,7 +519,7 @@ class Supervisor:
         now = time.monotonic()
         successor = self._successor
         if successor is not None and successor.stage is Stage.OFFERED:
-            # It is not ready, but there is no other: what comes waits in the backlog for it.
+            # It is not ready, but there is no other: connections wait in the backlog.
             self._give(successor)
         if self._predecessor is not None and self._gave():
             self._predecessor.say(b"bye")
@@ -532,7 +532,7 @@ class Supervisor:
     # Probes.
 
     def _probed(self) -> None:
-        """Accept all who ask: whoever fills the backlog must not hold it."""
+        """Accept all that wait, so that nobody can keep the backlog full."""
         assert self._probe_socket is not None  # noqa: S101 - it is watched
         for _ in range(MOST_PROBES):
             try:
@@ -549,11 +549,11 @@ class Supervisor:
                 continue
             connection.setblocking(False)
             self._probes[connection] = _Probe(time.monotonic() + PROBE_SECONDS)
-            # What it asks is read with the next turn, as everything of probes.
+            # `_answer_probes` reads the question in the next turn.
             self._watch(connection, lambda: None)
 
     def _answer_probes(self, now: float) -> None:
-        """Answer those who ask whether it lives at once, for readiness as soon as it is so."""
+        """Answer `live` at once, and `ready` as soon as it is true or the probe's time is over."""
         ready, text = self._readiness()
         for connection, probe in list(self._probes.items()):
             said = handover.hear(connection)
@@ -590,7 +590,7 @@ class Supervisor:
             self._selector.unregister(found)
 
     def _close_in_worker(self) -> None:
-        """Close what a worker has no business with."""
+        """Close all files of the supervisor that a worker must not have."""
         for each in (self._probe_socket, self._published, *self._probes):
             if each is not None:
                 each.close()

@@ -41,11 +41,11 @@ def capabilities(kind: str = "CapEff", pid: str = "self") -> int:
 
 
 def may_become(uid: int, *, reading: Sequence[Path]) -> bool:
-    """Return whether this process can be user and group `uid`, who can then read these files."""
+    """Return whether this process can become user `uid`, and can then read these files."""
     held = capabilities()
     if not (held >> _SETUID & 1 and held >> _SETGID & 1):
         return False
-    # Asked of the kernel by a child: modes, ACLs and the folders above count, too.
+    # Let a child try it, because modes, ACLs and the folders above count as well.
     pid = os.fork()
     if not pid:
         code = 1
@@ -60,7 +60,7 @@ def may_become(uid: int, *, reading: Sequence[Path]) -> bool:
 
 
 def give_up(uid: int | None) -> None:
-    """Become user and group `uid`, if one is given; drop all capabilities, for good.
+    """Become user and group `uid`, if one is given, and drop all capabilities for good.
 
     Raises OSError.
     """
@@ -78,9 +78,9 @@ def end_with_parent() -> None:
 
 
 def hide_from_user() -> None:
-    """Close this process to others of its user: no ptrace, memory or descriptors; raise OSError.
+    """Deny ptrace, memory and descriptors to other processes of the same user; raise OSError.
 
-    Its /proc files belong to root from now on; those that anybody may read stay readable.
+    The files of this process in /proc belong to root from now on; public ones stay readable.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -97,10 +97,10 @@ def landlock_version() -> int:
 
 
 def confine() -> None:
-    """Keep this process and its children to themselves by Landlock; raise OSError.
+    """Restrict this process and its children by Landlock; raise OSError.
 
-    They make no Unix socket with a name and trace no process outside; from Linux 6.12 on they send
-    none a signal. Does nothing where the kernel has no Landlock.
+    They can no longer create a named Unix socket, or trace a process outside; from Linux 6.12 on
+    they cannot send it a signal either. Does nothing if the kernel has no Landlock.
     """
     version = landlock_version()
     if not version:

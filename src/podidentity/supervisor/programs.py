@@ -1,7 +1,7 @@
-"""Runs `net` and `serve` from one command, and starts either anew when it ends.
+"""Runs `net` and `serve` from one command, and restarts either when it ends.
 
-For manifests with one container, and for nodes without Kubernetes. It has no thread and no event
-loop, and does nothing but start, wait and pass signals on.
+This is for manifests with one container, and for nodes without Kubernetes. It has no thread and no
+event loop: it starts processes, waits, and passes signals on.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _log = logging.getLogger("podidentity.supervisor")
 
 Ready = Callable[[], None]
 Program = Callable[[Ready], int]
-"""What a process does: it calls its argument once it has begun, and returns its exit code."""
+"""Main function of a process: calls its argument when it has begun, and returns the exit code."""
 
 
 @dataclass(slots=True)
 class _Process:
-    """One program, and what became of it so far."""
+    """One program and its process."""
 
     name: str
     program: Program
@@ -47,7 +47,7 @@ class _Process:
 def run_both(net: Program, serve: Program) -> int:
     """Run `net`, then `serve`, until told to stop; return the exit code.
 
-    1 where either cannot begin: it has said why.
+    The code is 1 if either cannot begin; it has logged why.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     guard, server = _Process("net", net), _Process("serve", serve)
@@ -68,9 +68,9 @@ def run_both(net: Program, serve: Program) -> int:
 
 
 def _look_after(guard: _Process, server: _Process) -> int:
-    """Start what has ended, if it is time; return the exit code of one that cannot begin."""
+    """Restart processes that have ended; return the exit code of one that cannot begin."""
     for each in (guard, server):
-        # `net` could begin once: what keeps it now may pass.
+        # `net` could begin once, so that its error may be temporary.
         if _ended(each) == CANNOT_BEGIN and each is server:
             return CANNOT_BEGIN
         if not each.pid and time.monotonic() >= each.next_start:
@@ -119,7 +119,7 @@ def _next_signal(processes: list[_Process]) -> int:
 
 
 def _ended(process: _Process) -> int | None:
-    """Return the exit code of a process that has ended, and plan its next start; None if not."""
+    """Return the exit code if a process has ended, and plan its next start; else None."""
     if not process.pid:
         return None
     pid, status = os.waitpid(process.pid, os.WNOHANG)
@@ -138,7 +138,7 @@ def _ended(process: _Process) -> int | None:
 
 
 def _stop(server: _Process, guard: _Process) -> int:
-    """End `serve`, then `net`, which proves callers until then; return the exit code."""
+    """End `serve` first, because it needs `net` to the end; return the exit code."""
     for each in (server, guard):
         if not each.pid:
             continue

@@ -1,7 +1,6 @@
-"""One worker process: started by a fork, watched by its heartbeat and its memory, ended for good.
+"""One worker process: its start by a fork, its limits and its reports.
 
-A fork, not a new program: the next worker has all that this process has read already, and the
-memory that neither changes is there once.
+A fork needs less memory and time than a new program: it shares all that this process has loaded.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from podidentity.supervisor.control import LARGEST, Readiness, Report
 from podidentity.supervisor.privileges import confine
 
 HUNG_SECONDS = 4.0
-"""Without a report after which a worker hangs."""
+"""A worker that sends no report for this time hangs."""
 STARTING_SECONDS = 30.0
-"""Until its first report, imports included."""
+"""The same before its first report, because it has to import modules."""
 CANNOT_BEGIN = 1
 """Exit code of a worker that has said why it cannot begin: starting it again does not help."""
 
@@ -38,7 +37,7 @@ _log = logging.getLogger("podidentity.supervisor")
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What a worker is given."""
+    """Sockets that a worker inherits."""
 
     listeners: Mapping[str, socket.socket]
     control: socket.socket
@@ -46,7 +45,7 @@ class Inherited:
 
 
 WorkerMain = Callable[[Inherited], int]
-"""What a worker does, in a process of its own; returns its exit code."""
+"""Main function of a worker process; returns the exit code."""
 
 
 class Worker:
@@ -70,14 +69,14 @@ class Worker:
         memory: int,
         close: Callable[[], None],
     ) -> Worker:
-        """Fork one; `memory` bounds its data, in bytes, 0 for none.
+        """Fork a worker; `memory` limits its data, in bytes (0: no limit).
 
-        `close` is called in the worker, for what is only the supervisor's.
+        The worker calls `close`, which closes the files of the supervisor.
         """
         ours, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         )
-        # The worker's collector would otherwise write to each page that both share.
+        # Or else the worker's garbage collector would write to each shared page.
         gc.collect()
         gc.freeze()
         pid = os.fork()
@@ -89,16 +88,16 @@ class Worker:
 
     @property
     def reported(self) -> bool:
-        """Whether it has begun: it reported at least once."""
+        """Whether it has sent a report."""
         return self._reported
 
     def tell(self, word: bytes) -> None:
-        """Say a word of `control`; a worker that cannot be told hangs, or has ended."""
+        """Send a message of `control`, unless the worker hangs or has ended."""
         with suppress(OSError):
             self.control.send(word)
 
     def listen(self, now: float) -> bool:
-        """Read its reports; return whether it still has its end of the control socket."""
+        """Read its reports; return False if it has closed its end of the control socket."""
         for _ in range(_REPORTS_AT_ONCE):
             try:
                 packet = self.control.recv(LARGEST)
@@ -114,22 +113,22 @@ class Worker:
         return True
 
     def hangs_at(self) -> float:
-        """Return when it will be taken for hung unless it reports."""
+        """Return the time at which it counts as hung unless it reports."""
         return self._heard + (HUNG_SECONDS if self._reported else STARTING_SECONDS)
 
     def excuse(self, now: float) -> None:
-        """Begin to wait anew: this process itself did not run meanwhile."""
+        """Restart the wait for a report."""
         self._heard = now
 
     def memory(self) -> int:
-        """Return the bytes of memory that it has; 0 where it has ended."""
+        """Return its resident memory in bytes; 0 if it has ended."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
         except (OSError, IndexError):
             return 0
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; it has not been waited for, so the pid is still its own."""
+        """Send a signal; the pid is its own until it has been waited for."""
         os.kill(self.pid, number)
 
     def close(self) -> None:
@@ -138,7 +137,7 @@ class Worker:
 
 
 def _become(main: WorkerMain, given: Inherited, memory: int, close: Callable[[], None]) -> NoReturn:
-    """In the child: be the worker, and never return into the supervisor's loop."""
+    """Run the worker in the child process, without a return into the supervisor's loop."""
     code = 70  # EX_SOFTWARE
     try:
         signal.set_wakeup_fd(-1)

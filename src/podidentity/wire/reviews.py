@@ -21,6 +21,8 @@ RULE = "create on subjectaccessreviews.authorization.k8s.io"
 TOKEN_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 TOKEN_RULE = "create on tokenreviews.authentication.k8s.io"  # noqa: S105 - a permission
 
+SELF_PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
 
 class InconclusiveReview(ValueError):
     """The API server's answer decides nothing; the message says why."""
@@ -53,6 +55,15 @@ class _TokenReview(msgspec.Struct):
     status: _TokenStatus
 
 
+class _SelfStatus(msgspec.Struct, rename="camel"):
+    user_info: _User = msgspec.field(default_factory=_User)
+
+
+class _SelfReview(msgspec.Struct):
+    status: _SelfStatus
+
+
+_SELF_REVIEW = msgspec.json.Decoder(_SelfReview)
 _REVIEW = msgspec.json.Decoder(_Review)
 _TOKEN_REVIEW = msgspec.json.Decoder(_TokenReview)
 
@@ -124,6 +135,22 @@ def token_review(token: str) -> dict[str, Any]:
     }
 
 
+def self_review() -> dict[str, Any]:
+    """Return the SelfSubjectReview that asks who asks."""
+    return {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+
+
+def parse_self_review(body: bytes) -> User:
+    """Return as whom the API server takes the asker; raise InconclusiveReview."""
+    try:
+        user = _SELF_REVIEW.decode(body).status.user_info
+    except BROKEN_JSON as error:
+        raise InconclusiveReview(
+            f"the API server answered no SelfSubjectReview: {error}"
+        ) from error
+    return _user(user)
+
+
 def parse_token_review(body: bytes) -> User | None:
     """Return the token's user; None if the cluster does not know it; raise InconclusiveReview."""
     try:
@@ -133,11 +160,15 @@ def parse_token_review(body: bytes) -> User | None:
         raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
         return None
+    return _user(status.user)
+
+
+def _user(user: _User) -> User:
     return User(
-        name=status.user.username,
-        uid=status.user.uid,
-        groups=tuple(status.user.groups),
-        extra=tuple((name, tuple(values)) for name, values in sorted(status.user.extra.items())),
+        name=user.username,
+        uid=user.uid,
+        groups=tuple(user.groups),
+        extra=tuple((name, tuple(values)) for name, values in sorted(user.extra.items())),
     )
 
 

@@ -12,7 +12,7 @@ from podidentity_sandbox.cli import options
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import MINORS, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.environment import built_images, runtime_tools
@@ -43,9 +43,23 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="OCI archive for containerd; may be repeated.  [default: what ./scripts/image built]",
 )
+@click.option(
+    "--kubernetes",
+    type=click.Choice([f"1.{minor}" for minor in MINORS]),
+    default=f"1.{MINORS[0]}",
+    show_default=True,
+    help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
-    name: str, *, nodes: int, rootless: bool, runtime: str, images: tuple[str, ...], as_json: bool
+    name: str,
+    *,
+    nodes: int,
+    rootless: bool,
+    runtime: str,
+    images: tuple[str, ...],
+    kubernetes: str,
+    as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
     began = time.monotonic()
@@ -55,7 +69,14 @@ def up(
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
-    plan = bring_up(name, nodes=nodes, rootless=rootless, runtime=given, progress=progress)
+    plan = bring_up(
+        name,
+        nodes=nodes,
+        rootless=rootless,
+        runtime=given,
+        kubernetes_minor=int(kubernetes.removeprefix("1.")),
+        progress=progress,
+    )
     seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))

@@ -19,6 +19,7 @@ from podidentity_sandbox.cluster import (
 )
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.impersonation import Impersonation
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry
@@ -74,6 +75,7 @@ class HttpApi:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._verbs = Verbs(cluster)
+        self._impersonation = Impersonation(cluster.authorizer, minor=cluster.plan.kubernetes_minor)
 
     def application(self) -> web.Application:
         """Return the application: one handler, since the served types change as it runs."""
@@ -104,6 +106,7 @@ class HttpApi:
         user = self._cluster.authenticator.header(request.headers.get("Authorization", ""))
         if user is None:
             raise status.unauthorized()
+        user = self._impersonation.user(user, request.headers.items(), info)
         self._authorize(user, info)
         if info.resource:
             _negotiate(request)
@@ -128,7 +131,7 @@ class HttpApi:
         if path in HEALTH:
             return web.Response(text="ok")
         answers: dict[str, Obj | None] = {
-            "/version": discovery.document(self._cluster.registry, path),
+            "/version": discovery.version(self._cluster.plan.kubernetes_minor),
             tokens.CONFIGURATION_PATH: self._cluster.issuer.configuration(),
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }

@@ -14,6 +14,7 @@ from podidentity_sandbox.cluster.authentication import (
     User,
 )
 from podidentity_sandbox.cluster.kinds.access import GROUP
+from podidentity_sandbox.cluster.mirrors import is_mirror
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 
@@ -202,10 +203,19 @@ class NodeRules:
         return _unrelated(node)
 
     def _account(self, node: str, info: RequestInfo) -> Decision:
-        """A token for the service account of a pod on this node."""
-        if info.verb != "create" or info.subresource != "token":
-            return Decision(allowed=False, reason="can only create tokens for individual accounts")
-        used = (p.object["spec"]["serviceAccountName"] for p in self._pods(node, info.namespace))
+        """A token for the service account of a pod on this node; a mirror pod has none.
+
+        https://github.com/kubernetes/kubernetes/blob/v1.36.0/plugin/pkg/auth/authorizer/node/node_authorizer.go
+        """
+        if info.verb != "create" or not info.name:
+            return Decision(False, "can only create tokens for individual service accounts")
+        if info.subresource != "token":
+            return Decision(False, "can only create token subresource of serviceaccount")
+        used = {
+            field_of(pod.object, "spec.serviceAccountName")
+            for pod in self._pods(node, info.namespace)
+            if not is_mirror(pod.object)
+        }
         return _ALLOWED if info.name in used else _unrelated(node)
 
     def _event(self, _: str, info: RequestInfo) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,6 +37,10 @@ from podidentity_sandbox.plan import Plan
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
 """Answers a POST that stores nothing."""
+
+
+AUDIENCES_RESTRICTED_SINCE = 33
+"""The minor version in which a node may not ask for any audience."""
 
 
 def clock() -> datetime:
@@ -115,6 +120,18 @@ class Cluster:
         kind = self.registry.by_key("serviceaccounts")
         account = self.resources.get(kind, info.namespace, info.name)
         if node := node_of(user):
-            check_node_request(self.storage, node, info.namespace, body)
+            check_node_request(self.storage, node, account, body, may=self._audiences(user, info))
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)
+
+    def _audiences(self, user: User, info: RequestInfo) -> Callable[[str], bool] | None:
+        """Return whether a node may ask for an audience by a right, whose resource is its name."""
+        if self.plan.kubernetes_minor < AUDIENCES_RESTRICTED_SINCE:
+            return None
+
+        def may(audience: str) -> bool:
+            verb = "request-serviceaccounts-token-audience"
+            asked = replace(info, verb=verb, group="", resource=audience, subresource="")
+            return self.authorizer.decide(user, asked).allowed
+
+        return may

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import yaml
 
-from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
+from podidentity_sandbox.plan import MINORS, NodePlan, Plan, stable_guid
 
 MOST_NODES = 50
 """More would outrun the link's addresses, and any laptop."""
@@ -28,6 +28,7 @@ def draw_plan(
     cgroup_root: str = "",
     memory_root: str = "",
     azure_cli: str = "",
+    kubernetes_minor: int = MINORS[0],
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
     plan = Plan(
@@ -47,6 +48,7 @@ def draw_plan(
         cgroup_root=cgroup_root,
         memory_root=memory_root,
         azure_cli=azure_cli,
+        kubernetes_minor=kubernetes_minor,
     )
     return replace(plan, nodes=tuple(_node(plan, index) for index in range(nodes)))
 

@@ -23,9 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.node.cri.options import missing as lacks
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import MINORS, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -167,6 +167,7 @@ class UpOptions:
     runtime: RuntimeOptions | None = None
     """The choices of nodes with a container runtime; None: programs of this machine are the
     containers."""
+    kubernetes_minor: int = MINORS[0]
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -198,7 +199,7 @@ def _wanting(folder: Folder, cause: OSError) -> Exception:
 
 def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
     lacking = requirements.missing(search_path(options.path), rootless=options.rootless)
-    if options.runtime is not None and (why := lacks(Path(options.runtime.tools))):
+    if options.runtime is not None and (why := containerd.missing(options.runtime)):
         lacking = [*lacking, why]
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))
@@ -250,6 +251,7 @@ def _start(
         cgroup_root=made.sockets,
         memory_root=made.memory,
         azure_cli=find_azure_cli(),
+        kubernetes_minor=options.kubernetes_minor,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -337,6 +339,7 @@ def bring_up(
     nodes: int = 2,
     rootless: bool = False,
     runtime: RuntimeOptions | None = None,
+    kubernetes_minor: int = MINORS[0],
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -350,6 +353,7 @@ def bring_up(
         nodes=nodes,
         rootless=rootless or os.geteuid() != 0,
         runtime=runtime,
+        kubernetes_minor=kubernetes_minor,
     )
     return up(options, progress)
 

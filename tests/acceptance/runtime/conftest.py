@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from podidentity import __version__
-from podidentity_sandbox.node.cri.options import missing
+from podidentity_sandbox.node.cri.containerd import missing
+from podidentity_sandbox.node.cri.options import RuntimeOptions
 from tests.acceptance.runtime.node import ROOT, TOOLS, Node, opened
 from tests.sandboxes import own
 
@@ -35,7 +36,7 @@ ARCHIVE = ROOT / f"dist/image/podidentity-{__version__}.tar"
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Node]:
     """The node, of whichever kind."""
-    lacks = missing(TOOLS)
+    lacks = missing(RuntimeOptions(tools=str(TOOLS)))
     assert not lacks, lacks
     assert ARCHIVE.exists(), f"{ARCHIVE} is not there: ./scripts/test --runtime builds it"
     with opened(own("runtime"), ARCHIVE, KINDS["routed-cgroupfs-runc"]) as node:

@@ -41,9 +41,8 @@ def without(name: str) -> Change:
 
 
 def unmounted(name: str) -> Change:
-    def change(spec: Object, net: Object) -> None:
+    def change(_: Object, net: Object) -> None:
         net["volumeMounts"] = [each for each in net["volumeMounts"] if each["name"] != name]
-        spec["volumes"] = [each for each in spec["volumes"] if each["name"] != name]
 
     return change
 
@@ -57,6 +56,10 @@ MISSING: dict[str, tuple[Change, str]] = {
     "CAP_SYS_ADMIN": (without("SYS_ADMIN"), "CAP_SYS_ADMIN"),
     "CAP_DAC_READ_SEARCH": (without("DAC_READ_SEARCH"), "CAP_DAC_READ_SEARCH"),
     "the mount of the cgroups": (unmounted("cgroup"), "mount the node's /sys/fs/cgroup there"),
+    "the folder of both programs": (
+        unmounted("runtime"),
+        "mount one there that net and serve share",
+    ),
     "the mount of the namespaces": (unmounted("netns"), "with propagation HostToContainer"),
 }
 
@@ -100,6 +103,18 @@ def test_without_propagation_it_is_not_ready_and_new_pods_are_unknown_and_no_for
         later = node.ask("unseen")
         node.delete("unseen")
         assert (first.status, later.status) == (503, 503), (first, later)
+
+
+def test_with_the_namespaces_taken_from_their_folder_pods_are_unknown_and_it_is_said(
+    alone: tuple[Node, Object],
+) -> None:
+    node, template = alone
+    with agent(node, template) as name:
+        node.ready(name, namespace=SYSTEM)
+        assert node.ask("app").status == 200
+        node.on_node("cd /run/netns && for each in *; do umount $each && rm $each; done")
+        assert node.ask("app").status == 503
+        until_said(node, name, "no network namespace is in /run/netns")
 
 
 def refused(node: Node, template: Object, words: str) -> None:

@@ -26,7 +26,10 @@ request = (
 watched, answers, failures = selectors.DefaultSelector(), {}, []
 began, asked, patience = time.monotonic(), 0, 20
 def fail(what, key):
-    failures.append(f"{time.monotonic() - began:.2f} {what}")
+    now, (opened, said) = time.monotonic(), key.data
+    state = "asked" if key.events == selectors.EVENT_READ else "connecting"
+    state = f"answered {said[:60]!r}" if said else state
+    failures.append(f"{now - began:.2f} s, {state}, after {now - opened:.3f} s: {what}")
     done(key)
 def done(key):
     watched.unregister(key.fileobj)

@@ -280,7 +280,7 @@ FORM = b"client_secret=s3cret"
 
 
 @asynccontextmanager
-async def opened(seconds: float = 5.0) -> AsyncIterator[TokenEndpoint]:
+async def opened(seconds: float = 60) -> AsyncIterator[TokenEndpoint]:
     endpoint = TokenEndpoint(user_agent="ours/1", seconds=seconds)
     try:
         yield endpoint

@@ -123,6 +123,21 @@ def listener() -> socket.socket:
 
 @pytest.fixture
 async def served(folder: Path) -> AsyncIterator[Served]:
+    async with serving(folder) as found:
+        yield found
+
+
+@pytest.fixture
+async def newest(tmp_path: Path) -> AsyncIterator[Served]:
+    """A cluster of 1.36."""
+    saved_plan(tmp_path, node_plan(0), node_plan(1), kubernetes_minor=36)
+    async with serving(tmp_path) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Served]:
+    """Serve the cluster of the plan in `folder`."""
     cluster = make_cluster(folder)
     sock = listener()
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"

@@ -461,7 +461,107 @@ async def test_a_kubelet_gets_tokens_bound_to_its_own_pods_only(
             (bound(other), "bound to a pod scheduled on a different node"),
             ({"spec": {}}, "not bound to a pod"),
             (bound({"name": "mine", "uid": ""}), "with a pod binding without a uid"),
+            (bound({"name": "", "uid": "u"}), "not bound to a pod"),
+            (without_version(bound(mine)), "not bound to a pod"),
         ):
             refused = await kubelet.post(path, json=body)
             assert refused.status_code == 403
             assert f"node requested token {says}" in refused.json()["message"]
+
+
+def without_version(body: dict[str, Any]) -> dict[str, Any]:
+    reference = {**body["spec"]["boundObjectRef"], "apiVersion": "v2"}
+    return {"spec": {"boundObjectRef": reference}}
+
+
+async def test_a_kubelet_is_told_of_a_pod_that_is_gone_or_was_made_anew(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    await api.post(PODS, json=pod("mine", nodeName="node-0"))
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        for name, code, says in (
+            ("lost", 404, 'pods "lost" not found'),
+            ("mine", 403, "the UID in the bound object reference (old) does not match the UID in"),
+        ):
+            reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "old"}
+            refused = await kubelet.post(path, json={"spec": {"boundObjectRef": reference}})
+            assert refused.status_code == code
+            assert says in refused.json()["message"]
+
+
+async def test_the_account_of_a_mirror_pod_is_none_of_its_node(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await api.post(accounts, json={"metadata": {"name": "other"}})
+    static = pod("static", nodeName="node-0", serviceAccountName="other")
+    static["metadata"] |= MIRROR
+    made = (await api.post(PODS, json=static)).json()["metadata"]
+    pair = {"name": "static", "uid": made["uid"]}
+    body = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}}
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        refused = await kubelet.post(f"{accounts}/other/token", json=body)
+    assert refused.status_code == 403
+    assert "no relationship found between node 'node-0' and this object" in refused.text
+
+
+ENTRA = "api://AzureADTokenExchange"
+VOLUME: dict[str, Any] = {
+    "name": "t",
+    "projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "vault"}}]},
+}
+STORE: dict[str, Any] = {"name": "s", "csi": {"driver": "store.example"}}
+
+
+async def test_from_1_33_on_a_kubelet_asks_for_its_pods_audiences_or_by_a_right_of_that_name(
+    newest: Served,
+) -> None:
+    """The feature ServiceAccountNodeAudienceRestriction."""
+    async with newest.client() as api, newest.client(newest.plan.nodes[0].token) as kubelet:
+        spec = {"tokenRequests": [{"audience": "store"}]}
+        driver = {"metadata": {"name": "store.example"}, "spec": spec}
+        await api.post("/apis/storage.k8s.io/v1/csidrivers", json=driver)
+        await api.post(PODS, json=pod("mine", nodeName="node-0", volumes=[VOLUME, STORE]))
+        mine = (await api.get(f"{PODS}/mine")).json()["metadata"]
+        pair = {"name": "mine", "uid": mine["uid"]}
+
+        async def asked(*audiences: str) -> httpx2.Response:
+            reference = {"apiVersion": "v1", "kind": "Pod", **pair}
+            spec = {"audiences": audiences, "boundObjectRef": reference}
+            path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+            return await kubelet.post(path, json={"spec": spec})
+
+        for audiences in ((), ("vault",), ("store",)):
+            assert (await asked(*audiences)).status_code == 201
+        refused = await asked(ENTRA)
+        assert refused.status_code == 403
+        assert refused.json()["message"] == (
+            f'serviceaccounts "default" is forbidden: audience "{ENTRA}" not found in pod spec '
+            "volume, system:node:node-0 is not authorized to request tokens for this audience"
+        )
+        assert "may only request 0 or 1 audiences" in (await asked("vault", "store")).text
+        rule = {
+            "verbs": ["request-serviceaccounts-token-audience"],
+            "apiGroups": [""],
+            "resources": [ENTRA],
+        }
+        await made(api, f"{RBAC}/clusterroles", {"metadata": {"name": "a"}, "rules": [rule]})
+        group = "rbac.authorization.k8s.io"
+        nodes = {"kind": "Group", "apiGroup": group, "name": "system:nodes"}
+        reference = {"apiGroup": group, "kind": "ClusterRole", "name": "a"}
+        bound = {"metadata": {"name": "a"}, "roleRef": reference, "subjects": [nodes]}
+        await made(api, f"{RBAC}/clusterrolebindings", bound)
+        assert (await asked(ENTRA)).status_code == 201
+        assert (await asked("vaults")).status_code == 403
+
+
+async def test_before_1_33_nobody_asks_for_a_nodes_audience(
+    api: httpx2.AsyncClient, served: Served
+) -> None:
+    mine = (await api.post(PODS, json=pod("mine", nodeName="node-0"))).json()["metadata"]
+    pair = {"name": "mine", "uid": mine["uid"]}
+    spec = {"audiences": [ENTRA], "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    async with served.client(served.plan.nodes[0].token) as kubelet:
+        assert (await kubelet.post(path, json={"spec": spec})).status_code == 201

@@ -177,8 +177,15 @@ def _federation(entra: Entra) -> Federation:
 class Assertions:
     """Requests assertions and caches them."""
 
-    def __init__(self, server: KubeApi, imds: TokenIssuer, clock: Clock) -> None:
+    def __init__(
+        self, server: KubeApi, imds: TokenIssuer, clock: Clock, *, as_node: KubeApi | None = None
+    ) -> None:
+        """`as_node` is the API server, asked as the node: for tokens that are bound to its pods.
+
+        Without it these, too, are asked for by NMI's own right. There is no fall-back.
+        """
         self._server = server
+        self._of_pods = as_node or server
         self._imds = imds
         self._clock = clock
         self._kept: OrderedDict[object, tuple[str, float]] = OrderedDict()
@@ -216,8 +223,9 @@ class Assertions:
 
     async def _requested(self, account: ObjectRef, audience: str, pod: Pod | None) -> Minted:
         request = render_token_request(audience, pod)
+        server = self._server if pod is None else self._of_pods
         try:
-            return parse_token_request(await self._server.create(token_path(account), request))
+            return parse_token_request(await server.create(token_path(account), request))
         except KubeError as error:
             raise _refusal(account, error, of_caller=pod is not None) from error
         except ValueError as error:

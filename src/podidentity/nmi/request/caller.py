@@ -84,7 +84,7 @@ class Callers:
         The connection is taken for a pod's only if it is proved beyond doubt: what `identify` would
         wait for, refuse or merely believe is left to it. It is asked about while a whole request
         waits, and not at the accept: what the client's socket must have sent and not yet received
-        (`kernel.both_ends`) says the more the later it is looked at; and who sends nothing costs
+        (`kernel.attestation`) says the more the later it is looked at; and who sends nothing costs
         `net` nothing.
         """
         if self._attestor is None:

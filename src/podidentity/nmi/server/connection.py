@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from podidentity.nmi.server.messages import (
     LATER,
@@ -33,13 +33,17 @@ from podidentity.nmi.server.messages import (
     Limits,
     Memo,
     Request,
+    RequestParser,
     Response,
+    Unacceptable,
+    held_bytes,
     render,
     render_head,
 )
-from podidentity.nmi.server.parser import RequestParser, Unacceptable, held_bytes
-from podidentity.nmi.server.pool import ConnectionPool
 from podidentity.wire.imds import render_error
+
+if TYPE_CHECKING:
+    from podidentity.nmi.server.listener import ConnectionPool
 
 READ_BYTES = 16 << 10
 """Of one read; all that waits in memory behind a request under way."""
@@ -50,6 +54,7 @@ PIECES = 32
 sends in one packet must not keep the others waiting."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SINK = bytearray(WRITE_BYTES)
 _NOTHING = struct.pack("i", 0)
 _RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: a reset instead of the wait for a client that takes nothing."""
@@ -157,10 +162,16 @@ class SocketTransport(asyncio.Transport):
 
     def begin(self) -> None:
         """Have the connection begin, and read what has come already."""
-        self._connection.connection_made(self)
+        self._connection.attached(self)
+        if self._connection.may_be_read():
+            self.read()
+
+    def read(self) -> None:
+        """Read what has come, and go on with that."""
         if not self._closing:
             self._readable()
-        if not (self._paused or self._connection.waits_for_proof):
+        if not (self._paused or self._closing or self._connection.waits_for_proof):
+            self._connection.await_request()
             self.resume_reading()
 
     def has_unread(self) -> bool:
@@ -226,6 +237,9 @@ class SocketTransport(asyncio.Transport):
             self._loop.add_reader(self._socket, self._readable)
 
     def _readable(self) -> None:
+        if self._connection.ends:
+            self._throw_away()
+            return
         try:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -242,6 +256,18 @@ class SocketTransport(asyncio.Transport):
         except Exception:  # noqa: BLE001 - a defect costs one connection
             _log.exception("a connection could not be read; please report this")
             self.abort()
+
+    def _throw_away(self) -> None:
+        """Read what nobody will look at: the kernel drops it without copying it (tcp(7))."""
+        try:
+            count = self._socket.recv_into(_SINK, 0, socket.MSG_TRUNC)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not count:
+            self.close()
 
     def _writable(self) -> None:
         self._unsent = self._sent(self._unsent)
@@ -339,11 +365,12 @@ class Sender:
         self._send_on()
         return self.writable
 
-    def close(self, *, linger: bool = False) -> None:
+    def close(self, *, linger: bool = False, reads: bool = True) -> None:
         """Close behind what was sent.
 
         `linger`: read on for a while and throw away. Closed with bytes that nobody has read, TCP
-        would take the last answer back.
+        would take the last answer back. `reads` False: leave them to the kernel meanwhile, which
+        stops the client, and costs nothing.
         """
         self.closing = True
         transport, seconds = self.transport, self._limits.close_seconds
@@ -356,7 +383,10 @@ class Sender:
         self._timeout.cancel()
         if linger:
             transport.write_eof()
-            transport.resume_reading()
+            if reads:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
         if linger or transport.get_write_buffer_size():
             self._timeout.set(seconds)
         if not linger:
@@ -397,6 +427,10 @@ class Connection(asyncio.BufferedProtocol):
     _task: asyncio.Task[None] | None = None
     _request: Request | None = None
     """The request under way, which the task answers."""
+    _put_off = False
+    """Whether it, or the first read, waits for a later turn of the event loop."""
+    _has_turn = False
+    """Whether what is read just now may be begun at once."""
     _asked = b""
     """A request that the memo will answer if the connection is proved to be the pod's that it
     thinks. Not counted: it is short, and only connections that are not proved have one."""
@@ -435,7 +469,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._task is not None or self._asked != b""
+        return self._task is not None or self._put_off or self._asked != b""
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing more will be answered."""
+        return self._sender.closing
 
     @property
     def waits_for_proof(self) -> bool:
@@ -455,18 +494,31 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._sender.abort()
 
-    # What asyncio calls.
+    # What its transport calls.
+
+    def attached(self, transport: asyncio.Transport) -> None:
+        """Take a transport; it may have been evicted before that."""
+        self._sender.transport = transport
+        if self._sender.closing:
+            transport.abort()
+
+    def may_be_read(self) -> bool:
+        """Return whether it may be read now; else it reads when its turn comes."""
+        self._put_off = not self._context.pool.may_read(self)
+        return not self._put_off
+
+    def await_request(self) -> None:
+        """Give the client its time for a first request, unless one has come."""
+        if not (self._must_wait or self._kept or self._timed or self._sender.closing):
+            self._timeout.set(self._head_seconds)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: the first request must come in time."""
-        self._sender.transport = made = cast("asyncio.Transport", transport)
-        if not isinstance(made, SocketTransport):
-            # asyncio's TLS pauses from the high mark on, and at 0 whatever is in the buffer.
-            made.set_write_buffer_limits(high=1, low=0)
-        if self._sender.closing:
-            made.abort()
-        else:
-            self._timeout.set(self._head_seconds)
+        """Begin with a transport of asyncio's, which has read nothing yet."""
+        made = cast("asyncio.Transport", transport)
+        # Its TLS pauses from the high mark on, and at 0 whatever is in the buffer.
+        made.set_write_buffer_limits(high=1, low=0)
+        self.attached(made)
+        self.await_request()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where to read into."""
@@ -502,6 +554,7 @@ class Connection(asyncio.BufferedProtocol):
         self._context.pool.remove(self)
         self._context.gone()
         # Without a cycle no collector is needed.
+        self._put_off = False
         self._asked, self._parser, self._sender.transport = b"", None, None
         self._timeout.late = _nobody
 
@@ -526,6 +579,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether nothing may be parsed now."""
         return (
             self._task is not None
+            or self._put_off
             or self._asked != b""
             or self._postponed
             or not self._sender.writable
@@ -556,7 +610,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if known is LATER:
             self._asked = data
-            self._timeout.suspend()
+            self._timeout.set(self._context.limits.head_seconds)
         else:
             self._give(known)
         return True
@@ -671,9 +725,25 @@ class Connection(asyncio.BufferedProtocol):
     def _begin(self, request: Request) -> None:
         """Have the handler answer a request."""
         self._request = request
-        if self._count():
-            self._timeout.suspend()
+        if not self._count():
+            return
+        self._timeout.suspend()
+        if self._has_turn or self._context.pool.may_begin(self):
             self._task = self._context.loop.create_task(self._serve(request))
+        else:
+            self._put_off = True
+
+    def begin_now(self) -> None:
+        """Do what was put off: have the handler answer a request, or read for the first time."""
+        if not self._put_off:
+            return
+        self._put_off = False
+        if self._request is not None:
+            self._task = self._context.loop.create_task(self._serve(self._request))
+        elif isinstance(self._sender.transport, SocketTransport):
+            self._has_turn = True
+            self._sender.transport.read()
+            self._has_turn = False
 
     async def _serve(self, request: Request) -> None:
         try:
@@ -745,8 +815,8 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = None
         self._context.pool.hold(self, 0)
         self._sender.send(render(Response(status, body), stays=False))
-        self._sender.close(linger=True)
-        self._read_on()
+        # Whoever has sent too much sends no more: to read that would be most of the work with him.
+        self._sender.close(linger=True, reads=not full)
 
     # Limits.
 
@@ -794,6 +864,10 @@ class Connection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         if self._sender.closing or not self._sender.writable:
             self._sender.abort()
+        elif self._asked:
+            # `net` answers or is given up long before. Nobody else would end the connection.
+            self._asked = b""
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the connection was not proved in time")
         elif self._arriving:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -19,6 +20,27 @@ PAUSE = "localhost/pause:1"
 _CONFIG = Path("/run/containerd/config.toml")
 _NETWORKS = Path("/run/cni")
 _PROGRAMS = Path("/run/runtime")
+
+
+_SETUP = "run ./scripts/setup-runtime, which brings containerd, runc, crun and CNI's plugins"
+
+
+def missing(options: RuntimeOptions) -> str:
+    """Return what a node with these options lacks on this machine; "" if it lacks nothing."""
+    if os.geteuid():
+        return "a node with a container runtime needs root: its containers have users of their own"
+    if not Path(options.tools, ".podidentity-setup").exists():
+        return _SETUP
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        return "the kernel has no overlay file system (modprobe overlay)"
+    if " cgroup2 " not in Path("/proc/self/mounts").read_text():
+        return "the machine has no cgroup v2, by which pods are proved"
+    for each in options.images:
+        try:
+            names_in(Path(each))
+        except (OSError, tarfile.TarError, KeyError, ValueError):
+            return f"{each} is no OCI archive that names its images"
+    return ""
 
 
 def runtime_program(handler: str) -> str:

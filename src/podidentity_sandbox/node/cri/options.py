@@ -7,13 +7,11 @@ was imaged anew.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 _NAME = "runtime.json"
-_SETUP = "run ./scripts/setup-runtime, which brings containerd, runc, crun and CNI's plugins"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +42,3 @@ class RuntimeOptions:
         """Read what `save` wrote."""
         raw: dict[str, Any] = json.loads((folder / _NAME).read_text())
         return cls(**{**raw, "images": tuple(raw["images"])})
-
-
-def missing(tools: Path) -> str:
-    """Return what a node with a container runtime lacks on this machine; "" if it lacks nothing."""
-    if os.geteuid():
-        return "a node with a container runtime needs root: its containers have users of their own"
-    if not (tools / ".podidentity-setup").exists():
-        return _SETUP
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
-        return "the kernel has no overlay file system (modprobe overlay)"
-    return ""

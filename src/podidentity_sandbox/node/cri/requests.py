@@ -16,6 +16,8 @@ from podidentity_sandbox.plan import DNS_ADDRESS
 
 Message = dict[str, Any]
 
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of the pod in the API server that stands for a static pod of a node: its hash."""
 USERS = 65536
 """Users of a pod with a user namespace of its own."""
 

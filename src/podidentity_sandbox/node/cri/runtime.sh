@@ -4,6 +4,7 @@
 #
 #   systemd's names   The runtime would ask systemd over D-Bus to make the cgroup. Here it is laid out as
 #                     systemd would: "SLICE:PREFIX:NAME" is /….slice/PREFIX-NAME.scope.
+#   CPU               The node's cgroup may have no such controller: then nothing is asked of it.
 #   memory in v1      Where the memory controller is bound to cgroup v1, v2 cannot limit: the limit is set in
 #                     v1, which the container's first process joins before it is one.
 set -euo pipefail
@@ -43,9 +44,13 @@ if [ "$command" = create ]; then
   IFS=$'\t' read -r given limit < <(jq -r '[.linux.cgroupsPath, .linux.resources.memory.limit // 0] | @tsv' "$config")
   path=$(laid_out "$given")
   # A name with a colon is what runc makes of systemd's without systemd, when only the kubelet means systemd.
-  [ -z "${PODIDENTITY_RUNTIME_SYSTEMD:-}" ] && path=$given
+  [ -n "${PODIDENTITY_RUNTIME_SYSTEMD:-}" ] || path=$given
   change='.linux.cgroupsPath = $path'
-  [ -d $v1 ] && change+=' | .linux.resources |= {devices}'
+  if [ -d $v1 ]; then
+    change+=' | .linux.resources |= {devices}'
+  elif ! grep -qw cpu /sys/fs/cgroup/cgroup.controllers; then
+    change+=' | del(.linux.resources.cpu)'
+  fi
   jq --arg path "$path" "$change" "$config" >"$config.new"
   mv "$config.new" "$config"
   if [ -d $v1 ]; then

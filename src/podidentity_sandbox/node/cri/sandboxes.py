@@ -8,13 +8,11 @@ from __future__ import annotations
 from podidentity_sandbox.node.cri.cgroups import NodeCgroups, cgroup_of, quality_of
 from podidentity_sandbox.node.cri.client import Cri, CriRefusal
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.node.cri.requests import USERS, Message, sandbox_config
+from podidentity_sandbox.node.cri.requests import MIRROR, USERS, Message, sandbox_config
 from podidentity_sandbox.node.network import Attachment, NetworkFailed
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.plan import NodePlan, Plan
 
-MIRROR = "kubernetes.io/config.mirror"
-"""Annotation of the pod in the API server that stands for a static pod of a node: its hash."""
 _FIRST_USER = 1 << 20
 _SHUTDOWN = 20.0
 

@@ -17,7 +17,7 @@ import yaml
 
 from podidentity_sandbox.node.api import ApiClient, ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.cri.sandboxes import MIRROR
+from podidentity_sandbox.node.cri.requests import MIRROR
 from podidentity_sandbox.plan import NodePlan
 
 MANIFESTS = Path("/run/kubelet/manifests")

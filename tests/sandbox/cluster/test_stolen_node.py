@@ -1,0 +1,251 @@
+"""Whoever has the token of NMI on one node: for which pods can he ask the API server for tokens?
+
+Each try is made with the rights that `podidentity enable` gives: with constrained impersonation,
+and without, where the tries succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity.adapters.entra.client_credentials import Assertions
+from podidentity.adapters.kube import Kube
+from podidentity.adapters.node_identity import NodeIdentity
+from podidentity.core.authorities import EXCHANGE_AUDIENCES
+from podidentity.core.errors import TokenRefused
+from podidentity.core.resources import ObjectRef, Pod
+from podidentity.manifests import account_tokens, nmi
+from tests.fakes import FakeClock, FakeTokenSource
+from tests.sandbox.cluster.conftest import Served, node_plan, pod, saved_plan, serving
+
+ENTRA = "api://AzureADTokenExchange"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+PLURALS = {
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+}
+IDENTITIES = "podidentity-identities"
+
+
+@dataclass
+class Thief:
+    """Root on node-0, with NMI's token of that node."""
+
+    api: httpx2.AsyncClient
+    kube: Kube
+    pods: dict[str, Pod]
+
+    async def ask(self, name: str, *, as_user: str = "", audience: str = ENTRA) -> httpx2.Response:
+        """Ask for a token that is bound to a pod."""
+        about = self.pods[name]
+        headers = {"Impersonate-User": as_user} if as_user else {}
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": about.uid}
+        spec = {"audiences": [audience], "boundObjectRef": reference}
+        return await self.api.post(token_path(name), json={"spec": spec}, headers=headers)
+
+
+def token_path(account: str, namespace: str = "default") -> str:
+    return f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+
+
+async def given(admin: httpx2.AsyncClient, manifests: Sequence[dict[str, Any]]) -> None:
+    for each in manifests:
+        kind, namespace = each["kind"], each["metadata"].get("namespace")
+        if kind in PLURALS:
+            place = f"/namespaces/{namespace}" if namespace else ""
+            answer = await admin.post(f"{RBAC}{place}/{PLURALS[kind]}", json=each)
+            assert answer.status_code == 201, answer.text
+
+
+async def stolen(served: Served, *, as_node: bool) -> Thief:
+    """Return the thief of a cluster with NMI; a pod of an account of its own is on each node."""
+    found: dict[str, Pod] = {}
+    async with served.client() as admin:
+        await given(admin, nmi(as_node=as_node))
+        system = "/api/v1/namespaces/kube-system"
+        await admin.post(f"{system}/serviceaccounts", json=named("podidentity-nmi"))
+        for name in ("node-0", "node-1"):
+            await admin.post("/api/v1/nodes", json=named(name))
+        for name, node in (("near", "node-0"), ("far", "node-1")):
+            await admin.post("/api/v1/namespaces/default/serviceaccounts", json=named(name))
+            wanted = pod(name, nodeName=node, serviceAccountName=name)
+            made = await admin.post("/api/v1/namespaces/default/pods", json=wanted)
+            ref = ObjectRef("default", name)
+            found[name] = Pod(ref=ref, uid=made.json()["metadata"]["uid"], service_account=name)
+        agent = pod("nmi-0", nodeName="node-0", serviceAccountName="podidentity-nmi")
+        agent = {**agent, "metadata": {**agent["metadata"], "namespace": "kube-system"}}
+        uid = (await admin.post(f"{system}/pods", json=agent)).json()["metadata"]["uid"]
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": "nmi-0", "uid": uid}
+        answer = await admin.post(
+            token_path("podidentity-nmi", "kube-system"),
+            json={"spec": {"boundObjectRef": reference}},
+        )
+        token = answer.json()["status"]["token"]
+    return Thief(served.client(token), Kube(served.client(token)), found)
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}}
+
+
+@pytest.fixture
+async def bounded(newest: Served) -> AsyncIterator[Thief]:
+    """With constrained impersonation: 1.36."""
+    thief = await stolen(newest, as_node=True)
+    async with thief.api:
+        yield thief
+        await thief.kube.close()
+
+
+@pytest.fixture(params=[32, 36])
+async def unbounded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Thief]:
+    """With the right for all service accounts: all that there is before 1.36."""
+    saved_plan(tmp_path, node_plan(0), node_plan(1), kubernetes_minor=request.param)
+    async with serving(tmp_path) as served:
+        thief = await stolen(served, as_node=False)
+        async with thief.api:
+            yield thief
+            await thief.kube.close()
+
+
+async def test_without_it_a_stolen_node_has_the_tokens_of_every_pod_of_every_node(
+    unbounded: Thief,
+) -> None:
+    for name in ("near", "far"):
+        assert (await unbounded.ask(name)).status_code == 201
+
+
+async def test_with_it_a_stolen_node_has_those_of_its_own_pods_and_no_others(
+    bounded: Thief,
+) -> None:
+    assert (await bounded.ask("near", as_user="system:node:node-0")).status_code == 201
+    refused = await bounded.ask("far", as_user="system:node:node-0")
+    assert refused.status_code == 403
+    assert "no relationship found between node 'node-0' and this object" in refused.text
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["", "system:node:node-1", "admin", "system:serviceaccount:default:far", "system:node:node-0."],
+)
+async def test_with_it_neither_its_own_right_nor_another_user_helps_him(
+    bounded: Thief, user: str
+) -> None:
+    assert (await bounded.ask("far", as_user=user)).status_code == 403
+
+
+async def test_with_it_he_asks_for_no_other_audience_than_entras_and_the_pods_own(
+    bounded: Thief,
+) -> None:
+    node = "system:node:node-0"
+    assert (await bounded.ask("near", as_user=node, audience="api://elsewhere")).status_code == 403
+
+
+async def test_with_it_he_does_nothing_else_as_the_node(bounded: Thief) -> None:
+    headers = {"Impersonate-User": "system:node:node-0"}
+    for method, path in (
+        ("GET", "/api/v1/nodes/node-0"),
+        ("GET", "/api/v1/namespaces/default/pods/near"),
+        ("DELETE", "/api/v1/namespaces/default/pods/near"),
+        ("GET", "/api/v1/namespaces/default/configmaps/kube-root-ca.crt"),
+    ):
+        answer = await bounded.api.request(method, path, headers=headers)
+        assert answer.status_code == 403, (method, path)
+
+
+async def test_an_account_without_pods_is_asked_for_by_name_or_not_at_all(
+    bounded: Thief, newest: Served
+) -> None:
+    """Of identities with `subject: identity`: no node may ask for their tokens."""
+    async with newest.client() as admin:
+        await admin.post("/api/v1/namespaces", json=named(IDENTITIES))
+        for name in ("orders", "secret"):
+            path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
+            await admin.post(path, json=named(name))
+        await given(admin, account_tokens("orders", accounts=IDENTITIES))
+    body = {"spec": {"audiences": [ENTRA]}}
+    codes = {}
+    for name in ("orders", "secret"):
+        for user in ("", "system:node:node-0"):
+            headers = {"Impersonate-User": user} if user else {}
+            path = token_path(name, IDENTITIES)
+            answer = await bounded.api.post(path, json=body, headers=headers)
+            codes[name, user] = answer.status_code
+    assert codes == {
+        ("orders", ""): 201,
+        ("orders", "system:node:node-0"): 403,
+        ("secret", ""): 403,
+        ("secret", "system:node:node-0"): 403,
+    }
+
+
+# ---- NMI itself
+
+
+def assertions(thief: Thief, *, as_node: bool) -> Assertions:
+    acting = thief.kube.acting_as("system:node:node-0") if as_node else None
+    return Assertions(thief.kube, FakeTokenSource(), FakeClock(), as_node=acting)
+
+
+async def test_nmi_gets_the_tokens_of_its_nodes_pods_and_no_others(
+    bounded: Thief,
+) -> None:
+    asked = assertions(bounded, as_node=True)
+    near, far = bounded.pods["near"], bounded.pods["far"]
+    assert await asked.of_account(ObjectRef("default", "near"), ENTRA, near)
+    with pytest.raises(TokenRefused, match="does not let NMI request tokens of") as refused:
+        await asked.of_account(ObjectRef("default", "far"), ENTRA, far)
+    assert "no relationship found between node 'node-0'" in str(refused.value.__cause__)
+
+
+async def test_nmi_never_falls_back_to_a_right_of_its_own(unbounded: Thief) -> None:
+    near = unbounded.pods["near"]
+    asked = assertions(unbounded, as_node=True)
+    with pytest.raises(TokenRefused) as refused:
+        await asked.of_account(ObjectRef("default", "near"), ENTRA, near)
+    assert "cannot impersonate" in str(refused.value.__cause__)
+
+
+async def test_nmi_is_ready_where_it_may_act_as_its_node(bounded: Thief) -> None:
+    found = NodeIdentity(bounded.kube.acting_as("system:node:node-0"), FakeClock(), node="node-0")
+    assert "not known yet" in found.problems()[0]
+    await found.look()
+    assert found.problems() == ()
+
+
+@pytest.mark.parametrize("node", ["node-0", "node-1"])
+async def test_nmi_is_not_ready_where_it_may_not_and_says_what_mends_it(
+    unbounded: Thief, node: str
+) -> None:
+    found = NodeIdentity(unbounded.kube.acting_as(f"system:node:{node}"), FakeClock(), node=node)
+    await found.look()
+    (problem,) = found.problems()
+    assert problem.startswith(f"NMI may not act as node {node} (")
+    assert "run podidentity enable" in problem
+
+
+async def test_an_api_server_that_takes_the_header_for_nothing_is_noticed(unbounded: Thief) -> None:
+    """A proxy may take it out: NMI would count as itself."""
+    found = NodeIdentity(unbounded.kube, FakeClock(), node="node-0")
+    await found.look()
+    (problem,) = found.problems()
+    assert "takes NMI for system:serviceaccount:kube-system:podidentity-nmi" in problem
+
+
+def test_a_node_may_ask_for_the_audiences_of_entra_in_each_cloud() -> None:
+    (role,) = [
+        each
+        for each in nmi(as_node=True)
+        if each["metadata"]["name"] == "podidentity-node-audiences"
+        and each["kind"] == "ClusterRole"
+    ]
+    (rule,) = role["rules"]
+    assert set(rule["resources"]) == set(EXCHANGE_AUDIENCES.values())
