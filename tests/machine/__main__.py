@@ -12,6 +12,8 @@ from deploy.image.packages import Missing, need_programs
 from tests.machine import emulated, parts, pins
 
 TESTS = ("tests/kernel", "tests/net")
+_PATIENT = ("-o", "timeout=900")
+"""A test takes some ten times longer in an emulator."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -30,7 +32,7 @@ TESTS = ("tests/kernel", "tests/net")
 def test_kernels(
     *, words: tuple[str, ...], mirrors: tuple[str, ...], minutes: float, renew_pins: bool
 ) -> None:
-    r"""Run tests/kernel and tests/net under Debian's kernels 6.12, 6.1 and 5.10, or those named.
+    """Run tests/kernel and tests/net under Debian's kernels 6.12, 6.1 and 5.10, or those named.
 
     Each kernel boots in an emulated machine: Debian's QEMU, fetched and unpacked into
     .cache/kernels if none is here; with /dev/kvm, or else some ten times slower without.
@@ -41,7 +43,7 @@ def test_kernels(
       ./scripts/test-kernels
       ./scripts/test-kernels 5.10
       ./scripts/test-kernels 6.1 tests/kernel/test_drift.py -k flush
-    """
+    """  # noqa: D301 - click's own mark
     need_programs()
     if renew_pins:
         parts.renew(mirrors)
@@ -87,7 +89,7 @@ def chosen(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
     arguments = [each for each in words if each not in named]
     if not any(each.startswith("tests/") for each in arguments):
         arguments = [*TESTS, *arguments]
-    return named or list(pins.KERNELS), arguments
+    return named or list(pins.KERNELS), [*_PATIENT, *arguments]
 
 
 def summary(name: str, report: emulated.Report, seconds: float) -> list[str]:
@@ -105,7 +107,7 @@ def summary(name: str, report: emulated.Report, seconds: float) -> list[str]:
 def main() -> None:
     """Run the command line."""
     try:
-        test_kernels(standalone_mode=False)
+        test_kernels(standalone_mode=False, prog_name="./scripts/test-kernels")
     except Missing as error:
         click.echo(f"test-kernels: {error}", err=True)
         sys.exit(2)

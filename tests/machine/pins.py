@@ -34,8 +34,9 @@ ROOTS = {
         "curl": "asks in the pods",
         "iptables": "iptables-nft, by which kube-proxy writes its rules",
         "dash": "sh",
+        "coreutils": "touch, mkdir and the like, as tests call them",
         "kmod": "loads the kernel's modules",
-        "busybox-static": "the small programs of a system, and what the machine starts with",
+        "busybox-static": "what the machine starts with",
     },
     EMULATOR: {"qemu-system-x86": "the machine"},
 }
