@@ -4,8 +4,8 @@ It is written to `plan.json` in the sandbox's folder and read from there by each
 are of a world of its own: they exist only in network namespaces that the sandbox made.
 
     Azure namespace ── 10.240.0.1 ── link of each node ── 10.240.0.4… node namespace
-      169.254.169.254:80  IMDS                              cbr0 10.244.N.1/24
-      203.0.113.10:443    Entra, ARM, Key Vault               pods 10.244.N.2…
+      169.254.169.254:80  IMDS                              a link to each pod, or cbr0 for all
+      203.0.113.10:443    Entra, ARM, Key Vault               pods 10.244.N.0/24
       203.0.113.53:53     DNS
       203.0.113.6:443     the Kubernetes API server
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +36,15 @@ def stable_guid(sandbox: str, what: str) -> str:
     return str(uuid.uuid5(_NAMES, f"podidentity-sandbox/{sandbox}/{what}"))
 
 
+class Network(StrEnum):
+    """How a node's pods are joined to it."""
+
+    ROUTED = "routed"
+    """A link of its own for each pod, with a route to it: Azure CNI, its overlay, Calico."""
+    BRIDGE = "bridge"
+    """One bridge for all: kubenet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
     """A node: one instance of the scale set."""
@@ -44,11 +54,14 @@ class NodePlan:
     address: str
     """Its own address on the link to Azure."""
     pod_cidr: str
-    """`10.244.N.0/24`; the bridge cbr0 has its first address."""
+    """`10.244.N.0/24`."""
     gateway: str
+    """Where its pods send what is not for themselves: the bridge's address, the first of
+    `pod_cidr`; or 169.254.1.1, which no link has and each link answers for."""
     provider_id: str
     token: str = field(repr=False)
     """Bearer token of its kubelet (user system:node:NAME, group system:nodes)."""
+    network: Network = Network.ROUTED
 
     @property
     def socket(self) -> str:
@@ -154,5 +167,7 @@ class Plan:
     def load(cls, folder: Path) -> Self:
         """Read plan.json of the sandbox in `folder`; raise FileNotFoundError."""
         raw: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        raw["nodes"] = tuple(NodePlan(**node) for node in raw["nodes"])
+        raw["nodes"] = tuple(
+            NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]
+        )
         return cls(**raw)

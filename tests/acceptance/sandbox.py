@@ -15,7 +15,9 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
-from podidentity_sandbox.plan import MINORS, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan
+from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandboxes import own
 
@@ -76,6 +78,22 @@ class Sandbox:
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}"), time.monotonic() - began
 
+    def on_node(self, *command: str, given: str = "") -> str:
+        """Run a program in the node's network; return what it printed."""
+        enter = ["nsenter", "--target", str(self.node_process()), "--net", "--mount", "--"]
+        ran = subprocess.run(
+            [*enter, *command], input=given, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def node_process(self) -> int:
+        """Return the process id of the node's kubelet on this machine."""
+        found = status(Folder(self.plan.name, self.plan.path.parent))
+        node = self.plan.nodes[0].name
+        pid: int = next(part["pid"] for part in found.parts if part["name"] == node)
+        return pid
+
     def nmi(self) -> int:
         """Return the process id of NMI's `serve` on this machine, the first of its container."""
         return self.processes("serve")[0]
@@ -100,21 +118,21 @@ class Sandbox:
 
 
 @asynccontextmanager
-async def one_node(name: str) -> AsyncIterator[Sandbox]:
+async def one_node(name: str, network: Network = Network.ROUTED) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(own(name)) as plan:
+    with _sandbox(own(name), network) as plan:
         yield Sandbox(plan)
 
 
 @contextmanager
 def opened(
-    name: str, *, kubernetes_minor: int = MINORS[0]
+    name: str, network: Network = Network.ROUTED, *, kubernetes_minor: int = MINORS[0]
 ) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
     """
-    with asyncio.Runner() as loop, _sandbox(name, kubernetes_minor) as plan:
+    with asyncio.Runner() as loop, _sandbox(name, network, kubernetes_minor) as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
@@ -124,8 +142,8 @@ def opened(
 
 
 @contextmanager
-def _sandbox(name: str, kubernetes_minor: int = MINORS[0]) -> Iterator[Plan]:
-    plan = bring_up(name, nodes=1, kubernetes_minor=kubernetes_minor)
+def _sandbox(name: str, network: Network, kubernetes_minor: int = MINORS[0]) -> Iterator[Plan]:
+    plan = bring_up(name, nodes=1, network=network, kubernetes_minor=kubernetes_minor)
     try:
         yield plan
     finally:

@@ -7,7 +7,10 @@ import os
 import secrets
 import signal
 
+import pytest
+
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.plan import Network
 from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 REQUESTS = 300
@@ -26,8 +29,12 @@ async def stream(place: Sandbox, nonce: str, requests: int = REQUESTS) -> str:
     return (await place.shell(loop, seconds=100)).stdout.decode()
 
 
-async def test_nothing_leaks_whether_nmi_runs_is_killed_or_is_stopped() -> None:
-    async with one_node("leaks") as place, AzureOperator(place.plan) as azure:
+@pytest.mark.parametrize("network", Network)
+async def test_nothing_leaks_whether_nmi_runs_is_killed_or_is_stopped(network: Network) -> None:
+    async with (
+        one_node(f"leaks-{network}", network) as place,
+        AzureOperator(place.plan) as azure,
+    ):
         place.start_pod()
         nonce = secrets.token_hex(8)
         await stream(place, nonce, 3)

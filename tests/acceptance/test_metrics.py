@@ -21,7 +21,8 @@ kind: Pod
 metadata: {name: reader, namespace: default}
 spec: {serviceAccountName: reader, containers: [{name: main, image: idle}]}
 """
-NODE = "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')"
+NODE = "10.240.0.4"
+"""The first node's own address: `world.blueprint`."""
 TOKEN = "$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"
 PLAIN = f"curl -s http://{NODE}:9090/metrics"
 SECURE = f"curl -sk https://{NODE}:9447/metrics -w '%{{http_code}}'"

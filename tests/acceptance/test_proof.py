@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from podidentity_sandbox.plan import Network
 from tests.acceptance.sandbox import Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
@@ -48,10 +49,10 @@ async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, 
 
 
 @contextmanager
-def taken_table(place: Sandbox) -> Iterator[None]:
+def taken_table(place: Sandbox, family: str) -> Iterator[None]:
     """Have another program of the node own the table of the source guard: nobody can change it."""
     taken = subprocess.Popen(
-        ("nsenter", "-t", str(place.nmi()), "-n", sys.executable, "-c", _TAKE),
+        ("nsenter", "-t", str(place.nmi()), "-n", sys.executable, "-c", _TAKE, family),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -65,7 +66,7 @@ def taken_table(place: Sandbox) -> Iterator[None]:
 _TAKE = """
 import json, sys
 from podidentity.kernel.nftables import Nftables
-table = {"family": "bridge", "name": "podid_source"}
+table = {"family": sys.argv[1], "name": "podid_source"}
 mine = {"add": {"table": {**table, "flags": ["owner"]}}}
 Nftables().run(json.dumps({"nftables": [{"delete": {"table": table}}, mine]}))
 print("taken", flush=True)
@@ -73,24 +74,45 @@ sys.stdin.read()
 """
 
 
-async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend() -> None:
-    async with one_node("unguarded") as place:
+@pytest.mark.parametrize(
+    ("network", "family", "open_to", "mend"),
+    [
+        (
+            Network.BRIDGE,
+            "bridge",
+            "a pod on a bridge can speak with its neighbour's address",
+            "use a network plugin with routed links.",
+        ),
+        (
+            Network.ROUTED,
+            "ip",
+            "a pod can send to IMDS with an address that is not its own",
+            "load nf_tables' fib expression",
+        ),
+    ],
+)
+async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
+    network: Network, family: str, open_to: str, mend: str
+) -> None:
+    async with one_node(f"unguard-{network}", network) as place:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200
         assert found_by_check(place) == {}
-        with taken_table(place):
+        with taken_table(place, family):
             said = await until_found(place, "SourcesUnguarded")
             assert list(found_by_check(place)) == ["SourcesUnguarded"]
             node = place.plan.nodes[0].name
-            assert said["message"].startswith(f"On {node}: a pod on a bridge can speak with its")
-            assert "use a network plugin with routed links." in said["nextStep"]
-            warned = json.dumps(readiness(place)["warnings"])
-            assert "a pod on a bridge can speak with its neighbour's address" in warned
+            assert said["message"].startswith(f"On {node}: {open_to}")
+            assert mend in said["nextStep"]
+            assert open_to in json.dumps(readiness(place)["warnings"])
 
 
-async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody() -> None:
-    async with one_node("nocgroup") as place:
+@pytest.mark.parametrize("network", Network)
+async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody(
+    network: Network,
+) -> None:
+    async with one_node(f"nocg-{network}", network) as place:
         await place.bind()
         place.start_pod()
         assert readiness(place)["attestation"] == "kernel"

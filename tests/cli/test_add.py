@@ -270,7 +270,7 @@ def test_an_identity_with_a_subject_of_its_own_has_a_service_account_while_it_is
 def test_the_account_and_the_audience_are_those_of_nmis_flags(
     world: World, ns: str, client: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def choices(_: object) -> Choices:
+    async def choices(*_: object) -> Choices:
         return Choices(identities_namespace=ns, cloud=CLOUDS["azurechinacloud"])
 
     for command in (add_command, delete_command):

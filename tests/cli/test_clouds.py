@@ -64,7 +64,7 @@ def test_the_environment_names_the_cloud_as_azures_go_programs_read_it(
 def test_without_a_name_it_is_the_cloud_that_nmi_is_in(
     world: World, arm: ScriptedArm, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def choices(_: object) -> Choices:
+    async def choices(*_: object) -> Choices:
         return Choices(cloud=CLOUDS["azurechinacloud"])
 
     for command in (add_command, delete_command, explain_command):
@@ -98,7 +98,7 @@ def test_an_azure_stack_hub_is_described_by_its_file(
 def test_where_nmi_is_in_a_stack_hub_its_file_must_be_given(
     arm: ScriptedArm, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def choices(_: object) -> Choices:
+    async def choices(*_: object) -> Choices:
         return Choices(cloud=None)
 
     monkeypatch.setattr(add_command, "choices_of_nmi", choices)

@@ -1,4 +1,4 @@
-"""The tests that docs/security.md names are there."""
+"""The tests that docs/security.md and docs/reference/nodes.md name are there."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import pytest
 
 from tests.docs.blocks import ROOT
 
-TEXT = (ROOT / "docs/security.md").read_text()
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", TEXT)))
+PAGES = ("security.md", "reference/nodes.md")
+TESTS = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+FOUND = {page: set(TESTS.findall((ROOT / "docs" / page).read_text())) for page in PAGES}
+NAMED = sorted(set().union(*FOUND.values()))
 
 
-def test_threats_have_tests() -> None:
+def test_threats_and_networks_have_tests() -> None:
+    assert [len(found) > 5 for found in FOUND.values()] == [True, True]
     assert len(NAMED) > 20
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
-def test_a_test_that_a_threat_names_exists(path: str, name: str) -> None:
+def test_a_test_that_a_page_names_exists(path: str, name: str) -> None:
     text = (ROOT / path).read_text()
     assert not name or f"def {name}(" in text

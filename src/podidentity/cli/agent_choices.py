@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
 from podidentity.adapters.kube import Kube
+from podidentity.cli.network_policies import Route, route_of
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
+from podidentity.cli.plans import redirect_of
 from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
+from podidentity.kernel.rules import Redirect
 from podidentity.manifests import NAMESPACE
 from podidentity.nmi.policies import rules_of
 from podidentity.wire.azure_environment import STACK
@@ -35,6 +38,7 @@ class Choices:
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
     attestation: AttestationMode = AttestationMode.KERNEL
+    route: Route = field(default_factory=lambda: route_of(Redirect()))
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     doubt: str = ""
@@ -98,6 +102,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
         attestation=settings.attestation,
+        route=route_of(redirect_of(settings)),
         cloud=settings.cloud,
     )
     if not stack:

@@ -1,8 +1,8 @@
 """The chain label → binding → identity → permission → credential or machine → NMI of a pod.
 
 The first four links are the decision of `core`, in its words. The others are facts that the rules
-do not use: whether the identity can sign in, or is attached to the node's machine, and whether NMI
-is ready there.
+do not use: whether the identity can sign in, or is attached to the node's machine, whether
+NetworkPolicies let requests out, and whether NMI is ready there.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Node:
     attached: Mapping[ObjectRef, Fact]
     """For each bound AzureIdentity of a managed identity: is it attached to the node's machine?"""
     nmi: Fact
+    egress: Fact | None = None
+    """Whether NetworkPolicies let its requests out; None if none of them is about it."""
 
 
 Permissions = Mapping[Use, Fact]
@@ -117,6 +119,8 @@ def follow(
     ]
     own = {each.identity.ref: _own(each, node, credentials) for each in bound}
     links += [link for link in own.values() if link]
+    if node.egress and (bound or match.exception):
+        links.append(ChainLink("network policy", node.egress.state, node.egress.text))
     if bound or match.exception:
         links.append(ChainLink("nmi", node.nmi.state, node.nmi.text))
     usable = tuple(each for each in bound if _usable(match, each, permissions))
@@ -125,16 +129,17 @@ def follow(
         links=tuple(links),
         entitlements=usable,
         refusal=decision.refusal if isinstance(decision, Denied) else None,
-        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-1]),
+        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-2:]),
     )
 
 
-def _obstacle(own: Sequence[ChainLink | None], last: ChainLink) -> ChainLink | None:
-    """Return a broken link if every identity has one, or the broken link of NMI."""
+def _obstacle(own: Sequence[ChainLink | None], last: Sequence[ChainLink]) -> ChainLink | None:
+    """Return a broken link if every identity has one, or that on the way to NMI, or of NMI."""
     broken = [link for link in own if link and link.state is LinkState.BROKEN]
     if broken and len(broken) == len(own):
         return broken[0]
-    return last if last.name == "nmi" and last.state is LinkState.BROKEN else None
+    ways = (link for link in last if link.name in {"network policy", "nmi"})
+    return next((link for link in ways if link.state is LinkState.BROKEN), None)
 
 
 def on_machine(entitlement: Entitlement) -> bool:

@@ -19,6 +19,7 @@ from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.enable import NODE_TOKENS_SINCE
+from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import (
     CLUSTER_ROLES,
     DAEMON_SETS,
@@ -92,11 +93,12 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
-    exceptions without effect, unknown authorities, and objects and secrets that cannot be used.
+    exceptions without effect, unknown authorities, objects and secrets that cannot be used, and
+    NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
     Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
     that weaken it.
-    Exit code 1: something was found, or you may not read the grants or the state of NMI.
+    Exit code 1: something was found, or you may not read the grants, policies or NMI's state.
     """
     found, unread = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
@@ -114,6 +116,9 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
 
 
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
+_NO_POLICIES = (
+    "could not check whether NetworkPolicies let pods out to IMDS: you need the right to list them"
+)
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
     "events in {}"
@@ -147,6 +152,10 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is LinkState.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
     unread = [_NO_GRANTS] if asked and roles is None else []
+    policies = await policies_of(kube, "")
+    if policies is None:
+        unread.append(_NO_POLICIES)
+    told += closed_by_policies(cluster, parsed, policies or (), choices)
     for look, lost in (
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_rights, _NO_ROLE),
@@ -154,7 +163,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     ):
         try:
             async for each in look(kube, choices):
-                told.append(each)  # noqa: PERF401 - what was found before an error stays
+                told.append(each)
         except KubeError as error:
             if not error.forbidden:
                 raise
@@ -393,6 +402,38 @@ def _empty(exception: AzurePodIdentityException) -> Refusal:
         next_step="Name labels in spec.podLabels, or delete it.",
         about=exception.ref,
     )
+
+
+def closed_by_policies(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    policies: Sequence[Object],
+    choices: Choices,
+) -> Iterator[Finding]:
+    """Yield which policies let no request of pods with an identity out to IMDS, for all at once."""
+    known = [each for each in exceptions if not isinstance(each, Malformed)]
+    by_namespace: dict[str, list[Object]] = {}
+    for each in policies:
+        by_namespace.setdefault(each["metadata"]["namespace"], []).append(each)
+    alike: dict[tuple[str, Egress], list[str]] = {}
+    for pod in cluster.pods():
+        wants = match(pod, cluster, choices.rules).entitlements or exception_of(
+            pod, known, choices.rules
+        )
+        judging = by_namespace.get(pod.ref.namespace, [])
+        if wants and judging and not pod.host_network and not pod.ended:
+            egress = egress_of(pod.labels, judging, choices.route)
+            if egress and not egress.before and not egress.after:
+                alike.setdefault((pod.ref.namespace, egress), []).append(str(pod.ref))
+    for (namespace, egress), pods in sorted(alike.items(), key=lambda each: each[1]):
+        yield Finding(
+            kind="NetworkPolicy",
+            about=ObjectRef(namespace, egress.policies[0]),
+            reason="EgressClosed",
+            what=f"No policy of {', '.join(egress.policies)} lets requests out to IMDS: "
+            f"{len(pods)} pods with an identity get no answer, such as {min(pods)}.",
+            mend=_sentence(f"allow egress to {egress.missing(choices.route)}"),
+        )
 
 
 def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -94,6 +95,13 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     help="Have NMI ask for pods' tokens as its own node, without a right of its own. "
     "[default: from Kubernetes 1.36 on]",
 )
+@click.option(
+    "--token-audience",
+    "audiences",
+    multiple=True,
+    metavar="AUDIENCE",
+    help="Audience of tokens of service accounts besides Entra's; may be repeated.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -111,6 +119,7 @@ def enable(
     grants: bool,
     with_aks: bool,
     node_tokens: bool | None,
+    audiences: tuple[str, ...],
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -125,31 +134,38 @@ def enable(
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     flags = (*shlex.split(nmi_args), *nmi_arg)
+    made = partial(
+        nmi,
+        image=image,
+        audiences=audiences,
+        identities=chosen(nmi(extra_args=flags)[-1]).identities_namespace,
+    )
     exceptions = aks_exceptions() if with_aks else []
     if dry_run:
         # The exceptions come last: the API server must serve the custom resources first. Without
         # the cluster nobody knows which other namespaces are there.
         always = [each for each in exceptions if each["metadata"]["namespace"] == NAMESPACE]
-        made = nmi(
-            image=image,
+        manifests = made(
             extra_args=flags,
             namespace=agents or NAMESPACE,
             as_node=bool(node_tokens),
+            policy=True,
         )
-        click.echo(documents([*crds(), *made, *always], output))
+        click.echo(documents([*crds(), *manifests, *always], output))
         return
 
     async def work(kube: Kube) -> None:
         namespace = await _one_place(kube, agents)
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
-        as_node = node_tokens
-        if as_node is None:
-            as_node = await minor_version(kube) >= NODE_TOKENS_SINCE
-        made = nmi(
-            image=image, extra_args=(*counting, *flags), namespace=namespace, as_node=as_node
+        minor = await minor_version(kube)
+        manifests = made(
+            extra_args=(*counting, *flags),
+            namespace=namespace,
+            as_node=minor >= NODE_TOKENS_SINCE if node_tokens is None else node_tokens,
+            policy=minor >= POLICIES_SINCE,
         )
-        await _enable(kube, namespace, made, there, grants=grants, wait=wait, seconds=timeout)
+        await _enable(kube, namespace, manifests, there, grants=grants, wait=wait, seconds=timeout)
 
     on_cluster(target, work)
 
@@ -159,6 +175,10 @@ NODE_TOKENS_SINCE = 36
 
 https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/#constrained-impersonation
 """
+
+
+POLICIES_SINCE = 30
+"""The minor version of Kubernetes that has ValidatingAdmissionPolicy."""
 
 
 async def _one_place(kube: Kube, wanted: str | None) -> str:
@@ -280,7 +300,7 @@ def disable(
 
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     namespace = await namespace_of_nmi(kube, agents)
-    for manifest in reversed(nmi(namespace=namespace, as_node=True)):
+    for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     for exception in aks_exceptions():

@@ -26,6 +26,10 @@ CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
 NAMESPACES = Resource("/api/v1", "namespaces")
+POLICIES = Resource("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies")
+POLICY_BINDINGS = Resource(
+    "/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings"
+)
 ROLES = Resource(RBAC, "roles")
 ROLE_BINDINGS = Resource(RBAC, "rolebindings")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")
@@ -37,6 +41,8 @@ _BY_KIND = {
     "Namespace": NAMESPACES,
     "ServiceAccount": SERVICE_ACCOUNTS,
     "Role": ROLES,
+    "ValidatingAdmissionPolicy": POLICIES,
+    "ValidatingAdmissionPolicyBinding": POLICY_BINDINGS,
     "RoleBinding": ROLE_BINDINGS,
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,

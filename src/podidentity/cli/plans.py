@@ -53,7 +53,7 @@ def plan_of_both(settings: NmiSettings) -> AgentPlan:
 
 
 def _plan(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> AgentPlan:
-    redirect = _redirect_of(settings)
+    redirect = redirect_of(settings)
     return AgentPlan(
         program=program,
         log_format=settings.log_format,
@@ -112,7 +112,8 @@ def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
     return found
 
 
-def _redirect_of(settings: NmiSettings) -> Redirect:
+def redirect_of(settings: NmiSettings) -> Redirect:
+    """Return what NMI intercepts, and where to; raise CommandError for what is no address."""
     try:
         return Redirect(
             metadata_ip=settings.metadata_address,

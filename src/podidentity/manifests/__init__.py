@@ -27,6 +27,10 @@ NAMESPACE = "kube-system"
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
 TOKENS = "serviceaccounts/token"
+AUDIENCE = "api://AzureADTokenExchange"
+"""Entra's, in the public cloud."""
+IDENTITIES = "podidentity-identities"
+"""The namespace of service accounts that stand for identities."""
 
 Manifest = dict[str, Any]
 
@@ -42,28 +46,63 @@ def nmi(
     extra_args: Sequence[str] = (),
     namespace: str = NAMESPACE,
     as_node: bool = False,
+    policy: bool = False,
+    audiences: Sequence[str] = (),
+    identities: str = IDENTITIES,
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
     `extra_args` are flags of `podidentity nmi`, for both containers. They follow those of the file,
     and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
-    ask for pods' tokens, but that to ask as its own node.
+    ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
+    own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
+    accounts without pods.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
         for manifest in manifests:
             if manifest["kind"] == "ClusterRole":
                 manifest["rules"] = [rule for rule in manifest["rules"] if not asks_for_any(rule)]
-        manifests[-1:-1] = _documents("node-tokens.yaml")
+        manifests[-1:-1] = _node_tokens(audiences)
         extra_args = ["--tokens-as=node", *extra_args]
+    if policy:
+        manifests[-1:-1] = _token_policy(namespace, identities, audiences)
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
+    _place(manifests, namespace)
+    return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _place(manifests: Sequence[Manifest], namespace: str) -> None:
     for manifest in manifests:
         for place in (manifest["metadata"], *manifest.get("subjects", ())):
             if "namespace" in place:
                 place["namespace"] = namespace
-    return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _node_tokens(audiences: Sequence[str]) -> list[Manifest]:
+    manifests = _documents("node-tokens.yaml")
+    for manifest in manifests:
+        for rule in manifest.get("rules", ()):
+            if AUDIENCE in rule["resources"]:
+                rule["resources"] += audiences
+    return manifests
+
+
+def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> list[Manifest]:
+    """Return the policy for an NMI in `namespace`."""
+    policy, binding = _documents("token-policy.yaml")
+    more = "".join(f", {json.dumps(audience)}" for audience in audiences)
+    written = {
+        f"serviceaccount:{NAMESPACE}:": f"serviceaccount:{namespace}:",
+        f"'{IDENTITIES}'": f"'{identities}'",
+        f"['{AUDIENCE}'": f"['{AUDIENCE}'{more}",
+    }
+    for each in (*policy["spec"]["matchConditions"], *policy["spec"]["validations"]):
+        for old, new in written.items():
+            each["expression"] = each["expression"].replace(old, new)
+    return [policy, binding]
 
 
 def asks_for_any(rule: Manifest) -> bool:

@@ -32,7 +32,7 @@ from podidentity_sandbox.demo.story import (
     run_step,
     summary,
 )
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.environment import (
     BROUGHT_BY,
@@ -99,7 +99,8 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     progress = (lambda _line: None) if as_json else click.echo
     if with_az:
         _must_have_programs()
-    plan = bring_up(name, nodes=2, rootless=rootless, progress=progress)
+    # On a bridge, where a pod could speak with its neighbour's address: it is shown that none can.
+    plan = bring_up(name, nodes=2, rootless=rootless, network=Network.BRIDGE, progress=progress)
     try:
         if with_az:
             environment, story = _with_az(plan)

@@ -12,7 +12,7 @@ from podidentity_sandbox.cli import options
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
-from podidentity_sandbox.plan import MINORS, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.environment import built_images, runtime_tools
@@ -22,10 +22,18 @@ from podidentity_sandbox.world.inspection import status as look
 from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
 
 
-@click.command(epilog="Example: podidentity sandbox up --nodes 3")
+@click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
 @options.name
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many."
+)
+@click.option(
+    "--network",
+    type=click.Choice([each.value for each in Network]),
+    default=Network.ROUTED.value,
+    show_default=True,
+    help="How pods are joined to their node: each by a link and a route of its own, as Azure CNI"
+    " and Calico do it, or all by one bridge, as kubenet does.",
 )
 @click.option("--rootless", is_flag=True, help="Use a user namespace, even as root.")
 @click.option(
@@ -55,6 +63,7 @@ def up(
     name: str,
     *,
     nodes: int,
+    network: str,
     rootless: bool,
     runtime: str,
     images: tuple[str, ...],
@@ -64,15 +73,20 @@ def up(
     """Bring a sandbox up; returns when all its nodes are Ready."""
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
-    given = None
+    given, joined = None, Network(network)
     if runtime == "containerd":
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
-        given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
+        given = RuntimeOptions(
+            tools=str(runtime_tools()),
+            images=images or built_images(),
+            network="bridge" if joined is Network.BRIDGE else "ptp",
+        )
     plan = bring_up(
         name,
         nodes=nodes,
         rootless=rootless,
+        network=joined,
         runtime=given,
         kubernetes_minor=int(kubernetes.removeprefix("1.")),
         progress=progress,
@@ -118,6 +132,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "apiserver_port": plan.apiserver_port,
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
+        "network": plan.nodes[0].network,
     }
 
 

@@ -56,12 +56,14 @@ def _paths(paths: list[str], verbs: list[str]) -> Obj:
 _VIEW = [
     _rule([""], _VIEWED, _READ),
     _rule(["apps"], [*_SETS, *_SCALED, *(f"{name}/status" for name in _SETS)], _READ),
+    _rule(["networking.k8s.io"], ["networkpolicies"], _READ),
 ]
 _EDIT = [
     *_VIEW,
     _rule([""], _EDITED, _READ + _WRITE),
     _rule([""], ["serviceaccounts/token"], ["create"]),
     _rule(["apps"], [*_SETS, *_SCALED], _WRITE),
+    _rule(["networking.k8s.io"], ["networkpolicies"], _WRITE),
     _rule(["coordination.k8s.io"], ["leases"], _READ + _WRITE),
 ]
 ROLES: dict[str, list[Obj]] = {

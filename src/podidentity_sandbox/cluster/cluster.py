@@ -32,6 +32,7 @@ from podidentity_sandbox.cluster.reviews import (
     Reviews,
 )
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
+from podidentity_sandbox.cluster.token_policies import TokenPolicies
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
 from podidentity_sandbox.plan import Plan
 
@@ -74,6 +75,7 @@ class Cluster:
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
         self.authorizer = Authorization(self.storage)
+        self._policies = TokenPolicies(self.storage)
         manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
         self.loop = Loop(
@@ -121,6 +123,7 @@ class Cluster:
         account = self.resources.get(kind, info.namespace, info.name)
         if node := node_of(user):
             check_node_request(self.storage, node, account, body, may=self._audiences(user, info))
+        self._policies.check(user, info, body)
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)
 

@@ -1,8 +1,13 @@
-"""The node's pod network, in the shape of kubenet: a bridge, and a pair of interfaces a pod.
+"""The node's pod network: a pair of interfaces for each pod, on a bridge or with a route.
 
-The bridge learns hardware addresses as any switch does, so that a pod which forges its neighbour's
-address really gets its answers: what the product must withstand is possible here. No address is
-translated anywhere.
+As Azure CNI, its overlay and Calico make it (`Network.ROUTED`): the pod knows no neighbour, all it
+sends goes to 169.254.1.1, for which the node's end of the link answers ARP; the node has a route of
+/32 to each pod. As kubenet makes it (`Network.BRIDGE`): the bridge learns hardware addresses as any
+switch does, so that a pod which forges its neighbour's address really gets its answers. What the
+product must withstand is possible in both. No address is translated anywhere.
+
+Source of the routed shape: Azure/azure-container-networking,
+network/transparent_endpointclient_linux.go.
 """
 
 from __future__ import annotations
@@ -11,15 +16,17 @@ import asyncio
 import ipaddress
 import socket
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.syscalls import BIND, RECURSIVE, SHARED, mount
-from podidentity_sandbox.plan import NodePlan
+from podidentity_sandbox.plan import Network, NodePlan
 
 BRIDGE = "cbr0"
+_AZURE = "azv"
 NAMESPACES = Path("/run/netns")
 
 
@@ -33,7 +40,6 @@ class AddressPool:
     def __init__(self, cidr: str, gateway: str) -> None:
         network = ipaddress.ip_network(cidr)
         self._free = [str(host) for host in network.hosts() if str(host) != gateway]
-        self.prefix = network.prefixlen
 
     def take(self) -> str:
         """Return an address that no pod has; raise NetworkFailed when there is none."""
@@ -67,19 +73,10 @@ class PodNetwork:
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
-        """Make the bridge; an earlier kubelet's goes, and its pods' interfaces with it."""
-        await self._turn.acquire()
-        try:
+        """Make what is there without pods; an earlier kubelet's pods lose their interfaces."""
+        async with self._turn:
             _share_namespaces()
-            if BRIDGE in (name for _, name in socket.if_nameindex()):
-                await _ip(f"link del {BRIDGE}")
-            await _ip(
-                f"link add {BRIDGE} type bridge",
-                f"addr add {self._node.gateway}/{self._pool.prefix} dev {BRIDGE}",
-                f"link set {BRIDGE} up",
-            )
-        finally:
-            self._turn.release()
+            await _ip(*commands_to_open(self._node, [name for _, name in socket.if_nameindex()]))
 
     async def attach(self, pod: PodSpec) -> Attachment:
         """Make a network namespace for the pod, with an address; raise NetworkFailed.
@@ -93,27 +90,19 @@ class PodNetwork:
         made = Attachment(
             address=address,
             namespace=str(NAMESPACES / name),
-            interface=f"veth{pod.uid.replace('-', '')[:8]}",
+            interface=interface_of(self._node, pod.uid),
         )
         async with self._turn:
             try:
-                await _ip(
-                    f"netns add {name}",
-                    f"link add {made.interface} up master {BRIDGE} type veth"
-                    f" peer name eth0 netns {name}",
-                )
-                await _ip(
-                    "link set lo up",
-                    f"addr add {address}/{self._pool.prefix} dev eth0",
-                    "link set eth0 up",
-                    f"route add default via {self._node.gateway}",
-                    namespace=name,
-                )
-            except NetworkFailed:
+                await _ip(f"netns add {name}", *commands_to_link(self._node, made))
+                if self._node.network is Network.ROUTED:
+                    _answer_arp(made.interface)
+                await _ip(*commands_in_pod(self._node, address), namespace=name)
+            except (NetworkFailed, OSError) as error:
                 with suppress(NetworkFailed):
                     await _ip(f"netns del {name}")
                 self._pool.give_back(address)
-                raise
+                raise NetworkFailed(str(error)) from error
         return made
 
     async def detach(self, attachment: Attachment) -> None:
@@ -129,6 +118,55 @@ class PodNetwork:
         self._pool.give_back(attachment.address)
 
 
+# ---- What `ip` is told
+
+
+def interface_of(node: NodePlan, uid: str) -> str:
+    """Return the name of the node's end of a pod's link: as Azure CNI or as kubenet names it."""
+    digits = uid.replace("-", "")
+    return f"veth{digits[:8]}" if node.network is Network.BRIDGE else f"{_AZURE}{digits[:11]}"
+
+
+def commands_to_open(node: NodePlan, links: Sequence[str]) -> list[str]:
+    """Return how a node's network begins anew, where it has these links."""
+    if node.network is Network.ROUTED:
+        return [f"link del {name}" for name in links if name.startswith(_AZURE)]
+    return [
+        *([f"link del {BRIDGE}"] if BRIDGE in links else []),
+        f"link add {BRIDGE} type bridge",
+        f"addr add {node.gateway}/{ipaddress.ip_network(node.pod_cidr).prefixlen} dev {BRIDGE}",
+        f"link set {BRIDGE} up",
+    ]
+
+
+def commands_to_link(node: NodePlan, made: Attachment) -> list[str]:
+    """Return how the node's end of a link is made, and the pod's end in its namespace."""
+    master = f" master {BRIDGE}" if node.network is Network.BRIDGE else ""
+    peer = f"type veth peer name eth0 netns {Path(made.namespace).name}"
+    link = f"link add {made.interface} up{master} {peer}"
+    return [link] if master else [link, f"route add {made.address}/32 dev {made.interface}"]
+
+
+def commands_in_pod(node: NodePlan, address: str) -> list[str]:
+    """Return how the pod's own end gets its address and its way out."""
+    routed = node.network is Network.ROUTED
+    length = 32 if routed else ipaddress.ip_network(node.pod_cidr).prefixlen
+    return [
+        "link set lo up",
+        f"addr add {address}/{length} dev eth0",
+        "link set eth0 up",
+        *([f"route add {node.gateway} dev eth0 scope link"] if routed else []),
+        f"route add default via {node.gateway} dev eth0",
+    ]
+
+
+def _answer_arp(interface: str) -> None:
+    """Have this end of a link answer, at once, for every address that lies behind another."""
+    settings = Path("/proc/sys/net/ipv4")
+    (settings / "conf" / interface / "proxy_arp").write_text("1")
+    (settings / "neigh" / interface / "proxy_delay").write_text("0")
+
+
 def _share_namespaces() -> None:
     """Make /run/netns a mount whose later mounts reach the containers that ask for it.
 
@@ -140,6 +178,8 @@ def _share_namespaces() -> None:
 
 
 async def _ip(*commands: str, namespace: str = "") -> None:
+    if not commands:
+        return
     where = ("-n", namespace) if namespace else ()
     process = await asyncio.create_subprocess_exec(
         "ip",

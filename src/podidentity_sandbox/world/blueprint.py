@@ -11,10 +11,13 @@ from dataclasses import replace
 
 import yaml
 
-from podidentity_sandbox.plan import MINORS, NodePlan, Plan, stable_guid
+from podidentity_sandbox.plan import MINORS, Network, NodePlan, Plan, stable_guid
 
 MOST_NODES = 50
 """More would outrun the link's addresses, and any laptop."""
+ROUTED_GATEWAY = "169.254.1.1"
+"""Azure CNI's and Calico's: Azure/azure-container-networking, network/
+transparent_endpointclient_linux.go, "virtualGwIPString"."""
 
 
 def draw_plan(
@@ -28,6 +31,7 @@ def draw_plan(
     cgroup_root: str = "",
     memory_root: str = "",
     azure_cli: str = "",
+    network: Network = Network.ROUTED,
     kubernetes_minor: int = MINORS[0],
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
@@ -50,19 +54,20 @@ def draw_plan(
         azure_cli=azure_cli,
         kubernetes_minor=kubernetes_minor,
     )
-    return replace(plan, nodes=tuple(_node(plan, index) for index in range(nodes)))
+    return replace(plan, nodes=tuple(_node(plan, index, network) for index in range(nodes)))
 
 
-def _node(plan: Plan, index: int) -> NodePlan:
-    """Return a node, named and numbered as AKS does it with kubenet: `…vmss000000`, 10.240.0.4."""
+def _node(plan: Plan, index: int, network: Network) -> NodePlan:
+    """Return a node, named and numbered as AKS does it: `…vmss000000`, 10.240.0.4."""
     return NodePlan(
         name=f"{plan.scale_set}{_base36(index):0>6}",
         index=index,
         address=f"10.240.0.{4 + index}",
         pod_cidr=f"10.244.{index}.0/24",
-        gateway=f"10.244.{index}.1",
+        gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
         provider_id=f"azure://{plan.scale_set_id}/virtualMachines/{index}",
         token=secrets.token_urlsafe(30),
+        network=network,
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import MINORS, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -164,6 +164,7 @@ class UpOptions:
     """PATH of the person's shell: pods find the machine's programs by it."""
     nodes: int = 2
     rootless: bool = False
+    network: Network = Network.ROUTED
     runtime: RuntimeOptions | None = None
     """The choices of nodes with a container runtime; None: programs of this machine are the
     containers."""
@@ -251,6 +252,7 @@ def _start(
         cgroup_root=made.sockets,
         memory_root=made.memory,
         azure_cli=find_azure_cli(),
+        network=options.network,
         kubernetes_minor=options.kubernetes_minor,
     )
     plan.logs.mkdir(mode=0o700)
@@ -338,6 +340,7 @@ def bring_up(
     *,
     nodes: int = 2,
     rootless: bool = False,
+    network: Network = Network.ROUTED,
     runtime: RuntimeOptions | None = None,
     kubernetes_minor: int = MINORS[0],
     progress: Callable[[str], None] = lambda _line: None,
@@ -352,6 +355,7 @@ def bring_up(
         path=":".join(os.get_exec_path()),
         nodes=nodes,
         rootless=rootless or os.geteuid() != 0,
+        network=network,
         runtime=runtime,
         kubernetes_minor=kubernetes_minor,
     )

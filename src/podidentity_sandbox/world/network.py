@@ -1,7 +1,7 @@
 """The sandbox's network: Azure's fabric as a bridge, each node at the end of a cable to it.
 
 The supervisor's own network namespace is Azure: its addresses are on `lo`, the bridge `fabric` is
-the nodes' gateway. A node is a namespace with one interface, eth0; what is behind it (cbr0, pods)
+the nodes' gateway. A node is a namespace with one interface, eth0; what is behind it (links, pods)
 is its kubelet's business. Nothing is masqueraded: IMDS sees who asks. See `plan` for a drawing.
 """
 

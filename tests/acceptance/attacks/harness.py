@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.inspection import status
 from tests.acceptance.sandbox import Sandbox
 from tests.acceptance.two_tenants import URL, TwoTenants
 
@@ -92,12 +89,7 @@ class Harness:
 
     def on_node(self, *command: str) -> str:
         """Run a command in the node's network; return what it printed."""
-        found = status(Folder(self.plan.name, self.plan.path.parent))
-        node = self.plan.nodes[0].name
-        pid = next(part["pid"] for part in found.parts if part["name"] == node)
-        enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--"]
-        ran = subprocess.run([*enter, *command], capture_output=True, text=True, check=True)
-        return ran.stdout
+        return self.place.on_node(*command)
 
     async def kill_agent(self) -> None:
         """Kill the agent; return when its successor is ready."""

@@ -1,7 +1,9 @@
 """Attacks that once succeeded, run against the whole agent: what they came to is what must hold.
 
 The tenant has every right in his namespace, a plain pod `raw` with a container's usual capabilities
-(so NET_RAW), and shares node and bridge with `shop/web`, whose identity he wants.
+(so NET_RAW), and shares his node with `shop/web`, whose identity he wants. Attacks on addresses and
+frames run on each kind of network: on routed links no frame of a neighbour arrives, but a forged
+source may still be believed.
 """
 
 from __future__ import annotations
@@ -12,25 +14,31 @@ from collections.abc import Iterator
 
 import pytest
 
+from podidentity_sandbox.plan import Network
 from tests.acceptance.attacks.harness import CLOSE_WAIT, Harness
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.sandbox import opened
 from tests.acceptance.two_tenants import MINE, TwoTenants, appid, settle
 from tests.sandboxes import own
 
-NAME = own("attacks")
 MIB = 1 << 20
 
 
+ON_EACH_NETWORK = pytest.mark.parametrize("harness", Network, indirect=True)
+ON_ROUTED_LINKS = pytest.mark.parametrize("harness", [Network.ROUTED], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def harness() -> Iterator[Harness]:
-    with opened(NAME) as (place, azure, loop):
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    network: Network = request.param
+    with opened(own(f"attack-{network}"), network) as (place, azure, loop):
         place.run("podidentity", "enable")
         tenants = loop.run(settle(TwoTenants(place, azure, loop)))
         tenants.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
         yield Harness(tenants)
 
 
+@ON_EACH_NETWORK
 def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -> None:
     """A1: a pooled client holds CLOSE_WAIT after the agent has gone, or has ended it as idle."""
 
@@ -52,6 +60,7 @@ def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -
     harness.tenants.loop.run(run())
 
 
+@ON_EACH_NETWORK
 def test_an_open_connection_cannot_be_taken_over(harness: Harness) -> None:
     """A2: a challenge ACK tells the sequence numbers of an idle connection."""
 
@@ -64,6 +73,7 @@ def test_an_open_connection_cannot_be_taken_over(harness: Harness) -> None:
     harness.tenants.loop.run(run())
 
 
+@ON_EACH_NETWORK
 def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
     """A2b: the bridge learns the victim's MAC address at the attacker's port."""
 
@@ -82,6 +92,7 @@ def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
     harness.tenants.loop.run(run())
 
 
+@ON_ROUTED_LINKS
 def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: Harness) -> None:
     """A5: the victim would write into the attacker's storage, and lose its own rights."""
 
@@ -120,6 +131,7 @@ def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: 
         harness.kubectl("delete pod aaa-twin -n tenant --force --grace-period=0")
 
 
+@ON_EACH_NETWORK
 def test_addresses_that_nobody_has_take_no_ones_place(harness: Harness) -> None:
     """A6: one pod of NET_RAW had 256 connections from each of 16 addresses, all that there are."""
 
@@ -134,6 +146,7 @@ def test_addresses_that_nobody_has_take_no_ones_place(harness: Harness) -> None:
     harness.tenants.loop.run(run())
 
 
+@ON_EACH_NETWORK
 def test_addresses_that_nobody_has_do_not_hide_the_agent_from_its_kubelet(
     harness: Harness,
 ) -> None:
@@ -141,13 +154,14 @@ def test_addresses_that_nobody_has_do_not_hide_the_agent_from_its_kubelet(
 
     async def run() -> None:
         before = harness.restarts()
-        gateway = harness.plan.nodes[0].gateway
-        await harness.attack("raw", "hog", gateway, 8085, 18, 16, 45)
+        node = harness.plan.nodes[0].address
+        await harness.attack("raw", "hog", node, 8085, 18, 16, 45)
         assert harness.restarts() == before
 
     harness.tenants.loop.run(run())
 
 
+@ON_ROUTED_LINKS
 def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
     """A7: two plain pods had the agent hold 326 MB, over its limit."""
 
@@ -169,6 +183,7 @@ def test_requests_that_wait_are_bounded_in_bytes(harness: Harness) -> None:
     harness.tenants.loop.run(run())
 
 
+@ON_ROUTED_LINKS
 def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> None:
     """A10: sixteen pods, each within its budget, had the neighbour wait, or answered 429."""
 
@@ -187,6 +202,7 @@ def test_many_pods_of_one_tenant_leave_the_quota_to_others(harness: Harness) -> 
     harness.tenants.loop.run(run())
 
 
+@ON_ROUTED_LINKS
 def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> None:
     """A10: 180 connections at /metadata/instance had all of IMDS's five a second."""
 
@@ -204,6 +220,7 @@ def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> No
     harness.tenants.loop.run(run())
 
 
+@ON_ROUTED_LINKS
 def test_nobody_silences_the_log_for_others(harness: Harness) -> None:
     """A8: a thousand invented names at /host/token filled the memory of what was said already."""
 

@@ -201,6 +201,21 @@ class Node:
                 return
         raise AssertionError(f"{left} are still there")
 
+    def drop(self, name: str) -> None:
+        """Delete a pod, and leave its end to the kubelet."""
+        self.api.request("DELETE", f"/api/v1/namespaces/{SERVED}/pods/{name}?gracePeriodSeconds=1")
+
+    def alone(self, *names: str) -> None:
+        """Wait until no other pods are served."""
+        end = time.monotonic() + SECONDS
+        while self.names() - set(names):
+            assert time.monotonic() < end, self.names()
+            time.sleep(0.05)
+
+    def names(self) -> set[str]:
+        pods = self.api.request("GET", f"/api/v1/namespaces/{SERVED}/pods")["items"]
+        return {pod["metadata"]["name"] for pod in pods}
+
     def address(self, pod: str) -> str:
         return str(self.get(pod)["status"]["podIP"])
 

@@ -66,7 +66,7 @@ def test_namespaces_of_pods_that_start_later_come_to_net(node: Node) -> None:
     new = {path for path in mounts(node, "net") if path.startswith("/run/netns/")} - before
     assert len(new) == 1
     assert node.ask("later").status == 200
-    node.delete("later")
+    node.drop("later")
 
 
 def test_a_bound_pod_has_a_token_and_one_without_a_right_is_refused(node: Node) -> None:
@@ -89,23 +89,25 @@ def test_a_pods_process_in_its_neighbours_network_is_not_the_neighbour(node: Nod
 def test_pods_of_both_runtimes_are_proved(node: Node, other: str) -> None:
     node.ready(node.start(f"by-{other}", runtimeClassName=other))
     assert node.ask(f"by-{other}").status == 200
-    node.delete(f"by-{other}")
+    node.drop(f"by-{other}")
 
 
 def test_a_pod_without_any_right_of_its_own_is_proved(node: Node) -> None:
     node.ready(node.start("strict", container=STRICT))
     assert node.ask("strict").status == 200
-    node.delete("strict")
+    node.drop("strict")
 
 
 @pytest.mark.parametrize("handler", ["runc", "crun"])
 def test_a_pod_with_users_of_its_own_is_proved(node: Node, handler: str) -> None:
     # Of a small image: containerd 1.7 copies it to give it to the pod's users.
     shell = {"image": SHELL, "command": ["sleep", "infinity"]}
-    node.ready(node.start("users", hostUsers=False, runtimeClassName=handler, container=shell))
-    assert node.inside("users", "cat", "/proc/self/uid_map").split()[2] == "65536"
-    assert "access_token" in node.inside("users", "sh", "-c", WGET)
-    node.delete("users")
+    node.ready(
+        node.start(f"users-{handler}", hostUsers=False, runtimeClassName=handler, container=shell)
+    )
+    assert node.inside(f"users-{handler}", "cat", "/proc/self/uid_map").split()[2] == "65536"
+    assert "access_token" in node.inside(f"users-{handler}", "sh", "-c", WGET)
+    node.drop(f"users-{handler}")
 
 
 def test_a_pod_that_asks_in_its_first_instruction_has_a_token(node: Node) -> None:
@@ -114,7 +116,7 @@ def test_a_pod_that_asks_in_its_first_instruction_has_a_token(node: Node) -> Non
     node.become(lambda pod: pod["status"].get("phase") in {"Succeeded", "Failed"}, "first")
     said = node.place.run("kubectl", "logs", "-n", SERVED, "first")
     assert Answer.of(said, "").status == 200
-    node.delete("first")
+    node.drop("first")
 
 
 def test_a_static_pod_is_known_by_the_hash_in_its_cgroup(node: Node) -> None:
@@ -139,7 +141,7 @@ def test_a_static_pod_is_known_by_the_hash_in_its_cgroup(node: Node) -> None:
     assert pod["metadata"]["uid"] not in node.cgroup(name)
     assert "access_token" in node.inside(name, "sh", "-c", WGET)
     node.on_node("rm /run/kubelet/manifests/static.yaml")
-    node.delete(name)
+    node.drop(name)
 
 
 def test_a_neighbours_address_gives_nothing(node: Node) -> None:
@@ -167,7 +169,7 @@ def test_a_neighbours_address_gives_nothing(node: Node) -> None:
         node.on_node(f"ip route replace {claim} dev {link['forger']}")
         assert node.ask("forger", claim).status == 403
         node.on_node(f"ip route replace {claim} dev {link['app']}")
-    node.delete("forger")
+    node.drop("forger")
     assert node.ask("app").status == 200
 
 
@@ -177,6 +179,7 @@ def _interface(node: Node, address: str) -> str:
 
 
 def test_what_net_holds_of_a_pods_network_goes_with_the_pod(node: Node) -> None:
+    node.alone("app", "other")
     held = node.program("net")
 
     def now() -> tuple[int, int, int]:
@@ -210,7 +213,7 @@ def test_ip_netns_used_by_hand_on_the_node_hides_no_pod(node: Node) -> None:
     node.on_node("ip netns add late")
     node.ready(node.start("after-netns"))
     assert node.ask("after-netns").status == 200
-    node.delete("after-netns")
+    node.drop("after-netns")
     node.on_node("ip netns del late")
     assert node.ask("app").status == 200
 

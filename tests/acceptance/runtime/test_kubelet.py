@@ -31,7 +31,7 @@ def test_a_container_that_ends_runs_again_and_both_logs_are_there(node: Node) ->
     assert state(node.get("again"))["lastState"]["terminated"]["exitCode"] == 3
     for which in ((), ("--previous",)):
         assert node.place.run("kubectl", "logs", "-n", SERVED, "again", *which) == "begun\n"
-    node.delete("again")
+    node.drop("again")
 
 
 def test_the_hook_runs_before_sigterm_and_the_grace_is_kept(node: Node) -> None:
@@ -50,4 +50,4 @@ def test_a_container_that_takes_more_memory_than_its_limit_is_ended(node: Node) 
     node.become(lambda pod: pod["status"].get("phase") == "Failed", "hog")
     ended = state(node.get("hog"))["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
-    node.delete("hog")
+    node.drop("hog")

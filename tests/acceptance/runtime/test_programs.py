@@ -111,7 +111,7 @@ def test_an_update_of_the_agent_costs_no_request(node: Node) -> None:
         told = load.result()
         assert told["failures"] == []
         assert told["answers"] == {"200": 60 * 8}
-    node.delete("asking")
+    node.drop("asking")
 
 
 def test_net_that_is_killed_comes_back_and_serve_is_left_alone(node: Node) -> None:
@@ -195,7 +195,7 @@ def test_a_container_runtime_that_starts_again_disturbs_nobody(node: Node) -> No
     node.ready(node.start("after-restart"))
     assert node.ask("after-restart").status == 200
     assert (node.restarts(), node.agent()) == (before, held)
-    node.delete("after-restart")
+    node.drop("after-restart")
 
 
 def test_after_a_reboot_every_pod_is_served_again(node: Node) -> None:

@@ -25,8 +25,9 @@ from tests.fakes import FakeClock, FakeTokenSource
 from tests.sandbox.cluster.conftest import Served, node_plan, pod, saved_plan, serving
 
 ENTRA = "api://AzureADTokenExchange"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PLURALS = {
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
     "ClusterRole": "clusterroles",
     "ClusterRoleBinding": "clusterrolebindings",
     "Role": "roles",
@@ -61,15 +62,16 @@ async def given(admin: httpx2.AsyncClient, manifests: Sequence[dict[str, Any]]) 
         kind, namespace = each["kind"], each["metadata"].get("namespace")
         if kind in PLURALS:
             place = f"/namespaces/{namespace}" if namespace else ""
-            answer = await admin.post(f"{RBAC}{place}/{PLURALS[kind]}", json=each)
+            root = f"/apis/{each['apiVersion']}"
+            answer = await admin.post(f"{root}{place}/{PLURALS[kind]}", json=each)
             assert answer.status_code == 201, answer.text
 
 
-async def stolen(served: Served, *, as_node: bool) -> Thief:
+async def stolen(served: Served, *, as_node: bool, policy: bool = False) -> Thief:
     """Return the thief of a cluster with NMI; a pod of an account of its own is on each node."""
     found: dict[str, Pod] = {}
     async with served.client() as admin:
-        await given(admin, nmi(as_node=as_node))
+        await given(admin, nmi(as_node=as_node, policy=policy))
         system = "/api/v1/namespaces/kube-system"
         await admin.post(f"{system}/serviceaccounts", json=named("podidentity-nmi"))
         for name in ("node-0", "node-1"):
@@ -114,6 +116,84 @@ async def unbounded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         async with thief.api:
             yield thief
             await thief.kube.close()
+
+
+@pytest.fixture
+async def by_policy(served: Served) -> AsyncIterator[Thief]:
+    """With that right, and the policy that `enable` brings from 1.30 on."""
+    thief = await stolen(served, as_node=False, policy=True)
+    async with thief.api:
+        yield thief
+        await thief.kube.close()
+
+
+API_SERVER = "https://kubernetes.default.svc"
+
+
+async def test_without_anything_a_stolen_node_has_the_api_server_in_the_name_of_every_pod(
+    unbounded: Thief,
+) -> None:
+    assert (await unbounded.ask("far", audience=API_SERVER)).status_code == 201
+
+
+async def test_by_the_policy_it_has_tokens_for_entra_alone_and_still_those_of_every_pod(
+    by_policy: Thief,
+) -> None:
+    assert (await by_policy.ask("far")).status_code == 201
+    for audience in (API_SERVER, "https://kubernetes.default.svc.cluster.local", "vault"):
+        refused = await by_policy.ask("near", audience=audience)
+        assert refused.status_code == 403
+        assert refused.json()["message"] == (
+            'serviceaccounts "near" is forbidden: ValidatingAdmissionPolicy '
+            "'podidentity-nmi-tokens' with binding 'podidentity-nmi-tokens' denied request: "
+            "NMI asks for tokens for Entra alone"
+        )
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({}, "for Entra alone"),
+        ({"audiences": []}, "for Entra alone"),
+        ({"audiences": [ENTRA, API_SERVER]}, "for Entra alone"),
+        ({"audiences": [ENTRA]}, "tokens that end with a pod"),
+        (
+            {
+                "audiences": [ENTRA],
+                "boundObjectRef": {"kind": "Node", "apiVersion": "v1", "name": "node-0"},
+            },
+            "tokens that end with a pod",
+        ),
+    ],
+)
+async def test_by_the_policy_no_token_outlives_its_pod_or_is_for_the_api_server(
+    by_policy: Thief, spec: dict[str, Any], says: str
+) -> None:
+    refused = await by_policy.api.post(token_path("far"), json={"spec": spec})
+    assert refused.status_code == 403
+    assert says in refused.text
+
+
+@pytest.mark.usefixtures("by_policy")
+async def test_the_policy_is_for_nmi_alone(served: Served) -> None:
+    async with served.client() as admin:
+        assert (await admin.post(token_path("far"), json={"spec": {}})).status_code == 201
+
+
+async def test_the_policy_lets_nmi_ask_for_accounts_without_pods_and_for_named_audiences(
+    served: Served,
+) -> None:
+    thief = await stolen(served, as_node=False)
+    async with served.client() as admin, thief.api:
+        await admin.post("/api/v1/namespaces", json=named("own"))
+        await admin.post("/api/v1/namespaces/own/serviceaccounts", json=named("orders"))
+        wanted = nmi(policy=True, audiences=["urn:it's\"mine"], identities="own")
+        await given(admin, [each for each in wanted if "Admission" in each["kind"]])
+        for audience, code in ((ENTRA, 201), ("urn:it's\"mine", 201), (API_SERVER, 403)):
+            body = {"spec": {"audiences": [audience]}}
+            answer = await thief.api.post(token_path("orders", "own"), json=body)
+            assert answer.status_code == code, answer.text
+        await thief.kube.close()
 
 
 async def test_without_it_a_stolen_node_has_the_tokens_of_every_pod_of_every_node(

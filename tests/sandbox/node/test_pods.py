@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from podidentity_sandbox.plan import Network
 from podidentity_sandbox.world.api import ready
 from tests.sandbox.node.site import (
     PATIENCE,
@@ -137,10 +138,31 @@ def test_pods_reach_each_other_under_their_own_addresses(site: Site) -> None:
     assert all(line.startswith(client["status"]["podIP"]) for line in asked if "GET" in line)
 
 
+def test_a_pod_is_joined_to_its_node_as_network_plugins_of_this_kind_do_it(site: Site) -> None:
+    address = site.run(pod("joined"))["status"]["podIP"]
+    routes = site.says("joined", "ip -4 route; ip -4 -o address show dev eth0").split()
+    on_node = site.on_node(f"ip -o route get {address}").split()
+    link = on_node[on_node.index("dev") + 1]
+    assert ["default", "via", site.node.gateway, "dev", "eth0"] == routes[:5]
+    if site.node.network is Network.BRIDGE:
+        assert f"{address}/24" in routes
+        assert link == "cbr0"
+    else:
+        assert f"{address}/32" in routes
+        assert link.startswith("azv")
+        settings = f"/proc/sys/net/ipv4/conf/{link}/proxy_arp"
+        assert site.on_node(f"cat {settings}; ip -4 -brief address show {link}") == "1"
+
+
 def test_a_pod_of_the_host_network_has_the_nodes_address_and_interfaces(site: Site) -> None:
     found = site.run(pod("host", hostNetwork=True))
     assert found["status"]["podIP"] == site.node.address
-    assert site.node.gateway in site.says("host", "ip -brief address show cbr0")
+    links = site.says("host", "ip -brief address show")
+    assert site.node.address in links
+    if site.node.network is Network.BRIDGE:
+        assert f"{site.node.gateway}/24" in links
+    else:
+        assert site.node.gateway not in links
     assert site.says("host", "hostname") == site.node.name
 
 
@@ -212,4 +234,5 @@ def test_a_node_holds_110_pods_soon_and_lets_them_go(site: Site) -> None:
         if not left:
             break
     assert not left
-    assert site.on_node("ip -brief link show master cbr0; ls /run/netns") == ""
+    assert site.on_node("ip -brief link show type veth | grep -v ^eth0; ls /run/netns") == ""
+    assert site.on_node("ip route show type unicast proto boot scope link") == ""

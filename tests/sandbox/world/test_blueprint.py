@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from lightkube import KubeConfig
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES, draw_plan, write_kubeconfig
 
 
-def plan(folder: str = "/nowhere", nodes: int = MOST_NODES) -> Plan:
+def plan(
+    folder: str = "/nowhere", nodes: int = MOST_NODES, network: Network = Network.ROUTED
+) -> Plan:
     return draw_plan(
         "one",
         folder,
@@ -22,6 +24,7 @@ def plan(folder: str = "/nowhere", nodes: int = MOST_NODES) -> Plan:
         apiserver_port=16443,
         azure_proxy_port=2,
         cgroup_root="",
+        network=network,
     )
 
 
@@ -39,14 +42,16 @@ def test_secrets_change_from_one_up_to_the_next_and_are_shown_by_nobody() -> Non
     assert not any(secret in repr(one) for secret in secrets)
 
 
-def test_nodes_have_addresses_and_networks_of_their_own() -> None:
-    nodes = plan().nodes
+@pytest.mark.parametrize("kind", Network)
+def test_nodes_have_addresses_and_networks_of_their_own(kind: Network) -> None:
+    nodes = plan(network=kind).nodes
     assert len({node.name for node in nodes}) == len(nodes)
     assert len({node.address for node in nodes}) == len(nodes)
     networks = [ipaddress.ip_network(node.pod_cidr) for node in nodes]
     assert len(set(networks)) == len(nodes)
     for node, network in zip(nodes, networks, strict=True):
-        assert ipaddress.ip_address(node.gateway) == next(network.hosts())
+        first = str(next(network.hosts()))
+        assert node.gateway == (first if kind is Network.BRIDGE else "169.254.1.1")
         assert ipaddress.ip_address(node.address) in ipaddress.ip_network("10.240.0.0/24")
 
 

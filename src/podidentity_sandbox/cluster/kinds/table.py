@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster.kinds import access, core, crds, pods, services, workloads
+from podidentity_sandbox.cluster.kinds import (
+    access,
+    core,
+    crds,
+    networks,
+    pods,
+    policies,
+    services,
+    workloads,
+)
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.shapes import compiled
 
@@ -164,6 +173,18 @@ BUILT_IN = (
         shape=compiled(workloads.DAEMON_SET_SHAPE),
     ),
     ResourceType(
+        group="networking.k8s.io",
+        version="v1",
+        plural="networkpolicies",
+        singular="networkpolicy",
+        kind="NetworkPolicy",
+        namespaced=True,
+        short_names=("netpol",),
+        generation=True,
+        strategy=networks.NetworkPolicyStrategy(),
+        shape=compiled(networks.SHAPE),
+    ),
+    ResourceType(
         group="coordination.k8s.io",
         version="v1",
         plural="leases",
@@ -211,6 +232,28 @@ BUILT_IN = (
             shape=compiled(access.BINDING_SHAPE),
         )
         for kind in ("RoleBinding", "ClusterRoleBinding")
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicies",
+        singular="validatingadmissionpolicy",
+        kind="ValidatingAdmissionPolicy",
+        namespaced=False,
+        generation=True,
+        strategy=policies.PolicyStrategy(),
+        shape=compiled(policies.POLICY_SHAPE),
+    ),
+    ResourceType(
+        group=policies.GROUP,
+        version="v1",
+        plural="validatingadmissionpolicybindings",
+        singular="validatingadmissionpolicybinding",
+        kind="ValidatingAdmissionPolicyBinding",
+        namespaced=False,
+        generation=True,
+        strategy=policies.BindingStrategy(),
+        shape=compiled(policies.BINDING_SHAPE),
     ),
     ResourceType(
         group=crds.GROUP,

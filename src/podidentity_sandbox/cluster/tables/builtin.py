@@ -393,6 +393,11 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "deployments.apps": DEPLOYMENT,
     "replicasets.apps": REPLICA_SET,
     "daemonsets.apps": DAEMON_SET,
+    "networkpolicies.networking.k8s.io": (
+        NAME,
+        Column(name="Pod-Selector", cell=lambda obj, _: selector(obj["spec"].get("podSelector"))),
+        AGE,
+    ),
     "leases.coordination.k8s.io": (NAME, text("Holder", "spec.holderIdentity"), AGE),
     "rolebindings.rbac.authorization.k8s.io": _BINDING,
     "clusterrolebindings.rbac.authorization.k8s.io": _BINDING,

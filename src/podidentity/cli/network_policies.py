@@ -1,0 +1,171 @@
+"""Whether NetworkPolicies let a pod's requests out to IMDS, judged before or after our redirection.
+
+Kubernetes does not say which destination a policy sees where a packet is redirected. Cilium judges
+what leaves the pod, with the address that the pod asked for; Calico judges what the node routes,
+with the address that NMI redirects to. A rule that is missing is a request that nobody answers, and
+that nobody logs. Policies of other kinds (CiliumNetworkPolicy, Calico's own) are not read.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli.chain import Fact, LinkState
+from podidentity.cli.objects import Object, find_all
+from podidentity.kernel.rules import Redirect
+from podidentity.wire.kube import KubeError, Resource
+
+NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a TCP connection goes to."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}/32, TCP port {self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The two destinations of a pod's request: one of them is what a network's policies see."""
+
+    asked: Destination
+    """IMDS's."""
+    redirected: Destination
+    """Where NMI listens."""
+
+
+def route_of(redirect: Redirect) -> Route:
+    """Return the destinations of requests that NMI redirects so."""
+    return Route(
+        asked=Destination(address=redirect.metadata_ip, port=redirect.metadata_port),
+        redirected=Destination(address=redirect.target, port=redirect.listen_port),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """What policies say of a pod's requests."""
+
+    policies: tuple[str, ...]
+    """Names of those that judge what leaves the pod."""
+    before: bool
+    """Whether they let requests out where they are judged before redirection."""
+    after: bool
+    """The same, where they are judged after it."""
+
+    def fact(self, route: Route) -> Fact:
+        """Return the state of requests, with the rule that is missing."""
+        names = ", ".join(self.policies)
+        if self.before and self.after:
+            return Fact(LinkState.HOLDS, f"{names}: {route.asked.address} may be asked")
+        need = f"allow egress to {self.missing(route)}"
+        state = LinkState.UNKNOWN if self.before or self.after else LinkState.BROKEN
+        return Fact(state, f"{names}: {need}")
+
+    def missing(self, route: Route) -> str:
+        """Return the rules to add, each with the network that needs it."""
+        ways = (
+            (self.before, f"{route.asked} (where policies see what the pod asked for: Cilium)"),
+            (self.after, f"{route.redirected} (where they see where it goes to: Calico)"),
+        )
+        return " and ".join(text for open_, text in ways if not open_)
+
+
+def egress_of(labels: Mapping[str, str], policies: Sequence[Object], route: Route) -> Egress | None:
+    """Return what the policies of a namespace say of its pod with these labels.
+
+    None where none of them judges what leaves it: then all may.
+    """
+    judging = [
+        each
+        for each in policies
+        if _judges_egress(each["spec"]) and _selects(each["spec"].get("podSelector") or {}, labels)
+    ]
+    if not judging:
+        return None
+    rules = [rule for each in judging for rule in each["spec"].get("egress") or ()]
+    return Egress(
+        policies=tuple(sorted(each["metadata"]["name"] for each in judging)),
+        before=any(_allows(rule, route.asked) for rule in rules),
+        after=any(_allows(rule, route.redirected) for rule in rules),
+    )
+
+
+async def policies_of(kube: Kube, namespace: str) -> list[Object] | None:
+    """Return the policies of a namespace, or of all (""); None if the person may not read them."""
+    try:
+        return await find_all(kube, NETWORK_POLICIES, namespace)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return None
+
+
+def _judges_egress(spec: Object) -> bool:
+    types = spec.get("policyTypes")
+    return "Egress" in types if types else "egress" in spec
+
+
+def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    return wanted.items() <= labels.items() and all(
+        _matches(each, labels) for each in selector.get("matchExpressions") or ()
+    )
+
+
+def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or ()
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case _:
+            return value is None
+
+
+def _allows(rule: Object, to: Destination) -> bool:
+    """Whether a rule lets a packet out to this destination, which is no pod's."""
+    peers, ports = rule.get("to") or (), rule.get("ports") or ()
+    return (not peers or any(_covers(peer.get("ipBlock"), to) for peer in peers)) and (
+        not ports or any(_has(port, to) for port in ports)
+    )
+
+
+def _covers(block: Object | None, to: Destination) -> bool:
+    """Whether a block has the address; selectors of pods and namespaces are no block."""
+    if block is None:
+        return False
+    return _within(block["cidr"], to) and not any(_within(each, to) for each in _except(block))
+
+
+def _except(block: Object) -> Iterable[str]:
+    return block.get("except") or ()
+
+
+def _within(cidr: str, to: Destination) -> bool:
+    network, address = ip_network(cidr, strict=False), ip_address(to.address)
+    return network.version == address.version and address in network
+
+
+def _has(port: Object, to: Destination) -> bool:
+    """Whether a rule's port is that of the destination; one with a name is a pod's."""
+    first: int | str | None = port.get("port")
+    if port.get("protocol", "TCP") != "TCP" or isinstance(first, str):
+        return False
+    if first is None:
+        return True
+    last: int = port.get("endPort", first)
+    return first <= to.port <= last

@@ -1,0 +1,110 @@
+"""ValidatingAdmissionPolicy and its binding: the rules of the objects.
+
+`token_policies` evaluates them. What it does not evaluate is refused here, so that nothing that an
+operator writes is passed over in silence.
+
+https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from cel_expr_python import cel
+
+from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.status import Cause
+
+GROUP = "admissionregistration.k8s.io"
+_RULE = {
+    "apiGroups": [str],
+    "apiVersions": [str],
+    "operations": [str],
+    "resources": [str],
+}
+_CONSTRAINTS = {"matchPolicy": str, "resourceRules": [_RULE]}
+_CONDITION = {"name": str, "expression": str}
+_VALIDATION = {"expression": str, "message": str, "reason": str}
+_POLICY = {
+    "failurePolicy": str,
+    "matchConstraints": _CONSTRAINTS,
+    "matchConditions": [_CONDITION],
+    "validations": [_VALIDATION],
+}
+_BINDING = {"policyName": str, "validationActions": [str]}
+POLICY_SHAPE = {"spec": _POLICY}
+BINDING_SHAPE = {"spec": _BINDING}
+_EVALUATED = {
+    "apiGroups": [""],
+    "apiVersions": ["v1"],
+    "operations": ["CREATE"],
+    "resources": ["serviceaccounts/token"],
+}
+
+
+class PolicyStrategy(Strategy):
+    """A policy can be compiled, and is about tokens."""
+
+    def default(self, new: Obj) -> None:
+        """Fill in what goes without saying."""
+        spec = new.setdefault("spec", {})
+        spec.setdefault("failurePolicy", "Fail")
+        spec.setdefault("matchConstraints", {}).setdefault("matchPolicy", "Equivalent")
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the rules and compile each expression."""
+        del old
+        spec = new["spec"]
+        faults = [
+            *_unknown("spec", spec, _POLICY),
+            *_unknown("spec.matchConstraints", spec["matchConstraints"], _CONSTRAINTS),
+        ]
+        if spec["matchConstraints"].get("resourceRules") != [_EVALUATED]:
+            detail = f"the sandbox evaluates policies for this alone: {_EVALUATED}"
+            faults.append(status.invalid("spec.matchConstraints.resourceRules", "", detail))
+        if not spec.get("validations"):
+            faults.append(status.required("spec.validations", "validations or auditAnnotations"))
+        for field, known in (("matchConditions", _CONDITION), ("validations", _VALIDATION)):
+            for number, each in enumerate(spec.get(field) or []):
+                where = f"spec.{field}[{number}]"
+                faults += [*_unknown(where, each, known), *_uncompiled(where, each)]
+        return faults
+
+
+class BindingStrategy(Strategy):
+    """A binding names a policy, and what a refusal does."""
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the name and the actions."""
+        del old
+        spec = new.get("spec") or {}
+        faults = list(_unknown("spec", spec, _BINDING))
+        if not spec.get("policyName"):
+            faults.append(status.required("spec.policyName", ""))
+        if spec.get("validationActions") != ["Deny"]:
+            detail = "the sandbox knows the action Deny alone"
+            faults.append(status.invalid("spec.validationActions", "", detail))
+        return faults
+
+
+def _unknown(where: str, found: Obj, known: Obj) -> Iterator[Cause]:
+    """Yield the fields that are not evaluated."""
+    for field in found.keys() - known.keys():
+        yield status.invalid(f"{where}.{field}", "", "the sandbox does not evaluate it")
+
+
+def _uncompiled(where: str, found: Obj) -> Iterator[Cause]:
+    expression = found.get("expression", "")
+    try:
+        compiled_expression(expression)
+    except RuntimeError as error:
+        yield status.invalid(f"{where}.expression", expression, f"compilation failed: {error}")
+
+
+@lru_cache(maxsize=256)
+def compiled_expression(expression: str) -> cel.Expression:
+    """Return the program; raises RuntimeError for what does not compile."""
+    names = ("object", "oldObject", "request")
+    return cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN)).compile(expression)

@@ -1,0 +1,106 @@
+"""Judges requests for tokens by the cluster's ValidatingAdmissionPolicies, in CEL.
+
+Words and codes:
+https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy/validating/dispatcher.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cel_expr_python import cel
+
+from podidentity_sandbox.cluster import Json, Obj, status
+from podidentity_sandbox.cluster.authentication import User
+from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expression
+from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.storage import Storage
+
+POLICIES = f"validatingadmissionpolicies.{GROUP}"
+BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
+_CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityTooLarge": 413}
+
+
+class TokenPolicies:
+    """Judges requests for tokens by the policies that are bound at the moment."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def check(self, user: User, info: RequestInfo, body: Obj) -> None:
+        """Raise the refusal of the first policy that denies the request."""
+        facts = {"object": _request(body), "oldObject": None, "request": _asked(user, info)}
+        for binding in self._storage.all(BINDINGS):
+            policy = self._storage.get(POLICIES, "", binding.object["spec"]["policyName"])
+            if policy is None:
+                continue
+            for message, reason in _denials(policy.object["spec"], facts):
+                who = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
+                error = status.forbidden(
+                    "serviceaccounts", "", info.name, f"{who} denied request: {message}"
+                )
+                raise StatusError(
+                    _CODES.get(reason, 422), reason, error.message, details=error.details
+                )
+
+
+def _denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
+    """Yield message and reason of each expression that does not hold."""
+    strict = spec["failurePolicy"] == "Fail"
+    for condition in spec.get("matchConditions") or []:
+        holds = _value(condition["expression"], facts)
+        if isinstance(holds, str) and strict:
+            yield f"match condition {condition['name']} resulted in error: {holds}", "Invalid"
+        if holds is not True:
+            return
+    for each in spec["validations"]:
+        expression, holds = each["expression"], _value(each["expression"], facts)
+        if isinstance(holds, str):
+            if strict:
+                yield f"expression '{expression}' resulted in error: {holds}", "Invalid"
+        elif not holds:
+            message = each.get("message") or f"failed expression: {expression}"
+            yield message, each.get("reason") or "Invalid"
+
+
+def _value(expression: str, facts: Obj) -> bool | str:
+    """Return whether an expression holds; the error as text, also for what is no boolean."""
+    found = compiled_expression(expression).eval(data=facts)
+    if found.type() == cel.Type.BOOL:
+        return bool(found.value())
+    return str(found.value())
+
+
+def _request(body: Obj) -> Obj:
+    """Return the TokenRequest as a policy sees it: what was not said is null."""
+    spec = body.get("spec") or {}
+    return {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "metadata": {},
+        "spec": {
+            "audiences": spec.get("audiences"),
+            "expirationSeconds": spec.get("expirationSeconds"),
+            "boundObjectRef": _full(spec.get("boundObjectRef")),
+        },
+    }
+
+
+def _full(reference: Json) -> Json:
+    return reference if isinstance(reference, dict) else None
+
+
+def _asked(user: User, info: RequestInfo) -> Obj:
+    return {
+        "operation": "CREATE",
+        "namespace": info.namespace,
+        "name": info.name,
+        "subResource": info.subresource,
+        "userInfo": {
+            "username": user.name,
+            "uid": user.uid,
+            "groups": list(user.groups),
+            "extra": {key: list(values) for key, values in user.extra.items()},
+        },
+    }

@@ -1,0 +1,138 @@
+"""ValidatingAdmissionPolicies of the sandbox: what it evaluates, and that it refuses all else.
+
+https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+ROOT = "/apis/admissionregistration.k8s.io/v1"
+TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
+TOKENS = {
+    "apiGroups": [""],
+    "apiVersions": ["v1"],
+    "operations": ["CREATE"],
+    "resources": ["serviceaccounts/token"],
+}
+
+
+def policy(*expressions: str, **spec: Any) -> dict[str, Any]:
+    wanted = {
+        "matchConstraints": {"resourceRules": [TOKENS]},
+        "validations": [{"expression": each} for each in expressions],
+        **spec,
+    }
+    return {"metadata": {"name": "p"}, "spec": wanted}
+
+
+async def bound(api: httpx2.AsyncClient, body: dict[str, Any]) -> None:
+    made = await api.post(f"{ROOT}/validatingadmissionpolicies", json=body)
+    assert made.status_code == 201, made.text
+    binding = {
+        "metadata": {"name": "b"},
+        "spec": {"policyName": "p", "validationActions": ["Deny"]},
+    }
+    made = await api.post(f"{ROOT}/validatingadmissionpolicybindings", json=binding)
+    assert made.status_code == 201, made.text
+
+
+async def asked(api: httpx2.AsyncClient, **spec: Any) -> httpx2.Response:
+    return await api.post(TOKEN, json={"spec": spec})
+
+
+async def test_a_policy_without_a_binding_does_nothing(api: httpx2.AsyncClient) -> None:
+    await api.post(f"{ROOT}/validatingadmissionpolicies", json=policy("false"))
+    assert (await asked(api)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"),
+    [
+        ("object.spec.audiences == ['a']", 201),
+        ("object.spec.boundObjectRef == null", 201),
+        ("request.namespace == 'default' && request.name == 'default'", 201),
+        ("request.userInfo.username == 'admin'", 201),
+        ("'system:masters' in request.userInfo.groups", 201),
+        ("request.subResource == 'token' && request.operation == 'CREATE'", 201),
+        ("object.spec.audiences == ['b']", 422),
+        # What cannot be evaluated denies, where the policy does not say otherwise.
+        ("object.spec.nothing == 1", 422),
+        ("object.spec.boundObjectRef.kind == 'Pod'", 422),
+        ("'true'", 422),
+    ],
+)
+async def test_an_expression_holds_or_denies(
+    api: httpx2.AsyncClient, expression: str, code: int
+) -> None:
+    await bound(api, policy(expression))
+    answer = await asked(api, audiences=["a"])
+    assert answer.status_code == code
+    if code != 201:
+        assert answer.json()["message"].startswith(
+            "serviceaccounts \"default\" is forbidden: ValidatingAdmissionPolicy 'p' with binding "
+            "'b' denied request: "
+        )
+
+
+async def test_a_policy_that_is_to_be_ignored_on_errors_denies_no_less_what_does_not_hold(
+    api: httpx2.AsyncClient,
+) -> None:
+    await bound(api, policy("object.spec.nothing == 1", failurePolicy="Ignore"))
+    assert (await asked(api)).status_code == 201
+    path = f"{ROOT}/validatingadmissionpolicies/p"
+    change = {"spec": {"validations": [{"expression": "false", "reason": "Forbidden"}]}}
+    headers = {"Content-Type": "application/merge-patch+json"}
+    assert (await api.patch(path, json=change, headers=headers)).status_code == 200
+    assert (await asked(api)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"), [("false", 201), ("true", 422), ("1 / 0 == 1", 422)]
+)
+async def test_it_is_for_the_requests_that_its_conditions_name(
+    api: httpx2.AsyncClient, condition: str, code: int
+) -> None:
+    conditions = [{"name": "c", "expression": condition}]
+    await bound(api, policy("false", matchConditions=conditions))
+    assert (await asked(api)).status_code == code
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (policy("object.spec. =="), "compilation failed"),
+        (policy("authorizer.path('/').check('get').allowed()"), "compilation failed"),
+        (policy(), "validations or auditAnnotations"),
+        (
+            policy("true", matchConstraints={"resourceRules": [{**TOKENS, "resources": ["pods"]}]}),
+            "the sandbox evaluates policies for this alone",
+        ),
+    ],
+)
+async def test_what_is_not_evaluated_is_not_taken(
+    api: httpx2.AsyncClient, body: dict[str, Any], says: str
+) -> None:
+    refused = await api.post(f"{ROOT}/validatingadmissionpolicies", json=body)
+    assert refused.status_code == 422
+    assert says in refused.text
+
+
+@pytest.mark.parametrize("field", ["paramKind", "variables", "auditAnnotations"])
+async def test_fields_that_are_not_evaluated_are_not_taken_either(
+    api: httpx2.AsyncClient, field: str
+) -> None:
+    value: Any = {"kind": "Pod", "apiVersion": "v1"} if field == "paramKind" else [{"name": "x"}]
+    body = policy("true", **{field: value})
+    refused = await api.post(f"{ROOT}/validatingadmissionpolicies", json=body)
+    assert refused.status_code == 422
+
+
+async def test_a_binding_that_only_warns_is_not_taken(api: httpx2.AsyncClient) -> None:
+    spec = {"policyName": "p", "validationActions": ["Warn"]}
+    body = {"metadata": {"name": "b"}, "spec": spec}
+    refused = await api.post(f"{ROOT}/validatingadmissionpolicybindings", json=body)
+    assert refused.status_code == 422
