@@ -26,6 +26,7 @@ class Report:
 
     passed: int
     failed: tuple[str, ...]
+    """Each with what it said first."""
     skipped: Mapping[str, int]
     """How many, by reason."""
     modules: tuple[str, ...]
@@ -138,8 +139,9 @@ def read(written: str) -> Report:
     for case in cases:
         name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
         skip = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(name)
+        wrong = [*case.findall("failure"), *case.findall("error")]
+        if wrong:
+            failed.append(f"{name}: {wrong[0].get('message', '').partition(chr(10))[0]}")
         elif skip is not None:
             skipped[skip.get("message", "")] += 1
         else:
