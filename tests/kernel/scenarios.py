@@ -1,6 +1,6 @@
 """What happens in a world of `topology`; each function returns what was seen, for tests to judge.
 
-Run as a program in a new world: `python -m tests.kernel.scenarios NAME SETTINGS`.
+Run as a program in a new world: `python -m tests.kernel.scenarios NETWORK NAME SETTINGS`.
 """
 
 from __future__ import annotations
@@ -325,5 +325,5 @@ async def main(scenario: str, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    build()
-    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+    build(sys.argv[1])
+    asyncio.run(main(sys.argv[2], json.loads(sys.argv[3])))

@@ -9,15 +9,18 @@ from tests.kernel.topology import run
 pytestmark = pytest.mark.net
 
 
-def test_a_leak_would_be_seen(*, rootless: bool) -> None:
-    assert run("unguarded", rootless=rootless, connections=200) > 100
+@pytest.mark.parametrize("routed", [False, True], ids=["bridge", "routed"])
+def test_a_leak_would_be_seen(*, rootless: bool, routed: bool) -> None:
+    assert run("unguarded", rootless=rootless, routed=routed, connections=200) > 100
 
 
 @pytest.mark.parametrize("copy", WITH_AND_WITHOUT_COPY)
+@pytest.mark.parametrize("routed", [False, True], ids=["bridge", "routed"])
 def test_rules_that_another_process_removes_come_back_each_time_and_nothing_leaks(
-    *, rootless: bool, copy: bool
+    *, rootless: bool, copy: bool, routed: bool
 ) -> None:
-    seen = run("drift", rootless=rootless, removals=20, between=30, copy=copy)
+    given = {"removals": 20, "between": 30, "copy": copy}
+    seen = run("drift", rootless=rootless, routed=routed, **given)
     assert seen["repairs"] == 20
     assert seen["problems"] == []
     assert seen["leaked"] == 0

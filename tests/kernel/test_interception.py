@@ -10,7 +10,13 @@ from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
 
-KINDS = [(True, 1), (True, 0), *([(False, 1)] if os.geteuid() == 0 else [])]
+KINDS: dict[str, dict[str, Any]] = {
+    "rootless-bridge": {"rootless": True, "bridge_netfilter": 1},
+    "rootless-bridge-unfiltered": {"rootless": True, "bridge_netfilter": 0},
+    "rootless-routed": {"rootless": True, "bridge_netfilter": 1, "routed": True},
+}
+if os.geteuid() == 0:
+    KINDS["root-bridge"] = {"rootless": False, "bridge_netfilter": 1}
 
 AS_NFT_SAYS = """\
 table ip podid {
@@ -83,15 +89,10 @@ AS_IP_RULE_SAYS = [
 ]
 
 
-@pytest.fixture(
-    scope="module", params=KINDS, ids=lambda kind: f"rootless-{kind[0]}-bridge-{kind[1]}"
-)
+@pytest.fixture(scope="module", params=KINDS)
 def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One life of the rules: before, with the agent, without it, removed."""
-    rootless, bridge_netfilter = request.param
-    found: dict[str, Any] = run(
-        "interception", rootless=rootless, bridge_netfilter=bridge_netfilter
-    )
+    found: dict[str, Any] = run("interception", **KINDS[request.param])
     return found
 
 

@@ -6,6 +6,8 @@
       │
     pods   p1, p2, p3: 10.244.0.11, .12, .13, each a namespace under /run/netns
 
+On routed links there is no cbr0: each pod has a link and a route of /32, and knows no neighbour.
+
 `run` starts a scenario in such a world, as root or in a user namespace; when its process ends,
 nothing of the world remains. Behind the node is a real IMDS so that a leak is seen, not a time-out.
 """
@@ -48,6 +50,8 @@ nsenter --net={AZURE_NETNS} sh -e <<END
 ip link set lo up; ip addr add {IMDS[0]}/32 dev lo
 ip addr add 10.240.0.1/24 dev node; ip link set node up; ip route add 10.244.0.0/24 via 10.240.0.4
 END
+"""
+_BRIDGE = f"""
 ip link add cbr0 type bridge; ip addr add {GATEWAY}/24 dev cbr0; ip link set cbr0 up
 """
 _POD = """
@@ -62,8 +66,31 @@ route add default via 10.244.0.1
 END
 """
 
+_ROUTED_POD = """
+ip netns add {name}
+ip link add v-{name} type veth peer name eth0 netns {name}
+ip link set v-{name} up
+echo 1 >/proc/sys/net/ipv4/conf/v-{name}/proxy_arp
+echo 0 >/proc/sys/net/ipv4/neigh/v-{name}/proxy_delay
+ip route add {address}/32 dev v-{name}
+ip -n {name} -batch - <<END
+link set lo up
+addr add {address}/32 dev eth0
+link set eth0 up
+route add 169.254.1.1 dev eth0
+route add default via 169.254.1.1 dev eth0
+END
+"""
 
-def run(scenario: str, *, rootless: bool = False, seconds: float = 100, **settings: object) -> Any:
+
+def run(
+    scenario: str,
+    *,
+    rootless: bool = False,
+    routed: bool = False,
+    seconds: float = 100,
+    **settings: object,
+) -> Any:
     """Run a function of `scenarios` in a new world and return what it returns (JSON)."""
     user = ["--user", "--map-root-user"] if rootless else []
     world = [
@@ -76,7 +103,9 @@ def run(scenario: str, *, rootless: bool = False, seconds: float = 100, **settin
         "--kill-child",
         "--mount-proc",
     ]
-    program = [sys.executable, "-m", "tests.kernel.scenarios", scenario, json.dumps(settings)]
+    network = "routed" if routed else "bridge"
+    words = (network, scenario, json.dumps(settings))
+    program = [sys.executable, "-m", "tests.kernel.scenarios", *words]
     done = subprocess.run(
         [*world, *program], cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
     )
@@ -100,16 +129,17 @@ def pod_cgroups(uids: Sequence[str]) -> Iterator[Path]:
             Path(folder).rmdir()
 
 
-def build() -> None:
+def build(network: str) -> None:
     """Make the world around this process; it must be in namespaces of its own."""
     if os.getpid() != 1:
         raise RuntimeError("a world is only made in a new PID namespace: use topology.run")
-    pods = "".join(_POD.format(name=name, address=PODS[name]) for name in PODS)
-    subprocess.run(["sh", "-c", _BUILD + pods], check=True)
+    bridge, pod = (_BRIDGE, _POD) if network == "bridge" else ("", _ROUTED_POD)
+    pods = "".join(pod.format(name=name, address=PODS[name]) for name in PODS)
+    subprocess.run(["sh", "-c", _BUILD + bridge + pods], check=True)
 
 
 async def add_pod(name: str, address: str) -> None:
-    """Make one more pod, as a network plugin does."""
+    """Make one more pod on the bridge, as a network plugin does."""
     await command("sh", "-e", "-c", _POD.format(name=name, address=address))
 
 
