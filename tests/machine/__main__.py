@@ -12,8 +12,8 @@ from deploy.image.packages import Missing, need_programs
 from tests.machine import emulated, parts, pins
 
 TESTS = ("tests/kernel", "tests/net")
-_PATIENT = ("-o", "timeout=900")
-"""A test takes some ten times longer in an emulator."""
+_PATIENT = ("-v", "-o", "timeout=900")
+"""A line for each test; and a test takes some ten times longer in an emulator."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

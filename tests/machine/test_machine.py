@@ -65,7 +65,7 @@ def test_a_kernel_is_good_if_something_passed_and_nothing_failed(
 def test_words_name_kernels_and_others_go_to_pytest(
     words: tuple[str, ...], kernels: list[str], arguments: list[str]
 ) -> None:
-    assert chosen(words) == (kernels, ["-o", "timeout=900", *arguments])
+    assert chosen(words) == (kernels, ["-v", "-o", "timeout=900", *arguments])
 
 
 def test_a_kernel_that_is_not_known_is_named_with_those_that_are() -> None:
