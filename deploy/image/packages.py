@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
@@ -21,8 +22,10 @@ from deploy.image.contents import NOT_INSTALLED, PLATFORMS, PYTHON, ROOTS
 from deploy.image.pins import Deb, Wheel
 
 _APT_HELPER = Path("/usr/lib/apt/apt-helper")
+_AT_ONCE = 4
+"""Packages that are fetched at the same time: most of a fetch is waiting."""
 _KEYS = "/usr/share/keyrings/debian-archive-keyring"
-_SUITE = "trixie"
+SUITE = "trixie"
 
 
 class Missing(Exception):
@@ -51,20 +54,28 @@ def need_programs() -> None:
 # ---------------------------------------------------------------- Debian
 
 
-def fetch_debs(debs: Iterable[Deb], cache: Path, mirrors: Sequence[str]) -> list[Path]:
-    """Return the files of pinned packages, in order; Gone if one is nowhere to be had."""
+def fetch_debs(
+    debs: Iterable[Deb], cache: Path, mirrors: Sequence[str], *, by: str = "./scripts/image"
+) -> list[Path]:
+    """Return the files of pinned packages, in order; Gone if one is nowhere to be had.
+
+    `by` is the program that renews the pins.
+    """
     paths = [(deb, cache / "debs" / f"{deb.sha256}.deb") for deb in debs]
-    for deb, path in paths:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _fetch_deb(deb, path, mirrors or _archives())
+    lacking = [(deb, path) for deb, path in paths if not path.exists()]
+    if lacking:
+        (cache / "debs").mkdir(parents=True, exist_ok=True)
+        places = mirrors or archives()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for done in [pool.submit(_fetch_deb, *each, places, by) for each in lacking]:
+                done.result()
     return [path for _, path in paths]
 
 
-def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
+def _fetch_deb(deb: Deb, path: Path, places: Sequence[str], by: str) -> None:
     said = []
     with TemporaryDirectory(dir=path.parent) as folder:
-        for archive in archives:
+        for archive in places:
             uri = f"{archive.rstrip('/')}/{quote(deb.path, safe='/~')}"
             target = Path(folder, "package.deb")
             done = _run(
@@ -80,12 +91,12 @@ def _fetch_deb(deb: Deb, path: Path, archives: Sequence[str]) -> None:
     raise Gone(
         f"{deb.name} {deb.version} ({deb.architecture}) cannot be fetched: "
         f"{reason[0] if reason else 'no archive of this machine has it'}. Archives drop versions "
-        "that were replaced: renew the pins with ./scripts/image --renew-pins, or name an archive "
+        f"that were replaced: renew the pins with {by} --renew-pins, or name an archive "
         "that keeps them with --mirror URL."
     )
 
 
-def _archives() -> list[str]:
+def archives() -> list[str]:
     """Return the URLs of this machine's archives; its lists of packages need not be there."""
     targets = ("indextargets", "--no-release-info", "--format", "$(REPO_URI)")
     return list(dict.fromkeys(_checked("apt-get", *targets).split()))
@@ -93,15 +104,27 @@ def _archives() -> list[str]:
 
 def newest_debs(architecture: str, mirrors: Sequence[str]) -> list[Deb]:
     """Return today's versions of the image's packages, as the archives' signed lists have them."""
+    return newest_of(ROOTS, architecture, mirrors, without=NOT_INSTALLED)
+
+
+def newest_of(
+    roots: Iterable[str],
+    architecture: str,
+    mirrors: Sequence[str],
+    *,
+    suite: str = SUITE,
+    without: Collection[str] = (),
+) -> list[Deb]:
+    """Return today's versions of packages and of what they depend on, by a suite's signed lists."""
     with TemporaryDirectory() as name:
-        apt = _own_apt(Path(name), architecture, mirrors)
+        apt = _own_apt(Path(name), architecture, mirrors, suite)
         _checked(*apt, "update")
-        plan = _checked(*apt, "install", "--print-uris", "--yes", "--no-install-recommends", *ROOTS)
+        plan = _checked(*apt, "install", "--print-uris", "--yes", "--no-install-recommends", *roots)
         names = set(re.findall(r"^'.*?' ([^_]+)_", plan, re.MULTILINE))
-        unused = NOT_INSTALLED.keys() - names
+        unused = set(without) - names
         if unused:
             raise Missing(f"Nothing needs {', '.join(sorted(unused))}: see NOT_INSTALLED.")
-        listed = _checked(*apt, "download", "--print-uris", *sorted(names - NOT_INSTALLED.keys()))
+        listed = _checked(*apt, "download", "--print-uris", *sorted(names - set(without)))
     line = r"^'.*?/(pool/.*?)' ([^_]+)_([^_]+)_([^_]+)\.deb \d+ SHA256:(\w+)$"
     return [
         Deb(package, unquote(version), its, unquote(path), sha256)
@@ -109,7 +132,9 @@ def newest_debs(architecture: str, mirrors: Sequence[str]) -> list[Deb]:
     ]
 
 
-def _own_apt(folder: Path, architecture: str, mirrors: Sequence[str]) -> list[str]:
+def _own_apt(
+    folder: Path, architecture: str, mirrors: Sequence[str], suite: str = SUITE
+) -> list[str]:
     """Return apt-get with a state of its own, in which nothing is installed."""
     for each in ("state/lists/partial", "cache/archives/partial", "parts"):
         (folder / each).mkdir(parents=True)
@@ -122,7 +147,7 @@ def _own_apt(folder: Path, architecture: str, mirrors: Sequence[str]) -> list[st
     ]
     if mirrors:
         sources = folder / "sources.list"
-        sources.write_text("".join(map(_source, mirrors)))
+        sources.write_text("".join(_source(each, suite) for each in mirrors))
         options += [f"Dir::Etc::sourcelist={sources}", f"Dir::Etc::sourceparts={folder}/parts"]
     return ["apt-get", "-qq", *(word for each in options for word in ("-o", each))]
 
@@ -144,8 +169,9 @@ def newest_file(package: str, member: str, place: Path, architecture: str) -> No
         Path(folder, member).rename(place)
 
 
-def _source(mirror: str) -> str:
-    suite = f"{_SUITE}-security" if mirror.rstrip("/").endswith("-security") else _SUITE
+def _source(mirror: str, suite: str) -> str:
+    if mirror.rstrip("/").endswith("-security"):
+        suite = f"{suite}-security"
     keys = next((each for each in (f"{_KEYS}.pgp", f"{_KEYS}.gpg") if Path(each).exists()), "")
     if not keys:
         raise Missing(f"{_KEYS}.gpg is not here. Install debian-archive-keyring.")
@@ -216,7 +242,7 @@ def _checked(*command: str, folder: Path | None = None) -> str:
     if done.returncode:
         what = " ".join(word for word in command if not word.startswith(("-", "Dir::", "APT::")))
         raise Missing(
-            f"{what}: {done.stderr.strip()}. The image is made of Debian {_SUITE}: if this "
+            f"{what}: {done.stderr.strip()}. The image is made of Debian {SUITE}: if this "
             "machine's archives are others, name one with --mirror URL."
         )
     return done.stdout

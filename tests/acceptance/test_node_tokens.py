@@ -46,7 +46,7 @@ def test_pods_are_served_by_tokens_that_nmi_asked_for_as_its_node(
 def test_nmi_says_that_it_may_act_as_its_node_and_has_no_right_of_its_own(
     here: Directory, loop: asyncio.Runner
 ) -> None:
-    address = here.place.plan.nodes[0].gateway
+    address = here.place.plan.nodes[0].address
     answer = loop.run(here.inside("app", f"curl -s http://{address}:8085/readyz"))
     assert json.loads(answer)["checks"]["node-tokens"] == "ok"
     check = json.loads(here.place.run("bash", "-c", "podidentity check -o json || true"))

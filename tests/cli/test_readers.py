@@ -41,6 +41,7 @@ def reader(
         rule(OWN, *kinds),
         rule("", "pods", "secrets"),
         rule("apps", "daemonsets"),
+        rule("networking.k8s.io", "networkpolicies"),
         rule(RBAC.split("/")[2], "clusterrolebindings", verbs=("list", "delete")),
     ]
     name = f"reader-{ns}"

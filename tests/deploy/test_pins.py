@@ -107,7 +107,7 @@ def test_the_archives_of_a_machine_are_known_before_its_lists_were_fetched(
         f' Dir::State "{tmp_path}"; Dir::Cache "{tmp_path}";'
     )
     monkeypatch.setenv("APT_CONFIG", str(settings))
-    assert packages._archives() == ["file:/one/", "file:/two/"]
+    assert packages.archives() == ["file:/one/", "file:/two/"]
 
 
 def test_a_machine_of_another_kind_is_told_which_can(monkeypatch: pytest.MonkeyPatch) -> None:

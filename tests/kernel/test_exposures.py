@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.conftest import WITH_AND_WITHOUT_COPY
 from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
@@ -70,7 +71,7 @@ def test_nothing_of_any_protocol_port_or_shape_reaches_azure(
     assert shapes[when] == dict.fromkeys(shapes["unhindered"], 0)
 
 
-@pytest.mark.parametrize("copy", [True, False], ids=["copy", "no copy"])
+@pytest.mark.parametrize("copy", WITH_AND_WITHOUT_COPY)
 @pytest.mark.parametrize("kind", ["flush", "reload"])
 def test_no_fragment_reaches_azure_or_the_loopback_while_others_flush_or_reload_the_rules(
     *, rootless: bool, kind: str, copy: bool

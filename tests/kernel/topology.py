@@ -24,12 +24,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from podidentity.kernel.namespaces import entered
 
 Made = TypeVar("Made")
+
+_TREES = count()
+"""A fixture of a module may keep its cgroups while a test makes its own."""
 
 IMDS = ("169.254.169.254", 80)
 PODS = {"p1": "10.244.0.11", "p2": "10.244.0.12", "p3": "10.244.0.13"}
@@ -118,7 +122,7 @@ def pod_cgroups(uids: Sequence[str]) -> Iterator[Path]:
     """Make, as a kubelet does, a cgroup for a container of each pod; yield their root."""
     trees = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
     tree = next(path for path in trees if (path / "cgroup.controllers").exists())
-    root = tree / f"podidentity-test-{os.getpid()}"
+    root = tree / f"podidentity-test-{os.getpid()}-{next(_TREES)}"
     made = [root / "kubepods" / "burstable" / f"pod{uid}" / "main" for uid in uids]
     try:
         for path in made:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ def as_serve(folder: Path) -> dict[str, Any]:
 def descriptors(pid: int) -> set[str]:
     """Return the sockets and pipes that a process has open, without stdin, stdout and stderr."""
     files = [each for each in Path(f"/proc/{pid}/fd").iterdir() if int(each.name) > 2]
-    links = {str(each.readlink()) for each in files}
+    links = set()
+    for each in files:
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.add(str(each.readlink()))
     return {each for each in links if each.startswith(("socket:", "pipe:"))}
 
 

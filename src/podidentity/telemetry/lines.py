@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,6 +43,7 @@ STALLED = 1.0
 """Seconds after which a write that does not return is a failure: a pipe that nobody reads."""
 
 _MODE = 0o600
+_UNENCODABLE = "backslashreplace"
 _PLAIN = re.compile(r"[\w./:@+…-]+", re.ASCII)
 
 
@@ -421,9 +422,15 @@ class Writer:
 
     def _attempt(self) -> str:
         """Write the batch; return why not all of it could be written, "" if it was."""
-        batch = [each for each in self._batch if isinstance(each, str) or not each.written.done()]
-        lines = [_encoded(each) for each in batch]
-        data = memoryview(self._rest + b"".join(lines))
+        # At once where nobody waits for a line: one by one costs a tenth of a request's CPU.
+        batch, plain = self._batch, True
+        try:
+            lines = "".join(cast("list[str]", batch)).encode(errors=_UNENCODABLE)
+        except TypeError:
+            plain = False
+            batch = [each for each in batch if isinstance(each, str) or not each.written.done()]
+            lines = b"".join(map(_encoded, batch))
+        data = memoryview(self._rest + lines)
         written, failure = 0, ""
         self._writing_since = time.monotonic()
         try:
@@ -438,7 +445,10 @@ class Writer:
             failure = error.strerror or type(error).__name__
         finally:
             self._writing_since = None
-        self._finish(batch, lines, written, failure)
+        if plain and not failure:
+            self._rest, self._batch = b"", []
+        else:
+            self._finish(batch, list(map(_encoded, batch)), written, failure)
         return failure
 
     def _finish(
@@ -493,4 +503,4 @@ def _set_results(written: list[asyncio.Future[str]], failure: str) -> None:
 
 def _encoded(each: str | _Commit) -> bytes:
     line = each if isinstance(each, str) else each.line
-    return line.encode(errors="backslashreplace")
+    return line.encode(errors=_UNENCODABLE)

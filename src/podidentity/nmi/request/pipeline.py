@@ -331,7 +331,11 @@ class RequestPipeline:
             return self._given(found, begun, keep_alive=keep_alive)
         if caller.proven:
             return None
+        return self._when_proved(caller, target, answered, begun, keep_alive=keep_alive)
 
+    def _when_proved(
+        self, caller: Caller, target: bytes, answered: Answered, begun: float, *, keep_alive: bool
+    ) -> Literal[Waiting.LATER] | None:
         def proved() -> None:
             found = self._answers.find(caller.address, target, self._clock.monotonic())
             if found is None or found.pod_uid != caller.proven:

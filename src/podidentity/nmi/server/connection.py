@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import select
 import socket
 import struct
 import termios
@@ -49,6 +50,8 @@ READ_BYTES = 16 << 10
 """Of one read; all that waits in memory behind a request under way."""
 WRITE_BYTES = 64 << 10
 """Of a large answer that are given to the transport at a time."""
+READ_IN_ONE_TURN = 64
+"""Connections that are read in one turn of the event loop; who is not among them comes next."""
 PIECES = 32
 """Pieces, up to a blank line each, that are parsed in one turn of the event loop: what one client
 sends in one packet must not keep the others waiting."""
@@ -69,13 +72,15 @@ class Timeout:
     kept: if it fires too early, because the time was moved meanwhile, it is set again.
     """
 
-    __slots__ = ("_due", "_loop", "_timer", "late", "since")
+    __slots__ = ("_due", "_fires", "_loop", "_timer", "late", "since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
         self._loop = loop
         self.late = late
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
+        self._fires = inf
+        """When the timer fires."""
         self.since = loop.time()
         """When it was last set."""
 
@@ -83,11 +88,10 @@ class Timeout:
         """Be late in so many seconds, and at no time that was set before."""
         self.since = now = self._loop.time()
         due = self._due = now + seconds
-        timer = self._timer
-        if timer is None or timer.when() > due:
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(due, self._fired)
+        if self._fires > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._begin(due)
 
     def suspend(self) -> None:
         """Be never late until it is set again."""
@@ -98,16 +102,60 @@ class Timeout:
         self._due = inf
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._fires = None, inf
+
+    def _begin(self, due: float) -> None:
+        self._timer, self._fires = self._loop.call_at(due, self._fired), due
 
     def _fired(self) -> None:
-        self._timer = None
+        self._timer, self._fires = None, inf
         due = self._due
         if due <= self._loop.time():
             self._due = inf
             self.late()
         elif due < inf:
-            self._timer = self._loop.call_at(due, self._fired)
+            self._begin(due)
+
+
+class Readers:
+    """Calls a socket's callback when there is something to read on it: one more epoll.
+
+    For the event loop all these sockets are one. Its own way from the selector to a callback, by a
+    list, a key and a handle, takes 2 to 3 µs: a tenth of the CPU of a remembered request.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        loop.add_reader(self._epoll, self._ready)
+
+    def add(self, found: socket.socket, readable: Callable[[], None]) -> None:
+        """Call `readable`, which raises nothing, whenever there is something to read."""
+        descriptor = found.fileno()
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = readable
+
+    def remove(self, found: socket.socket) -> None:
+        """Call it no more; before the socket is closed."""
+        descriptor = found.fileno()
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Call nobody any more."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll)
+            self._epoll.close()
+        self._callbacks.clear()
+
+    def _ready(self) -> None:
+        callbacks = self._callbacks
+        for descriptor, _ in self._epoll.poll(0, READ_IN_ONE_TURN):
+            # An earlier one in this turn may have closed it.
+            readable = callbacks.get(descriptor)
+            if readable is not None:
+                readable()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,6 +173,7 @@ class ServerContext:
     keep_alive: bool = True
     """Whether connections are kept after an answer; may change at any time."""
     loop: asyncio.AbstractEventLoop
+    readers: Readers
     buffer: memoryview
     """Where what TLS has decrypted is put; taken out before the next read."""
 
@@ -143,16 +192,18 @@ class SocketTransport(asyncio.Transport):
         "_half_closed",
         "_loop",
         "_paused",
+        "_readers",
         "_reads",
         "_socket",
         "_unsent",
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, accepted: socket.socket, connection: Connection
+        self, context: ServerContext, accepted: socket.socket, connection: Connection
     ) -> None:
         """`accepted` does not block."""
-        self._loop = loop
+        self._loop = context.loop
+        self._readers = context.readers
         self._socket = accepted
         self._connection = connection
         self._reads = False
@@ -227,14 +278,14 @@ class SocketTransport(asyncio.Transport):
         self._paused = True
         if self._reads:
             self._reads = False
-            self._loop.remove_reader(self._socket)
+            self._readers.remove(self._socket)
 
     def resume_reading(self) -> None:
         """Read from now on."""
         self._paused = False
         if not self._reads and not self._closing:
             self._reads = True
-            self._loop.add_reader(self._socket, self._readable)
+            self._readers.add(self._socket, self._readable)
 
     def _readable(self) -> None:
         if self._connection.ends:
@@ -433,35 +484,9 @@ class Connection(asyncio.BufferedProtocol):
     without being parsed, too. Any other is answered by a task.
     """
 
-    _task: asyncio.Task[None] | None = None
-    _request: Request | None = None
-    """The request under way, which the task answers."""
-    _put_off = False
-    """Whether it, or the first read, waits for a later turn of the event loop."""
-    _has_turn = False
-    """Whether what is read just now may be begun at once."""
-    _asked = b""
-    """A request that the memo will answer if the connection is proved to be the pod's that it
-    thinks. Not counted: it is short, and only connections that are not proved have one."""
-    _parser: RequestParser | None = None
-    """None before something must be parsed."""
-    _failure: Unacceptable | None = None
-    """To be answered after the request under way."""
-    _rest = b""
-    """Not parsed yet; while there is any the socket is not read."""
-    _held = 0
-    """Bytes of requests that the pool knows of."""
-    _reading = True
-    _kept = False
-    """Whether a request has been answered on it."""
-    _last = False
-    """Whether the answer under way is the last one."""
-    _timed = False
-    """Whether the timeout is set for the end of the request that is arriving."""
-    _postponed = False
-    """Whether the rest will be parsed in a later turn of the event loop."""
-
-    def __init__(self, context: ServerContext, caller: Caller, *, local: bool = False) -> None:
+    def __init__(  # noqa: PLR0915 - all that a connection remembers, and nothing else
+        self, context: ServerContext, caller: Caller, *, local: bool = False
+    ) -> None:
         """`local`: it comes from the node itself, whose connections need no proof to be kept."""
         self._context = context
         self._caller = caller
@@ -472,6 +497,33 @@ class Connection(asyncio.BufferedProtocol):
         self._sender = Sender(context.limits, self._timeout)
         self._waiting: list[Request] = []
         """Parsed and not begun; a piece may hold the end of a body and a whole request."""
+        self._task: asyncio.Task[None] | None = None
+        self._request: Request | None = None
+        """The request under way, which the task answers."""
+        self._put_off = False
+        """Whether it, or the first read, waits for a later turn of the event loop."""
+        self._has_turn = False
+        """Whether what is read just now may be begun at once."""
+        self._asked = b""
+        """A request that the memo will answer if the connection is proved to be the pod's that it
+        thinks. Not counted: it is short, and only connections that are not proved have one."""
+        self._parser: RequestParser | None = None
+        """None before something must be parsed."""
+        self._failure: Unacceptable | None = None
+        """To be answered after the request under way."""
+        self._rest = b""
+        """Not parsed yet; while there is any the socket is not read."""
+        self._held = 0
+        """Bytes of requests that the pool knows of."""
+        self._reading = True
+        self._kept = False
+        """Whether a request has been answered on it."""
+        self._last = False
+        """Whether the answer under way is the last one."""
+        self._timed = False
+        """Whether the timeout is set for the end of the request that is arriving."""
+        self._postponed = False
+        """Whether the rest will be parsed in a later turn of the event loop."""
 
     # What the pool asks.
 
@@ -543,7 +595,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._must_wait:
             self._keep(data)
-        elif self._arriving or not self._remembered(data):
+        elif (self._parser is not None and self._parser.size) or not self._remembered(data):
             self._parse(data)
 
     def eof_received(self) -> bool:
@@ -787,7 +839,7 @@ class Connection(asyncio.BufferedProtocol):
     def _wait(self) -> None:
         """Be idle from now on; half a request may have come already."""
         self._kept = True
-        self._timed = self._arriving > 0
+        self._timed = self._parser is not None and self._parser.size > 0
         self._timeout.set(self._head_seconds if self._timed else self._idle_seconds)
 
     def close_if_kept(self) -> None:

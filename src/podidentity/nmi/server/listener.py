@@ -26,7 +26,13 @@ from enum import IntEnum, auto
 from typing import Generic, Protocol, Self, TypeVar
 
 from podidentity.core.rate_limits import RateLimiter
-from podidentity.nmi.server.connection import READ_BYTES, Connection, ServerContext, SocketTransport
+from podidentity.nmi.server.connection import (
+    READ_BYTES,
+    Connection,
+    Readers,
+    ServerContext,
+    SocketTransport,
+)
 from podidentity.nmi.server.messages import Caller, Handler, Limits, Memo, Response, render
 from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.log_limiter import LogLimiter
@@ -325,6 +331,7 @@ class Listener:
             refused=self._refused,
             gone=self._gone,
             loop=self._loop,
+            readers=Readers(self._loop),
             buffer=memoryview(bytearray(READ_BYTES)),
         )
         self._is_local = local
@@ -443,6 +450,7 @@ class Listener:
             for connection in self._pool.connections():
                 connection.abort()
             await self.empty()
+        self._context.readers.close()
 
     def _stop_accepting(self) -> None:
         for each in self._sockets:
@@ -476,7 +484,7 @@ class Listener:
 
     def _attach(self, connection: Connection, accepted: socket.socket) -> None:
         if self._tls is None:
-            SocketTransport(self._loop, accepted, connection).begin()
+            SocketTransport(self._context, accepted, connection).begin()
             return
         task: asyncio.Task[object] = self._loop.create_task(
             self._encrypted(connection, accepted, self._tls)

@@ -1,0 +1,150 @@
+"""Runs tests in an emulated machine, and reads what became of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Timer
+from xml.etree import ElementTree
+
+from deploy.image.packages import Missing
+from tests.machine import initramfs
+from tests.machine.parts import PRODUCT, Kernel
+
+_MEMORY = 1536
+"""MiB: the system takes a quarter, twice while it is unpacked."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the tests in a machine."""
+
+    passed: int
+    failed: tuple[str, ...]
+    """Each with what it said first."""
+    skipped: Mapping[str, int]
+    """How many, by reason."""
+    modules: tuple[str, ...]
+    """What the kernel had loaded at the end."""
+
+    @property
+    def good(self) -> bool:
+        """Whether something passed, and nothing failed."""
+        return self.passed > 0 and not self.failed
+
+
+class NoReport(Exception):
+    """The machine ended without a report."""
+
+
+def run(
+    emulator: Sequence[str],
+    kernel: Kernel,
+    system: Path,
+    arguments: Sequence[str],
+    *,
+    seconds: float,
+    line: Callable[[str], None],
+) -> Report:
+    """Start a machine, run pytest in it with `arguments`, and give each line of its console."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        archive, written = folder / "initramfs", folder / "report"
+        _write_archive(archive, [system, kernel.modules], arguments, folder)
+        command = [
+            *(*emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+            *("-machine", "pc", "-accel", accelerator(), "-cpu", "max", "-smp", "1"),
+            *("-m", str(_MEMORY), "-kernel", str(kernel.image), "-initrd", str(archive)),
+            *("-append", "console=ttyS0 quiet panic=-1 rdinit=/init"),
+            *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+            *("-serial", f"file:{written}"),
+        ]
+        try:
+            machine = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            raise Missing(f"QEMU cannot be started: {error}.") from error
+        timed_out = Event()
+
+        def end() -> None:
+            timed_out.set()
+            machine.kill()
+
+        limit = Timer(seconds, end)
+        with machine:
+            limit.start()
+            try:
+                assert machine.stdout is not None
+                for each in machine.stdout:
+                    line(each.rstrip())
+                machine.wait()
+            finally:
+                limit.cancel()
+                machine.kill()
+        if timed_out.is_set():
+            raise NoReport(f"it did not end in {seconds:.0f} s")
+        return read(written.read_text() if written.exists() else "")
+
+
+def accelerator() -> str:
+    """Return by what QEMU runs the machine: `kvm` where the processor can, or `tcg`.
+
+    A /dev/kvm without VMX and SVM, as some virtual machines have it, does not run these kernels.
+    """
+    flags = Path("/proc/cpuinfo").read_text().split()
+    able = "vmx" in flags or "svm" in flags
+    return "kvm" if able and os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg"
+
+
+def _write_archive(
+    place: Path, parts: Sequence[Path], arguments: Sequence[str], folder: Path
+) -> None:
+    """Write all that the machine has in memory: the parts, and the checkout as it is now."""
+    asked = folder / "arguments"
+    asked.write_text("".join(f"{each}\n" for each in arguments))
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PRODUCT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    files = sorted(each for each in listed.split("\0") if each and (PRODUCT / each).is_file())
+    with place.open("wb") as archive:
+        for each in parts:
+            archive.write(each.read_bytes())
+        checkout = [(f"product/{each}", PRODUCT / each) for each in files]
+        initramfs.write(archive, [*checkout, ("tests.arguments", asked)])
+
+
+def read(written: str) -> Report:
+    """Return what a report in JUnit's form says; the modules are in a comment before it."""
+    comment, _, xml = written.partition("-->")
+    try:
+        cases = list(ElementTree.fromstring(xml.strip()).iter("testcase"))  # noqa: S314 - our own
+    except ElementTree.ParseError as error:
+        raise NoReport("it ended without a report; its last lines are above") from error
+    failed, skipped, passed = [], Counter[str](), 0
+    for case in cases:
+        name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+        skip = case.find("skipped")
+        wrong = [*case.findall("failure"), *case.findall("error")]
+        if wrong:
+            failed.append(f"{name}: {wrong[0].get('message', '').partition(chr(10))[0]}")
+        elif skip is not None:
+            skipped[skip.get("message", "")] += 1
+        else:
+            passed += 1
+    _, _, modules = comment.partition("modules:")
+    return Report(passed, tuple(failed), skipped, tuple(modules.split()))

@@ -1,0 +1,218 @@
+"""Makes what the emulated machine is started with, and keeps it: `.cache/kernels`.
+
+    emulator/       QEMU and its libraries, unpacked; nothing is installed on this machine
+    system.cpio     Debian's Python, nftables and iproute2, with the pinned libraries of the tests
+    KERNEL/vmlinuz  and modules.cpio: a kernel of Debian, the network's part of its modules
+
+Each is made again when its pins or its recipe have changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
+
+from deploy.image.own_python import LOADERS, started
+from deploy.image.packages import (
+    Missing,
+    archives,
+    fetch_debs,
+    fetch_wheels,
+    newest_of,
+    newest_wheels,
+)
+from deploy.image.pins import Deb, wanted
+from tests.machine import initramfs, pins
+
+PRODUCT = Path(__file__).parents[2]
+CACHE = PRODUCT / ".cache/kernels"
+_RECIPE = [Path(__file__), Path(initramfs.__file__), Path(__file__).with_name("init")]
+_ARCHITECTURE = "amd64"
+_LIBRARIES = "usr/local/lib/python3.13/dist-packages"
+
+IN_THE_MACHINE = {
+    *("pytest", "pytest-timeout", "iniconfig", "packaging", "pluggy", "pygments"),
+    *("hypothesis", "sortedcontainers", "anyio", "idna", "typing-extensions"),
+    *("msgspec", "httptools", "click"),
+}
+"""Pinned libraries that tests of the kernel load: with all of them it would start later."""
+
+_LEFT_OUT = ("usr/share", "usr/lib/x86_64-linux-gnu/gconv")
+_MODULES = ("net", "drivers/net", "lib", "crypto", "arch")
+"""Folders of a kernel's modules that the machine has."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, as a machine is started with it."""
+
+    image: Path
+    modules: Path
+
+
+def renew(mirrors: tuple[str, ...]) -> None:
+    """Write pins of today's packages."""
+    places = mirrors or tuple(each for each in archives() if not each.startswith("file:"))
+    found = {}
+    for kernel, suite in pins.KERNELS.items():
+        debs = newest_of(["linux-image-cloud-amd64"], _ARCHITECTURE, places, suite=suite)
+        found[kernel] = [each for each in debs if each.name.startswith(f"linux-image-{kernel}.")]
+    for part, roots in pins.ROOTS.items():
+        found[part] = newest_of(roots, _ARCHITECTURE, places)
+    pins.write(found)
+
+
+class Parts:
+    """Makes the parts of a machine, or finds them."""
+
+    def __init__(
+        self, say: Callable[[str], None], mirrors: tuple[str, ...], cache: Path = CACHE
+    ) -> None:
+        self._say = say
+        self._mirrors = mirrors
+        self._cache = cache
+        self._pins = pins.read()
+
+    def emulator(self) -> list[str]:
+        """Return the command that starts QEMU, less what the machine is made of."""
+        found = which("qemu-system-x86_64")
+        if found:
+            return [found]
+        root = self._made("emulator", self._pins[pins.EMULATOR], self._unpack)
+        return [
+            str(root / LOADERS[_ARCHITECTURE]),
+            "--library-path",
+            ":".join(
+                str(each.parent)
+                for each in sorted(root.glob("usr/lib/x86_64-linux-gnu/**/lib*.so.*"))
+                if "qemu" not in each.parts
+            ),
+            str(root / "usr/bin/qemu-system-x86_64"),
+            *("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/share/seabios")),
+        ]
+
+    def system(self) -> Path:
+        """Return the archive of the machine's system."""
+        requirements = (PRODUCT / "requirements/dev.txt").read_text()
+        libraries = {
+            key: hashes
+            for key, hashes in wanted(requirements, _ARCHITECTURE).items()
+            if key[0] in IN_THE_MACHINE
+        }
+
+        def make(folder: Path, debs: list[Path]) -> None:
+            root = folder / "root"
+            self._unpack(root, debs)
+            wheels = newest_wheels(libraries, _ARCHITECTURE, self._cache)
+            for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
+                shutil.unpack_archive(wheel, root / _LIBRARIES, "zip")
+            (root / "etc/passwd").write_text(
+                "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+            )
+            (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+            (root / "root").mkdir(exist_ok=True)
+            (root / "bin/sh").unlink(missing_ok=True)
+            (root / "bin/sh").symlink_to("dash")
+            shutil.copy(_RECIPE[-1], root / "init")
+            (root / "init").chmod(0o755)
+            for name in _LEFT_OUT:
+                shutil.rmtree(root / name)
+            folders = [root / "usr/lib/python3.13", root / _LIBRARIES]
+            compiling = "import compileall, sys; [compileall.compile_dir(each, quiet=2, workers=1, "
+            compiling += "stripdir=sys.argv[1], invalidation_mode=None) for each in sys.argv[2:]]"
+            subprocess.run(
+                [*started(root, _ARCHITECTURE), "-S", "-c", compiling, str(root), *folders],
+                check=True,
+            )
+            with (folder / "system.cpio").open("wb") as archive:
+                initramfs.write(archive, initramfs.tree(root))
+            shutil.rmtree(root)
+
+        said = requirements.encode()
+        return self._made("system", self._pins[pins.SYSTEM], make, said) / "system.cpio"
+
+    def kernel(self, name: str) -> Kernel:
+        """Return a kernel."""
+        unpacked = [each for each in self._pins[pins.SYSTEM] if each.name != "base-files"]
+        tools = self._made("tools", unpacked, self._unpack)
+
+        def make(folder: Path, debs: list[Path]) -> None:
+            root = folder / "root"
+            self._unpack(root, debs)
+            (image,) = (root / "boot").glob("vmlinuz-*")
+            version = image.name.removeprefix("vmlinuz-")
+            (modules,) = root.glob(f"**/modules/{version}")
+            chosen = folder / "chosen"
+            kept = chosen / "usr/lib/modules" / version
+            for each in _MODULES:
+                if (modules / "kernel" / each).exists():
+                    shutil.copytree(modules / "kernel" / each, kept / "kernel" / each)
+            for file in modules.glob("modules.*"):
+                shutil.copy(file, kept / file.name)
+            (chosen / "lib").symlink_to("usr/lib")
+            depmod = [*self._tool(tools, "usr/bin/kmod", "depmod"), "-b", str(chosen), version]
+            subprocess.run(depmod, check=True)
+            (chosen / "lib").unlink()
+            image.rename(folder / "vmlinuz")
+            with (folder / "modules.cpio").open("wb") as archive:
+                initramfs.write(archive, initramfs.tree(chosen))
+            shutil.rmtree(root)
+            shutil.rmtree(chosen)
+
+        place = self._made(name, self._pins[name], make)
+        return Kernel(place / "vmlinuz", place / "modules.cpio")
+
+    @staticmethod
+    def _tool(root: Path, program: str, name: str) -> list[str]:
+        """Return the command that starts a program of the machine's system here."""
+        loader = [str(root / LOADERS[_ARCHITECTURE]), "--library-path"]
+        libraries = str(root / "usr/lib/x86_64-linux-gnu")
+        return [*loader, libraries, "--argv0", name, str(root / program)]
+
+    def _made(
+        self,
+        name: str,
+        debs: list[Deb],
+        make: Callable[[Path, list[Path]], None],
+        said: bytes = b"",
+    ) -> Path:
+        """Return the folder of a part; make it if it is not there as its pins and recipe say."""
+        recipe = b"".join(each.read_bytes() for each in _RECIPE)
+        key = hashlib.sha256(repr(debs).encode() + recipe + said).hexdigest()
+        place, stamp = self._cache / name, self._cache / name / ".made"
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with (
+            (self._cache / "lock").open("w") as lock,
+            TemporaryDirectory(dir=self._cache) as folder,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may make it now
+            if stamp.exists() and stamp.read_text() == key:
+                return place
+            self._say(f"making {name} of {len(debs)} packages")
+            fresh = Path(folder, name)
+            fresh.mkdir()
+            make(fresh, fetch_debs(debs, self._cache, self._mirrors, by="./scripts/test-kernels"))
+            (fresh / ".made").write_text(key)
+            if place.exists():
+                shutil.rmtree(place)
+            fresh.rename(place)
+        return place
+
+    @staticmethod
+    def _unpack(folder: Path, debs: Iterable[Path]) -> None:
+        for each in debs:
+            done = subprocess.run(
+                ["dpkg-deb", "--extract", str(each), str(folder)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise Missing(f"{each} cannot be unpacked: {done.stderr.strip()}. Delete it.")

@@ -1,0 +1,138 @@
+"""The emulated machine, as far as it can be judged without starting one."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from deploy.image.packages import Gone, Missing
+from tests.machine import emulated, initramfs, parts, pins
+from tests.machine.__main__ import chosen, summary
+from tests.machine.emulated import NoReport, Report, read
+
+REPORT = """<!-- modules: nf_tables veth -->
+<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite>
+<testcase classname="tests.kernel.test_drift" name="test_one"/>
+<testcase classname="tests.kernel.test_drift" name="test_two">
+<failure message="no&#10;at all"/></testcase>
+<testcase classname="tests.kernel.test_drift" name="test_three"><error message="no"/></testcase>
+<testcase classname="tests.net.test_guard" name="test_four">
+<skipped message="Linux 5.12"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_report_is_read_with_each_failure_and_each_reason_for_a_skip() -> None:
+    assert summary("5.10", read(REPORT), 61) == [
+        "5.10: 1 passed, 2 failed, 1 skipped in 61 s",
+        "  failed   tests/kernel/test_drift.py::test_two: no",
+        "  failed   tests/kernel/test_drift.py::test_three: no",
+        "  skipped  1: Linux 5.12",
+        "  modules  nf_tables veth",
+    ]
+
+
+@pytest.mark.parametrize("written", ["", "<!-- modules: -->", REPORT[:-30]])
+def test_a_report_that_is_cut_off_is_none(written: str) -> None:
+    with pytest.raises(NoReport, match="without a report"):
+        read(written)
+
+
+@pytest.mark.parametrize(
+    ("report", "good"),
+    [
+        (Report(1, (), {"Linux 5.12": 1}, ()), True),
+        (Report(1, ("one",), {}, ()), False),
+        (Report(0, (), {"Linux 5.12": 1}, ()), False),
+    ],
+)
+def test_a_kernel_is_good_if_something_passed_and_nothing_failed(
+    report: Report, good: bool
+) -> None:
+    assert report.good is good
+
+
+@pytest.mark.parametrize(
+    ("words", "kernels", "arguments"),
+    [
+        ((), ["6.12", "6.1", "5.10"], ["tests/kernel", "tests/net"]),
+        (("5.10",), ["5.10"], ["tests/kernel", "tests/net"]),
+        (("6.1", "-k", "flush"), ["6.1"], ["tests/kernel", "tests/net", "-k", "flush"]),
+        (("tests/net",), ["6.12", "6.1", "5.10"], ["tests/net"]),
+    ],
+)
+def test_words_name_kernels_and_others_go_to_pytest(
+    words: tuple[str, ...], kernels: list[str], arguments: list[str]
+) -> None:
+    assert chosen(words) == (kernels, ["-v", "-o", "timeout=900", *arguments])
+
+
+def test_a_kernel_that_is_not_known_is_named_with_those_that_are() -> None:
+    with pytest.raises(Missing, match=r"5\.4 is none of the kernels 6\.12, 6\.1, 5\.10"):
+        chosen(("5.4",))
+
+
+def test_each_part_of_the_machine_is_pinned_and_no_archive_is_named() -> None:
+    found = pins.read()
+    assert found.keys() == {*pins.KERNELS, *pins.ROOTS}
+    assert "://" not in pins.FILE.read_text()
+    for part, roots in pins.ROOTS.items():
+        assert {each.name for each in found[part]} >= roots.keys()
+    for kernel in pins.KERNELS:
+        (deb,) = found[kernel]
+        assert deb.version.startswith(f"{kernel}.")
+
+
+def test_a_package_that_is_gone_is_said_with_what_renews_the_pins(tmp_path: Path) -> None:
+    store = parts.Parts(print, mirrors=(tmp_path.as_uri(),), cache=tmp_path / "cache")
+    with pytest.raises(Gone, match=r"cannot be fetched.*test-kernels --renew-pins"):
+        store.kernel("5.10")
+
+
+def test_an_emulator_that_cannot_be_started_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    kernel = parts.Kernel(tmp_path / "empty", tmp_path / "empty")
+    with pytest.raises(Missing, match="QEMU cannot be started"):
+        emulated.run(
+            ["/nowhere/qemu"], kernel, tmp_path / "empty", [], seconds=5, line=lambda _: None
+        )
+
+
+def test_a_machine_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    kernel = parts.Kernel(tmp_path / "empty", tmp_path / "empty")
+    deaf = ["/bin/sh", "-c", "exec sleep 600"]
+    with pytest.raises(NoReport, match="did not end"):
+        emulated.run(deaf, kernel, tmp_path / "empty", [], seconds=0.1, line=lambda _: None)
+
+
+def test_what_is_written_for_the_kernel_is_an_archive_that_others_read(tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    (folder / "usr/bin").mkdir(parents=True)
+    (folder / "usr/bin/sh").write_text("odd")
+    (folder / "usr/bin/sh").chmod(0o755)
+    (folder / "bin").symlink_to("usr/bin")
+    archive = BytesIO()
+    initramfs.write(archive, initramfs.tree(folder))
+    assert members(archive.getvalue()) == [
+        ("bin", 0o120777, b"usr/bin"),
+        ("usr", 0o040755, b""),
+        ("usr/bin", 0o040755, b""),
+        ("usr/bin/sh", 0o100755, b"odd"),
+        ("TRAILER!!!", 0, b""),
+    ]
+
+
+def members(archive: bytes) -> list[tuple[str, int, bytes]]:
+    """Read name, mode and data, as the kernel's documentation of early user space has the form."""
+    found, at = [], 0
+    while at < len(archive):
+        assert archive[at : at + 6] == b"070701"
+        fields = [int(archive[at + 6 + 8 * each : at + 14 + 8 * each], 16) for each in range(13)]
+        mode, size, length = fields[1], fields[6], fields[11]
+        name = archive[at + 110 : at + 110 + length].removesuffix(b"\0").decode()
+        data = (at + 110 + length + 3) // 4 * 4
+        found.append((name, mode, archive[data : data + size]))
+        at = (data + size + 3) // 4 * 4
+    return found
