@@ -574,13 +574,13 @@ async def rivals(*, pods: int) -> list[Any]:
     return told
 
 
-async def twins(*, guarded: bool, routed: bool) -> list[list[str]]:
+async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
     """A pod has its neighbour's address, and a socket with both ends of the neighbour's connection.
 
     The two are on a bridge, or each on a link of its own.
     """
     attacking, victim, address = "p1", "p2", PODS["p2"]
-    if routed:
+    if own_links:
         attacking, victim, address = "r1", "r2", "10.245.0.2"
         for number, pod in enumerate((attacking, victim), 1):
             await command("sh", "-e", "-c", ROUTED.format(pod=pod, number=number))

@@ -161,17 +161,19 @@ def test_pods_live_as_before(*, rootless: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("routed", "attacker", "victim"), [(False, "p1", "p2"), (True, "r1", "r2")]
+    ("own_links", "attacker", "victim"), [(False, "p1", "p2"), (True, "r1", "r2")]
 )
 def test_only_the_pod_that_may_send_with_an_address_is_asked_for_its_socket(
-    *, rootless: bool, routed: bool, attacker: str, victim: str
+    *, rootless: bool, own_links: bool, attacker: str, victim: str
 ) -> None:
     """Else the other's twin socket would have the owner refused, or taken for the other pod."""
-    assert run("twins", rootless=rootless, guarded=False, routed=routed) == [
+    assert run("twins", rootless=rootless, guarded=False, own_links=own_links) == [
         [attacker, "open", ""],
         [victim, "open", ""],
     ]
-    assert run("twins", rootless=rootless, guarded=True, routed=routed) == [[victim, "open", ""]]
+    assert run("twins", rootless=rootless, guarded=True, own_links=own_links) == [
+        [victim, "open", ""]
+    ]
 
 
 def test_of_a_pod_with_thousands_of_addresses_a_few_are_read(*, rootless: bool) -> None:
