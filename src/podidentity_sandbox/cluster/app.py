@@ -65,7 +65,8 @@ def _answer(raw: bytes, content_type: str) -> web.Response:
 log = logging.getLogger(__name__)
 
 HEALTH = ("/healthz", "/livez", "/readyz")
-OPEN = (*HEALTH, "/version", tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
+VERSION = ("/version", "/version/")
+OPEN = (*HEALTH, *VERSION, tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
 """Paths that anybody may read; all others need credentials."""
 
 
@@ -130,8 +131,9 @@ class HttpApi:
         """Answer what anybody may read."""
         if path in HEALTH:
             return web.Response(text="ok")
+        if path in VERSION:
+            return json_answer(encode(discovery.version(self._cluster.plan.kubernetes_minor)))
         answers: dict[str, Obj | None] = {
-            "/version": discovery.version(self._cluster.plan.kubernetes_minor),
             tokens.CONFIGURATION_PATH: self._cluster.issuer.configuration(),
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }

@@ -55,7 +55,7 @@ async def test_without_a_token_that_holds_nobody_gets_in(served: Served, header:
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks"],
+    ["/healthz", "/livez", "/readyz", "/version", "/version/", "/openid/v1/jwks"],
 )
 async def test_anybody_may_ask_how_it_is_and_for_its_keys(served: Served, path: str) -> None:
     async with served.client("") as client:
