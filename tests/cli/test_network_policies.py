@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from podidentity.cli.chain import Fact, LinkState
-from podidentity.cli.network_policies import Destination, egress_of, route_of
+from podidentity.cli.network_policies import egress_of
 from podidentity.kernel.rules import Redirect
 from tests.cli.conftest import Ran
 from tests.cli.scripted import CLIENT, IDENTITY
 from tests.cli.world import World
 
-ROUTE = route_of(Redirect())
+REDIRECT = Redirect()
 LABELS = {"app": "orders", "tier": "back"}
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies"
 
@@ -30,11 +30,13 @@ def out(cidr: str, port: int | None = None, **more: Any) -> dict[str, Any]:
     return {"to": [{"ipBlock": {"cidr": cidr}}], **ports, **more}
 
 
-def test_the_route_is_that_of_nmis_flags() -> None:
-    assert ROUTE.asked == Destination(address="169.254.169.254", port=80)
-    assert ROUTE.redirected == Destination(address="169.254.25.79", port=2579)
-    other = route_of(Redirect(listen_address="10.240.0.4", listen_port=9000))
-    assert other.redirected == Destination(address="10.240.0.4", port=9000)
+def test_the_rule_that_is_missing_is_that_of_nmis_flags() -> None:
+    other = Redirect(listen_address="10.240.0.4", listen_port=9000)
+    found = egress_of(LABELS, [policy()], other)
+    assert found is not None
+    missing = found.missing(other)
+    assert "169.254.169.254/32, TCP port 80" in missing
+    assert "10.240.0.4/32, TCP port 9000" in missing
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_the_route_is_that_of_nmis_flags() -> None:
 def test_a_rule_opens_what_its_blocks_and_ports_have(
     rule: dict[str, Any], open_: tuple[bool, bool]
 ) -> None:
-    found = egress_of(LABELS, [policy(rule)], ROUTE)
+    found = egress_of(LABELS, [policy(rule)], REDIRECT)
     assert found is not None
     assert (found.before, found.after) == open_
 
@@ -103,18 +105,18 @@ def test_a_rule_opens_what_its_blocks_and_ports_have(
 def test_a_policy_judges_the_egress_of_pods_that_it_selects(
     spec: dict[str, Any], *, judges: bool
 ) -> None:
-    assert (egress_of(LABELS, [policy(**spec)], ROUTE) is not None) is judges
+    assert (egress_of(LABELS, [policy(**spec)], REDIRECT) is not None) is judges
 
 
 def test_of_several_policies_one_that_allows_is_enough() -> None:
     policies = [policy(name="b"), policy(out("169.254.169.254/32", 80), name="a")]
-    found = egress_of(LABELS, [*policies, policy(out("169.254.25.79/32"), name="c")], ROUTE)
+    found = egress_of(LABELS, [*policies, policy(out("169.254.25.79/32"), name="c")], REDIRECT)
     assert found is not None
     assert found.policies == ("a", "b", "c")
-    assert found.fact(ROUTE) == Fact(LinkState.HOLDS, "a, b, c: 169.254.169.254 may be asked")
-    half = egress_of(LABELS, policies, ROUTE)
+    assert found.fact(REDIRECT) == Fact(LinkState.HOLDS, "a, b, c: 169.254.169.254 may be asked")
+    half = egress_of(LABELS, policies, REDIRECT)
     assert half is not None
-    assert half.fact(ROUTE) == Fact(
+    assert half.fact(REDIRECT) == Fact(
         LinkState.UNKNOWN,
         "a, b: allow egress to 169.254.25.79/32, TCP port 2579"
         " (where they see where it goes to: Calico)",

@@ -39,7 +39,7 @@ class Node:
     def __init__(self) -> None:
         redirect = Redirect()
         Interception(redirect, WallClock()).install()
-        self.here = Endpoint(redirect.target, redirect.listen_port)
+        self.here = redirect.listener
         self._listening = socket.create_server(self.here)
         self._listening.setblocking(False)
         self._inspector = ConnectionInspector(

@@ -27,7 +27,7 @@ async def unprovable() -> dict[str, Any]:
     """Return the verdict on a connection of p1 and the problems, for each thing that is missing."""
     redirect = Redirect()
     Interception(redirect, WallClock()).install()
-    here = Endpoint(redirect.target, redirect.listen_port)
+    here = redirect.listener
     with socket.create_server(here) as listening, inside("p1", socket.socket) as client:
         client.connect(IMDS)
         accepted, peer = listening.accept()
@@ -63,7 +63,7 @@ async def unseen() -> dict[str, Any]:
     """
     redirect = Redirect()
     Interception(redirect, WallClock()).install()
-    here = Endpoint(redirect.target, redirect.listen_port)
+    here = redirect.listener
     await command("mount", "--rbind", str(_NETNS), str(_NETNS))
     await command("mount", "--make-rshared", str(_NETNS))
     found = {}

@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.network_policies import Route, route_of
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.plans import redirect_of
@@ -38,7 +37,7 @@ class Choices:
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
     attestation: AttestationMode = AttestationMode.KERNEL
-    route: Route = field(default_factory=lambda: route_of(Redirect()))
+    redirect: Redirect = field(default_factory=Redirect)
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     doubt: str = ""
@@ -102,7 +101,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
         attestation=settings.attestation,
-        route=route_of(redirect_of(settings)),
+        redirect=redirect_of(settings),
         cloud=settings.cloud,
     )
     if not stack:

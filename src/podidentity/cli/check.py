@@ -422,7 +422,7 @@ def closed_by_policies(
         )
         judging = by_namespace.get(pod.ref.namespace, [])
         if wants and judging and not pod.host_network and not pod.ended:
-            egress = egress_of(pod.labels, judging, choices.route)
+            egress = egress_of(pod.labels, judging, choices.redirect)
             if egress and not egress.before and not egress.after:
                 alike.setdefault((pod.ref.namespace, egress), []).append(str(pod.ref))
     for (namespace, egress), pods in sorted(alike.items(), key=lambda each: each[1]):
@@ -432,7 +432,7 @@ def closed_by_policies(
             reason="EgressClosed",
             what=f"No policy of {', '.join(egress.policies)} lets requests out to IMDS: "
             f"{len(pods)} pods with an identity get no answer, such as {min(pods)}.",
-            mend=_sentence(f"allow egress to {egress.missing(choices.route)}"),
+            mend=_sentence(f"allow egress to {egress.missing(choices.redirect)}"),
         )
 
 

@@ -16,7 +16,7 @@ from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.network_policies import Route, egress_of, policies_of
+from podidentity.cli.network_policies import egress_of, policies_of
 from podidentity.cli.objects import find
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
 from podidentity.cli.parameters import PodRef, agents_option, cloud_options
@@ -24,6 +24,7 @@ from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permi
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide, match
 from podidentity.core.resources import ObjectRef, Pod, TokenRequest
+from podidentity.kernel.rules import Redirect
 from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod
 
@@ -125,16 +126,16 @@ async def _explain(
     node = await node_of(
         kube, found, matched.entitlements, known.records, azure, agents=choices.namespace
     )
-    node = replace(node, egress=await _egress(kube, found, choices.route))
+    node = replace(node, egress=await _egress(kube, found, choices.redirect))
     bound = [each.identity for each in matched.entitlements]
     credentials = await credentials_of(kube, bound, choices.identities_namespace)
     return follow(matched, decision, permissions, node, credentials)
 
 
-async def _egress(kube: Kube, found: Pod, route: Route) -> Fact | None:
+async def _egress(kube: Kube, found: Pod, redirect: Redirect) -> Fact | None:
     """Return whether NetworkPolicies let the pod's requests out; None if none is about it."""
     policies = await policies_of(kube, found.ref.namespace)
     if policies is None:
         return Fact(LinkState.UNKNOWN, f"you may not read those of {found.ref.namespace}")
-    egress = egress_of(found.labels, policies, route)
-    return egress.fact(route) if egress else None
+    egress = egress_of(found.labels, policies, redirect)
+    return egress.fact(redirect) if egress else None

@@ -18,38 +18,10 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.chain import Fact, LinkState
 from podidentity.cli.objects import Object, find_all
 from podidentity.kernel.rules import Redirect
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.wire.kube import KubeError, Resource
 
 NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """Where a TCP connection goes to."""
-
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.address}/32, TCP port {self.port}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """The two destinations of a pod's request: one of them is what a network's policies see."""
-
-    asked: Destination
-    """IMDS's."""
-    redirected: Destination
-    """Where NMI listens."""
-
-
-def route_of(redirect: Redirect) -> Route:
-    """Return the destinations of requests that NMI redirects so."""
-    return Route(
-        asked=Destination(address=redirect.metadata_ip, port=redirect.metadata_port),
-        redirected=Destination(address=redirect.target, port=redirect.listen_port),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,25 +35,30 @@ class Egress:
     after: bool
     """The same, where they are judged after it."""
 
-    def fact(self, route: Route) -> Fact:
+    def fact(self, redirect: Redirect) -> Fact:
         """Return the state of requests, with the rule that is missing."""
         names = ", ".join(self.policies)
         if self.before and self.after:
-            return Fact(LinkState.HOLDS, f"{names}: {route.asked.address} may be asked")
-        need = f"allow egress to {self.missing(route)}"
+            return Fact(LinkState.HOLDS, f"{names}: {redirect.metadata_ip} may be asked")
+        need = f"allow egress to {self.missing(redirect)}"
         state = LinkState.UNKNOWN if self.before or self.after else LinkState.BROKEN
         return Fact(state, f"{names}: {need}")
 
-    def missing(self, route: Route) -> str:
+    def missing(self, redirect: Redirect) -> str:
         """Return the rules to add, each with the network that needs it."""
         ways = (
-            (self.before, f"{route.asked} (where policies see what the pod asked for: Cilium)"),
-            (self.after, f"{route.redirected} (where they see where it goes to: Calico)"),
+            (
+                self.before,
+                f"{_rule(redirect.imds)} (where policies see what the pod asked for: Cilium)",
+            ),
+            (self.after, f"{_rule(redirect.listener)} (where they see where it goes to: Calico)"),
         )
         return " and ".join(text for open_, text in ways if not open_)
 
 
-def egress_of(labels: Mapping[str, str], policies: Sequence[Object], route: Route) -> Egress | None:
+def egress_of(
+    labels: Mapping[str, str], policies: Sequence[Object], redirect: Redirect
+) -> Egress | None:
     """Return what the policies of a namespace say of its pod with these labels.
 
     None where none of them judges what leaves it: then all may.
@@ -96,8 +73,8 @@ def egress_of(labels: Mapping[str, str], policies: Sequence[Object], route: Rout
     rules = [rule for each in judging for rule in each["spec"].get("egress") or ()]
     return Egress(
         policies=tuple(sorted(each["metadata"]["name"] for each in judging)),
-        before=any(_allows(rule, route.asked) for rule in rules),
-        after=any(_allows(rule, route.redirected) for rule in rules),
+        before=any(_allows(rule, redirect.imds) for rule in rules),
+        after=any(_allows(rule, redirect.listener) for rule in rules),
     )
 
 
@@ -109,6 +86,11 @@ async def policies_of(kube: Kube, namespace: str) -> list[Object] | None:
         if not error.forbidden:
             raise
         return None
+
+
+def _rule(to: Endpoint) -> str:
+    """Return what a rule must have to let a TCP connection out to this endpoint."""
+    return f"{to.address}/32, TCP port {to.port}"
 
 
 def _judges_egress(spec: Object) -> bool:
@@ -136,7 +118,7 @@ def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
             return value is None
 
 
-def _allows(rule: Object, to: Destination) -> bool:
+def _allows(rule: Object, to: Endpoint) -> bool:
     """Whether a rule lets a packet out to this destination, which is no pod's."""
     peers, ports = rule.get("to") or (), rule.get("ports") or ()
     return (not peers or any(_covers(peer.get("ipBlock"), to) for peer in peers)) and (
@@ -144,7 +126,7 @@ def _allows(rule: Object, to: Destination) -> bool:
     )
 
 
-def _covers(block: Object | None, to: Destination) -> bool:
+def _covers(block: Object | None, to: Endpoint) -> bool:
     """Whether a block has the address; selectors of pods and namespaces are no block."""
     if block is None:
         return False
@@ -155,12 +137,12 @@ def _except(block: Object) -> Iterable[str]:
     return block.get("except") or ()
 
 
-def _within(cidr: str, to: Destination) -> bool:
+def _within(cidr: str, to: Endpoint) -> bool:
     network, address = ip_network(cidr, strict=False), ip_address(to.address)
     return network.version == address.version and address in network
 
 
-def _has(port: Object, to: Destination) -> bool:
+def _has(port: Object, to: Endpoint) -> bool:
     """Whether a rule's port is that of the destination; one with a name is a pod's."""
     first: int | str | None = port.get("port")
     if port.get("protocol", "TCP") != "TCP" or isinstance(first, str):

@@ -50,6 +50,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from podidentity.kernel.sock_diag import Endpoint
+
 TABLE = "podid"
 
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
@@ -104,6 +106,16 @@ class Redirect:
         """
         listen = IPv4Address(self.listen_address)
         return LINK_LOCAL if listen.is_loopback or listen.is_unspecified else self.listen_address
+
+    @property
+    def imds(self) -> Endpoint:
+        """Where pods ask."""
+        return Endpoint(self.metadata_ip, self.metadata_port)
+
+    @property
+    def listener(self) -> Endpoint:
+        """Where their connections are redirected to."""
+        return Endpoint(self.target, self.listen_port)
 
     @property
     def owns_target(self) -> bool:

@@ -23,7 +23,6 @@ from podidentity.core.attestation import AttestationMode
 from podidentity.kernel.attestation import ConnectionInspector
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
-from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
 from podidentity.local_sockets import keep_names, listen
 from podidentity.net.plan import NetPlan
@@ -118,8 +117,8 @@ def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
         plan.attestation,
         netns_dirs=plan.netns_dirs,
         cgroup_root=plan.cgroup_root,
-        listener=Endpoint(redirect.target, redirect.listen_port),
-        imds=Endpoint(redirect.metadata_ip, redirect.metadata_port),
+        listener=redirect.listener,
+        imds=redirect.imds,
     )
     stack.callback(inspector.close)
     return inspector
