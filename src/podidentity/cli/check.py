@@ -7,6 +7,7 @@ invents: so a finding does not depend on the pods of one moment.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -177,6 +178,11 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation):
+        yield each
+    everywhere: list[Object] = []
+    with suppress(KubeError):  # of whoever may read this namespace alone
+        everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    for each in two_agents(choices.namespace, everywhere):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -466,6 +472,24 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
             f"Its containers have two images, serve {images['serve']} and net {images['net']}: "
             "programs of different versions do not talk with each other.",
             "Give both the same image.",
+        )
+
+
+def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Finding]:
+    """Yield that NMI is in other namespaces, too: of two on a node, one stands back."""
+    others = sorted((_ref(each) for each in daemon_sets), key=str)
+    others = [each for each in others if each.namespace != namespace]
+    if others:
+        names = " and ".join(each.namespace for each in others)
+        yield Finding(
+            kind="DaemonSet",
+            about=others[0],
+            reason="TwoAgents",
+            what=f"NMI is also in namespace{'s' * (len(others) > 1)} {names}: a node has one NMI, "
+            "and the one that came last serves it, by its own flags.",
+            mend="Delete the DaemonSets that you do not want, then run podidentity enable "
+            f"--namespace {namespace} or that of the one that stays: they share one "
+            "ClusterRoleBinding.",
         )
 
 
