@@ -106,12 +106,16 @@ class Proof:
     root: bool = False
     """Whether root made the socket; set for local connections only."""
     unseen: bool = False
-    """Whether the connection is forged only because no namespace has a socket of it: that of a pod
-    behind a kernel or a NAT of its own is nowhere to be seen."""
+    """Whether the connection is not proven only because no namespace has a socket of it: that of a
+    pod behind a kernel or a NAT of its own is nowhere to be seen."""
     detail: str = ""
     """For the log: the namespace, the cgroup, or the reason of a failure."""
 
 
+_NOWHERE = (
+    "no network namespace has the pod's address: somebody has taken it out of the folder of "
+    "namespaces (delete the pod, so that it starts again), or the pod has just ended"
+)
 _NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
 
 
@@ -136,7 +140,7 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
         return _another(sound, bool(candidates))
     if opened:
         return _doubted(opened[0])
-    return _not_found(facts)
+    return _not_found(facts, known=bool(candidates))
 
 
 def judge_local(facts: ConnectionFacts, mode: AttestationMode) -> Proof:
@@ -190,7 +194,7 @@ def _by_namespace(
     if any(failures):
         return Proof(verdict=Verdict.UNKNOWN, detail=next(filter(None, failures)))
     if not opened:
-        return _not_found(facts)
+        return _not_found(facts, known=bool(candidates))
     if len(facts.sightings) > 1:
         names = ", ".join(sorted(each.network for each in facts.sightings))
         detail = f"{names} hold the address, and pods have no cgroups to tell them apart"
@@ -217,14 +221,20 @@ def _not_accepted(facts: ConnectionFacts) -> Proof:
     return Proof(verdict=Verdict.GONE, detail="reset by the client")
 
 
-def _not_found(facts: ConnectionFacts) -> Proof:
-    """Judge a connection whose client end is open nowhere."""
+def _not_found(facts: ConnectionFacts, *, known: bool = False) -> Proof:
+    """Judge a connection whose client end is open nowhere; `known`: a pod's status has the address.
+
+    Then some namespace should have it, too. Where none does there is nobody to ask: the pod may
+    have forged nothing.
+    """
     for each in facts.sightings:
         if each.state is SocketState.CLOSED:
             detail = f"closed by the client in {each.network}"
             return Proof(verdict=Verdict.GONE, detail=detail)
     if facts.failure:
         return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    if known and not facts.sightings:
+        return Proof(verdict=Verdict.UNKNOWN, unseen=True, detail=_NOWHERE)
     names = ", ".join(sorted(each.network for each in facts.sightings))
     where = f"in {names}" if names else "in any pod: no network namespace has the address"
     detail = f"no socket of this connection {where}"

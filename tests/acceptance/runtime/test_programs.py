@@ -190,11 +190,16 @@ def memory(pid: int) -> tuple[int, int]:
 
 def test_a_container_runtime_that_starts_again_disturbs_nobody(node: Node) -> None:
     before, held = node.restarts(), node.agent()
+    load = Load(node, "app", 60, 8)
     node.on_node("kill -9 $(cat /run/containerd/containerd.pid)")
     assert node.ask("app").status == 200
     node.ready(node.start("after-restart"))
     assert node.ask("after-restart").status == 200
     assert (node.restarts(), node.agent()) == (before, held)
+    assert load.goes_on, "it was back later"
+    told = load.result()
+    assert told["failures"] == []
+    assert told["answers"] == {"200": 60 * 8}
     node.drop("after-restart")
 
 
