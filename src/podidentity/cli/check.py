@@ -198,10 +198,11 @@ async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
-    """Yield the nodes without NMI; raise KubeError."""
+    """Yield the nodes without NMI, and those whose pods may pass its rules; raise KubeError."""
     if await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET) is not None:
         pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
-        for each in nodes_without(pods, await find_all(kube, NODES)):
+        nodes = await find_all(kube, NODES)
+        for each in (*nodes_without(pods, nodes), *host_routed(nodes)):
             yield each
 
 
@@ -217,7 +218,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason == OPEN_NODE:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -569,6 +570,34 @@ def _why_without(node: Object) -> tuple[str, str]:
         "there is no pod of NMI",
         "Compare the DaemonSet's nodeSelector and tolerations with the node's labels and taints.",
     )
+
+
+def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes with eBPF host routing, by the label that AKS gives them."""
+    found = (each["metadata"] for each in nodes)
+    names = sorted(
+        each["name"]
+        for each in found
+        if (each.get("labels") or {}).get("kubernetes.azure.com/ebpf-host-routing") == "true"
+    )
+    if names:
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=HOST_ROUTING,
+            what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
+            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
+            "it every identity of the machine.",
+            mend="Set the acceleration mode of the cluster's container networking services to "
+            "None, and see docs/reference/nodes.md.",
+        )
+
+
+HOST_ROUTING = "HostRouting"
+"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+
+https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
+"""
 
 
 def _named(nodes: Sequence[str]) -> str:
