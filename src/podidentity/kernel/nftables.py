@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
+
+from podidentity.kernel.netlink import FIRST_OF_OURS
 
 _NAME = "libnftables.so.1"
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
@@ -32,6 +35,7 @@ class Nftables:
 
     def __init__(self) -> None:
         self._library = _load()
+        _require_low_descriptor()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftablesError("libnftables gave no context: out of memory or file descriptors")
@@ -64,6 +68,17 @@ class Nftables:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _require_low_descriptor() -> None:
+    """Raise NftablesError if libnftables would get a descriptor that it cannot wait for."""
+    with open(os.devnull) as lowest_free:  # noqa: PTH123 - a descriptor, whatever its path
+        if lowest_free.fileno() < FIRST_OF_OURS:
+            return
+    raise NftablesError(
+        f"this process has more than {FIRST_OF_OURS} open files, and libnftables needs one below:"
+        " please report this"
+    )
 
 
 def _load() -> ctypes.CDLL:
