@@ -24,6 +24,9 @@ A name without a registry is one of a public registry, where others may own it.
 NAMESPACE = "kube-system"
 """Of NMI, unless somebody wants another: every cluster has it, and tenants have no right in it."""
 
+OWN_NAMESPACE = "podidentity"
+"""Of NMI on AKS Automatic, which keeps kube-system to itself."""
+
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
 TOKENS = "serviceaccounts/token"
@@ -49,6 +52,7 @@ def nmi(
     policy: bool = False,
     audiences: Sequence[str] = (),
     identities: str = IDENTITIES,
+    tolerations: Sequence[Manifest] = (),
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
@@ -56,7 +60,7 @@ def nmi(
     and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
-    accounts without pods.
+    accounts without pods. With `tolerations` its pods tolerate those taints alone.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
@@ -70,6 +74,9 @@ def nmi(
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
+    for manifest in manifests if tolerations else ():
+        if manifest["kind"] == "DaemonSet":
+            manifest["spec"]["template"]["spec"]["tolerations"] = list(tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
 
@@ -135,6 +142,13 @@ def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -
         {**head, "kind": "Role", "rules": [rule]},
         {**head, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
     ]
+
+
+def automatic_tolerations() -> list[Manifest]:
+    """Return what NMI's pods tolerate on AKS Automatic, where none may tolerate every taint."""
+    (patch,) = _documents("aks-automatic.yaml")
+    found: list[Manifest] = patch["spec"]["template"]["spec"]["tolerations"]
+    return found
 
 
 def aks_exceptions() -> list[Manifest]:
