@@ -17,6 +17,7 @@ from podidentity.cli.check import (
     _shown,
     agent_warnings,
     findings,
+    host_routed,
     nodes_without,
     weaknesses,
 )
@@ -346,6 +347,15 @@ def test_a_node_whose_taint_keeps_nmi_away_is_told_with_the_taint_and_the_flag_t
 def test_a_node_without_nmi_is_told_in_red() -> None:
     (open_node,) = nodes_without(NMI, [], [node("a")])
     assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
+
+
+def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there() -> None:
+    label = "kubernetes.azure.com/ebpf-host-routing"
+    nodes = [node("a"), node("b", **{label: "true"}), node("c", **{label: "false"})]
+    (found,) = host_routed(nodes)
+    assert (found.kind, found.about.name, found.reason) == ("Node", "b", "HostRouting")
+    assert found.what.startswith("b: eBPF host routing is on")
+    assert _shown(found).startswith("\x1b[31m\x1b[1mNode b (HostRouting)\x1b[0m\n")
 
 
 def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(

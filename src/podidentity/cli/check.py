@@ -216,11 +216,12 @@ async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
-    """Yield the nodes without NMI; raise KubeError."""
+    """Yield the nodes without NMI, and those whose pods may pass its rules; raise KubeError."""
     daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is not None:
         pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
-        for each in nodes_without(daemon_set, pods, await find_all(kube, NODES)):
+        nodes = await find_all(kube, NODES)
+        for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes)):
             yield each
 
 
@@ -236,7 +237,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason == OPEN_NODE:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -660,6 +661,34 @@ def _mend_taint(taint: Object) -> str:
     return (
         f"Add --toleration={_written(taint)} to the flags of podidentity enable, and run it again."
     )
+
+
+def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes with eBPF host routing, by the label that AKS gives them."""
+    found = (each["metadata"] for each in nodes)
+    names = sorted(
+        each["name"]
+        for each in found
+        if (each.get("labels") or {}).get("kubernetes.azure.com/ebpf-host-routing") == "true"
+    )
+    if names:
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=HOST_ROUTING,
+            what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
+            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
+            "it every identity of the machine.",
+            mend="Set the acceleration mode of the cluster's container networking services to "
+            "None, and see docs/reference/nodes.md.",
+        )
+
+
+HOST_ROUTING = "HostRouting"
+"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+
+https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
+"""
 
 
 def _named(nodes: Sequence[str]) -> str:
