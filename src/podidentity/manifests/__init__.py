@@ -32,6 +32,10 @@ ACCOUNT = "podidentity-nmi"
 TOKENS = "serviceaccounts/token"
 AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""
+POLICY_OF_NMI = "podidentity-nmi-tokens"
+"""The ValidatingAdmissionPolicy that bounds the tokens NMI asks for by its own right."""
+NODE_AUDIENCES = "podidentity-node-audiences"
+"""The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
 
@@ -100,7 +104,7 @@ def _node_tokens(audiences: Sequence[str]) -> list[Manifest]:
 def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> list[Manifest]:
     """Return the policy for an NMI in `namespace`."""
     policy, binding = _documents("token-policy.yaml")
-    more = "".join(f", {json.dumps(audience)}" for audience in audiences)
+    more = "".join(f", {literal(audience)}" for audience in audiences)
     written = {
         f"serviceaccount:{NAMESPACE}:": f"serviceaccount:{namespace}:",
         f"'{IDENTITIES}'": f"'{identities}'",
@@ -110,6 +114,11 @@ def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> 
         for old, new in written.items():
             each["expression"] = each["expression"].replace(old, new)
     return [policy, binding]
+
+
+def literal(audience: str) -> str:
+    """Return an audience as the policy's expressions have it."""
+    return json.dumps(audience)
 
 
 def asks_for_any(rule: Manifest) -> bool:
