@@ -1,7 +1,7 @@
 """A later container runtime than the machine's Debian has: containerd 2 of Debian forky, pinned.
 
-    python -m tests.acceptance.runtime.later FOLDER         fetches its packages, by their hashes
-    python -m tests.acceptance.runtime.later --renew-pins   pins today's
+python -m tests.acceptance.runtime.later FOLDER         fetches its packages, by their hashes
+python -m tests.acceptance.runtime.later --renew-pins   pins today's
 """
 
 from __future__ import annotations
