@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.acceptance.runtime.node import (
 )
 from tests.sandboxes import own
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "routed-cgroupfs-runc": {
         "network": Network.ROUTED,
         "driver": "cgroupfs",
