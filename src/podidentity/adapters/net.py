@@ -117,7 +117,11 @@ class NetClient:
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
-        return self._judged(await self._facts(address, port, local=False), candidates)
+        proof = self._judge(await self._facts(address, port, local=False), candidates)
+        if proof is not None and proof.clients_decide:
+            facts = await self._facts(address, port, local=False, clients=True)
+            proof = self._judge(facts, candidates)
+        return self._counted(proof)
 
     def ask(
         self,
@@ -133,7 +137,18 @@ class NetClient:
         """
         if not self._greeted or len(self._waiting) >= MOST_QUESTIONS // 2:
             return False
-        self._ask(address, port, lambda facts: judged(self._judged(facts, candidates)))
+
+        def decided(facts: ConnectionFacts | None) -> None:
+            judged(self._counted(self._judge(facts, candidates)))
+
+        def first(facts: ConnectionFacts | None) -> None:
+            proof = self._judge(facts, candidates)
+            if proof is not None and proof.clients_decide and self._greeted:
+                self._ask(address, port, decided, clients=True)
+            else:
+                judged(self._counted(proof))
+
+        self._ask(address, port, first)
         return True
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
@@ -156,7 +171,7 @@ class NetClient:
             self._disconnected()
 
     async def _facts(
-        self, address: str, port: int, *, local: bool, own: str = ""
+        self, address: str, port: int, *, local: bool, own: str = "", clients: bool = False
     ) -> ConnectionFacts | None:
         """Return the facts from `net`; None if it does not answer."""
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
@@ -169,7 +184,7 @@ class NetClient:
             if not answer.done():
                 answer.set_result(facts)
 
-        self._ask(address, port, take, local=local, own=own)
+        self._ask(address, port, take, local=local, own=own, clients=clients)
         return await answer
 
     def _ask(
@@ -180,6 +195,7 @@ class NetClient:
         *,
         local: bool = False,
         own: str = "",
+        clients: bool = False,
     ) -> None:
         """Send a question at the end of this turn of the event loop; `take` its answer later.
 
@@ -192,7 +208,8 @@ class NetClient:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
         if not self._unsent:
             loop.call_soon(self._send_questions)
-        self._unsent.append(wire.Question(self._number, address, port, local, own))
+        question = wire.Question(self._number, address, port, local, own, clients)
+        self._unsent.append(question)
 
     def _answered(self, number: int, facts: ConnectionFacts | None) -> None:
         """Hand an answer on to who asked; None: there will be none."""
@@ -227,8 +244,8 @@ class NetClient:
         else:
             self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
 
-    def _judged(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof:
-        return self._counted(None if facts is None else judge(facts, candidates, self._mode))
+    def _judge(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof | None:
+        return None if facts is None else judge(facts, candidates, self._mode)
 
     def _counted(self, proof: Proof | None) -> Proof:
         """Return the proof after counting it; without one, that `net` could not be asked."""

@@ -28,7 +28,9 @@ import contextlib
 import errno
 import resource
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -92,6 +94,8 @@ class ConnectionInspector:
         self._node = SockDiag()
         self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
         """Returns the only namespace that can send from an address; None if it is not known."""
+        self.guarded: Callable[[], bool] = lambda: False
+        """Returns whether no pod can send from the address of another."""
         self._no_network = False
         """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
@@ -128,11 +132,12 @@ class ConnectionInspector:
         """The pods' network namespaces."""
         return self._networks
 
-    def facts(self, address: str, port: int) -> ConnectionFacts:
+    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 
         Costs about ten system calls if one namespace has the address, plus those for namespaces
-        that are new or changed since the last call.
+        that are new or changed since the last call. With `clients` also those for the clients of a
+        namespace that has the socket.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -142,10 +147,15 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._networks.holders(address)
+        count = len(holders)
         if (bound := self.bound_to(address)) is not None:
             # Another namespace may have the address and a socket with the same two ends, too.
             holders = [each for each in holders if each.key == bound]
-        return self._facts(client, self._listener, holders, self._failure())
+        found = self._facts(client, self._listener, holders, self._failure())
+        if clients and found.accepted:
+            sightings = map(self._with_clients, found.sightings, holders)
+            found = replace(found, sightings=tuple(sightings))
+        return replace(found, holders=count, guarded=self.guarded())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
@@ -255,14 +265,33 @@ class ConnectionInspector:
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
 
-    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+    def _with_clients(self, sighting: Sighting, network: PodNetwork) -> Sighting:
+        """Add whose clients of IMDS the network has, if the socket is open there."""
+        if sighting.state is not SocketState.OPEN or sighting.pod is None:
+            return sighting
         try:
-            pod = self._cgroups.pod(found.cgroup) if self._cgroups is not None else None
+            clients = network.clients_of(self._imds, time.monotonic())
+            pods = {self._pod(each.cgroup) for each in clients}
+        except OSError as error:
+            return replace(sighting, failure=str(error.strerror))
+        return replace(sighting, clients=tuple(sorted(each for each in pods if each is not None)))
+
+    def _pod(self, cgroup: int) -> str | None:
+        """Return the pod of a cgroup; None if the cgroup is removed; raise OSError."""
+        assert self._cgroups is not None  # noqa: S101 - who asks has found a pod by them
+        try:
+            return self._cgroups.pod(cgroup)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            # The cgroup is removed, so the pod has ended.
-            return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+            return None
+
+    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+        pod = None
+        if self._cgroups is not None:
+            pod = self._pod(found.cgroup)
+            if pod is None:  # its pod has ended
+                return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
         if pod is not None and name != _NODE:
             self._pods_seen += pod != ""
             self._strangers_seen += pod == ""

@@ -12,6 +12,8 @@ counts as one without addresses until it is read again. This refuses that pod al
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import select
@@ -20,6 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from podidentity.core.rate_limits import TokenBucket
 from podidentity.kernel.addresses import Addresses, TooManyAddresses
 from podidentity.kernel.links import NamespaceNumbers
 from podidentity.kernel.namespaces import (
@@ -35,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 _READS_AT_ONCE = 10
 _READS_A_SECOND = 1.0
+_CLIENTS_A_SECOND, _CLIENTS_AT_ONCE = 50.0, 100.0
+"""Of one namespace; its clients are asked for at each connection that a proxy makes."""
+_MOST_CLIENTS = 1000
 _CROWDED_FOR = 5.0
 """Seconds after which a namespace with too many addresses is tried again."""
 _SAY_EVERY = 60.0
@@ -51,6 +57,7 @@ class PodNetwork:
         """Its number (nsid) within the node's namespace; None if it has none."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
+        self._clients = TokenBucket(_CLIENTS_A_SECOND, _CLIENTS_AT_ONCE, 0)
         self.addresses: dict[str, int] = {}
         """IPv4 addresses with the interface of each, as of the last `reread`."""
 
@@ -67,6 +74,23 @@ class PodNetwork:
     def find(self, local: Endpoint, remote: Endpoint) -> TcpSocket | None:
         """Return the socket at the `local` end of a connection, or None; raise OSError."""
         return self._sockets.find(local, remote, interface=self.addresses.get(local.address, 0))
+
+    def clients_of(self, remote: Endpoint, now: float) -> list[TcpSocket]:
+        """Return the open sockets that are connected to `remote`; raise OSError.
+
+        Those of a pod that has many, or that has this asked all the time, are not looked at: this
+        refuses that pod alone.
+        """
+        if self._clients.take(now):
+            raise OSError(errno.EBUSY, f"others open too many connections to IMDS in {self.name}")
+        namespace = self._sockets.namespace()
+        try:
+            with entered(namespace):
+                asking = SockDiag()
+        finally:
+            os.close(namespace)
+        with contextlib.closing(asking):
+            return asking.clients_of(remote, most=_MOST_CLIENTS)
 
     def close(self) -> None:
         """Close its sockets, so that the namespace can end."""

@@ -28,6 +28,8 @@ HELLO_SECONDS = 5.0
 """Timeout for the first message of a client."""
 RATE, BURST = 10_000, 2_000
 """Questions of one client in a second; a worker handles a third as many new connections."""
+CLIENTS_WEIGH = 20
+"""Questions that one for a namespace's clients counts as: the kernel walks all connections."""
 AT_ONCE = 4
 """Messages read from one client before the event loop goes on to others."""
 SEND_BUFFER = 512 * 1024
@@ -39,8 +41,8 @@ _log = logging.getLogger("podidentity.net")
 class Inspector(Protocol):
     """Finds facts about connections; implemented by `kernel.attestation.ConnectionInspector`."""
 
-    def facts(self, address: str, port: int) -> ConnectionFacts:
-        """Return the facts about a redirected connection."""
+    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
+        """Return the facts about a redirected connection, with its namespace's other clients."""
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about a connection from the node itself to our address `own`."""
@@ -192,7 +194,7 @@ class _Client:
                 self._refuse(str(error))
                 return
             self._take(message)
-            asked = len(message.questions) if isinstance(message, wire.Questions) else 1
+            asked = _weight(message)
             if self._connection.fileno() < 0 or self._paused(asked):
                 return
 
@@ -229,7 +231,7 @@ class _Client:
         inspector = self._server.inspector
         if question.local:
             return inspector.local_facts(question.address, question.port, question.own)
-        return inspector.facts(question.address, question.port)
+        return inspector.facts(question.address, question.port, clients=question.clients)
 
     def _paused(self, count: int) -> bool:
         """Count questions; if there were too many, stop reading for a while and return True."""
@@ -252,6 +254,13 @@ class _Client:
         with suppress(OSError):
             self._connection.send(wire.encode(wire.Rejection(why)))
         self.close()
+
+
+def _weight(message: wire.FromServe) -> int:
+    """Return as how many questions a message counts."""
+    if not isinstance(message, wire.Questions):
+        return 1
+    return sum(CLIENTS_WEIGH if each.clients else 1 for each in message.questions)
 
 
 def _refuse(connection: socket.socket, why: str) -> None:

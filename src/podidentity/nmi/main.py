@@ -43,6 +43,7 @@ from podidentity.nmi.policies import (
     prefetch_of,
     route_policy_of,
     scope_of,
+    trust_of,
     warn_of,
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
@@ -299,7 +300,7 @@ def _pipeline(
         cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
     )
     pipeline = RequestPipeline(
-        callers=Callers(cluster, attestor, clock),
+        callers=Callers(cluster, attestor, clock, trust=trust_of(settings)),
         host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
         decider=decider,
         tokens=tokens,

@@ -68,6 +68,8 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it comes from the node itself, and not through the redirection."""
     own: Annotated[str, msgspec.Meta(max_length=45)] = ""
     """Our address of a local connection."""
+    clients: bool = False
+    """Whether the clients of the connection's namespace are asked for, too."""
 
 
 class Questions(msgspec.Struct, frozen=True, tag="questions", forbid_unknown_fields=True):

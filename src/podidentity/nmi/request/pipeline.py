@@ -329,7 +329,7 @@ class RequestPipeline:
             return None
         if found.pod_uid == caller.proven:
             return self._given(found, begun, keep_alive=keep_alive)
-        if caller.proven:
+        if caller.proven or caller.proxied is not None:
             return None
         return self._when_proved(caller, target, answered, begun, keep_alive=keep_alive)
 
