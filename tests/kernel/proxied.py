@@ -22,32 +22,43 @@ _URL = "http://169.254.169.254/"
 async def proxied(*, cgroups: str) -> dict[str, Any]:
     """Ask as a pod of the mesh does, and as those who would like to be taken for one."""
     imds = Imds()
-    async with imds.serving(), Agent.running(cgroup_root=cgroups):
-        found = {
-            "the pod itself": await _ask("p2", cgroups, of="p2"),
-            "the proxy for itself": await _ask("p2", cgroups, of="p3"),
-        }
+    found: dict[str, Any] = {}
+
+    def agent() -> contextlib.AbstractAsyncContextManager[Agent]:
+        return Agent.running(cgroup_root=cgroups)
+
+    async with imds.serving():
+        async with agent():
+            found["the pod itself"] = await _ask("p2", cgroups, of="p2")
+            found["the proxy for itself"] = await _ask("p2", cgroups, of="p3")
         async with _ztunnel("p2", cgroups), _ztunnel("p1", cgroups):
-            found["through the proxy"] = await _ask("p2", cgroups, of="p2")
-            found["a process of no pod"] = await _ask("p2", cgroups, of="")
-            found["another pod's process"] = await _ask("p2", cgroups, of="p1")
-            found["another pod through the proxy"] = await _ask("p1", cgroups, of="p1")
-            held = await _holding("p2", cgroups, of="p1")
-            found["beside another pod's client"] = await _ask("p2", cgroups, of="p2")
-            held.kill()
-            await held.wait()
-            found["after it"] = await _ask("p2", cgroups, of="p2")
-            await command("ip", "address", "add", f"{PODS['p2']}/32", "dev", "eth0", netns="p1")
-            mac = json.loads(await command("ip", "-j", "link", "show", "eth0", netns="p2"))
-            neighbour = (PODS["p2"], "lladdr", mac[0]["address"], "dev", "cbr0", "nud", "permanent")
-            await command("ip", "neigh", "replace", *neighbour)
-            found["while another pod has its address"] = await _ask("p2", cgroups, of="p2")
+            # Each is asked about by an agent that has seen no other client there.
+            async with agent():
+                found["a process of no pod"] = await _ask("p2", cgroups, of="")
+            async with agent():
+                found["another pod's process"] = await _ask("p2", cgroups, of="p1")
+            async with agent(), _holding("p2", cgroups, of="p1"):
+                found["beside another pod's client"] = await _ask("p2", cgroups, of="p2")
+            async with agent():
+                found["through the proxy"] = await _ask("p2", cgroups, of="p2")
+                found["once more"] = await _ask("p2", cgroups, of="p2")
+                found["another pod through the proxy"] = await _ask("p1", cgroups, of="p1")
+                await _take_address()
+                found["while another pod has its address"] = await _ask("p2", cgroups, of="p2")
         await command("ip", "neigh", "del", PODS["p2"], "dev", "cbr0")
         await remove_pod("p2")
-        async with _ztunnel("p1", cgroups):
+        async with agent(), _ztunnel("p1", cgroups):
             claim = ("--interface", PODS["p2"])
             found["its address, taken after its end"] = await _ask("p1", cgroups, *claim, of="p1")
     return found | {"leaked": len(imds.seen)}
+
+
+async def _take_address() -> None:
+    """Give p1 the address of p2, too; answers go on to p2, so that p2 can ask."""
+    await command("ip", "address", "add", f"{PODS['p2']}/32", "dev", "eth0", netns="p1")
+    links = json.loads(await command("ip", "-j", "link", "show", "eth0", netns="p2"))
+    neighbour = (PODS["p2"], "lladdr", links[0]["address"], "dev", "cbr0", "nud", "permanent")
+    await command("ip", "neigh", "replace", *neighbour)
 
 
 async def _ask(netns: str, cgroups: str, *more: str, of: str) -> Any:
@@ -66,8 +77,9 @@ def _cgroup(cgroups: str, pod: str) -> str:
     return f"{cgroups}/kubepods/burstable/pod{uid(pod)}/main"
 
 
-async def _holding(netns: str, cgroups: str, *, of: str) -> asyncio.subprocess.Process:
-    """Start a process of a pod that has a connection to IMDS open; return once it has."""
+@contextlib.asynccontextmanager
+async def _holding(netns: str, cgroups: str, *, of: str) -> AsyncIterator[None]:
+    """Have a process of a pod hold a connection to IMDS."""
     hold = (
         "import socket; held = socket.create_connection(('169.254.169.254', 80));"
         "print('held', flush=True); held.recv(1)"
@@ -78,7 +90,11 @@ async def _holding(netns: str, cgroups: str, *, of: str) -> asyncio.subprocess.P
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"held\n"
-    return process
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @contextlib.asynccontextmanager

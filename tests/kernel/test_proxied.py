@@ -34,7 +34,7 @@ def test_through_a_proxy_the_kernel_names_the_pod_and_the_proxy(seen: dict[str, 
     assert verdict(seen["the pod itself"]) == ("proven", "p2", "")
     assert verdict(seen["through the proxy"]) == ("proxied", "p2", "p3")
     assert verdict(seen["another pod through the proxy"]) == ("proxied", "p1", "p3")
-    assert verdict(seen["after it"]) == ("proxied", "p2", "p3")
+    assert verdict(seen["once more"]) == ("proxied", "p2", "p3")
 
 
 def test_a_proxy_that_asks_for_itself_in_a_pods_namespace_is_not_the_pod(

@@ -50,14 +50,13 @@ class Ztunnel:
     def __init__(self, netns: Path) -> None:
         self._netns = netns
 
+    def redirect(self) -> None:
+        """Write the rules, as istio-cni does."""
+        enter = ("nsenter", f"--net={self._netns}")
+        subprocess.run([*enter, "nft", "-f", "-"], input=RULES, text=True, check=True)
+
     async def serve(self) -> None:
         """Accept the pod's connections until cancelled."""
-        subprocess.run(
-            ["nsenter", f"--net={self._netns}", "nft", "-f", "-"],
-            input=RULES,
-            text=True,
-            check=True,
-        )
         listening = self._inside(lambda: socket.create_server(("0.0.0.0", OUTBOUND)))  # noqa: S104
         server = await asyncio.start_server(self._forward, sock=listening)
         print("ready", flush=True)  # noqa: T201 - who started it waits for it
@@ -106,7 +105,9 @@ async def _main() -> None:
     given = parser.parse_args()
     if given.cgroup:
         (given.cgroup / "cgroup.procs").write_text("0")
-    serving = asyncio.create_task(Ztunnel(given.netns).serve())
+    proxy = Ztunnel(given.netns)
+    proxy.redirect()
+    serving = asyncio.create_task(proxy.serve())
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():

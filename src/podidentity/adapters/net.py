@@ -48,13 +48,19 @@ class NetClient:
         version: str,
         mode: AttestationMode,
         uids: frozenset[int] = frozenset({0}),
+        is_elsewhere: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`uids` are the user ids that the process `net` may have."""
+        """`uids` are the user ids that the process `net` may have.
+
+        `is_elsewhere` tells of a pod's uid whether the pod is known to have another address than
+        that of a connection which is its own. Then it may be a proxy in another pod's place.
+        """
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
         self._mode = mode
         self._uids = uids
+        self._is_elsewhere = is_elsewhere
         self._connection: socket.socket | None = None
         self._greeted = False
         self._accepting = False
@@ -118,7 +124,7 @@ class NetClient:
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
         proof = self._judge(await self._facts(address, port, local=False), candidates)
-        if proof is not None and proof.clients_decide:
+        if self._clients_decide(proof):
             facts = await self._facts(address, port, local=False, clients=True)
             proof = self._judge(facts, candidates)
         return self._counted(proof)
@@ -143,7 +149,7 @@ class NetClient:
 
         def first(facts: ConnectionFacts | None) -> None:
             proof = self._judge(facts, candidates)
-            if proof is not None and proof.clients_decide and self._greeted:
+            if self._clients_decide(proof) and self._greeted:
                 self._ask(address, port, decided, clients=True)
             else:
                 judged(self._counted(proof))
@@ -246,6 +252,10 @@ class NetClient:
 
     def _judge(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof | None:
         return None if facts is None else judge(facts, candidates, self._mode)
+
+    def _clients_decide(self, proof: Proof | None) -> bool:
+        """Whether the clients of the connection's namespace are worth asking for: it costs more."""
+        return proof is not None and proof.clients_decide and self._is_elsewhere(proof.pod_uid)
 
     def _counted(self, proof: Proof | None) -> Proof:
         """Return the proof after counting it; without one, that `net` could not be asked."""

@@ -24,7 +24,7 @@ operator does (`Trust`), by service accounts and runtime classes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -311,6 +311,13 @@ where no namespace has the socket. A socket that the kernel knows is its owner's
 a pod's status may have the address of another."""
 
 
+_UNSEEN = (
+    "The connection is not proved to be that of the pod whose address it has: no process of the "
+    "node has it."
+)
+"""For whoever asks: it may be another than the pod."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """What an operator accepts where a pod's own socket cannot be seen."""
@@ -327,6 +334,17 @@ class Trust:
         if pod.runtime_class:
             return self.by_class.get(pod.runtime_class, AttestationMode.KERNEL)
         return AttestationMode.KERNEL
+
+    def weaknesses(self) -> Iterator[tuple[str, str]]:
+        """Yield what it gives up of the proof of pods, and what to do instead."""
+        for name, mode in self.by_class.items():
+            if mode is AttestationMode.ADDRESS:
+                yield (
+                    f"--attestation-by-runtime-class={name}=address: any pod that the source guard "
+                    "does not hold back can take the tokens of pods of that class",
+                    f"choose --attestation-by-runtime-class={name}=namespace if its runtime leaves "
+                    "the address in the pod's network namespace, as Kata does",
+                )
 
     def refuse_proxy(self, proof: Proof, proxy: Pod) -> Refusal | None:
         """Return the refusal of a PROXIED connection that `proxy` made; None if it is trusted.
@@ -375,6 +393,7 @@ class Trust:
                 next_step="If its pods have a kernel of their own, as Kata's have, let their "
                 f"network namespaces prove them: --attestation-by-runtime-class={mode}=namespace.",
                 about=pod.ref,
+                told=_UNSEEN,
             )
         if proof.holders != 1:
             return Refusal(
@@ -384,6 +403,7 @@ class Trust:
                 next_step="Find the pod that has taken the address. If none has, the runtime takes "
                 f"it away, as gVisor does: --attestation-by-runtime-class={mode}=address.",
                 about=pod.ref,
+                told=_UNSEEN,
             )
         return Verdict.PROVEN if proof.guarded else Verdict.UNKNOWN
 

@@ -32,7 +32,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.cgroups import PodCgroups
@@ -54,6 +55,10 @@ SLACK_MS = 2000
 """Allowed difference of times: packets can wait in a queue of the pod, and this process can be
 descheduled between the two questions."""
 
+CLIENTS_SECONDS = 10.0
+"""For so long a namespace is known as that of the one pod that had a client there beside a proxy.
+To list clients takes milliseconds; and a network namespace is one pod's for as long as it is."""
+
 _CLIENT_STATES = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2})
 """In the last two states the client has shut down its own side and still reads."""
 
@@ -67,6 +72,19 @@ class NoCounters(OSError):
             "the kernel does not count what a socket has sent (tcpi_bytes_sent): "
             "the proof needs Linux 4.19 or later",
         )
+
+
+class _Clients(NamedTuple):
+    """Whose clients of IMDS a namespace had."""
+
+    pods: tuple[str, ...]
+    until: float
+    """When they must be listed anew, in seconds of `time.monotonic`."""
+
+    def show_one_beside(self, pod: str) -> bool:
+        """Whether there was one pod's beside those of `pod`, and nobody else's."""
+        others = set(self.pods) - {pod}
+        return len(others) == 1 and "" not in others
 
 
 class ConnectionInspector:
@@ -100,6 +118,7 @@ class ConnectionInspector:
         """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
         """Result of the last check for missing mount propagation."""
+        self._clients: WeakKeyDictionary[PodNetwork, _Clients] = WeakKeyDictionary()
         self._without_mounts = _without_mounts(netns_dirs)
         """Folders that do not receive the node's later mounts, as of the last check."""
         self._pods_seen = self._strangers_seen = 0
@@ -269,12 +288,17 @@ class ConnectionInspector:
         """Add whose clients of IMDS the network has, if the socket is open there."""
         if sighting.state is not SocketState.OPEN or sighting.pod is None:
             return sighting
-        try:
-            clients = network.clients_of(self._imds, time.monotonic())
-            pods = {self._pod(each.cgroup) for each in clients}
-        except OSError as error:
-            return replace(sighting, failure=str(error.strerror))
-        return replace(sighting, clients=tuple(sorted(each for each in pods if each is not None)))
+        now = time.monotonic()
+        known = self._clients.get(network)
+        if known is None or now >= known.until or not known.show_one_beside(sighting.pod):
+            try:
+                pods = {self._pod(each.cgroup) for each in network.clients_of(self._imds, now)}
+            except OSError as error:
+                return replace(sighting, failure=str(error.strerror))
+            found = tuple(sorted(each for each in pods if each is not None))
+            known = _Clients(found, now + CLIENTS_SECONDS)
+            self._clients[network] = known
+        return replace(sighting, clients=known.pods)
 
     def _pod(self, cgroup: int) -> str | None:
         """Return the pod of a cgroup; None if the cgroup is removed; raise OSError."""

@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 _READS_AT_ONCE = 10
 _READS_A_SECOND = 1.0
-_CLIENTS_A_SECOND, _CLIENTS_AT_ONCE = 50.0, 100.0
-"""Of one namespace; its clients are asked for at each connection that a proxy makes."""
+_LISTS_A_SECOND, _LISTS_AT_ONCE = 0.5, 10.0
+"""Lists of one namespace's clients, for each of which the kernel walks all connections."""
 _MOST_CLIENTS = 1000
 _CROWDED_FOR = 5.0
 """Seconds after which a namespace with too many addresses is tried again."""
@@ -57,7 +57,7 @@ class PodNetwork:
         """Its number (nsid) within the node's namespace; None if it has none."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
-        self._clients = TokenBucket(_CLIENTS_A_SECOND, _CLIENTS_AT_ONCE, 0)
+        self._lists = TokenBucket(_LISTS_A_SECOND, _LISTS_AT_ONCE, 0)
         self.addresses: dict[str, int] = {}
         """IPv4 addresses with the interface of each, as of the last `reread`."""
 
@@ -78,11 +78,11 @@ class PodNetwork:
     def clients_of(self, remote: Endpoint, now: float) -> list[TcpSocket]:
         """Return the open sockets that are connected to `remote`; raise OSError.
 
-        Those of a pod that has many, or that has this asked all the time, are not looked at: this
+        A namespace with many is not listed, nor one for which this is asked all the time: this
         refuses that pod alone.
         """
-        if self._clients.take(now):
-            raise OSError(errno.EBUSY, f"others open too many connections to IMDS in {self.name}")
+        if self._lists.take(now):
+            raise OSError(errno.EBUSY, f"the clients in {self.name} are asked for too often")
         namespace = self._sockets.namespace()
         try:
             with entered(namespace):

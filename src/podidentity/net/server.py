@@ -28,8 +28,6 @@ HELLO_SECONDS = 5.0
 """Timeout for the first message of a client."""
 RATE, BURST = 10_000, 2_000
 """Questions of one client in a second; a worker handles a third as many new connections."""
-CLIENTS_WEIGH = 20
-"""Questions that one for a namespace's clients counts as: the kernel walks all connections."""
 AT_ONCE = 4
 """Messages read from one client before the event loop goes on to others."""
 SEND_BUFFER = 512 * 1024
@@ -194,7 +192,7 @@ class _Client:
                 self._refuse(str(error))
                 return
             self._take(message)
-            asked = _weight(message)
+            asked = len(message.questions) if isinstance(message, wire.Questions) else 1
             if self._connection.fileno() < 0 or self._paused(asked):
                 return
 
@@ -254,13 +252,6 @@ class _Client:
         with suppress(OSError):
             self._connection.send(wire.encode(wire.Rejection(why)))
         self.close()
-
-
-def _weight(message: wire.FromServe) -> int:
-    """Return as how many questions a message counts."""
-    if not isinstance(message, wire.Questions):
-        return 1
-    return sum(CLIENTS_WEIGH if each.clients else 1 for each in message.questions)
 
 
 def _refuse(connection: socket.socket, why: str) -> None:

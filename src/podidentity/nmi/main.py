@@ -86,15 +86,16 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
 
 def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Agent:
     """Build what answers requests; `stack` ends it."""
+    cluster = WatchedCluster(clock)
     net = NetClient(
         Path(settings.runtime_dir, NET_SOCKET),
         clock,
         version=__version__,
         mode=settings.attestation,
         uids=frozenset({0}),
+        is_elsewhere=cluster.has_address,
     )
     warn_of(settings.compat)
-    cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
         settings.kubeconfig,
@@ -158,7 +159,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     parts = Parts(
         checks=checks,
-        warnings=lambda: _said(settings.attestation, warnings()),
+        warnings=lambda: _said(settings, warnings()),
         net=net,
         watches=watches.followed,
         connections=pods.connections,
@@ -269,9 +270,11 @@ def _too_much_right() -> tuple[str, ...]:
     )
 
 
-def _said(mode: AttestationMode, warnings: Sequence[AgentWarning]) -> list[str]:
+def _said(settings: NmiSettings, warnings: Sequence[AgentWarning]) -> list[str]:
     """Return the warnings as `/readyz` says them, with what was given up by choice."""
+    mode = settings.attestation
     chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
+    chosen += [f"{what}; {mend}" for what, mend in trust_of(settings).weaknesses()]
     return [*chosen, *(each.text for each in warnings)]
 
 
