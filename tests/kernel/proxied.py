@@ -53,6 +53,40 @@ async def proxied(*, cgroups: str) -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
+async def users(*, cgroups: str) -> dict[str, Any]:
+    """As `hostUsers: false` makes it: a user namespace owns the network namespace of p2."""
+    await remove_pod("p2")
+    await command("sh", "-ec", _WITH_USERS.format(address=PODS["p2"]))
+    imds = Imds()
+    async with imds.serving(), Agent.running(cgroup_root=cgroups):
+        found = {"itself": await _ask("p2", cgroups, of="p2")}
+        async with _ztunnel("p2", cgroups):
+            found["through the proxy"] = await _ask("p2", cgroups, of="p2")
+    owner = await command("sh", "-ec", _ITS_OWNER)
+    return found | {"leaked": len(imds.seen), "its own users": owner.strip()}
+
+
+_WITH_USERS = """
+touch /run/netns/p2
+unshare --user --map-root-user --net sh -c 'echo $$ >/run/p2; exec sleep infinity' >/dev/null 2>&1 &
+while ! test -s /run/p2; do sleep 0.05; done
+mount --bind /proc/$(cat /run/p2)/ns/net /run/netns/p2
+ip link add v-p2 type veth peer name eth0 netns p2
+ip link set v-p2 master cbr0 up
+nsenter --net=/run/netns/p2 ip -batch - <<END
+link set lo up
+addr add {address}/24 dev eth0
+link set eth0 up
+route add default via 10.244.0.1
+END
+"""
+_ITS_OWNER = """
+ours=$(readlink /proc/self/ns/user)
+its=$(readlink /proc/$(cat /run/p2)/ns/user)
+test "$ours" = "$its" && echo no || echo yes
+"""
+
+
 async def _take_address() -> None:
     """Give p1 the address of p2, too; answers go on to p2, so that p2 can ask."""
     await command("ip", "address", "add", f"{PODS['p2']}/32", "dev", "eth0", netns="p1")

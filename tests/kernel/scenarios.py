@@ -287,6 +287,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "storms": exposures.storms,
     "spoofing": spoofing.spoofing,
     "proxied": proxied.proxied,
+    "users": proxied.users,
     "states": proving.states,
     "cost": proving.cost,
     "changes": proving.changes,

@@ -66,3 +66,12 @@ def test_it_is_told_when_two_namespaces_hold_the_address(seen: dict[str, Any]) -
 
 def test_no_request_reached_the_real_imds(seen: dict[str, Any]) -> None:
     assert seen["leaked"] == 0
+
+
+def test_a_pod_with_users_of_its_own_is_known_with_and_without_a_proxy() -> None:
+    with pod_cgroups([uid(name) for name in PODS]) as root:
+        seen = run("users", cgroups=str(root))
+    assert seen["its own users"] == "yes"
+    assert verdict(seen["itself"]) == ("proven", "p2", "")
+    assert verdict(seen["through the proxy"]) == ("proxied", "p2", "p3")
+    assert seen["leaked"] == 0
