@@ -39,6 +39,8 @@ class Choices:
     attestation: AttestationMode = AttestationMode.KERNEL
     trust: Trust = STRICT_TRUST
     redirect: Redirect = field(default_factory=Redirect)
+    tokens_as_node: bool = False
+    """Whether NMI asks for pods' tokens as its node."""
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     doubt: str = ""
@@ -104,6 +106,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         attestation=settings.attestation,
         trust=trust_of(settings),
         redirect=redirect_of(settings),
+        tokens_as_node=settings.tokens_as == "node",
         cloud=settings.cloud,
     )
     if not stack:
