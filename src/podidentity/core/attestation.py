@@ -100,7 +100,10 @@ class ConnectionFacts:
     sightings: tuple[Sighting, ...] = ()
     """One for each namespace that holds the client's address, and may send from it."""
     holders: int = 0
-    """Number of namespaces that hold the address, whether or not they may send from it."""
+    """Number of namespaces that hold the address, whether or not they may send from it.
+
+    This and `guarded` are told with `clients`, and of a connection of which no socket is open.
+    """
     guarded: bool = False
     """Whether no pod can send from the address of another."""
     failure: str = ""

@@ -171,6 +171,9 @@ class ConnectionInspector:
             # Another namespace may have the address and a socket with the same two ends, too.
             holders = [each for each in holders if each.key == bound]
         found = self._facts(client, self._listener, holders, self._failure())
+        seen = any(each.state is SocketState.OPEN for each in found.sightings)
+        if seen and not clients:
+            return found
         if clients and found.accepted:
             sightings = map(self._with_clients, found.sightings, holders)
             found = replace(found, sightings=tuple(sightings))
