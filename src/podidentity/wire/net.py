@@ -9,7 +9,8 @@ processes of different versions can say so.
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
-             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
+             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
+              "clients":false}]}
     net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
 
