@@ -49,6 +49,7 @@ class Ztunnel:
 
     def __init__(self, netns: Path) -> None:
         self._netns = netns
+        self._connections: set[asyncio.Task[None]] = set()
 
     def redirect(self) -> None:
         """Write the rules, as istio-cni does."""
@@ -58,9 +59,14 @@ class Ztunnel:
     async def serve(self) -> None:
         """Accept the pod's connections until cancelled."""
         listening = self._inside(lambda: socket.create_server(("0.0.0.0", OUTBOUND)))  # noqa: S104
-        server = await asyncio.start_server(self._forward, sock=listening)
+        server = await asyncio.start_server(self._accepted, sock=listening)
         print("ready", flush=True)  # noqa: T201 - who started it waits for it
         await server.serve_forever()
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._forward(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client: socket.socket = writer.get_extra_info("socket")

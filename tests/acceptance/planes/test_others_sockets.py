@@ -65,9 +65,13 @@ class Site:
     place: Sandbox
     azure: AzureOperator
     loop: asyncio.Runner
+    flags: tuple[str, ...] = ()
 
     def enable(self, *flags: str) -> None:
-        self.place.run("podidentity", "enable", *flags)
+        """Have NMI run with these flags, if it does not yet."""
+        if flags != self.flags:
+            self.place.run("podidentity", "enable", *flags)
+            self.flags = flags
 
     def pods(self, *pods: str) -> None:
         given = "\n---\n".join(pods)
@@ -119,8 +123,10 @@ class Site:
         said = guest.run("sh", "-c", script) if guest else self.sh(name, namespace, script)
         leaked = self.loop.run(self.azure.imds_requests())
         nonces = [each["headers"].get("x-nonce") for each in leaked]
-        reasons = set(re.findall(r" reason=(\w+)", "\n".join(self.log()[before:])))
-        return Answers([*map(int, said.split())], nonces.count(nonce), frozenset(reasons))
+        # Lines without a status tell how many were not written before.
+        said_why = re.findall(r" status=\d+ .*reason=(\w+)", "\n".join(self.log()[before:]))
+        statuses = [*map(int, said.split())]
+        return Answers(statuses, nonces.count(nonce), frozenset(said_why))
 
     def log(self) -> list[str]:
         """Return the lines of `serve`."""
