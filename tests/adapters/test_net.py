@@ -75,7 +75,8 @@ async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) ->
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def by_port(_address: str, port: int, **_: bool) -> ConnectionFacts:
+        def by_port(address: str, port: int, **_: bool) -> ConnectionFacts:
+            assert address == ADDRESS
             return seen(str(port))
 
         running.inspector.facts = by_port  # type: ignore[method-assign]
