@@ -67,11 +67,19 @@ def nmi(
         extra_args = ["--tokens-as=node", *extra_args]
     if policy:
         manifests[-1:-1] = _token_policy(namespace, identities, audiences)
-    for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
+    probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
+    for container in (*_containers(probe), *_containers(agent)):
         container["image"] = image
+    for container in _containers(agent):
         container["args"] = [*container["args"], *extra_args]
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _containers(daemon_set: Manifest) -> list[Manifest]:
+    """Return the containers of a DaemonSet's pods."""
+    found: list[Manifest] = daemon_set["spec"]["template"]["spec"]["containers"]
+    return found
 
 
 def _place(manifests: Sequence[Manifest], namespace: str) -> None:
