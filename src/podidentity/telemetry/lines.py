@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "json"]
 
-TICK = 0.02
+TICK = 0.005
 """Seconds in which lines gather."""
 RETRY = 1.0
 """Seconds between attempts where nothing can be written."""
