@@ -733,7 +733,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _give(self, known: KnownAnswer) -> None:
         stays = known.keep_alive and self._stays
-        self._finish(known.head if stays else known.last_head, known.body, stays=stays)
+        self._finish(known.kept if stays else known.last, stays=stays)
 
     def _parse(self, data: bytes, *, known: bool = False) -> None:
         """Parse and answer until nothing is left, or something must be waited for.
