@@ -6,9 +6,11 @@ invents: so a finding does not depend on the pods of one moment.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import click
 
@@ -18,7 +20,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.enable import NODE_TOKENS_SINCE
+from podidentity.cli.enable import CRITICAL, NODE_TOKENS_SINCE
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import (
     CLUSTER_ROLES,
@@ -31,6 +33,7 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
     DAEMON_SET,
     PODS_OF_NMI,
@@ -39,8 +42,9 @@ from podidentity.cli.rollout import (
     rollout,
     troubles,
 )
+from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
-from podidentity.core.attestation import AttestationMode
+from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import (
     Authorization,
@@ -64,7 +68,7 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
-from podidentity.manifests import ACCOUNT, NAMESPACE, asks_for_any
+from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -93,8 +97,8 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
-    exceptions without effect, unknown authorities, objects and secrets that cannot be used, and
-    NetworkPolicies that keep pods from IMDS.
+    exceptions without effect, unknown authorities, objects and secrets that cannot be used,
+    audiences that NMI may not ask for, and NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
     Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
     that weaken it.
@@ -118,6 +122,10 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
 _NO_POLICIES = (
     "could not check whether NetworkPolicies let pods out to IMDS: you need the right to list them"
+)
+_NO_BOUNDS = (
+    "could not check for which audiences NMI may ask: you need the right to get "
+    f"validatingadmissionpolicy {POLICY_OF_NMI} and clusterrole {NODE_AUDIENCES}"
 )
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
@@ -156,7 +164,9 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     if policies is None:
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
+    told += not_provable(cluster, parsed, choices)
     for look, lost in (
+        (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_rights, _NO_ROLE),
         (_of_nodes, _NO_NODES),
@@ -171,12 +181,22 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     return told, unread
 
 
+async def _of_audiences(
+    identities: Sequence[AzureIdentity], kube: Kube, choices: Choices
+) -> AsyncIterator[Finding]:
+    """Yield the identities with an audience that NMI may not ask for; raise KubeError."""
+    bounds = await read_bounds(kube, as_node=choices.tokens_as_node)
+    for identity in identities:
+        if audience := bounds.refused(identity):
+            yield unnamed_audience(identity, audience)
+
+
 async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the faults of NMI itself; raise KubeError."""
     daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is None:
         return
-    for each in weaknesses(daemon_set, choices.attestation):
+    for each in weaknesses(daemon_set, choices.attestation, choices.trust):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -198,10 +218,12 @@ async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
-    """Yield the nodes without NMI; raise KubeError."""
-    if await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET) is not None:
+    """Yield the nodes without NMI, and those whose pods may pass its rules; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    if daemon_set is not None:
         pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
-        for each in nodes_without(pods, await find_all(kube, NODES)):
+        nodes = await find_all(kube, NODES)
+        for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes)):
             yield each
 
 
@@ -217,7 +239,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason == OPEN_NODE:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -328,6 +350,19 @@ def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
     )
 
 
+def unnamed_audience(identity: AzureIdentity, audience: str) -> Finding:
+    """Return the finding about an identity whose tokens the API server will refuse to NMI."""
+    return Finding(
+        kind="AzureIdentity",
+        about=identity.ref,
+        reason="AudienceNotNamed",
+        what=f"NMI may not ask for tokens for {audience}, the audience of AzureIdentity "
+        f"{identity.ref}: pods get 403.",
+        mend=f"Add {shlex.quote(f'--token-audience={audience}')} to the flags of podidentity "
+        "enable, and run it again.",
+    )
+
+
 def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> Iterator[Finding]:
     """Yield each missing permission: an identity may need two."""
     pod = _any_pod(namespace)
@@ -411,17 +446,13 @@ def closed_by_policies(
     choices: Choices,
 ) -> Iterator[Finding]:
     """Yield which policies let no request of pods with an identity out to IMDS, for all at once."""
-    known = [each for each in exceptions if not isinstance(each, Malformed)]
     by_namespace: dict[str, list[Object]] = {}
     for each in policies:
         by_namespace.setdefault(each["metadata"]["namespace"], []).append(each)
     alike: dict[tuple[str, Egress], list[str]] = {}
-    for pod in cluster.pods():
-        wants = match(pod, cluster, choices.rules).entitlements or exception_of(
-            pod, known, choices.rules
-        )
+    for pod in _asking(cluster, exceptions, choices):
         judging = by_namespace.get(pod.ref.namespace, [])
-        if wants and judging and not pod.host_network and not pod.ended:
+        if judging:
             egress = egress_of(pod.labels, judging, choices.redirect)
             if egress and not egress.before and not egress.after:
                 alike.setdefault((pod.ref.namespace, egress), []).append(str(pod.ref))
@@ -436,7 +467,50 @@ def closed_by_policies(
         )
 
 
-def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:
+def not_provable(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Finding]:
+    """Yield why pods with an identity are refused for the way in which their connections are made.
+
+    All pods with the same reason are one finding.
+    """
+    alike: dict[Unproved, list[ObjectRef]] = {}
+    for pod in _asking(cluster, exceptions, choices):
+        found = unproved(pod, choices.attestation, choices.trust)
+        if found is not None:
+            alike.setdefault(found, []).append(pod.ref)
+    for found, pods in sorted(alike.items()):
+        others = len(pods) - 1
+        more = f"{others} more pods" if others > 1 else "one more pod" if others else ""
+        yield Finding(
+            kind="Pod",
+            about=min(pods),
+            reason=found.reason.value,
+            what=f"It {found.what}{f', as with {more}' if more else ''}: requests are refused.",
+            mend=_sentence(found.mend),
+        )
+
+
+def _asking(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Pod]:
+    """Yield the pods that have an identity, and ask for it over the network."""
+    known = [each for each in exceptions if not isinstance(each, Malformed)]
+    for pod in cluster.pods():
+        if pod.host_network or pod.ended:
+            continue
+        matched = match(pod, cluster, choices.rules)
+        if matched.entitlements or exception_of(pod, known, choices.rules):
+            yield pod
+
+
+def weaknesses(
+    daemon_set: Object, attestation: AttestationMode, trust: Trust = STRICT_TRUST
+) -> Iterator[Finding]:
     """Yield what NMI's DaemonSet gives up by how it is written."""
     if has_one_container(daemon_set):
         yield _of_daemon_set(
@@ -454,6 +528,8 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
             f"It has --attestation={attestation}: {what}.",
             _sentence(mend),
         )
+    for what, mend in trust.weaknesses():
+        yield _of_daemon_set(daemon_set, "WeakerProof", f"It has {what}.", _sentence(mend))
     images = {
         each["name"]: each.get("image", "")
         for each in daemon_set["spec"]["template"]["spec"]["containers"]
@@ -526,7 +602,9 @@ def _seen(event: Object) -> float:
         return 0.0
 
 
-def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[Finding]:
+def nodes_without(
+    daemon_set: Object, pods: Sequence[Object], nodes: Sequence[Object]
+) -> Iterator[Finding]:
     """Yield the nodes that have no pod of NMI, those of one kind together.
 
     Where NMI has never been, nothing stands between a pod and the node's own identities.
@@ -535,7 +613,7 @@ def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[F
     alike: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
         if (name := node["metadata"]["name"]) not in served:
-            alike.setdefault(_why_without(node), []).append(name)
+            alike.setdefault(_why_without(daemon_set, node), []).append(name)
     for (why, mend), names in sorted(alike.items()):
         names.sort()
         yield Finding(
@@ -552,7 +630,7 @@ OPEN_NODE = "NoAgent"
 """Reason of the finding about nodes that NMI does not serve: told in red."""
 
 
-def _why_without(node: Object) -> tuple[str, str]:
+def _why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
     """Return why NMI may not be on a node, and the next step."""
     labels = node["metadata"].get("labels") or {}
     if labels.get("kubernetes.io/os", "linux") != "linux":
@@ -565,10 +643,95 @@ def _why_without(node: Object) -> tuple[str, str]:
             "a virtual node runs no DaemonSet",
             "Pods there are machines of their own: give them identities by their group.",
         )
+    if (taint := untolerated(daemon_set, node)) is not None:
+        return f"NMI does not tolerate the taint {_written(taint)}", _mend_taint(taint)
     return (
         "there is no pod of NMI",
-        "Compare the DaemonSet's nodeSelector and tolerations with the node's labels and taints.",
+        "Compare the DaemonSet's nodeSelector with the node's labels.",
     )
+
+
+_ADDED = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": effect}
+    for effect, states in {
+        "NoExecute": ("not-ready", "unreachable"),
+        "NoSchedule": (
+            *("disk-pressure", "memory-pressure", "pid-pressure"),
+            *("unschedulable", "network-unavailable"),
+        ),
+    }.items()
+    for state in states
+]
+"""What the DaemonSet's controller has its pods tolerate, those of the node's network.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-tolerations
+"""
+
+
+def untolerated(daemon_set: Object, node: Object) -> Object | None:
+    """Return the first taint of a node that keeps the DaemonSet's pods away; None if none does."""
+    known = [*_ADDED, *(daemon_set["spec"]["template"]["spec"].get("tolerations") or [])]
+    for taint in node.get("spec", {}).get("taints") or []:
+        keeps = taint["effect"] in {"NoSchedule", "NoExecute"}
+        if keeps and not _tolerated(taint, known):
+            found: Object = taint
+            return found
+    return None
+
+
+def _tolerated(taint: Object, tolerations: Sequence[Object]) -> bool:
+    """Whether one of them matches, as the scheduler sees it: no key, or no effect, is each."""
+    return any(
+        each.get("key", "") in {"", taint["key"]}
+        and each.get("effect", "") in {"", taint["effect"]}
+        and (each.get("operator") == "Exists" or each.get("value", "") == taint.get("value", ""))
+        for each in tolerations
+    )
+
+
+def _written(taint: Object) -> str:
+    of = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{of}:{taint['effect']}"
+
+
+def _mend_taint(taint: Object) -> str:
+    if taint["key"] == CRITICAL:
+        return (
+            "Where AKS refuses pods that tolerate it (Automatic), these nodes are for its own: let "
+            "it close IMDS on them (--enable-imds-restriction). Elsewhere run podidentity enable "
+            "without a --profile: NMI tolerates every taint then."
+        )
+    return (
+        f"Add --toleration={_written(taint)} to the flags of podidentity enable, and run it again."
+    )
+
+
+def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes with eBPF host routing, by the label that AKS gives them."""
+    found = (each["metadata"] for each in nodes)
+    names = sorted(
+        each["name"]
+        for each in found
+        if (each.get("labels") or {}).get("kubernetes.azure.com/ebpf-host-routing") == "true"
+    )
+    if names:
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=HOST_ROUTING,
+            what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
+            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
+            "it every identity of the machine.",
+            mend="Set the acceleration mode of the cluster's container networking services to "
+            "None, and see docs/reference/nodes.md.",
+        )
+
+
+HOST_ROUTING = "HostRouting"
+"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+
+https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
+"""
 
 
 def _named(nodes: Sequence[str]) -> str:

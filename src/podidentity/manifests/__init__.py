@@ -24,11 +24,18 @@ A name without a registry is one of a public registry, where others may own it.
 NAMESPACE = "kube-system"
 """Of NMI, unless somebody wants another: every cluster has it, and tenants have no right in it."""
 
+OWN_NAMESPACE = "podidentity"
+"""Of NMI on AKS Automatic, which keeps kube-system to itself."""
+
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
 TOKENS = "serviceaccounts/token"
 AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""
+POLICY_OF_NMI = "podidentity-nmi-tokens"
+"""The ValidatingAdmissionPolicy that bounds the tokens NMI asks for by its own right."""
+NODE_AUDIENCES = "podidentity-node-audiences"
+"""The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
 
@@ -49,6 +56,7 @@ def nmi(
     policy: bool = False,
     audiences: Sequence[str] = (),
     identities: str = IDENTITIES,
+    tolerations: Sequence[Manifest] = (),
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
@@ -56,7 +64,7 @@ def nmi(
     and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
-    accounts without pods.
+    accounts without pods. With `tolerations` its pods tolerate those taints alone.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
@@ -67,11 +75,23 @@ def nmi(
         extra_args = ["--tokens-as=node", *extra_args]
     if policy:
         manifests[-1:-1] = _token_policy(namespace, identities, audiences)
-    for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
-        container["image"] = image
-        container["args"] = [*container["args"], *extra_args]
+    probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
+    for daemon_set, args in ((probe, ()), (agent, extra_args)):
+        _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _complete(
+    pod: Manifest, image: str, args: Sequence[str], tolerations: Sequence[Manifest]
+) -> None:
+    """Give a pod's containers their image and these flags as well, and the pod its tolerations."""
+    for container in pod["containers"]:
+        container["image"] = image
+        if args:
+            container["args"] = [*container["args"], *args]
+    if tolerations:
+        pod["tolerations"] = list(tolerations)
 
 
 def _place(manifests: Sequence[Manifest], namespace: str) -> None:
@@ -93,7 +113,7 @@ def _node_tokens(audiences: Sequence[str]) -> list[Manifest]:
 def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> list[Manifest]:
     """Return the policy for an NMI in `namespace`."""
     policy, binding = _documents("token-policy.yaml")
-    more = "".join(f", {json.dumps(audience)}" for audience in audiences)
+    more = "".join(f", {literal(audience)}" for audience in audiences)
     written = {
         f"serviceaccount:{NAMESPACE}:": f"serviceaccount:{namespace}:",
         f"'{IDENTITIES}'": f"'{identities}'",
@@ -103,6 +123,11 @@ def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> 
         for old, new in written.items():
             each["expression"] = each["expression"].replace(old, new)
     return [policy, binding]
+
+
+def literal(audience: str) -> str:
+    """Return an audience as the policy's expressions have it."""
+    return json.dumps(audience)
 
 
 def asks_for_any(rule: Manifest) -> bool:
@@ -135,6 +160,13 @@ def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -
         {**head, "kind": "Role", "rules": [rule]},
         {**head, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
     ]
+
+
+def automatic_tolerations() -> list[Manifest]:
+    """Return what NMI's pods tolerate on AKS Automatic, where none may tolerate every taint."""
+    (patch,) = _documents("aks-automatic.yaml")
+    found: list[Manifest] = patch["spec"]["template"]["spec"]["tolerations"]
+    return found
 
 
 def aks_exceptions() -> list[Manifest]:

@@ -21,12 +21,14 @@ from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.core.attestation import AttestationMode
 from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.connecting import Connecting
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
 from podidentity.local_sockets import keep_names, listen
+from podidentity.net.liveness import LivenessSocket
+from podidentity.net.path_probe import PathProber
 from podidentity.net.plan import NetPlan
-from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
 from podidentity.supervisor.privileges import capabilities
@@ -63,8 +65,8 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     If the rules cannot be set, it tells `serve` why and tries again. Raises InterceptionError,
     OSError or ValueError if it cannot begin.
     """
-    clock, redirect = SystemClock(), plan.redirect
-    lacking = lacking_capabilities(capabilities(), plan.attestation)
+    clock, redirect, mode = SystemClock(), plan.redirect, plan.attestation
+    lacking = lacking_capabilities(capabilities(), mode)
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
@@ -74,22 +76,24 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         if lock.begin():
             guard.install()
         inspector = _inspector(plan, stack)
-        if plan.attestation is not AttestationMode.ADDRESS:
+        if mode is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(
                 inspector.networks, redirect, clock, bridges=plan.guards_bridges
             )
-            inspector.bound_to = guard.bound_to
+            guard.tell(inspector)
         if lock.holds:
             guard.guard_sources()
-        server = _serve(plan, inspector, lock, stack)
+        server = _serve(plan, inspector, guard, lock, stack)
         gc.collect()
         gc.freeze()
         begun()
         if lock.holds:
             await guard.begin()
-        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation, lacking)
-        tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
-        await _until_told_to_stop(server, *tasks)
+        connecting = Connecting(redirect.imds, clock)
+        reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
+        await _until_told_to_stop(
+            server, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
+        )
         if lock.holds and plan.removes:
             guard.remove()
     if not plan.removes:
@@ -125,11 +129,16 @@ def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
 
 
 def _serve(
-    plan: NetPlan, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
+    plan: NetPlan,
+    inspector: ConnectionInspector,
+    guard: Guard,
+    lock: RulesLock,
+    stack: AsyncExitStack,
 ) -> NetServer:
-    """Start to answer `serve` and the probe; `stack` closes the sockets."""
+    """Start to answer `serve` and the kubelet; `stack` closes the sockets."""
     server = NetServer(
         inspector,
+        PathProber(plan.redirect, inspector.bound_socket, guard.plane_of),
         version=__version__,
         # Under a manifest with one container `serve` is root, with no capability.
         uids=frozenset({plan.serve_user, os.geteuid()}),
@@ -141,7 +150,7 @@ def _serve(
         # `serve` may write to it, so that a taken worker could answer the kubelet's probe for us.
         keep_names(runtime)
     server.start(listen(plan.socket))
-    stack.callback(ProbeSocket(runtime).close)
+    stack.callback(LivenessSocket(runtime).close)
     _log.info("guarding node %s, asked at %s", plan.node, plan.socket)
     _log.info("callers are proved by --attestation=%s", plan.attestation)
     if plan.attestation is not AttestationMode.ADDRESS:
@@ -238,6 +247,21 @@ class Guard:
         """Return the only namespace that can send from an address; None if it is not known."""
         return None if self._source_guard is None else self._source_guard.bound_to(address)
 
+    def tell(self, inspector: ConnectionInspector) -> None:
+        """Let `inspector` know from now on who may send from which address."""
+        inspector.bound_to = self.bound_to
+        inspector.guarded = lambda: not self.source_problems()
+
+    def plane_of(self, address: str) -> str:
+        """Return how the pod of an address is connected; "" if it is not known."""
+        return "" if self._source_guard is None else self._source_guard.plane_of(address)
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with each repair, and each change of the node's links."""
+        guard = self._source_guard
+        return self.interception.repairs + (guard.repairs + guard.moves if guard else 0)
+
     def source_problems(self) -> tuple[str, ...]:
         """Return the reasons why a pod may be able to send from another's address.
 
@@ -279,6 +303,7 @@ class Reporter:
     """Reports the state to `serve`."""
 
     guard: Guard
+    connecting: Connecting
     lock: RulesLock
     inspector: ConnectionInspector
     server: NetServer
@@ -295,7 +320,9 @@ class Reporter:
 
     def _state(self) -> State:
         holds = self.lock.holds
-        interception = self.guard.interception_problems() if holds else ()
+        interception = self.connecting.problems()
+        if holds:
+            interception = (*interception, *self.guard.interception_problems())
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS
@@ -313,6 +340,7 @@ class Reporter:
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,
+            changes=self.guard.changes,
         )
 
 

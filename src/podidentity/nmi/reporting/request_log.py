@@ -396,6 +396,7 @@ def audit_members(query: TokenQuery, outcome: Outcome, status: int, node: str) -
                 "origin": str(outcome.fetched.origin) if isinstance(outcome, Granted) else None,
                 "address": query.address,
                 "delegated_by": str(evidence.delegate) if evidence.delegate else None,
+                "proxied_by": str(evidence.proxy) if evidence.proxy else None,
                 "proof": evidence.detail if error or evidence.delegated else None,
             }
         )
