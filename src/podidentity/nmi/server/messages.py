@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import httptools
 
