@@ -15,7 +15,9 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federation import permit_accounts
+from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     DAEMON_SETS,
     NAMESPACES,
@@ -43,9 +45,18 @@ from podidentity.cli.rollout import (
 from podidentity.cli.use_roles import give
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
-from podidentity.manifests import IMAGE, NAMESPACE, aks_exceptions, crds, nmi
+from podidentity.manifests import (
+    IMAGE,
+    NAMESPACE,
+    STARTUP_TAINT,
+    aks_exceptions,
+    crds,
+    nmi,
+    startup_taint_rights,
+)
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 
@@ -54,6 +65,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
         "podidentity enable",
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
+        "podidentity enable --startup-taint",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
@@ -102,6 +114,15 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     metavar="AUDIENCE",
     help="Audience of tokens of service accounts besides Entra's; may be repeated.",
 )
+@click.option(
+    "--startup-taint",
+    is_flag=False,
+    flag_value=STARTUP_TAINT,
+    type=Parsed(parse_taint_key),
+    metavar="[KEY]",
+    help="Let NMI take the taint KEY, with which nodes start, off its own node when it is ready. "
+    f"Without KEY: {STARTUP_TAINT}.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -120,6 +141,7 @@ def enable(
     with_aks: bool,
     node_tokens: bool | None,
     audiences: tuple[str, ...],
+    startup_taint: str | None,
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -139,6 +161,7 @@ def enable(
         image=image,
         audiences=audiences,
         identities=chosen(nmi(extra_args=flags)[-1]).identities_namespace,
+        startup_taint=startup_taint or "",
     )
     exceptions = aks_exceptions() if with_aks else []
     if dry_run:
@@ -159,6 +182,12 @@ def enable(
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
         minor = await minor_version(kube)
+        if startup_taint and minor < POLICIES_SINCE:
+            raise CommandError(
+                "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI "
+                "could change every node",
+                "Close the window by the node unit or AKS's IMDS restriction instead.",
+            )
         manifests = made(
             extra_args=(*counting, *flags),
             namespace=namespace,
@@ -166,6 +195,8 @@ def enable(
             policy=minor >= POLICIES_SINCE,
         )
         await _enable(kube, namespace, manifests, there, grants=grants, wait=wait, seconds=timeout)
+        if not startup_taint:
+            await _without_startup_taint(kube)
 
     on_cluster(target, work)
 
@@ -240,6 +271,22 @@ async def _enable(
         await _ready(kube, namespace, seconds)
 
 
+async def _without_startup_taint(kube: Kube) -> None:
+    """Take back the right of an earlier `enable --startup-taint`, if there was one.
+
+    The right goes before the policy that bounds it.
+    """
+    *policy, role, binding = startup_taint_rights()
+    if await find(kube, CLUSTER_ROLE_BINDINGS, "", binding["metadata"]["name"]) is None:
+        return
+    for manifest in (binding, role, *reversed(policy)):
+        await _removed(kube, manifest)
+    click.echo(
+        "NMI takes no taint off new nodes any more: take it out of the configuration of their "
+        "pools, too."
+    )
+
+
 async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> None:
     """Delete the DaemonSet of 0.1: its pods would keep the ports from those that replace them."""
     found = await find(kube, DAEMON_SETS, manifest["metadata"]["namespace"], DAEMON_SET)
@@ -300,6 +347,7 @@ def disable(
 
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     namespace = await namespace_of_nmi(kube, agents)
+    await _without_startup_taint(kube)
     for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)

@@ -31,6 +31,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.node_identity import NodeIdentity
 from podidentity.adapters.permission_cache import RbacPermissions
+from podidentity.adapters.startup_taint import StartupTaint
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
@@ -153,8 +154,8 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "audit": seen.problems,
         **({"node-tokens": identity.problems} if identity else {}),
     }
-    warnings = _warnings(net, seen)
-    own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
+    taint = _startup_taint(settings, kube, clock, checks=checks)
+    warnings = _warnings(net, seen, taint)
     parts = Parts(
         checks=checks,
         warnings=lambda: _said(settings.attestation, warnings()),
@@ -179,9 +180,15 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             prefetcher.run,
             seen.requests.run,
             events.run,
-            AgentWarnings(events, clock, own=own, warnings=warnings).run,
+            AgentWarnings(
+                events,
+                clock,
+                own=partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod)),
+                warnings=warnings,
+            ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
+            *([taint.run] if taint else []),
             partial(keep_small, clock),
         ],
     )
@@ -239,7 +246,24 @@ def _issuers(
     return {IdentityType.USER_ASSIGNED: imds, **entra}
 
 
-def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentWarning]]:
+def _startup_taint(
+    settings: NmiSettings, kube: Kube, clock: Clock, *, checks: Mapping[str, Check]
+) -> StartupTaint | None:
+    """Return who takes the taint off that this node started with; None if it has none."""
+    if not settings.startup_taint:
+        return None
+    return StartupTaint(
+        kube,
+        clock,
+        node=settings.node,
+        key=settings.startup_taint,
+        ready=lambda: not any(problems() for problems in checks.values()),
+    )
+
+
+def _warnings(
+    net: NetClient, seen: Observation, taint: StartupTaint | None
+) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
     audit = seen.audit
@@ -251,6 +275,7 @@ def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentW
             AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
             AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
             AgentReason.NODE_LACKS: state.warnings if state else (),
+            AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
         }
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 

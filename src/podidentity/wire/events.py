@@ -34,6 +34,8 @@ class AgentReason(StrEnum):
     AUDIT_NOT_WRITTEN = "AuditNotWritten"
     NODE_LACKS = "NodeLacks"
     """Something of the kernel, or of the node, that NMI does without."""
+    STARTUP_TAINT = "StartupTaint"
+    """NMI may not take the taint off with which its node started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
