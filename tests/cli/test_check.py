@@ -17,6 +17,7 @@ from podidentity.cli.check import (
     _shown,
     agent_warnings,
     findings,
+    host_routed,
     nodes_without,
     weaknesses,
 )
@@ -278,6 +279,10 @@ def node(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {"kubernetes.io/os": "linux", **labels}}}
 
 
+NMI = manifests.nmi()[-1]
+NAMED = manifests.nmi(namespace="own", tolerations=manifests.automatic_tolerations())[-1]
+
+
 def test_nodes_that_no_nmi_serves_are_named_with_what_is_open_there() -> None:
     nodes = [
         node("a"),
@@ -286,19 +291,71 @@ def test_nodes_that_no_nmi_serves_are_named_with_what_is_open_there() -> None:
         node("w", **{"kubernetes.io/os": "windows"}),
         node("aci", type="virtual-kubelet"),
     ]
-    told = list(nodes_without([agent_pod("nmi-0", "a")], nodes))
+    told = list(nodes_without(NMI, [agent_pod("nmi-0", "a")], nodes))
     assert {each.reason for each in told} == {OPEN_NODE}
     texts = {each.about.name: each.what for each in told}
     assert set(texts) == {"aci", "b", "w"}
     assert texts["b"].startswith("b, n0, n1, n2, n3 and 2 more nodes: there is no pod of NMI.")
     assert "Windows" in texts["w"]
     assert all("reach IMDS itself" in text for text in texts.values())
-    assert list(nodes_without([agent_pod("nmi-0", "a")], nodes[:1])) == []
+    assert list(nodes_without(NMI, [agent_pod("nmi-0", "a")], nodes[:1])) == []
+
+
+def tainted(key: str, value: str = "", effect: str = "NoSchedule") -> dict[str, Any]:
+    taint = {"key": key, "effect": effect, **({"value": value} if value else {})}
+    return node("a") | {"spec": {"taints": [taint]}}
+
+
+@pytest.mark.parametrize(
+    ("taint", "shown"),
+    [
+        (tainted("team", "blue"), "team=blue:NoSchedule"),
+        (tainted("team", effect="NoExecute"), "team:NoExecute"),
+        (tainted("sku", "cpu"), "sku=cpu:NoSchedule"),
+        (tainted("CriticalAddonsOnly", "true"), "CriticalAddonsOnly=true:NoSchedule"),
+        # Those that keep no pod of NMI away.
+        (tainted("sku", "gpu"), None),
+        (tainted("nvidia.com/gpu", "present", "NoExecute"), None),
+        (tainted("team", "blue", "PreferNoSchedule"), None),
+        (
+            tainted("node.kubernetes.io/out-of-service", effect="NoExecute"),
+            "node.kubernetes.io/out-of-service:NoExecute",
+        ),
+        (tainted("node.kubernetes.io/unreachable", effect="NoExecute"), None),
+        (tainted("node.kubernetes.io/not-ready"), None),
+        (tainted("node.kubernetes.io/unschedulable"), None),
+        (node("a"), None),
+    ],
+)
+def test_a_node_whose_taint_keeps_nmi_away_is_told_with_the_taint_and_the_flag_that_mends_it(
+    taint: dict[str, Any], shown: str | None
+) -> None:
+    (found,) = nodes_without(NAMED, [], [taint])
+    assert found.reason == OPEN_NODE
+    if shown is None:
+        assert "taint" not in f"{found.what} {found.mend}"
+        return
+    assert found.what.startswith(f"a: NMI does not tolerate the taint {shown}. Their pods reach")
+    critical = shown.startswith("CriticalAddonsOnly")
+    mend = "--enable-imds-restriction" if critical else f"--toleration={shown} "
+    assert mend in found.mend
+    # By its default NMI tolerates every taint: then it is none of them.
+    (found,) = nodes_without(NMI, [], [taint])
+    assert "taint" not in f"{found.what} {found.mend}"
 
 
 def test_a_node_without_nmi_is_told_in_red() -> None:
-    (open_node,) = nodes_without([], [node("a")])
+    (open_node,) = nodes_without(NMI, [], [node("a")])
     assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
+
+
+def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there() -> None:
+    label = "kubernetes.azure.com/ebpf-host-routing"
+    nodes = [node("a"), node("b", **{label: "true"}), node("c", **{label: "false"})]
+    (found,) = host_routed(nodes)
+    assert (found.kind, found.about.name, found.reason) == ("Node", "b", "HostRouting")
+    assert found.what.startswith("b: eBPF host routing is on")
+    assert _shown(found).startswith("\x1b[31m\x1b[1mNode b (HostRouting)\x1b[0m\n")
 
 
 def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from podidentity import manifests
+from podidentity.core.decision import Rules, exception_of, match
+from podidentity.core.resources import AzurePodIdentityException, ObjectRef, Pod
 from podidentity.nmi.server.messages import Limits
 from podidentity.settings import SERVE_UID
 from podidentity.supervisor.main import DRAIN_SECONDS
+from podidentity.wire.manifests import parse_exception
 from tests.cli.world import CUSTOM, World
+from tests.core import worlds
 
 KINDS = {
     "AzureIdentity": "azureidentities",
@@ -330,7 +338,63 @@ def test_what_aks_installs_is_excepted_by_labels_and_never_by_its_namespace_alon
         ("flux-system", ("app.kubernetes.io/name", "flux-extension")),
         ("flux-system", ("app.kubernetes.io/name", "microsoft.flux")),
         ("dapr-system", ("app.kubernetes.io/part-of", "dapr")),
+        ("azappconfig-system", ("app.kubernetes.io/name", "appconfig-provider")),
+        (
+            "dataprotection-microsoft",
+            ("app.kubernetes.io/name", "dataprotection-microsoft-kubernetes"),
+        ),
+        ("azureml", ("amlarc-component", "identity"), ("ml.azure.com/amlarc-system", "true")),
+        ("azureml", ("app", "aml-operator"), ("ml.azure.com/amlarc-system", "true")),
+        ("acstor", ("app.kubernetes.io/part-of", "azurecontainerstorage")),
+        (
+            "app-routing-system",
+            ("app", "external-dns"),
+            ("app.kubernetes.io/managed-by", "aks-app-routing-operator"),
+        ),
+        (
+            "app-routing-system",
+            ("app", "external-dns-private"),
+            ("app.kubernetes.io/managed-by", "aks-app-routing-operator"),
+        ),
     }
+
+
+def test_each_exception_for_aks_has_its_source_before_it_and_a_row_in_the_documents() -> None:
+    written = files(manifests).joinpath("aks.yaml").read_text()
+    reference = Path("docs/reference/cli.md").read_text()
+    heads = written.partition("items:")[2].split("  - apiVersion:")
+    for head, made in zip(heads, manifests.aks_exceptions(), strict=False):
+        name, namespace = made["metadata"]["name"], made["metadata"]["namespace"]
+        assert "  # https://" in head, f"{name} has no source"
+        assert f"`{name}`" in reference
+        assert f"| {namespace} |" in reference
+
+
+@pytest.mark.parametrize(
+    "made", manifests.aks_exceptions(), ids=lambda made: made["metadata"]["name"]
+)
+def test_whoever_copies_the_labels_of_what_aks_installs_into_a_namespace_of_his_gains_nothing(
+    made: dict[str, Any],
+) -> None:
+    """Not by its labels, and not with the exception itself beside his pod."""
+    theirs = parsed(made)
+    mine = replace(theirs, ref=ObjectRef("tenant", theirs.ref.name))
+    there = {each["metadata"]["namespace"] for each in manifests.aks_exceptions()}
+    rules = Rules(exception_namespaces=frozenset(there))
+    own = Pod(ref=theirs.ref, uid="1", labels=theirs.pod_labels)
+    copied = Pod(ref=ObjectRef("tenant", "p"), uid="2", labels=theirs.pod_labels)
+    assert exception_of(own, [theirs], rules) is theirs
+    assert match(copied, worlds.World(all_exceptions=[theirs, mine]), rules).exception is None
+    # Each label is needed: a pod with all but one is none of AKS's.
+    for label in theirs.pod_labels:
+        labels = {key: value for key, value in theirs.pod_labels.items() if key != label}
+        assert exception_of(replace(own, labels=labels), [theirs], rules) is None
+
+
+def parsed(made: dict[str, Any]) -> AzurePodIdentityException:
+    found = parse_exception(json.dumps(made).encode())
+    assert isinstance(found, AzurePodIdentityException)
+    return found
 
 
 def mounted(container: dict[str, Any]) -> set[str]:

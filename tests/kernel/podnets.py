@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
+from podidentity.kernel.netlink import FIRST_OF_OURS
 from podidentity.kernel.podnets import PodNetworks
 from tests.kernel.topology import PODS, command
 
@@ -61,6 +64,22 @@ async def folders() -> dict[str, Any]:
     found["missing"] = missing.failure
     missing.close()
     return found
+
+
+async def descriptors() -> dict[str, Any]:
+    """Return the descriptors that three pods take: those that libnftables could use, and all."""
+
+    def low() -> tuple[int, int]:
+        numbers = [int(each) for each in os.listdir("/proc/self/fd")]  # noqa: PTH208
+        return sum(each < FIRST_OF_OURS for each in numbers), len(numbers)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * FIRST_OF_OURS, 2 * FIRST_OF_OURS))
+    networks = PodNetworks(NETNS)
+    before = low()
+    networks.refresh()
+    after = low()
+    networks.close()
+    return {"low": after[0] - before[0], "all": after[1] - before[1]}
 
 
 _MOUNTED = "touch /run/others/{name}; mount --bind /run/netns/{name} /run/others/{name}"

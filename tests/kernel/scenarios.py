@@ -295,6 +295,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "propagation": unprovable.propagation,
     "unseen": unprovable.unseen,
     "vanishing": podnets.vanishing,
+    "descriptors": podnets.descriptors,
     "folders": podnets.folders,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.kernel.topology import run
@@ -22,6 +25,31 @@ def test_namespaces_may_be_in_several_folders(*, rootless: bool) -> None:
     assert seen["one more"] == 4
     assert seen["one less"] == [[1, 0, 1], 3]
     assert seen["missing"].startswith("cannot read /run/nowhere (No such file or directory): mount")
+
+
+def test_a_pod_takes_no_descriptor_that_libnftables_could_use(*, rootless: bool) -> None:
+    """Of 500 pods with two each, the last would take the 1,024th; see `netlink.FIRST_OF_OURS`."""
+    assert run("descriptors", rootless=rootless) == {"low": 0, "all": 6}
+
+
+_MANY_FILES = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
+held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+from podidentity.kernel.nftables import Nftables
+Nftables().run('{"nftables": [{"add": {"table": {"family": "ip", "name": "some"}}}]}')
+"""
+
+
+def test_where_no_low_descriptor_is_left_libnftables_is_not_asked_and_ends_no_process() -> None:
+    ended = subprocess.run(
+        ["unshare", "--map-root-user", "--net", sys.executable, "-c", _MANY_FILES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "NftablesError: this process has more than 1024 open files" in ended.stderr
 
 
 def test_a_pod_that_changes_its_addresses_all_the_time_is_refused_alone_until_it_stops(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Authorization
+from podidentity.nmi.request.pipeline import remembered_seconds
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity, pod
 from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
@@ -60,13 +62,33 @@ async def test_a_token_that_was_dropped_is_not_given_again() -> None:
     assert other.remembered() is None
 
 
-async def test_each_second_decides_anew_so_that_it_never_lies_about_the_expiry() -> None:
+async def test_with_each_second_it_tells_what_is_left_of_the_token_without_a_decision() -> None:
+    world = World()
+    first = await world.warm()
+    decided = len(world.record.lines)
+    world.clock.advance(1)
+    second = await world.decide_anew(world.request())
+    assert second != first
+    assert world.remembered() == second
+    assert world.remembered_parsed(world.request()) == second
+    assert len(world.record.lines) == decided + 3
+
+
+async def test_it_is_decided_anew_after_a_second_at_least_and_after_two_at_most() -> None:
     world = World()
     await world.warm()
-    world.clock.advance(0.9)
+    world.clock.advance(0.99)
     assert world.remembered()
-    world.clock.advance(0.1)
+    world.clock.advance(1.01)
     assert world.remembered() is None
+
+
+def test_decisions_of_a_full_node_do_not_come_in_the_same_moment() -> None:
+    seconds = [remembered_seconds(f"10.244.1.{number}", TOKEN) for number in range(110)]
+    assert all(1 <= each < 2 for each in seconds)
+    tenths = Counter(int(each * 10) for each in seconds)
+    assert len(tenths) == 10
+    assert max(tenths.values()) < 110 / 5
 
 
 async def test_what_is_only_observed_is_decided_and_told_each_time() -> None:
@@ -164,7 +186,7 @@ async def test_a_new_connection_is_asked_about_only_for_what_can_be_answered() -
     asked = len(world.attestor.asked)
     assert world.remembered(world.request(TOKEN + b"&client_id=x")) is None
     assert world.remembered_parsed(world.request(fields=PLAIN[:1])) is None
-    world.clock.advance(1)
+    world.clock.advance(2)
     assert world.remembered() is None
     await asyncio.sleep(0)
     assert len(world.attestor.asked) == asked

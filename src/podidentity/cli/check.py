@@ -18,7 +18,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.enable import NODE_TOKENS_SINCE
+from podidentity.cli.enable import CRITICAL, NODE_TOKENS_SINCE
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import (
     CLUSTER_ROLES,
@@ -198,10 +198,12 @@ async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
-    """Yield the nodes without NMI; raise KubeError."""
-    if await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET) is not None:
+    """Yield the nodes without NMI, and those whose pods may pass its rules; raise KubeError."""
+    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    if daemon_set is not None:
         pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
-        for each in nodes_without(pods, await find_all(kube, NODES)):
+        nodes = await find_all(kube, NODES)
+        for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes)):
             yield each
 
 
@@ -217,7 +219,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason == OPEN_NODE:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -526,7 +528,9 @@ def _seen(event: Object) -> float:
         return 0.0
 
 
-def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[Finding]:
+def nodes_without(
+    daemon_set: Object, pods: Sequence[Object], nodes: Sequence[Object]
+) -> Iterator[Finding]:
     """Yield the nodes that have no pod of NMI, those of one kind together.
 
     Where NMI has never been, nothing stands between a pod and the node's own identities.
@@ -535,7 +539,7 @@ def nodes_without(pods: Sequence[Object], nodes: Sequence[Object]) -> Iterator[F
     alike: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
         if (name := node["metadata"]["name"]) not in served:
-            alike.setdefault(_why_without(node), []).append(name)
+            alike.setdefault(_why_without(daemon_set, node), []).append(name)
     for (why, mend), names in sorted(alike.items()):
         names.sort()
         yield Finding(
@@ -552,7 +556,7 @@ OPEN_NODE = "NoAgent"
 """Reason of the finding about nodes that NMI does not serve: told in red."""
 
 
-def _why_without(node: Object) -> tuple[str, str]:
+def _why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
     """Return why NMI may not be on a node, and the next step."""
     labels = node["metadata"].get("labels") or {}
     if labels.get("kubernetes.io/os", "linux") != "linux":
@@ -565,10 +569,95 @@ def _why_without(node: Object) -> tuple[str, str]:
             "a virtual node runs no DaemonSet",
             "Pods there are machines of their own: give them identities by their group.",
         )
+    if (taint := untolerated(daemon_set, node)) is not None:
+        return f"NMI does not tolerate the taint {_written(taint)}", _mend_taint(taint)
     return (
         "there is no pod of NMI",
-        "Compare the DaemonSet's nodeSelector and tolerations with the node's labels and taints.",
+        "Compare the DaemonSet's nodeSelector with the node's labels.",
     )
+
+
+_ADDED = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": effect}
+    for effect, states in {
+        "NoExecute": ("not-ready", "unreachable"),
+        "NoSchedule": (
+            *("disk-pressure", "memory-pressure", "pid-pressure"),
+            *("unschedulable", "network-unavailable"),
+        ),
+    }.items()
+    for state in states
+]
+"""What the DaemonSet's controller has its pods tolerate, those of the node's network.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-tolerations
+"""
+
+
+def untolerated(daemon_set: Object, node: Object) -> Object | None:
+    """Return the first taint of a node that keeps the DaemonSet's pods away; None if none does."""
+    known = [*_ADDED, *(daemon_set["spec"]["template"]["spec"].get("tolerations") or [])]
+    for taint in node.get("spec", {}).get("taints") or []:
+        keeps = taint["effect"] in {"NoSchedule", "NoExecute"}
+        if keeps and not _tolerated(taint, known):
+            found: Object = taint
+            return found
+    return None
+
+
+def _tolerated(taint: Object, tolerations: Sequence[Object]) -> bool:
+    """Whether one of them matches, as the scheduler sees it: no key, or no effect, is each."""
+    return any(
+        each.get("key", "") in {"", taint["key"]}
+        and each.get("effect", "") in {"", taint["effect"]}
+        and (each.get("operator") == "Exists" or each.get("value", "") == taint.get("value", ""))
+        for each in tolerations
+    )
+
+
+def _written(taint: Object) -> str:
+    of = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint['key']}{of}:{taint['effect']}"
+
+
+def _mend_taint(taint: Object) -> str:
+    if taint["key"] == CRITICAL:
+        return (
+            "Where AKS refuses pods that tolerate it (Automatic), these nodes are for its own: let "
+            "it close IMDS on them (--enable-imds-restriction). Elsewhere run podidentity enable "
+            "without a --profile: NMI tolerates every taint then."
+        )
+    return (
+        f"Add --toleration={_written(taint)} to the flags of podidentity enable, and run it again."
+    )
+
+
+def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the nodes with eBPF host routing, by the label that AKS gives them."""
+    found = (each["metadata"] for each in nodes)
+    names = sorted(
+        each["name"]
+        for each in found
+        if (each.get("labels") or {}).get("kubernetes.azure.com/ebpf-host-routing") == "true"
+    )
+    if names:
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=HOST_ROUTING,
+            what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
+            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
+            "it every identity of the machine.",
+            mend="Set the acceleration mode of the cluster's container networking services to "
+            "None, and see docs/reference/nodes.md.",
+        )
+
+
+HOST_ROUTING = "HostRouting"
+"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+
+https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
+"""
 
 
 def _named(nodes: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 
 import click
@@ -21,6 +22,7 @@ from podidentity.cli.objects import (
     CONFIG_MAPS,
     DAEMON_SETS,
     NAMESPACES,
+    POLICY_BINDINGS,
     Object,
     apply,
     called,
@@ -31,7 +33,7 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
-from podidentity.cli.parameters import Duration, agents_option
+from podidentity.cli.parameters import Duration, Toleration, agents_option
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
@@ -48,16 +50,25 @@ from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
     IMAGE,
     NAMESPACE,
+    OWN_NAMESPACE,
     STARTUP_TAINT,
     aks_exceptions,
+    automatic_tolerations,
     crds,
     nmi,
     startup_taint_rights,
 )
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
+
+
+class Profile(StrEnum):
+    """The kind of cluster that NMI is for."""
+
+    STANDARD = "standard"
+    AKS_AUTOMATIC = "aks-automatic"
 
 
 @click.command(
@@ -66,6 +77,7 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
+        "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
@@ -123,6 +135,23 @@ from podidentity.wire.rbac import LABELS, Giver, Grantee
     help="Let NMI take the taint KEY, with which nodes start, off its own node when it is ready. "
     f"Without KEY: {STARTUP_TAINT}.",
 )
+@click.option(
+    "--profile",
+    type=click.Choice([each.value for each in Profile]),
+    default=Profile.STANDARD.value,
+    show_default=True,
+    help="Kind of cluster. AKS Automatic keeps kube-system to itself, and refuses pods that "
+    "tolerate every taint.",
+)
+@click.option(
+    "--toleration",
+    "tolerations",
+    type=Toleration(),
+    multiple=True,
+    metavar="KEY[=VALUE][:EFFECT]",
+    help="A taint of nodes on which NMI must run, besides those of the profile aks-automatic; may "
+    "be repeated. The profile standard tolerates every taint.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -142,6 +171,8 @@ def enable(
     node_tokens: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
+    profile: str,
+    tolerations: tuple[Object, ...],
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -162,15 +193,23 @@ def enable(
         audiences=audiences,
         identities=chosen(nmi(extra_args=flags)[-1]).identities_namespace,
         startup_taint=startup_taint or "",
+        tolerations=tolerations_of(Profile(profile), tolerations),
     )
-    exceptions = aks_exceptions() if with_aks else []
+    automatic = Profile(profile) is Profile.AKS_AUTOMATIC
+    if automatic and agents == NAMESPACE:
+        raise CommandError(
+            f"AKS Automatic keeps {NAMESPACE} to itself",
+            f"Choose another --namespace, or none: NMI is in {OWN_NAMESPACE} then.",
+        )
+    exceptions = aks_exceptions() if with_aks and not automatic else []
+    usual = OWN_NAMESPACE if automatic else NAMESPACE
     if dry_run:
         # The exceptions come last: the API server must serve the custom resources first. Without
         # the cluster nobody knows which other namespaces are there.
         always = [each for each in exceptions if each["metadata"]["namespace"] == NAMESPACE]
         manifests = made(
             extra_args=flags,
-            namespace=agents or NAMESPACE,
+            namespace=agents or usual,
             as_node=bool(node_tokens),
             policy=True,
         )
@@ -178,7 +217,9 @@ def enable(
         return
 
     async def work(kube: Kube) -> None:
-        namespace = await _one_place(kube, agents)
+        if not automatic:
+            await _refuse_automatic(kube)
+        namespace = await _one_place(kube, agents, usual)
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
         minor = await minor_version(kube)
@@ -194,9 +235,18 @@ def enable(
             as_node=minor >= NODE_TOKENS_SINCE if node_tokens is None else node_tokens,
             policy=minor >= POLICIES_SINCE,
         )
-        await _enable(kube, namespace, manifests, there, grants=grants, wait=wait, seconds=timeout)
         if not startup_taint:
             await _without_startup_taint(kube)
+        await _enable(
+            kube,
+            namespace,
+            manifests,
+            there,
+            record=namespace if automatic else NAMESPACE,
+            grants=grants,
+            wait=wait,
+            seconds=timeout,
+        )
 
     on_cluster(target, work)
 
@@ -212,11 +262,66 @@ POLICIES_SINCE = 30
 """The minor version of Kubernetes that has ValidatingAdmissionPolicy."""
 
 
-async def _one_place(kube: Kube, wanted: str | None) -> str:
-    """Return the namespace for NMI; raise CommandError if it is in another one."""
+PROTECTED = "aks-managed-protect-system-namespaces-binding"
+"""What denies writes to AKS's own namespaces, kube-system among them; it audits only, or is absent,
+on other clusters. Its words on a cluster, of May 2026:
+
+    ValidatingAdmissionPolicy 'aks-managed-protect-system-namespaces' with binding
+    'aks-managed-protect-system-namespaces-binding' denied request: Modification of resources in
+    managed system namespaces is not allowed
+
+https://learn.microsoft.com/azure/aks/automatic/aks-automatic-managed-system-node-pools-about
+"""
+
+
+async def _refuse_automatic(kube: Kube) -> None:
+    """Raise CommandError, before anything is made, where the API server would refuse half of it."""
+    try:
+        found = await find(kube, POLICY_BINDINGS, "", PROTECTED)
+    except KubeError as error:
+        if error.forbidden or error.not_found:
+            return
+        raise
+    if found is not None and "Deny" in (found["spec"].get("validationActions") or ()):
+        raise CommandError(
+            "This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be there",
+            "Run podidentity enable --profile aks-automatic.",
+        )
+
+
+def tolerations_of(profile: Profile, more: Sequence[Object]) -> list[Object]:
+    """Return what NMI's pods tolerate in a profile, [] if that is every taint; raise CommandError.
+
+    `more` are those that somebody asks for.
+    """
+    if profile is Profile.STANDARD:
+        if more:
+            raise CommandError(
+                "NMI tolerates every taint", "Leave --toleration out, or choose another --profile."
+            )
+        return []
+    if any(each["key"] == CRITICAL for each in more):
+        raise CommandError(
+            f"AKS Automatic refuses pods that tolerate {CRITICAL}",
+            "Its own nodes have that taint, and no pods of yours.",
+        )
+    return [*automatic_tolerations(), *more]
+
+
+CRITICAL = "CriticalAddonsOnly"
+"""Key of the taint of AKS's own nodes: https://learn.microsoft.com/azure/aks/use-system-pools"""
+
+
+async def _one_place(kube: Kube, wanted: str | None, usual: str) -> str:
+    """Return the namespace for NMI, `usual` unless another is wanted or it is there already.
+
+    Raises CommandError if it is in another one than is wanted.
+    """
     there = await namespace_of_nmi(kube)
-    if wanted in {None, there} or await find(kube, DAEMON_SETS, there, DAEMON_SET) is None:
-        return wanted or there
+    if await find(kube, DAEMON_SETS, there, DAEMON_SET) is None:
+        return wanted or usual
+    if wanted in {None, there}:
+        return there
     raise CommandError(
         f"NMI is in namespace {there}, and a node has one NMI",
         f"Run podidentity disable first, or enable --namespace {there}.",
@@ -244,6 +349,7 @@ async def _enable(
     manifests: list[Object],
     exceptions: list[Object],
     *,
+    record: str,
     grants: bool,
     wait: bool,
     seconds: float,
@@ -258,7 +364,10 @@ async def _enable(
             f"The custom resources are not served after {seconds:.0f} s",
             "See kubectl describe crd azureidentities.aadpodidentity.k8s.io.",
         ) from error
-    await grant_what_is_there(kube, wanted=grants)
+    if manifests[0]["kind"] == "Namespace":
+        own, *manifests = manifests
+        click.echo(f"{called(own)} {await apply(kube, own)}")
+    await grant_what_is_there(kube, record, wanted=grants)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     choices = replace(chosen(manifests[-1]), namespace=namespace)
@@ -380,16 +489,18 @@ async def _removed(kube: Kube, manifest: Object) -> None:
 NAME = "podidentity-grants"
 
 
-async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
+async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
     """Grant each namespace its bound identities, once for a cluster; a ConfigMap records it.
 
-    It is in kube-system wherever NMI is: after a move nothing is granted again.
+    It is in kube-system wherever NMI is: after a move nothing is granted again. Where AKS keeps
+    kube-system to itself the `place` is NMI's namespace.
 
     Older releases needed no grants, and the pods that they served must still be served. Identities
     that are created later need a grant by an operator. Not `wanted`: only record it.
     """
-    if await find(kube, CONFIG_MAPS, NAMESPACE, NAME) is not None:
-        return
+    for each in {NAMESPACE, place}:
+        if await find(kube, CONFIG_MAPS, each, NAME) is not None:
+            return
     bound = await _bound(kube) if wanted else []
     for identity in bound:
         names, grantee = permission_names(identity), Grantee(identity.ref.namespace)
@@ -399,7 +510,7 @@ async def grant_what_is_there(kube: Kube, *, wanted: bool) -> None:
             f"Granted {len(bound)} AzureIdentities that are bound already. For new ones run "
             "podidentity grant, or add."
         )
-    made = _record([str(identity.ref) for identity in bound])
+    made = _record(place, [str(identity.ref) for identity in bound])
     click.echo(f"{called(made)} {await apply(kube, made)}")
 
 
@@ -419,7 +530,7 @@ async def _bound(kube: Kube) -> list[AzureIdentity]:
     ]
 
 
-def _record(granted: list[str]) -> Object:
-    metadata = {"name": NAME, "namespace": NAMESPACE, "labels": dict(LABELS)}
+def _record(place: str, granted: list[str]) -> Object:
+    metadata = {"name": NAME, "namespace": place, "labels": dict(LABELS)}
     data = {"by": f"podidentity enable {__version__}", "for": "\n".join(granted)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

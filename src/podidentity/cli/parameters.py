@@ -25,6 +25,12 @@ from podidentity.wire.azure_environment import STACK, parse_environment
 
 _LONGEST_LABEL = 63
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_TAINT = re.compile(
+    rf"(?P<key>(?:[a-z0-9.-]+/)?{_LABEL.pattern})(?:=(?P<value>(?:{_LABEL.pattern})?))?"
+    rf"(?::(?P<effect>{'|'.join(_EFFECTS)}))?",
+    re.ASCII,
+)
 
 
 class Duration(click.ParamType[float]):
@@ -138,6 +144,31 @@ class Name(click.ParamType[str]):
                 ctx,
             )
         return value
+
+
+class Toleration(click.ParamType[dict[str, str]]):
+    """`KEY`, `KEY=VALUE`, `KEY:EFFECT` or `KEY=VALUE:EFFECT`: the taint that is tolerated.
+
+    https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
+    """
+
+    name = "taint"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, str]:
+        """Return the toleration, as a pod has it."""
+        found = _TAINT.fullmatch(value)
+        if found is None:
+            self.fail(
+                f"{value!r} is no taint: KEY, KEY=VALUE, KEY:EFFECT or KEY=VALUE:EFFECT, with "
+                f"the effect {', '.join(_EFFECTS)}",
+                param,
+                ctx,
+            )
+        key, of, effect = found["key"], found["value"], found["effect"]
+        how = {"operator": "Exists"} if of is None else {"value": of}
+        return {"key": key, **how, **({"effect": effect} if effect else {})}
 
 
 agents_option = click.option(

@@ -11,6 +11,7 @@ from typing import Any
 from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
 from podidentity.manifests import NAMESPACE
+from podidentity.wire.events import COMPONENT
 from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 DAEMON_SET = "nmi"
@@ -201,5 +202,7 @@ async def _warning(kube: Kube, kind: str, about: Object) -> str:
     name = about["metadata"]["name"]
     selector = f"involvedObject.kind={kind},involvedObject.name={name}"
     events = await find_all(kube, EVENTS, about["metadata"]["namespace"], fieldSelector=selector)
-    warnings = [event for event in events if event.get("type") == "Warning"]
+    # What NMI says of itself does not keep it from being ready.
+    others = [each for each in events if (each.get("source") or {}).get("component") != COMPONENT]
+    warnings = [event for event in others if event.get("type") == "Warning"]
     return f" ({warnings[-1].get('message', '')})" if warnings else ""

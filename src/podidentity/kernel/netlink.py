@@ -6,10 +6,16 @@ the host's byte order unless stated otherwise.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+FIRST_OF_OURS = 1024
+"""libnftables waits with select(2), for which a descriptor must be below FD_SETSIZE: with a higher
+one the C library ends the process."""
 
 SOCK_DIAG, NETFILTER = 4, 12  # NETLINK_SOCK_DIAG, NETLINK_NETFILTER; socket has NETLINK_ROUTE
 
@@ -30,9 +36,10 @@ _ERRNO = struct.Struct("=i")
 def connect(protocol: int, *, groups: int = 0) -> socket.socket:
     """Return a non-blocking netlink socket that receives the notifications of `groups`.
 
-    No wait is needed for an answer: the kernel queues its begin before `send` returns.
+    No wait is needed for an answer: the kernel queues its begin before `send` returns. Each pod has
+    some of these sockets, so they leave the low descriptors to libnftables (`FIRST_OF_OURS`).
     """
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    made = _with_high_number(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol))
     try:
         made.setblocking(False)
         made.bind((0, groups))
@@ -40,6 +47,19 @@ def connect(protocol: int, *, groups: int = 0) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _with_high_number(made: socket.socket) -> socket.socket:
+    try:
+        number = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, FIRST_OF_OURS)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # above the limit of open files
+            return made
+        made.close()
+        raise
+    family, kind, protocol = made.family, made.type, made.proto
+    made.close()
+    return socket.socket(family, kind, protocol, fileno=number)
 
 
 class MalformedMessage(ValueError):

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+from pathlib import Path
 from typing import Any, Self
+
+from podidentity.kernel.netlink import FIRST_OF_OURS
 
 _NAME = "libnftables.so.1"
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 # NFT_CTX_OUTPUT_NUMERIC_PROTO: a name comes from /etc/protocols, which a container may lack.
 _OUTPUT_PROTOCOL_NUMBERS = 1 << 7
+_NET_ADMIN = 12
+"""The number of CAP_NET_ADMIN, linux/capability.h."""
 
 
 class NftablesError(Exception):
@@ -29,6 +35,7 @@ class Nftables:
 
     def __init__(self) -> None:
         self._library = _load()
+        _require_low_descriptor()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftablesError("libnftables gave no context: out of memory or file descriptors")
@@ -63,6 +70,17 @@ class Nftables:
         self.close()
 
 
+def _require_low_descriptor() -> None:
+    """Raise NftablesError if libnftables would get a descriptor that it cannot wait for."""
+    with open(os.devnull) as lowest_free:  # noqa: PTH123 - a descriptor, whatever its path
+        if lowest_free.fileno() < FIRST_OF_OURS:
+            return
+    raise NftablesError(
+        f"this process has more than {FIRST_OF_OURS} open files, and libnftables needs one below:"
+        " please report this"
+    )
+
+
 def _load() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(_NAME)
@@ -86,6 +104,23 @@ def _load() -> ctypes.CDLL:
 def _explained(text: str) -> str:
     reasons = [line.partition("Error: ")[2] for line in text.splitlines() if "Error: " in line]
     first = reasons[0] if reasons else "no reason given"
-    if "Operation not permitted" in text:
-        return f"{first}; give the process CAP_NET_ADMIN in the node's network namespace"
-    return first
+    if "Operation not permitted" not in text:
+        return first
+    return f"{first}; {why_not_permitted(Path('/proc/thread-self/status').read_text())}"
+
+
+def why_not_permitted(status: str) -> str:
+    """Return why nf_tables refuses a process with this /proc/PID/status, and the next step.
+
+    AKS has a program that refuses rules to everybody in the node's network:
+    Azure/azure-container-networking, bpf-prog/azure-block-iptables.
+    """
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    if not held >> _NET_ADMIN & 1:
+        return "give the process CAP_NET_ADMIN in the node's network namespace"
+    return (
+        "the process has CAP_NET_ADMIN, and something of the node refuses its rules all the same, "
+        "as AKS does where eBPF host routing is on (the node has the label kubernetes.azure.com/"
+        "ebpf-host-routing then): set the acceleration mode of the cluster's container networking "
+        "services to None"
+    )

@@ -24,6 +24,9 @@ A name without a registry is one of a public registry, where others may own it.
 NAMESPACE = "kube-system"
 """Of NMI, unless somebody wants another: every cluster has it, and tenants have no right in it."""
 
+OWN_NAMESPACE = "podidentity"
+"""Of NMI on AKS Automatic, which keeps kube-system to itself."""
+
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
 TOKENS = "serviceaccounts/token"
@@ -52,6 +55,7 @@ def nmi(
     audiences: Sequence[str] = (),
     identities: str = IDENTITIES,
     startup_taint: str = "",
+    tolerations: Sequence[Manifest] = (),
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
@@ -59,7 +63,8 @@ def nmi(
     and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
-    accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node.
+    accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
+    `tolerations` its pods tolerate those taints alone, and the start-up taint.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
@@ -76,6 +81,11 @@ def nmi(
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
+    for manifest in manifests if tolerations else ():
+        if manifest["kind"] == "DaemonSet":
+            mine = [{"key": startup_taint, "operator": "Exists"}] if startup_taint else []
+            others = [each for each in tolerations if each not in mine]
+            manifest["spec"]["template"]["spec"]["tolerations"] = [*mine, *others]
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
 
@@ -165,6 +175,13 @@ def boot_unit(kubelet: str = KUBELET_UNIT) -> str:
     """Return the systemd unit that closes IMDS to pods before the unit of a kubelet starts."""
     text = files(__name__).joinpath("podidentity-boot.service").read_text(encoding="utf-8")
     return text.replace(f"={KUBELET_UNIT}", f"={kubelet}")
+
+
+def automatic_tolerations() -> list[Manifest]:
+    """Return what NMI's pods tolerate on AKS Automatic, where none may tolerate every taint."""
+    (patch,) = _documents("aks-automatic.yaml")
+    found: list[Manifest] = patch["spec"]["template"]["spec"]["tolerations"]
+    return found
 
 
 def aks_exceptions() -> list[Manifest]:

@@ -10,8 +10,8 @@
 
 Each step takes a value and returns a value; an error of an earlier step is answered at once, before
 anybody waits for anything. SDKs probe with a request without the header and give it 500 ms.
-What was answered is answered again, byte for byte, for the rest of the second: `by_bytes` and
-`by_request` find it in the `AnswerCache`, and wait for nothing but the proof of a new connection.
+What was answered is answered again for a second or two: `by_bytes` and `by_request` find it in the
+`AnswerCache`, and wait for nothing but the proof of a new connection.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Literal, NamedTuple, Protocol
+from zlib import crc32
 
 from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
@@ -69,6 +70,8 @@ _SHOWN = 200
 """Characters of a refused path that the log has."""
 _PROPAGATION_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
+REMEMBERED_SECONDS = 1.0
+"""For which an answer is remembered at least; at most for twice as long."""
 CAPACITY = 4096
 """Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
 _METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
@@ -120,13 +123,24 @@ class CachedAnswer(NamedTuple):
 
     pod_uid: str
     """Whose connection it was."""
-    second: int
-    """Since 1970."""
+    until: float
+    """In monotonic seconds."""
     token: CachedToken
+    resource: str
+    """As the client wrote it, which is how the answer echoes it."""
+    template: RequestTemplate
+    second: int
+    """Since 1970; in it the answer is right about the seconds that are left of the token."""
     response: Response
     rendered: tuple[KnownAnswer, KnownAnswer]
     """By whether the client wants the connection kept."""
-    template: RequestTemplate
+
+    def at(self, time: float) -> CachedAnswer:
+        """Return the same answer, with the seconds that are left at `time` (since 1970)."""
+        response = Response(HTTPStatus.OK, render_answer(self.token.token, self.resource, time))
+        return self._replace(
+            second=int(time), response=response, rendered=_rendered_both_ways(response)
+        )
 
 
 class AnswerCache:
@@ -140,10 +154,12 @@ class AnswerCache:
     * the connection: proved to be the same pod's, from the same address;
     * the request: a GET whose headers were found right, of the same path and query: nothing else of
       a request decides about its answer;
-    * the second on the clock, because the answer says in how many of them the token expires.
+    * the time: an answer says in how many seconds the token expires, so it is rendered again with
+      each second of the clock; and after one to two seconds its request is decided anew. When, is a
+      matter of address and request, so that those of all pods do not come in the same moment.
 
-    So there is one way to a token, and this is only its memory: once a second at least each request
-    is decided anew, and that is also what keeps token and permission in use.
+    So there is one way to a token, and this is only its memory: every other second at least each
+    request is decided anew, and that is also what keeps token and permission in use.
 
     Beside the answers it knows requests by their bytes: equal bytes are the same request, and need
     not be parsed again. That holds for good and for everybody.
@@ -175,7 +191,8 @@ class AnswerCache:
 
         It is for connections that are proved to be its pod's, and for no other.
         """
-        found = self._answers.get((address, target))
+        key = address, target
+        found = self._answers.get(key)
         if found is None:
             return None
         permissions = self._permissions
@@ -186,12 +203,15 @@ class AnswerCache:
             self._answers.clear()
             return None
         time, token = self._time(), found.token
-        holds = (
-            int(time) == found.second
+        if not (
+            monotonic < found.until
             and monotonic < token.fresh_until
             and time < token.fresh_until_time
-        )
-        return found if holds else None
+        ):
+            return None
+        if int(time) != found.second:
+            found = self._answers[key] = found.at(time)
+        return found
 
     def remember(
         self,
@@ -200,10 +220,14 @@ class AnswerCache:
         response: Response,
         template: RequestTemplate,
         *,
+        resource: str,
         revision: Revision,
+        begun: float,
         time: float,
     ) -> None:
         """Remember `response`, made at `time` by a decision begun at `revision`, if it may be.
+
+        `begun`: when the decision began, in monotonic seconds.
 
         Only a token from the cache: of another the origin is recorded. What is only observed is
         told each time.
@@ -218,19 +242,32 @@ class AnswerCache:
             self._revision = revision
         if len(self._answers) >= CAPACITY:
             self._answers.clear()
-        head, last_head = (render_head(response, stays=stays) for stays in (True, False))
-        self._answers[caller.address, request.raw_target] = CachedAnswer(
+        key = caller.address, request.raw_target
+        self._answers[key] = CachedAnswer(
             pod_uid=caller.proven,
-            second=int(time),
+            until=begun + remembered_seconds(*key),
             token=outcome.fetched.entry,
-            response=response,
-            rendered=(
-                KnownAnswer(head, last_head, response.body, keep_alive=False),
-                KnownAnswer(head, last_head, response.body, keep_alive=True),
-            ),
+            resource=resource,
             template=template,
+            second=int(time),
+            response=response,
+            rendered=_rendered_both_ways(response),
         )
         self.note(request)
+
+
+def remembered_seconds(address: str, target: bytes) -> float:
+    """Return for how long an answer is remembered."""
+    share = crc32(target, crc32(address.encode())) / (1 << 32)
+    return REMEMBERED_SECONDS * (1 + share)
+
+
+def _rendered_both_ways(response: Response) -> tuple[KnownAnswer, KnownAnswer]:
+    head, last_head = (render_head(response, stays=stays) for stays in (True, False))
+    return (
+        KnownAnswer(head, last_head, response.body, keep_alive=False),
+        KnownAnswer(head, last_head, response.body, keep_alive=True),
+    )
 
 
 class RequestPipeline:
@@ -391,7 +428,16 @@ class RequestPipeline:
         else:
             response = self._response(self._told(outcome.error, query.request))
         template = await self._log.token(query, outcome, response.status, begun)
-        self._answers.remember(request, outcome, response, template, revision=revision, time=time)
+        self._answers.remember(
+            request,
+            outcome,
+            response,
+            template,
+            resource=query.request.resource,
+            revision=revision,
+            begun=begun,
+            time=time,
+        )
         return response
 
     async def _host_token(self, request: Request, target: Target, begun: float) -> Response:

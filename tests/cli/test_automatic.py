@@ -1,0 +1,165 @@
+"""`enable --profile aks-automatic`: what AKS Automatic refuses is not asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from podidentity import manifests
+from podidentity.cli.enable import PROTECTED
+from tests.cli.conftest import DAEMON_SET, EXCEPTION, Ran, end_nmi
+from tests.cli.world import World
+
+Run = Callable[..., Ran]
+PLACE = f"/api/v1/namespaces/{manifests.OWN_NAMESPACE}"
+OWN_DAEMON_SET = f"/apis/apps/v1/namespaces/{manifests.OWN_NAMESPACE}/daemonsets/nmi"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+AUTOMATIC = ("enable", "--profile", "aks-automatic")
+
+
+@pytest.fixture
+def automatic(bare: World) -> Iterator[World]:
+    """The world without NMI, as somebody leaves it who has AKS Automatic in mind."""
+    yield bare
+    if bare.get(OWN_DAEMON_SET):
+        bare.send("DELETE", OWN_DAEMON_SET)
+        end_nmi(bare, f"{PLACE}/pods")
+    if bare.get(f"{PLACE}/configmaps/podidentity-grants"):
+        bare.send("DELETE", f"{PLACE}/configmaps/podidentity-grants")
+
+
+def tolerations(daemon_set: dict[str, Any]) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = daemon_set["spec"]["template"]["spec"]["tolerations"]
+    return found
+
+
+def test_nothing_is_written_into_akss_namespaces_and_no_pod_tolerates_every_taint(
+    automatic: World, podidentity: Run
+) -> None:
+    record = automatic.get("/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
+    if record:
+        automatic.send("DELETE", "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
+    ran = podidentity(*AUTOMATIC, "--no-wait", "--toleration=team=blue:NoSchedule")
+    assert ran.code == 0, ran.err
+    assert f"namespace/{manifests.OWN_NAMESPACE} created" in ran.out
+    assert "aks-addon-exception" not in ran.out
+    assert automatic.get(DAEMON_SET) is None
+    assert automatic.get(EXCEPTION) is None
+    assert automatic.get("/api/v1/namespaces/kube-system/configmaps/podidentity-grants") is None
+    assert automatic.get(f"{PLACE}/configmaps/podidentity-grants") is not None
+    found = tolerations(automatic.get(OWN_DAEMON_SET))
+    assert all(each.get("key", "") not in {"", "CriticalAddonsOnly"} for each in found)
+    assert found[-1] == {"key": "team", "value": "blue", "effect": "NoSchedule"}
+    assert podidentity("enable", "--no-wait", "--no-aks-exception").code == 0
+    assert automatic.get(DAEMON_SET) is None  # NMI stays where it is
+
+
+@pytest.mark.usefixtures("automatic")
+def test_the_command_for_automatic_may_be_repeated(podidentity: Run) -> None:
+    assert podidentity(*AUTOMATIC, "--no-wait").code == 0
+    ran = podidentity(*AUTOMATIC, "--no-wait")
+    assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("actions", "refused"), [(["Deny"], True), (["Audit"], False), (["Warn", "Deny"], True)]
+)
+def test_without_the_profile_nothing_is_made_where_aks_keeps_kube_system_to_itself(
+    automatic: World,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    actions: list[str],
+    refused: bool,
+) -> None:
+    monkeypatch.setattr("podidentity.cli.enable.find", answering(actions))
+    ran = podidentity("enable", "--no-wait")
+    assert (ran.code == 1) is refused
+    assert (automatic.get(DAEMON_SET) is None) is refused
+    if refused:
+        assert ran.out == ""
+        assert ran.err == (
+            "error: This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be "
+            "there. Run podidentity enable --profile aks-automatic.\n"
+        )
+
+
+def answering(actions: list[str]) -> Any:
+    """Return `find` with AKS's binding; the sandbox's API server knows the action Deny alone."""
+    from podidentity.cli.objects import POLICY_BINDINGS, find
+
+    async def found(kube: Any, resource: Any, namespace: str, name: str) -> Any:
+        if (resource, name) == (POLICY_BINDINGS, PROTECTED):
+            return {"spec": {"policyName": name, "validationActions": actions}}
+        return await find(kube, resource, namespace, name)
+
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--namespace", "kube-system"], "AKS Automatic keeps kube-system to itself"),
+        (["--toleration=CriticalAddonsOnly"], "refuses pods that tolerate CriticalAddonsOnly"),
+        (["--toleration=CriticalAddonsOnly=true:NoSchedule"], "refuses pods that tolerate"),
+        (["--toleration=:NoSchedule"], "is no taint"),
+        (["--toleration=a b"], "is no taint"),
+        (["--toleration=a:Never"], "is no taint"),
+        (["--toleration="], "is no taint"),
+    ],
+)
+def test_what_automatic_would_refuse_is_refused_before_anything_is_made(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch, flags: list[str], says: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    ran = podidentity(*AUTOMATIC, *flags, "--dry-run")
+    assert ran.code != 0
+    assert says in ran.err
+    assert ran.out == ""
+
+
+def test_a_toleration_is_of_no_use_where_every_taint_is_tolerated(podidentity: Run) -> None:
+    ran = podidentity("enable", "--toleration=a", "--dry-run")
+    assert ran.code == 1
+    assert "NMI tolerates every taint. Leave --toleration out" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("written", "toleration"),
+    [
+        ("a", {"key": "a", "operator": "Exists"}),
+        ("a=", {"key": "a", "value": ""}),
+        ("a=b", {"key": "a", "value": "b"}),
+        ("x.io/a:NoExecute", {"key": "x.io/a", "operator": "Exists", "effect": "NoExecute"}),
+        ("x.io/a=b:NoSchedule", {"key": "x.io/a", "value": "b", "effect": "NoSchedule"}),
+    ],
+)
+def test_a_taint_is_written_as_kubectl_writes_it(
+    podidentity: Run, written: str, toleration: dict[str, str]
+) -> None:
+    ran = podidentity(*AUTOMATIC, f"--toleration={written}", "--dry-run")
+    daemon_sets = [each for each in yaml.safe_load_all(ran.out) if each["kind"] == "DaemonSet"]
+    assert tolerations(daemon_sets[0])[-1] == toleration
+
+
+def test_a_dry_run_is_for_the_namespace_of_the_profile_and_has_no_exception(
+    podidentity: Run,
+) -> None:
+    printed = list(yaml.safe_load_all(podidentity(*AUTOMATIC, "--dry-run").out))
+    assert "AzurePodIdentityException" not in {each["kind"] for each in printed}
+    assert "kube-system" not in str(printed[4:])
+
+
+def test_nmi_tolerates_the_start_up_taint_whatever_its_key() -> None:
+    (daemon_set,) = [
+        each
+        for each in manifests.nmi(
+            startup_taint="example.com/wait", tolerations=manifests.automatic_tolerations()
+        )
+        if each["kind"] == "DaemonSet"
+    ]
+    found = daemon_set["spec"]["template"]["spec"]["tolerations"]
+    assert {"key": "example.com/wait", "operator": "Exists"} in found
+    assert all(each in found for each in manifests.automatic_tolerations())
