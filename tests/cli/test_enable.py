@@ -355,7 +355,10 @@ def test_an_agent_that_cannot_hand_over_is_stopped_first_and_that_is_said(
 
 TAINT_ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/podidentity-nmi-startup-taint"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-TAINT_POLICY = f"{ADMISSION}/validatingadmissionpolicies/podidentity-nmi-startup-taint"def test_the_right_to_take_the_start_up_taint_off_comes_when_asked_for_behind_its_policy(
+TAINT_POLICY = f"{ADMISSION}/validatingadmissionpolicies/podidentity-nmi-startup-taint"
+
+
+def test_the_right_to_take_the_start_up_taint_off_comes_when_asked_for_behind_its_policy(
     bare: World, podidentity: Run
 ) -> None:
     podidentity("enable", "--no-wait")
