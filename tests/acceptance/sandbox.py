@@ -55,12 +55,12 @@ class Sandbox:
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
-        await self.bind_with(*[f"--nmi-arg={flag}" for flag in flags])
+        await self.bind_by("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
 
-    async def bind_with(self, *options: str) -> str:
-        """Enable pod identity with these options, add an identity, and return its id."""
+    async def bind_by(self, *command: str) -> str:
+        """Enable pod identity by this command, add an identity, and return its id."""
         made = await prepare(self.plan)
-        self.run("podidentity", "enable", *options)
+        self.run(*command)
         add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
         self.run(*add, "--identity-resource-id", made.identity_id)
         return made.identity_id

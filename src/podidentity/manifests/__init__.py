@@ -81,13 +81,16 @@ def nmi(
     for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
         container["image"] = image
         container["args"] = [*container["args"], *extra_args]
-    for manifest in manifests if tolerations else ():
-        if manifest["kind"] == "DaemonSet":
-            mine = [{"key": startup_taint, "operator": "Exists"}] if startup_taint else []
-            others = [each for each in tolerations if each not in mine]
-            manifest["spec"]["template"]["spec"]["tolerations"] = [*mine, *others]
+    if tolerations:
+        _tolerate(manifests[-1], tolerations, startup_taint)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _tolerate(daemon_set: Manifest, tolerations: Sequence[Manifest], startup_taint: str) -> None:
+    mine = [{"key": startup_taint, "operator": "Exists"}] if startup_taint else []
+    others = [each for each in tolerations if each not in mine]
+    daemon_set["spec"]["template"]["spec"]["tolerations"] = [*mine, *others]
 
 
 def _place(manifests: Sequence[Manifest], namespace: str) -> None:

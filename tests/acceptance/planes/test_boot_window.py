@@ -1,7 +1,7 @@
 """A node that starts: what its pods reach before NMI is up, and what closes that.
 
 Requests that reach the real IMDS are counted by a nonce. Two pods: one with a bound identity, one
-that is entitled to nothing; both ask from their first moment on, besides what the test has them ask.
+that is entitled to nothing. Both ask by themselves, too, from their first moment on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes.test_others_rules import OURS_GONE
 from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
@@ -67,11 +68,11 @@ class Node:
     azure: AzureOperator
     loop: asyncio.Runner
     identity: str = ""
-    """The resource id of the identity that is bound to one pod; "": the kubelet's is alone there."""
+    """Resource id of the identity that is bound to one pod; "": the kubelet's is alone there."""
 
-    def bind(self, *options: str) -> None:
-        """Enable pod identity with these options of `enable`, and bind the identity."""
-        self.identity = self.loop.run(self.place.bind_with(*options))
+    def bind(self, *command: str) -> None:
+        """Enable pod identity by this command, and bind the identity."""
+        self.identity = self.loop.run(self.place.bind_by(*command))
 
     @property
     def name(self) -> str:
@@ -148,6 +149,13 @@ def new() -> Iterator[Node]:
         yield Node(*found)
 
 
+def documented() -> list[str]:
+    """Return the command by which docs/how-to/close-the-boot-window.md has NMI take the taint."""
+    page = ROOT / "docs/how-to/close-the-boot-window.md"
+    (block,) = [each for each in blocks_of(page) if each.mark == "run=boot"]
+    return shlex.split(block.text)
+
+
 def test_on_a_new_node_without_the_taint_pods_reach_imds_before_nmi_is_there(new: Node) -> None:
     assert new.taints() == [STARTUP_TAINT]
     new.make_pods()
@@ -171,7 +179,7 @@ def test_a_new_node_with_the_taint_takes_pods_when_nmi_is_ready_and_nothing_leak
         pod = json.loads(new.place.run("kubectl", "get", "pod", name, "-o", "json"))
         assert pod["status"]["phase"] == "Pending"
         assert STARTUP_TAINT in pod["status"]["conditions"][0]["message"]
-    new.bind("--startup-taint")
+    new.bind(*documented())
     new.pods_run()
     assert new.taints() == []
     assert new.ask() == SERVED
@@ -204,7 +212,7 @@ def restarted(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node that NMI served, which restarts without it."""
     with opened(own(f"boot-{request.param}"), request.param) as found:
         node = Node(*found)
-        node.bind()
+        node.bind("podidentity", "enable")
         node.make_pods()
         node.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=HOST)
         node.pods_run()
