@@ -37,8 +37,8 @@ def _parse_unit(text: str) -> str:
 def node_unit(*, kubelet_unit: str) -> None:
     """Print a systemd unit that keeps pods from IMDS until NMI is up.
 
-    A node that restarts starts its pods again at once, and NMI a moment later. The unit has nft drop
-    what pods send to 169.254.169.254; the node itself and pods of its network are not concerned,
-    and NMI works above it. The unit's first lines say how it is installed and removed.
+    A node that restarts starts its pods again at once, and NMI a moment later. The unit has nft
+    drop what pods send to 169.254.169.254; the node itself and pods of its network are not
+    concerned, and NMI works above it. Its first lines say how it is installed and removed.
     """
     click.echo(boot_unit(kubelet_unit), nl=False)
