@@ -28,12 +28,15 @@ class Server(FakeKubeApi):
         self.taints = list(taints)
         self.failures: list[KubeError] = []
         self.asked = 0
+        self.body = b""
+        """Its answer in place of the node."""
 
     async def get(self, path: str) -> bytes:
         assert path == "/api/v1/nodes/n1"
         self.asked += 1
         spec = {"taints": self.taints} if self.taints else {}
-        return json.dumps({"metadata": {"resourceVersion": "7"}, "spec": spec}).encode()
+        node = {"metadata": {"resourceVersion": "7"}, "spec": spec}
+        return self.body or json.dumps(node).encode()
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         assert path == "/api/v1/nodes/n1"
@@ -136,10 +139,6 @@ async def test_a_refusal_is_said_with_what_mends_it_and_tried_again(
 
 async def test_an_answer_that_is_no_node_changes_nothing() -> None:
     world = World(OURS)
-
-    async def get(_: str) -> bytes:
-        return b'{"kind":"Status"}'
-
-    world.server.get = get  # type: ignore[method-assign]
+    world.server.body = b'{"kind":"Status"}'
     assert not await world.taint.look()
     assert "sent no Node" in world.taint.warnings()[0]
