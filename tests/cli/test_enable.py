@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import uuid
@@ -256,6 +257,38 @@ def test_check_finds_a_right_that_this_api_server_makes_needless(
     assert "TokensOfAnyPod" in reasons()
     assert podidentity("enable", "--no-wait").code == 0
     assert "TokensOfAnyPod" not in reasons()
+
+
+@pytest.mark.parametrize("subject", ["pod", "identity"])
+@pytest.mark.parametrize("minor", ["32", "36"])
+def test_check_names_an_audience_that_nmi_may_not_ask_for_and_the_flag_that_mends_it(
+    bare: World, asked: Callable[[str], Run], minor: str, subject: str
+) -> None:
+    podidentity = asked(minor)
+    assert podidentity("enable", "--no-wait").code == 0
+    namespace, audience = bare.namespace(f"audiences-{minor}-{subject}"), "urn:it's mine"
+    made = {"type": 3, "clientID": str(uuid.uuid4()), "tenantID": str(uuid.uuid4())}
+    federation = {"subject": subject, "audience": audience}
+    bare.custom(namespace, "azureidentities", "own", {**made, "federation": federation})
+    bare.custom(
+        namespace, "azureidentitybindings", "own", {"azureIdentity": "own", "selector": "s"}
+    )
+
+    def told() -> list[dict[str, str]]:
+        listed = json.loads(podidentity("check", "-o", "json").out)
+        return [each for each in listed if each["reason"] == "AudienceNotNamed"]
+
+    (only,) = told()
+    assert (only["namespace"], only["name"]) == (namespace, "own")
+    assert f"NMI may not ask for tokens for {audience}" in only["message"]
+    assert shlex.quote(f"--token-audience={audience}") in only["nextStep"]
+    assert podidentity("enable", "--no-wait", f"--token-audience={audience}").code == 0
+    assert told() == []
+    federation = {"subject": subject, "audience": "api://AzureADTokenExchangeChina"}
+    path = f"{CUSTOM}/namespaces/{namespace}/azureidentities/own"
+    bare.send("PATCH", path, {"spec": {"federation": federation}})
+    assert podidentity("enable", "--no-wait").code == 0
+    assert told() == []
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.rules import LINK_LOCAL, Redirect
 from tests.kernel import (
+    answers,
     drifting,
     exposures,
     local,
@@ -299,6 +300,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "folders": podnets.folders,
     "flapping": podnets.flapping,
     "crowded": podnets.crowded,
+    "answers": answers.answers,
     "theft": sources.theft,
     "learning": sources.learning,
     "changing": sources.changing,

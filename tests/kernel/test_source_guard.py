@@ -231,6 +231,38 @@ def test_on_routed_links_a_foreign_address_does_not_come_as_far_as_the_redirecti
     assert guarded["leaked"] == 0
 
 
+FORGED = ("a port without a connection", "an open connection", "an unused address")
+"""What A1, A2 and A6 begin with."""
+
+
+def test_on_routed_links_no_answer_to_a_forged_address_comes_to_the_forger_whatever_guards() -> (
+    None
+):
+    """Each of these attacks lives on an answer, which on a bridge comes to who announced himself.
+
+    On routed links it takes the route of the address: to the owner, or out of the node.
+    """
+    bridge = run("answers", rootless=True, guarded=False)
+    assert {what: bridge[what]["arrived"] > 0 for what in FORGED} == dict.fromkeys(FORGED, True)
+    first, opened, unused = (set(bridge[what]["at p1"]) for what in FORGED)
+    assert first == unused == {"SYN-ACK", "ACK"}
+    assert opened == {"ACK"}
+    assert bridge["a conversation"] == {"at p1": ["data"]}
+    routed = run("answers", rootless=True, routed=True, guarded=False)
+    assert {what: routed[what]["arrived"] > 0 for what in FORGED} == dict.fromkeys(FORGED, True)
+    assert {what: routed[what]["at p1"] for what in FORGED} == {what: [] for what in FORGED}
+    assert [routed[what]["at p2"] for what in FORGED] == [["SYN-ACK"], ["ACK"], []]
+    assert routed["a conversation"] == {"at p1": []}
+
+
+def test_on_routed_links_no_forged_packet_arrives_with_the_guard(*, rootless: bool) -> None:
+    """Without it SYNs of addresses that nobody has would still fill the backlog."""
+    seen = run("answers", rootless=rootless, routed=True, guarded=True)
+    assert seen["leaked"] == 0
+    for what in FORGED:
+        assert seen[what] == {"arrived": 0, "at p1": [], "at p2": []}
+
+
 def test_the_rules_are_these_and_what_others_change_of_them_is_put_right(*, rootless: bool) -> None:
     seen = run("source_drift", rootless=rootless)
     assert seen["before"] == [3, 0, []]

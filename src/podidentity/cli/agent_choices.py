@@ -38,6 +38,8 @@ class Choices:
     identities_namespace: str = IDENTITIES_NAMESPACE
     attestation: AttestationMode = AttestationMode.KERNEL
     redirect: Redirect = field(default_factory=Redirect)
+    tokens_as_node: bool = False
+    """Whether NMI asks for pods' tokens as its node."""
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     doubt: str = ""
@@ -102,6 +104,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         identities_namespace=settings.identities_namespace,
         attestation=settings.attestation,
         redirect=redirect_of(settings),
+        tokens_as_node=settings.tokens_as == "node",
         cloud=settings.cloud,
     )
     if not stack:

@@ -6,9 +6,11 @@ invents: so a finding does not depend on the pods of one moment.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import click
 
@@ -39,6 +41,7 @@ from podidentity.cli.rollout import (
     rollout,
     troubles,
 )
+from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES
@@ -64,7 +67,7 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
-from podidentity.manifests import ACCOUNT, NAMESPACE, asks_for_any
+from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -93,8 +96,8 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
-    exceptions without effect, unknown authorities, objects and secrets that cannot be used, and
-    NetworkPolicies that keep pods from IMDS.
+    exceptions without effect, unknown authorities, objects and secrets that cannot be used,
+    audiences that NMI may not ask for, and NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
     Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
     that weaken it.
@@ -118,6 +121,10 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
 _NO_POLICIES = (
     "could not check whether NetworkPolicies let pods out to IMDS: you need the right to list them"
+)
+_NO_BOUNDS = (
+    "could not check for which audiences NMI may ask: you need the right to get "
+    f"validatingadmissionpolicy {POLICY_OF_NMI} and clusterrole {NODE_AUDIENCES}"
 )
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
@@ -157,6 +164,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
     for look, lost in (
+        (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_rights, _NO_ROLE),
         (_of_nodes, _NO_NODES),
@@ -169,6 +177,16 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
                 raise
             unread.append(lost)
     return told, unread
+
+
+async def _of_audiences(
+    identities: Sequence[AzureIdentity], kube: Kube, choices: Choices
+) -> AsyncIterator[Finding]:
+    """Yield the identities with an audience that NMI may not ask for; raise KubeError."""
+    bounds = await read_bounds(kube, as_node=choices.tokens_as_node)
+    for identity in identities:
+        if audience := bounds.refused(identity):
+            yield unnamed_audience(identity, audience)
 
 
 async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
@@ -327,6 +345,19 @@ def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
         reason="Credential",
         what=f"AzureIdentity {identity} cannot sign in: {why}.",
         mend="Create it, or correct its contents.",
+    )
+
+
+def unnamed_audience(identity: AzureIdentity, audience: str) -> Finding:
+    """Return the finding about an identity whose tokens the API server will refuse to NMI."""
+    return Finding(
+        kind="AzureIdentity",
+        about=identity.ref,
+        reason="AudienceNotNamed",
+        what=f"NMI may not ask for tokens for {audience}, the audience of AzureIdentity "
+        f"{identity.ref}: pods get 403.",
+        mend=f"Add {shlex.quote(f'--token-audience={audience}')} to the flags of podidentity "
+        "enable, and run it again.",
     )
 
 

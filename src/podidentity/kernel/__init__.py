@@ -7,6 +7,7 @@ This package runs in a process of its own. It speaks to the kernel only: netlink
       nftables    libnftables, in process
       routing     the routing rules that close IMDS to pods, and the address on `lo`
       drift       notifications of the kernel about changed rules and addresses
+    connecting    notices programs that lead connections elsewhere before there is a packet
     source_guard  binds each source address to its port, on bridges and on routed links
       source_bindings  decides which port may send with which addresses; pure
       source_rules     tables `bridge podid_source` and `ip podid_source`, as data

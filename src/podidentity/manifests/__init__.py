@@ -32,6 +32,10 @@ ACCOUNT = "podidentity-nmi"
 TOKENS = "serviceaccounts/token"
 AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""
+POLICY_OF_NMI = "podidentity-nmi-tokens"
+"""The ValidatingAdmissionPolicy that bounds the tokens NMI asks for by its own right."""
+NODE_AUDIENCES = "podidentity-node-audiences"
+"""The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
 STARTUP_TAINT = "aadpodidentity.k8s.io/agent-not-ready"
@@ -112,7 +116,7 @@ def _node_tokens(audiences: Sequence[str]) -> list[Manifest]:
 def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> list[Manifest]:
     """Return the policy for an NMI in `namespace`."""
     policy, binding = _documents("token-policy.yaml")
-    more = "".join(f", {json.dumps(audience)}" for audience in audiences)
+    more = "".join(f", {literal(audience)}" for audience in audiences)
     written = {
         f"serviceaccount:{NAMESPACE}:": f"serviceaccount:{namespace}:",
         f"'{IDENTITIES}'": f"'{identities}'",
@@ -137,6 +141,11 @@ def startup_taint_rights(key: str = STARTUP_TAINT, namespace: str = NAMESPACE) -
             each |= {field: text.replace(STARTUP_TAINT, key)} if text else {}
     _place(manifests, namespace)
     return manifests
+
+
+def literal(audience: str) -> str:
+    """Return an audience as the policy's expressions have it."""
+    return json.dumps(audience)
 
 
 def asks_for_any(rule: Manifest) -> bool:

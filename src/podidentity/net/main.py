@@ -21,6 +21,7 @@ from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.core.attestation import AttestationMode
 from podidentity.kernel.attestation import ConnectionInspector
+from podidentity.kernel.connecting import Connecting
 from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
@@ -63,8 +64,8 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     If the rules cannot be set, it tells `serve` why and tries again. Raises InterceptionError,
     OSError or ValueError if it cannot begin.
     """
-    clock, redirect = SystemClock(), plan.redirect
-    lacking = lacking_capabilities(capabilities(), plan.attestation)
+    clock, redirect, mode = SystemClock(), plan.redirect, plan.attestation
+    lacking = lacking_capabilities(capabilities(), mode)
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
@@ -74,7 +75,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         if lock.begin():
             guard.install()
         inspector = _inspector(plan, stack)
-        if plan.attestation is not AttestationMode.ADDRESS:
+        if mode is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(
                 inspector.networks, redirect, clock, bridges=plan.guards_bridges
             )
@@ -87,9 +88,11 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         begun()
         if lock.holds:
             await guard.begin()
-        reporter = Reporter(guard, lock, inspector, server, clock, plan.attestation, lacking)
-        tasks = (guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock))
-        await _until_told_to_stop(server, *tasks)
+        connecting = Connecting(redirect.imds, clock)
+        reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
+        await _until_told_to_stop(
+            server, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
+        )
         if lock.holds and plan.removes:
             guard.remove()
     if not plan.removes:
@@ -279,6 +282,7 @@ class Reporter:
     """Reports the state to `serve`."""
 
     guard: Guard
+    connecting: Connecting
     lock: RulesLock
     inspector: ConnectionInspector
     server: NetServer
@@ -295,7 +299,9 @@ class Reporter:
 
     def _state(self) -> State:
         holds = self.lock.holds
-        interception = self.guard.interception_problems() if holds else ()
+        interception = self.connecting.problems()
+        if holds:
+            interception = (*interception, *self.guard.interception_problems())
         if self.lock.problem:
             interception = (*interception, self.lock.problem)
         proving = self.mode is not AttestationMode.ADDRESS

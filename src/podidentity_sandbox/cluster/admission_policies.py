@@ -16,6 +16,7 @@ from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expressio
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
+from podidentity_sandbox.cluster.tokens import DEFAULT_SECONDS
 
 POLICIES = f"validatingadmissionpolicies.{GROUP}"
 BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
@@ -91,7 +92,7 @@ def _value(expression: str, facts: Obj) -> bool | str:
 
 
 def _request(body: Obj) -> Obj:
-    """Return the TokenRequest as a policy sees it: what was not said is null."""
+    """Return the TokenRequest as a policy sees it, with its default: what was not said is null."""
     spec = body.get("spec") or {}
     return {
         "apiVersion": "authentication.k8s.io/v1",
@@ -99,7 +100,7 @@ def _request(body: Obj) -> Obj:
         "metadata": {},
         "spec": {
             "audiences": spec.get("audiences"),
-            "expirationSeconds": spec.get("expirationSeconds"),
+            "expirationSeconds": spec.get("expirationSeconds") or DEFAULT_SECONDS,
             "boundObjectRef": _full(spec.get("boundObjectRef")),
         },
     }

@@ -44,12 +44,18 @@ class Thief:
     kube: Kube
     pods: dict[str, Pod]
 
-    async def ask(self, name: str, *, as_user: str = "", audience: str = ENTRA) -> httpx2.Response:
+    async def ask(
+        self, name: str, *, as_user: str = "", audience: str = ENTRA, seconds: int = 3600
+    ) -> httpx2.Response:
         """Ask for a token that is bound to a pod."""
         about = self.pods[name]
         headers = {"Impersonate-User": as_user} if as_user else {}
         reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": about.uid}
-        spec = {"audiences": [audience], "boundObjectRef": reference}
+        spec = {
+            "audiences": [audience],
+            "boundObjectRef": reference,
+            "expirationSeconds": seconds,
+        }
         return await self.api.post(token_path(name), json={"spec": spec}, headers=headers)
 
 
@@ -174,6 +180,14 @@ async def test_by_the_policy_no_token_outlives_its_pod_or_is_for_the_api_server(
     assert says in refused.text
 
 
+@pytest.mark.parametrize(("seconds", "code"), [(600, 201), (3600, 201), (3601, 403), (86400, 403)])
+async def test_by_the_policy_no_token_lasts_longer_than_an_hour(
+    by_policy: Thief, seconds: int, code: int
+) -> None:
+    """Entra takes it until it expires, also when its pod and NMI's own token are gone."""
+    assert (await by_policy.ask("far", seconds=seconds)).status_code == code
+
+
 @pytest.mark.usefixtures("by_policy")
 async def test_the_policy_is_for_nmi_alone(served: Served) -> None:
     async with served.client() as admin:
@@ -265,6 +279,30 @@ async def test_an_account_without_pods_is_asked_for_by_name_or_not_at_all(
         ("secret", ""): 403,
         ("secret", "system:node:node-0"): 403,
     }
+
+
+@pytest.mark.parametrize("policy", [False, True])
+async def test_what_he_gets_of_an_account_without_pods_is_for_entra_alone_and_for_an_hour(
+    newest: Served, *, policy: bool
+) -> None:
+    """No node is in it, so the policy bounds it; without the policy each of these succeeds."""
+    thief = await stolen(newest, as_node=True, policy=policy)
+    async with newest.client() as admin, thief.api:
+        await admin.post("/api/v1/namespaces", json=named(IDENTITIES))
+        path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
+        await admin.post(path, json=named("orders"))
+        await given(admin, account_tokens("orders", accounts=IDENTITIES))
+        codes = []
+        for spec in (
+            {"audiences": [ENTRA], "expirationSeconds": 3600},
+            {"audiences": [ENTRA], "expirationSeconds": 86400},
+            {"audiences": [API_SERVER], "expirationSeconds": 3600},
+            {"audiences": [ENTRA, "vault"], "expirationSeconds": 3600},
+        ):
+            made = await thief.api.post(token_path("orders", IDENTITIES), json={"spec": spec})
+            codes.append(made.status_code)
+        await thief.kube.close()
+    assert codes == ([201, 403, 403, 403] if policy else [201, 201, 201, 201])
 
 
 # ---- NMI itself
