@@ -40,6 +40,7 @@ class Choices:
     redirect: Redirect = field(default_factory=Redirect)
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
+    startup_taint: str = ""
     doubt: str = ""
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
@@ -103,6 +104,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         attestation=settings.attestation,
         redirect=redirect_of(settings),
         cloud=settings.cloud,
+        startup_taint=settings.startup_taint,
     )
     if not stack:
         return choices
