@@ -35,7 +35,7 @@ GOLDEN = [
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"sources":[],"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
+        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"repaired":"","proof":"kernel","guards":true}',
     ),
 ]
 

@@ -35,21 +35,32 @@ those to IMDS are not."""
 
 def closing(nft: Nftables, imds: str, port: int) -> tuple[str, ...]:
     """Return what closes this address and port to pods, of the two that are known."""
+    tables = {
+        item["table"]["name"]: item["table"].get("flags", ())
+        for item in _listed(nft, {"tables": {"family": "ip"}})
+        if "table" in item
+    }
     found = []
     for name, table, chain in _CHAINS:
-        listing = {"list": {"chain": {"family": "ip", "table": table, "name": chain}}}
-        try:
-            listed = nft.run(json.dumps({"nftables": [listing]}))
-        except NftablesError:
-            continue
-        if closes(listed, imds, port):
-            found.append(name)
+        if table in tables and "dormant" not in tables[table]:
+            one = {"chain": {"family": "ip", "table": table, "name": chain}}
+            if closes(_listed(nft, one), imds, port):
+                found.append(name)
     return tuple(dict.fromkeys(found))
 
 
-def closes(listed: Mapping[str, Any], imds: str, port: int) -> bool:
-    """Whether the chain in a listing drops all that pods send to this address and port."""
+def _listed(nft: Nftables, what: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the items of a listing; () if there is no such thing."""
+    try:
+        listed = nft.run(json.dumps({"nftables": [{"list": what}]}))
+    except NftablesError:
+        return ()
     items: Sequence[Mapping[str, Any]] = listed.get("nftables", ())
+    return items
+
+
+def closes(items: Sequence[Mapping[str, Any]], imds: str, port: int) -> bool:
+    """Whether the chain in a listing drops all that pods send to this address and port."""
     chains = [item["chain"] for item in items if "chain" in item]
     if [(each.get("hook"), each.get("type")) for each in chains] != [("forward", "filter")]:
         return False

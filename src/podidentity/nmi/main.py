@@ -184,7 +184,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
                 events,
                 clock,
                 own=partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod)),
-                warnings=warnings,
+                warnings=lambda: [*warnings(), *_boot_closed(net)],
             ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
@@ -280,6 +280,12 @@ def _warnings(
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 
     return look
+
+
+def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:
+    """Return what closes the node while no NMI runs on it, for `podidentity check`."""
+    found = net.state.closed_by if net.state else ()
+    return [AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))] if found else []
 
 
 def _too_much_right() -> tuple[str, ...]:

@@ -36,6 +36,13 @@ class AgentReason(StrEnum):
     """Something of the kernel, or of the node, that NMI does without."""
     STARTUP_TAINT = "StartupTaint"
     """NMI may not take the taint off with which its node started."""
+    BOOT_CLOSED = "BootClosed"
+    """What closes IMDS to the node's pods while no NMI runs: no warning, and told all the same."""
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether it is about something that is not as it should be."""
+        return self is not AgentReason.BOOT_CLOSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,8 @@ class PodWarning:
     """Seconds since 1970, as `last`."""
     last: float
     count: int
+    normal: bool = False
+    """Whether it only tells how something is."""
 
 
 def event_name(warning: PodWarning) -> str:
@@ -71,7 +80,7 @@ def render_event(warning: PodWarning, node: str) -> Mapping[str, Any]:
             "name": pod.ref.name,
             "uid": pod.uid,
         },
-        "type": "Warning",
+        "type": "Normal" if warning.normal else "Warning",
         "reason": warning.reason,
         "source": {"component": COMPONENT, "host": node},
         "reportingComponent": COMPONENT,

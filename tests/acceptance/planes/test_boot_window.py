@@ -43,6 +43,12 @@ spec:
       image: curl
       command: [sh, -c, {command}]
 """
+TOLD = """
+exec 3< <(exec kubectl -n kube-system get events --watch --field-selector reason=BootClosed -o name)
+read -t 60 -u 3
+kill $!
+"""
+"""Waits for an event: NMI tells what has held for some seconds."""
 PODS = {"app": "{aadpodidbinding: bound}", "stranger": "{}"}
 
 
@@ -129,6 +135,11 @@ class Node:
         plan = self.place.plan
         ran = self.loop.run(execute(plan, "default", pod, ["sh", "-c", command], timeout=60))
         return ran.stdout.decode()
+
+    def checked(self) -> list[str]:
+        """Return what `check` says beside its findings, once NMI has told what closes the node."""
+        self.place.run("bash", "-c", TOLD)
+        return self.place.run("sh", "-c", "podidentity check 2>&1 >/dev/null || true").splitlines()
 
     def taints(self) -> list[str]:
         node = json.loads(self.place.run("kubectl", "get", "node", self.name, "-o", "json"))
@@ -243,6 +254,7 @@ def test_nmi_serves_above_the_unit_also_after_a_restart_and_where_its_rules_go_t
     before = restarted.leaked(RESTLESS)
     restarted.place.run("podidentity", "enable")
     assert restarted.ask() == SERVED
+    assert f"  restarts of {restarted.name}: closed by the node unit" in restarted.checked()
     restarted.restart()
     restarted.place.run("podidentity", "enable")
     assert restarted.ask() == SERVED

@@ -72,15 +72,20 @@ class PodEvents:
         self._news = asyncio.Event()
         self._trouble = False
 
-    def warn(self, pod: Pod, reason: str, note: str) -> None:
-        """Take note of something that happened to a pod; it is written by `run`."""
+    def warn(self, pod: Pod, reason: str, note: str, *, normal: bool = False) -> None:
+        """Take note of something that happened to a pod; it is written by `run`.
+
+        `normal`: it is no warning.
+        """
         key, now = (pod.uid, reason), self._clock.time()
         found = self._told.get(key)
         if found is None:
             if not self._has_room():
                 self._count("dropped")
                 return
-            warning = PodWarning(pod=pod, reason=reason, note=note, first=now, last=now, count=1)
+            warning = PodWarning(
+                pod=pod, reason=reason, note=note, first=now, last=now, count=1, normal=normal
+            )
             self._told[key] = _Told(warning)
         else:
             before, known_to_wait = found.warning, found.waits
@@ -202,4 +207,5 @@ class AgentWarnings:
             lasts = now - since >= LASTING
             if pod and lasts and now - self._written.get(reason, -inf) >= AGAIN:
                 self._written[reason] = now
-                self._events.warn(pod, reason, ". Also: ".join(found[reason]))
+                text = ". Also: ".join(found[reason])
+                self._events.warn(pod, reason, text, normal=not reason.is_warning)
