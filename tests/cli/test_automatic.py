@@ -153,13 +153,12 @@ def test_a_dry_run_is_for_the_namespace_of_the_profile_and_has_no_exception(
 
 
 def test_nmi_tolerates_the_start_up_taint_whatever_its_key() -> None:
-    (daemon_set,) = [
-        each
-        for each in manifests.nmi(
-            startup_taint="example.com/wait", tolerations=manifests.automatic_tolerations()
-        )
-        if each["kind"] == "DaemonSet"
-    ]
-    found = daemon_set["spec"]["template"]["spec"]["tolerations"]
-    assert {"key": "example.com/wait", "operator": "Exists"} in found
-    assert all(each in found for each in manifests.automatic_tolerations())
+    made = manifests.nmi(
+        startup_taint="example.com/wait", tolerations=manifests.automatic_tolerations()
+    )
+    daemon_sets = [each for each in made if each["kind"] == "DaemonSet"]
+    assert len(daemon_sets) == 2, "the agent and its probe"
+    for each in daemon_sets:
+        found = each["spec"]["template"]["spec"]["tolerations"]
+        assert {"key": "example.com/wait", "operator": "Exists"} in found
+        assert all(one in found for one in manifests.automatic_tolerations())

@@ -82,19 +82,30 @@ def nmi(
     if startup_taint:
         manifests[-1:-1] = startup_taint_rights(startup_taint, namespace)
         extra_args = [f"--startup-taint={startup_taint}", *extra_args]
-    for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
-        container["image"] = image
-        container["args"] = [*container["args"], *extra_args]
-    if tolerations:
-        _tolerate(manifests[-1], tolerations, startup_taint)
+        tolerations = _and_startup_taint(tolerations, startup_taint)
+    probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
+    for daemon_set, args in ((probe, ()), (agent, extra_args)):
+        _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
 
 
-def _tolerate(daemon_set: Manifest, tolerations: Sequence[Manifest], startup_taint: str) -> None:
-    mine = [{"key": startup_taint, "operator": "Exists"}] if startup_taint else []
-    others = [each for each in tolerations if each not in mine]
-    daemon_set["spec"]["template"]["spec"]["tolerations"] = [*mine, *others]
+def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:
+    """Return these tolerations and that of the start-up taint; () if every taint is tolerated."""
+    mine = {"key": key, "operator": "Exists"}
+    return (*tolerations, mine) if tolerations and mine not in tolerations else tolerations
+
+
+def _complete(
+    pod: Manifest, image: str, args: Sequence[str], tolerations: Sequence[Manifest]
+) -> None:
+    """Give a pod's containers their image and these flags as well, and the pod its tolerations."""
+    for container in pod["containers"]:
+        container["image"] = image
+        if args:
+            container["args"] = [*container["args"], *args]
+    if tolerations:
+        pod["tolerations"] = list(tolerations)
 
 
 def _place(manifests: Sequence[Manifest], namespace: str) -> None:

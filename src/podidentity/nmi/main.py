@@ -38,6 +38,7 @@ from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType, ObjectRef
 from podidentity.nmi.lifecycle import Agent, Orders, live
+from podidentity.nmi.path_watch import PathWatch, probe_pod
 from podidentity.nmi.policies import (
     delegation_of,
     policy_of,
@@ -103,9 +104,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         failed=kubernetes_errors(seen.metrics),
     )
     stack.push_async_callback(kube.close)
-    permissions = _permissions(settings, kube, clock, stack)
-    if permissions is not None:
-        seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
+    permissions = _permissions(settings, kube, clock, stack, seen)
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.requests.events = events
     imds = _imds(settings, clock, stack)
@@ -141,13 +140,21 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         cluster=cluster,
         permissions=permissions,
         attestor=_attestor(settings, net),
+        take_probe=net.take_probe,
         seen=seen,
     )
     pods = Listener(pipeline, memo=pipeline)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
+    path = PathWatch(
+        net,
+        clock,
+        pod=lambda: probe_pod(cluster.pods(), settings.own_namespace),
+        required=settings.path_probe,
+    )
     checks: dict[str, Check] = {
         "interception": net.interception_problems,
         "attestation": net.attestation_problems,
+        "path": path.problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if pods.serving else ("not listening",),
@@ -155,11 +162,12 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         **({"node-tokens": identity.problems} if identity else {}),
     }
     taint = _startup_taint(settings, kube, clock, checks=checks)
-    warnings = _warnings(net, seen, taint)
+    warnings = _warnings(net, path, seen, taint)
     parts = Parts(
         checks=checks,
         warnings=lambda: _said(settings.attestation, warnings()),
         net=net,
+        path=path,
         watches=watches.followed,
         connections=pods.connections,
         cluster=cluster,
@@ -175,6 +183,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         checks=checks,
         tasks=[
             net.run,
+            path.run,
             watches.run,
             secrets.run,
             prefetcher.run,
@@ -195,7 +204,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
 
 
 def _permissions(
-    settings: NmiSettings, kube: Kube, clock: Clock, stack: AsyncExitStack
+    settings: NmiSettings, kube: Kube, clock: Clock, stack: AsyncExitStack, seen: Observation
 ) -> RbacPermissions | None:
     """Return the questions to RBAC, closed by `stack`; None if nobody is to be asked."""
     choice = settings.authorization
@@ -206,6 +215,7 @@ def _permissions(
         _log.warning("--authorization=observe: a missing permission is told, and refuses nothing")
     permissions = RbacPermissions(kube, clock, outlives=settings.authorization_outlives)
     stack.push_async_callback(permissions.close)
+    seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     return permissions
 
 
@@ -262,7 +272,7 @@ def _startup_taint(
 
 
 def _warnings(
-    net: NetClient, seen: Observation, taint: StartupTaint | None
+    net: NetClient, path: PathWatch, seen: Observation, taint: StartupTaint | None
 ) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
@@ -274,6 +284,7 @@ def _warnings(
             AgentReason.TOO_MANY_RIGHTS: rights,
             AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
             AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
+            AgentReason.PATH_UNPROVED: path.warnings(),
             AgentReason.NODE_LACKS: state.warnings if state else (),
             AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
         }
@@ -321,6 +332,7 @@ def _pipeline(
     cluster: WatchedCluster,
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
+    take_probe: Callable[[str, int, str, str], bool],
     seen: Observation,
 ) -> tuple[RequestPipeline, Decider]:
     """Return what answers requests, and what decides about them."""
@@ -340,6 +352,7 @@ def _pipeline(
         clock=clock,
         policy=route_policy_of(settings),
         recorded_first=seen.audit is not None and seen.audit.required,
+        take_probe=take_probe,
     )
     return pipeline, decider
 
