@@ -34,6 +34,7 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
     DAEMON_SET,
     PODS_OF_NMI,
@@ -44,7 +45,7 @@ from podidentity.cli.rollout import (
 )
 from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
-from podidentity.core.attestation import AttestationMode
+from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import (
     Authorization,
@@ -164,6 +165,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     if policies is None:
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
+    told += not_provable(cluster, parsed, choices)
     for look, lost in (
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
@@ -195,7 +197,7 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is None:
         return
-    for each in weaknesses(daemon_set, choices.attestation):
+    for each in weaknesses(daemon_set, choices.attestation, choices.trust):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -458,17 +460,13 @@ def closed_by_policies(
     choices: Choices,
 ) -> Iterator[Finding]:
     """Yield which policies let no request of pods with an identity out to IMDS, for all at once."""
-    known = [each for each in exceptions if not isinstance(each, Malformed)]
     by_namespace: dict[str, list[Object]] = {}
     for each in policies:
         by_namespace.setdefault(each["metadata"]["namespace"], []).append(each)
     alike: dict[tuple[str, Egress], list[str]] = {}
-    for pod in cluster.pods():
-        wants = match(pod, cluster, choices.rules).entitlements or exception_of(
-            pod, known, choices.rules
-        )
+    for pod in _asking(cluster, exceptions, choices):
         judging = by_namespace.get(pod.ref.namespace, [])
-        if wants and judging and not pod.host_network and not pod.ended:
+        if judging:
             egress = egress_of(pod.labels, judging, choices.redirect)
             if egress and not egress.before and not egress.after:
                 alike.setdefault((pod.ref.namespace, egress), []).append(str(pod.ref))
@@ -483,7 +481,50 @@ def closed_by_policies(
         )
 
 
-def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:
+def not_provable(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Finding]:
+    """Yield why pods with an identity are refused for the way in which their connections are made.
+
+    All pods with the same reason are one finding.
+    """
+    alike: dict[Unproved, list[ObjectRef]] = {}
+    for pod in _asking(cluster, exceptions, choices):
+        found = unproved(pod, choices.attestation, choices.trust)
+        if found is not None:
+            alike.setdefault(found, []).append(pod.ref)
+    for found, pods in sorted(alike.items()):
+        others = len(pods) - 1
+        more = f"{others} more pods" if others > 1 else "one more pod" if others else ""
+        yield Finding(
+            kind="Pod",
+            about=min(pods),
+            reason=found.reason.value,
+            what=f"It {found.what}{f', as with {more}' if more else ''}: requests are refused.",
+            mend=_sentence(found.mend),
+        )
+
+
+def _asking(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Pod]:
+    """Yield the pods that have an identity, and ask for it over the network."""
+    known = [each for each in exceptions if not isinstance(each, Malformed)]
+    for pod in cluster.pods():
+        if pod.host_network or pod.ended:
+            continue
+        matched = match(pod, cluster, choices.rules)
+        if matched.entitlements or exception_of(pod, known, choices.rules):
+            yield pod
+
+
+def weaknesses(
+    daemon_set: Object, attestation: AttestationMode, trust: Trust = STRICT_TRUST
+) -> Iterator[Finding]:
     """Yield what NMI's DaemonSet gives up by how it is written."""
     if has_one_container(daemon_set):
         yield _of_daemon_set(
@@ -501,6 +542,8 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
             f"It has --attestation={attestation}: {what}.",
             _sentence(mend),
         )
+    for what, mend in trust.weaknesses():
+        yield _of_daemon_set(daemon_set, "WeakerProof", f"It has {what}.", _sentence(mend))
     images = {
         each["name"]: each.get("image", "")
         for each in daemon_set["spec"]["template"]["spec"]["containers"]

@@ -45,6 +45,7 @@ from podidentity.nmi.policies import (
     prefetch_of,
     route_policy_of,
     scope_of,
+    trust_of,
     warn_of,
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
@@ -87,15 +88,16 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
 
 def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Agent:
     """Build what answers requests; `stack` ends it."""
+    cluster = WatchedCluster(clock)
     net = NetClient(
         Path(settings.runtime_dir, NET_SOCKET),
         clock,
         version=__version__,
         mode=settings.attestation,
         uids=frozenset({0}),
+        is_elsewhere=cluster.has_address,
     )
     warn_of(settings.compat)
-    cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
         settings.kubeconfig,
@@ -165,7 +167,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     warnings = _warnings(net, path, seen, taint)
     parts = Parts(
         checks=checks,
-        warnings=lambda: _said(settings.attestation, warnings()),
+        warnings=lambda: _said(settings, warnings()),
         net=net,
         path=path,
         watches=watches.followed,
@@ -310,9 +312,11 @@ def _too_much_right() -> tuple[str, ...]:
     )
 
 
-def _said(mode: AttestationMode, warnings: Sequence[AgentWarning]) -> list[str]:
+def _said(settings: NmiSettings, warnings: Sequence[AgentWarning]) -> list[str]:
     """Return the warnings as `/readyz` says them, with what was given up by choice."""
+    mode = settings.attestation
     chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
+    chosen += [f"{what}; {mend}" for what, mend in trust_of(settings).weaknesses()]
     return [*chosen, *(each.text for each in warnings)]
 
 
@@ -342,7 +346,7 @@ def _pipeline(
         cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
     )
     pipeline = RequestPipeline(
-        callers=Callers(cluster, attestor, clock),
+        callers=Callers(cluster, attestor, clock, trust=trust_of(settings)),
         host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
         decider=decider,
         tokens=tokens,
