@@ -36,7 +36,7 @@ from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
-from podidentity.core.resources import IdentityType, ObjectRef
+from podidentity.core.resources import IdentityType, ObjectRef, Pod
 from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.path_watch import PathWatch, probe_pod
 from podidentity.nmi.policies import (
@@ -66,7 +66,7 @@ from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
-from podidentity.wire.events import AgentReason
+from podidentity.wire.events import PATH_PROVED, AgentReason, NodeName
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -76,6 +76,7 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
 
     Raises KubeError, OSError or ValueError where it cannot begin.
     """
+    warn_of(settings.compat)
     clock = SystemClock()
     orders = Orders(given.control)
     async with AsyncExitStack() as stack:
@@ -97,7 +98,6 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         uids=frozenset({0}),
         is_elsewhere=cluster.has_address,
     )
-    warn_of(settings.compat)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
         settings.kubeconfig,
@@ -165,6 +165,8 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     }
     taint = _startup_taint(settings, kube, clock, checks=checks)
     warnings = _warnings(net, path, seen, taint)
+    own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
+    _tell_of_path(path, events, settings.node, own)
     parts = Parts(
         checks=checks,
         warnings=lambda: _said(settings, warnings()),
@@ -192,10 +194,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             seen.requests.run,
             events.run,
             AgentWarnings(
-                events,
-                clock,
-                own=partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod)),
-                warnings=lambda: [*warnings(), *_boot_closed(net)],
+                events, clock, own=own, warnings=lambda: [*warnings(), *_boot_closed(net)]
             ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
@@ -299,6 +298,26 @@ def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:
     """Return what closes the node while no NMI runs on it, for `podidentity check`."""
     found = net.state.closed_by if net.state else ()
     return [AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))] if found else []
+
+
+def _tell_of_path(
+    path: PathWatch, events: PodEvents, node: str, own: Callable[[], Pod | None]
+) -> None:
+    """Have a path that breaks, and that is whole again, told by events on the node and our pod."""
+
+    def about() -> list[Pod | NodeName]:
+        pod = own()
+        return [NodeName(node), *([pod] if pod else [])]
+
+    def broke(why: str) -> None:
+        for each in about():
+            events.warn(each, AgentReason.PATH_BROKEN, why)
+
+    def mended(how: str) -> None:
+        for each in about():
+            events.tell(each, PATH_PROVED, how)
+
+    path.broke, path.mended = broke, mended
 
 
 def _too_much_right() -> tuple[str, ...]:
