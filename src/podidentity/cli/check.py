@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 import click
@@ -42,6 +41,7 @@ from podidentity.cli.rollout import (
     Rollout,
     has_one_container,
     rollout,
+    seen,
     troubles,
 )
 from podidentity.cli.token_bounds import read_bounds
@@ -605,7 +605,7 @@ def agent_warnings(
         over = now - 2 * AGAIN
         if reason == AgentReason.PATH_BROKEN:
             over = max(over, mended.get(uid, 0.0))
-        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > over:
+        if uid in nodes and ours and reason in set(AgentReason) and seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -625,16 +625,8 @@ def _mended(events: Sequence[Object]) -> dict[str, float]:
     for each in events:
         if each.get("reason") == PATH_PROVED:
             uid = each["involvedObject"].get("uid", "")
-            found[uid] = max(found.get(uid, 0.0), _seen(each))
+            found[uid] = max(found.get(uid, 0.0), seen(each))
     return found
-
-
-def _seen(event: Object) -> float:
-    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
-    try:
-        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def nodes_without(
