@@ -18,9 +18,11 @@ from podidentity.cli.check import (
     agent_warnings,
     findings,
     host_routed,
+    no_probe,
     nodes_without,
     weaknesses,
 )
+from podidentity.cli.rollout import Rollout
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import STRICT, Rules
 from podidentity.core.resources import (
@@ -273,6 +275,39 @@ def test_events_that_say_nothing_of_how_an_agent_is_now_are_not_found(
 ) -> None:
     told = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **changes)], THEN + later)
     assert list(told) == []
+
+
+BROKEN = {"reason": "PathBroken", "message": "answered by IMDS itself; turn it off"}
+PROVED = {"reason": "PathProved", "message": "again"}
+
+
+def test_a_broken_data_path_is_found_until_it_is_whole_again() -> None:
+    def found(*events: Any) -> list[str]:
+        pods = [agent_pod("nmi-0", "n0"), agent_pod("nmi-1", "n1")]
+        return [each.what for each in agent_warnings(pods, events, THEN + 60)]
+
+    at = {second: {"lastTimestamp": f"2026-11-25T09:46:{second}Z"} for second in (40, 45, 50)}
+    broken = event("nmi-0", **BROKEN, **at[40])
+    told = ["On n0: answered by IMDS itself."]
+    assert found(broken) == told
+    assert found(broken, event("nmi-1", **PROVED, **at[45])) == told, "another node"
+    assert found(broken, event("nmi-0", **PROVED, **at[45])) == []
+    again = event("nmi-0", **BROKEN, **at[50])
+    assert found(again, event("nmi-0", **PROVED, **at[45])) == told
+
+
+def test_a_broken_data_path_is_told_in_red() -> None:
+    (finding,) = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **BROKEN)], THEN)
+    assert "\x1b[31m" in _shown(finding)
+    assert finding.mend == "Turn it off."
+
+
+def test_a_probe_pod_that_cannot_be_scheduled_is_found_with_the_reason() -> None:
+    (probe, _) = [each for each in manifests.nmi() if each["kind"] == "DaemonSet"]
+    found = no_probe(probe, Rollout(1, 2, current=True), ["no node: Unschedulable: full"])
+    assert (found.kind, found.about.name) == ("DaemonSet", "podidentity-probe")
+    assert "ready on 1 of 2 nodes" in found.what
+    assert found.what.endswith("no node: Unschedulable: full.")
 
 
 def node(name: str, **labels: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections import Counter
 from functools import partial
 
 from podidentity.nmi.server.connection import READ_IN_ONE_TURN, Readers
-from tests.nmi.talking import until
+from tests.nmi.echoing import GET, Echo
+from tests.nmi.talking import listening, until
 
 
 async def test_a_connection_that_was_closed_in_this_turn_is_read_no_more() -> None:
@@ -58,3 +59,55 @@ async def test_of_thousands_of_connections_a_few_are_read_in_each_turn() -> None
         near.close()
         far.close()
     readers.close()
+
+
+async def test_all_that_are_ready_are_read_before_one_of_them_is_written_to() -> None:
+    readers = Readers(asyncio.get_running_loop())
+    pairs = [socket.socketpair() for _ in range(3)]
+    done: list[str] = []
+
+    def readable(near: socket.socket) -> None:
+        near.recv(1)
+        done.append("read")
+        if not readers.after_reading(partial(done.append, "written")):
+            done.append("written at once")
+
+    async def send(*senders: socket.socket) -> list[str]:
+        done.clear()
+        for each in senders:
+            each.send(b"x")
+        await until(lambda: done.count("read") == len(senders))
+        return done
+
+    for near, _ in pairs:
+        readers.add(near, partial(readable, near))
+    first, *others = (far for _, far in pairs)
+    assert await send(first, *others) == ["read"] * 3 + ["written"] * 3
+    assert await send(first) == ["read", "written at once"]
+    assert not readers.after_reading(done.clear), "outside of a turn there is nobody to wait for"
+    for near, far in pairs:
+        readers.remove(near)
+        near.close()
+        far.close()
+    readers.close()
+
+
+async def test_last_answers_of_one_turn_arrive_whole_with_their_ends() -> None:
+    loop, echo = asyncio.get_running_loop(), Echo()
+    async with listening(echo) as listener:
+        clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+            client.send(GET)
+            assert (await loop.sock_recv(client, 4096)).startswith(b"HTTP/1.1 200 ")
+        for client in clients:
+            client.send(b"GET\r\n\r\n")
+        for client in clients:
+            answer = b""
+            while more := await loop.sock_recv(client, 4096):
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert b"Content-Length: %d\r\n" % len(body) in head + b"\r\n"
+            client.close()
+        await listener.empty()

@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 from zlib import crc32
 
 from podidentity.core.decision import Allowed, Ambiguity, granted
@@ -52,7 +52,7 @@ from podidentity.nmi.server.messages import (
     Request,
     Response,
     Waiting,
-    render_head,
+    render,
 )
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
@@ -113,14 +113,16 @@ class RoutePolicy:
     """Errors as the archived project told them."""
 
 
-class KnownRequest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class KnownRequest:
     """What the bytes of a request mean: a GET with the right headers."""
 
     target: bytes
     keep_alive: bool
 
 
-class CachedAnswer(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedAnswer:
     """An answer, and what it depends on."""
 
     pod_uid: str
@@ -140,8 +142,8 @@ class CachedAnswer(NamedTuple):
     def at(self, time: float) -> CachedAnswer:
         """Return the same answer, with the seconds that are left at `time` (since 1970)."""
         response = Response(HTTPStatus.OK, render_answer(self.token.token, self.resource, time))
-        return self._replace(
-            second=int(time), response=response, rendered=_rendered_both_ways(response)
+        return replace(
+            self, second=int(time), response=response, rendered=_rendered_both_ways(response)
         )
 
 
@@ -265,11 +267,8 @@ def remembered_seconds(address: str, target: bytes) -> float:
 
 
 def _rendered_both_ways(response: Response) -> tuple[KnownAnswer, KnownAnswer]:
-    head, last_head = (render_head(response, stays=stays) for stays in (True, False))
-    return (
-        KnownAnswer(head, last_head, response.body, keep_alive=False),
-        KnownAnswer(head, last_head, response.body, keep_alive=True),
-    )
+    kept, last = (render(response, stays=stays) for stays in (True, False))
+    return KnownAnswer(kept, last, keep_alive=False), KnownAnswer(kept, last, keep_alive=True)
 
 
 class RequestPipeline:

@@ -288,13 +288,14 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class KnownAnswer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
     """An answer that needs no handler: it was given a moment ago, and still holds."""
 
-    head: bytes
-    last_head: bytes
-    """The same for the last answer of a connection."""
-    body: bytes
+    kept: bytes
+    """As it is sent where the connection is kept."""
+    last: bytes
+    """As it is sent where it is the last one of its connection."""
     keep_alive: bool
     """Whether the client wants the connection kept."""
 
