@@ -677,15 +677,14 @@ def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
             about=ObjectRef("", names[0]),
             reason=HOST_ROUTING,
             what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
-            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
-            "it every identity of the machine.",
+            "of pods past NMI's redirection: they get no token, and only a route closes IMDS.",
             mend="Set the acceleration mode of the cluster's container networking services to "
             "None, and see docs/reference/nodes.md.",
         )
 
 
 HOST_ROUTING = "HostRouting"
-"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+"""Reason of the finding about nodes where packets pass NMI's redirection: told in red.
 
 https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
 """
