@@ -382,6 +382,16 @@ class NmiSettings:
             "after one answer, because a pod can take over that of its neighbour.",
         ),
     )
+    path_probe: bool = field(
+        default=False,
+        metadata=flag(
+            "--path-probe",
+            kind="switch",
+            text="Whether the manifest has a [probe pod](#the-probe): the agent is ready only if "
+            "requests from there arrive at it. Without this flag nothing notices a data plane that "
+            "passes the rules, and the agent warns of that.",
+        ),
+    )
     host_token: Literal["pod", "root"] = field(
         default="pod",
         metadata=flag(

@@ -54,7 +54,8 @@ async def test_the_commands_of_the_page_on_refusals_show_the_reason_and_how_nmi_
         place.run("podidentity", "enable")
         place.start_pod()
         assert (await place.ask())[0] == 404
-        name = place.run("kubectl", "-n", "kube-system", "get", "pods", "--output=name").strip()
+        agents = ("-l", "app.kubernetes.io/component=nmi", "--output=name")
+        name = place.run("kubectl", "-n", "kube-system", "get", "pods", *agents).strip()
         words = {"NMI-POD": name, "NAMESPACE": "default", "POD": "app"}
         assert "No token (NoBinding)." in typed(place, explain, words)
         (line,) = typed(place, log, words).splitlines()

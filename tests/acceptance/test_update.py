@@ -27,6 +27,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.sandbox import Sandbox, one_node
 from tests.docs.blocks import ROOT, blocks_of
 
+AGENTS = ("-l", "app.kubernetes.io/component=nmi")
 CLIENTS = """
 import collections, http.client, json, sys, threading, time
 PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
@@ -87,7 +88,7 @@ class Node:
 
     def restarts(self) -> dict[str, int]:
         """Return how often each container was started again."""
-        pods = json.loads(self.kubectl("get", "pods", "-o", "json"))["items"]
+        pods = json.loads(self.kubectl("get", "pods", "-o", "json", *AGENTS))["items"]
         states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
         return {state["name"]: state["restartCount"] for state in states}
 
@@ -137,7 +138,7 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
             ("9.0", f"PYTHONPATH={of_version_9}"),
             (podidentity.__version__, "PYTHONPATH-"),
         ):
-            before = found.kubectl("get", "pods", "-o", "name").split()
+            before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
             log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
             told = asyncio.create_task(log)
             await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
@@ -154,7 +155,7 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
 @pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
     async with node("broken") as found:
-        before = found.kubectl("get", "pods", "-o", "name").split()
+        before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
         loading = asyncio.create_task(found.load("of-the-broken", 12))
         broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
         with pytest.raises(AssertionError, match="NMI is not ready on every node"):
@@ -163,7 +164,7 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
         assert result["failures"] == []
         assert set(result["answers"]) == {"200"}
         # The pod before is still there and ready, the new one waits.
-        pods = json.loads(found.kubectl("get", "pods", "-o", "json"))["items"]
+        pods = json.loads(found.kubectl("get", "pods", "-o", "json", *AGENTS))["items"]
         ready = {
             f"pod/{pod['metadata']['name']}": all(
                 state["ready"] for state in pod["status"]["containerStatuses"]

@@ -12,13 +12,17 @@ from podidentity.adapters import net as adapter
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.net import NetClient
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Proof, Verdict
+from podidentity.core.data_path import Hop
 from podidentity.core.resources import Pod
 from podidentity.wire import net as wire
+from podidentity.wire.path_probe import ANSWER
 from tests.fakes import pod
 from tests.net.talk import ME, VERSION, net, seen
 
 PORT = 40_000
 ADDRESS = "10.244.0.2"
+HERE, OWN = "127.0.0.1", "169.254.25.79"
+OURS = b"HTTP/1.1 200 OK\r\n\r\n" + ANSWER
 
 
 @asynccontextmanager
@@ -214,8 +218,8 @@ async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Pat
         await until(asking, lambda: "refuses" in asking.problems()[0])
         (why,) = asking.problems()
         assert why == (
-            "net refuses this serve: net is version 0.3.0 (protocol 1), serve is version 0.2.0 "
-            "(protocol 1): both containers need the same image"
+            "net refuses this serve: net is version 0.3.0 (protocol 2), serve is version 0.2.0 "
+            "(protocol 2): both containers need the same image"
         )
         assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
 
@@ -243,3 +247,90 @@ async def test_each_net_is_told_whether_connections_are_accepted(tmp_path: Path)
                 await asking.prove(ADDRESS, PORT, [])
                 assert running.accepting == [True]
             await until(asking, lambda: asking.state is None)
+
+
+async def test_a_probe_that_arrives_is_taken_and_proves_the_path(tmp_path: Path) -> None:
+    asking: NetClient
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port, target = await request_of(reader, writer)
+        taken = asking.take_probe(HERE, port, OWN, target)
+        writer.write(OURS if taken else b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, HERE) as there,
+        net(tmp_path, imds=there.sockets[0].getsockname()) as running,
+        client(tmp_path) as asking,
+    ):
+        await until(asking, lambda: reached(asking))
+        found = await asyncio.gather(*(asking.probe(HERE, "u9") for _ in range(3)))
+        assert {each.hop for each in found} == {Hop.PROVED}
+        assert running.pods.asked == [(HERE, "u9")] * 3
+
+
+async def request_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, str]:
+    """Return port and target of a request."""
+    line = await reader.readline()
+    port: int = writer.get_extra_info("peername")[1]
+    return port, line.split()[1].decode()
+
+
+async def test_a_request_of_a_tenant_is_no_probe_though_it_has_a_probes_path(
+    tmp_path: Path,
+) -> None:
+    """Its path and nonce are the probe's; address and port are the kernel's to give, and differ."""
+    taken: list[bool] = []
+    asking: NetClient
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port, target = await request_of(reader, writer)
+        token = "/metadata/identity/oauth2/token?resource=x"
+        for each in (
+            ("10.244.0.66", port, OWN, target),
+            (HERE, port + 1, OWN, target),
+            (HERE, port, OWN, "/metadata/versions"),
+            (HERE, port, OWN, token),
+        ):
+            taken.append(asking.take_probe(*each))  # noqa: PERF401 - one after the other
+        writer.write(OURS)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, HERE) as there,
+        net(tmp_path, imds=there.sockets[0].getsockname()),
+        client(tmp_path) as asking,
+    ):
+        await until(asking, lambda: reached(asking))
+        guess = f"/metadata/versions?probe={'0' * 32}"
+        assert not asking.take_probe(HERE, PORT, OWN, guess), "none is expected"
+        found = await asking.probe(HERE)
+        assert taken == [False] * 4
+        assert found.hop is Hop.UNSEEN, "what they said has reached nobody"
+
+
+async def test_without_net_no_probe_is_sent_and_it_is_said(tmp_path: Path) -> None:
+    async with client(tmp_path) as asking:
+        found = await asking.probe(HERE)
+        assert found.hop is Hop.NOT_SENT
+        assert "net" in found.detail
+
+
+async def test_a_probe_under_way_ends_with_net(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(silent, HERE) as there,
+        client(tmp_path) as asking,
+    ):
+        async with net(tmp_path, imds=there.sockets[0].getsockname()):
+            await until(asking, lambda: reached(asking))
+            probing = asyncio.create_task(asking.probe(HERE))
+            await begun.wait()
+        found = await probing
+        assert (found.hop, "net" in found.detail) == (Hop.NOT_SENT, True)

@@ -12,6 +12,8 @@ import pytest
 from podidentity import manifests
 from podidentity.core.decision import Rules, exception_of, match
 from podidentity.core.resources import AzurePodIdentityException, ObjectRef, Pod
+from podidentity.kernel.attestation import MARK
+from podidentity.nmi.path_watch import LABELS
 from podidentity.nmi.server.messages import Limits
 from podidentity.settings import SERVE_UID
 from podidentity.supervisor.main import DRAIN_SECONDS
@@ -222,7 +224,7 @@ def test_nmis_flags_follow_those_of_the_file_in_both_containers() -> None:
 
 
 def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
-    _, role, binding, readers, daemon_set = manifests.nmi()
+    _, role, binding, readers, _, daemon_set = manifests.nmi()
     granted = {
         (group, resource): set(rule["verbs"])
         for rule in role["rules"]
@@ -268,6 +270,39 @@ def test_nmi_is_on_every_linux_node_and_needs_no_pod_to_find_names() -> None:
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert "affinity" not in pod
     assert pod["dnsPolicy"] == "Default"
+
+
+def test_the_probe_pod_is_wherever_nmi_is_and_has_nothing_that_could_be_taken() -> None:
+    probe, agent = [each for each in manifests.nmi(image="i:1") if each["kind"] == "DaemonSet"]
+    pod, nmi = (each["spec"]["template"]["spec"] for each in (probe, agent))
+    for same in ("tolerations", "nodeSelector", "priorityClassName"):
+        assert pod[same] == nmi[same]
+    assert probe["spec"]["updateStrategy"] == agent["spec"]["updateStrategy"]
+    assert probe["spec"]["template"]["metadata"]["labels"] == LABELS
+    assert pod["automountServiceAccountToken"] is False
+    # A network of its own, as a tenant's pod has one; nothing of the node, and no right.
+    assert not {"hostNetwork", "hostPID", "volumes", "serviceAccountName"} & set(pod)
+    (container,) = pod["containers"]
+    assert container["image"] == "i:1"
+    assert not {"volumeMounts", "env", "ports"} & set(container)
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert f"({MARK.address!r}, {MARK.port})".replace("'", '"') in container["command"][-1]
+
+
+def test_serve_is_told_that_there_is_a_probe_pod_and_each_finds_the_other_in_their_namespace() -> (
+    None
+):
+    own = manifests.nmi(namespace="identity")
+    assert "--path-probe" in containers()["serve"]["args"]
+    assert {each["metadata"].get("namespace") for each in own if each["kind"] == "DaemonSet"} == {
+        "identity"
+    }
 
 
 def test_nmi_requests_a_tenth_of_a_core_and_100_mebibytes_in_all() -> None:

@@ -24,6 +24,7 @@ from tests.kernel import (
     exposures,
     local,
     podnets,
+    probing,
     proving,
     shares,
     sources,
@@ -251,13 +252,13 @@ async def by_hand(*, commands: str) -> dict[str, Any]:
     """A person takes away what an agent left on the node, with these commands of a shell."""
     imds = Imds()
     found: dict[str, Any] = {}
-    state = ("bash", "-c", "nft list tables; ip rule; ip -brief address show lo")
+    state = ("sh", "-c", "nft list tables; ip rule; ip -brief address show lo")
     before = await command(*state)
     async with imds.serving():
         async with Agent.running(source_guard=True) as agent:
             await agent.tell("sources")
         found["closed"] = (await ask("p1", "/closed", seconds=1))["why"]
-        found["shown"] = await command("bash", "-ec", commands)
+        found["shown"] = await command("sh", "-ec", commands)
         found["left"] = sorted({*(await command(*state)).splitlines()} - {*before.splitlines()})
         found["opened"] = (await ask("p1", "/opened"))["who"]
     return found
@@ -286,6 +287,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "shapes": exposures.shapes,
     "storms": exposures.storms,
     "spoofing": spoofing.spoofing,
+    "probing": probing.probing,
     "states": proving.states,
     "cost": proving.cost,
     "changes": proving.changes,

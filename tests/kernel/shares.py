@@ -9,6 +9,7 @@ import json
 import resource
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -33,14 +34,15 @@ _SETTLED = 0.3
 class Crowd:
     """Connections of one pod, all opened at once and none used."""
 
-    outcomes: dict[str, int]
+    outcomes: dict[str, float]
+    """How many came to what, and `seconds` from the first to the last look at them."""
     sockets: list[socket.socket] = field(default_factory=list)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def of(cls, pod: str, count: int, addresses: tuple[str, ...] = ()) -> Any:
         """Open so many, in turn from each of the addresses if any are given."""
-        crowd = cls(dict.fromkeys(("connected", "refused", "waiting"), 0))
+        crowd, begun = cls(dict.fromkeys(("connected", "refused", "waiting"), 0)), time.monotonic()
         for number in range(count):
             opened = inside(pod, socket.socket)
             opened.setblocking(False)
@@ -53,6 +55,7 @@ class Crowd:
         try:
             for outcome in crowd._look():
                 crowd.outcomes[outcome] += 1
+            crowd.outcomes["seconds"] = time.monotonic() - begun
             yield crowd
         finally:
             for each in crowd.sockets:

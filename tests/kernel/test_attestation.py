@@ -209,3 +209,27 @@ def test_a_folder_that_is_not_there_yet_is_named_and_found_later(*, rootless: bo
 
 def test_the_namespace_of_a_pod_that_ends_is_let_go_with_no_request_coming() -> None:
     assert run("absent", rootless=True)["let go"] == 0
+
+
+def test_a_probe_is_sent_from_the_network_of_the_probe_pod_and_of_no_other(kind: str) -> None:
+    if kind == "rootless":
+        seen = run("probing", rootless=True)
+    else:
+        with pod_cgroups([uid(name) for name in PODS]) as root:
+            seen = run("probing", cgroups=str(root))
+    p1, by_cgroup = PODS["p1"], kind == "root"
+    two = f"2 network namespaces have the address {p1}"
+    absent = f"no network namespace in which the program of the probe pod runs has the address {p1}"
+    assert seen == {
+        "not yet": absent if by_cgroup else "in p1",
+        "a tenant's pod": "in p2",
+        "it runs": "in p1",
+        "another has its address": "in p1" if by_cgroup else two,
+        "and nothing tells them apart": two,
+        "the filter ties it to its port": "in p1",
+        # Without cgroups that is not seen: the probe fails or not as that pod's requests do.
+        "the thief was first at the port": absent if by_cgroup else "in p2",
+        "it has ended": absent if by_cgroup else two,
+        "no pod": "no network namespace of a pod has the address 10.244.0.99",
+        "IPv6": "fd00::1 is no IPv4 address",
+    }

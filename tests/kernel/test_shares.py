@@ -29,7 +29,8 @@ def test_while_nobody_accepts_one_port_has_a_share_of_the_backlog_however_many_a
         outcomes, *neighbours = seen[way]
         assert outcomes["connected"] == MOST_CONNECTIONS, way
         assert outcomes["refused"] >= 1000 - MOST_CONNECTIONS, "a little too many: told at once"
-        assert outcomes["waiting"] > 0, "a flood: not even refused"
+        answered = outcomes["connected"] + outcomes["refused"]
+        assert answered <= 1000 * (1 + outcomes["seconds"]), "a flood: not even refused"
         assert neighbours == ["connected"] * 2, way
 
 
@@ -41,7 +42,7 @@ def test_a_pod_that_does_not_take_the_way_through_imds_has_no_more() -> None:
 def test_what_a_pod_may_use_it_gets_and_connections_that_ended_are_not_counted(
     *, rootless: bool
 ) -> None:
-    seen = run("honest", rootless=rootless)
+    seen = run("honest", rootless=rootless, seconds=600)
     assert seen["kept"] == 2 * 256
     assert seen["one after the other"].keys() == {"agent"}
 

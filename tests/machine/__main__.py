@@ -28,9 +28,20 @@ _PATIENT = ("-v", "-o", "timeout=900")
 @click.option(
     "--minutes", default=30.0, show_default=True, help="After how long a machine is ended."
 )
+@click.option(
+    "--or-newest",
+    is_flag=True,
+    help="Where archives have dropped a pinned package, take today's of the same kernel, and say "
+    "so: Debian's signed lists vouch for it in place of the pins.",
+)
 @click.option("--renew-pins", is_flag=True, help="Write pins of today's packages, and run nothing.")
 def test_kernels(
-    *, words: tuple[str, ...], mirrors: tuple[str, ...], minutes: float, renew_pins: bool
+    *,
+    words: tuple[str, ...],
+    mirrors: tuple[str, ...],
+    minutes: float,
+    or_newest: bool,
+    renew_pins: bool,
 ) -> None:
     """Run tests/kernel and tests/net under Debian's kernels 6.12, 6.1 and 5.10, or those named.
 
@@ -42,6 +53,7 @@ def test_kernels(
     Examples:
       ./scripts/test-kernels
       ./scripts/test-kernels 5.10
+      ./scripts/test-kernels --or-newest 6.12
       ./scripts/test-kernels 6.1 tests/kernel/test_drift.py -k flush
     """  # noqa: D301 - click's own mark
     need_programs()
@@ -50,7 +62,7 @@ def test_kernels(
         click.echo(pins.FILE)
         return
     kernels, arguments = chosen(words)
-    store = parts.Parts(lambda words: click.echo(f"test-kernels: {words}", err=True), mirrors)
+    store = parts.Parts(_say, mirrors, or_newest=or_newest)
     emulator, system = store.emulator(), store.system()
     said, good = [], True
     for name in kernels:
@@ -76,8 +88,14 @@ def test_kernels(
             continue
         said += [*summary(name, report, monotonic() - began)]
         good = good and report.good
+    said += [f"not as pinned: {part}" for part in sorted(store.unpinned)]
     click.echo("\n" + "\n".join(said))
     sys.exit(not good)
+
+
+def _say(words: str) -> None:
+    loud = words.startswith("NOT AS PINNED")
+    click.secho(f"test-kernels: {words}", err=True, fg="red" if loud else None, bold=loud)
 
 
 def chosen(words: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 from deploy.image.own_python import LOADERS, started
 from deploy.image.packages import (
+    Gone,
     Missing,
     archives,
     fetch_debs,
@@ -59,33 +60,50 @@ class Kernel:
 
 def renew(mirrors: tuple[str, ...]) -> None:
     """Write pins of today's packages."""
+    pins.write({part: newest(part, mirrors) for part in (*pins.KERNELS, *pins.ROOTS)})
+
+
+def newest(part: str, mirrors: tuple[str, ...]) -> list[Deb]:
+    """Return today's packages of a part, as signed lists of Debian's have them; raise Missing."""
     places = mirrors or tuple(each for each in archives() if not each.startswith("file:"))
-    found = {}
-    for kernel, suite in pins.KERNELS.items():
-        debs = newest_of(["linux-image-cloud-amd64"], _ARCHITECTURE, places, suite=suite)
-        found[kernel] = [each for each in debs if each.name.startswith(f"linux-image-{kernel}.")]
-    for part, roots in pins.ROOTS.items():
-        found[part] = newest_of(roots, _ARCHITECTURE, places)
-    pins.write(found)
+    if part in pins.ROOTS:
+        return newest_of(pins.ROOTS[part], _ARCHITECTURE, places)
+    suite = pins.KERNELS[part]
+    debs = newest_of(["linux-image-cloud-amd64"], _ARCHITECTURE, places, suite=suite)
+    found = [each for each in debs if each.name.startswith(f"linux-image-{part}.")]
+    if not found:
+        raise Missing(
+            f"Debian's {suite} has no kernel {part} any more. Take it out of tests/machine."
+        )
+    return found
 
 
 class Parts:
     """Makes the parts of a machine, or finds them."""
 
     def __init__(
-        self, say: Callable[[str], None], mirrors: tuple[str, ...], cache: Path = CACHE
+        self,
+        say: Callable[[str], None],
+        mirrors: tuple[str, ...],
+        cache: Path = CACHE,
+        *,
+        or_newest: bool = False,
     ) -> None:
+        """`or_newest`: where pinned packages are gone, today's are taken, and that is said."""
         self._say = say
         self._mirrors = mirrors
         self._cache = cache
+        self._or_newest = or_newest
         self._pins = pins.read()
+        self.unpinned: set[str] = set()
+        """Parts that are made of today's packages."""
 
     def emulator(self) -> list[str]:
         """Return the command that starts QEMU, less what the machine is made of."""
         found = which("qemu-system-x86_64")
         if found:
             return [found]
-        root = self._made("emulator", self._pins[pins.EMULATOR], self._unpack)
+        root = self._made("emulator", pins.EMULATOR, self._unpack)
         return [
             str(root / LOADERS[_ARCHITECTURE]),
             "--library-path",
@@ -136,12 +154,11 @@ class Parts:
             shutil.rmtree(root)
 
         said = requirements.encode()
-        return self._made("system", self._pins[pins.SYSTEM], make, said) / "system.cpio"
+        return self._made("system", pins.SYSTEM, make, said) / "system.cpio"
 
     def kernel(self, name: str) -> Kernel:
         """Return a kernel."""
-        unpacked = [each for each in self._pins[pins.SYSTEM] if each.name != "base-files"]
-        tools = self._made("tools", unpacked, self._unpack)
+        tools = self._made("tools", pins.SYSTEM, self._unpack, without="base-files")
 
         def make(folder: Path, debs: list[Path]) -> None:
             root = folder / "root"
@@ -166,7 +183,7 @@ class Parts:
             shutil.rmtree(root)
             shutil.rmtree(chosen)
 
-        place = self._made(name, self._pins[name], make)
+        place = self._made(name, name, make)
         return Kernel(place / "vmlinuz", place / "modules.cpio")
 
     @staticmethod
@@ -179,13 +196,14 @@ class Parts:
     def _made(
         self,
         name: str,
-        debs: list[Deb],
+        part: str,
         make: Callable[[Path, list[Path]], None],
         said: bytes = b"",
+        *,
+        without: str = "",
     ) -> Path:
-        """Return the folder of a part; make it if it is not there as its pins and recipe say."""
-        recipe = b"".join(each.read_bytes() for each in _RECIPE)
-        key = hashlib.sha256(repr(debs).encode() + recipe + said).hexdigest()
+        """Return what is made of a part's packages; make it if it is not as pins and recipe say."""
+        debs, key = self._wanted(part, without, said)
         place, stamp = self._cache / name, self._cache / name / ".made"
         self._cache.mkdir(parents=True, exist_ok=True)
         with (
@@ -196,14 +214,45 @@ class Parts:
             if stamp.exists() and stamp.read_text() == key:
                 return place
             self._say(f"making {name} of {len(debs)} packages")
+            try:
+                files = self._fetched(debs)
+            except Gone as error:
+                self._take_newest(part, error)
+                debs, key = self._wanted(part, without, said)
+                if stamp.exists() and stamp.read_text() == key:
+                    return place
+                files = self._fetched(debs)
             fresh = Path(folder, name)
             fresh.mkdir()
-            make(fresh, fetch_debs(debs, self._cache, self._mirrors, by="./scripts/test-kernels"))
+            make(fresh, files)
             (fresh / ".made").write_text(key)
             if place.exists():
                 shutil.rmtree(place)
             fresh.rename(place)
         return place
+
+    def _wanted(self, part: str, without: str, said: bytes) -> tuple[list[Deb], str]:
+        """Return a part's packages, and the digest of them and of what is made of them."""
+        debs = [each for each in self._pins[part] if each.name != without]
+        recipe = b"".join(each.read_bytes() for each in _RECIPE)
+        return debs, hashlib.sha256(repr(debs).encode() + recipe + said).hexdigest()
+
+    def _fetched(self, debs: Iterable[Deb]) -> list[Path]:
+        return fetch_debs(debs, self._cache, self._mirrors, by="./scripts/test-kernels")
+
+    def _take_newest(self, part: str, gone: Gone) -> None:
+        """Take today's packages in place of a part's pins; raise `gone` if nobody asked for it.
+
+        Their hashes come from Debian's lists, whose signature apt checks, not from the pins.
+        """
+        if not self._or_newest or part in self.unpinned:
+            raise Gone(f"{gone} --or-newest takes today's packages in their place.") from gone
+        self._say(f"NOT AS PINNED: {gone}")
+        self._pins[part] = newest(part, self._mirrors)
+        self.unpinned.add(part)
+        first = self._pins[part][0]
+        what = f"{first.name} {first.version}" if part in pins.KERNELS else "packages"
+        self._say(f"NOT AS PINNED: {part} is made of today's {what}, by Debian's signed lists")
 
     @staticmethod
     def _unpack(folder: Path, debs: Iterable[Path]) -> None:

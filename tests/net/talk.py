@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from podidentity.core.attestation import ConnectionFacts, Sighting, SocketState
+from podidentity.kernel.rules import Redirect
 from podidentity.local_sockets import listen
+from podidentity.net.path_probe import PathProber
 from podidentity.net.server import NetServer
 from podidentity.wire import net as wire
 
@@ -40,15 +42,46 @@ class FakeInspector:
         return self.answer
 
 
-class Net:
-    """A server at `path`."""
+class FakePods:
+    """Has one pod at 127.0.0.1, which is in the network of the test."""
 
-    def __init__(self, path: Path, *, uids: frozenset[int] = ME, version: str = VERSION) -> None:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.missing = ""
+        """Why there is none."""
+
+    def bound_socket(self, address: str, pod: str) -> socket.socket | str:
+        self.asked.append((address, pod))
+        if self.missing:
+            return self.missing
+        made = socket.socket()
+        made.setblocking(False)
+        made.bind((address, 0))
+        return made
+
+
+class Net:
+    """A server at `path`; its probes go to `imds`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        uids: frozenset[int] = ME,
+        version: str = VERSION,
+        imds: tuple[str, int] = ("127.0.0.1", 9),
+    ) -> None:
         self.path = path
         self.inspector = FakeInspector()
+        self.pods = FakePods()
         self.accepting: list[bool] = []
+        redirect = Redirect(metadata_ip=imds[0], metadata_port=imds[1])
         self.server = NetServer(
-            self.inspector, version=version, uids=uids, accepting=self.accepting.append
+            self.inspector,
+            PathProber(redirect, self.pods.bound_socket, lambda _: "routed"),
+            version=version,
+            uids=uids,
+            accepting=self.accepting.append,
         )
         self.server.start(listen(path))
         self._clients: list[RawClient] = []
@@ -66,10 +99,14 @@ class Net:
 
 @asynccontextmanager
 async def net(
-    folder: Path, *, uids: frozenset[int] = ME, version: str = VERSION
+    folder: Path,
+    *,
+    uids: frozenset[int] = ME,
+    version: str = VERSION,
+    imds: tuple[str, int] = ("127.0.0.1", 9),
 ) -> AsyncIterator[Net]:
     """Run a server in `folder`."""
-    running = Net(folder / "net.sock", uids=uids, version=version)
+    running = Net(folder / "net.sock", uids=uids, version=version, imds=imds)
     try:
         yield running
     finally:

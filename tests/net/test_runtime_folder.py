@@ -11,7 +11,7 @@ import pytest
 
 from podidentity.cli.output import report
 from podidentity.local_sockets import keep_names, listen
-from podidentity.net.probe import PROBE_SOCKET, ProbeSocket
+from podidentity.net.liveness import LIVENESS_SOCKET, LivenessSocket
 from podidentity.settings import SERVE_UID
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -83,11 +83,11 @@ def test_nobody_but_net_takes_the_name_of_its_sockets_away(folder: Path) -> None
 
 @needs_root
 async def test_serve_takes_no_place_of_the_kubelets_probe_of_net(folder: Path) -> None:
-    probe = ProbeSocket(folder)
+    probe = LivenessSocket(folder)
 
     def ask() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
-            asking.connect(str(folder / PROBE_SOCKET))
+            asking.connect(str(folder / LIVENESS_SOCKET))
 
     assert not _as_serve(ask)
     ask()

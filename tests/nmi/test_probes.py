@@ -31,7 +31,8 @@ async def test_readyz_is_true_while_nothing_is_wrong(clock: FakeClock) -> None:
     assert response.status == 200
     checks = b'{"rules":"ok","watches":"ok"}'
     assert (
-        response.body == b'{"ready":true,"checks":%b,"attestation":"kernel","warnings":[]}' % checks
+        response.body
+        == b'{"ready":true,"checks":%b,"attestation":"kernel","path":{},"warnings":[]}' % checks
     )
 
 
@@ -42,7 +43,7 @@ async def test_readyz_says_all_that_is_wrong(clock: FakeClock) -> None:
     checks = b'{"rules":["gone","odd"],"watches":"ok"}'
     assert (
         response.body
-        == b'{"ready":false,"checks":%b,"attestation":"kernel","warnings":[]}' % checks
+        == b'{"ready":false,"checks":%b,"attestation":"kernel","path":{},"warnings":[]}' % checks
     )
 
 

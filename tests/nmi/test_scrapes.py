@@ -12,12 +12,14 @@ import pytest
 from podidentity import __version__
 from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
+from podidentity.core.data_path import Hop
 from podidentity.core.errors import UnprovenCaller
 from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
 from podidentity.nmi.reporting.metrics import (
     NmiMetrics,
     add_attestation,
     add_connections,
+    add_data_path,
     add_interception,
     add_process,
     add_tokens,
@@ -87,6 +89,7 @@ def ask_others(record: Recorded) -> None:
 def add_all(metrics: NmiMetrics) -> None:
     add_interception(metrics.registry, Net())
     add_attestation(metrics.registry, AttestationMode.KERNEL, Net())
+    add_data_path(metrics.registry, lambda: Hop.PROVED)
     add_watches(metrics.registry, lambda: [Watch(), Lost()])
     add_connections(metrics.registry, lambda: 7)
     add_tokens(metrics.registry, lambda: 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from podidentity.core.delegation import Delegation
@@ -29,6 +30,7 @@ def pipeline_over(
     record: Recorded | None = None,
     delegation: Delegation | None = None,
     recorded_first: bool = False,
+    take_probe: Callable[[str, int, str, str], bool] = lambda *_: False,
     **routes: Any,
 ) -> RequestPipeline:
     """Return a pipeline; `routes` are fields of its RoutePolicy.
@@ -48,4 +50,5 @@ def pipeline_over(
         clock=clock,
         policy=RoutePolicy(**({"allow": AllowList(METADATA_ALLOWED)} | routes)),
         recorded_first=recorded_first,
+        take_probe=take_probe,
     )

@@ -1,4 +1,4 @@
-"""The client of `net`: asks for facts about connections over the Unix socket between the processes.
+"""The client of `net`: asks about connections and the data path, over the socket between the two.
 
 While `net` is away every proof is UNKNOWN, so requests are answered with 503. The client reconnects
 within half a second, and the last state of `net` does not count meanwhile.
@@ -20,14 +20,18 @@ from podidentity.core.attestation import (
     judge,
     judge_local,
 )
+from podidentity.core.data_path import Arrival, Hop, ProbeResult
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
 from podidentity.local_sockets import Untrusted, connect
 from podidentity.wire import BROKEN_JSON
 from podidentity.wire import net as wire
+from podidentity.wire.path_probe import nonce_of
 
 ANSWER_SECONDS = 2.0
 """Timeout of an answer; `net` needs some 0.1 ms."""
+PROBE_SECONDS = 6.0
+"""Timeout of a probe of the data path: `net` waits for 2 s at most in each of its steps."""
 MOST_QUESTIONS = 128
 """Questions under way at once; they and their answers fit into the socket's buffer."""
 _SEND_BUFFER = 256 * 1024
@@ -35,6 +39,17 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to connect."""
 
 _log = logging.getLogger("podidentity.net")
+
+
+class _Probe:
+    """The probe that is under way."""
+
+    def __init__(self, number: int, address: str) -> None:
+        self.id = number
+        self.address = address
+        self.port = 0
+        """Announced by `net`; 0 until then."""
+        self.result: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
 
 
 class NetClient:
@@ -69,6 +84,8 @@ class NetClient:
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._changed = asyncio.Event()
+        self._probe: _Probe | None = None
+        self._one_probe = asyncio.Lock()
         self.state: wire.State | None = None
         """The last state that `net` sent; None while it is away."""
         self.verdicts = dict.fromkeys(Verdict, 0)
@@ -105,9 +122,20 @@ class NetClient:
         """Number of times that `net` has repaired the rules since its start."""
         return 0 if self.state is None else self.state.repairs
 
+    @property
+    def accepting(self) -> bool:
+        """Whether connections are accepted here."""
+        return self._accepting
+
+    @property
+    def changes(self) -> int:
+        """A number that changes with the rules and the links of the node."""
+        return 0 if self.state is None else self.state.changes
+
     def accept(self, accepting: bool) -> None:
         """Tell `net`, now and after each reconnect, whether connections are accepted here."""
         self._accepting = accepting
+        self._tell()
         if self._greeted:
             self._send(wire.Accepting(accepting))
 
@@ -140,6 +168,38 @@ class NetClient:
         """Return the proof of the connection from the node's own `address`:`port` to `own`."""
         facts = await self._facts(address, port, local=True, own=own)
         return self._counted(None if facts is None else judge_local(facts, self._mode))
+
+    async def probe(self, address: str, pod: str = "") -> ProbeResult:
+        """Return whether a request from a pod's address arrives here; one at a time.
+
+        `pod` is the uid of the probe pod; "" for another, known by nothing but its address.
+        """
+        async with self._one_probe:
+            if not self._greeted:
+                return self._not_sent()
+            self._number += 1
+            self._probe = running = _Probe(self._number, address)
+            self._send(wire.Probe(running.id, address, pod))
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    return await running.result
+            except TimeoutError:
+                return self._not_sent("net does not answer")
+            finally:
+                self._probe = None
+
+    def take_probe(self, address: str, port: int, own: str, target: str) -> bool:
+        """Whether a request is the probe that is under way; `net` is told that it has arrived.
+
+        Only a request from the address and port that `net` has announced is one.
+        """
+        probe = self._probe
+        if probe is None or not self._greeted or (probe.address, probe.port) != (address, port):
+            return False
+        nonce = nonce_of(target)
+        if nonce:
+            self._send(wire.Arrived(probe.id, *Arrival(nonce, address, port, own)))
+        return bool(nonce)
 
     async def run(self) -> None:
         """Stay connected, until cancelled."""
@@ -227,6 +287,19 @@ class NetClient:
         else:
             self._end(f"net did not answer within {ANSWER_SECONDS:g} s")
 
+    def _hear_of_probe(self, message: wire.Probing | wire.Probed) -> None:
+        probe = self._probe
+        if probe is None or probe.id != message.id:
+            return
+        if isinstance(message, wire.Probing):
+            probe.port = message.port
+            self._send(wire.Expecting(probe.id))
+        elif not probe.result.done():
+            probe.result.set_result(message.result)
+
+    def _not_sent(self, why: str = "") -> ProbeResult:
+        return ProbeResult(hop=Hop.NOT_SENT, detail=why or self._failure or "net went away")
+
     def _judged(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof:
         return self._counted(None if facts is None else judge(facts, candidates, self._mode))
 
@@ -271,6 +344,8 @@ class NetClient:
         if isinstance(message, wire.FactsAnswers):
             for each in message.answers:
                 self._answered(each.id, each.facts)
+        elif isinstance(message, wire.Probing | wire.Probed):
+            self._hear_of_probe(message)
         elif isinstance(message, wire.State):
             self.state = message
             self._sources_guarded = not message.sources
@@ -318,6 +393,8 @@ class NetClient:
             self._timer.cancel()
             self._timer = None
         self._unsent.clear()
+        if self._probe is not None and not self._probe.result.done():
+            self._probe.result.set_result(self._not_sent())
         for number in list(self._waiting):
             self._answered(number, None)
         self._tell()

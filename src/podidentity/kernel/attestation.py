@@ -44,6 +44,9 @@ from podidentity.kernel.podnets import PodNetwork, PodNetworks
 from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpInfo, TcpSocket, TcpState
 
 IMDS = Endpoint("169.254.169.254", 80)
+MARK = Endpoint("127.0.0.1", 2578)
+"""Where the probe pod listens, in its own network only: the socket shows whose namespace it is."""
+_NOWHERE = Endpoint("0.0.0.0", 0)  # noqa: S104 - the other end of a socket that listens
 _NODE = "the node's network"
 _STILL_OURS = frozenset({TcpState.ESTABLISHED, TcpState.CLOSE_WAIT})
 """States of our socket before we close it."""
@@ -141,11 +144,8 @@ class ConnectionInspector:
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
         self._networks.refresh()
-        holders = self._networks.holders(address)
-        if (bound := self.bound_to(address)) is not None:
-            # Another namespace may have the address and a socket with the same two ends, too.
-            holders = [each for each in holders if each.key == bound]
-        return self._facts(client, self._listener, holders, self._failure())
+        # Another namespace may have the address and a socket with the same two ends, too.
+        return self._facts(client, self._listener, self._holders(address), self._failure())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
@@ -159,6 +159,33 @@ class ConnectionInspector:
         except OSError:
             return ConnectionFacts(accepted=False)
         return self._facts(Endpoint(address, port), Endpoint(own, self._listener.port), (None,), "")
+
+    def bound_socket(self, address: str, pod: str = "") -> socket.socket | str:
+        """Return a TCP socket at a port of this address, in the namespace that has it.
+
+        Or why there is none, as a clause. Where cgroups are asked, the probe pod with the uid `pod`
+        must listen at `MARK` there: another pod can have its address, but no socket of its cgroup.
+        """
+        try:
+            socket.inet_pton(socket.AF_INET, address)
+        except OSError:
+            return f"{address} is no IPv4 address"
+        self._networks.refresh()
+        holders = list(self._holders(address))
+        try:
+            if pod and self._cgroups is not None:
+                holders = [each for each in holders if self._is_of(each, pod)]
+            if len(holders) != 1:
+                return self._failure() or _not_one(len(holders), address, pod)
+            made = self._networks.tcp_socket(holders[0])
+            try:
+                made.bind((address, 0))
+            except OSError:
+                made.close()
+                raise
+        except OSError as error:
+            return str(error.strerror)
+        return made
 
     def problems(self) -> tuple[str, ...]:
         """Return the reasons why callers cannot be proved, each with the next step."""
@@ -204,6 +231,17 @@ class ConnectionInspector:
             if not any(each.doubt for each in sightings):
                 break
         return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
+
+    def _holders(self, address: str) -> Collection[PodNetwork]:
+        """Return the namespaces that have an address: the one that can send from it, if known."""
+        holders = self._networks.holders(address)
+        bound = self.bound_to(address)
+        return holders if bound is None else [each for each in holders if each.key == bound]
+
+    def _is_of(self, network: PodNetwork, pod: str) -> bool:
+        """Whether a process of the pod listens at `MARK` in a namespace; raise OSError."""
+        found = network.find(MARK, _NOWHERE)
+        return bool(found and self._cgroups and self._cgroups.pod(found.cgroup) == pod)
 
     def _failure(self) -> str:
         if self._networks.failure:
@@ -268,6 +306,13 @@ class ConnectionInspector:
             self._strangers_seen += pod == ""
         state = SocketState.OPEN
         return Sighting(network=name, state=state, pod=pod, user=found.user, doubt=doubt)
+
+
+def _not_one(count: int, address: str, pod: str) -> str:
+    if count:
+        return f"{count} network namespaces have the address {address}"
+    what = "in which the program of the probe pod runs" if pod else "of a pod"
+    return f"no network namespace {what} has the address {address}"
 
 
 def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:

@@ -12,9 +12,11 @@ counts as one without addresses until it is read again. This refuses that pod al
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import select
+import socket
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -149,6 +151,16 @@ class PodNetworks:
     def is_mounted(self, key: NamespaceKey) -> bool:
         """Whether the namespace still has a file in one of the folders: its pod has not ended."""
         return key in self._mounted
+
+    def tcp_socket(self, network: PodNetwork) -> socket.socket:
+        """Return a new socket, not connected, of a pod's namespace; raise OSError."""
+        with network_namespace(Path(self._mounted[network.key])) as fd:
+            if fd is None or key_of(os.fstat(fd)) != network.key:
+                raise OSError(errno.ESTALE, f"the namespace {network.name} has just ended")
+            with entered(fd):
+                return socket.socket(
+                    socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+                )
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call `changed` after each refresh that found a change."""

@@ -137,8 +137,8 @@ class SourceGuard:
         self._warnings: tuple[str, ...] = ()
         self._alone: Mapping[str, NamespaceKey] = {}
         """The only namespace that can send from each address, by the rules now in force."""
-        self.repairs = 0
-        """Number of repairs."""
+        self.repairs = self.moves = 0
+        """Numbers of repairs, and of changes of links that were noticed."""
         networks.listen(self._networks_changed)
         self._adopt()
 
@@ -174,6 +174,13 @@ class SourceGuard:
             return None
         network = self._networks.numbered(link.namespace)
         return None if network is None else network.key
+
+    def plane_of(self, address: str) -> str:
+        """Return how the pod of an address is connected: `bridge` or `routed`; "" if not at all."""
+        link = self._links.towards(address)
+        if link is None:
+            return ""
+        return "bridge" if link.kind == "bridge" else "routed"
 
     @property
     def bound(self) -> int:
@@ -290,6 +297,7 @@ class SourceGuard:
         self._reading = loop.call_later(
             _LINKS_EVERY, loop.add_reader, self._links, self._links_changed
         )
+        self.moves += 1
         self._changed.set()
         self._moved.set()
 

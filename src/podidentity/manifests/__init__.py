@@ -75,14 +75,23 @@ def nmi(
         extra_args = ["--tokens-as=node", *extra_args]
     if policy:
         manifests[-1:-1] = _token_policy(namespace, identities, audiences)
-    for container in manifests[-1]["spec"]["template"]["spec"]["containers"]:
-        container["image"] = image
-        container["args"] = [*container["args"], *extra_args]
-    for manifest in manifests if tolerations else ():
-        if manifest["kind"] == "DaemonSet":
-            manifest["spec"]["template"]["spec"]["tolerations"] = list(tolerations)
+    probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
+    for daemon_set, args in ((probe, ()), (agent, extra_args)):
+        _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _complete(
+    pod: Manifest, image: str, args: Sequence[str], tolerations: Sequence[Manifest]
+) -> None:
+    """Give a pod's containers their image and these flags as well, and the pod its tolerations."""
+    for container in pod["containers"]:
+        container["image"] = image
+        if args:
+            container["args"] = [*container["args"], *args]
+    if tolerations:
+        pod["tolerations"] = list(tolerations)
 
 
 def _place(manifests: Sequence[Manifest], namespace: str) -> None:

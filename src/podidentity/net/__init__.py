@@ -6,5 +6,6 @@ token and no secret, knows no pod, listens on no TCP port and parses nothing tha
 
 main         the program
 server       the Unix socket for `serve`
+path_probe   sends a request of its own from a pod's network, to see where it arrives
 rules_lock   decides which of two agents repairs the rules during an update
 """

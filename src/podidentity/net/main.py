@@ -26,8 +26,9 @@ from podidentity.kernel.interception import Interception, InterceptionError
 from podidentity.kernel.namespaces import NamespaceKey
 from podidentity.kernel.source_guard import NOT_GUARDED_YET, SourceGuard
 from podidentity.local_sockets import keep_names, listen
+from podidentity.net.liveness import LivenessSocket
+from podidentity.net.path_probe import PathProber
 from podidentity.net.plan import NetPlan
-from podidentity.net.probe import ProbeSocket
 from podidentity.net.rules_lock import RulesLock, prepare
 from podidentity.net.server import NetServer
 from podidentity.supervisor.privileges import capabilities
@@ -82,7 +83,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             inspector.bound_to = guard.bound_to
         if lock.holds:
             guard.guard_sources()
-        server = _serve(plan, inspector, lock, stack)
+        server = _serve(plan, inspector, guard, lock, stack)
         gc.collect()
         gc.freeze()
         begun()
@@ -128,11 +129,16 @@ def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
 
 
 def _serve(
-    plan: NetPlan, inspector: ConnectionInspector, lock: RulesLock, stack: AsyncExitStack
+    plan: NetPlan,
+    inspector: ConnectionInspector,
+    guard: Guard,
+    lock: RulesLock,
+    stack: AsyncExitStack,
 ) -> NetServer:
-    """Start to answer `serve` and the probe; `stack` closes the sockets."""
+    """Start to answer `serve` and the kubelet; `stack` closes the sockets."""
     server = NetServer(
         inspector,
+        PathProber(plan.redirect, inspector.bound_socket, guard.plane_of),
         version=__version__,
         # Under a manifest with one container `serve` is root, with no capability.
         uids=frozenset({plan.serve_user, os.geteuid()}),
@@ -144,7 +150,7 @@ def _serve(
         # `serve` may write to it, so that a taken worker could answer the kubelet's probe for us.
         keep_names(runtime)
     server.start(listen(plan.socket))
-    stack.callback(ProbeSocket(runtime).close)
+    stack.callback(LivenessSocket(runtime).close)
     _log.info("guarding node %s, asked at %s", plan.node, plan.socket)
     _log.info("callers are proved by --attestation=%s", plan.attestation)
     if plan.attestation is not AttestationMode.ADDRESS:
@@ -241,6 +247,16 @@ class Guard:
         """Return the only namespace that can send from an address; None if it is not known."""
         return None if self._source_guard is None else self._source_guard.bound_to(address)
 
+    def plane_of(self, address: str) -> str:
+        """Return how the pod of an address is connected; "" if it is not known."""
+        return "" if self._source_guard is None else self._source_guard.plane_of(address)
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with each repair, and each change of the node's links."""
+        guard = self._source_guard
+        return self.interception.repairs + (guard.repairs + guard.moves if guard else 0)
+
     def source_problems(self) -> tuple[str, ...]:
         """Return the reasons why a pod may be able to send from another's address.
 
@@ -319,6 +335,7 @@ class Reporter:
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,
+            changes=self.guard.changes,
         )
 
 

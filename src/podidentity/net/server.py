@@ -2,7 +2,8 @@
 
 `serve` parses the bytes of strangers, so an attacker may control it. So its cost is bounded: the
 size of messages and the rate of questions are limited, and a client that does not read its answers
-is disconnected. It can find out to which pods connections belong, and nothing else.
+is disconnected. It can find out to which pods connections belong, and whether a fixed request from
+a pod arrives at it, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
+from podidentity.core.data_path import Arrival, Hop, ProbeResult
 from podidentity.core.rate_limits import TokenBucket
 from podidentity.local_sockets import Untrusted, check_user
+from podidentity.net.path_probe import PathProber, ServeWord
 from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire import net as wire
 
@@ -52,6 +56,7 @@ class NetServer:
     def __init__(
         self,
         inspector: Inspector,
+        prober: PathProber,
         *,
         version: str,
         uids: frozenset[int],
@@ -63,6 +68,7 @@ class NetServer:
         when none does any more.
         """
         self.inspector = inspector
+        self.prober = prober
         self.hello = wire.Hello(wire.PROTOCOL, version)
         self._uids = uids
         self._tell_accepting = accepting
@@ -143,11 +149,28 @@ class NetServer:
         self._clients.add(_Client(connection, peer.pid, self))
 
 
+@dataclass(frozen=True, slots=True)
+class _RunningProbe:
+    """The probe of a client that is under way."""
+
+    id: int
+    word: ServeWord
+    task: asyncio.Task[None]
+
+    def hear(self, message: wire.Expecting | wire.Arrived) -> None:
+        if isinstance(message, wire.Expecting):
+            self.word.expecting()
+        else:
+            arrival = Arrival(message.nonce, message.address, message.port, message.own)
+            self.word.note(arrival)
+
+
 class _Client:
     """One connection of `serve`."""
 
     def __init__(self, connection: socket.socket, pid: int, server: NetServer) -> None:
         self.greeted = self.accepting = False
+        self._probe: _RunningProbe | None = None
         self._connection = connection
         self._pid = pid
         self._server = server
@@ -170,6 +193,9 @@ class _Client:
     def close(self) -> None:
         """End the connection."""
         self._timer.cancel()
+        if self._probe is not None:
+            self._probe.task.cancel()
+            self._probe = None
         if self._connection.fileno() >= 0:
             self._loop.remove_reader(self._connection)
             self._connection.close()
@@ -203,6 +229,12 @@ class _Client:
             self._refuse("it did not say hello first")
         elif isinstance(message, wire.Questions):
             self._answer(message.questions)
+        elif isinstance(message, wire.Probe):
+            self._begin_probe(message)
+        elif isinstance(message, wire.Expecting | wire.Arrived):
+            # One that comes too late, or of no probe, says nothing.
+            if self._probe is not None and self._probe.id == message.id:
+                self._probe.hear(message)
         elif message.accepting != self.accepting:
             self.accepting = message.accepting
             self._server.accepting_changed()
@@ -224,6 +256,22 @@ class _Client:
         answers = [wire.FactsAnswer(each.id, self._facts(each)) for each in questions]
         for packet in wire.answer_packets(answers):
             self.send(packet)
+
+    def _begin_probe(self, asked: wire.Probe) -> None:
+        if self._probe is not None:
+            busy = ProbeResult(hop=Hop.NOT_SENT, detail="another probe is under way")
+            self.send(wire.encode(wire.Probed(asked.id, busy)))
+            return
+        word = ServeWord()
+        self._probe = _RunningProbe(asked.id, word, self._loop.create_task(self._run(asked, word)))
+
+    async def _run(self, asked: wire.Probe, word: ServeWord) -> None:
+        def probing(port: int) -> None:
+            self.send(wire.encode(wire.Probing(asked.id, port)))
+
+        result = await self._server.prober.run(asked.address, asked.pod, probing, word)
+        self._probe = None
+        self.send(wire.encode(wire.Probed(asked.id, result)))
 
     def _facts(self, question: wire.Question) -> ConnectionFacts:
         inspector = self._server.inspector

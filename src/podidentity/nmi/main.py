@@ -37,6 +37,7 @@ from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
 from podidentity.core.resources import IdentityType, ObjectRef
 from podidentity.nmi.lifecycle import Agent, Orders, live
+from podidentity.nmi.path_watch import PathWatch, probe_pod
 from podidentity.nmi.policies import (
     delegation_of,
     policy_of,
@@ -102,9 +103,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         failed=kubernetes_errors(seen.metrics),
     )
     stack.push_async_callback(kube.close)
-    permissions = _permissions(settings, kube, clock, stack)
-    if permissions is not None:
-        seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
+    permissions = _permissions(settings, kube, clock, stack, seen)
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.requests.events = events
     imds = _imds(settings, clock, stack)
@@ -140,25 +139,34 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         cluster=cluster,
         permissions=permissions,
         attestor=_attestor(settings, net),
+        take_probe=net.take_probe,
         seen=seen,
     )
     pods = Listener(pipeline, memo=pipeline)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
+    path = PathWatch(
+        net,
+        clock,
+        pod=lambda: probe_pod(cluster.pods(), settings.own_namespace),
+        required=settings.path_probe,
+    )
     checks: dict[str, Check] = {
         "interception": net.interception_problems,
         "attestation": net.attestation_problems,
+        "path": path.problems,
         "watches": watches.problems,
         "permissions": permissions.problems if permissions else tuple,
         "listener": lambda: () if pods.serving else ("not listening",),
         "audit": seen.problems,
         **({"node-tokens": identity.problems} if identity else {}),
     }
-    warnings = _warnings(net, seen)
+    warnings = _warnings(net, path, seen)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     parts = Parts(
         checks=checks,
         warnings=lambda: _said(settings.attestation, warnings()),
         net=net,
+        path=path,
         watches=watches.followed,
         connections=pods.connections,
         cluster=cluster,
@@ -174,6 +182,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         checks=checks,
         tasks=[
             net.run,
+            path.run,
             watches.run,
             secrets.run,
             prefetcher.run,
@@ -188,7 +197,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
 
 
 def _permissions(
-    settings: NmiSettings, kube: Kube, clock: Clock, stack: AsyncExitStack
+    settings: NmiSettings, kube: Kube, clock: Clock, stack: AsyncExitStack, seen: Observation
 ) -> RbacPermissions | None:
     """Return the questions to RBAC, closed by `stack`; None if nobody is to be asked."""
     choice = settings.authorization
@@ -199,6 +208,7 @@ def _permissions(
         _log.warning("--authorization=observe: a missing permission is told, and refuses nothing")
     permissions = RbacPermissions(kube, clock, outlives=settings.authorization_outlives)
     stack.push_async_callback(permissions.close)
+    seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     return permissions
 
 
@@ -239,7 +249,9 @@ def _issuers(
     return {IdentityType.USER_ASSIGNED: imds, **entra}
 
 
-def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentWarning]]:
+def _warnings(
+    net: NetClient, path: PathWatch, seen: Observation
+) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
     audit = seen.audit
@@ -250,6 +262,7 @@ def _warnings(net: NetClient, seen: Observation) -> Callable[[], Sequence[AgentW
             AgentReason.TOO_MANY_RIGHTS: rights,
             AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
             AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
+            AgentReason.PATH_UNPROVED: path.warnings(),
             AgentReason.NODE_LACKS: state.warnings if state else (),
         }
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
@@ -290,6 +303,7 @@ def _pipeline(
     cluster: WatchedCluster,
     permissions: RbacPermissions | None,
     attestor: Attestor | None,
+    take_probe: Callable[[str, int, str, str], bool],
     seen: Observation,
 ) -> tuple[RequestPipeline, Decider]:
     """Return what answers requests, and what decides about them."""
@@ -309,6 +323,7 @@ def _pipeline(
         clock=clock,
         policy=route_policy_of(settings),
         recorded_first=seen.audit is not None and seen.audit.required,
+        take_probe=take_probe,
     )
     return pipeline, decider
 

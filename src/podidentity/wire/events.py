@@ -32,6 +32,8 @@ class AgentReason(StrEnum):
     TOO_MANY_RIGHTS = "TooManyRights"
     """`serve` is root, or has a capability."""
     AUDIT_NOT_WRITTEN = "AuditNotWritten"
+    PATH_UNPROVED = "PathUnproved"
+    """Nothing proves that pods' requests arrive at NMI."""
     NODE_LACKS = "NodeLacks"
     """Something of the kernel, or of the node, that NMI does without."""
 

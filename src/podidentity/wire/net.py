@@ -1,9 +1,9 @@
 """The messages between the processes `serve` and `net`.
 
 One message is one packet, a JSON object with its kind in `type`, at most `LARGEST` bytes long.
-`serve` asks about connections and says when it accepts them; no message orders `net` to do
-anything. The first message of each side names its version, and its form never changes, so that
-processes of different versions can say so.
+`serve` asks about connections, says when it accepts them, and asks whether a pod's requests arrive
+at it; no message changes anything on the node. The first message of each side names its version,
+and its form never changes, so that processes of different versions can say so.
 
     serve  {"type":"hello","protocol":1,"version":"0.2.0"}
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
@@ -12,6 +12,15 @@ processes of different versions can say so.
              {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
     net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
+
+A probe of the data path (`core.data_path`) has five messages. Its request is fixed. `net` sends it
+from the network namespace that has the address, after it has named the port to `serve`, and judges:
+
+    serve  {"type":"probe","id":8,"address":"10.244.0.9","pod":"<uid>"}
+    net    {"type":"probing","id":8,"port":40001}
+    serve  {"type":"expecting","id":8}
+    serve  {"type":"arrived","id":8,"nonce":"…","address":"10.244.0.9","port":40001,"own":"…"}
+    net    {"type":"probed","id":8,"result":{"hop":"proved",…}}
 
 Questions of the same moment share a packet: each packet wakes the other process, which costs more
 than a proof.
@@ -26,9 +35,10 @@ from typing import Annotated
 import msgspec
 
 from podidentity.core.attestation import ConnectionFacts
+from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -39,6 +49,9 @@ _MOST_LINES = 200
 
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 _Lines = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=_MOST_LINES)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Address = Annotated[str, msgspec.Meta(max_length=45)]
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class Unreadable(Exception):
@@ -61,12 +74,12 @@ class Rejection(msgspec.Struct, frozen=True, tag="refusal"):
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question for the facts about the connection from this address and port."""
 
-    id: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-    address: Annotated[str, msgspec.Meta(max_length=45)]
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    id: _Id
+    address: _Address
+    port: _Port
     local: bool = False
     """Whether it comes from the node itself, and not through the redirection."""
-    own: Annotated[str, msgspec.Meta(max_length=45)] = ""
+    own: _Address = ""
     """Our address of a local connection."""
 
 
@@ -80,6 +93,45 @@ class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fie
     """Whether this agent accepts redirected connections now, or the one before it."""
 
     accepting: bool
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe", forbid_unknown_fields=True):
+    """A question whether requests from this address arrive at `serve`."""
+
+    id: _Id
+    address: _Address
+    pod: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Uid of the probe pod; "" for any other pod, whose namespace only its address shows."""
+
+
+class Expecting(msgspec.Struct, frozen=True, tag="expecting", forbid_unknown_fields=True):
+    """The announced probe is expected: it may be sent."""
+
+    id: _Id
+
+
+class Arrived(msgspec.Struct, frozen=True, tag="arrived", forbid_unknown_fields=True):
+    """What arrived at `serve` on the announced connection."""
+
+    id: _Id
+    nonce: Annotated[str, msgspec.Meta(max_length=32)]
+    address: _Address
+    port: _Port
+    own: _Address
+
+
+class Probing(msgspec.Struct, frozen=True, tag="probing", forbid_unknown_fields=True):
+    """The port, at the address that was asked about, from which a probe will come."""
+
+    id: int
+    port: int
+
+
+class Probed(msgspec.Struct, frozen=True, tag="probed", forbid_unknown_fields=True):
+    """How far a probe came."""
+
+    id: int
+    result: ProbeResult
 
 
 class FactsAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,10 +169,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """The value of `--attestation` here."""
     guards: bool = True
     """Whether this `net` repairs the rules; if not, the `net` of the agent before it does."""
+    changes: int = 0
+    """Grows with each repair of rules, and each change of the node's links."""
 
 
-FromServe = Hello | Questions | Accepting
-FromNet = Hello | Rejection | FactsAnswers | State
+FromServe = Hello | Questions | Accepting | Probe | Expecting | Arrived
+FromNet = Hello | Rejection | FactsAnswers | Probing | Probed | State
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 _FROM_NET: msgspec.json.Decoder[FromNet] = msgspec.json.Decoder(FromNet)

@@ -12,13 +12,16 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes.host_routing import KINDS
 from tests.acceptance.planes.test_others_rules import restriction
@@ -33,6 +36,7 @@ pytestmark = [
 
 TIMES = 5
 SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
+PROBE = ("-l", "app.kubernetes.io/component=probe")
 CILIUMS = ("single", "looked-up")
 
 
@@ -53,10 +57,21 @@ class Site:
         requests = self.loop.run(self.azure.imds_requests())
         return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
 
+    def until(self, holds: Callable[[Any], bool]) -> Any:
+        """Return what `/readyz` says when that holds."""
+        ends = time.monotonic() + 30
+        while True:
+            found = json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
+            if holds(found):
+                return found
+            assert time.monotonic() < ends, found
+            time.sleep(0.1)
+
     @contextmanager
-    def program(self, kind: str) -> Iterator[None]:
-        """Have a program of this kind at the pod's link."""
-        (inside,) = json.loads(self.loop.run(self.place.shell("ip -j link show eth0")).stdout)
+    def program(self, kind: str, pod: str = "app", namespace: str = "default") -> Iterator[None]:
+        """Have a program of this kind at a pod's link."""
+        show = execute(self.place.plan, namespace, pod, ["ip", "-j", "link", "show", "eth0"])
+        (inside,) = json.loads(self.loop.run(show).stdout)
         links = json.loads(self.place.on_node("ip", "-j", "link"))
         (link,) = [each["ifname"] for each in links if each["ifindex"] == inside["link_index"]]
         enter = ("nsenter", "--target", str(self.place.node_process()), "--net", "--")
@@ -105,6 +120,16 @@ def test_what_ciliums_programs_send_past_netfilter_meets_a_route_that_closes_imd
         said = site.place.on_node(*status.split(), "http://169.254.169.254/metadata/instance")
         assert said != "000", "the node itself reaches IMDS"
     assert site.ask() == (SERVED, 0)
+
+
+@pytest.mark.parametrize("kind", CILIUMS)
+def test_the_probe_notices_that_no_request_arrives(site: Site, kind: str) -> None:
+    listed = site.place.run("kubectl", "get", "pods", "-n", "kube-system", "-o", "name", *PROBE)
+    pod = listed.strip().removeprefix("pod/")
+    with site.program(kind, pod, "kube-system"):
+        found = site.until(lambda found: not found["ready"])
+    assert found["path"]["hop"] == "no-answer"
+    site.until(lambda found: found["ready"])
 
 
 def test_a_program_that_names_the_next_hop_itself_passes_every_rule(site: Site) -> None:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes import kube_proxy
 from tests.acceptance.planes.engines import GONE, Engine
@@ -42,6 +44,9 @@ pytestmark = [
 UNHINDERED, UNDER_LOAD = 10, 200
 """Requests for a token while nothing of ours is there, and while rules are reloaded."""
 CROWD = 40
+PROBE = ("-l", "app.kubernetes.io/component=probe")
+NOTICED = 10.0
+"""Seconds until a bypass must be noticed."""
 NMI_PAGE = ROOT / "docs/reference/nmi.md"
 SERVICE = ("10.0.77.7", 80)
 SERVICE_URL = "http://10.0.77.7"
@@ -82,6 +87,7 @@ class Site:
     place: Sandbox
     azure: AzureOperator
     loop: asyncio.Runner
+    network: Network
     server: str = ""
     without_ours: dict[str, Answers] = field(default_factory=dict)
 
@@ -122,20 +128,21 @@ class Site:
         given = engine.script(self.link(), found["items"])
         self.place.on_node("nft", "-f", "-", given=given)
 
-    def link(self) -> str:
-        """Return the node's end of the pod's link."""
-        (inside,) = json.loads(self.loop.run(self.place.shell("ip -j link show eth0")).stdout)
+    def link(self, pod: str = "app", namespace: str = "default") -> str:
+        """Return the node's end of a pod's link."""
+        show = execute(self.place.plan, namespace, pod, ["ip", "-j", "link", "show", "eth0"])
+        (inside,) = json.loads(self.loop.run(show).stdout)
         links = json.loads(self.place.on_node("ip", "-j", "link"))
         (name,) = [each["ifname"] for each in links if each["ifindex"] == inside["link_index"]]
         return str(name)
 
     @contextmanager
-    def host_routing(self) -> Iterator[None]:
-        """Have a program in the kernel send the pod's requests past netfilter."""
+    def host_routing(self, link: str) -> Iterator[None]:
+        """Have a program in the kernel send the requests of a pod's link past netfilter."""
         node = str(self.place.node_process())
         program = (sys.executable, "-m", "tests.acceptance.planes.host_routing")
         with subprocess.Popen(
-            ("nsenter", "--target", node, "--net", "--", *program, self.link(), "eth0"),
+            ("nsenter", "--target", node, "--net", "--", *program, link, "eth0"),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,6 +152,27 @@ class Site:
             assert running.stdout.readline() == b"attached\n"
             yield
             running.stdin.close()
+
+    def probe_pod(self) -> str:
+        """Return the name of the probe pod."""
+        found = self.place.run("kubectl", "get", "pods", "-n", "kube-system", "-o", "name", *PROBE)
+        (name,) = found.split()
+        return name.removeprefix("pod/")
+
+    def readiness(self) -> dict[str, Any]:
+        """Return what `/readyz` says."""
+        said: dict[str, Any] = json.loads(
+            self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz")
+        )
+        return said
+
+    def until_ready(self, *, ready: bool) -> float:
+        """Wait until `/readyz` says so; return how many seconds that took."""
+        begun = time.monotonic()
+        while self.readiness()["ready"] is not ready:
+            assert time.monotonic() - begun < 30, self.readiness()
+            time.sleep(0.1)
+        return time.monotonic() - begun
 
     def command(self, *words: str) -> Any:
         """Run a command that prints JSON, and ends with 0 or 1."""
@@ -215,7 +243,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         server = json.loads(
             place.run("podidentity", "sandbox", "get", "pod", "server", "-o", "json")
         )
-        site = Site(place, azure, loop, server["status"]["podIP"])
+        site = Site(place, azure, loop, network, server["status"]["podIP"])
         site.without_ours["nothing"] = site.ask(UNHINDERED)
         for mode in MODES:
             proxy = KubeProxy(site, mode)
@@ -300,13 +328,29 @@ def test_ebpf_host_routing_passes_our_rules_and_akss_restriction(site: Site) -> 
     """A leak, shown and not closed, by a program that names the next hop (nodes.md)."""
     site.sh(restriction("filter", site.node, there=True))
     try:
-        with site.host_routing():
+        with site.host_routing(site.link()):
             passed = site.ask(UNHINDERED)
     finally:
         site.sh(restriction("filter", site.node, there=False))
     assert passed.leaked == UNHINDERED
     again = site.ask(UNHINDERED)
     assert (set(again.imds), again.leaked) == ({"200"}, 0)
+
+
+def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(site: Site) -> None:
+    site.until_ready(ready=True)
+    before = site.readiness()["path"]
+    with site.host_routing(site.link(site.probe_pod(), "kube-system")):
+        noticed = site.until_ready(ready=False)
+        broken = site.readiness()
+    mended = site.until_ready(ready=True)
+    plane = str(site.network)
+    assert before == {"hop": "proved", "plane": plane, "backend": "nftables"}
+    assert broken["path"] == {**before, "hop": "imds"}
+    assert "answered by IMDS itself" in broken["checks"]["path"][0]
+    assert noticed < NOTICED
+    assert mended < NOTICED
+    print(f"noticed in {noticed:.1f} s, mended in {mended:.1f} s")  # noqa: T201 - the figure
 
 
 def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) -> None:

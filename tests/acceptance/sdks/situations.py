@@ -220,7 +220,7 @@ class Scenario:
         (nmi,) = [
             one["metadata"]["name"]
             for one in json.loads(listed)["items"]
-            if one["metadata"].get("ownerReferences")
+            if one["metadata"]["name"].startswith("nmi-")
         ]
         program = await asyncio.create_subprocess_exec(
             *("podidentity", "sandbox", "logs", "--name", self.place.plan.name),

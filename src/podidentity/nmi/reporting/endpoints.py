@@ -24,12 +24,14 @@ import msgspec
 from podidentity.adapters.path_permissions import Access, PathPermissions
 from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.core.ports import Clock
+from podidentity.nmi.path_watch import PathWatch
 from podidentity.nmi.reporting.debug import Debug, Decided, Watched
 from podidentity.nmi.reporting.metrics import (
     Net,
     Watch,
     add_attestation,
     add_connections,
+    add_data_path,
     add_interception,
     add_process,
     add_watches,
@@ -42,6 +44,8 @@ from podidentity.settings import NmiSettings
 from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
 from podidentity.wire.kube import KubeApi
 
+BACKEND = "nftables"
+"""What leads pods' requests to the agent."""
 KEPT = 1.0
 """Seconds that an answer is given again: the ports are open to pods."""
 _PLAIN = "text/plain; charset=utf-8"
@@ -60,11 +64,16 @@ class Probes:
         *,
         attestation: str = "kernel",
         warnings: Check = tuple,
+        path: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`attestation` is what proves callers; `warnings` does not make the agent unready."""
+        """`attestation` is what proves callers; `warnings` does not make the agent unready.
+
+        `path` is what is known of the way from pods to the agent.
+        """
         self._checks = checks
         self._attestation = attestation
         self._warnings = warnings
+        self._path = path
         self._clock = clock
         self._known: tuple[float, Response] | None = None
 
@@ -92,6 +101,7 @@ class Probes:
                 "ready": ready,
                 "checks": {name: found or "ok" for name, found in problems.items()},
                 "attestation": self._attestation,
+                "path": self._path(),
                 "warnings": list(self._warnings()),
             }
         )
@@ -192,6 +202,7 @@ class Parts:
     """What `/readyz` asks."""
     warnings: Check
     net: Net
+    path: PathWatch
     watches: Callable[[], Sequence[Watch]]
     connections: Callable[[], int]
     cluster: Watched
@@ -219,7 +230,14 @@ def endpoints(
     add_connections(registry, parts.connections)
     add_writers(registry, seen.writers())
     add_process(registry)
-    probes = Probes(parts.checks, clock, attestation=settings.attestation, warnings=parts.warnings)
+    add_data_path(registry, lambda: parts.path.hop)
+    probes = Probes(
+        parts.checks,
+        clock,
+        attestation=settings.attestation,
+        warnings=parts.warnings,
+        path=lambda: _path(parts.path),
+    )
     made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])
     if settings.prometheus_port:
         scrapes = Scrapes(registry, clock, public=not settings.compat.open_metrics)
@@ -240,6 +258,11 @@ def endpoints(
         }
         made.listeners["debug"] = Listener(Debug(parts.cluster, parts.decided, known), FOR_LOOKS)
     return made
+
+
+def _path(path: PathWatch) -> Mapping[str, str]:
+    """Return what `/readyz` says of the way from pods to the agent."""
+    return {"hop": path.hop.value, "plane": path.plane, "backend": BACKEND}
 
 
 def _files(settings: NmiSettings) -> tuple[Path, Path] | None:

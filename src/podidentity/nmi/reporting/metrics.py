@@ -12,6 +12,7 @@ from typing import Protocol
 
 from podidentity import __version__
 from podidentity.core.attestation import AttestationMode, Verdict
+from podidentity.core.data_path import Hop
 from podidentity.telemetry import process
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.metrics import Registry, Samples
@@ -189,6 +190,16 @@ def add_attestation(registry: Registry, mode: AttestationMode, net: Net) -> None
         "What the kernel said of connections",
         lambda: [((verdict.value,), count) for verdict, count in net.verdicts.items()],
         ("verdict",),
+    )
+
+
+def add_data_path(registry: Registry, hop: Callable[[], Hop]) -> None:
+    """Show how far a request from the probe pod comes."""
+    registry.gauge(
+        "podidentity_data_path",
+        "1 for how far a request from the probe pod came: proved, or where it ended",
+        lambda: [((each.value,), float(each is hop())) for each in Hop],
+        ("hop",),
     )
 
 

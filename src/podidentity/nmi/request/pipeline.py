@@ -17,7 +17,7 @@ What was answered is answered again for a second or two: `by_bytes` and `by_requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Literal, NamedTuple, Protocol
@@ -65,6 +65,7 @@ from podidentity.wire.imds import (
     render_answers,
     without_user_data,
 )
+from podidentity.wire.path_probe import ANSWER
 
 _SHOWN = 200
 """Characters of a refused path that the log has."""
@@ -74,6 +75,7 @@ REMEMBERED_SECONDS = 1.0
 """For which an answer is remembered at least; at most for twice as long."""
 CAPACITY = 4096
 """Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
+_PROBE_ANSWER = Response(HTTPStatus.OK, ANSWER)
 _METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
 
 
@@ -286,8 +288,13 @@ class RequestPipeline:
         clock: Clock,
         policy: RoutePolicy,
         recorded_first: bool = False,
+        take_probe: Callable[[str, int, str, str], bool] = lambda *_: False,
     ) -> None:
-        """`recorded_first`: no answer may leave before its audit record is written."""
+        """`recorded_first`: no answer may leave before its audit record is written.
+
+        `take_probe` says of address, port, own address and target whether a request is the probe
+        of the data path that is expected.
+        """
         self._callers = callers
         self._host_callers = host_callers
         self._decider = decider
@@ -298,9 +305,13 @@ class RequestPipeline:
         self._clock = clock
         self._policy = policy
         self._recorded_first = recorded_first
+        self._take_probe = take_probe
 
     async def __call__(self, request: Request) -> Response:
-        """Return the answer; have it recorded."""
+        """Return the answer; have it recorded, unless it is a probe of our own."""
+        caller = request.caller
+        if self._take_probe(caller.address, caller.port, caller.own, request.target):
+            return _PROBE_ANSWER
         begun = self._clock.monotonic()
         target = classify(request.target, self._policy.allow)
         route = target.route

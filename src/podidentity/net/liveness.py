@@ -9,18 +9,18 @@ from pathlib import Path
 
 from podidentity.local_sockets import listen
 
-PROBE_SOCKET = "net-probe.sock"
+LIVENESS_SOCKET = "net-probe.sock"
 """Name of the socket in `--runtime-dir`."""
 MOST_PROBES = 16
 
 
-class ProbeSocket:
+class LivenessSocket:
     """Answers `ok` to every question."""
 
     def __init__(self, folder: Path) -> None:
         self._loop = asyncio.get_running_loop()
         # Only for our own user: a taken worker of `serve` could use up the connections.
-        self._listening = listen(folder / PROBE_SOCKET, mode=0o600)
+        self._listening = listen(folder / LIVENESS_SOCKET, mode=0o600)
         self._open: list[socket.socket] = []
         self._loop.add_reader(self._listening, self._accept)
 
