@@ -35,7 +35,7 @@ from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
-from podidentity.core.resources import IdentityType, ObjectRef
+from podidentity.core.resources import IdentityType, ObjectRef, Pod
 from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.path_watch import PathWatch, probe_pod
 from podidentity.nmi.policies import (
@@ -65,7 +65,7 @@ from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
-from podidentity.wire.events import AgentReason
+from podidentity.wire.events import PATH_PROVED, AgentReason, NodeName
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -164,6 +164,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     }
     warnings = _warnings(net, path, seen)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
+    _tell_of_path(path, events, settings.node, own)
     parts = Parts(
         checks=checks,
         warnings=lambda: _said(settings, warnings()),
@@ -270,6 +271,26 @@ def _warnings(
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 
     return look
+
+
+def _tell_of_path(
+    path: PathWatch, events: PodEvents, node: str, own: Callable[[], Pod | None]
+) -> None:
+    """Have a path that breaks, and that is whole again, told by events on the node and our pod."""
+
+    def about() -> list[Pod | NodeName]:
+        pod = own()
+        return [NodeName(node), *([pod] if pod else [])]
+
+    def broke(why: str) -> None:
+        for each in about():
+            events.warn(each, AgentReason.PATH_BROKEN, why)
+
+    def mended(how: str) -> None:
+        for each in about():
+            events.tell(each, PATH_PROVED, how)
+
+    path.broke, path.mended = broke, mended
 
 
 def _too_much_right() -> tuple[str, ...]:
