@@ -216,7 +216,9 @@ class FakeAttestor:
         self.verdict = Verdict.PROVEN
         self.uid: str | None = None
         """Of the owner of the socket; None: the first candidate; "": the node cannot tell."""
-        self.root = self.unseen = False
+        self.root = self.unseen = self.guarded = False
+        self.proxy = ""
+        self.holders = 1
         self.asked: list[tuple[str, int, list[Pod]]] = []
         self.asks = True
         """Whether it can be asked without a task."""
@@ -243,7 +245,15 @@ class FakeAttestor:
         if self.uid is not None:
             unseen = self.unseen and not self.uid
             detail = "in cni-1234"
-            return Proof(verdict=self.verdict, pod_uid=self.uid, unseen=unseen, detail=detail)
+            return Proof(
+                verdict=self.verdict,
+                pod_uid=self.uid,
+                unseen=unseen,
+                proxy=self.proxy,
+                holders=self.holders,
+                guarded=self.guarded,
+                detail=detail,
+            )
         if not candidates:
             return Proof(verdict=Verdict.UNKNOWN, detail="no network namespace has the address")
         return Proof(verdict=self.verdict, pod_uid=candidates[0].uid, detail="in cni-1234")

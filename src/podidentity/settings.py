@@ -18,7 +18,14 @@ from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Cloud
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
-from podidentity.core.resources import Authority, InvalidId, ObjectRef, Tenant, parse_audience
+from podidentity.core.resources import (
+    OBJECT_NAME,
+    Authority,
+    InvalidId,
+    ObjectRef,
+    Tenant,
+    parse_audience,
+)
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
@@ -85,6 +92,15 @@ def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
         return tuple(dict.fromkeys(parse_audience(each) for each in text.split(",")))
     except InvalidId as error:
         raise ValueError(f"{text!r}: {error}") from error
+
+
+def _parse_class_proof(text: str) -> tuple[str, AttestationMode]:
+    """Return the runtime class and the mode in `CLASS=MODE`; raise ValueError."""
+    name, _, mode = text.partition("=")
+    weaker = (AttestationMode.NAMESPACE, AttestationMode.ADDRESS)
+    if not OBJECT_NAME.fullmatch(name) or mode not in weaker:
+        raise ValueError(f"{text!r} is not CLASS=namespace or CLASS=address")
+    return name, AttestationMode(mode)
 
 
 def _parse_level(text: str) -> int:
@@ -370,6 +386,31 @@ class NmiSettings:
             "socket's cgroup (v2). `namespace`: its socket, in the only network namespace with its "
             "address; for nodes with cgroup v1 only. `address`: no proof; any pod can take the "
             "tokens of another. If the chosen proof is not possible, the agent is not ready.",
+        ),
+    )
+    trusted_proxies: tuple[ObjectRef, ...] = field(
+        default=(),
+        metadata=flag(
+            "--trusted-proxies",
+            repeated=True,
+            parse=ObjectRef.parse,
+            metavar="NAMESPACE/ACCOUNT",
+            shown="none",
+            text="Service account of a [proxy](#behind-a-proxy) that makes the pods' connections "
+            "in their own network namespaces, as ztunnel of Istio's ambient mesh does.",
+        ),
+    )
+    attestation_by_runtime_class: tuple[tuple[str, AttestationMode], ...] = field(
+        default=(),
+        metadata=flag(
+            "--attestation-by-runtime-class",
+            repeated=True,
+            parse=_parse_class_proof,
+            metavar="CLASS=namespace|address",
+            shown="none",
+            text="[Weaker proof](#pods-with-a-kernel-of-their-own) of pods of a runtime class, "
+            "whose connections are no process's of the node, as Kata's: the only network namespace "
+            "with their address, or nothing but the address (gVisor).",
         ),
     )
     source_guard: Literal["on", "off"] = field(

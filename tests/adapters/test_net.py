@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ OURS = b"HTTP/1.1 200 OK\r\n\r\n" + ANSWER
 
 @asynccontextmanager
 async def client(
-    folder: Path, *, version: str = VERSION, uids: frozenset[int] = ME
+    folder: Path,
+    *,
+    version: str = VERSION,
+    uids: frozenset[int] = ME,
+    elsewhere: frozenset[str] = frozenset(),
 ) -> AsyncIterator[NetClient]:
     """Run a client of the `net` in a folder."""
     running = NetClient(
@@ -36,6 +41,7 @@ async def client(
         version=version,
         mode=AttestationMode.KERNEL,
         uids=uids,
+        is_elsewhere=elsewhere.__contains__,
     )
     task = asyncio.create_task(running.run())
     try:
@@ -72,8 +78,12 @@ async def test_it_proves_by_what_net_states(tmp_path: Path) -> None:
 async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) -> None:
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
-        ask = running.inspector.facts
-        running.inspector.facts = lambda address, port: (ask(address, port), seen(str(port)))[1]  # type: ignore[method-assign]
+
+        def by_port(address: str, port: int, **_: bool) -> ConnectionFacts:
+            assert address == ADDRESS
+            return seen(str(port))
+
+        running.inspector.facts = by_port  # type: ignore[method-assign]
         proofs = await asyncio.gather(
             *(asking.prove(ADDRESS, port, []) for port in range(adapter.MOST_QUESTIONS * 4))
         )
@@ -114,6 +124,33 @@ async def test_a_callback_is_told_the_same_proof_as_a_task(tmp_path: Path) -> No
         for answer in (seen(owner.uid), seen("uid-of-another"), seen("")):
             running.inspector.answer = answer
             assert await asked(asking, [owner]) == await asking.prove(ADDRESS, PORT, [owner])
+
+
+async def test_where_another_pod_made_the_connection_the_namespaces_clients_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    owner = pod(addresses=(ADDRESS,))
+    proxied = replace(seen("proxy").sightings[0], clients=("proxy", owner.uid))
+    async with net(tmp_path) as running, client(tmp_path, elsewhere=frozenset({"proxy"})) as asking:
+        await until(asking, lambda: reached(asking))
+        running.inspector.answer = seen("proxy")
+        running.inspector.with_clients = ConnectionFacts(
+            accepted=True, sightings=(proxied,), holders=1
+        )
+        for proof in (await asking.prove(ADDRESS, PORT, [owner]), await asked(asking, [owner])):
+            assert (proof.verdict, proof.pod_uid) == (Verdict.PROXIED, owner.uid)
+            assert (proof.proxy, proof.holders) == ("proxy", 1)
+        assert [how for *_, how in running.inspector.asked] == [False, "clients"] * 2
+        assert {verdict: n for verdict, n in asking.verdicts.items() if n} == {Verdict.PROXIED: 2}
+
+
+async def test_nobody_is_asked_for_clients_of_a_pod_that_may_be_new(tmp_path: Path) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        for candidates in ([], [pod("former", addresses=(ADDRESS,))]):
+            assert (await asking.prove(ADDRESS, PORT, candidates)).pod_uid == "uid-1"
+            assert (await asked(asking, candidates)).pod_uid == "uid-1"
+        assert {how for *_, how in running.inspector.asked} == {False}
 
 
 async def test_callbacks_leave_half_of_the_places_to_those_who_wait(tmp_path: Path) -> None:
@@ -180,7 +217,7 @@ async def test_questions_under_way_fail_when_net_dies(tmp_path: Path) -> None:
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def die(address: str, port: int) -> ConnectionFacts:
+        def die(address: str, port: int, **_: bool) -> ConnectionFacts:
             raise SystemExit(f"{address} {port}")
 
         running.inspector.facts = die  # type: ignore[method-assign]

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.core.attestation import Trust
 from podidentity.core.decision import Authorization
+from podidentity.core.resources import ObjectRef
 from podidentity.manifests import nmi
 
 
@@ -31,8 +33,10 @@ def test_flags_of_nmi_are_obeyed() -> None:
         "--authorization=observe",
         "--exception-namespaces=*",
         "--compat-any-label-exceptions",
+        "--trusted-proxies=istio-system/ztunnel",
     )
     choices = chosen(daemon_set(*flags))
+    assert choices.trust == Trust(proxies=(ObjectRef("istio-system", "ztunnel"),))
     assert choices.authorization is Authorization.OBSERVE
     assert choices.rules.standard
     assert choices.rules.any_label

@@ -18,9 +18,12 @@ from podidentity.cli.check import (
     agent_warnings,
     findings,
     host_routed,
+    no_probe,
     nodes_without,
+    two_agents,
     weaknesses,
 )
+from podidentity.cli.rollout import Rollout
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import STRICT, Rules
 from podidentity.core.resources import (
@@ -275,6 +278,39 @@ def test_events_that_say_nothing_of_how_an_agent_is_now_are_not_found(
     assert list(told) == []
 
 
+BROKEN = {"reason": "PathBroken", "message": "answered by IMDS itself; turn it off"}
+PROVED = {"reason": "PathProved", "message": "again"}
+
+
+def test_a_broken_data_path_is_found_until_it_is_whole_again() -> None:
+    def found(*events: Any) -> list[str]:
+        pods = [agent_pod("nmi-0", "n0"), agent_pod("nmi-1", "n1")]
+        return [each.what for each in agent_warnings(pods, events, THEN + 60)]
+
+    at = {second: {"lastTimestamp": f"2026-11-25T09:46:{second}Z"} for second in (40, 45, 50)}
+    broken = event("nmi-0", **BROKEN, **at[40])
+    told = ["On n0: answered by IMDS itself."]
+    assert found(broken) == told
+    assert found(broken, event("nmi-1", **PROVED, **at[45])) == told, "another node"
+    assert found(broken, event("nmi-0", **PROVED, **at[45])) == []
+    again = event("nmi-0", **BROKEN, **at[50])
+    assert found(again, event("nmi-0", **PROVED, **at[45])) == told
+
+
+def test_a_broken_data_path_is_told_in_red() -> None:
+    (finding,) = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **BROKEN)], THEN)
+    assert "\x1b[31m" in _shown(finding)
+    assert finding.mend == "Turn it off."
+
+
+def test_a_probe_pod_that_cannot_be_scheduled_is_found_with_the_reason() -> None:
+    (probe, _) = [each for each in manifests.nmi() if each["kind"] == "DaemonSet"]
+    found = no_probe(probe, Rollout(1, 2, current=True), ["no node: Unschedulable: full"])
+    assert (found.kind, found.about.name) == ("DaemonSet", "podidentity-probe")
+    assert "ready on 1 of 2 nodes" in found.what
+    assert found.what.endswith("no node: Unschedulable: full.")
+
+
 def node(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {"kubernetes.io/os": "linux", **labels}}}
 
@@ -349,6 +385,17 @@ def test_a_node_without_nmi_is_told_in_red() -> None:
     assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
 
 
+def test_nmi_in_two_namespaces_is_found_and_the_other_one_is_named() -> None:
+    def of(namespace: str) -> dict[str, Any]:
+        return {"metadata": {"namespace": namespace, "name": "nmi"}}
+
+    (found,) = two_agents("kube-system", [of("kube-system"), of("other"), of("third")])
+    assert (found.reason, str(found.about)) == ("TwoAgents", "other/nmi")
+    assert found.what.startswith("NMI is also in namespaces other and third: a node has one NMI")
+    assert "podidentity enable --namespace kube-system" in found.mend
+    assert list(two_agents("kube-system", [of("kube-system")])) == []
+
+
 def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there() -> None:
     label = "kubernetes.azure.com/ebpf-host-routing"
     nodes = [node("a"), node("b", **{label: "true"}), node("c", **{label: "false"})]
@@ -377,6 +424,9 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
     body = event("nmi-0", involvedObject=about, lastTimestamp=now)
     world.send("POST", EVENTS, {"metadata": {"name": "nmi-0.1"}, **body})
     world.send("POST", "/api/v1/nodes", node("win-0", **{"kubernetes.io/os": "windows"}))
+    second = daemon_set()
+    second["metadata"]["namespace"] = "default"
+    world.send("POST", PATH.replace("kube-system", "default"), second)
     try:
         listed = json.loads(podidentity("check", "-o", "json").out)
         found = {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
@@ -386,6 +436,8 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
         assert "node-0" not in open_nodes
         assert "node-0: " in found["NotReady"]["message"]
         assert found["SourcesUnguarded"]["nextStep"] == "Load one."
+        assert "default" in [each["namespace"] for each in listed if each["reason"] == "TwoAgents"]
     finally:
+        world.send("DELETE", f"{PATH.replace('kube-system', 'default')}/nmi")
         world.send("DELETE", f"{EVENTS}/nmi-0.1")
         world.send("DELETE", "/api/v1/nodes/win-0")

@@ -74,6 +74,22 @@ def test_every_process_of_the_agent_gets_what_the_flags_say(program: str) -> Non
     assert net.handover_folder == serve.handover_dir == Path("/run/there/serve")
 
 
+_NOBODY_READS = """
+import os
+from podidentity.cli import programs
+reading, writing = os.pipe()
+os.close(reading)
+programs._tell(["net", "--node=n1"], writing)
+"""
+
+
+def test_a_reader_of_flags_whose_parent_was_killed_ends_without_a_word() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _NOBODY_READS], check=False, capture_output=True, text=True
+    )
+    assert (ran.stdout, ran.stderr) == ("", "")
+
+
 def test_without_a_folder_for_updates_there_is_none() -> None:
     plan = main.read(["net", "--node=n1"])
     assert isinstance(plan, AgentPlan)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 
 from podidentity.core.attestation import (
@@ -12,11 +12,13 @@ from podidentity.core.attestation import (
     Proof,
     Sighting,
     SocketState,
+    Trust,
     Verdict,
     judge,
     judge_local,
 )
-from podidentity.core.resources import ObjectRef, Pod
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import ObjectRef, Phase, Pod
 
 KERNEL, NAMESPACE = AttestationMode.KERNEL, AttestationMode.NAMESPACE
 NONE, OPEN, CLOSED = SocketState.NONE, SocketState.OPEN, SocketState.CLOSED
@@ -68,7 +70,8 @@ BY_CGROUP = {
     "an earlier one, and nobody known": ([STALE], [], Verdict.FORGED),
     "closed": ([GONE], [VICTIM], Verdict.GONE),
     "no socket": ([NOTHING], [VICTIM], Verdict.FORGED),
-    "nobody holds the address": ([], [VICTIM], Verdict.FORGED),
+    "no namespace with its address is to be seen": ([], [VICTIM], Verdict.UNKNOWN),
+    "nobody holds the address, and no pod is known by it": ([], [], Verdict.FORGED),
 }
 BY_NAMESPACE = {
     "the only holder": ([NO_CGROUP], [VICTIM], Verdict.PROVEN),
@@ -80,12 +83,14 @@ BY_NAMESPACE = {
     "its socket of an earlier connection": ([replace(STALE, pod=None)], [VICTIM], Verdict.FORGED),
     "closed": ([GONE], [VICTIM], Verdict.GONE),
     "no socket": ([NOTHING], [VICTIM], Verdict.FORGED),
-    "nobody holds the address": ([], [VICTIM], Verdict.FORGED),
+    "no namespace with its address is to be seen": ([], [VICTIM], Verdict.UNKNOWN),
+    "nobody holds the address, and no pod is known by it": ([], [], Verdict.FORGED),
 }
 
 
 def facts(*sightings: Sighting, failure: str = "") -> ConnectionFacts:
-    return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
+    holders = len(sightings)
+    return ConnectionFacts(accepted=True, sightings=sightings, failure=failure, holders=holders)
 
 
 @pytest.mark.parametrize("case", BY_CGROUP)
@@ -119,11 +124,29 @@ def test_by_cgroup_it_only_matters_where_no_socket_is_found() -> None:
     assert judge(facts(NOTHING, failure="x"), [VICTIM], KERNEL).verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.parametrize("mode", [KERNEL, NAMESPACE])
+def test_a_pod_whose_namespace_is_not_to_be_seen_is_told_from_a_forger(
+    mode: AttestationMode,
+) -> None:
+    found = judge(facts(), [VICTIM], mode)
+    assert (found.verdict, found.pod_uid) == (Verdict.UNKNOWN, "")
+    assert "somebody has taken it out of the folder of namespaces" in found.detail
+    # A pod that may be believed by its address alone is so, as behind a kernel of its own.
+    assert found.unseen
+    assert Trust().judge_unseen(found, [VICTIM]) is Verdict.UNKNOWN
+    # Another namespace that holds the address, and may not send with it, is no such case.
+    taken = replace(facts(), holders=1)
+    assert judge(taken, [VICTIM], mode).verdict is Verdict.FORGED
+
+
 def test_a_proof_names_the_pod_and_a_forgery_the_forger() -> None:
     assert judge(facts(OWN), [VICTIM], KERNEL).pod_uid == UID
     assert judge(facts(OWN), [], KERNEL).pod_uid == UID
     assert judge(facts(ATTACKERS), [VICTIM], KERNEL) == Proof(
-        verdict=Verdict.FORGED, pod_uid=OTHER, detail=f"the socket in a belongs to pod {OTHER}"
+        verdict=Verdict.FORGED,
+        pod_uid=OTHER,
+        clients_decide=True,
+        detail=f"the socket in a belongs to pod {OTHER}",
     )
 
 
@@ -161,6 +184,7 @@ SIGHTINGS = st.lists(
         pod=st.none() | UIDS,
         doubt=st.sampled_from(["", "", "old"]),
         failure=st.sampled_from(["", "", "broken"]),
+        clients=st.none() | st.lists(UIDS, max_size=3).map(tuple),
     ),
     max_size=3,
 )
@@ -186,6 +210,321 @@ def test_by_cgroup_nobody_is_proven_but_by_a_sound_socket_and_by_uid_before_any_
     if len(owners) > 1:
         assert found.verdict is not Verdict.PROVEN
         assert found.pod_uid == ""
+
+
+# A proxy's socket in a pod's namespace.
+
+PROXY = "88888888-2222-3333-4444-555555555555"
+OF_PROXY = Sighting(network="v", state=OPEN, pod=PROXY)
+PROXIED = replace(OF_PROXY, clients=(PROXY, UID))
+BEHIND_A_PROXY = {
+    "beside the pod's own client": ([PROXIED], [VICTIM], Verdict.PROXIED, UID),
+    "nobody asked for clients": ([OF_PROXY], [VICTIM], Verdict.FORGED, PROXY),
+    "its clients are no pod's": (
+        [replace(OF_PROXY, clients=("", PROXY))],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "the pod has no client there": (
+        [replace(OF_PROXY, clients=(PROXY,))],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "nor has the proxy any more": (
+        [replace(OF_PROXY, clients=())],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "clients of two pods": (
+        [replace(OF_PROXY, clients=(PROXY, UID, OTHER))],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "a client of the pod, and one of none": (
+        [replace(OF_PROXY, clients=("", PROXY, UID))],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "in the namespace of a pod that took the address": (
+        [NOTHING, replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [VICTIM],
+        Verdict.FORGED,
+        OTHER,
+    ),
+    "after its owner has gone": (
+        [replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [VICTIM],
+        Verdict.FORGED,
+        OTHER,
+    ),
+    "before the API server tells of the address": ([PROXIED], [], Verdict.UNKNOWN, UID),
+    "sockets in two namespaces": (
+        [PROXIED, replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [VICTIM],
+        Verdict.FORGED,
+        PROXY,
+    ),
+    "of an earlier connection": ([replace(PROXIED, doubt="old")], [VICTIM], Verdict.FORGED, ""),
+    "its clients could not be asked for": (
+        [replace(OF_PROXY, failure="no memory")],
+        [VICTIM],
+        Verdict.UNKNOWN,
+        "",
+    ),
+    "the pod's own socket": (
+        [replace(OWN, clients=(PROXY, UID))],
+        [VICTIM],
+        Verdict.PROVEN,
+        UID,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BEHIND_A_PROXY)
+def test_a_foreign_socket_is_the_pods_only_where_all_other_clients_of_the_namespace_are(
+    case: str,
+) -> None:
+    sightings, candidates, verdict, uid = BEHIND_A_PROXY[case]
+    found = judge(facts(*sightings), candidates, KERNEL)
+    assert (found.verdict, found.pod_uid) == (verdict, uid)
+
+
+def test_a_static_pod_behind_a_proxy_is_known_by_its_hash() -> None:
+    found = judge(facts(replace(OF_PROXY, clients=(PROXY, HASH))), [STATIC], KERNEL)
+    assert (found.verdict, found.pod_uid, found.proxy) == (Verdict.PROXIED, "mirror", PROXY)
+
+
+def test_a_proxied_connection_tells_how_many_hold_its_address() -> None:
+    assert judge(facts(PROXIED), [VICTIM], KERNEL).holders == 1
+    assert judge(facts(PROXIED, NOTHING), [VICTIM], KERNEL).holders == 2
+
+
+def test_behind_a_proxy_a_namespace_that_could_not_be_looked_into_may_hold_the_address_too() -> (
+    None
+):
+    assert judge(facts(PROXIED, failure="x"), [VICTIM], KERNEL).verdict is Verdict.UNKNOWN
+
+
+def test_clients_are_asked_for_only_where_they_can_make_a_difference() -> None:
+    for sightings, decide in [
+        ([OF_PROXY], True),
+        ([PROXIED], False),
+        ([OWN], False),
+        ([NO_PODS], False),
+        ([STALE], False),
+        ([NOTHING], False),
+        ([OF_PROXY, replace(ATTACKERS, network="b")], False),
+    ]:
+        assert judge(facts(*sightings), [VICTIM], KERNEL).clients_decide is decide, sightings
+
+
+OF_PODS = st.sampled_from([UID, PROXY, OTHER])
+OPEN_SOCKETS = st.lists(
+    st.builds(
+        Sighting,
+        network=st.sampled_from("ab"),
+        state=st.sampled_from([OPEN, OPEN, OPEN, NONE]),
+        pod=OF_PODS,
+        doubt=st.sampled_from(["", "", "", "old"]),
+        clients=st.none() | st.lists(OF_PODS | st.just(""), max_size=3).map(tuple),
+    ),
+    min_size=1,
+    max_size=2,
+)
+OWNERS = st.lists(
+    st.builds(Pod, ref=st.just(ObjectRef("n", "p")), uid=OF_PODS, config_hash=st.just("")),
+    max_size=2,
+)
+
+
+@given(OPEN_SOCKETS | SIGHTINGS, OWNERS | PODS, st.integers(0, 3), st.sampled_from(["", "broken"]))
+def test_a_connection_is_proxied_only_for_the_one_candidate_that_all_its_other_clients_are(
+    sightings: list[Sighting], candidates: list[Pod], holders: int, failure: str
+) -> None:
+    found = judge(
+        ConnectionFacts(
+            accepted=True, sightings=tuple(sightings), holders=holders, failure=failure
+        ),
+        candidates,
+        KERNEL,
+    )
+    if found.verdict is not Verdict.PROXIED:
+        return
+    [proxied] = [each for each in sightings if each.state is OPEN and each.pod and not each.doubt]
+    assert found.proxy == proxied.pod
+    assert found.pod_uid in {pod.uid for pod in candidates}
+    [behind] = set(proxied.clients or ()) - {proxied.pod}
+    owners = {pod.uid for pod in candidates if pod.uid == behind}
+    by_hash = {pod.uid for pod in candidates if pod.config_hash == behind}
+    assert {found.pod_uid} == (owners or by_hash)
+    assert found.proxy not in {pod.uid for pod in candidates}
+    assert not failure
+    assert not any(each.failure for each in sightings)
+
+
+def test_the_worlds_of_that_property_are_not_empty() -> None:
+    seen = find(
+        st.tuples(OPEN_SOCKETS, OWNERS),
+        lambda each: judge(facts(*each[0]), each[1], KERNEL).verdict is Verdict.PROXIED,
+    )
+    assert seen
+
+
+# What the operator trusts.
+
+MESH = ObjectRef("istio-system", "ztunnel")
+TRUST = Trust(
+    proxies=(MESH,),
+    by_class={"kata": AttestationMode.NAMESPACE, "gvisor": AttestationMode.ADDRESS},
+)
+ZTUNNEL = Pod(ref=ObjectRef("istio-system", "ztunnel-x"), uid=PROXY, service_account="ztunnel")
+BEHIND = judge(facts(PROXIED), [VICTIM], KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        (ZTUNNEL, None),
+        (replace(ZTUNNEL, service_account="default"), Reason.MADE_BY_PROXY),
+        (replace(ZTUNNEL, ref=ObjectRef("tenant", "ztunnel")), Reason.MADE_BY_PROXY),
+        (
+            replace(ZTUNNEL, ref=ObjectRef("istio-system", "ztunnel"), service_account="default"),
+            Reason.MADE_BY_PROXY,
+        ),
+        (replace(ZTUNNEL, phase=Phase.SUCCEEDED), Reason.MADE_BY_PROXY),
+    ],
+)
+def test_a_proxy_is_trusted_by_its_namespace_and_account_and_never_by_its_name(
+    proxy: Pod, reason: Reason | None
+) -> None:
+    refused = TRUST.refuse_proxy(BEHIND, proxy)
+    assert (refused.reason if refused else None) is reason
+    assert (Trust().refuse_proxy(BEHIND, proxy) or BEHIND) is not BEHIND
+
+
+def test_the_refusal_of_a_proxy_names_it_and_the_ways_out_and_tells_the_pod_no_names() -> None:
+    refused = Trust().refuse_proxy(BEHIND, ZTUNNEL)
+    assert refused is not None
+    assert refused.message == (
+        "The connection was made by a proxy istio-system/ztunnel in the pod's network namespace."
+    )
+    assert "--trusted-proxies=istio-system/ztunnel" in refused.next_step
+    assert "istio.io/dataplane-mode=none" in refused.next_step
+    assert "istio-system" not in refused.public
+
+
+def test_behind_a_trusted_proxy_two_holders_of_the_address_get_nothing() -> None:
+    contested = judge(facts(PROXIED, NOTHING), [VICTIM], KERNEL)
+    refused = TRUST.refuse_proxy(contested, ZTUNNEL)
+    assert refused is not None
+    assert refused.reason is Reason.ADDRESS_CONTESTED
+    assert "2 network namespaces hold its address" in refused.message
+
+
+KATA = replace(VICTIM, runtime_class="kata")
+GVISOR = replace(VICTIM, runtime_class="gvisor")
+RUNC = replace(VICTIM, runtime_class="runc")
+ONE_HOLDER = ConnectionFacts(accepted=True, sightings=(NOTHING,), holders=1, guarded=True)
+UNSEEN = {
+    "its class, one holder, guarded": (ONE_HOLDER, [KATA], Verdict.PROVEN),
+    "two namespaces hold the address": (
+        replace(ONE_HOLDER, holders=2),
+        [KATA],
+        Reason.ADDRESS_CONTESTED,
+    ),
+    "none holds it": (
+        replace(ONE_HOLDER, sightings=(), holders=0),
+        [KATA],
+        Reason.ADDRESS_CONTESTED,
+    ),
+    "others can send with its address": (
+        replace(ONE_HOLDER, guarded=False),
+        [KATA],
+        Verdict.UNKNOWN,
+    ),
+    "two pods have the address": (ONE_HOLDER, [KATA, ITS_FORMER], Verdict.FORGED),
+    "two of the class": (ONE_HOLDER, [KATA, replace(KATA, uid=OTHER)], Verdict.FORGED),
+    "no class": (ONE_HOLDER, [VICTIM], Verdict.FORGED),
+    "a class that lowers nothing": (ONE_HOLDER, [RUNC], Reason.RUNTIME_CLASS),
+    "a label that says so": (
+        ONE_HOLDER,
+        [replace(VICTIM, labels={"runtimeClassName": "kata"})],
+        Verdict.FORGED,
+    ),
+    "a class that is believed": (replace(ONE_HOLDER, guarded=False), [GVISOR], None),
+    "a pod that asks to be believed": (
+        replace(ONE_HOLDER, holders=2),
+        [replace(VICTIM, attestation="address")],
+        None,
+    ),
+    "one of two asks to be believed": (
+        ONE_HOLDER,
+        [replace(VICTIM, attestation="address"), ITS_FORMER],
+        Verdict.FORGED,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_an_unseen_connection_is_proved_only_for_the_one_pod_of_a_class_that_has_its_address(
+    case: str,
+) -> None:
+    seen, pods, expected = UNSEEN[case]
+    for mode in (KERNEL, NAMESPACE):
+        proof = judge(seen, pods, mode)
+        assert proof.unseen
+        found = TRUST.judge_unseen(proof, pods)
+        assert (found.reason if isinstance(found, Refusal) else found) == expected
+        strict = Trust().judge_unseen(proof, pods)
+        assert strict is not Verdict.PROVEN
+
+
+def test_the_refusal_of_an_unseen_connection_names_the_runtime_class_and_the_flag() -> None:
+    refused = Trust().judge_unseen(judge(ONE_HOLDER, [KATA], KERNEL), [KATA])
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.RUNTIME_CLASS
+    assert "runtime class kata" in refused.message
+    assert "--attestation-by-runtime-class=kata=namespace" in refused.next_step
+
+
+@pytest.mark.parametrize("seen", [ATTACKERS, NO_PODS, STALE, OF_PROXY, PROXIED])
+def test_a_socket_that_somebody_has_is_never_proved_by_a_runtime_class(seen: Sighting) -> None:
+    assert not judge(facts(seen), [KATA], KERNEL).unseen
+
+
+CLASSES = st.sampled_from(["", "kata", "gvisor", "runc"])
+
+
+@given(
+    st.lists(
+        st.builds(
+            Pod,
+            ref=st.just(ObjectRef("n", "p")),
+            uid=UIDS,
+            runtime_class=CLASSES,
+            attestation=st.sampled_from(["", "address", "namespace"]),
+        ),
+        max_size=3,
+    ),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_a_class_proves_nobody_without_it_and_nobody_whose_address_others_have_or_can_use(
+    pods: list[Pod], holders: int, guarded: bool
+) -> None:
+    proof = Proof(verdict=Verdict.FORGED, unseen=True, holders=holders, guarded=guarded)
+    found = TRUST.judge_unseen(proof, pods)
+    if found is Verdict.PROVEN:
+        assert [pod.runtime_class for pod in pods] == ["kata"]
+        assert (holders, guarded) == (1, True)
+    if found is None:
+        assert all(pod.attestation == "address" or pod.runtime_class == "gvisor" for pod in pods)
+        assert pods
 
 
 def local(*sightings: Sighting, accepted: bool = True, failure: str = "") -> Proof:

@@ -34,6 +34,9 @@ NOT_OF_MATCHING = {
     Reason.AMBIGUOUS,
     Reason.NOT_A_PROVIDER,
     Reason.NO_CSI_VOLUME,
+    Reason.MADE_BY_PROXY,
+    Reason.ADDRESS_CONTESTED,
+    Reason.RUNTIME_CLASS,
     Reason.NOT_PERMITTED,
     Reason.NOT_ASSIGNED,
 }

@@ -15,8 +15,10 @@ from tests.nmi.test_request_log import REFUSAL
 
 QUERY = TokenQuery(ADDRESS, TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT)))
 PROVIDER = Evidence(delegated=True, delegate=ObjectRef("kube-system", "provider"))
+BEHIND = Evidence(proxy=ObjectRef("istio-system", "ztunnel-x"))
 OUTCOMES = (
     granted(observed=REFUSAL, evidence=PROVIDER),
+    granted(evidence=BEHIND),
     refused(TokenSourceDown("away"), evidence=Evidence(detail="cni-1")),
     refused(UnprovenCaller("no"), None, claimed=(pod(),), evidence=Evidence(detail="forged")),
 )

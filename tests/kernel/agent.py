@@ -117,12 +117,17 @@ class Node:
         candidates = [each for each in self._pods if peer[0] in each.addresses]
         began = time.perf_counter()
         proof = judge(self.inspector.facts(*peer), candidates, self.mode)
+        if proof.clients_decide:
+            facts = self.inspector.facts(*peer, clients=True)
+            proof = judge(facts, candidates, self.mode)
         return {
             "who": "agent",
             "peer": peer[0],
             "path": path,
             "verdict": proof.verdict,
             "uid": proof.pod_uid,
+            "proxy": proof.proxy,
+            "holders": proof.holders,
             "detail": proof.detail,
             "us": (time.perf_counter() - began) * 1e6,
         }

@@ -32,10 +32,12 @@ class FakeInspector:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, bool | str]] = []
         self.answer = seen("uid-1")
+        self.with_clients = seen("uid-1")
+        """The answer to who asks for clients, too."""
 
-    def facts(self, address: str, port: int) -> ConnectionFacts:
-        self.asked.append((address, port, False))
-        return self.answer
+    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
+        self.asked.append((address, port, "clients" if clients else False))
+        return self.with_clients if clients else self.answer
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         self.asked.append((address, port, own))

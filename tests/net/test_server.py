@@ -27,9 +27,12 @@ async def test_it_states_facts_and_what_it_knows_of_the_node(tmp_path: Path) -> 
         assert await client.hear() == answering(wire.FactsAnswer(1, seen("uid-1")))
         await client.say(asking(wire.Question(2, "127.0.0.1", 40001, local=True, own="127.0.0.1")))
         assert await client.hear() == answering(wire.FactsAnswer(2, seen("uid-1")))
+        await client.say(asking(wire.Question(3, "10.244.0.2", 40002, clients=True)))
+        assert await client.hear() == answering(wire.FactsAnswer(3, seen("uid-1")))
         assert running.inspector.asked == [
             ("10.244.0.2", 40000, False),
             ("127.0.0.1", 40001, "127.0.0.1"),
+            ("10.244.0.2", 40002, "clients"),
         ]
         running.server.tell(wire.State(repairs=1))
         assert await client.hear() == wire.State(repairs=1)

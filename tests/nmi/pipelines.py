@@ -123,7 +123,7 @@ def _nobody_waits(known: KnownAnswer | None) -> None:
 def _bytes(known: KnownAnswer | Waiting | None) -> bytes | None:
     if not isinstance(known, KnownAnswer):
         return None
-    return (known.head if known.keep_alive else known.last_head) + known.body
+    return known.kept if known.keep_alive else known.last
 
 
 def remove_pod(world: World) -> None:

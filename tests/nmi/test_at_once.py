@@ -21,7 +21,7 @@ from podidentity.nmi.server.messages import (
     Request,
     Response,
     Waiting,
-    render_head,
+    render,
 )
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import talking, until
@@ -66,8 +66,8 @@ class Remembering:
 
 def known(*, keep_alive: bool = True) -> KnownAnswer:
     response = Response(200, b"at once", "text/plain")
-    head, last_head = (render_head(response, stays=stays) for stays in (True, False))
-    return KnownAnswer(head, last_head, response.body, keep_alive)
+    kept, last = (render(response, stays=stays) for stays in (True, False))
+    return KnownAnswer(kept, last, keep_alive)
 
 
 @asynccontextmanager

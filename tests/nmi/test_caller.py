@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.core.attestation import Proof, Verdict
+from podidentity.core.attestation import AttestationMode, Proof, Trust, Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
+    Refused,
     UnknownCaller,
     UnprovenCaller,
 )
+from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
 from podidentity.nmi.request.decision import Granted, Outcome, Rejected
 from podidentity.nmi.request.hold import HoldTimes
@@ -26,7 +30,7 @@ from tests.fakes import (
     identity,
     pod,
 )
-from tests.nmi.worlds import OLD, World, error_of
+from tests.nmi.worlds import OLD, World, error_of, reason
 
 
 async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
@@ -334,3 +338,167 @@ async def test_a_pod_without_a_uid_is_proved_for_each_request() -> None:
     await world.ask()
     world.attestor.verdict = Verdict.FORGED
     assert isinstance(error_of(await world.ask()), UnprovenCaller)
+
+
+# A mesh's proxy makes the connection.
+
+ZTUNNEL = pod(
+    "ztunnel-x",
+    ref=ObjectRef("istio-system", "ztunnel-x"),
+    service_account="ztunnel",
+    addresses=("10.244.0.9",),
+)
+MESH = Trust(proxies=(ObjectRef("istio-system", "ztunnel"),))
+
+
+def behind_proxy(*objects: Any, trust: Trust = MESH, holders: int = 1) -> World:
+    """Return a world in which ztunnel made the connection of shop/orders-0."""
+    world = World(*objects, identity(), binding())
+    world.trust = trust
+    world.attestor.verdict, world.attestor.uid = Verdict.PROXIED, pod().uid
+    world.attestor.proxy, world.attestor.holders = ZTUNNEL.uid, holders
+    return world
+
+
+async def test_by_default_what_a_proxy_made_is_refused_and_the_proxy_named_to_the_operator() -> (
+    None
+):
+    outcome = await behind_proxy(pod(), ZTUNNEL, trust=Trust()).ask()
+    error = error_of(outcome)
+    assert isinstance(error, Refused)
+    assert error.refusal.reason is Reason.MADE_BY_PROXY
+    assert error.refusal.message == (
+        "The connection was made by a proxy istio-system/ztunnel in the pod's network namespace."
+    )
+    assert "istio-system" not in str(error)
+    assert isinstance(outcome, Rejected)
+    assert (outcome.pod, outcome.claimed) == (None, (pod(),))
+
+
+async def test_a_trusted_proxy_is_in_the_evidence_of_each_request_of_its_connection() -> None:
+    world = behind_proxy(pod(), ZTUNNEL)
+    for _ in range(2):
+        outcome = await world.ask()
+        assert isinstance(outcome, Granted)
+        assert (outcome.pod, outcome.subject.evidence.proxy) == (pod(), ZTUNNEL.ref)
+        assert outcome.subject.evidence.verdict is Verdict.PROVEN
+    assert len(world.attestor.asked) == 1
+    assert world.caller.proven == "", "its answers are not remembered with those of the pod's own"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        replace(ZTUNNEL, ref=ObjectRef("tenant", "ztunnel-x")),
+        replace(ZTUNNEL, service_account="default"),
+        replace(ZTUNNEL, phase=Phase.FAILED),
+    ],
+    ids=["of another namespace", "of another account", "has ended"],
+)
+async def test_a_proxy_is_trusted_by_what_the_api_server_says_of_the_pod_that_the_kernel_names(
+    proxy: Pod,
+) -> None:
+    assert reason(await behind_proxy(pod(), proxy).ask()) is Reason.MADE_BY_PROXY
+
+
+async def test_a_proxy_that_the_watch_does_not_know_is_waited_for_and_then_refused() -> None:
+    world = behind_proxy(pod())
+    asking = await world.asking()
+    world.cluster.put_pod(ZTUNNEL)
+    assert isinstance(await asking, Granted)
+    world = behind_proxy(pod())
+    asking = await world.asking()
+    world.clock.advance(2)
+    assert isinstance(error_of(await asking), UnprovenCaller)
+
+
+async def test_two_holders_of_the_address_get_nothing_through_a_trusted_proxy() -> None:
+    outcome = await behind_proxy(pod(), ZTUNNEL, holders=2).ask()
+    assert reason(outcome) is Reason.ADDRESS_CONTESTED
+
+
+async def test_who_took_the_address_of_another_gets_nothing_through_a_trusted_proxy() -> None:
+    thief = pod("thief", addresses=("10.244.0.7",))
+    world = behind_proxy(pod(), thief, ZTUNNEL)
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, thief.uid
+    assert isinstance(error_of(await world.ask()), UnprovenCaller)
+
+
+@pytest.mark.parametrize("before", [(), (pod("old"),)], ids=["nobody has it", "another has it"])
+async def test_a_new_pod_is_served_through_a_trusted_proxy_before_its_status_has_an_address(
+    before: tuple[Pod, ...],
+) -> None:
+    for trust in (MESH, Trust()):
+        world = behind_proxy(*before, NEW, ZTUNNEL, trust=trust)
+        world.attestor.verdict, world.attestor.uid = Verdict.UNKNOWN, NEW.uid
+        outcome = await world.ask()
+        if trust is MESH:
+            assert isinstance(outcome, Granted)
+            assert outcome.pod == NEW
+        else:
+            assert reason(outcome) is Reason.MADE_BY_PROXY
+
+
+# Pods with a kernel of their own.
+
+KATA = pod(runtime_class="kata")
+BY_CLASS = Trust(by_class={"kata": AttestationMode.NAMESPACE, "gvisor": AttestationMode.ADDRESS})
+
+
+def unseen(*pods: Pod, guarded: bool = True, holders: int = 1) -> World:
+    """Return a world in which nobody has a socket of the connection."""
+    world = World(*pods, identity(), binding())
+    world.trust = BY_CLASS
+    world.attestor.verdict, world.attestor.unseen = Verdict.FORGED, True
+    world.attestor.uid = ""
+    world.attestor.guarded, world.attestor.holders = guarded, holders
+    return world
+
+
+async def test_a_pod_of_a_class_is_proved_by_its_namespace_once_for_its_connection() -> None:
+    world = unseen(KATA)
+    for _ in range(2):
+        outcome = await world.ask()
+        assert isinstance(outcome, Granted)
+        assert outcome.evidence.verdict is Verdict.PROVEN
+    assert len(world.attestor.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("world", "expected"),
+    [
+        (unseen(KATA, holders=2), Reason.ADDRESS_CONTESTED),
+        (unseen(KATA, holders=0), Reason.ADDRESS_CONTESTED),
+        (unseen(pod(runtime_class="runc")), Reason.RUNTIME_CLASS),
+    ],
+    ids=["two hold its address", "none holds it", "another class"],
+)
+async def test_a_pod_of_a_class_is_refused_where_its_namespace_proves_nothing(
+    world: World, expected: Reason
+) -> None:
+    outcome = await world.ask()
+    assert reason(outcome) is expected
+    assert "shop" not in str(error_of(outcome)), "whoever asks may be another"
+
+
+async def test_while_sources_are_not_guarded_a_pod_of_a_class_is_not_proved() -> None:
+    assert isinstance(error_of(await unseen(KATA, guarded=False).ask()), NotReady)
+
+
+async def test_a_class_lowers_nothing_for_others_and_nothing_where_somebody_has_the_socket() -> (
+    None
+):
+    assert isinstance(error_of(await unseen(pod()).ask()), UnprovenCaller)
+    assert isinstance(error_of(await unseen(KATA, pod("b")).ask()), UnprovenCaller)
+    thief = pod("thief", addresses=("10.244.0.7",))
+    for uid in ("", thief.uid):
+        world = unseen(KATA, thief)
+        world.attestor.unseen, world.attestor.uid = False, uid
+        assert isinstance(error_of(await world.ask()), UnprovenCaller)
+
+
+async def test_a_class_that_is_believed_is_taken_at_its_address_each_time() -> None:
+    world = unseen(pod(runtime_class="gvisor"), guarded=False, holders=0)
+    for _ in range(2):
+        assert isinstance(await world.ask(), Granted)
+    assert len(world.attestor.asked) == 2

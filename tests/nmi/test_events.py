@@ -17,7 +17,7 @@ from podidentity.nmi.reporting.events import (
 )
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry
-from podidentity.wire.events import AGAIN, AgentReason
+from podidentity.wire.events import AGAIN, PATH_PROVED, AgentReason, NodeName
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi, pod
 
@@ -249,3 +249,18 @@ async def test_an_agent_that_does_not_know_its_pod_writes_none_until_it_does() -
         it.own = own
         await it.during(6)
         assert len(it.board.sent) == 1
+
+
+async def test_what_happens_to_a_node_is_an_event_of_the_node_and_its_end_is_no_warning() -> None:
+    async with world() as it:
+        it.events.warn(NodeName("n1"), AgentReason.PATH_BROKEN, "past the rules")
+        await it.settle()
+        it.events.tell(NodeName("n1"), PATH_PROVED, "again")
+        await it.after(1)
+    (_, path, broken), (_, _, proved) = it.board.sent
+    assert path == "/api/v1/namespaces/default/events"
+    assert broken["involvedObject"]["kind"] == "Node"
+    assert [(each["type"], each["reason"]) for each in (broken, proved)] == [
+        ("Warning", "PathBroken"),
+        ("Normal", "PathProved"),
+    ]

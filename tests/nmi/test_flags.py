@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from podidentity.cli import nmi as command
+from podidentity.core.attestation import AttestationMode
 from podidentity.core.resources import ObjectRef
 from podidentity.settings import OLD_FLAGS, Compat, NmiSettings
 
@@ -85,6 +86,11 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--metadata-allow=/metadata/attested", {"metadata_allow": ("/metadata/attested",)}),
         ("--host-token=root", {"host_token": "root"}),
         ("--host-token-callers=a/b", {"host_token_callers": (ObjectRef("a", "b"),)}),
+        ("--trusted-proxies=a/b", {"trusted_proxies": (ObjectRef("a", "b"),)}),
+        (
+            "--attestation-by-runtime-class=kata=namespace",
+            {"attestation_by_runtime_class": (("kata", AttestationMode.NAMESPACE),)},
+        ),
         ("--prefetch=auto", {"prefetch": "auto"}),
         ("--prefetch=https://a,api://b,https://a", {"prefetch": ("https://a", "api://b")}),
         ("--nmi-port=1234", {"listen_port": 1234}),
@@ -132,6 +138,10 @@ def test_the_environment_is_read_where_the_archived_project_did(
         ([*MANAGED, "--attestation=none"], "'none' is not one of"),
         ([*MANAGED, "--host-token=all"], "'all' is not one of"),
         ([*MANAGED, "--host-token-callers=provider"], "is not NAMESPACE/NAME"),
+        ([*MANAGED, "--trusted-proxies=ztunnel"], "is not NAMESPACE/NAME"),
+        ([*MANAGED, "--attestation-by-runtime-class=kata"], "CLASS=namespace or CLASS=address"),
+        ([*MANAGED, "--attestation-by-runtime-class=k=kernel"], "CLASS=namespace or CLASS=address"),
+        ([*MANAGED, "--attestation-by-runtime-class==address"], "CLASS=namespace or CLASS=address"),
         ([*MANAGED, "--hold=-1"], "--hold"),
         ([*MANAGED, "--nmi-port=x"], "--nmi-port"),
         ([*MANAGED, "--prefetch=auto,"], "resource is missing"),

@@ -297,6 +297,22 @@ async def test_an_address_that_is_not_proved_has_few_places_and_takes_none_of_an
             assert (await third.ask(GET)).status == 200
 
 
+async def test_who_has_asked_already_when_there_is_no_place_is_told_so_and_not_reset(
+    echo: Echo,
+) -> None:
+    async with (
+        listening(echo, local=nobody, per_address=1) as listener,
+        talking(listener) as first,
+    ):
+        await first.ask(GET)
+        with socket.create_connection(("127.0.0.1", listener.port)) as second:
+            second.sendall(GET)  # before it is accepted: the listener has had no turn
+            second.setblocking(False)
+            heard = await asyncio.get_running_loop().sock_recv(second, 4096)
+            assert heard.startswith(b"HTTP/1.1 503 ")
+            assert await asyncio.get_running_loop().sock_recv(second, 4096) == b""
+
+
 async def test_hundreds_of_requests_of_one_client_do_not_keep_a_neighbour_waiting(
     echo: Echo,
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from podidentity.core.data_path import PROOF_SECONDS, Hop, ProbeResult
 from podidentity.core.resources import ObjectRef, Phase, Pod
-from podidentity.nmi.path_watch import AGAIN, EVERY, LABELS, PathWatch, probe_pod
+from podidentity.nmi.path_watch import AGAIN, EVERY, LABELS, TOLD_AGAIN, PathWatch, probe_pod
 from tests.fakes import FakeClock, pod
 
 SYSTEM = "kube-system"
@@ -123,6 +123,8 @@ async def test_a_bypass_is_a_problem_within_the_time_between_two_probes_and_unti
         assert len(here.broke) == 1
         await here.pass_time(EVERY)
         assert len(here.broke) == 1, "it is told once"
+        await here.pass_time(TOLD_AGAIN)
+        assert len(here.broke) == 2, "and again while it lasts"
         here.prober.result = ProbeResult(hop=Hop.PROVED)
         await here.pass_time(AGAIN)
         assert here.watch.problems() == ()

@@ -6,10 +6,11 @@ from dataclasses import fields
 
 import pytest
 
+from podidentity.core.attestation import AttestationMode, Trust
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import Ambiguity, Authorization, Rules
-from podidentity.core.resources import Authority, Tenant
-from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, warn_of
+from podidentity.core.resources import Authority, ObjectRef, Tenant
+from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, trust_of, warn_of
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
@@ -59,6 +60,19 @@ def test_every_choice_reaches_the_service() -> None:
     found = policy_of(settings)
     assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
     assert found.hold == HoldTimes(change=1, unseen=2, begun=3)
+
+
+def test_nothing_is_trusted_in_place_of_a_pods_own_socket_but_what_was_chosen() -> None:
+    assert trust_of(DEFAULT) == Trust()
+    mesh = ObjectRef("istio-system", "ztunnel")
+    settings = NmiSettings(
+        node="n1",
+        trusted_proxies=(mesh,),
+        attestation_by_runtime_class=(("kata", AttestationMode.NAMESPACE),),
+    )
+    assert trust_of(settings) == Trust(
+        proxies=(mesh,), by_class={"kata": AttestationMode.NAMESPACE}
+    )
 
 
 @pytest.mark.parametrize("labelled", [True, False])

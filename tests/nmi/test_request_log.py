@@ -136,6 +136,14 @@ async def test_a_token_that_another_asked_for_names_both() -> None:
     ]
 
 
+async def test_a_token_that_a_proxy_asked_for_names_the_proxy() -> None:
+    proxy = ObjectRef("istio-system", "ztunnel-x")
+    record = await recorded(granted(evidence=Evidence(verdict=Verdict.PROVEN, proxy=proxy)), 200)
+    (entry,) = record.audit
+    assert (entry["proxied_by"], entry["pod"]["name"]) == (str(proxy), "orders-0")
+    assert "proxied_by" not in (await recorded(granted(), 200)).audit[0]
+
+
 async def test_what_would_be_refused_is_said_while_it_is_only_observed() -> None:
     record = await recorded(granted(observed=REFUSAL), 200)
     assert record.lines[0]["observed"] == "OtherNamespace"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from podidentity.core.attestation import STRICT_TRUST, Trust
 from podidentity.core.delegation import Delegation
 from podidentity.core.ports import Attestor, Clock, Cluster, Permissions, TokenSource
 from podidentity.nmi.request.caller import Callers
@@ -29,6 +30,7 @@ def pipeline_over(
     answers: AnswerCache | None = None,
     record: Recorded | None = None,
     delegation: Delegation | None = None,
+    trust: Trust = STRICT_TRUST,
     recorded_first: bool = False,
     take_probe: Callable[[str, int, str, str], bool] = lambda *_: False,
     **routes: Any,
@@ -40,7 +42,7 @@ def pipeline_over(
     if isinstance(decider, DecisionPolicy):
         decider = Decider(cluster=cluster, permissions=permissions, clock=clock, policy=decider)
     return RequestPipeline(
-        callers=Callers(cluster, attestor, clock),
+        callers=Callers(cluster, attestor, clock, trust=trust),
         host_callers=HostCallers(cluster, attestor, clock, delegation=delegation or Delegation()),
         decider=decider,
         tokens=tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from podidentity.core.attestation import Trust
 from podidentity.core.delegation import Delegation
 from podidentity.core.errors import PodIdentityError, Refused
 from podidentity.core.refusals import Reason
@@ -40,10 +41,12 @@ class World:
         self.attestor = FakeAttestor()
         self.policy = DecisionPolicy(**policy)
         self.delegation = Delegation()
+        self.trust = Trust()
         self.caller = Caller(ADDRESS, 40_000)
 
     def callers(self, *, attested: bool = True) -> Callers:
-        return Callers(self.cluster, self.attestor if attested else None, self.clock)
+        attestor = self.attestor if attested else None
+        return Callers(self.cluster, attestor, self.clock, trust=self.trust)
 
     def decider(self) -> Decider:
         return Decider(

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.events import PodWarning, event_name, render_event, render_repetition
+from podidentity.wire.events import Happening, NodeName, render_event, render_repetition
 from tests.fakes import NOW, pod
 
 
-def warning(**changes: object) -> PodWarning:
+def warning(**changes: object) -> Happening:
     fields = {"reason": "NoBinding", "note": "Nothing is bound.", "count": 1}
     times = {"first": NOW, "last": NOW + 5}
-    return PodWarning(**({"pod": pod()} | fields | times | changes))  # type: ignore[arg-type]
+    return Happening(**({"about": pod()} | fields | times | changes))  # type: ignore[arg-type]
 
 
 def test_an_event_is_what_kubectl_describe_shows_of_a_pod() -> None:
     assert render_event(warning(), "n1") == {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": event_name(warning()), "namespace": "shop"},
+        "metadata": {"name": warning().name, "namespace": "shop"},
         "involvedObject": {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -41,16 +41,25 @@ def test_when_it_happens_again_its_number_its_time_and_its_words_change() -> Non
 
 def test_its_name_is_the_pods_and_no_other_events_and_never_too_long() -> None:
     names = {
-        event_name(warning()),
-        event_name(warning(reason="NoLabel")),
-        event_name(warning(pod=pod("orders-1"))),
-        event_name(warning(first=NOW + 0.001)),
+        warning().name,
+        warning(reason="NoLabel").name,
+        warning(about=pod("orders-1")).name,
+        warning(first=NOW + 0.001).name,
     }
     assert len(names) == 4
-    assert event_name(warning()).startswith("orders-0.")
-    long = warning(pod=pod(ref=ObjectRef("shop", "p" * 253)))
-    assert len(event_name(long)) <= 253
+    assert warning().name.startswith("orders-0.")
+    long = warning(about=pod(ref=ObjectRef("shop", "p" * 253)))
+    assert len(long.name) <= 253
 
 
 def test_a_message_is_no_longer_than_an_api_server_takes() -> None:
     assert len(str(render_event(warning(note="x" * 5000), "n1")["message"])) == 1024
+
+
+def test_an_event_about_a_node_is_where_kubectl_describe_looks_for_it() -> None:
+    event = render_event(warning(about=NodeName("n1")), "n1")
+    assert event["metadata"]["namespace"] == "default"
+    assert event["metadata"]["name"].startswith("n1.")
+    # The kubelet's events have the node's name for a uid, and so `kubectl describe node` asks.
+    node = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1"}
+    assert event["involvedObject"] == node

@@ -24,14 +24,14 @@ GOLDEN = [
     (
         wire.Questions((wire.Question(7, "10.244.0.2", 40000),)),
         b'{"type":"questions","questions":[{"id":7,"address":"10.244.0.2","port":40000,'
-        b'"local":false,"own":""}]}',
+        b'"local":false,"own":"","clients":false}]}',
     ),
     (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
     (
         wire.FactsAnswers((wire.FactsAnswer(7, FACTS),)),
         b'{"type":"answers","answers":[{"id":7,"facts":{"accepted":true,"sightings":['
-        b'{"network":"cni-1","state":"open","pod":"u1","user":1000,"doubt":"","failure":""}],'
-        b'"failure":""}}]}',
+        b'{"network":"cni-1","state":"open","pod":"u1","user":1000,"doubt":"","failure":"",'
+        b'"clients":null}],"holders":0,"guarded":false,"failure":""}}]}',
     ),
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),

@@ -43,6 +43,7 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
                     "labels": {"aadpodidbinding": "app"},
                     "annotations": {
                         "aadpodidentity.k8s.io/attestation": "address",
+                        "ambient.istio.io/redirection": "enabled",
                         "kubernetes.io/config.hash": HASH,
                         "kubernetes.io/config.mirror": HASH,
                     },
@@ -52,6 +53,7 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
                     "nodeName": "n1",
                     "serviceAccountName": "orders",
                     "hostNetwork": True,
+                    "runtimeClassName": "kata",
                     "containers": [{"name": "c"}],
                     "volumes": [
                         {"name": "a", "emptyDir": {}},
@@ -75,6 +77,7 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
     assert (found.phase, found.host_network) == (Phase.RUNNING, True)
     assert found.started == 1795608005.0
     assert found.csi_drivers == {"secrets-store.csi.k8s.io"}
+    assert (found.runtime_class, found.in_ambient_mesh) == ("kata", True)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,15 @@ def test_a_pod_may_lack_almost_everything(
     assert (found.addresses, found.phase) == (addresses, phase)
     assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)
     assert found.csi_drivers == set()
+    assert (found.runtime_class, found.in_ambient_mesh) == ("", False)
+
+
+def test_neither_a_runtime_class_nor_a_mesh_is_what_a_pod_calls_itself() -> None:
+    claims = {"runtimeClassName": "kata", "ambient.istio.io/redirection": "disabled"}
+    meta = {**META, "labels": claims, "annotations": claims}
+    spec = {"runtimeClassName": None}
+    found = parse_pod(json.dumps({"metadata": meta, "spec": spec}).encode())
+    assert (found.runtime_class, found.in_ambient_mesh) == ("", False)
 
 
 def annotated(name: str, uid: str, **annotations: str) -> Pod:

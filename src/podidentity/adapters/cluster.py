@@ -193,6 +193,11 @@ class WatchedCluster:
         """Return the pod with this uid, by a scan of all pods."""
         return next((pod for pod in self._pods.values() if pod.uid == uid), None)
 
+    def has_address(self, uid: str) -> bool:
+        """Whether the pod with this uid is known, and an address of it."""
+        pod = self.pod_by_uid(uid)
+        return pod is not None and bool(pod.addresses)
+
     def changed_at(self, pod: Pod) -> float:
         """Return the time of the last change that concerns `pod`."""
         return max(

@@ -63,13 +63,19 @@ class NetClient:
         version: str,
         mode: AttestationMode,
         uids: frozenset[int] = frozenset({0}),
+        is_elsewhere: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`uids` are the user ids that the process `net` may have."""
+        """`uids` are the user ids that the process `net` may have.
+
+        `is_elsewhere` tells of a pod's uid whether the pod is known to have another address than
+        that of a connection which is its own. Then it may be a proxy in another pod's place.
+        """
         self._path = path
         self._clock = clock
         self._hello = wire.Hello(wire.PROTOCOL, version)
         self._mode = mode
         self._uids = uids
+        self._is_elsewhere = is_elsewhere
         self._connection: socket.socket | None = None
         self._greeted = False
         self._accepting = False
@@ -145,7 +151,11 @@ class NetClient:
 
     async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
-        return self._judged(await self._facts(address, port, local=False), candidates)
+        proof = self._judge(await self._facts(address, port, local=False), candidates)
+        if self._clients_decide(proof):
+            facts = await self._facts(address, port, local=False, clients=True)
+            proof = self._judge(facts, candidates)
+        return self._counted(proof)
 
     def ask(
         self,
@@ -161,7 +171,18 @@ class NetClient:
         """
         if not self._greeted or len(self._waiting) >= MOST_QUESTIONS // 2:
             return False
-        self._ask(address, port, lambda facts: judged(self._judged(facts, candidates)))
+
+        def decided(facts: ConnectionFacts | None) -> None:
+            judged(self._counted(self._judge(facts, candidates)))
+
+        def first(facts: ConnectionFacts | None) -> None:
+            proof = self._judge(facts, candidates)
+            if self._clients_decide(proof) and self._greeted:
+                self._ask(address, port, decided, clients=True)
+            else:
+                judged(self._counted(proof))
+
+        self._ask(address, port, first)
         return True
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
@@ -216,7 +237,7 @@ class NetClient:
             self._disconnected()
 
     async def _facts(
-        self, address: str, port: int, *, local: bool, own: str = ""
+        self, address: str, port: int, *, local: bool, own: str = "", clients: bool = False
     ) -> ConnectionFacts | None:
         """Return the facts from `net`; None if it does not answer."""
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
@@ -229,7 +250,7 @@ class NetClient:
             if not answer.done():
                 answer.set_result(facts)
 
-        self._ask(address, port, take, local=local, own=own)
+        self._ask(address, port, take, local=local, own=own, clients=clients)
         return await answer
 
     def _ask(
@@ -240,6 +261,7 @@ class NetClient:
         *,
         local: bool = False,
         own: str = "",
+        clients: bool = False,
     ) -> None:
         """Send a question at the end of this turn of the event loop; `take` its answer later.
 
@@ -252,7 +274,8 @@ class NetClient:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
         if not self._unsent:
             loop.call_soon(self._send_questions)
-        self._unsent.append(wire.Question(self._number, address, port, local, own))
+        question = wire.Question(self._number, address, port, local, own, clients)
+        self._unsent.append(question)
 
     def _answered(self, number: int, facts: ConnectionFacts | None) -> None:
         """Hand an answer on to who asked; None: there will be none."""
@@ -300,8 +323,12 @@ class NetClient:
     def _not_sent(self, why: str = "") -> ProbeResult:
         return ProbeResult(hop=Hop.NOT_SENT, detail=why or self._failure or "net went away")
 
-    def _judged(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof:
-        return self._counted(None if facts is None else judge(facts, candidates, self._mode))
+    def _judge(self, facts: ConnectionFacts | None, candidates: Sequence[Pod]) -> Proof | None:
+        return None if facts is None else judge(facts, candidates, self._mode)
+
+    def _clients_decide(self, proof: Proof | None) -> bool:
+        """Whether the clients of the connection's namespace are worth asking for: it costs more."""
+        return proof is not None and proof.clients_decide and self._is_elsewhere(proof.pod_uid)
 
     def _counted(self, proof: Proof | None) -> Proof:
         """Return the proof after counting it; without one, that `net` could not be asked."""

@@ -17,13 +17,13 @@ from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.plans import redirect_of
 from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
-from podidentity.core.attestation import AttestationMode
+from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.kernel.rules import Redirect
 from podidentity.manifests import NAMESPACE
-from podidentity.nmi.policies import rules_of
+from podidentity.nmi.policies import rules_of, trust_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
 
@@ -37,6 +37,7 @@ class Choices:
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
     attestation: AttestationMode = AttestationMode.KERNEL
+    trust: Trust = STRICT_TRUST
     redirect: Redirect = field(default_factory=Redirect)
     tokens_as_node: bool = False
     """Whether NMI asks for pods' tokens as its node."""
@@ -103,6 +104,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         authorization=Authorization(settings.authorization),
         identities_namespace=settings.identities_namespace,
         attestation=settings.attestation,
+        trust=trust_of(settings),
         redirect=redirect_of(settings),
         tokens_as_node=settings.tokens_as == "node",
         cloud=settings.cloud,

@@ -50,6 +50,8 @@ class Node:
     nmi: Fact
     egress: Fact | None = None
     """Whether NetworkPolicies let its requests out; None if none of them is about it."""
+    proof: Fact | None = None
+    """How its connections are proved, if not as most are."""
 
 
 Permissions = Mapping[Use, Fact]
@@ -119,6 +121,8 @@ def follow(
     ]
     own = {each.identity.ref: _own(each, node, credentials) for each in bound}
     links += [link for link in own.values() if link]
+    if node.proof and (bound or match.exception):
+        links.append(ChainLink("proof", node.proof.state, node.proof.text))
     if node.egress and (bound or match.exception):
         links.append(ChainLink("network policy", node.egress.state, node.egress.text))
     if bound or match.exception:
@@ -129,16 +133,16 @@ def follow(
         links=tuple(links),
         entitlements=usable,
         refusal=decision.refusal if isinstance(decision, Denied) else None,
-        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-2:]),
+        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-3:]),
     )
 
 
 def _obstacle(own: Sequence[ChainLink | None], last: Sequence[ChainLink]) -> ChainLink | None:
-    """Return a broken link if every identity has one, or that on the way to NMI, or of NMI."""
+    """Return a broken link if every identity has one, or that of the way to NMI, or of NMI."""
     broken = [link for link in own if link and link.state is LinkState.BROKEN]
     if broken and len(broken) == len(own):
         return broken[0]
-    ways = (link for link in last if link.name in {"network policy", "nmi"})
+    ways = (link for link in last if link.name in {"proof", "network policy", "nmi"})
     return next((link for link in ways if link.state is LinkState.BROKEN), None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -33,9 +34,12 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import agents_option
 from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
     DAEMON_SET,
     PODS_OF_NMI,
+    PODS_OF_PROBE,
+    PROBE_SET,
     Rollout,
     has_one_container,
     rollout,
@@ -43,7 +47,7 @@ from podidentity.cli.rollout import (
 )
 from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
-from podidentity.core.attestation import AttestationMode
+from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import (
     Authorization,
@@ -68,7 +72,7 @@ from podidentity.core.resources import (
     Pod,
 )
 from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
-from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
+from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -163,6 +167,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     if policies is None:
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
+    told += not_provable(cluster, parsed, choices)
     for look, lost in (
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
@@ -194,7 +199,12 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
     if daemon_set is None:
         return
-    for each in weaknesses(daemon_set, choices.attestation):
+    for each in weaknesses(daemon_set, choices.attestation, choices.trust):
+        yield each
+    everywhere: list[Object] = []
+    with suppress(KubeError):  # of whoever may read this namespace alone
+        everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    for each in two_agents(choices.namespace, everywhere):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -203,6 +213,10 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     for each in agent_warnings(pods, events, SystemClock().time()):
         yield each
+    probe = await find(kube, DAEMON_SETS, choices.namespace, PROBE_SET)
+    if probe is not None and not rollout(probe).done:
+        lines = await troubles(kube, choices.namespace, PODS_OF_PROBE, PROBE_SET)
+        yield no_probe(probe, rollout(probe), lines)
 
 
 async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
@@ -237,7 +251,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason in {OPEN_NODE, HOST_ROUTING}:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING, AgentReason.PATH_BROKEN}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -444,17 +458,13 @@ def closed_by_policies(
     choices: Choices,
 ) -> Iterator[Finding]:
     """Yield which policies let no request of pods with an identity out to IMDS, for all at once."""
-    known = [each for each in exceptions if not isinstance(each, Malformed)]
     by_namespace: dict[str, list[Object]] = {}
     for each in policies:
         by_namespace.setdefault(each["metadata"]["namespace"], []).append(each)
     alike: dict[tuple[str, Egress], list[str]] = {}
-    for pod in cluster.pods():
-        wants = match(pod, cluster, choices.rules).entitlements or exception_of(
-            pod, known, choices.rules
-        )
+    for pod in _asking(cluster, exceptions, choices):
         judging = by_namespace.get(pod.ref.namespace, [])
-        if wants and judging and not pod.host_network and not pod.ended:
+        if judging:
             egress = egress_of(pod.labels, judging, choices.redirect)
             if egress and not egress.before and not egress.after:
                 alike.setdefault((pod.ref.namespace, egress), []).append(str(pod.ref))
@@ -469,7 +479,50 @@ def closed_by_policies(
         )
 
 
-def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Finding]:
+def not_provable(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Finding]:
+    """Yield why pods with an identity are refused for the way in which their connections are made.
+
+    All pods with the same reason are one finding.
+    """
+    alike: dict[Unproved, list[ObjectRef]] = {}
+    for pod in _asking(cluster, exceptions, choices):
+        found = unproved(pod, choices.attestation, choices.trust)
+        if found is not None:
+            alike.setdefault(found, []).append(pod.ref)
+    for found, pods in sorted(alike.items()):
+        others = len(pods) - 1
+        more = f"{others} more pods" if others > 1 else "one more pod" if others else ""
+        yield Finding(
+            kind="Pod",
+            about=min(pods),
+            reason=found.reason.value,
+            what=f"It {found.what}{f', as with {more}' if more else ''}: requests are refused.",
+            mend=_sentence(found.mend),
+        )
+
+
+def _asking(
+    cluster: WatchedCluster,
+    exceptions: Sequence[AzurePodIdentityException | Malformed],
+    choices: Choices,
+) -> Iterator[Pod]:
+    """Yield the pods that have an identity, and ask for it over the network."""
+    known = [each for each in exceptions if not isinstance(each, Malformed)]
+    for pod in cluster.pods():
+        if pod.host_network or pod.ended:
+            continue
+        matched = match(pod, cluster, choices.rules)
+        if matched.entitlements or exception_of(pod, known, choices.rules):
+            yield pod
+
+
+def weaknesses(
+    daemon_set: Object, attestation: AttestationMode, trust: Trust = STRICT_TRUST
+) -> Iterator[Finding]:
     """Yield what NMI's DaemonSet gives up by how it is written."""
     if has_one_container(daemon_set):
         yield _of_daemon_set(
@@ -487,6 +540,8 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
             f"It has --attestation={attestation}: {what}.",
             _sentence(mend),
         )
+    for what, mend in trust.weaknesses():
+        yield _of_daemon_set(daemon_set, "WeakerProof", f"It has {what}.", _sentence(mend))
     images = {
         each["name"]: each.get("image", "")
         for each in daemon_set["spec"]["template"]["spec"]["containers"]
@@ -502,6 +557,24 @@ def weaknesses(daemon_set: Object, attestation: AttestationMode) -> Iterator[Fin
         )
 
 
+def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Finding]:
+    """Yield that NMI is in other namespaces, too: of two on a node, one stands back."""
+    others = sorted((_ref(each) for each in daemon_sets), key=str)
+    others = [each for each in others if each.namespace != namespace]
+    if others:
+        names = " and ".join(each.namespace for each in others)
+        yield Finding(
+            kind="DaemonSet",
+            about=others[0],
+            reason="TwoAgents",
+            what=f"NMI is also in namespace{'s' * (len(others) > 1)} {names}: a node has one NMI, "
+            "and the one that came last serves it, by its own flags.",
+            mend="Delete the DaemonSets that you do not want, then run podidentity enable "
+            f"--namespace {namespace} or that of the one that stays: they share one "
+            "ClusterRoleBinding.",
+        )
+
+
 def _tokens_of_any(daemon_set: Object) -> Finding:
     return _of_daemon_set(
         daemon_set,
@@ -512,12 +585,27 @@ def _tokens_of_any(daemon_set: Object) -> Finding:
     )
 
 
-def _not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
+def no_probe(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
+    """Return the finding about nodes on which the probe pod is not ready; `lines` say why."""
+    return _of_daemon_set(
+        daemon_set,
+        "NoProbePod",
+        f"The probe pod is ready on {state.ready} of {state.desired} nodes. On the others nothing "
+        f"shows where pods' requests arrive, and NMI is not ready. {_first(lines)}",
+        "Let it run: it needs 10Mi, an address of its own, and NMI's image on each node.",
+    )
+
+
+def _first(lines: Sequence[str]) -> str:
     more = f" And {len(lines) - _MOST_NODES} more." if len(lines) > _MOST_NODES else ""
+    return f"{'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}"
+
+
+def _not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
     return _of_daemon_set(
         daemon_set,
         "NotReady",
-        f"{state}. {'; '.join(lines[:_MOST_NODES]).rstrip('.')}.{more}",
+        f"{state}. {_first(lines)}",
         "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
         "its pod, containers serve and net.",
     )
@@ -531,13 +619,17 @@ def agent_warnings(
     `now` in seconds since 1970. An event that is not repeated any more is over, and so is one of a
     pod that has gone.
     """
+    mended = _mended(events)
     nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
     names = {each["metadata"]["uid"]: _ref(each) for each in pods}
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
         ours = (each.get("source") or {}).get("component") == COMPONENT
-        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > now - 2 * AGAIN:
+        over = now - 2 * AGAIN
+        if reason == AgentReason.PATH_BROKEN:
+            over = max(over, mended.get(uid, 0.0))
+        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -549,6 +641,16 @@ def agent_warnings(
             what=f"On {_named(where)}: {what}.",
             mend=_sentence(mend or "see NMI's log there"),
         )
+
+
+def _mended(events: Sequence[Object]) -> dict[str, float]:
+    """Return when the data path of each agent was whole again, by the uid of its pod."""
+    found: dict[str, float] = {}
+    for each in events:
+        if each.get("reason") == PATH_PROVED:
+            uid = each["involvedObject"].get("uid", "")
+            found[uid] = max(found.get(uid, 0.0), _seen(each))
+    return found
 
 
 def _seen(event: Object) -> float:

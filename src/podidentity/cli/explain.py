@@ -21,6 +21,7 @@ from podidentity.cli.objects import find
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
 from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
+from podidentity.cli.proofs import proof_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import decide, match
 from podidentity.core.resources import ObjectRef, Pod, TokenRequest
@@ -126,7 +127,8 @@ async def _explain(
     node = await node_of(
         kube, found, matched.entitlements, known.records, azure, agents=choices.namespace
     )
-    node = replace(node, egress=await _egress(kube, found, choices.redirect))
+    egress = await _egress(kube, found, choices.redirect)
+    node = replace(node, egress=egress, proof=proof_of(found, choices.attestation, choices.trust))
     bound = [each.identity for each in matched.entitlements]
     credentials = await credentials_of(kube, bound, choices.identities_namespace)
     return follow(matched, decision, permissions, node, credentials)

@@ -85,6 +85,8 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
             with os.fdopen(writing, "wb") as pipe:
                 pickle.dump(found, pipe)
             code = 0
+    except BrokenPipeError:
+        pass  # Our parent was killed while we read: there is nobody to tell.
     except BaseException:  # noqa: BLE001 - nothing may return into what its parent does
         traceback.print_exc()
     finally:

@@ -16,6 +16,8 @@ from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 DAEMON_SET = "nmi"
 PODS_OF_NMI = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"
+PROBE_SET = "podidentity-probe"
+PODS_OF_PROBE = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=probe"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 """Why a kubelet says that it has no image, in its words."""
 CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
@@ -182,18 +184,21 @@ def _update(objects: dict[str, Object], change: str, found: Object) -> None:
         objects.pop(found["metadata"]["name"], None)
 
 
-async def troubles(kube: Kube, namespace: str) -> list[str]:
-    """Return a line for each node whose NMI is not ready, with the reason and the last warning."""
-    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI)
+async def troubles(
+    kube: Kube, namespace: str, pods_of: str = PODS_OF_NMI, name: str = DAEMON_SET
+) -> list[str]:
+    """Return a line for each node whose pod is not ready, with the reason and the last warning.
+
+    `pods_of` selects the pods of the DaemonSet `name`.
+    """
+    pods = await find_all(kube, PODS, namespace, labelSelector=pods_of)
     lines = []
     for pod in pods:
         if not ready(pod):
             node = pod.get("spec", {}).get("nodeName") or "no node"
             lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
     if not pods:
-        found = await find_all(
-            kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={DAEMON_SET}"
-        )
+        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
         lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
     return lines
 

@@ -7,15 +7,29 @@ So a pod that takes a foreign address proves only itself, and cannot lock the ow
 
 Where pods have no cgroups of their own (`--attestation=namespace`), the namespace alone is the
 proof, and then exactly one may hold the address.
+
+A proxy of a mesh makes the connection in the pod's place: its socket is in the pod's namespace, and
+in the proxy's cgroup. An address does not tell whose that namespace is, because a pod can take that
+of another, one that has just ended, or that comes next. What tells it are the namespace's other
+clients: the pod itself has a connection to IMDS open there, which the proxy holds. So the verdict
+PROXIED names two pods: the socket is the one's, and all other clients of its namespace are the
+other's, which has the address in its status.
+
+A pod with a kernel of its own (Kata) has no socket in any namespace: its connections are unseen, as
+forged ones are.
+
+Which proxies are trusted, and which pods have a kernel of their own, no pod can say of itself. The
+operator does (`Trust`), by service accounts and runtime classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from podidentity.core.resources import Pod
+from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.resources import ObjectRef, Pod
 
 
 class AttestationMode(StrEnum):
@@ -70,6 +84,11 @@ class Sighting:
     """Why the open socket cannot be this connection's, though it has the same two ends."""
     failure: str = ""
     """Why the namespace, or the cgroup, could not be asked."""
+    clients: tuple[str, ...] | None = None
+    """Whose open connections to IMDS the namespace has, each as `pod`; None if nobody asked.
+
+    Pods see the connections that a proxy holds for them; the proxy's own are among these, too.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +98,14 @@ class ConnectionFacts:
     accepted: bool
     """Whether our own end of the connection still exists."""
     sightings: tuple[Sighting, ...] = ()
-    """One for each namespace that holds the client's address."""
+    """One for each namespace that holds the client's address, and may send from it."""
+    holders: int = 0
+    """Number of namespaces that hold the address, whether or not they may send from it.
+
+    This and `guarded` are told with `clients`, and of a connection of which no socket is open.
+    """
+    guarded: bool = False
+    """Whether no pod can send from the address of another."""
     failure: str = ""
     """Why a namespace, or our own end, could not be looked for; "" if all could be."""
 
@@ -88,6 +114,8 @@ class Verdict(StrEnum):
     """What the facts say of a connection."""
 
     PROVEN = "proven"
+    PROXIED = "proxied"
+    """Another pod's socket has it, in the claimed pod's own namespace and beside its own client."""
     FORGED = "forged"
     """No socket of the claimed pod has this connection."""
     GONE = "gone"
@@ -106,12 +134,25 @@ class Proof:
     root: bool = False
     """Whether root made the socket; set for local connections only."""
     unseen: bool = False
-    """Whether the connection is forged only because no namespace has a socket of it: that of a pod
-    behind a kernel or a NAT of its own is nowhere to be seen."""
+    """Whether the connection is not proven only because no namespace has a socket of it: that of a
+    pod behind a kernel or a NAT of its own is nowhere to be seen."""
+    proxy: str = ""
+    """The pod whose socket it is, if that is in the namespace of `pod_uid`, another pod."""
+    holders: int = 0
+    """Number of namespaces that hold the address of a connection with a `proxy` or unseen."""
+    guarded: bool = False
+    """Whether an unseen connection can only come from a namespace that has its address."""
+    clients_decide: bool = False
+    """Whether the connection is another pod's, and the clients of its namespace, which nobody has
+    asked for, would tell whether it is proxied."""
     detail: str = ""
     """For the log: the namespace, the cgroup, or the reason of a failure."""
 
 
+_NOWHERE = (
+    "no network namespace has the pod's address: somebody has taken it out of the folder of "
+    "namespaces (delete the pod, so that it starts again), or the pod has just ended"
+)
 _NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
 
 
@@ -133,10 +174,10 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
     if failures:
         return Proof(verdict=Verdict.UNKNOWN, detail=failures[0])
     if sound:
-        return _another(sound, bool(candidates))
+        return _behind(facts, sound, candidates) or _another(sound, bool(candidates))
     if opened:
         return _doubted(opened[0])
-    return _not_found(facts)
+    return _not_found(facts, known=bool(candidates))
 
 
 def judge_local(facts: ConnectionFacts, mode: AttestationMode) -> Proof:
@@ -167,6 +208,36 @@ def _owners(cgroups: Collection[str], candidates: Sequence[Pod]) -> dict[str, st
     return by_uid or {pod.uid: pod.config_hash for pod in candidates if pod.config_hash in cgroups}
 
 
+def _behind(
+    facts: ConnectionFacts, sound: Sequence[Sighting], candidates: Sequence[Pod]
+) -> Proof | None:
+    """Judge a socket of one pod in the namespace of another; None if it is not known to be so.
+
+    The pod of the socket has entered the namespace, which only root of the node can. Whether it is
+    to be trusted is not known here.
+    """
+    found = sound[0]
+    if len(sound) > 1 or not found.pod or found.clients is None:
+        return None
+    others = set(found.clients) - {found.pod}
+    if len(others) != 1 or "" in others:
+        return None
+    if facts.failure:
+        return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    [behind] = others
+    owners = _owners(others, candidates)
+    # As in `_another`: the one behind may be new, and its address not known yet.
+    absent = Verdict.FORGED if candidates else Verdict.UNKNOWN
+    detail = f"the socket in {found.network} belongs to pod {found.pod}"
+    return Proof(
+        verdict=Verdict.PROXIED if len(owners) == 1 else absent,
+        pod_uid=next(iter(owners)) if len(owners) == 1 else behind,
+        proxy=found.pod,
+        holders=facts.holders,
+        detail=f"{detail}, all others there to pod {behind}",
+    )
+
+
 def _another(sound: Sequence[Sighting], known: bool) -> Proof:
     """Judge open sockets that belong to no candidate, or to several.
 
@@ -175,9 +246,11 @@ def _another(sound: Sequence[Sighting], known: bool) -> Proof:
     pods = {each.pod or "" for each in sound}
     whose = [(each.network, f"pod {each.pod}" if each.pod else "no pod") for each in sound]
     # Without candidates: the kernel knows a pod before the API server has told of its address.
+    named = pods.pop() if len(pods) == 1 else ""
     return Proof(
         verdict=Verdict.FORGED if known else Verdict.UNKNOWN,
-        pod_uid=pods.pop() if len(pods) == 1 else "",
+        pod_uid=named,
+        clients_decide=bool(named) and all(each.clients is None for each in sound),
         detail=", ".join(f"the socket in {network} belongs to {pod}" for network, pod in whose),
     )
 
@@ -190,7 +263,7 @@ def _by_namespace(
     if any(failures):
         return Proof(verdict=Verdict.UNKNOWN, detail=next(filter(None, failures)))
     if not opened:
-        return _not_found(facts)
+        return _not_found(facts, known=bool(candidates))
     if len(facts.sightings) > 1:
         names = ", ".join(sorted(each.network for each in facts.sightings))
         detail = f"{names} hold the address, and pods have no cgroups to tell them apart"
@@ -217,15 +290,136 @@ def _not_accepted(facts: ConnectionFacts) -> Proof:
     return Proof(verdict=Verdict.GONE, detail="reset by the client")
 
 
-def _not_found(facts: ConnectionFacts) -> Proof:
-    """Judge a connection whose client end is open nowhere."""
+def _not_found(facts: ConnectionFacts, *, known: bool = False) -> Proof:
+    """Judge a connection whose client end is open nowhere; `known`: a pod's status has the address.
+
+    Then some namespace should have it, too. Where none does there is nobody to ask: the pod may
+    have forged nothing.
+    """
     for each in facts.sightings:
         if each.state is SocketState.CLOSED:
             detail = f"closed by the client in {each.network}"
             return Proof(verdict=Verdict.GONE, detail=detail)
     if facts.failure:
         return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    nowhere = known and not facts.sightings and not facts.holders
     names = ", ".join(sorted(each.network for each in facts.sightings))
     where = f"in {names}" if names else "in any pod: no network namespace has the address"
-    detail = f"no socket of this connection {where}"
-    return Proof(verdict=Verdict.FORGED, unseen=True, detail=detail)
+    detail = _NOWHERE if nowhere else f"no socket of this connection {where}"
+    return Proof(
+        verdict=Verdict.UNKNOWN if nowhere else Verdict.FORGED,
+        unseen=True,
+        holders=facts.holders,
+        guarded=facts.guarded,
+        detail=detail,
+    )
+
+
+# What the operator trusts in place of a pod's own socket.
+
+_BELIEVED = "address"
+"""Value of a pod's attestation annotation that lowers the demand for it: its address is believed
+where no namespace has the socket. A socket that the kernel knows is its owner's all the same, since
+a pod's status may have the address of another."""
+
+
+_UNSEEN = (
+    "The connection is not proved to be that of the pod whose address it has: no process of the "
+    "node has it."
+)
+"""For whoever asks: it may be another than the pod."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What an operator accepts where a pod's own socket cannot be seen."""
+
+    proxies: tuple[ObjectRef, ...] = ()
+    """Service accounts of proxies that make connections for the pods of their node."""
+    by_class: Mapping[str, AttestationMode] = field(default_factory=dict)
+    """What proves pods of a runtime class: NAMESPACE or ADDRESS."""
+
+    def demand(self, pod: Pod) -> AttestationMode:
+        """Return what proves an unseen connection of `pod`; KERNEL: nothing does."""
+        if pod.attestation == _BELIEVED:
+            return AttestationMode.ADDRESS
+        if pod.runtime_class:
+            return self.by_class.get(pod.runtime_class, AttestationMode.KERNEL)
+        return AttestationMode.KERNEL
+
+    def weaknesses(self) -> Iterator[tuple[str, str]]:
+        """Yield what it gives up of the proof of pods, and what to do instead."""
+        for name, mode in self.by_class.items():
+            if mode is AttestationMode.ADDRESS:
+                yield (
+                    f"--attestation-by-runtime-class={name}=address: any pod that the source guard "
+                    "does not hold back can take the tokens of pods of that class",
+                    f"choose --attestation-by-runtime-class={name}=namespace if its runtime leaves "
+                    "the address in the pod's network namespace, as Kata does",
+                )
+
+    def refuse_proxy(self, proof: Proof, proxy: Pod) -> Refusal | None:
+        """Return the refusal of a PROXIED connection that `proxy` made; None if it is trusted.
+
+        The kernel has named the proxy, and the API server its namespace and service account. So who
+        may run pods of that account, as root of a node, is trusted with the pods of that node.
+        """
+        account = proxy.account
+        made_by = f"The connection was made by a proxy {account} in the pod's network namespace"
+        if account not in self.proxies or proxy.ended:
+            return Refusal(
+                reason=Reason.MADE_BY_PROXY,
+                message=f"{made_by}.",
+                next_step=f"If it is your mesh's, trust it: --trusted-proxies={account}; or "
+                "keep the pod out of Istio's ambient mesh: label it istio.io/dataplane-mode=none.",
+                about=proxy.ref,
+                told="The connection was made by a proxy in the pod's network namespace, which the "
+                "operator has not trusted.",
+            )
+        if proof.holders == 1:
+            return None
+        return Refusal(
+            reason=Reason.ADDRESS_CONTESTED,
+            message=f"{made_by}, and {proof.holders} network namespaces hold its address.",
+            next_step="Find the pod that has taken the address of the other.",
+            about=proxy.ref,
+            told="The connection was made by a proxy, and a second pod holds the address.",
+        )
+
+    def judge_unseen(self, proof: Proof, pods: Sequence[Pod]) -> Verdict | Refusal | None:
+        """Return what an unseen connection is, of which `pods` have the address.
+
+        PROVEN: it is that of the only one. None: the address is believed, and nothing is proved.
+        Where nothing is lowered it is what it was.
+        """
+        demands = {self.demand(pod) for pod in pods}
+        if demands == {AttestationMode.ADDRESS}:
+            return None
+        if len(pods) != 1 or not pods[0].runtime_class:
+            return proof.verdict
+        pod, mode = pods[0], pods[0].runtime_class
+        unseen = f"No process of the node has the connection, and pod {pod.ref} is of runtime class"
+        if demands == {AttestationMode.KERNEL}:
+            return Refusal(
+                reason=Reason.RUNTIME_CLASS,
+                message=f"{unseen} {mode}, which lowers nothing.",
+                next_step="If its pods have a kernel of their own, as Kata's have, let their "
+                f"network namespaces prove them: --attestation-by-runtime-class={mode}=namespace.",
+                about=pod.ref,
+                told=_UNSEEN,
+            )
+        if proof.holders != 1:
+            return Refusal(
+                reason=Reason.ADDRESS_CONTESTED,
+                message=f"{unseen} {mode}, but {proof.holders} network namespaces hold its "
+                "address, and not one.",
+                next_step="Find the pod that has taken the address. If none has, the runtime takes "
+                f"it away, as gVisor does: --attestation-by-runtime-class={mode}=address.",
+                about=pod.ref,
+                told=_UNSEEN,
+            )
+        return Verdict.PROVEN if proof.guarded else Verdict.UNKNOWN
+
+
+STRICT_TRUST = Trust()
+"""No proxy, and no runtime class."""

@@ -34,6 +34,9 @@ class Reason(StrEnum):
     AMBIGUOUS = "SeveralIdentities"
     NOT_A_PROVIDER = "NotAProvider"
     NO_CSI_VOLUME = "NoCsiVolume"
+    MADE_BY_PROXY = "MadeByProxy"
+    ADDRESS_CONTESTED = "AddressContested"
+    RUNTIME_CLASS = "RuntimeClass"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

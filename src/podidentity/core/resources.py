@@ -377,6 +377,15 @@ class Pod:
     """Drivers of the CSI volumes in its spec."""
     config_hash: str = ""
     """`kubernetes.io/config.hash` of a static pod: its cgroup is named by it, not by its uid."""
+    runtime_class: str = ""
+    """`spec.runtimeClassName`, which nobody can change after the pod was made; "" without one."""
+    in_ambient_mesh: bool = False
+    """Whether Istio says that its ztunnel makes the pod's connections."""
+
+    @property
+    def account(self) -> ObjectRef:
+        """Its service account."""
+        return ObjectRef(self.ref.namespace, self.service_account)
 
     @property
     def selector(self) -> str:

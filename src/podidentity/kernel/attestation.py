@@ -28,9 +28,12 @@ import contextlib
 import errno
 import resource
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from podidentity.core.attestation import AttestationMode, ConnectionFacts, Sighting, SocketState
 from podidentity.kernel.cgroups import PodCgroups
@@ -55,6 +58,10 @@ SLACK_MS = 2000
 """Allowed difference of times: packets can wait in a queue of the pod, and this process can be
 descheduled between the two questions."""
 
+CLIENTS_SECONDS = 10.0
+"""For so long a namespace is known as that of the one pod that had a client there beside a proxy.
+To list clients takes milliseconds; and a network namespace is one pod's for as long as it is."""
+
 _CLIENT_STATES = frozenset({TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2})
 """In the last two states the client has shut down its own side and still reads."""
 
@@ -68,6 +75,19 @@ class NoCounters(OSError):
             "the kernel does not count what a socket has sent (tcpi_bytes_sent): "
             "the proof needs Linux 4.19 or later",
         )
+
+
+class _Clients(NamedTuple):
+    """Whose clients of IMDS a namespace had."""
+
+    pods: tuple[str, ...]
+    until: float
+    """When they must be listed anew, in seconds of `time.monotonic`."""
+
+    def show_one_beside(self, pod: str) -> bool:
+        """Whether there was one pod's beside those of `pod`, and nobody else's."""
+        others = set(self.pods) - {pod}
+        return len(others) == 1 and "" not in others
 
 
 class ConnectionInspector:
@@ -95,10 +115,13 @@ class ConnectionInspector:
         self._node = SockDiag()
         self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
         """Returns the only namespace that can send from an address; None if it is not known."""
+        self.guarded: Callable[[], bool] = lambda: False
+        """Returns whether no pod can send from the address of another."""
         self._no_network = False
         """Whether a pod connected while no network namespace was visible."""
         self._unpropagated = ""
         """Result of the last check for missing mount propagation."""
+        self._clients: WeakKeyDictionary[PodNetwork, _Clients] = WeakKeyDictionary()
         self._without_mounts = _without_mounts(netns_dirs)
         """Folders that do not receive the node's later mounts, as of the last check."""
         self._pods_seen = self._strangers_seen = 0
@@ -131,11 +154,12 @@ class ConnectionInspector:
         """The pods' network namespaces."""
         return self._networks
 
-    def facts(self, address: str, port: int) -> ConnectionFacts:
+    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 
         Costs about ten system calls if one namespace has the address, plus those for namespaces
-        that are new or changed since the last call.
+        that are new or changed since the last call. With `clients` also those for the clients of a
+        namespace that has the socket.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -144,8 +168,16 @@ class ConnectionInspector:
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
         self._networks.refresh()
-        # Another namespace may have the address and a socket with the same two ends, too.
-        return self._facts(client, self._listener, self._holders(address), self._failure())
+        holders = self._holders(address)
+        found = self._facts(client, self._listener, holders, self._failure())
+        seen = any(each.state is SocketState.OPEN for each in found.sightings)
+        if seen and not clients:
+            return found
+        if clients and found.accepted:
+            sightings = map(self._with_clients, found.sightings, holders)
+            found = replace(found, sightings=tuple(sightings))
+        count = len(self._networks.holders(address))
+        return replace(found, holders=count, guarded=self.guarded())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
@@ -293,14 +325,38 @@ class ConnectionInspector:
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
 
-    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+    def _with_clients(self, sighting: Sighting, network: PodNetwork) -> Sighting:
+        """Add whose clients of IMDS the network has, if the socket is open there."""
+        if sighting.state is not SocketState.OPEN or sighting.pod is None:
+            return sighting
+        now = time.monotonic()
+        known = self._clients.get(network)
+        if known is None or now >= known.until or not known.show_one_beside(sighting.pod):
+            try:
+                pods = {self._pod(each.cgroup) for each in network.clients_of(self._imds, now)}
+            except OSError as error:
+                return replace(sighting, failure=str(error.strerror))
+            found = tuple(sorted(each for each in pods if each is not None))
+            known = _Clients(found, now + CLIENTS_SECONDS)
+            self._clients[network] = known
+        return replace(sighting, clients=known.pods)
+
+    def _pod(self, cgroup: int) -> str | None:
+        """Return the pod of a cgroup; None if the cgroup is removed; raise OSError."""
+        assert self._cgroups is not None  # noqa: S101 - who asks has found a pod by them
         try:
-            pod = self._cgroups.pod(found.cgroup) if self._cgroups is not None else None
+            return self._cgroups.pod(cgroup)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-            # The cgroup is removed, so the pod has ended.
-            return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
+            return None
+
+    def _open(self, name: str, found: TcpSocket, doubt: str) -> Sighting:
+        pod = None
+        if self._cgroups is not None:
+            pod = self._pod(found.cgroup)
+            if pod is None:  # its pod has ended
+                return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
         if pod is not None and name != _NODE:
             self._pods_seen += pod != ""
             self._strangers_seen += pod == ""

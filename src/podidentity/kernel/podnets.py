@@ -12,6 +12,7 @@ counts as one without addresses until it is read again. This refuses that pod al
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -22,6 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from podidentity.core.rate_limits import TokenBucket
 from podidentity.kernel.addresses import Addresses, TooManyAddresses
 from podidentity.kernel.links import NamespaceNumbers
 from podidentity.kernel.namespaces import (
@@ -37,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 _READS_AT_ONCE = 10
 _READS_A_SECOND = 1.0
+_LISTS_A_SECOND, _LISTS_AT_ONCE = 0.5, 10.0
+"""Lists of one namespace's clients, for each of which the kernel walks all connections."""
+_MOST_CLIENTS = 1000
 _CROWDED_FOR = 5.0
 """Seconds after which a namespace with too many addresses is tried again."""
 _SAY_EVERY = 60.0
@@ -53,6 +58,7 @@ class PodNetwork:
         """Its number (nsid) within the node's namespace; None if it has none."""
         self._sockets = SockDiag()
         self._addresses = Addresses()
+        self._lists = TokenBucket(_LISTS_A_SECOND, _LISTS_AT_ONCE, 0)
         self.addresses: dict[str, int] = {}
         """IPv4 addresses with the interface of each, as of the last `reread`."""
 
@@ -69,6 +75,23 @@ class PodNetwork:
     def find(self, local: Endpoint, remote: Endpoint) -> TcpSocket | None:
         """Return the socket at the `local` end of a connection, or None; raise OSError."""
         return self._sockets.find(local, remote, interface=self.addresses.get(local.address, 0))
+
+    def clients_of(self, remote: Endpoint, now: float) -> list[TcpSocket]:
+        """Return the open sockets that are connected to `remote`; raise OSError.
+
+        A namespace with many is not listed, nor one for which this is asked all the time: this
+        refuses that pod alone.
+        """
+        if self._lists.take(now):
+            raise OSError(errno.EBUSY, f"the clients in {self.name} are asked for too often")
+        namespace = self._sockets.namespace()
+        try:
+            with entered(namespace):
+                asking = SockDiag()
+        finally:
+            os.close(namespace)
+        with contextlib.closing(asking):
+            return asking.clients_of(remote, most=_MOST_CLIENTS)
 
     def close(self) -> None:
         """Close its sockets, so that the namespace can end."""

@@ -1,4 +1,4 @@
-"""Looks one TCP socket up by both ends of its connection: its state, owner and counters.
+"""Looks TCP sockets up: one by both ends of its connection, or all with the same remote end.
 
 Source: linux/inet_diag.h, linux/tcp.h, sock_diag(7).
 """
@@ -6,6 +6,7 @@ Source: linux/inet_diag.h, linux/tcp.h, sock_diag(7).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -24,11 +25,19 @@ _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")
 _ANY_COOKIE = b"\xff" * 8
 _ANY_STATE = 0xFFFFFFFF
+# A filter of a dump: if the remote end matches go on behind it, where it is accepted, else further.
+# inet_diag_bc_op: code, yes, no; inet_diag_hostcond: family, prefix length, port, address.
+_FILTER = struct.Struct("=BBHBBxxi4s")
+_BYTECODE, _REMOTE_END = 1, 8  # INET_DIAG_REQ_BYTECODE, INET_DIAG_BC_D_COND
+_WHOLE_ADDRESS = 32
+_DUMPED = 32 * 1024
+"""Size of the kernel's datagrams of a dump."""
 # inet_diag_msg: family, state, timer, retransmits, the same sockid, expires, queues, user, inode
 _ANSWER = struct.Struct("=BBBB48sIIIII")
 _INFO, _CGROUP_ID = 2, 21  # INET_DIAG_INFO, INET_DIAG_CGROUP_ID (kernel 5.7)
 _WITH_INFO = 1 << (_INFO - 1)
 _U64 = struct.Struct("=Q")
+_SIOCGSKNS = 0x894C
 # struct tcp_info, by offset: 44 last_data_sent, 52 last_data_recv, 56 last_ack_recv (milliseconds),
 # 120 bytes_acked, 128 bytes_received (kernel 4.1), 200 bytes_sent, 208 bytes_retrans (kernel 4.19).
 _TCP_INFO = struct.Struct("=44xI4xII60xQQ64xQQ")
@@ -54,6 +63,7 @@ _CAN_RECEIVE = frozenset(
     {TcpState.ESTABLISHED, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT}
 )
 _NOT_THIS_CONNECTION = frozenset({TcpState.LISTEN, TcpState.SYN_SENT})
+_OPEN_STATES = sum(1 << state for state in _CAN_RECEIVE)
 
 
 class Endpoint(NamedTuple):
@@ -111,6 +121,13 @@ class TcpSocket(NamedTuple):
         return self.state in _CAN_RECEIVE and self.inode != 0
 
 
+class TooManySockets(OSError):
+    """There are more sockets than anybody needs."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(errno.E2BIG, f"there are more than {most} clients of IMDS")
+
+
 class SockDiag:
     """Finds sockets of the network namespace in which it is created."""
 
@@ -133,6 +150,35 @@ class SockDiag:
                     raise OSError(message.errno, os.strerror(message.errno))
                 return decode_answer(message)
         raise OSError(errno.EPROTO, "the kernel does not answer the request for a socket")
+
+    def clients_of(self, remote: Endpoint, *, most: int) -> list[TcpSocket]:
+        """Return the open sockets that are connected to `remote`; raise OSError.
+
+        The kernel walks all connections of the machine for it, a millisecond for half a million
+        places in its table. After TooManySockets this object must be closed: answers are left.
+        """
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(encode_dump(self._sequence, remote))
+        found: list[TcpSocket] = []
+        while True:
+            for message in netlink.decode(self._socket.recv(_DUMPED)):
+                if message.sequence != self._sequence:
+                    continue
+                if message.kind == netlink.NLMSG_DONE:
+                    return [each for each in found if each.is_open]
+                if message.errno:
+                    raise OSError(message.errno, os.strerror(message.errno))
+                found.append(decode_answer(message))
+            if len(found) > most:
+                raise TooManySockets(most)
+
+    def namespace(self) -> int:
+        """Return a new descriptor of this object's network namespace; raise OSError.
+
+        https://man7.org/linux/man-pages/man7/socket.7.html has no word about it: SIOCGSKNS is in
+        include/uapi/linux/sockios.h since Linux 4.9, and needs CAP_NET_ADMIN in the namespace.
+        """
+        return fcntl.ioctl(self._socket, _SIOCGSKNS)
 
     def close(self) -> None:
         """Close the netlink socket."""
@@ -159,6 +205,22 @@ def encode_request(
         _ANY_COOKIE,
     )
     return netlink.encode(_SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, sequence, request)
+
+
+def encode_dump(sequence: int, remote: Endpoint) -> bytes:
+    """Return the request for all open sockets that are connected to `remote`."""
+    nothing = bytes(16)
+    request = _REQUEST.pack(
+        *(socket.AF_INET, socket.IPPROTO_TCP, 0, _OPEN_STATES),
+        *(bytes(2), bytes(2), nothing, nothing, 0, _ANY_COOKIE),
+    )
+    match = _FILTER.pack(
+        *(_REMOTE_END, _FILTER.size, _FILTER.size + 4),
+        *(socket.AF_INET, _WHOLE_ADDRESS, remote.port, socket.inet_aton(remote.address)),
+    )
+    flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
+    request += netlink.attribute(_BYTECODE, match)
+    return netlink.encode(_SOCK_DIAG_BY_FAMILY, flags, sequence, request)
 
 
 def decode_answer(message: netlink.Message) -> TcpSocket:

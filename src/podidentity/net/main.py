@@ -80,7 +80,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             guard.sources = lambda: SourceGuard(
                 inspector.networks, redirect, clock, bridges=plan.guards_bridges
             )
-            inspector.bound_to = guard.bound_to
+            guard.tell(inspector)
         if lock.holds:
             guard.guard_sources()
         server = _serve(plan, inspector, guard, lock, stack)
@@ -246,6 +246,11 @@ class Guard:
     def bound_to(self, address: str) -> NamespaceKey | None:
         """Return the only namespace that can send from an address; None if it is not known."""
         return None if self._source_guard is None else self._source_guard.bound_to(address)
+
+    def tell(self, inspector: ConnectionInspector) -> None:
+        """Let `inspector` know from now on who may send from which address."""
+        inspector.bound_to = self.bound_to
+        inspector.guarded = lambda: not self.source_problems()
 
     def plane_of(self, address: str) -> str:
         """Return how the pod of an address is connected; "" if it is not known."""

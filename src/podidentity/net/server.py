@@ -43,8 +43,8 @@ _log = logging.getLogger("podidentity.net")
 class Inspector(Protocol):
     """Finds facts about connections; implemented by `kernel.attestation.ConnectionInspector`."""
 
-    def facts(self, address: str, port: int) -> ConnectionFacts:
-        """Return the facts about a redirected connection."""
+    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
+        """Return the facts about a redirected connection, with its namespace's other clients."""
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about a connection from the node itself to our address `own`."""
@@ -277,7 +277,7 @@ class _Client:
         inspector = self._server.inspector
         if question.local:
             return inspector.local_facts(question.address, question.port, question.own)
-        return inspector.facts(question.address, question.port)
+        return inspector.facts(question.address, question.port, clients=question.clients)
 
     def _paused(self, count: int) -> bool:
         """Count questions; if there were too many, stop reading for a while and return True."""

@@ -35,7 +35,7 @@ from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
 from podidentity.core.ports import Attestor, Clock, TokenIssuer
-from podidentity.core.resources import IdentityType, ObjectRef
+from podidentity.core.resources import IdentityType, ObjectRef, Pod
 from podidentity.nmi.lifecycle import Agent, Orders, live
 from podidentity.nmi.path_watch import PathWatch, probe_pod
 from podidentity.nmi.policies import (
@@ -44,6 +44,7 @@ from podidentity.nmi.policies import (
     prefetch_of,
     route_policy_of,
     scope_of,
+    trust_of,
     warn_of,
 )
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
@@ -64,7 +65,7 @@ from podidentity.supervisor.privileges import capabilities
 from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
-from podidentity.wire.events import AgentReason
+from podidentity.wire.events import PATH_PROVED, AgentReason, NodeName
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -86,15 +87,16 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
 
 def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Agent:
     """Build what answers requests; `stack` ends it."""
+    cluster = WatchedCluster(clock)
     net = NetClient(
         Path(settings.runtime_dir, NET_SOCKET),
         clock,
         version=__version__,
         mode=settings.attestation,
         uids=frozenset({0}),
+        is_elsewhere=cluster.has_address,
     )
     warn_of(settings.compat)
-    cluster = WatchedCluster(clock)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
         settings.kubeconfig,
@@ -162,9 +164,10 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
     }
     warnings = _warnings(net, path, seen)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
+    _tell_of_path(path, events, settings.node, own)
     parts = Parts(
         checks=checks,
-        warnings=lambda: _said(settings.attestation, warnings()),
+        warnings=lambda: _said(settings, warnings()),
         net=net,
         path=path,
         watches=watches.followed,
@@ -270,6 +273,26 @@ def _warnings(
     return look
 
 
+def _tell_of_path(
+    path: PathWatch, events: PodEvents, node: str, own: Callable[[], Pod | None]
+) -> None:
+    """Have a path that breaks, and that is whole again, told by events on the node and our pod."""
+
+    def about() -> list[Pod | NodeName]:
+        pod = own()
+        return [NodeName(node), *([pod] if pod else [])]
+
+    def broke(why: str) -> None:
+        for each in about():
+            events.warn(each, AgentReason.PATH_BROKEN, why)
+
+    def mended(how: str) -> None:
+        for each in about():
+            events.tell(each, PATH_PROVED, how)
+
+    path.broke, path.mended = broke, mended
+
+
 def _too_much_right() -> tuple[str, ...]:
     """Return what this process, which parses strangers' bytes, should not be or have."""
     held = "with capabilities" if capabilities() else "without a capability"
@@ -281,9 +304,11 @@ def _too_much_right() -> tuple[str, ...]:
     )
 
 
-def _said(mode: AttestationMode, warnings: Sequence[AgentWarning]) -> list[str]:
+def _said(settings: NmiSettings, warnings: Sequence[AgentWarning]) -> list[str]:
     """Return the warnings as `/readyz` says them, with what was given up by choice."""
+    mode = settings.attestation
     chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
+    chosen += [f"{what}; {mend}" for what, mend in trust_of(settings).weaknesses()]
     return [*chosen, *(each.text for each in warnings)]
 
 
@@ -313,7 +338,7 @@ def _pipeline(
         cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
     )
     pipeline = RequestPipeline(
-        callers=Callers(cluster, attestor, clock),
+        callers=Callers(cluster, attestor, clock, trust=trust_of(settings)),
         host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
         decider=decider,
         tokens=tokens,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Protocol
 
 from podidentity.core.data_path import DataPath, Hop, ProbeResult
@@ -24,6 +25,8 @@ EVERY = 4.0
 """Seconds between two probes of a path that is whole; a bypass must be noticed within 10."""
 AGAIN = 0.5
 """Seconds between two probes of one that is not, and at least between any two."""
+TOLD_AGAIN = 300.0
+"""Seconds between two events about a path that is broken."""
 LABELS = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "probe"}
 """Of the probe pod, in NMI's own namespace: no tenant can make one there."""
 
@@ -91,8 +94,9 @@ class PathWatch:
         self._required = required
         self._known = DataPath()
         self._told = Hop.NOT_SENT
+        self._told_at = -inf
         self.broke: Callable[[str], None] = lambda _: None
-        """Is told why the path does not count as whole any more."""
+        """Is told why the path does not count as whole any more, and again while that lasts."""
         self.mended: Callable[[str], None] = lambda _: None
         """Is told that it does again."""
 
@@ -156,15 +160,15 @@ class PathWatch:
                 return
 
     def _tell(self) -> None:
-        """Tell a change of what counts, once."""
-        now, before = self.hop, self._told
-        if now is before:
-            return
-        self._told = now
-        if self._known.failed:
-            _log.error("the data path is broken: %s", self._known.failed)
-            self.broke(str(self._known.failed))
-        elif now is Hop.PROVED:
+        """Tell a change of what counts, and a path that is broken every few minutes."""
+        now, before = self._clock.monotonic(), self._told
+        self._told = self.hop
+        failed = str(self._known.failed or "")
+        if failed and (self._told is not before or now - self._told_at >= TOLD_AGAIN):
+            self._told_at = now
+            _log.error("the data path is broken: %s", failed)
+            self.broke(failed)
+        elif self._told is Hop.PROVED and before is not Hop.PROVED:
             _log.info("the data path is proved (%s)", self.plane or "unknown network")
             if before is not Hop.NOT_SENT:
                 self.mended("a request from the probe pod has arrived at NMI again")

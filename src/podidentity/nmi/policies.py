@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
+from podidentity.core.attestation import Trust
 from podidentity.core.decision import Ambiguity, Authorization, Rules
 from podidentity.core.delegation import Delegation
 from podidentity.nmi.request.decision import DecisionPolicy
@@ -64,6 +65,12 @@ def delegation_of(settings: NmiSettings) -> Delegation:
     """Return who may ask in a pod's name."""
     root = settings.host_token == "root"  # noqa: S105 - a choice
     return Delegation(callers=settings.host_token_callers, root=root)
+
+
+def trust_of(settings: NmiSettings) -> Trust:
+    """Return what proves connections that no process of their pod has."""
+    by_class = dict(settings.attestation_by_runtime_class)
+    return Trust(proxies=settings.trusted_proxies, by_class=by_class)
 
 
 def route_policy_of(settings: NmiSettings) -> RoutePolicy:

@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "json"]
 
-TICK = 0.02
+TICK = 0.005
 """Seconds in which lines gather."""
 RETRY = 1.0
 """Seconds between attempts where nothing can be written."""
@@ -67,7 +68,8 @@ class Said(NamedTuple):
     """Fields."""
 
 
-class Template(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Template:
     """A line that is the same each time but for when it was and how long it took.
 
     A pod asks for the same token again and again: all else of its lines is made once.
@@ -134,19 +136,23 @@ def json_members(values: Mapping[str, object]) -> str:
 
 
 class Stamps:
-    """Times as text; the second, which many lines share, is written once."""
+    """Times as text; what many lines share, the second and the millisecond, is written once."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._second = self._millisecond = -1
+        self._text = self._stamp = ""
 
     def at(self, now: float) -> str:
         """Return `2026-11-25T12:00:00.123Z` for seconds since 1970."""
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((now - second) * 1000):03d}Z"
+        millisecond = int(now * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._stamp = f"{self._text}.{rest:03d}Z"
+        return self._stamp
 
 
 def form_of(form: Format) -> Form:
@@ -407,8 +413,9 @@ class Writer:
     def _write_all(self) -> None:
         """Write what waits; what could not be written before comes first."""
         while True:
-            while not self._error and self._queue and len(self._batch) < self._room:
-                self._batch.append(self._queue.popleft())
+            if not self._error:
+                waiting, take = len(self._queue), self._queue.popleft
+                self._batch += [take() for _ in range(min(waiting, self._room - len(self._batch)))]
             if not (self._batch or self._error):
                 return
             self._note(self._attempt())

@@ -1,4 +1,4 @@
-"""Kubernetes events about pods: what `kubectl describe pod` and `kubectl get events` show.
+"""Kubernetes events about pods and nodes: what `kubectl describe` and `kubectl get events` show.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from podidentity.core.resources import Pod
@@ -32,61 +32,88 @@ class AgentReason(StrEnum):
     TOO_MANY_RIGHTS = "TooManyRights"
     """`serve` is root, or has a capability."""
     AUDIT_NOT_WRITTEN = "AuditNotWritten"
+    PATH_BROKEN = "PathBroken"
+    """A request from the probe pod did not arrive at NMI."""
     PATH_UNPROVED = "PathUnproved"
     """Nothing proves that pods' requests arrive at NMI."""
     NODE_LACKS = "NodeLacks"
     """Something of the kernel, or of the node, that NMI does without."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodWarning:
-    """A warning about a pod, with the number of its repetitions."""
+PATH_PROVED = "PathProved"
+"""Reason of the event that ends `PATH_BROKEN`."""
 
-    pod: Pod
+
+class NodeName(NamedTuple):
+    """A node as what an event is about."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something that happened to a pod or a node, with the number of its repetitions."""
+
+    about: Pod | NodeName
     reason: str
+    type: Literal["Warning", "Normal"] = "Warning"
     note: str
     first: float
     """Seconds since 1970, as `last`."""
     last: float
     count: int
 
+    @property
+    def namespace(self) -> str:
+        """Where its event is: the pod's, and of a node `default`."""
+        return self.about.ref.namespace if isinstance(self.about, Pod) else "default"
 
-def event_name(warning: PodWarning) -> str:
-    """Return the name of the event: it begins with the pod's name, and is unique."""
-    mark = crc32(f"{warning.pod.uid}/{warning.reason}".encode())
-    return f"{warning.pod.ref.name[:220]}.{int(warning.first * 1e6):x}{mark:08x}"
+    @property
+    def name(self) -> str:
+        """The name of its event: it begins with the name of what it is about, and is unique."""
+        mark = crc32(f"{uid_of(self.about)}/{self.reason}".encode())
+        name = self.about.ref.name if isinstance(self.about, Pod) else self.about.name
+        return f"{name[:220]}.{int(self.first * 1e6):x}{mark:08x}"
 
 
-def render_event(warning: PodWarning, node: str) -> Mapping[str, Any]:
+def uid_of(about: Pod | NodeName) -> str:
+    """Return by what `kubectl describe` finds events; of a node that is its name."""
+    return about.uid if isinstance(about, Pod) else about.name
+
+
+def render_event(happening: Happening, node: str) -> Mapping[str, Any]:
     """Return the body of a new event."""
-    pod = warning.pod
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": event_name(warning), "namespace": pod.ref.namespace},
+        "metadata": {"name": happening.name, "namespace": happening.namespace},
         "involvedObject": {
             "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.ref.namespace,
-            "name": pod.ref.name,
-            "uid": pod.uid,
+            **_named(happening.about),
+            "uid": uid_of(happening.about),
         },
-        "type": "Warning",
-        "reason": warning.reason,
+        "type": happening.type,
+        "reason": happening.reason,
         "source": {"component": COMPONENT, "host": node},
         "reportingComponent": COMPONENT,
         "reportingInstance": node,
-        "firstTimestamp": _time(warning.first),
-        **render_repetition(warning),
+        "firstTimestamp": _time(happening.first),
+        **render_repetition(happening),
     }
 
 
-def render_repetition(warning: PodWarning) -> Mapping[str, Any]:
+def _named(about: Pod | NodeName) -> Mapping[str, str]:
+    if isinstance(about, Pod):
+        return {"kind": "Pod", "namespace": about.ref.namespace, "name": about.ref.name}
+    return {"kind": "Node", "name": about.name}
+
+
+def render_repetition(happening: Happening) -> Mapping[str, Any]:
     """Return the fields of an event that change with each repetition."""
     return {
-        "count": warning.count,
-        "lastTimestamp": _time(warning.last),
-        "message": warning.note[:LONGEST_NOTE],
+        "count": happening.count,
+        "lastTimestamp": _time(happening.last),
+        "message": happening.note[:LONGEST_NOTE],
     }
 
 

@@ -9,7 +9,8 @@ and its form never changes, so that processes of different versions can say so.
     net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
-             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":""}]}
+             {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
+              "clients":false}]}
     net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
 
@@ -81,6 +82,8 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it comes from the node itself, and not through the redirection."""
     own: _Address = ""
     """Our address of a local connection."""
+    clients: bool = False
+    """Whether the clients of the connection's namespace are asked for, too."""
 
 
 class Questions(msgspec.Struct, frozen=True, tag="questions", forbid_unknown_fields=True):

@@ -18,6 +18,9 @@ from podidentity.core.resources import ATTESTATION_ANNOTATION, ObjectRef, Phase,
 from podidentity.wire import BROKEN_JSON
 
 _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
+_AMBIENT = "ambient.istio.io/redirection"
+"""Istio's own, written when it has set a pod up (https://istio.io/latest/docs/reference/config/
+annotations/). It is what people are told by, and nothing is decided by it."""
 _MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -42,6 +45,7 @@ class _Spec(msgspec.Struct, rename="camel"):
     node_name: str = ""
     service_account_name: str = ""
     host_network: bool = False
+    runtime_class_name: str | None = None
     volumes: list[_Volume] | None = None
 
 
@@ -83,6 +87,8 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
         csi_drivers=frozenset(v.csi.driver for v in pod.spec.volumes or () if v.csi),
         config_hash=_config_hash(annotations),
+        runtime_class=pod.spec.runtime_class_name or "",
+        in_ambient_mesh=annotations.get(_AMBIENT) == "enabled",
     )
 
 

@@ -45,6 +45,7 @@ UNHINDERED, UNDER_LOAD = 10, 200
 """Requests for a token while nothing of ours is there, and while rules are reloaded."""
 CROWD = 40
 PROBE = ("-l", "app.kubernetes.io/component=probe")
+OF_NODES = ("--field-selector=involvedObject.kind=Node", "-o", "jsonpath={.items[*].reason}")
 NOTICED = 10.0
 """Seconds until a bypass must be noticed."""
 NMI_PAGE = ROOT / "docs/reference/nmi.md"
@@ -173,6 +174,16 @@ class Site:
             assert time.monotonic() - begun < 30, self.readiness()
             time.sleep(0.1)
         return time.monotonic() - begun
+
+    def until_found(self, *, broken: bool) -> dict[str, str]:
+        """Wait until `check` says that the path is broken, or no more; return what it says."""
+        end = time.monotonic() + 20
+        while True:
+            listed = self.command("podidentity", "check", "-o", "json")
+            found = [each for each in listed if each["reason"] == "PathBroken"]
+            if bool(found) is broken:
+                return found[0] if found else {}
+            assert time.monotonic() < end, listed
 
     def command(self, *words: str) -> Any:
         """Run a command that prints JSON, and ends with 0 or 1."""
@@ -343,11 +354,15 @@ def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(s
     with site.host_routing(site.link(site.probe_pod(), "kube-system")):
         noticed = site.until_ready(ready=False)
         broken = site.readiness()
+        told = site.until_found(broken=True)
     mended = site.until_ready(ready=True)
-    plane = str(site.network)
-    assert before == {"hop": "proved", "plane": plane, "backend": "nftables"}
+    site.until_found(broken=False)
+    assert before == {"hop": "proved", "plane": str(site.network), "backend": "nftables"}
     assert broken["path"] == {**before, "hop": "imds"}
     assert "answered by IMDS itself" in broken["checks"]["path"][0]
+    assert told["nextStep"].startswith("Turn eBPF host routing off")
+    events = site.place.run("kubectl", "get", "events", "-n", "default", *OF_NODES).split()
+    assert {"PathBroken", "PathProved"} <= set(events)
     assert noticed < NOTICED
     assert mended < NOTICED
     print(f"noticed in {noticed:.1f} s, mended in {mended:.1f} s")  # noqa: T201 - the figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from podidentity.core.attestation import Verdict
+from podidentity.core.attestation import Trust, Verdict
 from podidentity.core.decision import Ambiguity, Rules
 from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.refusals import Reason
@@ -38,6 +38,14 @@ EXCEPTING = DecisionPolicy(rules=Rules(exception_namespaces=frozenset({"shop"}))
 STANDARD = DecisionPolicy(rules=Rules(standard=True))
 HASTY = DecisionPolicy(hold=HoldTimes(change=0))
 MOUNTS = replace(ORDERS, csi_drivers=frozenset({CSI_DRIVER}))
+ZTUNNEL = pod(
+    "ztunnel-x",
+    ref=ObjectRef("istio-system", "ztunnel-x"),
+    service_account="ztunnel",
+    addresses=("10.0.0.3",),
+)
+MESH = Trust(proxies=(ZTUNNEL.account,))
+BEHIND = {"verdict": Verdict.PROXIED, "owner": ORDERS.uid, "proxy": ZTUNNEL.uid}
 PROVIDER = pod(
     "provider",
     ref=ObjectRef("kube-system", "provider"),
@@ -47,7 +55,7 @@ PROVIDER = pod(
 
 
 def _refused(reason: Reason, *objects: Any, **more: Any) -> Situation:
-    found = {"policy": HASTY, **more}
+    found: dict[str, Any] = {"policy": HASTY, **more}
     return Situation(objects=objects, why=str(reason), **found)
 
 
@@ -135,6 +143,17 @@ SITUATIONS: dict[str, Situation] = {
         objects=(*WORLD, pod("another", uid="another", addresses=("10.0.0.2",))),
         owner="another",
         why="UnprovenCaller",
+    ),
+    "a connection that a proxy made": _refused(Reason.MADE_BY_PROXY, *WORLD, ZTUNNEL, **BEHIND),
+    "a connection that a trusted proxy made, of a contested address": _refused(
+        Reason.ADDRESS_CONTESTED, *WORLD, ZTUNNEL, routes={"trust": MESH}, holders=2, **BEHIND
+    ),
+    "an unseen connection of a runtime class": _refused(
+        Reason.RUNTIME_CLASS,
+        replace(ORDERS, runtime_class="kata"),
+        verdict=Verdict.FORGED,
+        owner="",
+        unseen=True,
     ),
     "two pods with one address": Situation(
         objects=(ORDERS, replace(ORDERS, ref=ObjectRef("shop", "b"), uid="b")),

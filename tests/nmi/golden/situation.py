@@ -46,6 +46,12 @@ class Situation:
     verdict: Verdict = Verdict.PROVEN
     owner: str | None = None
     """Uid of the pod whose socket it is; None: the one that has the address."""
+    proxy: str = ""
+    """Uid of the pod whose socket it is, in the namespace of `owner`."""
+    unseen: bool = False
+    """Whether nobody has a socket of it."""
+    holders: int = 1
+    """How many namespaces hold its address."""
     waits: float = 0
     """Seconds that it is held before it is answered."""
 
@@ -78,6 +84,8 @@ class Situation:
             nmi.permissions.allowed[Use(ObjectRef("shop", "default"), name)] = False
         nmi.tokens.failures = [self.fails] if self.fails else []
         nmi.attestor.verdict, nmi.attestor.uid = self.verdict, self.owner
+        nmi.attestor.proxy, nmi.attestor.unseen = self.proxy, self.unseen
+        nmi.attestor.holders = self.holders
 
 
 async def heard(talk: Talk) -> bytes:

@@ -1,8 +1,9 @@
-"""Kubernetes events: refusals on the pod that was refused, lasting warnings on the agent's own pod.
+"""Kubernetes events: refusals on the pod that was refused, the agent's own warnings on its pod.
 
-Of each pod and reason one event, written at once and then at most once a minute with how often it
-happened since. What is written waits for nobody and nobody waits for it: where the API server is
-away, or more happens than may be told, it is dropped, and counted.
+A data path that breaks is told of the node, too. Of each pod (or node) and reason one event,
+written at once and then at most once a minute with how often it happened since. What is written
+waits for nobody and nobody waits for it: where the API server is away, or more happens than may be
+told, it is dropped, and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
@@ -22,10 +23,11 @@ from podidentity.telemetry.metrics import Counter, Family
 from podidentity.wire.events import (
     AGAIN,
     AgentReason,
-    PodWarning,
-    event_name,
+    Happening,
+    NodeName,
     render_event,
     render_repetition,
+    uid_of,
 )
 from podidentity.wire.kube import EVENTS, KubeApi, KubeError
 
@@ -47,7 +49,7 @@ _log = logging.getLogger("podidentity.events")
 class _Told:
     """One event: as it is, and as it is known to the API server."""
 
-    warning: PodWarning
+    happening: Happening
     written: int = 0
     """The count that the API server knows; 0: it has no such event."""
     due: float = -inf
@@ -55,7 +57,7 @@ class _Told:
     @property
     def waits(self) -> bool:
         """Whether it has happened since it was written."""
-        return self.warning.count > self.written
+        return self.happening.count > self.written
 
 
 class PodEvents:
@@ -72,19 +74,31 @@ class PodEvents:
         self._news = asyncio.Event()
         self._trouble = False
 
-    def warn(self, pod: Pod, reason: str, note: str) -> None:
-        """Take note of something that happened to a pod; it is written by `run`."""
-        key, now = (pod.uid, reason), self._clock.time()
+    def warn(self, about: Pod | NodeName, reason: str, note: str) -> None:
+        """Take note of something that happened to a pod or a node; it is written by `run`."""
+        self._note(about, reason, note, "Warning")
+
+    def tell(self, about: Pod | NodeName, reason: str, note: str) -> None:
+        """Take note of something that needs nobody; it is written by `run`."""
+        self._note(about, reason, note, "Normal")
+
+    def _note(
+        self, about: Pod | NodeName, reason: str, note: str, kind: Literal["Warning", "Normal"]
+    ) -> None:
+        key, now = (uid_of(about), reason), self._clock.time()
         found = self._told.get(key)
         if found is None:
             if not self._has_room():
                 self._count("dropped")
                 return
-            warning = PodWarning(pod=pod, reason=reason, note=note, first=now, last=now, count=1)
-            self._told[key] = _Told(warning)
+            times = {"first": now, "last": now}
+            happening = Happening(
+                about=about, reason=reason, note=note, count=1, type=kind, **times
+            )
+            self._told[key] = _Told(happening)
         else:
-            before, known_to_wait = found.warning, found.waits
-            found.warning = replace(before, note=note, last=now, count=before.count + 1)
+            before, known_to_wait = found.happening, found.waits
+            found.happening = replace(before, note=note, last=now, count=before.count + 1)
             if known_to_wait:
                 return
         self._news.set()
@@ -106,29 +120,29 @@ class PodEvents:
 
     async def _write(self, told: _Told) -> None:
         told.due = self._clock.monotonic() + APART
-        warning, known = told.warning, told.written
-        told.written = warning.count
+        happening, known = told.happening, told.written
+        told.written = happening.count
         try:
-            self._count(await self._send(warning, known=known > 0))
+            self._count(await self._send(happening, known=known > 0))
         except KubeError as error:
             # What happened meanwhile is forgotten, what happens next is told.
-            missed = warning.count - known
+            missed = happening.count - known
             told.written = known
-            told.warning = replace(told.warning, count=told.warning.count - missed)
+            told.happening = replace(told.happening, count=told.happening.count - missed)
             self._count("failed")
             if not self._trouble:
-                _log.warning("events on pods cannot be written: %s", error)
+                _log.warning("events cannot be written: %s", error)
             self._trouble = True
         else:
             self._trouble = False
 
-    async def _send(self, warning: PodWarning, *, known: bool) -> str:
+    async def _send(self, happening: Happening, *, known: bool) -> str:
         """Write; return which way."""
-        namespace = warning.pod.ref.namespace
+        namespace = happening.namespace
         if known:
             try:
-                path = EVENTS.path(namespace, event_name(warning))
-                await self._server.merge(path, render_repetition(warning))
+                path = EVENTS.path(namespace, happening.name)
+                await self._server.merge(path, render_repetition(happening))
             except KubeError as error:
                 # Events live for an hour.
                 if not error.not_found:
@@ -136,7 +150,7 @@ class PodEvents:
             else:
                 return "repeated"
         try:
-            await self._server.create(EVENTS.path(namespace), render_event(warning, self._node))
+            await self._server.create(EVENTS.path(namespace), render_event(happening, self._node))
         except KubeError as error:
             # It was written before, only the answer was lost.
             if not error.conflict:

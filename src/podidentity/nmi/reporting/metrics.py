@@ -87,7 +87,7 @@ class NmiMetrics:
         )
         self.events = counter(
             "podidentity_events_total",
-            "Kubernetes events about refusals: written, repeated, dropped, or failed",
+            "Kubernetes events: written, repeated, dropped, or failed",
             ("outcome",),
         )
         registry.gauge(

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import (
@@ -115,7 +116,8 @@ class AuditLog:
             raise NotReady("the agent's audit log cannot be written")
 
 
-class RequestTemplate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RequestTemplate:
     """All that requests of the same kind, pod and status have in common; preformatted."""
 
     stamps: Stamps
@@ -196,7 +198,7 @@ class RequestLog:
             proved = outcome.pod.ref if outcome.pod else outcome.evidence.delegate
             who, reason = str(proved or query.address), reason_of(outcome.error)
             says = self._may_say(who, reason, proved=proved is not None)
-            await self.again(template if says else template._replace(log=_drop), begun)
+            await self.again(template if says else replace(template, log=_drop), begun)
             self._tell(outcome)
         return template
 
@@ -394,6 +396,7 @@ def audit_members(query: TokenQuery, outcome: Outcome, status: int, node: str) -
                 "origin": str(outcome.fetched.origin) if isinstance(outcome, Granted) else None,
                 "address": query.address,
                 "delegated_by": str(evidence.delegate) if evidence.delegate else None,
+                "proxied_by": str(evidence.proxy) if evidence.proxy else None,
                 "proof": evidence.detail if error or evidence.delegated else None,
             }
         )

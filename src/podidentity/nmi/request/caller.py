@@ -8,28 +8,27 @@ because the watch may be late, the request waits for it; if they disagree otherw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from podidentity.core.attestation import Proof, Verdict
+from podidentity.core.attestation import STRICT_TRUST, Proof, Trust, Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,
+    Refused,
     UnknownCaller,
     UnprovenCaller,
 )
 from podidentity.core.ports import Attestor, Clock, Cluster
+from podidentity.core.refusals import Refusal
 from podidentity.core.resources import Pod
 from podidentity.nmi.request.decision import Evidence, Failed, Rejected, Subject, no_token
 from podidentity.nmi.request.hold import wait_for_change
-from podidentity.nmi.server.messages import Caller
+from podidentity.nmi.server.messages import Caller, Proxied
 
 UNKNOWN_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
 
-_BY_ADDRESS = "address"
-"""Value of a pod's attestation annotation that lowers the demand for it: its address is believed
-where no namespace has the socket. A socket that the kernel knows is its owner's all the same, since
-a pod's status may have the address of another."""
 _PROVEN_BEFORE = Evidence(verdict=Verdict.PROVEN)
 
 
@@ -42,11 +41,19 @@ class _NotYet(NamedTuple):
 class Callers:
     """Finds the pod behind a connection."""
 
-    def __init__(self, cluster: Cluster, attestor: Attestor | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        attestor: Attestor | None,
+        clock: Clock,
+        *,
+        trust: Trust = STRICT_TRUST,
+    ) -> None:
         """`attestor` None: addresses are believed."""
         self._cluster = cluster
         self._attestor = attestor
         self._clock = clock
+        self._trust = trust
 
     async def identify(self, caller: Caller) -> Subject | Rejected | Failed:
         """Return the pod whose connection it is, or why it is not known."""
@@ -56,7 +63,7 @@ class Callers:
             evidence, found = await self._owner(caller, candidates)
             if isinstance(found, Pod):
                 if evidence is not _PROVEN_BEFORE:
-                    caller.attribute(found.uid, proven=evidence.verdict is Verdict.PROVEN)
+                    _attribute(caller, found, evidence)
                 return Subject(found, evidence)
             left = deadline - self._clock.monotonic()
             if isinstance(found, PodIdentityError) or left <= 0:
@@ -72,6 +79,8 @@ class Callers:
             # A later request of a connection that was proved when it began.
             if caller.proven and pod.uid == caller.proven:
                 return _PROVEN_BEFORE, pod
+            if caller.proxied is not None and pod.uid == caller.proxied.uid:
+                return Evidence(verdict=Verdict.PROVEN, proxy=caller.proxied.proxy), pod
         attestor = self._attestor
         if attestor is None:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
@@ -94,7 +103,7 @@ class Callers:
         def judged(proof: Proof) -> None:
             evidence, found = self._owner_by(proof, caller, candidates)
             if isinstance(found, Pod) and evidence.verdict is Verdict.PROVEN:
-                caller.attribute(found.uid, proven=True)
+                _attribute(caller, found, evidence)
             asked()
 
         return self._attestor.ask(caller.address, caller.port, candidates, judged)
@@ -109,25 +118,57 @@ class Callers:
             return evidence, _NotYet(changed)
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
-            newcomer = self._newcomer(proof.pod_uid, candidates, caller)
-            if isinstance(newcomer, Pod):
-                evidence = Evidence(verdict=Verdict.PROVEN, detail=proof.detail)
-            return evidence, newcomer
+            return self._by_newcomer(proof, evidence, self._newcomer(proof, candidates, caller))
         if not candidates:
             return evidence, self._unknown(caller.address)
-        believed = proof.unseen and all(pod.attestation == _BY_ADDRESS for pod in candidates)
-        refused = None if believed else unproven(proof)
-        return evidence, refused or named or _only(candidates)
+        if proof.verdict is Verdict.PROXIED and named is not None:
+            return self._behind_proxy(proof, evidence, named)
+        if proof.unseen:
+            return self._unseen(proof, evidence, candidates)
+        return evidence, unproven(proof) or named or _only(candidates)
+
+    def _by_newcomer(
+        self, proof: Proof, evidence: Evidence, found: Pod | _NotYet | PodIdentityError
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
+        if not isinstance(found, Pod):
+            return evidence, found
+        if proof.proxy:
+            return self._behind_proxy(proof, evidence, found)
+        return Evidence(verdict=Verdict.PROVEN, detail=proof.detail), found
+
+    def _unseen(
+        self, proof: Proof, evidence: Evidence, candidates: tuple[Pod, ...]
+    ) -> tuple[Evidence, Pod | PodIdentityError]:
+        """Return whose a connection is that no network namespace has a socket of."""
+        found = self._trust.judge_unseen(proof, candidates)
+        if isinstance(found, Refusal):
+            return evidence, Refused(found)
+        if found is None:
+            return evidence, _only(candidates)
+        judged = replace(evidence, verdict=found)
+        return judged, unproven(replace(proof, verdict=found)) or candidates[0]
+
+    def _behind_proxy(
+        self, proof: Proof, evidence: Evidence, pod: Pod
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
+        """Return the pod for which another one made the connection, if the operator trusts that."""
+        proxy = self._cluster.pod_by_uid(proof.proxy)
+        if proxy is None:
+            return evidence, _NotYet(UnprovenCaller("the connection belongs to another pod"))
+        if (refusal := self._trust.refuse_proxy(proof, proxy)) is not None:
+            return evidence, Refused(refusal)
+        trusted = Evidence(verdict=Verdict.PROVEN, detail=proof.detail, proxy=proxy.ref)
+        return trusted, pod
 
     def _newcomer(
-        self, uid: str, candidates: Sequence[Pod], caller: Caller
+        self, proof: Proof, candidates: Sequence[Pod], caller: Caller
     ) -> Pod | _NotYet | PodIdentityError:
         """Return the pod that the kernel names, though its status does not have this address.
 
         A pod whose status has no address yet is accepted; one whose status has others is refused:
         it has taken this address.
         """
-        known = self._cluster.pod_by_uid(uid)
+        known = self._cluster.pod_by_uid(proof.pod_uid)
         if known is not None and not known.addresses and not known.ended:
             return known
         another = UnprovenCaller("the connection belongs to another pod")
@@ -139,6 +180,13 @@ class Callers:
         if not self._cluster.synced:
             return _NotYet(NotReady("the agent has not read the cluster's pods yet"))
         return _NotYet(UnknownCaller(f"no pod of this node has the address {address}"))
+
+
+def _attribute(caller: Caller, pod: Pod, evidence: Evidence) -> None:
+    proven = evidence.verdict is Verdict.PROVEN
+    if proven and evidence.proxy is not None:
+        caller.proxied = Proxied(pod.uid, evidence.proxy)
+    caller.attribute(pod.uid, proven=proven and evidence.proxy is None)
 
 
 def unproven(proof: Proof) -> PodIdentityError | None:

@@ -72,6 +72,8 @@ class Evidence:
     """None if the kernel was not asked."""
     detail: str = ""
     """For operators: the kernel's words."""
+    proxy: ObjectRef | None = None
+    """The pod of a trusted proxy that made the connection for the client."""
     delegated: bool = False
     """Whether the token is asked for in a pod's name, from the node."""
     delegate: ObjectRef | None = None

@@ -82,6 +82,9 @@ REFUSALS: dict[Reason, _Row] = {
     Reason.AMBIGUOUS: _INVALID,
     Reason.NOT_A_PROVIDER: _DENIED,
     Reason.NO_CSI_VOLUME: _DENIED,
+    Reason.MADE_BY_PROXY: _DENIED,
+    Reason.ADDRESS_CONTESTED: _DENIED,
+    Reason.RUNTIME_CLASS: _DENIED,
 }
 
 NOT_SERVED = {
@@ -149,7 +152,16 @@ def response(told: Answer) -> Response:
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json; charset=utf-8"
 _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
-_NEW = frozenset({Reason.NOT_PERMITTED, Reason.HOST_NETWORK, Reason.POD_ENDED})
+_NEW = frozenset(
+    {
+        Reason.NOT_PERMITTED,
+        Reason.HOST_NETWORK,
+        Reason.POD_ENDED,
+        Reason.MADE_BY_PROXY,
+        Reason.ADDRESS_CONTESTED,
+        Reason.RUNTIME_CLASS,
+    }
+)
 
 
 def old_answer(

@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 from zlib import crc32
 
 from podidentity.core.decision import Allowed, Ambiguity, granted
@@ -52,7 +52,7 @@ from podidentity.nmi.server.messages import (
     Request,
     Response,
     Waiting,
-    render_head,
+    render,
 )
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
@@ -113,14 +113,16 @@ class RoutePolicy:
     """Errors as the archived project told them."""
 
 
-class KnownRequest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class KnownRequest:
     """What the bytes of a request mean: a GET with the right headers."""
 
     target: bytes
     keep_alive: bool
 
 
-class CachedAnswer(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedAnswer:
     """An answer, and what it depends on."""
 
     pod_uid: str
@@ -140,8 +142,8 @@ class CachedAnswer(NamedTuple):
     def at(self, time: float) -> CachedAnswer:
         """Return the same answer, with the seconds that are left at `time` (since 1970)."""
         response = Response(HTTPStatus.OK, render_answer(self.token.token, self.resource, time))
-        return self._replace(
-            second=int(time), response=response, rendered=_rendered_both_ways(response)
+        return replace(
+            self, second=int(time), response=response, rendered=_rendered_both_ways(response)
         )
 
 
@@ -174,19 +176,16 @@ class AnswerCache:
         self._revision: Revision = (-1, -1)
         self._answers: dict[tuple[str, bytes], CachedAnswer] = {}
         """By address and target: pods seldom share an address, and then the last one counts."""
-        self._requests: dict[bytes, KnownRequest] = {}
-
-    def request(self, raw: bytes) -> KnownRequest | None:
-        """Return what the bytes of a request mean, if that is known."""
-        return self._requests.get(raw)
+        self.requests: dict[bytes, KnownRequest] = {}
+        """What the bytes of requests mean, as far as that is known."""
 
     def note(self, request: Request) -> None:
         """Remember what the bytes of a request mean: a GET whose headers were found right."""
         if not request.raw:
             return
-        if len(self._requests) >= CAPACITY:
-            self._requests.clear()
-        self._requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
+        if len(self.requests) >= CAPACITY:
+            self.requests.clear()
+        self.requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
 
     def find(self, address: str, target: bytes, monotonic: float) -> CachedAnswer | None:
         """Return the answer to a GET with the right headers if it still holds.
@@ -265,11 +264,8 @@ def remembered_seconds(address: str, target: bytes) -> float:
 
 
 def _rendered_both_ways(response: Response) -> tuple[KnownAnswer, KnownAnswer]:
-    head, last_head = (render_head(response, stays=stays) for stays in (True, False))
-    return (
-        KnownAnswer(head, last_head, response.body, keep_alive=False),
-        KnownAnswer(head, last_head, response.body, keep_alive=True),
-    )
+    kept, last = (render(response, stays=stays) for stays in (True, False))
+    return KnownAnswer(kept, last, keep_alive=False), KnownAnswer(kept, last, keep_alive=True)
 
 
 class RequestPipeline:
@@ -343,7 +339,7 @@ class RequestPipeline:
 
         LATER, and `answered` is called, if the connection must be proved before.
         """
-        known = self._answers.request(raw)
+        known = self._answers.requests.get(raw)
         if known is None or self._recorded_first:
             return None
         return self._again(caller, known.target, answered, keep_alive=known.keep_alive)
@@ -377,7 +373,7 @@ class RequestPipeline:
             return None
         if found.pod_uid == caller.proven:
             return self._given(found, begun, keep_alive=keep_alive)
-        if caller.proven:
+        if caller.proven or caller.proxied is not None:
             return None
         return self._when_proved(caller, target, answered, begun, keep_alive=keep_alive)
 

@@ -122,12 +122,17 @@ class Readers:
 
     For the event loop all these sockets are one. Its own way from the selector to a callback, by a
     list, a key and a handle, takes 2 to 3 µs: a tenth of the CPU of a remembered request.
+
+    All that are ready are read before anything is written to them. Answers that leave one after the
+    other find more of their readers awake: to wake one up costs the kernel some microseconds.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self.later: list[SocketTransport] | None = None
+        """Send when all are read; None while none is being read, or one alone."""
         loop.add_reader(self._epoll, self._ready)
 
     def add(self, found: socket.socket, readable: Callable[[], None]) -> None:
@@ -150,12 +155,17 @@ class Readers:
         self._callbacks.clear()
 
     def _ready(self) -> None:
-        callbacks = self._callbacks
-        for descriptor, _ in self._epoll.poll(0, READ_IN_ONE_TURN):
+        callbacks, found = self._callbacks, self._epoll.poll(0, READ_IN_ONE_TURN)
+        later: list[SocketTransport] = []
+        self.later = later if len(found) > 1 else None
+        for descriptor, _ in found:
             # An earlier one in this turn may have closed it.
             readable = callbacks.get(descriptor)
             if readable is not None:
                 readable()
+        self.later = None
+        for transport in later:
+            transport.send_now()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -249,10 +259,12 @@ class SocketTransport(asyncio.Transport):
         """Send, or keep what the kernel does not take."""
         if self._unsent:
             self._unsent += data
-        elif not self._closing and not self._half_closed and (left := self._sent(data)):
-            self._unsent = left
-            self._loop.add_writer(self._socket, self._writable)
-            self._connection.pause_writing()
+        elif not self._closing and not self._half_closed:
+            if (later := self._readers.later) is not None:
+                self._unsent = bytes(data)
+                later.append(self)
+            elif left := self._sent(data):
+                self._keep(left)
 
     def write_eof(self) -> None:
         """End the sending half behind what was sent."""
@@ -320,17 +332,38 @@ class SocketTransport(asyncio.Transport):
         if not count:
             self.close()
 
+    def send_now(self) -> None:
+        """Send what was written while others were read, unless the connection ended since."""
+        data, self._unsent = self._unsent, b""
+        left = self._sent(data) if data else b""
+        if left:
+            self._keep(left)
+        else:
+            self._all_sent()
+
+    def _keep(self, left: bytes) -> None:
+        """Keep what the kernel does not take."""
+        self._unsent = left
+        self._loop.add_writer(self._socket, self._writable)
+        self._connection.pause_writing()
+
     def _writable(self) -> None:
         self._unsent = self._sent(self._unsent)
         if self._unsent or self._socket.fileno() < 0:
             return
         self._loop.remove_writer(self._socket)
+        self._all_sent()
+        if not self._closing:
+            self._connection.resume_writing()
+
+    def _all_sent(self) -> None:
+        """Do what waited for that."""
+        if self._socket.fileno() < 0:
+            return
         if self._closing:
             self._end(None)
-            return
-        if self._half_closed:
+        elif self._half_closed:
             self._shut_down()
-        self._connection.resume_writing()
 
     def _sent(self, data: bytes | bytearray | memoryview) -> bytes:
         """Send what the kernel takes; return what is left."""
@@ -694,7 +727,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _give(self, known: KnownAnswer) -> None:
         stays = known.keep_alive and self._stays
-        self._finish(known.head if stays else known.last_head, known.body, stays=stays)
+        self._finish(known.kept if stays else known.last, stays=stays)
 
     def _parse(self, data: bytes, *, known: bool = False) -> None:
         """Parse and answer until nothing is left, or something must be waited for.

@@ -476,8 +476,8 @@ class Listener:
             caller = Caller(address, port, own=own)
             connection = self.connect(caller, local=self._is_local(address, own))
             if connection is None:
-                with suppress(OSError):
-                    accepted.send(b"" if self._tls else _FULL)
+                if self._tls is None:
+                    _refuse(accepted)
                 accepted.close()
             else:
                 self._attach(connection, accepted)
@@ -530,3 +530,11 @@ class Listener:
                 _log.info("%s more connections from %s refused", more, repeated)
         if self._refusals.allows(address, "", now):
             _log.info("connection from %s refused: %s", address, why)
+
+
+def _refuse(accepted: socket.socket) -> None:
+    """Say that there is no place; closed with a request unread, TCP would take the answer back."""
+    with suppress(OSError):
+        accepted.send(_FULL)
+        accepted.shutdown(socket.SHUT_WR)
+        accepted.recv(READ_BYTES)

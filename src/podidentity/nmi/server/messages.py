@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import httptools
 
+from podidentity.core.resources import ObjectRef
+
 # The phrases of RFC 9110, which Python has from 3.13 on.
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 
@@ -69,6 +71,14 @@ class Limits:
     """From an address whose connections are not proved."""
 
 
+class Proxied(NamedTuple):
+    """The pod behind a connection that is another pod's."""
+
+    uid: str
+    proxy: ObjectRef
+    """The pod that made the connection; it stands in each audit record."""
+
+
 @dataclass(slots=True)
 class Caller:
     """The other end of one connection: the address that it claims, and what was proved of it."""
@@ -79,6 +89,8 @@ class Caller:
     """Our own address that it is connected to."""
     proven: str = ""
     """Uid of the pod that the kernel named, once it has."""
+    proxied: Proxied | None = None
+    """The pod for which a trusted proxy made the connection, once the kernel has named both."""
     attributed: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
     """The connection's callback: takes the uid of the pod whose share it counts against."""
 
@@ -276,13 +288,14 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class KnownAnswer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
     """An answer that needs no handler: it was given a moment ago, and still holds."""
 
-    head: bytes
-    last_head: bytes
-    """The same for the last answer of a connection."""
-    body: bytes
+    kept: bytes
+    """As it is sent where the connection is kept."""
+    last: bytes
+    """As it is sent where it is the last one of its connection."""
     keep_alive: bool
     """Whether the client wants the connection kept."""
 
