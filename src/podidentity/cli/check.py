@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -199,6 +200,11 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation, choices.trust):
+        yield each
+    everywhere: list[Object] = []
+    with suppress(KubeError):  # of whoever may read this namespace alone
+        everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    for each in two_agents(choices.namespace, everywhere):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -551,6 +557,24 @@ def weaknesses(
         )
 
 
+def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Finding]:
+    """Yield that NMI is in other namespaces, too: of two on a node, one stands back."""
+    others = sorted((_ref(each) for each in daemon_sets), key=str)
+    others = [each for each in others if each.namespace != namespace]
+    if others:
+        names = " and ".join(each.namespace for each in others)
+        yield Finding(
+            kind="DaemonSet",
+            about=others[0],
+            reason="TwoAgents",
+            what=f"NMI is also in namespace{'s' * (len(others) > 1)} {names}: a node has one NMI, "
+            "and the one that came last serves it, by its own flags.",
+            mend="Delete the DaemonSets that you do not want, then run podidentity enable "
+            f"--namespace {namespace} or that of the one that stays: they share one "
+            "ClusterRoleBinding.",
+        )
+
+
 def _tokens_of_any(daemon_set: Object) -> Finding:
     return _of_daemon_set(
         daemon_set,
@@ -747,15 +771,14 @@ def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
             about=ObjectRef("", names[0]),
             reason=HOST_ROUTING,
             what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
-            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
-            "it every identity of the machine.",
+            "of pods past NMI's redirection: they get no token, and only a route closes IMDS.",
             mend="Set the acceleration mode of the cluster's container networking services to "
             "None, and see docs/reference/nodes.md.",
         )
 
 
 HOST_ROUTING = "HostRouting"
-"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+"""Reason of the finding about nodes where packets pass NMI's redirection: told in red.
 
 https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
 """
