@@ -10,7 +10,6 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 import click
@@ -44,6 +43,7 @@ from podidentity.cli.rollout import (
     Rollout,
     has_one_container,
     rollout,
+    seen,
     troubles,
 )
 from podidentity.cli.token_bounds import read_bounds
@@ -640,7 +640,7 @@ def agent_warnings(
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
         over = mended.get(uid, 0.0) if reason == AgentReason.PATH_BROKEN else 0.0
-        if uid in nodes and reason in _WARNINGS and _lasts(each, now) and _seen(each) > over:
+        if uid in nodes and reason in _WARNINGS and _lasts(each, now) and seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -673,7 +673,7 @@ def closed_while_starting(
 def _lasts(event: Object, now: float) -> bool:
     """Whether an event is the agents', and still repeated."""
     ours = (event.get("source") or {}).get("component") == COMPONENT
-    return ours and _seen(event) > now - 2 * AGAIN
+    return ours and seen(event) > now - 2 * AGAIN
 
 
 _WARNINGS = frozenset(each for each in AgentReason if each.is_warning)
@@ -685,16 +685,8 @@ def _mended(events: Sequence[Object]) -> dict[str, float]:
     for each in events:
         if each.get("reason") == PATH_PROVED:
             uid = each["involvedObject"].get("uid", "")
-            found[uid] = max(found.get(uid, 0.0), _seen(each))
+            found[uid] = max(found.get(uid, 0.0), seen(each))
     return found
-
-
-def _seen(event: Object) -> float:
-    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
-    try:
-        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def nodes_without(
@@ -815,15 +807,14 @@ def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
             about=ObjectRef("", names[0]),
             reason=HOST_ROUTING,
             what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
-            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
-            "it every identity of the machine.",
+            "of pods past NMI's redirection: they get no token, and only a route closes IMDS.",
             mend="Set the acceleration mode of the cluster's container networking services to "
             "None, and see docs/reference/nodes.md.",
         )
 
 
 HOST_ROUTING = "HostRouting"
-"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+"""Reason of the finding about nodes where packets pass NMI's redirection: told in red.
 
 https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
 """
