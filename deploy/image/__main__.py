@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import click
@@ -59,6 +60,11 @@ from deploy.image.trial import try_out
     help="If a pinned package is gone, build of today's packages, and say so: for tests.",
 )
 @click.option(
+    "--bytecode/--no-bytecode",
+    default=True,
+    help="Compile, as a release does. Without, each start of the agent compiles: for tests.",
+)
+@click.option(
     "--pins",
     type=click.Path(path_type=Path),
     default=Path(__file__).parent,
@@ -79,6 +85,7 @@ def image(
     renew_pins: bool,
     tried: bool,
     or_newest: bool,
+    bytecode: bool,
     pins: Path,
     cache: Path,
 ) -> None:
@@ -88,14 +95,15 @@ def image(
         renew(pins, cache, mirrors)
         return
     source = source_of(build_name)
+    made = partial(build, source, cache=cache, mirrors=mirrors, bytecode=bytecode)
     try:
-        built = build(source, pins=pins, cache=cache, mirrors=mirrors)
+        built = made(pins=pins)
     except Gone as error:
         if not or_newest:
             raise
         click.echo(f"image: {error}\nimage: building of today's packages", err=True)
         renew(cache / "newest", cache, mirrors)
-        built = build(source, pins=cache / "newest", cache=cache, mirrors=mirrors)
+        built = made(pins=cache / "newest")
     output.mkdir(parents=True, exist_ok=True)
     archive = output / f"podidentity-{source.version}.tar"
     digest = oci.write_archive(

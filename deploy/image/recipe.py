@@ -94,8 +94,10 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def build(source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str]) -> list[Built]:
-    """Return the images of all architectures."""
+def build(
+    source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str], bytecode: bool = True
+) -> list[Built]:
+    """Return the images of all architectures; without `bytecode` they have sources instead."""
     requirements = (ROOT / "requirements/product.txt").read_text()
     all_pins = {each: read(pins, each) for each in PLATFORMS}
     for architecture, its in all_pins.items():
@@ -118,7 +120,7 @@ def build(source: Source, *, pins: Path, cache: Path, mirrors: Sequence[str]) ->
                 "libraries": needed(joined(wheels[architecture].values())),
                 "podidentity": needed(product),
             }
-            compiled = {name: own.compile(tree) for name, tree in trees.items()}
+            compiled = {n: own.compile(tree) for n, tree in trees.items()} if bytecode else trees
             image = _image(architecture, compiled, source, own)
             its_bill = bill(
                 pins=its,

@@ -12,6 +12,7 @@ are of a world of its own: they exist only in network namespaces that the sandbo
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,16 @@ MINORS = (32, 33, 36)
 """The minor versions of Kubernetes whose rules the API server has, the default first."""
 
 _NAMES = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
+
+
+def mac_of_bridge(gateway: str) -> str:
+    """Return the MAC address that a bridge has for good; else it would be its lowest port's.
+
+    Then it would change as pods come and go, and what others know of the gateway be wrong; so CNI's
+    plugin sets one, too:
+    https://github.com/containernetworking/plugins/blob/main/plugins/main/bridge/bridge.go
+    """
+    return "0a:58:" + ipaddress.ip_address(gateway).packed.hex(":")
 
 
 def stable_guid(sandbox: str, what: str) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+import podidentity
 from podidentity_sandbox.plan import Network
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
@@ -106,6 +110,62 @@ async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
             assert said["message"].startswith(f"On {node}: {open_to}")
             assert mend in said["nextStep"]
             assert open_to in json.dumps(readiness(place)["warnings"])
+
+
+_WITHOUT_BRIDGES = """
+_run = Nftables.run
+
+def _refuse_bridges(self, commands):
+    if '"bridge"' in commands and '"list"' not in commands:
+        raise NftablesError("Error: Could not process rule: Operation not supported")
+    return _run(self, commands)
+
+Nftables.run = _refuse_bridges
+"""
+
+
+async def test_on_a_kernel_without_rules_for_bridges_pods_are_served_once_a_connection() -> None:
+    """The kernel is a stand-in: what libnftables would say of one is said in its place."""
+    with tree_without_bridges() as tree:
+        async with one_node("no-bridges", Network.BRIDGE) as place:
+            await place.bind()
+            place.start_pod()
+            assert "close" not in await headers(place)
+            command = ("kubectl", "-n", "kube-system")
+            agents = json.loads(place.run(*command, "get", "daemonset", "nmi", "-o", "json"))
+            place.run(*command, "delete", "daemonset/nmi", "--cascade=foreground")
+            # On such a kernel there were no such rules before, either.
+            place.on_node("nft", "flush", "ruleset")
+            del agents["metadata"]["resourceVersion"]
+            for container in agents["spec"]["template"]["spec"]["containers"]:
+                container["env"].append({"name": "PYTHONPATH", "value": str(tree)})
+            place.run(*command, "create", "-f", "-", given=json.dumps(agents))
+            place.run(*command, "rollout", "status", "daemonset/nmi", "--timeout=60s")
+            said = await headers(place)
+            assert said.startswith("HTTP/1.1 200")
+            assert "connection: close" in said.lower()
+            found = await until_found(place, "SourcesUnguarded", "Operation not supported")
+            assert "load nf_tables' bridge family" in found["nextStep"].lower()
+            assert readiness(place)["ready"] is True
+
+
+@contextmanager
+def tree_without_bridges() -> Iterator[Path]:
+    """Yield a folder with this product, for a kernel that refuses each rule for bridges."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # a container has a /tmp of its own
+        tree = Path(name)
+        shutil.copytree(Path(podidentity.__file__).parent, tree / "podidentity")
+        with (tree / "podidentity/kernel/nftables.py").open("a") as module:
+            module.write(_WITHOUT_BRIDGES)
+        tree.chmod(0o755)
+        yield tree
+
+
+async def headers(place: Sandbox) -> str:
+    """Return the head of the answer to a pod's request, on a connection that it would keep."""
+    asking = ASK.format(seconds=15, nonce="n", resource="https://vault.azure.net")
+    ran = await place.shell(f"{asking} -D - -o /dev/null")
+    return ran.stdout.decode()
 
 
 @pytest.mark.parametrize("network", Network)

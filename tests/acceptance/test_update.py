@@ -153,6 +153,56 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
+async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_other_goes(
+    of_version_9: Path,
+) -> None:
+    async with node("two") as found:
+        (first,) = found.kubectl("get", "pods", "-o", "name").split()
+        log = asyncio.to_thread(found.kubectl, "logs", "-f", first, "-c", "serve")
+        told = asyncio.create_task(log)
+        loading = asyncio.create_task(found.load("of-the-two", 40))
+        apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
+        await asyncio.to_thread(found.place.run, *apply, given=_second(found, of_version_9))
+        checked = asyncio.to_thread(found.place.run, "bash", "-c", "podidentity check -o json; :")
+        (two,) = [each for each in json.loads(await checked) if each["reason"] == "TwoAgents"]
+        assert (two["namespace"], two["name"]) == ("other", "nmi")
+        delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
+        await asyncio.to_thread(found.place.run, *delete)
+        assert not loading.done(), "both changes came in between"
+        result = await loading
+        assert result["failures"] == []
+        assert set(result["answers"]) == {"200"}
+        assert await found.leaked("of-the-two") == 0
+        # It is the same pod, and the rules are its own again.
+        assert found.kubectl("get", "pods", "-o", "name").split() == [first]
+        assert set(found.restarts().values()) == {0}
+        wait = ("wait", "--for=condition=Ready", first, "--timeout=30s")
+        await asyncio.to_thread(found.kubectl, *wait)
+        found.kubectl("delete", "daemonset/nmi", "--cascade=foreground")
+        said = await told
+        assert "version 9.0 serves" in said
+        assert "version 9.0 has ended: this agent serves again" in said
+
+
+def _second(found: Node, tree: Path) -> str:
+    """Return the manifest of another NMI, of that tree, in a namespace of its own."""
+    dry = ("podidentity", "enable", "--dry-run", "--namespace", "other", "-o", "json")
+    made = json.loads(found.place.run(*dry))
+    items = made["items"] if isinstance(made, dict) else made
+    kept = [each for each in items if each["kind"] in {"ServiceAccount", "DaemonSet"}]
+    (binding,) = [
+        each
+        for each in items
+        if each["kind"] == "ClusterRoleBinding" and each["metadata"]["name"] == "podidentity-nmi"
+    ]
+    binding["metadata"]["name"] = "podidentity-nmi-of-other"
+    (agents,) = [each for each in kept if each["kind"] == "DaemonSet"]
+    for container in agents["spec"]["template"]["spec"]["containers"]:
+        container["env"].append({"name": "PYTHONPATH", "value": str(tree)})
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}
+    return "\n---\n".join(map(json.dumps, [namespace, binding, *kept]))
+
+
 async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
     async with node("broken") as found:
         before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()

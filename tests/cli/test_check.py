@@ -20,6 +20,7 @@ from podidentity.cli.check import (
     host_routed,
     no_probe,
     nodes_without,
+    two_agents,
     weaknesses,
 )
 from podidentity.cli.rollout import Rollout
@@ -384,6 +385,17 @@ def test_a_node_without_nmi_is_told_in_red() -> None:
     assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
 
 
+def test_nmi_in_two_namespaces_is_found_and_the_other_one_is_named() -> None:
+    def of(namespace: str) -> dict[str, Any]:
+        return {"metadata": {"namespace": namespace, "name": "nmi"}}
+
+    (found,) = two_agents("kube-system", [of("kube-system"), of("other"), of("third")])
+    assert (found.reason, str(found.about)) == ("TwoAgents", "other/nmi")
+    assert found.what.startswith("NMI is also in namespaces other and third: a node has one NMI")
+    assert "podidentity enable --namespace kube-system" in found.mend
+    assert list(two_agents("kube-system", [of("kube-system")])) == []
+
+
 def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there() -> None:
     label = "kubernetes.azure.com/ebpf-host-routing"
     nodes = [node("a"), node("b", **{label: "true"}), node("c", **{label: "false"})]
@@ -412,6 +424,9 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
     body = event("nmi-0", involvedObject=about, lastTimestamp=now)
     world.send("POST", EVENTS, {"metadata": {"name": "nmi-0.1"}, **body})
     world.send("POST", "/api/v1/nodes", node("win-0", **{"kubernetes.io/os": "windows"}))
+    second = daemon_set()
+    second["metadata"]["namespace"] = "default"
+    world.send("POST", PATH.replace("kube-system", "default"), second)
     try:
         listed = json.loads(podidentity("check", "-o", "json").out)
         found = {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
@@ -421,6 +436,8 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
         assert "node-0" not in open_nodes
         assert "node-0: " in found["NotReady"]["message"]
         assert found["SourcesUnguarded"]["nextStep"] == "Load one."
+        assert "default" in [each["namespace"] for each in listed if each["reason"] == "TwoAgents"]
     finally:
+        world.send("DELETE", f"{PATH.replace('kube-system', 'default')}/nmi")
         world.send("DELETE", f"{EVENTS}/nmi-0.1")
         world.send("DELETE", "/api/v1/nodes/win-0")

@@ -70,7 +70,8 @@ BY_CGROUP = {
     "an earlier one, and nobody known": ([STALE], [], Verdict.FORGED),
     "closed": ([GONE], [VICTIM], Verdict.GONE),
     "no socket": ([NOTHING], [VICTIM], Verdict.FORGED),
-    "nobody holds the address": ([], [VICTIM], Verdict.FORGED),
+    "no namespace with its address is to be seen": ([], [VICTIM], Verdict.UNKNOWN),
+    "nobody holds the address, and no pod is known by it": ([], [], Verdict.FORGED),
 }
 BY_NAMESPACE = {
     "the only holder": ([NO_CGROUP], [VICTIM], Verdict.PROVEN),
@@ -82,7 +83,8 @@ BY_NAMESPACE = {
     "its socket of an earlier connection": ([replace(STALE, pod=None)], [VICTIM], Verdict.FORGED),
     "closed": ([GONE], [VICTIM], Verdict.GONE),
     "no socket": ([NOTHING], [VICTIM], Verdict.FORGED),
-    "nobody holds the address": ([], [VICTIM], Verdict.FORGED),
+    "no namespace with its address is to be seen": ([], [VICTIM], Verdict.UNKNOWN),
+    "nobody holds the address, and no pod is known by it": ([], [], Verdict.FORGED),
 }
 
 
@@ -120,6 +122,21 @@ def test_by_namespace_a_namespace_that_could_not_be_looked_into_may_hold_the_add
 def test_by_cgroup_it_only_matters_where_no_socket_is_found() -> None:
     assert judge(facts(OWN, failure="x"), [VICTIM], KERNEL).verdict is Verdict.PROVEN
     assert judge(facts(NOTHING, failure="x"), [VICTIM], KERNEL).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("mode", [KERNEL, NAMESPACE])
+def test_a_pod_whose_namespace_is_not_to_be_seen_is_told_from_a_forger(
+    mode: AttestationMode,
+) -> None:
+    found = judge(facts(), [VICTIM], mode)
+    assert (found.verdict, found.pod_uid) == (Verdict.UNKNOWN, "")
+    assert "somebody has taken it out of the folder of namespaces" in found.detail
+    # A pod that may be believed by its address alone is so, as behind a kernel of its own.
+    assert found.unseen
+    assert Trust().judge_unseen(found, [VICTIM]) is Verdict.UNKNOWN
+    # Another namespace that holds the address, and may not send with it, is no such case.
+    taken = replace(facts(), holders=1)
+    assert judge(taken, [VICTIM], mode).verdict is Verdict.FORGED
 
 
 def test_a_proof_names_the_pod_and_a_forgery_the_forger() -> None:

@@ -367,6 +367,7 @@ async def life() -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with imds.serving(), Agent.running(source_guard=True) as agent:
         await agent.tell("sources")
+        gateway = await _mac("")
         found |= await _everyday()
         await remove_pod("p1")
         await add_pod("p1", PODS["p1"])
@@ -385,6 +386,7 @@ async def life() -> dict[str, Any]:
         await command("ip", "neigh", "flush", "dev", "cbr0")
         await agent.tell("sources")
         found["the twin, when the first has gone"] = (await ask("twin", "/"))["who"]
+        found["the gateway's MAC address"] = (await _mac("")) == gateway
         found["sources"] = await agent.tell("sources")
     return found | {"leaked": len(imds.seen)}
 

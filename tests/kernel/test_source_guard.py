@@ -155,6 +155,7 @@ def test_pods_live_as_before(*, rootless: bool) -> None:
         "a twin": "nobody",
         "its first holder": "agent",
         "the twin, when the first has gone": "agent",
+        "the gateway's MAC address": True,
         "sources": [3, 0, []],
         "leaked": 0,
     }

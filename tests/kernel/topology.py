@@ -56,7 +56,8 @@ ip addr add 10.240.0.1/24 dev node; ip link set node up; ip route add 10.244.0.0
 END
 """
 _BRIDGE = f"""
-ip link add cbr0 type bridge; ip addr add {GATEWAY}/24 dev cbr0; ip link set cbr0 up
+ip link add cbr0 address 0a:58:0a:f4:00:01 type bridge
+ip addr add {GATEWAY}/24 dev cbr0; ip link set cbr0 up
 """
 _POD = """
 ip netns add {name}

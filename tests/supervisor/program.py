@@ -144,6 +144,7 @@ def main() -> int:
     plan = Plan(
         addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
         runtime_dir=Path(SETTINGS["runtime"]),
+        agent=SETTINGS.get("agent", ""),
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
         handover_users=frozenset(SETTINGS.get("handover_users", ())),
         memory=SETTINGS.get("memory", 0),

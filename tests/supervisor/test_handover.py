@@ -264,6 +264,40 @@ def test_two_new_agents_at_once_take_their_turns(start: Start, folder: Path) -> 
     assert ask(old.port)[0] == "old"
 
 
+def test_of_two_agents_that_nobody_ends_one_stands_back_and_says_so_until_the_other_goes(
+    start: Start, folder: Path
+) -> None:
+    soon = {"STANDS_BACK_SECONDS": 0.3, "PROBE_SECONDS": 0.1}
+    first = start("first", handover=str(folder), agent="kube-system/nmi-1", constants=soon)
+    first.ready()
+    eventually((folder / "serve.sock").exists)
+    with Load(first.port) as load:
+        other = {"__version__": "9.0"}
+        second = start("second", handover=str(folder), agent="other/nmi-2", constants=other)
+        second.ready()
+        load.reaches("second")
+        first.says("this agent stands back: other/nmi-2, version 9.0, serves this node")
+        said = first.probe()
+        assert said.startswith("not ready: this agent stands back"), said
+        assert "delete one of the two DaemonSets" in said
+        assert first.probe("live").startswith("ok"), "it is not started again, to take all back"
+        assert second.probe().startswith("ok")
+        second.tell(signal.SIGTERM)
+        assert second.ends() == 0
+        load.reaches("first")
+    assert load.failures == []
+    eventually(lambda: first.probe().startswith("ok"))
+    assert first.log.count("stands back") == 1
+
+
+def test_an_agent_that_follows_says_less_where_it_does_not_know_its_pod(
+    start: Start, folder: Path
+) -> None:
+    old = serving(start, folder, constants={"STANDS_BACK_SECONDS": 0.1})
+    start("new", handover=str(folder)).ready()
+    old.says("this agent stands back: another, version ")
+
+
 def test_an_address_that_changed_is_opened_and_not_taken(start: Start, folder: Path) -> None:
     old = serving(start, folder)
     port = free_port()

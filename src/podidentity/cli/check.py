@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 import click
@@ -43,6 +43,7 @@ from podidentity.cli.rollout import (
     Rollout,
     has_one_container,
     rollout,
+    seen,
     troubles,
 )
 from podidentity.cli.token_bounds import read_bounds
@@ -234,6 +235,11 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation, choices.trust):
+        yield each
+    everywhere: list[Object] = []
+    with suppress(KubeError):  # of whoever may read this namespace alone
+        everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    for each in two_agents(choices.namespace, everywhere):
         yield each
     state = rollout(daemon_set)
     if not state.done:
@@ -586,6 +592,24 @@ def weaknesses(
         )
 
 
+def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Finding]:
+    """Yield that NMI is in other namespaces, too: of two on a node, one stands back."""
+    others = sorted((_ref(each) for each in daemon_sets), key=str)
+    others = [each for each in others if each.namespace != namespace]
+    if others:
+        names = " and ".join(each.namespace for each in others)
+        yield Finding(
+            kind="DaemonSet",
+            about=others[0],
+            reason="TwoAgents",
+            what=f"NMI is also in namespace{'s' * (len(others) > 1)} {names}: a node has one NMI, "
+            "and the one that came last serves it, by its own flags.",
+            mend="Delete the DaemonSets that you do not want, then run podidentity enable "
+            f"--namespace {namespace} or that of the one that stays: they share one "
+            "ClusterRoleBinding.",
+        )
+
+
 def _tokens_of_any(daemon_set: Object) -> Finding:
     return _of_daemon_set(
         daemon_set,
@@ -640,7 +664,7 @@ def agent_warnings(
         over = now - 2 * AGAIN
         if reason == AgentReason.PATH_BROKEN:
             over = max(over, mended.get(uid, 0.0))
-        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > over:
+        if uid in nodes and ours and reason in set(AgentReason) and seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -660,16 +684,8 @@ def _mended(events: Sequence[Object]) -> dict[str, float]:
     for each in events:
         if each.get("reason") == PATH_PROVED:
             uid = each["involvedObject"].get("uid", "")
-            found[uid] = max(found.get(uid, 0.0), _seen(each))
+            found[uid] = max(found.get(uid, 0.0), seen(each))
     return found
-
-
-def _seen(event: Object) -> float:
-    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
-    try:
-        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def nodes_without(
@@ -790,15 +806,14 @@ def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
             about=ObjectRef("", names[0]),
             reason=HOST_ROUTING,
             what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
-            "of pods past all rules of the node, NMI's too: pods may reach IMDS itself, and with "
-            "it every identity of the machine.",
+            "of pods past NMI's redirection: they get no token, and only a route closes IMDS.",
             mend="Set the acceleration mode of the cluster's container networking services to "
             "None, and see docs/reference/nodes.md.",
         )
 
 
 HOST_ROUTING = "HostRouting"
-"""Reason of the finding about nodes where packets may pass NMI's rules: told in red.
+"""Reason of the finding about nodes where packets pass NMI's redirection: told in red.
 
 https://learn.microsoft.com/azure/aks/container-network-performance-ebpf-host-routing
 """

@@ -85,6 +85,7 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
     return Plan(
         addresses=addresses(settings, redirect),
         runtime_dir=Path(settings.runtime_dir),
+        agent=f"{settings.own_namespace}/{settings.own_pod}" if settings.own_pod else "",
         handover_dir=Path(settings.handover_dir, SERVE_FOLDER) if settings.handover_dir else None,
         # Under a manifest with one container this one may be root, and the next is not.
         handover_users=frozenset({SERVE_UID}),

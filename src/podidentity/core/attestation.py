@@ -134,8 +134,8 @@ class Proof:
     root: bool = False
     """Whether root made the socket; set for local connections only."""
     unseen: bool = False
-    """Whether the connection is forged only because no namespace has a socket of it: that of a pod
-    behind a kernel or a NAT of its own is nowhere to be seen."""
+    """Whether the connection is not proven only because no namespace has a socket of it: that of a
+    pod behind a kernel or a NAT of its own is nowhere to be seen."""
     proxy: str = ""
     """The pod whose socket it is, if that is in the namespace of `pod_uid`, another pod."""
     holders: int = 0
@@ -149,6 +149,10 @@ class Proof:
     """For the log: the namespace, the cgroup, or the reason of a failure."""
 
 
+_NOWHERE = (
+    "no network namespace has the pod's address: somebody has taken it out of the folder of "
+    "namespaces (delete the pod, so that it starts again), or the pod has just ended"
+)
 _NO_CGROUPS = "cgroups are not asked: both programs need the same --attestation"
 
 
@@ -173,7 +177,7 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
         return _behind(facts, sound, candidates) or _another(sound, bool(candidates))
     if opened:
         return _doubted(opened[0])
-    return _not_found(facts)
+    return _not_found(facts, known=bool(candidates))
 
 
 def judge_local(facts: ConnectionFacts, mode: AttestationMode) -> Proof:
@@ -259,7 +263,7 @@ def _by_namespace(
     if any(failures):
         return Proof(verdict=Verdict.UNKNOWN, detail=next(filter(None, failures)))
     if not opened:
-        return _not_found(facts)
+        return _not_found(facts, known=bool(candidates))
     if len(facts.sightings) > 1:
         names = ", ".join(sorted(each.network for each in facts.sightings))
         detail = f"{names} hold the address, and pods have no cgroups to tell them apart"
@@ -286,19 +290,24 @@ def _not_accepted(facts: ConnectionFacts) -> Proof:
     return Proof(verdict=Verdict.GONE, detail="reset by the client")
 
 
-def _not_found(facts: ConnectionFacts) -> Proof:
-    """Judge a connection whose client end is open nowhere."""
+def _not_found(facts: ConnectionFacts, *, known: bool = False) -> Proof:
+    """Judge a connection whose client end is open nowhere; `known`: a pod's status has the address.
+
+    Then some namespace should have it, too. Where none does there is nobody to ask: the pod may
+    have forged nothing.
+    """
     for each in facts.sightings:
         if each.state is SocketState.CLOSED:
             detail = f"closed by the client in {each.network}"
             return Proof(verdict=Verdict.GONE, detail=detail)
     if facts.failure:
         return Proof(verdict=Verdict.UNKNOWN, detail=facts.failure)
+    nowhere = known and not facts.sightings and not facts.holders
     names = ", ".join(sorted(each.network for each in facts.sightings))
     where = f"in {names}" if names else "in any pod: no network namespace has the address"
-    detail = f"no socket of this connection {where}"
+    detail = _NOWHERE if nowhere else f"no socket of this connection {where}"
     return Proof(
-        verdict=Verdict.FORGED,
+        verdict=Verdict.UNKNOWN if nowhere else Verdict.FORGED,
         unseen=True,
         holders=facts.holders,
         guarded=facts.guarded,
@@ -381,12 +390,13 @@ class Trust:
         """Return what an unseen connection is, of which `pods` have the address.
 
         PROVEN: it is that of the only one. None: the address is believed, and nothing is proved.
+        Where nothing is lowered it is what it was.
         """
         demands = {self.demand(pod) for pod in pods}
         if demands == {AttestationMode.ADDRESS}:
             return None
         if len(pods) != 1 or not pods[0].runtime_class:
-            return Verdict.FORGED
+            return proof.verdict
         pod, mode = pods[0], pods[0].runtime_class
         unseen = f"No process of the node has the connection, and pod {pod.ref} is of runtime class"
         if demands == {AttestationMode.KERNEL}:

@@ -159,7 +159,7 @@ class Interception:
         changed = asyncio.Event()
         with drift.subscribe() as of_table, drift.subscribe_routing() as of_routing:
             loop.add_reader(of_table, self._table_changed, of_table, changed)
-            loop.add_reader(of_routing, _routing_changed, of_routing, changed)
+            loop.add_reader(of_routing, self._routing_changed, of_routing, changed)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._tick(changed))
@@ -304,6 +304,10 @@ class Interception:
             self._cause = notice.cause
             changed.set()
 
+    def _routing_changed(self, notices: socket, changed: asyncio.Event) -> None:
+        if drift.routing_touched(notices, self._redirect.metadata_ip):
+            changed.set()
+
     def _complain(self) -> None:
         """Log what is wrong, unless it was the last that was logged."""
         if self._problems and self._problems != self._complained:
@@ -351,8 +355,3 @@ def _some(differences: Sequence[str]) -> str:
 
 def _localnet_is_on() -> bool:
     return Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text().strip() == "1"
-
-
-def _routing_changed(notices: socket, changed: asyncio.Event) -> None:
-    drift.drop_pending(notices)
-    changed.set()

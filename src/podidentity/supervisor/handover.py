@@ -5,7 +5,7 @@ accepts, so none is refused. The old agent stops accepting when the new one says
 If the new one then does not serve, the old one accepts again, so that a rollout of a broken version
 stops at the first node.
 
-    new   take 1 0.3.0         at the socket of the old agent, `serve.sock` in --handover-dir
+    new   take 1 0.3.0 NS/POD  at the socket of the old agent, `serve.sock` in --handover-dir
     old   listeners pods host  with the descriptors (SCM_RIGHTS), or: busy
     new   ready                its worker has read the cluster and can prove callers
     old   yours                its own worker accepts no more
@@ -36,6 +36,8 @@ SOCKET = "serve.sock"
 PROTOCOL = b"1"
 LARGEST = 512
 """Longest message, in bytes."""
+_LONGEST_NAME = 400
+"""Bytes that are said of an agent: its version, and the namespace and name of its pod."""
 MOST_SOCKETS = 16
 ANSWER_SECONDS = 2.0
 """Timeout for an answer of the old agent."""
@@ -66,9 +68,13 @@ class Successor:
 
     connection: socket.socket
     version: str
+    agent: str = ""
+    """Namespace and name of its pod; "" if it does not say."""
     stage: Stage = Stage.OFFERED
     deadline: float = float("inf")
     """Time by which it must serve."""
+    settled: float = float("inf")
+    """Since when it serves."""
 
     def say(self, word: bytes) -> None:
         """Send a message, unless the agent has ended."""
@@ -122,10 +128,11 @@ class HandoverFolder:
         """Groups that may write to the folder."""
         return self.users | {0, os.getegid(), *os.getgroups()}
 
-    def take(self, version: str, wanted: Iterable[Address]) -> Predecessor | None:
+    def take(self, version: str, agent: str, wanted: Iterable[Address]) -> Predecessor | None:
         """Return the agent that listens already, with its sockets; None if there is none.
 
-        Raises Busy, or Untrusted if folder or agent are not ours.
+        `version` and `agent` are what that one is told of this. Raises Busy, or Untrusted if folder
+        or agent are not ours.
         """
         check_folder(self.path, owners=self.uids, groups=self.groups)
         try:
@@ -133,7 +140,9 @@ class HandoverFolder:
         except OSError:
             return None  # There is no socket, or an agent that has ended left it.
         try:
-            connection.send(b"take " + PROTOCOL + b" " + version.encode()[:64])
+            connection.send(
+                b"take %s %s" % (PROTOCOL, f"{version} {agent}".encode()[:_LONGEST_NAME])
+            )
             listeners = _received(connection, wanted)
         except (OSError, Busy, Untrusted) as error:
             connection.close()
@@ -163,12 +172,12 @@ class HandoverFolder:
             return None
         connection.setblocking(False)
         try:
-            version = _asked(connection, self.uids)
+            version, agent = _asked(connection, self.uids)
             if serving:
                 names = " ".join(["listeners", *sockets]).encode()
                 descriptors = [each.fileno() for each in sockets.values()]
                 socket.send_fds(connection, [names], descriptors)
-                return Successor(connection, version)
+                return Successor(connection, version, agent)
             connection.send(b"busy")
             why = "another agent takes over, or this one does not serve yet"
         except (Untrusted, OSError) as error:
@@ -178,17 +187,18 @@ class HandoverFolder:
         return None
 
 
-def _asked(connection: socket.socket, uids: frozenset[int]) -> str:
-    """Return the version of the agent that connected; raise Untrusted or OSError."""
+def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str]:
+    """Return version and pod of the agent that connected; raise Untrusted or OSError."""
     who = "the process that asks for them"
     check_outsider(check_user(connection, uids, who).pid, who)
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Untrusted("the process that connected asks for nothing")
     word, _, rest = connection.recv(LARGEST).partition(b" ")
-    protocol, _, version = rest.partition(b" ")
+    protocol, _, named = rest.partition(b" ")
     if word != b"take" or protocol != PROTOCOL:
         raise Untrusted("the process that connected speaks another protocol")
-    return version.decode(errors="replace")
+    version, _, agent = named.decode(errors="replace").partition(" ")
+    return version, agent
 
 
 def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:

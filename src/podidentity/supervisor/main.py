@@ -47,6 +47,9 @@ RETRY_SECONDS = 1.0
 """Seconds between two attempts to take over from a busy agent."""
 TAKEN_BACK_SECONDS = 10.0
 """Seconds before the next attempt if the agent before has taken the sockets back."""
+STANDS_BACK_SECONDS = 60.0
+"""Seconds after which an agent whose successor serves counts as left over: an update ends it at
+once, so this successor is no update of it but another NMI on the node."""
 PUBLISH_SECONDS = 5.0
 """Seconds between two attempts to listen for the next agent."""
 MOST_RETIRED = 2
@@ -64,6 +67,8 @@ class Plan:
 
     addresses: Sequence[Address]
     runtime_dir: Path
+    agent: str = ""
+    """Namespace and name of this agent's pod, told to the agent before it."""
     handover_dir: Path | None = None
     handover_users: frozenset[int] = frozenset()
     """Users of the agents before and after this one, beside root and the own user."""
@@ -130,6 +135,7 @@ class Supervisor:
         """Why there is no worker, as probes are told."""
         self._untrusted = ""
         self._unpublished = ""
+        self._said_left_over = ""
         self._code: int | None = None
         self._turn = 0.0
         self._pipe: tuple[int, ...] = ()
@@ -237,7 +243,7 @@ class Supervisor:
         if self._folder is None:
             return None
         try:
-            return self._folder.take(__version__, self._plan.addresses)
+            return self._folder.take(__version__, self._plan.agent, self._plan.addresses)
         except Untrusted as error:
             why = f"no hand-over from an agent before this one: {error}"
             if why != self._untrusted:
@@ -358,8 +364,28 @@ class Supervisor:
                        self._successor.version, handover.SETTLE_SECONDS)  # fmt: skip
             self._successor.say(b"back")
             self._take_back()
+        left_over = self._left_over(now)
+        if left_over and left_over != self._said_left_over:
+            _log.error("%s", left_over)
+        self._said_left_over = left_over
         if self._folder is not None and self._should_publish() and now >= self._due.publish:
             self._publish(now)
+
+    def _left_over(self, now: float) -> str:
+        """Return why this agent is one too many on its node, with the next step; "" if it is not.
+
+        It stays as it is, and serves again as soon as the other one ends.
+        """
+        successor = self._successor
+        if self._stopping or successor is None:
+            return ""
+        if now - successor.settled < STANDS_BACK_SECONDS:
+            return ""
+        return (
+            f"this agent stands back: {successor.agent or 'another'}, version {successor.version}, "
+            "serves this node, and nobody ends this one, as an update would. A node has one NMI: "
+            "delete one of the two DaemonSets"
+        )
 
     def _should_publish(self) -> bool:
         """Whether to listen for the next agent, if we do not yet."""
@@ -405,6 +431,7 @@ class Supervisor:
             self._give(successor)
         elif word == b"settled" and successor.stage is Stage.GIVEN:
             successor.stage, successor.deadline = Stage.SETTLED, float("inf")
+            successor.settled = time.monotonic()
             self._unpublish()
             _log.info("version %s serves", successor.version)
         elif word == b"bye":
@@ -523,11 +550,23 @@ class Supervisor:
             self._give(successor)
         if self._predecessor is not None and self._gave():
             self._predecessor.say(b"bye")
+        leaves_another = self._gave() or self._leave_to_predecessor()
         close_all(self._sockets)
-        self._deadline = now + (DRAIN_SECONDS if self._gave() else STOP_SECONDS)
-        if not self._gave():
+        self._deadline = now + (DRAIN_SECONDS if leaves_another else STOP_SECONDS)
+        if not leaves_another:
             for each in self._workers():
                 each.signal(signal.SIGTERM)
+
+    def _leave_to_predecessor(self) -> bool:
+        """Let the agent before serve again at once, if it is still there; return whether it is."""
+        predecessor = self._predecessor
+        if predecessor is None or not predecessor.gave:
+            return False
+        self._retire()
+        self._unwatch(predecessor.connection)
+        predecessor.connection.close()
+        self._predecessor = None
+        return True
 
     # Probes.
 
@@ -573,6 +612,8 @@ class Supervisor:
             connection.close()
 
     def _readiness(self) -> tuple[bool, str]:
+        if left_over := self._left_over(time.monotonic()):
+            return False, left_over
         if self._gave():
             return True, "the next agent serves"
         if self._worker is None:

@@ -77,11 +77,7 @@ def up(
     if runtime == "containerd":
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
-        given = RuntimeOptions(
-            tools=str(runtime_tools()),
-            images=images or built_images(),
-            network="bridge" if joined is Network.BRIDGE else "ptp",
-        )
+        given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
     plan = bring_up(
         name,
         nodes=nodes,

@@ -54,7 +54,9 @@ def node_object(node: NodePlan, now: datetime, *, kernel: str, machine: str) -> 
             "addresses": [
                 {"type": "InternalIP", "address": node.address},
                 {"type": "Hostname", "address": node.name},
-            ],
+            ]
+            if node.address
+            else [],
             "conditions": [
                 {
                     "type": "Ready",

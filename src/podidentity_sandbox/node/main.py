@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from podidentity_sandbox.node.api import ApiClient, ApiRefusal
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.containers import ProgramContainer
+from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.execution import ExecServer
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
@@ -61,6 +62,8 @@ async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -
     """Make the node, run it, and remove it."""
     plan = Plan.load(folder)
     node, clock = plan.node(name), Clock()
+    if containerd and not RuntimeOptions.load(folder).tells_address:
+        node = replace(node, address="")
     api = ApiClient.connect(plan, node, clock)
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=False, force_close=True),
@@ -124,7 +127,6 @@ async def _runtime(plan: Plan, node: NodePlan, api: ApiClient, opened: AsyncExit
     from podidentity_sandbox.node.cri.client import Cri
     from podidentity_sandbox.node.cri.containerd import SOCKET
     from podidentity_sandbox.node.cri.containers import RuntimeContainer
-    from podidentity_sandbox.node.cri.options import RuntimeOptions
     from podidentity_sandbox.node.cri.sandboxes import PodSandboxes
     from podidentity_sandbox.node.cri.static import StaticPods
 

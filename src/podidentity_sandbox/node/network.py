@@ -23,7 +23,7 @@ from pathlib import Path
 
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.syscalls import BIND, RECURSIVE, SHARED, mount
-from podidentity_sandbox.plan import Network, NodePlan
+from podidentity_sandbox.plan import Network, NodePlan, mac_of_bridge
 
 BRIDGE = "cbr0"
 _AZURE = "azv"
@@ -133,7 +133,7 @@ def commands_to_open(node: NodePlan, links: Sequence[str]) -> list[str]:
         return [f"link del {name}" for name in links if name.startswith(_AZURE)]
     return [
         *([f"link del {BRIDGE}"] if BRIDGE in links else []),
-        f"link add {BRIDGE} type bridge",
+        f"link add {BRIDGE} address {mac_of_bridge(node.gateway)} type bridge",
         f"addr add {node.gateway}/{ipaddress.ip_network(node.pod_cidr).prefixlen} dev {BRIDGE}",
         f"link set {BRIDGE} up",
     ]

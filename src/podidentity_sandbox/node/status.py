@@ -128,8 +128,8 @@ def pod_status(
         "conditions": list(
             _conditions(facts, is_phase, unready, previous.get("conditions") or (), now)
         ),
-        "hostIP": facts.host_address,
-        "hostIPs": [{"ip": facts.host_address}],
+        "hostIP": facts.host_address or None,
+        "hostIPs": [{"ip": facts.host_address}] if facts.host_address else None,
         "podIP": facts.pod_address or None,
         "podIPs": addresses or None,
         "qosClass": (spec.raw.get("status") or {}).get("qosClass", "BestEffort"),

@@ -18,6 +18,7 @@ from podidentity_sandbox.plan import (
     FABRIC_ADDRESS,
     IMDS_ADDRESS,
     NodePlan,
+    mac_of_bridge,
 )
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -31,7 +32,7 @@ def azure_script() -> str:
     return _script(
         "link set lo up",
         *(f"address add {address}/32 dev lo" for address in addresses),
-        "link add fabric type bridge",
+        f"link add fabric address {mac_of_bridge(FABRIC_ADDRESS)} type bridge",
         f"address add {FABRIC_ADDRESS}/24 dev fabric",
         "link set fabric up",
     )

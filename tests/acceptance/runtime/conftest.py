@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from podidentity import __version__
 from podidentity_sandbox.node.cri.containerd import missing
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from tests.acceptance.runtime.node import ROOT, TOOLS, Node, opened
+from podidentity_sandbox.plan import Network
+from tests.acceptance.runtime.node import (
+    ROOT,
+    SYSTEM,
+    TOOLS,
+    Node,
+    Object,
+    manifest_of,
+    opened,
+)
 from tests.sandboxes import own
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "routed-cgroupfs-runc": {
-        "network": "ptp",
+        "network": Network.ROUTED,
         "driver": "cgroupfs",
         "handler": "runc",
         "runtime_driver": "",
         "own_netns_folder": False,
     },
     "bridge-systemd-crun": {
-        "network": "bridge",
+        "network": Network.BRIDGE,
         "driver": "systemd",
         "handler": "crun",
         "runtime_driver": "",
@@ -47,7 +57,7 @@ def machine() -> Iterator[Node]:
 def node(request: pytest.FixtureRequest, machine: Node) -> Node:
     """The node as one of the kinds, with the agent and two pods: one bound, one with no right."""
     wanted = KINDS[request.param]
-    if any(getattr(machine.options, key) != value for key, value in wanted.items()):
+    if not machine.is_set_up(**wanted):
         machine.reboot(**wanted)
     if not machine.agents():
         machine.enable()
@@ -57,3 +67,18 @@ def node(request: pytest.FixtureRequest, machine: Node) -> Node:
         machine.start("other", bound=False)
     machine.ready("app", "other")
     return machine
+
+
+@pytest.fixture(scope="module")
+def alone(machine: Node) -> tuple[Node, Object]:
+    """The node without the agent, and the pod that would be it."""
+    machine.reboot(**KINDS["routed-cgroupfs-runc"])
+    if not machine.agents():
+        machine.enable()
+    machine.agent()
+    if not machine.api.request("GET", "/api/v1/namespaces/team/pods")["items"]:
+        machine.start("app")
+    machine.ready("app")
+    made = manifest_of(machine)
+    machine.place.run("kubectl", "delete", "daemonset", "nmi", "-n", SYSTEM, "--cascade=foreground")
+    return machine, made["spec"]["template"]

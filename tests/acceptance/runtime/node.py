@@ -18,7 +18,7 @@ from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.plan import Network, NodePlan, Plan
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.control import ask as order
 from podidentity_sandbox.world.folder import Folder
@@ -27,7 +27,8 @@ from podidentity_sandbox.world.lifecycle import bring_down, bring_up, children
 from tests.acceptance.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[3]
-TOOLS = ROOT / ".venvs/runtime"
+TOOLS = Path(os.environ.get("PODIDENTITY_RUNTIME_TOOLS", ROOT / ".venvs/runtime"))
+"""What ./scripts/setup-runtime brought; `./scripts/test --runtime --later` names another."""
 IMAGE, NEXT = "localhost/podidentity:now", "localhost/podidentity:next"
 """The product's image, and the same again under the name of a later one."""
 SERVED, SYSTEM = "team", "kube-system"
@@ -80,9 +81,16 @@ class Node:
 
     # ---- The node itself
 
-    def reboot(self, **changes: Any) -> None:
-        """End everything on the node, and start it again with these options changed."""
+    def is_set_up(self, *, network: Network, **options: Any) -> bool:
+        """Whether the node has this network and these options."""
+        return self.own.network is network and self.options == replace(self.options, **options)
+
+    def reboot(self, *, network: Network | None = None, **changes: Any) -> None:
+        """End everything on the node, and start it again with network or options changed."""
         before = self._containers()
+        if network is not None:
+            self.plan = replace(self.plan, nodes=(replace(self.own, network=network),))
+            self.plan.save()
         self.options = replace(self.options, **changes)
         self.options.save(self.plan.path)
         for operation in ("kill", "start"):
@@ -293,10 +301,11 @@ class Node:
 
 
 @contextmanager
-def opened(name: str, archive: Path, options: Mapping[str, Any]) -> Iterator[Node]:
+def opened(name: str, archive: Path, kind: Mapping[str, Any]) -> Iterator[Node]:
     """Bring a sandbox with one such node up, with an identity for the pods of `team`."""
+    options = {key: value for key, value in kind.items() if key != "network"}
     given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
-    plan = bring_up(name, nodes=1, runtime=given)
+    plan = bring_up(name, nodes=1, network=kind["network"], runtime=given)
     try:
         node = Node(plan, given)
         made = asyncio.run(prepare(plan))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.node.cri.pause import SHELL
+from podidentity_sandbox.plan import Network
 from tests.acceptance.runtime.node import ASK, ROOT, SERVED, SYSTEM, Answer, Node
 
 THREE = "0000000000201004"
@@ -153,7 +154,7 @@ def test_a_neighbours_address_gives_nothing(node: Node) -> None:
     container = {"volumeMounts": [mount], "securityContext": rights}
     volume = {"name": "sandbox", "hostPath": {"path": sandbox}}
     node.ready(node.start("forger", bound=False, container=container, volumes=[volume]))
-    if node.options.network == "bridge":
+    if node.own.network is Network.BRIDGE:
         run = (
             "import sys; sys.path.insert(0, '/tricks'); from podidentity_sandbox.demo import forger"
         )
@@ -215,6 +216,22 @@ def test_ip_netns_used_by_hand_on_the_node_hides_no_pod(node: Node) -> None:
     assert node.ask("after-netns").status == 200
     node.drop("after-netns")
     node.on_node("ip netns del late")
+    assert node.ask("app").status == 200
+
+
+def test_a_pods_namespace_that_has_a_second_name_by_hand_is_known_by_either(node: Node) -> None:
+    """As `ip netns attach` gives it one, whoever takes the runtime's own away."""
+    (pid,) = (node.cgroups / node.cgroup("app") / "cgroup.procs").read_text().split()[:1]
+    space = f"/proc/{_inner(node, int(pid))}/ns/net"
+    mine = f'[ "$(stat -Lc %i "$each")" = "$(stat -Lc %i {space})" ]'
+    named = node.on_node(f'for each in /run/netns/*; do {mine} && echo "$each"; done; :').split()
+    (theirs,) = named
+    node.on_node(f"touch /run/netns/by-hand && mount --bind {space} /run/netns/by-hand")
+    assert node.ask("app").status == 200
+    node.on_node(f"umount {theirs}")
+    assert node.ask("app").status == 200
+    node.on_node(f"mount --bind {space} {theirs} && umount /run/netns/by-hand")
+    node.on_node("rm /run/netns/by-hand")
     assert node.ask("app").status == 200
 
 

@@ -5,32 +5,12 @@ It says which it is, and what to do about it. Meanwhile nobody is given a token 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from podidentity_sandbox.node.client import ExecFailed
-from podidentity_sandbox.world.api import ready
+from tests.acceptance.runtime.alone import Change, agent, changed, probed, until_said
 from tests.acceptance.runtime.conftest import KINDS
-from tests.acceptance.runtime.node import SYSTEM, Node, Object, copied, manifest_of
-
-Change = Callable[[Object, Object], None]
-"""Changes the pod's spec, and that of its container `net`."""
-
-
-@pytest.fixture(scope="module")
-def alone(machine: Node) -> tuple[Node, Object]:
-    """The node without the agent, and the pod that would be it."""
-    machine.reboot(**KINDS["routed-cgroupfs-runc"])
-    machine.agent()
-    if not machine.api.request("GET", "/api/v1/namespaces/team/pods")["items"]:
-        machine.start("app")
-    machine.ready("app")
-    made = manifest_of(machine)
-    machine.place.run("kubectl", "delete", "daemonset", "nmi", "-n", SYSTEM, "--cascade=foreground")
-    return machine, made["spec"]["template"]
+from tests.acceptance.runtime.node import SYSTEM, Node, Object
+from tests.acceptance.runtime.test_programs import until
 
 
 def without(name: str) -> Change:
@@ -73,14 +53,6 @@ def test_without_it_the_agent_is_not_ready_and_says_what_to_do(
     refused(node, changed(template, change), words)
 
 
-def changed(template: Object, change: Change) -> Object:
-    """Return a copy of the agent's template with a change of the container `net`."""
-    copy = copied(template)
-    (net,) = [each for each in copy["spec"]["containers"] if each["name"] == "net"]
-    change(copy["spec"], net)
-    return copy
-
-
 def test_without_the_right_to_set_rules_it_is_not_ready_and_says_which_to_give(
     alone: tuple[Node, Object],
 ) -> None:
@@ -115,59 +87,17 @@ def test_with_the_namespaces_taken_from_their_folder_pods_are_unknown_and_it_is_
         node.on_node("cd /run/netns && for each in *; do umount $each && rm $each; done")
         assert node.ask("app").status == 503
         until_said(node, name, "no network namespace is in /run/netns")
+        # Pods that start from now on have one there; those of before are unknown until they end.
+        node.ready(node.start("after"))
+        until(lambda: probed(node, name).startswith("ok"))
+        assert (node.ask("after").status, node.ask("app").status) == (200, 503)
+        node.delete("after")
 
 
 def refused(node: Node, template: Object, words: str) -> None:
     """Run the agent by this template: it must be unready, with these words, and give nothing."""
     with agent(node, template) as name:
         until_said(node, name, words, give_nothing_to="app")
-
-
-@contextmanager
-def agent(node: Node, template: Object) -> Iterator[str]:
-    """Run one agent by this template, of no DaemonSet."""
-    name = "nmi-alone"
-    metadata = {**template["metadata"], "name": name, "namespace": SYSTEM}
-    spec = {**template["spec"], "nodeName": node.own.name}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-    node.api.request("POST", f"/api/v1/namespaces/{SYSTEM}/pods", pod)
-    try:
-        yield name
-    finally:
-        node.delete(name, namespace=SYSTEM)
-
-
-def until_said(node: Node, agent: str, words: str, *, give_nothing_to: str = "") -> None:
-    """Wait until an agent says these words: by its log, an event, or when it is asked again."""
-    end = time.monotonic() + 40
-    while True:
-        if give_nothing_to:
-            assert node.ask(give_nothing_to).status != 200, "a token by a weaker proof"
-        told = "\n".join([*node.events(agent, SYSTEM), *log(node, agent)])
-        if words in told and not ready(node.get(agent, SYSTEM)):
-            return
-        if ready(node.get(agent, SYSTEM)) and words in (told := probed(node, agent)):
-            assert not told.startswith("ok")
-            return
-        assert time.monotonic() < end, told
-        time.sleep(0.2)
-
-
-def probed(node: Node, agent: str) -> str:
-    """Return what the probe of readiness says, as the kubelet asks for it."""
-    (serve,) = [c for c in node.get(agent, SYSTEM)["spec"]["containers"] if c["name"] == "serve"]
-    probe = serve["readinessProbe"]["exec"]["command"]
-    try:
-        return node.inside(agent, *probe, namespace=SYSTEM, container="serve")
-    except ExecFailed as error:
-        return str(error)
-
-
-def log(node: Node, pod: str) -> list[str]:
-    """Return what `net` of an agent has written in its runs."""
-    uid = node.get(pod, SYSTEM)["metadata"]["uid"]
-    folder = node.plan.path / "nodes" / node.own.name / f"{SYSTEM}_{pod}_{uid}" / "net"
-    return [file.read_text() for file in folder.glob("*.log")]
 
 
 OTHERWISE: dict[str, tuple[Object, str]] = {

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from podidentity_sandbox.node.network import AddressPool, NetworkFailed
+from podidentity_sandbox.plan import mac_of_bridge
+from podidentity_sandbox.world.network import azure_script
 
 
 def test_no_pod_gets_the_gateways_address_nor_the_network_s_own() -> None:
@@ -23,3 +25,10 @@ def test_a_full_node_says_so() -> None:
     pool.take()
     with pytest.raises(NetworkFailed, match="no pod address is free"):
         pool.take()
+
+
+def test_a_bridge_has_a_mac_address_for_good_whichever_links_come_and_go() -> None:
+    """Else it had its lowest link's: with that link gone, those who knew it sent to nobody."""
+    assert mac_of_bridge("10.244.1.1") == "0a:58:0a:f4:01:01"
+    (made,) = [each for each in azure_script().splitlines() if each.endswith("type bridge")]
+    assert made == "link add fabric address 0a:58:0a:f0:00:01 type bridge"

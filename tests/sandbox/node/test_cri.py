@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from podidentity_sandbox.node.cri.requests import container_config, namespaces, 
 from podidentity_sandbox.node.cri.static import mirror
 from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.spec import ContainerRefused, parse_pod
-from podidentity_sandbox.plan import NodePlan
+from podidentity_sandbox.plan import Network, NodePlan
 from tests.sandbox.node.site import container, pod
 
 UID = "0a1b2c3d-0000-1111-2222-333344445555"
@@ -163,9 +164,9 @@ def test_the_mirror_of_a_static_pod_names_its_node_and_its_hash() -> None:
     assert mirror(manifest + b"\n", NODE, "uid-of-node") != made
 
 
-@pytest.mark.parametrize("kind", ["ptp", "bridge"])
-def test_each_network_attaches_pods_by_its_plugin(kind: str) -> None:
-    told = json.loads(containerd.network(RuntimeOptions(tools="/t", network=kind), NODE))
+@pytest.mark.parametrize(("network", "kind"), [("routed", "ptp"), ("bridge", "bridge")])
+def test_each_network_attaches_pods_by_its_plugin(network: str, kind: str) -> None:
+    told = json.loads(containerd.network(replace(NODE, network=Network(network))))
     (plugin,) = told["plugins"]
     assert plugin["type"] == kind
     assert plugin["ipam"]["ranges"] == [[{"subnet": "10.244.0.0/24"}]]
@@ -182,7 +183,7 @@ def test_containerd_is_told_of_the_driver_and_of_both_runtimes(tmp_path: Path) -
 
 
 def test_the_choices_of_a_node_are_read_as_they_were_saved(tmp_path: Path) -> None:
-    options = RuntimeOptions(tools="/t", images=("/a", "/b"), network="bridge")
+    options = RuntimeOptions(tools="/t", images=("/a", "/b"), handler="crun")
     options.save(tmp_path)
     assert RuntimeOptions.load(tmp_path) == options
 

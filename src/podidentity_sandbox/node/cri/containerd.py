@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import NodePlan
+from podidentity_sandbox.plan import Network, NodePlan
 
 SOCKET = Path("/run/containerd/containerd.sock")
 PID_FILE = SOCKET.with_name("containerd.pid")
@@ -86,14 +86,14 @@ def configuration(options: RuntimeOptions, root: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def network(options: RuntimeOptions, node: NodePlan) -> str:
+def network(node: NodePlan) -> str:
     """Return the configuration of CNI: how pods are attached to the node.
 
     https://www.cni.dev/plugins/current/main/ptp/ and …/bridge/
     """
-    kinds: dict[str, dict[str, object]] = {
-        "ptp": {"type": "ptp"},
-        "bridge": {"type": "bridge", "bridge": "cbr0", "isGateway": True},
+    kinds: dict[Network, dict[str, object]] = {
+        Network.ROUTED: {"type": "ptp"},
+        Network.BRIDGE: {"type": "bridge", "bridge": "cbr0", "isGateway": True},
     }
     addresses = {
         "type": "host-local",
@@ -101,7 +101,7 @@ def network(options: RuntimeOptions, node: NodePlan) -> str:
         "ranges": [[{"subnet": node.pod_cidr}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
-    plugin = {**kinds[options.network], "ipMasq": False, "ipam": addresses}
+    plugin = {**kinds[node.network], "ipMasq": False, "ipam": addresses}
     return json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]})
 
 
@@ -110,7 +110,7 @@ def write_files(options: RuntimeOptions, node: NodePlan, root: Path) -> None:
     for folder in (SOCKET.parent, _NETWORKS, _PROGRAMS):
         folder.mkdir(parents=True, exist_ok=True)
     _CONFIG.write_text(configuration(options, root))
-    (_NETWORKS / "10-pods.conflist").write_text(network(options, node))
+    (_NETWORKS / "10-pods.conflist").write_text(network(node))
     for handler in ("runc", "crun"):
         link = _PROGRAMS / handler
         link.unlink(missing_ok=True)

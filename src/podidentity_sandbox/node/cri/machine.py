@@ -82,6 +82,9 @@ def _enter(roots: list[Path]) -> None:
     syscalls.unshare(syscalls.NEW_MOUNTS | syscalls.NEW_IPC | syscalls.NEW_UTS | _NEW_CGROUPS)
     syscalls.mount("none", "/", flags=syscalls.SHARED | syscalls.RECURSIVE)
     syscalls.mount("proc", "/proc", "proc", syscalls.NO_SUID | syscalls.NO_DEVICES)
+    if (TREE / "cgroup.procs").exists():
+        # v2 stands alone, and no file system is mounted over itself.
+        syscalls.unmount(str(TREE))
     syscalls.mount("cgroup2", str(TREE), "cgroup2")
     if len(roots) > 1:
         MEMORY_V1.mkdir()

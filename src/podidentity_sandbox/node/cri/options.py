@@ -26,12 +26,12 @@ class RuntimeOptions:
     """How cgroups are named: `cgroupfs` or `systemd`, kubelet and runtime alike."""
     runtime_driver: str = ""
     """The container runtime's, where it is set to another than the kubelet's."""
-    network: str = "ptp"
-    """`ptp`, a link and a route for each pod as with Azure CNI, or `bridge` as with kubenet."""
     handler: str = "runc"
     """The program that makes containers where a pod names no runtime class."""
     own_netns_folder: bool = False
     """containerd's `netns_mounts_under_state_dir`: no namespace is in /run/netns."""
+    tells_address: bool = True
+    """Whether the kubelet reports an address of its node; one that waits for its cloud does not."""
 
     def save(self, folder: Path) -> None:
         """Write them for the sandbox in `folder`."""
