@@ -32,7 +32,8 @@ from podidentity.cli.objects import (
     minor_version,
 )
 from podidentity.cli.output import FORMATS, data, examples, output_option
-from podidentity.cli.parameters import agents_option
+from podidentity.cli.parameters import PodRef, agents_option
+from podidentity.cli.path_check import PodPath, path_of
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
@@ -73,7 +74,7 @@ from podidentity.core.resources import (
     Pod,
 )
 from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
-from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason
+from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason, ProbeReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -91,13 +92,29 @@ from podidentity.wire.pods import parse_pod
     epilog=examples(
         "podidentity check",
         "podidentity check -o json | jq -r '.[].switch'",
+        "podidentity check --pod shop/orders-0",
     )
+)
+@click.option(
+    "--pod",
+    "pod",
+    type=PodRef(),
+    metavar="NAMESPACE/NAME",
+    help="Only check where requests from this pod's network arrive, by one that NMI sends itself.",
 )
 @agents_option
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, output: str) -> None:
+def check(
+    ctx: click.Context,
+    /,
+    *,
+    target: ClusterTarget,
+    pod: ObjectRef | None,
+    agents: str | None,
+    output: str,
+) -> None:
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
@@ -108,6 +125,13 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     that weaken it. On stderr it says what closes each node while it starts.
     Exit code 1: something was found, or you may not read the grants, policies or NMI's state.
     """
+    if pod is not None:
+        path = on_cluster(target, lambda kube: path_of(kube, pod, agents))
+        told = [] if path.arrived else [lost(path)]
+        arrived = f"Pod {pod} on node {path.node}: {path.text}."
+        people = arrived if path.arrived else _shown(told[0])
+        click.echo(people if output == "table" else data(list(map(_as_data, told)), output))
+        ctx.exit(1 if told else 0)
     found, unread, of_starts = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
     for each in (*unread, *of_starts):
@@ -121,6 +145,17 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     else:
         click.echo("The rules refuse nothing else.")
     ctx.exit(1 if found or not complete else 0)
+
+
+def lost(path: PodPath) -> Finding:
+    """Return the finding about a pod whose request did not arrive, or could not be sent."""
+    return Finding(
+        kind="Pod",
+        about=path.pod,
+        reason=path.reason,
+        what=f"On {path.node}: {path.text}.",
+        mend=_sentence(path.next_step or "see NMI's log there, container net"),
+    )
 
 
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
@@ -265,7 +300,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason in {OPEN_NODE, HOST_ROUTING, AgentReason.PATH_BROKEN}:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING, AgentReason.PATH_BROKEN, ProbeReason.LOST}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []

@@ -121,7 +121,7 @@ async def until_established(kube: Kube) -> None:
     def look(crds: Mapping[str, Object]) -> bool:
         return bool(crds) and all(map(established, crds.values()))
 
-    await _until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
+    await until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
@@ -140,16 +140,16 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
         return now.done
 
     only = {"fieldSelector": f"metadata.name={DAEMON_SET}"}
-    await _until(kube, DAEMON_SETS.path(namespace), only, look)
+    await until(kube, DAEMON_SETS.path(namespace), only, look)
 
 
 async def until_gone(kube: Kube, namespace: str) -> None:
     """Return when no pod of NMI is left."""
     only = {"labelSelector": PODS_OF_NMI}
-    await _until(kube, PODS.path(namespace), only, lambda pods: not pods)
+    await until(kube, PODS.path(namespace), only, lambda pods: not pods)
 
 
-async def _until(
+async def until(
     kube: Kube,
     path: str,
     params: Mapping[str, str],

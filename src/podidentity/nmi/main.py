@@ -48,6 +48,7 @@ from podidentity.nmi.policies import (
     trust_of,
     warn_of,
 )
+from podidentity.nmi.probe_requests import ProbeRequests
 from podidentity.nmi.reporting.debug import permissions_shown, tokens_shown
 from podidentity.nmi.reporting.endpoints import Check, Parts, endpoints
 from podidentity.nmi.reporting.events import AgentWarning, AgentWarnings, PodEvents
@@ -193,6 +194,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             prefetcher.run,
             seen.requests.run,
             events.run,
+            ProbeRequests(net, cluster, kube, clock, own=own, node=settings.node).run,
             AgentWarnings(
                 events, clock, own=own, warnings=lambda: [*warnings(), *_boot_closed(net)]
             ).run,

@@ -53,6 +53,14 @@ PATH_PROVED = "PathProved"
 """Reason of the event that ends `PATH_BROKEN`."""
 
 
+class ProbeReason(StrEnum):
+    """What an event that answers `podidentity check --pod` says."""
+
+    ARRIVED = "ProbeArrived"
+    LOST = "ProbeLost"
+    NOT_SENT = "ProbeNotSent"
+
+
 class NodeName(NamedTuple):
     """A node as what an event is about."""
 
@@ -109,6 +117,17 @@ def render_event(happening: Happening, node: str) -> Mapping[str, Any]:
         "firstTimestamp": _time(happening.first),
         **render_repetition(happening),
     }
+
+
+def probe_answer_name(number: str) -> str:
+    """Return the name of the event that answers the question of this number."""
+    return f"podidentity-probe.{number}"
+
+
+def render_probe_answer(number: str, happening: Happening, node: str) -> Mapping[str, Any]:
+    """Return the body of the event that answers the question of this number."""
+    name = {"name": probe_answer_name(number), "namespace": happening.namespace}
+    return {**render_event(happening, node), "metadata": name}
 
 
 def _named(about: Pod | NodeName) -> Mapping[str, str]:
