@@ -287,7 +287,8 @@ class Writes:
         self._escalation.check(call.user, call.info, kind, new, old)
         if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
             node_restriction.check_update(kind, node, new, old)
-        info = call.info if call.info.name else replace(call.info, name=new["metadata"]["name"])
+        name = call.info.name or new["metadata"].get("name", "")
+        info = replace(call.info, name=name)
         self._cluster.policies.check(call.user, info, new, old)
 
 
