@@ -150,3 +150,15 @@ def test_a_dry_run_is_for_the_namespace_of_the_profile_and_has_no_exception(
     printed = list(yaml.safe_load_all(podidentity(*AUTOMATIC, "--dry-run").out))
     assert "AzurePodIdentityException" not in {each["kind"] for each in printed}
     assert "kube-system" not in str(printed[4:])
+
+
+def test_nmi_tolerates_the_start_up_taint_whatever_its_key() -> None:
+    made = manifests.nmi(
+        startup_taint="example.com/wait", tolerations=manifests.automatic_tolerations()
+    )
+    daemon_sets = [each for each in made if each["kind"] == "DaemonSet"]
+    assert len(daemon_sets) == 2, "the agent and its probe"
+    for each in daemon_sets:
+        found = each["spec"]["template"]["spec"]["tolerations"]
+        assert {"key": "example.com/wait", "operator": "Exists"} in found
+        assert all(one in found for one in manifests.automatic_tolerations())

@@ -15,6 +15,7 @@ from podidentity_sandbox.cluster import (
     bodies,
     list_watch,
     mirrors,
+    node_restriction,
     podstreams,
     presentation,
     selectors,
@@ -274,8 +275,15 @@ class Writes:
     def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
         agent = call.request.headers.get("User-Agent", "")
         write = options_of_query(call.query, agent, options, apply=apply)
-        write.judge = partial(self._escalation.check, call.user, call.info)
+        write.judge = partial(self._judge, call)
         return write
+
+    def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
+        self._escalation.check(call.user, call.info, kind, new, old)
+        if kind.key == "nodes" and old is not None:
+            if node := node_of(call.user):
+                node_restriction.check_update(kind, node, new, old)
+            self._cluster.policies.check_update(call.user, call.info, new, old)
 
 
 def _answer(call: ResourceRequest, record: Record, write: Write, code: int) -> Answer:

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-pol
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
@@ -101,6 +102,31 @@ async def test_it_is_for_the_requests_that_its_conditions_name(
     assert (await asked(api)).status_code == code
 
 
+NODES = {
+    "apiGroups": [""],
+    "apiVersions": ["v1"],
+    "operations": ["UPDATE"],
+    "resources": ["nodes"],
+}
+
+
+async def test_of_a_node_it_sees_what_it_was_and_what_it_is_to_be(api: httpx2.AsyncClient) -> None:
+    await api.post("/api/v1/nodes", json={"metadata": {"name": "n", "labels": {"a": "b"}}})
+    expression = "oldObject.metadata.labels.a == 'b' && object.metadata.labels.a == request.name"
+    await bound(api, policy(expression, matchConstraints={"resourceRules": [NODES]}))
+    codes = {}
+    for value in ("c", "n"):
+        answer = await api.patch(
+            "/api/v1/nodes/n",
+            content=json.dumps({"metadata": {"labels": {"a": value}}}),
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+        codes[value] = answer.status_code
+    assert codes == {"c": 422, "n": 200}
+    assert (await asked(api)).status_code == 201, "it is not about tokens"
+    assert (await api.post("/api/v1/nodes", json={"metadata": {"name": "m"}})).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -109,7 +135,7 @@ async def test_it_is_for_the_requests_that_its_conditions_name(
         (policy(), "validations or auditAnnotations"),
         (
             policy("true", matchConstraints={"resourceRules": [{**TOKENS, "resources": ["pods"]}]}),
-            "the sandbox evaluates policies for this alone",
+            "the sandbox evaluates policies for one of these alone",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """ValidatingAdmissionPolicy and its binding: the rules of the objects.
 
-`token_policies` evaluates them. What it does not evaluate is refused here, so that nothing that an
-operator writes is passed over in silence.
+`admission_policies` evaluates them. What it does not evaluate is refused here, so that nothing that
+an operator writes is passed over in silence.
 
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
@@ -36,16 +36,24 @@ _POLICY = {
 _BINDING = {"policyName": str, "validationActions": [str]}
 POLICY_SHAPE = {"spec": _POLICY}
 BINDING_SHAPE = {"spec": _BINDING}
-_EVALUATED = {
-    "apiGroups": [""],
-    "apiVersions": ["v1"],
-    "operations": ["CREATE"],
-    "resources": ["serviceaccounts/token"],
-}
+_EVALUATED = (
+    {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["serviceaccounts/token"],
+    },
+    {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": ["nodes"],
+    },
+)
 
 
 class PolicyStrategy(Strategy):
-    """A policy can be compiled, and is about tokens."""
+    """A policy can be compiled, and is about tokens or about changes of nodes."""
 
     def default(self, new: Obj) -> None:
         """Fill in what goes without saying."""
@@ -61,8 +69,8 @@ class PolicyStrategy(Strategy):
             *_unknown("spec", spec, _POLICY),
             *_unknown("spec.matchConstraints", spec["matchConstraints"], _CONSTRAINTS),
         ]
-        if spec["matchConstraints"].get("resourceRules") != [_EVALUATED]:
-            detail = f"the sandbox evaluates policies for this alone: {_EVALUATED}"
+        if spec["matchConstraints"].get("resourceRules") not in ([each] for each in _EVALUATED):
+            detail = f"the sandbox evaluates policies for one of these alone: {_EVALUATED}"
             faults.append(status.invalid("spec.matchConstraints.resourceRules", "", detail))
         if not spec.get("validations"):
             faults.append(status.required("spec.validations", "validations or auditAnnotations"))

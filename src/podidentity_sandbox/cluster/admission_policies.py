@@ -1,4 +1,4 @@
-"""Judges requests for tokens by the cluster's ValidatingAdmissionPolicies, in CEL.
+"""Judges requests for tokens, and changes of nodes, by ValidatingAdmissionPolicies, in CEL.
 
 Words and codes:
 https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy/validating/dispatcher.go
@@ -23,27 +23,45 @@ BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
 _CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityTooLarge": 413}
 
 
-class TokenPolicies:
-    """Judges requests for tokens by the policies that are bound at the moment."""
+class AdmissionPolicies:
+    """Judges by the policies that are bound at the moment."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def check(self, user: User, info: RequestInfo, body: Obj) -> None:
-        """Raise the refusal of the first policy that denies the request."""
-        facts = {"object": _request(body), "oldObject": None, "request": _asked(user, info)}
+    def check_token(self, user: User, info: RequestInfo, body: Obj) -> None:
+        """Raise the refusal of the first policy that denies a request for a token."""
+        facts = {"object": _request(body), "oldObject": None}
+        self._check("CREATE", user, info, facts)
+
+    def check_update(self, user: User, info: RequestInfo, new: Obj, old: Obj) -> None:
+        """Raise the refusal of the first policy that denies a change of a stored object."""
+        self._check("UPDATE", user, info, {"object": new, "oldObject": old})
+
+    def _check(self, operation: str, user: User, info: RequestInfo, facts: Obj) -> None:
+        facts = {**facts, "request": _asked(operation, user, info)}
         for binding in self._storage.all(BINDINGS):
             policy = self._storage.get(POLICIES, "", binding.object["spec"]["policyName"])
-            if policy is None:
+            if policy is None or not _is_about(policy.object["spec"], operation, info):
                 continue
             for message, reason in _denials(policy.object["spec"], facts):
                 who = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
                 error = status.forbidden(
-                    "serviceaccounts", "", info.name, f"{who} denied request: {message}"
+                    info.resource, info.group, info.name, f"{who} denied request: {message}"
                 )
                 raise StatusError(
                     _CODES.get(reason, 422), reason, error.message, details=error.details
                 )
+
+
+def _is_about(spec: Obj, operation: str, info: RequestInfo) -> bool:
+    whole = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    return any(
+        operation in rule["operations"]
+        and info.group in rule["apiGroups"]
+        and whole in rule["resources"]
+        for rule in spec["matchConstraints"]["resourceRules"]
+    )
 
 
 def _denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
@@ -92,9 +110,9 @@ def _full(reference: Json) -> Json:
     return reference if isinstance(reference, dict) else None
 
 
-def _asked(user: User, info: RequestInfo) -> Obj:
+def _asked(operation: str, user: User, info: RequestInfo) -> Obj:
     return {
-        "operation": "CREATE",
+        "operation": operation,
         "namespace": info.namespace,
         "name": info.name,
         "subResource": info.subresource,
