@@ -33,7 +33,7 @@ def rule(group: str, *resources: str, verbs: tuple[str, ...] = ("get", "list")) 
 def reader(
     world: World, ns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Sign this process in as a person who may read everything that `check` needs, except roles."""
+    """Sign this process in as a person who may read all that `check` needs, but not list roles."""
     accounts = f"/api/v1/namespaces/{ns}/serviceaccounts"
     world.send("POST", accounts, {"metadata": {"name": "reader"}})
     kinds = ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions")
@@ -43,6 +43,8 @@ def reader(
         rule("apps", "daemonsets"),
         rule("networking.k8s.io", "networkpolicies"),
         rule(RBAC.split("/")[2], "clusterrolebindings", verbs=("list", "delete")),
+        rule(RBAC.split("/")[2], "clusterroles", verbs=("get",)),
+        rule("admissionregistration.k8s.io", "validatingadmissionpolicies"),
     ]
     name = f"reader-{ns}"
     world.send("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules})

@@ -116,6 +116,8 @@ EDITS = {
     "IMDS opened": ["ip", "rule", "del", "pref", "3"],
     "the node's own way barred": ["ip", "rule", "del", "pref", "2"],
     "the end of that way removed": ["ip", "rule", "del", "pref", "6"],
+    "the way past netfilter opened": ["ip", "rule", "del", "pref", "1"],
+    "the route of that way removed": ["ip", "route", "flush", "table", "2579"],
     "the address removed": ["ip", "addr", "del", f"{LINK_LOCAL}/32", "dev", "lo"],
 }
 

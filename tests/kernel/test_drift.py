@@ -59,6 +59,8 @@ DIFFERENCES = {
     "IMDS opened": "routing rules missing: 3",
     "the node's own way barred": "routing rules missing: 2",
     "the end of that way removed": "routing rules missing: 6",
+    "the way past netfilter opened": "packets may leave by eth0 past the rules",
+    "the route of that way removed": "packets may leave by eth0 past the rules",
     "the address removed": "address 169.254.25.79 is not on lo",
 }
 

@@ -79,6 +79,7 @@ table ip podid {
 )
 AS_IP_RULE_SAYS = [
     "0: from all lookup local proto kernel",
+    "1: from all to 169.254.169.254 iif lo oif eth0 lookup 2579 proto kernel",
     "2: from all iif lo goto 6 proto kernel",
     "3: from all to 169.254.169.254 blackhole proto kernel",
     "4: from all to 169.254.25.79 lookup local proto kernel",

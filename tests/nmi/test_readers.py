@@ -6,8 +6,12 @@ import asyncio
 import socket
 from collections import Counter
 from functools import partial
+from typing import Any
 
-from podidentity.nmi.server.connection import READ_IN_ONE_TURN, Readers
+import pytest
+
+from podidentity.nmi.server.connection import READ_IN_ONE_TURN, Readers, SocketTransport
+from podidentity.nmi.server.listener import Listener
 from tests.nmi.echoing import GET, Echo
 from tests.nmi.talking import listening, until
 
@@ -61,45 +65,45 @@ async def test_of_thousands_of_connections_a_few_are_read_in_each_turn() -> None
     readers.close()
 
 
-async def test_all_that_are_ready_are_read_before_one_of_them_is_written_to() -> None:
-    readers = Readers(asyncio.get_running_loop())
-    pairs = [socket.socketpair() for _ in range(3)]
+async def test_all_that_are_ready_are_read_before_one_of_them_is_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[str] = []
+    read, send = SocketTransport._readable, SocketTransport.send_now
+    kept = {"_readable": ("read", read), "send_now": ("sent", send)}
+    for name, (word, method) in kept.items():
 
-    def readable(near: socket.socket) -> None:
-        near.recv(1)
-        done.append("read")
-        if not readers.after_reading(partial(done.append, "written")):
-            done.append("written at once")
+        def noted(transport: SocketTransport, word: str = word, method: Any = method) -> None:
+            done.append(word)
+            method(transport)
 
-    async def send(*senders: socket.socket) -> list[str]:
+        monkeypatch.setattr(SocketTransport, name, noted)
+    async with listening(Echo()) as listener:
+        clients = await kept_clients(listener, 3)
         done.clear()
-        for each in senders:
-            each.send(b"x")
-        await until(lambda: done.count("read") == len(senders))
-        return done
+        for client in clients:
+            client.send(b"GET\r\n\r\n")
+        await until(lambda: len(done) >= 6)
+        assert done[:6] == ["read"] * 3 + ["sent"] * 3
+        for client in clients:
+            client.close()
 
-    for near, _ in pairs:
-        readers.add(near, partial(readable, near))
-    first, *others = (far for _, far in pairs)
-    assert await send(first, *others) == ["read"] * 3 + ["written"] * 3
-    assert await send(first) == ["read", "written at once"]
-    assert not readers.after_reading(done.clear), "outside of a turn there is nobody to wait for"
-    for near, far in pairs:
-        readers.remove(near)
-        near.close()
-        far.close()
-    readers.close()
+
+async def kept_clients(listener: Listener, count: int) -> list[socket.socket]:
+    """Return clients whose connections were kept after an answer."""
+    clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(count)]
+    for client in clients:
+        client.setblocking(False)
+        client.send(GET)
+        answer = await asyncio.get_running_loop().sock_recv(client, 4096)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    return clients
 
 
 async def test_last_answers_of_one_turn_arrive_whole_with_their_ends() -> None:
     loop, echo = asyncio.get_running_loop(), Echo()
     async with listening(echo) as listener:
-        clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
-        for client in clients:
-            client.setblocking(False)
-            client.send(GET)
-            assert (await loop.sock_recv(client, 4096)).startswith(b"HTTP/1.1 200 ")
+        clients = await kept_clients(listener, 5)
         for client in clients:
             client.send(b"GET\r\n\r\n")
         for client in clients:

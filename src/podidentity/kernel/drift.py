@@ -1,8 +1,8 @@
-"""Notifications of the kernel about changed rules and addresses.
+"""Notifications of the kernel about changed rules, routes and addresses.
 
 Each transaction of nf_tables sends its changes to a multicast group. The last message names the new
-generation and the process that committed it (linux/netfilter/nf_tables.h). Routing rules and
-addresses have their own groups (linux/rtnetlink.h).
+generation and the process that committed it (linux/netfilter/nf_tables.h). Routing rules, routes
+and addresses have their own groups (linux/rtnetlink.h).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import NamedTuple
 from podidentity.kernel import netlink
 
 _GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES
-_GROUPS_ROUTING = 0x10 | 0x80  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_RULE
+_GROUPS_ROUTING = 0x10 | 0x40 | 0x80  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE
+_ROUTES = frozenset({24, 25})  # RTM_NEWROUTE, RTM_DELROUTE
 _SUBSYSTEM_NFTABLES = 10
 _MSG_NEWGEN = (_SUBSYSTEM_NFTABLES << 8) | 15
 _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
@@ -39,7 +40,7 @@ def subscribe() -> socket.socket:
 
 
 def subscribe_routing() -> socket.socket:
-    """Return a non-blocking socket for notifications about routing rules and addresses."""
+    """Return a non-blocking socket for notifications about routing rules, routes and addresses."""
     return netlink.connect(socket.NETLINK_ROUTE, groups=_GROUPS_ROUTING)
 
 
@@ -65,16 +66,26 @@ def pending(notices: socket.socket, table: str) -> Notice:
     return Notice(touched, cause)
 
 
-def drop_pending(notices: socket.socket) -> None:
-    """Drop the pending notifications, at most 256 datagrams: only their existence matters."""
+def routing_touched(notices: socket.socket, imds: str) -> bool:
+    """Read the pending notifications, at most 256; say whether one may concern our rules.
+
+    Each pod has a route of its own: of routes only those to IMDS count, and default routes.
+    """
+    address, touched = socket.inet_aton(imds), False
     for _ in range(_MOST_AT_ONCE):
         try:
-            notices.recv(_DATAGRAM)
+            datagram = notices.recv(_DATAGRAM)
         except BlockingIOError:
-            return
+            break
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            touched = True
+            continue
+        for each in netlink.decode(datagram):
+            of_pods = each.kind in _ROUTES and each.payload[1] != 0 and address not in each.payload
+            touched = touched or not of_pods
+    return touched
 
 
 def committer(datagram: bytes) -> str:

@@ -36,6 +36,7 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from podidentity.kernel import drift, rules
+from podidentity.kernel.closing_rules import closing
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import Redirect, RedirectTable
@@ -105,6 +106,8 @@ class Interception:
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
         """Number of repairs."""
+        self.closed_by: tuple[str, ...] = ()
+        """What else closes IMDS to pods, when it was last looked at."""
 
     def install(self) -> None:
         """Close the way to the real IMDS, then redirect, in one transaction; safe to repeat.
@@ -159,7 +162,7 @@ class Interception:
         changed = asyncio.Event()
         with drift.subscribe() as of_table, drift.subscribe_routing() as of_routing:
             loop.add_reader(of_table, self._table_changed, of_table, changed)
-            loop.add_reader(of_routing, _routing_changed, of_routing, changed)
+            loop.add_reader(of_routing, self._routing_changed, of_routing, changed)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._tick(changed))
@@ -192,6 +195,7 @@ class Interception:
             self._routing.repair()
             self._unshared = self._replace()
             self._make_copy()
+            self._look_beside()
             return self._left()
 
     def _replace(self) -> tuple[str, ...]:
@@ -215,6 +219,10 @@ class Interception:
         said = _UNSHARED.format(why=why)
         _log.warning("%s", said)
         return (said,)
+
+    def _look_beside(self) -> None:
+        imds = self._redirect.imds
+        self.closed_by = closing(self._nft, imds.address, imds.port)
 
     def _remove(self) -> list[str]:
         with _explained():
@@ -296,12 +304,17 @@ class Interception:
         while True:
             await self._clock.sleep(_CHECK_EVERY)
             changed.set()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._look_beside)
 
     def _table_changed(self, notices: socket, changed: asyncio.Event) -> None:
         """Have the rules checked if a notification names our table, also after our own changes."""
         notice = drift.pending(notices, rules.TABLE)
         if notice.touched:
             self._cause = notice.cause
+            changed.set()
+
+    def _routing_changed(self, notices: socket, changed: asyncio.Event) -> None:
+        if drift.routing_touched(notices, self._redirect.metadata_ip):
             changed.set()
 
     def _complain(self) -> None:
@@ -351,8 +364,3 @@ def _some(differences: Sequence[str]) -> str:
 
 def _localnet_is_on() -> bool:
     return Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text().strip() == "1"
-
-
-def _routing_changed(notices: socket, changed: asyncio.Event) -> None:
-    drift.drop_pending(notices)
-    changed.set()

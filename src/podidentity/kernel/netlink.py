@@ -20,7 +20,7 @@ one the C library ends the process."""
 SOCK_DIAG, NETFILTER = 4, 12  # NETLINK_SOCK_DIAG, NETLINK_NETFILTER; socket has NETLINK_ROUTE
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
+NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE = 0x400, 0x200, 0x100
 NLM_F_DUMP_INTR = 0x10
 """Set on an answer if the table changed during the dump, so that it may be incomplete."""
 

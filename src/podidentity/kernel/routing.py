@@ -5,6 +5,7 @@ has ended (5 to 60 ms, measured). Routing rules are no part of nf_tables. They d
 pod to IMDS that was not redirected, whatever its protocol and port: a fragment has no port, and the
 kernel need not dissect every packet. As `ip -d rule` prints them:
 
+    1:  from all to 169.254.169.254 iif lo oif eth0 lookup 2579 proto kernel
     2:  from all iif lo goto 6 proto kernel                 the node's own traffic passes
     3:  from all to 169.254.169.254 blackhole proto kernel
     4:  from all to 169.254.25.79 lookup local proto kernel
@@ -14,6 +15,14 @@ kernel need not dissect every packet. As `ip -d rule` prints them:
 While table `ip podid` exists, connections to IMDS are redirected before these rules apply. Else the
 packet is dropped and not refused, so that the client sends it again within a second, when the table
 is back.
+
+Rule 1 is for programs at pods' links that send packets out of the uplink past all of netfilter, as
+Cilium's do with eBPF host routing (`redirect_neigh` in its bpf/lib/fib.h). For these the kernel
+looks a route up as for the node's own packets, but names the uplink beforehand. Where there is no
+route it would take IMDS for a neighbour. So table 2579 has one, of type broadcast, and the helper
+drops what is no unicast (__bpf_redirect_neigh_v4 in net/core/filter.c). The node's own connections
+name no interface, unless by SO_BINDTODEVICE. A program that looks the route up itself
+(bpf_fib_lookup) meets rule 3. Against one that names the next hop itself no rule helps.
 
 `proto kernel`: systemd-networkd removes the routing rules of others when it starts, except those
 that the kernel is said to have made (networkd.conf(5), ManageForeignRoutingPolicyRules=).
@@ -39,9 +48,11 @@ from podidentity.kernel import netlink
 from podidentity.kernel.rules import Redirect
 
 _NEWADDR, _GETADDR = 20, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _ACKNOWLEDGED = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
 _CREATE = _ACKNOWLEDGED | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+_REPLACE = _ACKNOWLEDGED | netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
 _DUMP = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
 _DATAGRAM = 1 << 16
 
@@ -49,13 +60,21 @@ _DATAGRAM = 1 << 16
 _RULE = struct.Struct("=BBBBBBBBI")
 _DESTINATION, _INTERFACE, _GOTO, _PRIORITY, _TABLE, _PROTOCOL = 1, 3, 4, 6, 15, 21
 _IP_PROTOCOL, _DESTINATION_PORTS = 22, 24
-_CONDITIONS = frozenset({_DESTINATION, 2, _INTERFACE, 10, 12, 16, 17, 19, 20, _IP_PROTOCOL, 23, 24})
+_OUTGOING = 17
+_CONDITIONS = frozenset(
+    {_DESTINATION, 2, _INTERFACE, 10, 12, 16, _OUTGOING, 19, 20, _IP_PROTOCOL, 23, 24}
+)
 """Attributes that narrow a rule: those above, and source, marks, tunnel, outgoing interface, VRF,
 users and source ports."""
 _TO_TABLE, _ACTION_GOTO, _NOP, _BLACKHOLE = 1, 2, 3, 6
 _INVERT = 0x2  # FIB_RULE_INVERT
-_TABLE_LOCAL = 255
+_TABLE_LOCAL, _TABLE_OURS = 255, 2579
 _RTPROT_KERNEL = b"\2"
+
+# rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_ROUTE_DESTINATION, _ROUTE_OUTGOING, _ROUTE_TABLE = 1, 4, 15
+_SCOPE_LINK, _BROADCAST = 253, 3
 
 # ifaddrmsg: family, prefix length, flags, scope, interface
 _ADDRESS = struct.Struct("=BBBBI")
@@ -74,13 +93,15 @@ class RoutingRule:
     action: int
     to: str = ""
     """One IPv4 address; "": any."""
+    table: int = 0
+    """For _TO_TABLE."""
     more: tuple[tuple[int, bytes], ...] = ()
     """Further attributes, by type."""
 
     def encode(self) -> bytes:
         """Return the body of the message that adds or deletes the rule."""
         head = _RULE.pack(
-            socket.AF_INET, 32 if self.to else 0, 0, 0, self._table, 0, 0, self.action, 0
+            socket.AF_INET, 32 if self.to else 0, 0, 0, self.table & 0xFF, 0, 0, self.action, 0
         )
         return head + b"".join(netlink.attribute(*each) for each in self._attributes.items())
 
@@ -96,16 +117,12 @@ class RoutingRule:
         )
 
     @property
-    def _table(self) -> int:
-        return _TABLE_LOCAL if self.action == _TO_TABLE else 0
-
-    @property
     def _attributes(self) -> dict[int, bytes]:
         found = {_PRIORITY: _U32.pack(self.priority), **dict(self.more)}
         if self.to:
             found[_DESTINATION] = socket.inet_aton(self.to)
         if self.action == _TO_TABLE:
-            found[_TABLE] = _U32.pack(self._table)
+            found[_TABLE] = _U32.pack(self.table)
         return found
 
 
@@ -122,8 +139,22 @@ def wanted(redirect: Redirect) -> tuple[RoutingRule, ...]:
         return rules
     return (
         *rules,
-        RoutingRule(priority=4, action=_TO_TABLE, to=redirect.target, more=(kernel,)),
+        RoutingRule(
+            priority=4, action=_TO_TABLE, to=redirect.target, table=_TABLE_LOCAL, more=(kernel,)
+        ),
         RoutingRule(priority=5, action=_BLACKHOLE, to=redirect.target, more=(kernel,)),
+    )
+
+
+def past_netfilter(redirect: Redirect, uplink: str) -> RoutingRule:
+    """Return the rule for packets that a program sends out of the uplink."""
+    more = (
+        (_PROTOCOL, _RTPROT_KERNEL),
+        (_INTERFACE, b"lo\0"),
+        (_OUTGOING, uplink.encode() + b"\0"),
+    )
+    return RoutingRule(
+        priority=1, action=_TO_TABLE, to=redirect.metadata_ip, table=_TABLE_OURS, more=more
     )
 
 
@@ -146,6 +177,7 @@ class Routing:
     """
 
     def __init__(self, redirect: Redirect) -> None:
+        self._redirect = redirect
         self._wanted = wanted(redirect)
         self._former = of_release_0_1(redirect)
         self._target = redirect.target if redirect.owns_target else ""
@@ -160,6 +192,9 @@ class Routing:
             found.append(f"routing rules missing: {priorities}")
         if self._target and self._interface_of_target() != _LO:
             found.append(f"address {self._target} is not on lo")
+        uplink = self._uplink()
+        if uplink and self._route(uplink)[0] != _BROADCAST:
+            found.append(f"packets may leave by {socket.if_indextoname(uplink)} past the rules")
         return found
 
     def repair(self) -> None:
@@ -172,18 +207,64 @@ class Routing:
                 self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
         if self._target:
             self._add_target()
+        if uplink := self._uplink():
+            rule = past_netfilter(self._redirect, socket.if_indextoname(uplink))
+            self._take_away(but=rule)
+            self._change(_NEWRULE, _CREATE, rule.encode(), harmless=errno.EEXIST)
+            self._change(_NEWROUTE, _REPLACE, self._closed(uplink))
 
     def remove(self) -> None:
         """Delete the rules; the one that closes IMDS goes first.
 
         The address stays, so that packets of redirected connections do not leave the node.
         """
+        self._take_away()
+        if uplink := self._uplink():
+            self._change(_DELROUTE, _ACKNOWLEDGED, self._closed(uplink), harmless=errno.ESRCH)
         for rule in reversed(self._wanted):
             self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
 
     def close(self) -> None:
         """Close the socket; the rules stay."""
         self._socket.close()
+
+    def _uplink(self) -> int:
+        """Return the index of the interface by which the node reaches IMDS; 0: none."""
+        _, interface = self._route(0)
+        return 0 if interface == _LO else interface
+
+    def _route(self, outgoing: int) -> tuple[int, int]:
+        """Return type and interface of the route to IMDS, by an interface if one is named.
+
+        (0, 0): there is none.
+        """
+        body = _ROUTE.pack(socket.AF_INET, 32, *([0] * 7))
+        body += netlink.attribute(_ROUTE_DESTINATION, socket.inet_aton(self._redirect.metadata_ip))
+        if outgoing:
+            body += netlink.attribute(_ROUTE_OUTGOING, _U32.pack(outgoing))
+        for each in self._ask(_GETROUTE, _ACKNOWLEDGED, body):
+            if each.kind == _NEWROUTE:
+                kind = _ROUTE.unpack_from(each.payload)[7]
+                found = netlink.attributes(each.payload, _ROUTE.size)
+                return kind, _U32.unpack(found.get(_ROUTE_OUTGOING, bytes(4)))[0]
+        return 0, 0
+
+    def _closed(self, uplink: int) -> bytes:
+        """Return the body of the message that adds or deletes the route of table 2579."""
+        head = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 2, _SCOPE_LINK, _BROADCAST, 0)
+        attributes = {
+            _ROUTE_DESTINATION: socket.inet_aton(self._redirect.metadata_ip),
+            _ROUTE_OUTGOING: _U32.pack(uplink),
+            _ROUTE_TABLE: _U32.pack(_TABLE_OURS),
+        }
+        return head + b"".join(netlink.attribute(*each) for each in attributes.items())
+
+    def _take_away(self, but: RoutingRule | None = None) -> None:
+        """Delete the rules that lead to table 2579, but for one."""
+        for body in self._listed():
+            found = netlink.attributes(body, _RULE.size)
+            if found.get(_TABLE) == _U32.pack(_TABLE_OURS) and not (but and but.is_listed(body)):
+                self._change(_DELRULE, _ACKNOWLEDGED, body, harmless=errno.ENOENT)
 
     def _listed(self) -> list[bytes]:
         body = _RULE.pack(socket.AF_INET, *([0] * 8))
@@ -215,7 +296,7 @@ class Routing:
         body += netlink.attribute(_ADDRESS_LOCAL, socket.inet_aton(self._target))
         self._change(_NEWADDR, _CREATE, body, harmless=errno.EEXIST)
 
-    def _change(self, kind: int, flags: int, body: bytes, *, harmless: int) -> None:
+    def _change(self, kind: int, flags: int, body: bytes, *, harmless: int = 0) -> None:
         for answer in self._ask(kind, flags, body):
             if answer.errno not in {0, harmless}:
                 why = os.strerror(answer.errno)

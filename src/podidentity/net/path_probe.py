@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,7 +62,7 @@ class PathProber:
         if isinstance(made, str):
             return ProbeResult(hop=Hop.NOT_SENT, detail=made)
         with made:
-            sent = Arrival(secrets.token_hex(16), address, made.getsockname()[1], self._own)
+            sent = Arrival(os.urandom(16).hex(), address, made.getsockname()[1], self._own)
             probing(sent.port)
             if not await word.expected():
                 return ProbeResult(hop=Hop.NOT_SENT, detail="serve does not expect it")

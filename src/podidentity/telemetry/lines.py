@@ -413,8 +413,9 @@ class Writer:
     def _write_all(self) -> None:
         """Write what waits; what could not be written before comes first."""
         while True:
-            while not self._error and self._queue and len(self._batch) < self._room:
-                self._batch.append(self._queue.popleft())
+            if not self._error:
+                waiting, take = len(self._queue), self._queue.popleft
+                self._batch += [take() for _ in range(min(waiting, self._room - len(self._batch)))]
             if not (self._batch or self._error):
                 return
             self._note(self._attempt())

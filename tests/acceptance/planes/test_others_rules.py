@@ -61,7 +61,8 @@ spec:
 """
 OURS_GONE = """
 nft delete table ip podid
-for priority in 3 4 5 2 6; do ip rule delete priority $priority; done
+for priority in 1 3 4 5 2 6; do ip rule delete priority $priority; done
+ip route flush table 2579
 ip address delete 169.254.25.79/32 dev lo
 nft delete table ip podid_source
 nft list table bridge podid_source >/dev/null 2>&1 && nft delete table bridge podid_source || true
@@ -335,7 +336,7 @@ def documented() -> str:
 
 
 def test_ebpf_host_routing_passes_our_rules_and_akss_restriction(site: Site) -> None:
-    """A leak, shown and not closed: docs/reference/nodes.md says so."""
+    """A leak, shown and not closed, by a program that names the next hop (nodes.md)."""
     site.sh(restriction("filter", site.node, there=True))
     try:
         with site.host_routing(site.link()):
@@ -365,6 +366,33 @@ def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(s
     assert noticed < NOTICED
     assert mended < NOTICED
     print(f"noticed in {noticed:.1f} s, mended in {mended:.1f} s")  # noqa: T201 - the figure
+
+
+def test_one_pods_path_is_told_on_demand_and_no_token_comes_of_it(site: Site) -> None:
+    site.until_ready(ready=True)
+    check = ("podidentity", "check", "--pod", "default/app", "-o", "json")
+    whole = site.command(*check)
+    with site.host_routing(site.link()):
+        (bypassed,) = site.command(*check)
+        node_itself = site.readiness()["path"]["hop"]
+    site.judge(Engine.BEFORE, DENY)
+    try:
+        (denied,) = site.command(*check)
+    finally:
+        site.sh(GONE)
+        site.place.run("kubectl", "delete", "networkpolicies", "--all")
+    again = site.command(*check)
+    assert (whole, again) == ([], [])
+    assert bypassed["reason"] == "ProbeLost"
+    assert "answered by IMDS itself" in bypassed["message"]
+    assert node_itself == "proved", "the probe pod's link is another"
+    assert "got no answer" in denied["message"]
+    assert denied["nextStep"].startswith("Let pods out to 169.254.169.254/32, TCP port 80")
+    seen = site.loop.run(site.azure.imds_requests())
+    ours = [each for each in seen if each["headers"].get("user-agent") == "podidentity-probe"]
+    assert ours, "the bypass let one through"
+    assert {each["status"] for each in ours} == {400}
+    assert {each["target"].partition("?")[0] for each in ours} == {"/metadata/versions"}
 
 
 def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) -> None:

@@ -176,19 +176,16 @@ class AnswerCache:
         self._revision: Revision = (-1, -1)
         self._answers: dict[tuple[str, bytes], CachedAnswer] = {}
         """By address and target: pods seldom share an address, and then the last one counts."""
-        self._requests: dict[bytes, KnownRequest] = {}
-
-    def request(self, raw: bytes) -> KnownRequest | None:
-        """Return what the bytes of a request mean, if that is known."""
-        return self._requests.get(raw)
+        self.requests: dict[bytes, KnownRequest] = {}
+        """What the bytes of requests mean, as far as that is known."""
 
     def note(self, request: Request) -> None:
         """Remember what the bytes of a request mean: a GET whose headers were found right."""
         if not request.raw:
             return
-        if len(self._requests) >= CAPACITY:
-            self._requests.clear()
-        self._requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
+        if len(self.requests) >= CAPACITY:
+            self.requests.clear()
+        self.requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
 
     def find(self, address: str, target: bytes, monotonic: float) -> CachedAnswer | None:
         """Return the answer to a GET with the right headers if it still holds.
@@ -342,7 +339,7 @@ class RequestPipeline:
 
         LATER, and `answered` is called, if the connection must be proved before.
         """
-        known = self._answers.request(raw)
+        known = self._answers.requests.get(raw)
         if known is None or self._recorded_first:
             return None
         return self._again(caller, known.target, answered, keep_alive=known.keep_alive)

@@ -131,8 +131,8 @@ class Readers:
         self._loop = loop
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
-        self._later: list[Callable[[], None]] | None = None
-        """Called when all are read; None while none is being read, or one alone."""
+        self.later: list[SocketTransport] | None = None
+        """Send when all are read; None while none is being read, or one alone."""
         loop.add_reader(self._epoll, self._ready)
 
     def add(self, found: socket.socket, readable: Callable[[], None]) -> None:
@@ -147,13 +147,6 @@ class Readers:
         if self._callbacks.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
-    def after_reading(self, send: Callable[[], None]) -> bool:
-        """Call `send`, which raises nothing, when the others are read; False if there are none."""
-        if self._later is None:
-            return False
-        self._later.append(send)
-        return True
-
     def close(self) -> None:
         """Call nobody any more."""
         if not self._epoll.closed:
@@ -163,16 +156,16 @@ class Readers:
 
     def _ready(self) -> None:
         callbacks, found = self._callbacks, self._epoll.poll(0, READ_IN_ONE_TURN)
-        later: list[Callable[[], None]] = []
-        self._later = later if len(found) > 1 else None
+        later: list[SocketTransport] = []
+        self.later = later if len(found) > 1 else None
         for descriptor, _ in found:
             # An earlier one in this turn may have closed it.
             readable = callbacks.get(descriptor)
             if readable is not None:
                 readable()
-        self._later = None
-        for send in later:
-            send()
+        self.later = None
+        for transport in later:
+            transport.send_now()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,8 +260,9 @@ class SocketTransport(asyncio.Transport):
         if self._unsent:
             self._unsent += data
         elif not self._closing and not self._half_closed:
-            if self._readers.after_reading(self._send_now):
+            if (later := self._readers.later) is not None:
                 self._unsent = bytes(data)
+                later.append(self)
             elif left := self._sent(data):
                 self._keep(left)
 
@@ -338,7 +332,7 @@ class SocketTransport(asyncio.Transport):
         if not count:
             self.close()
 
-    def _send_now(self) -> None:
+    def send_now(self) -> None:
         """Send what was written while others were read, unless the connection ended since."""
         data, self._unsent = self._unsent, b""
         left = self._sent(data) if data else b""
