@@ -27,16 +27,17 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
     yield shared_world
-    for path in (DAEMON_SET, EXCEPTION):
+    for path in (DAEMON_SET, PROBE_SET, EXCEPTION):
         if shared_world.get(path):
             shared_world.send("DELETE", path)
     end_nmi(shared_world)
 
 
-DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi"
+_DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
 EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
 PODS = "/api/v1/namespaces/kube-system/pods"
-_OURS = "app.kubernetes.io/component=nmi"
+_OURS, _PROBES = (f"app.kubernetes.io/component={name}" for name in ("nmi", "probe"))
 
 
 def nmi_pods(world: World, path: str = PODS) -> list[Any]:
@@ -47,7 +48,8 @@ def nmi_pods(world: World, path: str = PODS) -> list[Any]:
 
 def end_nmi(world: World, path: str = PODS) -> None:
     """End the pods of NMI, as their kubelets would: a deleted pod stays until then."""
-    for pod in nmi_pods(world, path):
+    probes = world.send("GET", path, labelSelector=_PROBES)["items"]
+    for pod in (*nmi_pods(world, path), *probes):
         world.send("DELETE", f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 

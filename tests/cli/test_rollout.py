@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.cli.rollout import ready, rollout, trouble
+from podidentity.cli.rollout import last_warnings, ready, rollout, trouble
 
 
 def daemon_set(**status: int) -> dict[str, Any]:
@@ -82,3 +82,28 @@ def test_a_pod_that_is_about_to_go_is_not_ready() -> None:
     assert ready(found)
     found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert not ready(found)
+
+
+def warning(message: str, second: int, container: str = "net", **more: Any) -> dict[str, Any]:
+    return {
+        "type": "Warning",
+        "message": message,
+        "lastTimestamp": f"2026-11-26T10:00:{second:02}Z",
+        "involvedObject": {"fieldPath": f"spec.containers{{{container}}}"} if container else {},
+        **more,
+    }
+
+
+def test_of_each_container_the_last_warning_counts_whichever_event_was_the_first() -> None:
+    """The repeated reason of `net` was hidden by what `serve` had said once, when it started."""
+    events = [
+        warning("give it CAP_NET_ADMIN", 30),
+        warning("no such socket yet", 1),
+        warning("connection refused", 5, "serve"),
+        warning("pulled", 40, type="Normal"),
+        warning("of NMI itself", 41, source={"component": "podidentity-nmi"}),
+        warning("no volume", 2, ""),
+    ]
+    assert last_warnings(events) == ["no volume", "connection refused", "give it CAP_NET_ADMIN"]
+    assert last_warnings([warning("twice", 1), warning("twice", 2, "serve")]) == ["twice"]
+    assert last_warnings([{**warning("no time", 0), "lastTimestamp": None}]) == ["no time"]

@@ -15,7 +15,7 @@ from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import ListenError, listening_socket
 from tests.fakes import FakeClock
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import listening, talking
+from tests.nmi.talking import Talk, listening, talking
 
 
 async def test_a_port_that_is_taken_is_named_with_the_way_to_find_who_has_it() -> None:
@@ -46,7 +46,7 @@ async def test_one_listener_serves_several_sockets_that_listened_before() -> Non
         reader, writer = await asyncio.open_connection(address, port)
         writer.write(GET)
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
-        writer.close()
+        await Talk(reader, writer).leave()
     assert listener.port == ends[0][1]
     await listener.close(0.0)
 
@@ -190,8 +190,8 @@ async def test_the_kubelet_is_answered_while_pods_hold_all_places_of_the_probe_p
     async with talking(listener, "127.0.2.1") as prometheus:
         assert (await prometheus.ask(probe)).body == b"Active"
     assert listener.connections() <= FOR_LOOKS.unproven + FOR_LOOKS.local
-    for _, writer in pods:
-        writer.close()
+    for each in pods:
+        await Talk(*each).leave()
     await listener.close(0.0)
 
 
@@ -204,6 +204,6 @@ async def test_thousands_of_connections_from_one_address_leave_the_others_their_
     assert listener.connections() <= limits.per_address
     async with talking(listener, "127.0.0.2") as neighbour:
         assert (await neighbour.ask(GET)).status == 200
-    for _, writer in hogs:
-        writer.close()
+    for each in hogs:
+        await Talk(*each).leave()
     await listener.close(0.0)

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 import click
@@ -18,6 +17,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
+from podidentity.cli import boot_window
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -32,7 +32,8 @@ from podidentity.cli.objects import (
     minor_version,
 )
 from podidentity.cli.output import FORMATS, data, examples, output_option
-from podidentity.cli.parameters import agents_option
+from podidentity.cli.parameters import PodRef, agents_option
+from podidentity.cli.path_check import PodPath, path_of
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
@@ -43,6 +44,7 @@ from podidentity.cli.rollout import (
     Rollout,
     has_one_container,
     rollout,
+    seen,
     troubles,
 )
 from podidentity.cli.token_bounds import read_bounds
@@ -72,7 +74,7 @@ from podidentity.core.resources import (
     Pod,
 )
 from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
-from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason
+from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason, ProbeReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -90,13 +92,29 @@ from podidentity.wire.pods import parse_pod
     epilog=examples(
         "podidentity check",
         "podidentity check -o json | jq -r '.[].switch'",
+        "podidentity check --pod shop/orders-0",
     )
+)
+@click.option(
+    "--pod",
+    "pod",
+    type=PodRef(),
+    metavar="NAMESPACE/NAME",
+    help="Only check where requests from this pod's network arrive, by one that NMI sends itself.",
 )
 @agents_option
 @output_option(*FORMATS, default="table")
 @cluster_options
 @click.pass_context
-def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, output: str) -> None:
+def check(
+    ctx: click.Context,
+    /,
+    *,
+    target: ClusterTarget,
+    pod: ObjectRef | None,
+    agents: str | None,
+    output: str,
+) -> None:
     """List everything that the rules refuse, with the change that would allow it, and NMI's faults.
 
     It finds identities that are bound and not granted, secrets and bindings of other namespaces,
@@ -104,12 +122,19 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     audiences that NMI may not ask for, and NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
     Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
-    that weaken it.
+    that weaken it. On stderr it says what closes each node while it starts.
     Exit code 1: something was found, or you may not read the grants, policies or NMI's state.
     """
-    found, unread = on_cluster(target, lambda kube: _findings(kube, agents))
+    if pod is not None:
+        path = on_cluster(target, lambda kube: path_of(kube, pod, agents))
+        told = [] if path.arrived else [lost(path)]
+        arrived = f"Pod {pod} on node {path.node}: {path.text}."
+        people = arrived if path.arrived else _shown(told[0])
+        click.echo(people if output == "table" else data(list(map(_as_data, told)), output))
+        ctx.exit(1 if told else 0)
+    found, unread, of_starts = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
-    for each in unread:
+    for each in (*unread, *of_starts):
         click.echo(each, err=True)
     if output != "table":
         click.echo(data([_as_data(each) for each in found], output))
@@ -120,6 +145,17 @@ def check(ctx: click.Context, /, *, target: ClusterTarget, agents: str | None, o
     else:
         click.echo("The rules refuse nothing else.")
     ctx.exit(1 if found or not complete else 0)
+
+
+def lost(path: PodPath) -> Finding:
+    """Return the finding about a pod whose request did not arrive, or could not be sent."""
+    return Finding(
+        kind="Pod",
+        about=path.pod,
+        reason=path.reason,
+        what=f"On {path.node}: {path.text}.",
+        mend=_sentence(path.next_step or "see NMI's log there, container net"),
+    )
 
 
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
@@ -138,8 +174,8 @@ _NO_ROLE = f"could not check what NMI may do: you need the right to get clusterr
 _NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
-async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str]]:
-    """Return the findings, and a line for each part of the check that was not possible."""
+async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str], list[str]]:
+    """Return the findings, a line for each part of the check that was not possible, and notes."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -181,7 +217,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
             if not error.forbidden:
                 raise
             unread.append(lost)
-    return told, unread
+    return told, unread, await _of_starts(kube, choices)
 
 
 async def _of_audiences(
@@ -239,6 +275,19 @@ async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
             yield each
 
 
+async def _of_starts(kube: Kube, choices: Choices) -> list[str]:
+    """Return what closes nodes while they start, for a terminal; raise KubeError."""
+    try:
+        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return []  # it is said already that this was not possible
+    told = closed_while_starting(pods, events, SystemClock().time())
+    return list(boot_window.lines(choices.startup_taint, told))
+
+
 def _only_told(finding: Finding) -> Finding:
     """Return a finding about a grant without its flag, which NMI has already."""
     if finding.reason != Reason.NOT_PERMITTED.value:
@@ -251,7 +300,7 @@ def _only_told(finding: Finding) -> Finding:
 def _shown(finding: Finding) -> str:
     about = finding.about if finding.about.namespace else finding.about.name
     head = f"{finding.kind} {about} ({finding.reason})"
-    if finding.reason in {OPEN_NODE, HOST_ROUTING, AgentReason.PATH_BROKEN}:
+    if finding.reason in {OPEN_NODE, HOST_ROUTING, AgentReason.PATH_BROKEN, ProbeReason.LOST}:
         head = click.style(head, fg="red", bold=True)
     switch = (
         [f"  or start NMI, for the whole cluster, with {finding.switch}"] if finding.switch else []
@@ -625,11 +674,8 @@ def agent_warnings(
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
-        ours = (each.get("source") or {}).get("component") == COMPONENT
-        over = now - 2 * AGAIN
-        if reason == AgentReason.PATH_BROKEN:
-            over = max(over, mended.get(uid, 0.0))
-        if uid in nodes and ours and reason in set(AgentReason) and _seen(each) > over:
+        over = mended.get(uid, 0.0) if reason == AgentReason.PATH_BROKEN else 0.0
+        if uid in nodes and reason in _WARNINGS and _lasts(each, now) and seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -643,22 +689,39 @@ def agent_warnings(
         )
 
 
+def closed_while_starting(
+    pods: Sequence[Object], events: Sequence[Object], now: float
+) -> dict[str, str]:
+    """Return for each node with NMI what closes it while NMI does not run; "" if nothing is known.
+
+    `now` in seconds since 1970.
+    """
+    nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
+    found = dict.fromkeys(filter(None, nodes.values()), "")
+    for each in events:
+        node = nodes.get(each["involvedObject"].get("uid", ""))
+        if node and each.get("reason") == AgentReason.BOOT_CLOSED and _lasts(each, now):
+            found[node] = each.get("message", "")
+    return found
+
+
+def _lasts(event: Object, now: float) -> bool:
+    """Whether an event is the agents', and still repeated."""
+    ours = (event.get("source") or {}).get("component") == COMPONENT
+    return ours and seen(event) > now - 2 * AGAIN
+
+
+_WARNINGS = frozenset(each for each in AgentReason if each.is_warning)
+
+
 def _mended(events: Sequence[Object]) -> dict[str, float]:
     """Return when the data path of each agent was whole again, by the uid of its pod."""
     found: dict[str, float] = {}
     for each in events:
         if each.get("reason") == PATH_PROVED:
             uid = each["involvedObject"].get("uid", "")
-            found[uid] = max(found.get(uid, 0.0), _seen(each))
+            found[uid] = max(found.get(uid, 0.0), seen(each))
     return found
-
-
-def _seen(event: Object) -> float:
-    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
-    try:
-        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def nodes_without(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from podidentity.adapters.kube import Kube
@@ -120,7 +121,7 @@ async def until_established(kube: Kube) -> None:
     def look(crds: Mapping[str, Object]) -> bool:
         return bool(crds) and all(map(established, crds.values()))
 
-    await _until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
+    await until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
@@ -139,16 +140,16 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
         return now.done
 
     only = {"fieldSelector": f"metadata.name={DAEMON_SET}"}
-    await _until(kube, DAEMON_SETS.path(namespace), only, look)
+    await until(kube, DAEMON_SETS.path(namespace), only, look)
 
 
 async def until_gone(kube: Kube, namespace: str) -> None:
     """Return when no pod of NMI is left."""
     only = {"labelSelector": PODS_OF_NMI}
-    await _until(kube, PODS.path(namespace), only, lambda pods: not pods)
+    await until(kube, PODS.path(namespace), only, lambda pods: not pods)
 
 
-async def _until(
+async def until(
     kube: Kube,
     path: str,
     params: Mapping[str, str],
@@ -207,7 +208,29 @@ async def _warning(kube: Kube, kind: str, about: Object) -> str:
     name = about["metadata"]["name"]
     selector = f"involvedObject.kind={kind},involvedObject.name={name}"
     events = await find_all(kube, EVENTS, about["metadata"]["namespace"], fieldSelector=selector)
-    # What NMI says of itself does not keep it from being ready.
-    others = [each for each in events if (each.get("source") or {}).get("component") != COMPONENT]
-    warnings = [event for event in others if event.get("type") == "Warning"]
-    return f" ({warnings[-1].get('message', '')})" if warnings else ""
+    words = "; ".join(last_warnings(events))
+    return f" ({words})" if words else ""
+
+
+def last_warnings(events: Sequence[Object]) -> list[str]:
+    """Return what was warned of last, of each container and of the object itself, oldest first.
+
+    A warning that is repeated is one event, whose name and place in a list are those of its first.
+    """
+    last: dict[str, str] = {}
+    for each in sorted(events, key=seen):
+        # What NMI says of itself does not keep it from being ready.
+        ours = (each.get("source") or {}).get("component") == COMPONENT
+        if each.get("type") == "Warning" and not ours:
+            where = each["involvedObject"].get("fieldPath", "")
+            last.pop(where, None)
+            last[where] = each.get("message", "")
+    return list(dict.fromkeys(last.values()))
+
+
+def seen(event: Object) -> float:
+    """Return when an event was last written, in seconds since 1970; 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
+    except ValueError:
+        return 0.0

@@ -211,6 +211,8 @@ BINDING_LABEL = "aadpodidbinding"
 """The pod label; a binding's selector must equal its value exactly, with case."""
 
 ATTESTATION_ANNOTATION = "aadpodidentity.k8s.io/attestation"
+PROBE_ANNOTATION = "aadpodidentity.k8s.io/probe"
+"""By which `podidentity check --pod` asks NMI's own pod; on others it has no meaning."""
 """On a pod: `address` waives the proof by the kernel for that pod alone."""
 
 
@@ -375,6 +377,8 @@ class Pod:
     """Value of the attestation annotation; "" without one."""
     csi_drivers: frozenset[str] = frozenset()
     """Drivers of the CSI volumes in its spec."""
+    probe: str = ""
+    """Value of the probe annotation; "" without one."""
     config_hash: str = ""
     """`kubernetes.io/config.hash` of a static pod: its cgroup is named by it, not by its uid."""
     runtime_class: str = ""

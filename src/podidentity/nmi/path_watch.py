@@ -143,7 +143,7 @@ class PathWatch:
         if isinstance(pod, str):
             result = ProbeResult(hop=Hop.NOT_SENT, detail=pod)
         else:
-            result = await self._prober.probe(_ipv4(pod), pod.uid)
+            result = await self._prober.probe(ipv4(pod), pod.uid)
         if self._prober.accepting:
             self._known = self._known.after(result, self._clock.monotonic())
             self._tell()
@@ -174,6 +174,6 @@ class PathWatch:
                 self.mended("a request from the probe pod has arrived at NMI again")
 
 
-def _ipv4(pod: Pod) -> str:
+def ipv4(pod: Pod) -> str:
     """Return the pod's IPv4 address: IMDS has no other."""
     return next((each for each in pod.addresses if ":" not in each), pod.addresses[0])

@@ -38,10 +38,27 @@ class AgentReason(StrEnum):
     """Nothing proves that pods' requests arrive at NMI."""
     NODE_LACKS = "NodeLacks"
     """Something of the kernel, or of the node, that NMI does without."""
+    STARTUP_TAINT = "StartupTaint"
+    """NMI may not take the taint off with which its node started."""
+    BOOT_CLOSED = "BootClosed"
+    """What closes IMDS to the node's pods while no NMI runs: no warning, and told all the same."""
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether it is about something that is not as it should be."""
+        return self is not AgentReason.BOOT_CLOSED
 
 
 PATH_PROVED = "PathProved"
 """Reason of the event that ends `PATH_BROKEN`."""
+
+
+class ProbeReason(StrEnum):
+    """What an event that answers `podidentity check --pod` says."""
+
+    ARRIVED = "ProbeArrived"
+    LOST = "ProbeLost"
+    NOT_SENT = "ProbeNotSent"
 
 
 class NodeName(NamedTuple):
@@ -100,6 +117,17 @@ def render_event(happening: Happening, node: str) -> Mapping[str, Any]:
         "firstTimestamp": _time(happening.first),
         **render_repetition(happening),
     }
+
+
+def probe_answer_name(number: str) -> str:
+    """Return the name of the event that answers the question of this number."""
+    return f"podidentity-probe.{number}"
+
+
+def render_probe_answer(number: str, happening: Happening, node: str) -> Mapping[str, Any]:
+    """Return the body of the event that answers the question of this number."""
+    name = {"name": probe_answer_name(number), "namespace": happening.namespace}
+    return {**render_event(happening, node), "metadata": name}
 
 
 def _named(about: Pod | NodeName) -> Mapping[str, str]:

@@ -14,7 +14,13 @@ from datetime import datetime
 
 import msgspec
 
-from podidentity.core.resources import ATTESTATION_ANNOTATION, ObjectRef, Phase, Pod
+from podidentity.core.resources import (
+    ATTESTATION_ANNOTATION,
+    PROBE_ANNOTATION,
+    ObjectRef,
+    Phase,
+    Pod,
+)
 from podidentity.wire import BROKEN_JSON
 
 _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
@@ -85,6 +91,7 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         phase=_phase(status.phase),
         started=begun.timestamp() if begun else 0.0,
         attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
+        probe=annotations.get(PROBE_ANNOTATION, ""),
         csi_drivers=frozenset(v.csi.driver for v in pod.spec.volumes or () if v.csi),
         config_hash=_config_hash(annotations),
         runtime_class=pod.spec.runtime_class_name or "",

@@ -368,6 +368,33 @@ def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(s
     print(f"noticed in {noticed:.1f} s, mended in {mended:.1f} s")  # noqa: T201 - the figure
 
 
+def test_one_pods_path_is_told_on_demand_and_no_token_comes_of_it(site: Site) -> None:
+    site.until_ready(ready=True)
+    check = ("podidentity", "check", "--pod", "default/app", "-o", "json")
+    whole = site.command(*check)
+    with site.host_routing(site.link()):
+        (bypassed,) = site.command(*check)
+        node_itself = site.readiness()["path"]["hop"]
+    site.judge(Engine.BEFORE, DENY)
+    try:
+        (denied,) = site.command(*check)
+    finally:
+        site.sh(GONE)
+        site.place.run("kubectl", "delete", "networkpolicies", "--all")
+    again = site.command(*check)
+    assert (whole, again) == ([], [])
+    assert bypassed["reason"] == "ProbeLost"
+    assert "answered by IMDS itself" in bypassed["message"]
+    assert node_itself == "proved", "the probe pod's link is another"
+    assert "got no answer" in denied["message"]
+    assert denied["nextStep"].startswith("Let pods out to 169.254.169.254/32, TCP port 80")
+    seen = site.loop.run(site.azure.imds_requests())
+    ours = [each for each in seen if each["headers"].get("user-agent") == "podidentity-probe"]
+    assert ours, "the bypass let one through"
+    assert {each["status"] for each in ours} == {400}
+    assert {each["target"].partition("?")[0] for each in ours} == {"/metadata/versions"}
+
+
 def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) -> None:
     site.place.run("podidentity", "disable")
     try:

@@ -71,14 +71,19 @@ class Traces:
         )
 
     def seen(self) -> list[str]:
-        """Return a line for each thing that is still there; to be asked once."""
+        """Return a line for each thing that is still there; to be asked once, at the end.
+
+        Afterwards other sandboxes may have namespaces of the same numbers.
+        """
+        assert self.held, "asked before"
         try:
-            return self._seen()
+            return self.look()
         finally:
             while self.held:
                 os.close(self.held.pop())
 
-    def _seen(self) -> list[str]:
+    def look(self) -> list[str]:
+        """Return a line for each thing that is there now."""
         there = [str(path) for path in (self.folder, *self.cgroups) if path.exists()]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         there += [line for line in mounts if str(self.folder) in line]

@@ -40,7 +40,7 @@ def test_all_parts_are_ready_when_up_returns(each_mode: Place) -> None:
 def test_nothing_remains_after_down(each_mode: Place) -> None:
     plan = each_mode.up()
     left = traces(each_mode)
-    assert len(left.seen()) > 4
+    assert len(left.look()) > 4
     assert down(each_mode.folder()) is Outcome.RUNNING
     assert left.seen() == []
     assert not each_mode.base.exists()
