@@ -184,6 +184,9 @@ class FakePermissions:
 class FakeKubeApi:
     """An API server that is asked for nothing; a test's own answers what it expects."""
 
+    async def get(self, path: str) -> bytes:
+        raise AssertionError(f"nobody expects a request for {path}")
+
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         raise AssertionError(f"nobody expects a list of {path} by {params}")
 

@@ -26,6 +26,7 @@ from podidentity.core.resources import (
     Tenant,
     parse_audience,
 )
+from podidentity.wire.nodes import parse_taint_key
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
@@ -92,6 +93,11 @@ def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
         return tuple(dict.fromkeys(parse_audience(each) for each in text.split(",")))
     except InvalidId as error:
         raise ValueError(f"{text!r}: {error}") from error
+
+
+def _parse_startup_taint(text: str) -> str:
+    """Return the key of a taint, or "" for none; raise ValueError."""
+    return parse_taint_key(text) if text else ""
 
 
 def _parse_class_proof(text: str) -> tuple[str, AttestationMode]:
@@ -465,6 +471,17 @@ class NmiSettings:
     cgroup_root: str = field(
         default="/sys/fs/cgroup",
         metadata=flag("--cgroup-root", text="Mount point of the host's cgroup v2."),
+    )
+    startup_taint: str = field(
+        default="",
+        metadata=flag(
+            "--startup-taint",
+            parse=_parse_startup_taint,
+            metavar="KEY",
+            text="Key of a taint with which nodes start: the agent takes it off its own node when "
+            "it is [ready](../how-to/close-the-boot-window.md). It needs the right that `enable "
+            "--startup-taint` gives. Default: none.",
+        ),
     )
     on_exit: Literal["keep", "remove"] = field(
         default="keep",

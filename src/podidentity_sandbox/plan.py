@@ -73,6 +73,8 @@ class NodePlan:
     token: str = field(repr=False)
     """Bearer token of its kubelet (user system:node:NAME, group system:nodes)."""
     network: Network = Network.ROUTED
+    init_taints: str = ""
+    """Taints with which its Node is made: `KEY=VALUE:EFFECT,…`, as AKS's initialization taints."""
 
     @property
     def socket(self) -> str:
@@ -160,6 +162,10 @@ class Plan:
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_group}"
             f"/providers/Microsoft.Compute/virtualMachineScaleSets/{self.scale_set}"
         )
+
+    def boot_script(self, node: NodePlan) -> Path:
+        """Return the shell script that a node runs before its kubelet, if the file is there."""
+        return self.path / f"boot-{node.index}.sh"
 
     def node(self, name: str) -> NodePlan:
         """Return the node of that name; raise KeyError."""

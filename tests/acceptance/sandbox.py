@@ -55,10 +55,15 @@ class Sandbox:
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
+        await self.bind_by("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
+
+    async def bind_by(self, *command: str) -> str:
+        """Enable pod identity by this command, add an identity, and return its id."""
         made = await prepare(self.plan)
-        self.run("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
+        self.run(*command)
         add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
         self.run(*add, "--identity-resource-id", made.identity_id)
+        return made.identity_id
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""
@@ -126,13 +131,17 @@ async def one_node(name: str, network: Network = Network.ROUTED) -> AsyncIterato
 
 @contextmanager
 def opened(
-    name: str, network: Network = Network.ROUTED, *, kubernetes_minor: int = MINORS[0]
+    name: str,
+    network: Network = Network.ROUTED,
+    *,
+    kubernetes_minor: int = MINORS[0],
+    init_taints: str = "",
 ) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
     """
-    with asyncio.Runner() as loop, _sandbox(name, network, kubernetes_minor) as plan:
+    with asyncio.Runner() as loop, _sandbox(name, network, kubernetes_minor, init_taints) as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
@@ -142,8 +151,16 @@ def opened(
 
 
 @contextmanager
-def _sandbox(name: str, network: Network, kubernetes_minor: int = MINORS[0]) -> Iterator[Plan]:
-    plan = bring_up(name, nodes=1, network=network, kubernetes_minor=kubernetes_minor)
+def _sandbox(
+    name: str, network: Network, kubernetes_minor: int = MINORS[0], init_taints: str = ""
+) -> Iterator[Plan]:
+    plan = bring_up(
+        name,
+        nodes=1,
+        network=network,
+        kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
+    )
     try:
         yield plan
     finally:

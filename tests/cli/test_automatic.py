@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,10 @@ from tests.cli.world import World
 
 Run = Callable[..., Ran]
 PLACE = f"/api/v1/namespaces/{manifests.OWN_NAMESPACE}"
-OWN_DAEMON_SET = f"/apis/apps/v1/namespaces/{manifests.OWN_NAMESPACE}/daemonsets/nmi"
+OWN_DAEMON_SET, OWN_PROBE_SET = (
+    f"/apis/apps/v1/namespaces/{manifests.OWN_NAMESPACE}/daemonsets/{name}"
+    for name in ("nmi", "podidentity-probe")
+)
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 AUTOMATIC = ("enable", "--profile", "aks-automatic")
 
@@ -24,9 +29,10 @@ AUTOMATIC = ("enable", "--profile", "aks-automatic")
 def automatic(bare: World) -> Iterator[World]:
     """The world without NMI, as somebody leaves it who has AKS Automatic in mind."""
     yield bare
-    if bare.get(OWN_DAEMON_SET):
-        bare.send("DELETE", OWN_DAEMON_SET)
-        end_nmi(bare, f"{PLACE}/pods")
+    for each in (OWN_DAEMON_SET, OWN_PROBE_SET):
+        if bare.get(each):
+            bare.send("DELETE", each)
+    end_nmi(bare, f"{PLACE}/pods")
     if bare.get(f"{PLACE}/configmaps/podidentity-grants"):
         bare.send("DELETE", f"{PLACE}/configmaps/podidentity-grants")
 
@@ -150,3 +156,118 @@ def test_a_dry_run_is_for_the_namespace_of_the_profile_and_has_no_exception(
     printed = list(yaml.safe_load_all(podidentity(*AUTOMATIC, "--dry-run").out))
     assert "AzurePodIdentityException" not in {each["kind"] for each in printed}
     assert "kube-system" not in str(printed[4:])
+
+
+def test_nmi_tolerates_the_start_up_taint_whatever_its_key() -> None:
+    made = manifests.nmi(
+        startup_taint="example.com/wait", tolerations=manifests.automatic_tolerations()
+    )
+    daemon_sets = [each for each in made if each["kind"] == "DaemonSet"]
+    assert len(daemon_sets) == 2, "the agent and its probe"
+    for each in daemon_sets:
+        found = each["spec"]["template"]["spec"]["tolerations"]
+        assert {"key": "example.com/wait", "operator": "Exists"} in found
+        assert all(one in found for one in manifests.automatic_tolerations())
+
+
+# ---- On an API server that refuses what AKS Automatic refuses
+
+
+@pytest.fixture
+def strict(automatic: World) -> Iterator[World]:
+    """The world with policies that stand in for AKS Automatic's; without a record of grants."""
+    record = "/api/v1/namespaces/kube-system/configmaps/podidentity-grants"
+    if automatic.get(record):
+        automatic.send("DELETE", record)
+    (listed,) = yaml.safe_load_all(Path(__file__).with_name("aks_automatic.yaml").read_text())
+    names = [each["metadata"]["name"] for each in listed["items"]]
+    for each in listed["items"]:
+        automatic.send("POST", f"{ADMISSION}/validatingadmissionpolicies", each)
+    for name in names:
+        binding = {
+            "metadata": {"name": f"{name}-binding"},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        }
+        automatic.send("POST", f"{ADMISSION}/validatingadmissionpolicybindings", binding)
+    yield automatic
+    for name in names:
+        automatic.send("DELETE", f"{ADMISSION}/validatingadmissionpolicybindings/{name}-binding")
+        automatic.send("DELETE", f"{ADMISSION}/validatingadmissionpolicies/{name}")
+
+
+def refusal(world: World, manifest: dict[str, Any]) -> str:
+    """Return by what an object is refused; "" if it is not."""
+    root, plural = {
+        "DaemonSet": ("/apis/apps/v1", "daemonsets"),
+        "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    }[manifest["kind"]]
+    place = f"{root}/namespaces/{manifest['metadata']['namespace']}/{plural}"
+    answer = world.api.post(place, params={"dryRun": "All"}, json=manifest)
+    found = re.search(r"ValidatingAdmissionPolicy '([^']*)'", answer.text)
+    return found[1] if found else ""
+
+
+def test_there_the_standard_nmi_is_refused_in_each_way_and_that_of_the_profile_is_not(
+    strict: World,
+) -> None:
+    own = manifests.OWN_NAMESPACE
+    for name in (own, "other"):
+        if not strict.get(f"/api/v1/namespaces/{name}"):
+            strict.namespace(name)
+    named = manifests.automatic_tolerations()
+    assert {
+        "in kube-system": refusal(strict, manifests.nmi()[0]),
+        "every taint": refusal(strict, manifests.nmi(namespace=own)[-1]),
+        "CriticalAddonsOnly": refusal(
+            strict,
+            manifests.nmi(
+                namespace=own, tolerations=[{"key": "CriticalAddonsOnly", "operator": "Exists"}]
+            )[-1],
+        ),
+        "each taint of an effect": refusal(
+            strict,
+            manifests.nmi(
+                namespace=own, tolerations=[{"effect": "NoSchedule", "operator": "Exists"}]
+            )[-1],
+        ),
+        "not excluded": refusal(strict, manifests.nmi(namespace="other", tolerations=named)[-1]),
+        "the profile": [
+            refusal(strict, each)
+            for each in manifests.nmi(namespace=own, tolerations=named)
+            if each["kind"] == "DaemonSet"
+        ],
+    } == {
+        "in kube-system": "aks-managed-protect-system-namespaces",
+        "every taint": "aks-managed-critical-addons-only",
+        "CriticalAddonsOnly": "aks-managed-critical-addons-only",
+        "each taint of an effect": "aks-managed-critical-addons-only",
+        "not excluded": "aks-managed-baseline-host-namespaces",
+        "the profile": ["", ""],
+    }
+
+
+def test_there_the_profile_is_enabled_and_disabled_and_nothing_of_it_is_refused(
+    strict: World, podidentity: Run
+) -> None:
+    ran = podidentity("enable", "--no-wait")
+    assert "This is AKS Automatic" in ran.err
+    ran = podidentity(*AUTOMATIC, "--no-wait")
+    assert ran.code == 0, ran.err
+    assert strict.get(OWN_DAEMON_SET) is not None
+    assert strict.get(f"{PLACE}/configmaps/podidentity-grants") is not None
+    assert podidentity(*AUTOMATIC, "--no-wait").code == 0
+    for each in (OWN_DAEMON_SET, OWN_PROBE_SET):
+        strict.send("DELETE", each)
+    end_nmi(strict, f"{PLACE}/pods")
+    ran = podidentity("disable", "--namespace", manifests.OWN_NAMESPACE)
+    assert ran.code == 0, ran.err
+
+
+def test_there_a_namespace_that_is_not_excluded_is_told_with_the_policy_and_where_to_read_on(
+    strict: World, podidentity: Run
+) -> None:
+    ran = podidentity(*AUTOMATIC, "--no-wait", "--namespace", "elsewhere")
+    assert ran.code == 1
+    assert "is forbidden: ValidatingAdmissionPolicy 'a" in ran.err
+    assert "A policy of the cluster refuses it, and no right is missing" in ran.err
+    assert strict.get("/apis/apps/v1/namespaces/elsewhere/daemonsets/nmi") is None

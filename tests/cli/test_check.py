@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 import pytest
 
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
+from podidentity.cli import boot_window
 from podidentity.cli.check import (
     OPEN_NODE,
     Finding,
     _shown,
     agent_warnings,
+    closed_while_starting,
     findings,
     host_routed,
     no_probe,
@@ -441,3 +444,79 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
         world.send("DELETE", f"{PATH.replace('kube-system', 'default')}/nmi")
         world.send("DELETE", f"{EVENTS}/nmi-0.1")
         world.send("DELETE", "/api/v1/nodes/win-0")
+
+
+# ---- While a node starts
+
+
+def of_nodes(*names: str) -> list[Any]:
+    return [
+        {"metadata": {"name": f"nmi-{each}", "uid": f"u-{each}"}, "spec": {"nodeName": each}}
+        for each in names
+    ]
+
+
+def closed(node: str, by: str, at: float, component: str = "podidentity-nmi") -> Any:
+    return {
+        "involvedObject": {"kind": "Pod", "uid": f"u-{node}"},
+        "reason": "BootClosed",
+        "message": by,
+        "source": {"component": component},
+        "lastTimestamp": datetime.fromtimestamp(at, UTC).isoformat(),
+    }
+
+
+def test_a_node_of_which_nothing_is_told_counts_as_open_while_it_starts() -> None:
+    now = 1_800_000_000.0
+    events = [
+        closed("a", "the node unit", now - 300),
+        closed("b", "the node unit", now - 601),
+        closed("c", "the node unit", now, component="somebody"),
+        closed("gone", "the node unit", now),
+    ]
+    assert closed_while_starting(of_nodes("a", "b", "c", "d"), events, now) == {
+        "a": "the node unit",
+        "b": "",
+        "c": "",
+        "d": "",
+    }
+    assert list(agent_warnings(of_nodes("a"), events, now)) == [], "it is no fault"
+
+
+def test_what_closes_nodes_while_they_start_is_told_for_each() -> None:
+    told = "\n".join(boot_window.lines("", {"a": "the node unit", "b": "", "c": "the node unit"}))
+    assert click.unstyle(told) == (
+        "While a node starts, until NMI is up on it:\n"
+        "  new nodes: NMI takes no start-up taint off: pods reach every identity of the machine\n"
+        "  restarts of b: nothing known closes them: pods reach every identity of the machine\n"
+        "  restarts of a, c: closed by the node unit\n"
+        "How to close it: docs/how-to/close-the-boot-window.md"
+    )
+    assert told.count("\x1b[31m") == 2, "what is open is red"
+
+
+def test_where_all_of_it_is_closed_nothing_is_red() -> None:
+    told = list(boot_window.lines("a.example/b", {"a": "AKS's IMDS restriction"}))
+    assert told == [
+        "While a node starts, until NMI is up on it:",
+        "  new nodes: closed, where their pools give them taint a.example/b: NMI takes it off",
+        "  restarts of a: closed by AKS's IMDS restriction",
+    ]
+
+
+def test_without_nmi_nothing_is_told_of_starts() -> None:
+    assert list(boot_window.lines("", {})) == []
+
+
+def test_check_says_on_stderr_what_closes_nodes_while_they_start(
+    bare: World, podidentity: Callable[..., Ran]
+) -> None:
+    assert podidentity("enable", "--no-wait", "--startup-taint").code == 0
+    ran = podidentity("check", "-o", "json")
+    assert f"new nodes: closed, where their pools give them taint {manifests.STARTUP_TAINT}" in (
+        ran.err
+    )
+    names = ", ".join(sorted(each.name for each in bare.plan.nodes))
+    assert f"restarts of {names}: nothing known closes them" in ran.err
+    json.loads(ran.out)
+    assert podidentity("enable", "--no-wait").code == 0, "the right goes again"

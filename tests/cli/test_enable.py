@@ -384,3 +384,65 @@ def test_an_agent_that_cannot_hand_over_is_stopped_first_and_that_is_said(
     assert "daemonset.apps/nmi deleted: it cannot hand over, and pods get no token" in ran.out
     assert "daemonset.apps/nmi created" in ran.out
     assert bare.get(DAEMON_SET)["metadata"]["uid"] != made["metadata"]["uid"]
+
+
+TAINT_ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/podidentity-nmi-startup-taint"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+TAINT_POLICY = f"{ADMISSION}/validatingadmissionpolicies/podidentity-nmi-startup-taint"
+
+
+def test_the_right_to_take_the_start_up_taint_off_comes_when_asked_for_behind_its_policy(
+    bare: World, podidentity: Run
+) -> None:
+    podidentity("enable", "--no-wait")
+    assert bare.get(TAINT_ROLE) is None
+    lines = podidentity("enable", "--no-wait", "--startup-taint").out.splitlines()
+    made = [line.split("/")[0] for line in lines if "podidentity-nmi-startup-taint" in line]
+    assert [each.partition(".")[0] for each in made] == [
+        "validatingadmissionpolicy",
+        "validatingadmissionpolicybinding",
+        "clusterrole",
+        "clusterrolebinding",
+    ]
+    for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
+        assert f"--startup-taint={manifests.STARTUP_TAINT}" in container["args"]
+    disabled(bare)
+    assert bare.get(TAINT_ROLE) is None
+    assert bare.get(TAINT_POLICY) is None
+
+
+def test_enabled_again_without_it_the_right_goes_before_its_policy(
+    bare: World, podidentity: Run
+) -> None:
+    podidentity("enable", "--no-wait", "--startup-taint=example.com/wait")
+    assert "example.com/wait" in json.dumps(bare.get(TAINT_POLICY))
+    out = podidentity("enable", "--no-wait").out
+    gone = [line.split(".")[0] for line in out.splitlines() if line.endswith(" deleted")]
+    assert gone == [
+        "clusterrolebinding",
+        "clusterrole",
+        "validatingadmissionpolicybinding",
+        "validatingadmissionpolicy",
+    ]
+    assert "take it out of the configuration of their pools" in out
+    assert bare.get(TAINT_ROLE) is None
+    assert "--startup-taint" not in json.dumps(bare.get(DAEMON_SET)["spec"])
+
+
+def test_a_start_up_taint_has_a_key_as_kubernetes_has_them(podidentity: Run) -> None:
+    ran = podidentity("enable", "--dry-run", "--startup-taint=it's")
+    assert ran.code == 2
+    assert "is no key of a taint" in ran.err
+
+
+def test_where_no_policy_can_bound_it_the_right_is_refused(
+    podidentity: Run, bare: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def old(_: Kube) -> int:
+        return 29
+
+    monkeypatch.setattr("podidentity.cli.enable.minor_version", old)
+    ran = podidentity("enable", "--no-wait", "--startup-taint")
+    assert ran.code == 1
+    assert "--startup-taint needs Kubernetes 1.30" in ran.err
+    assert bare.get(TAINT_ROLE) is None

@@ -15,6 +15,7 @@ RUN = {
     "setup",
     "run=az",
     "run=az-in-pod",
+    "run=boot",
     "run=cluster",
     "run=image",
     "run=node",
@@ -31,6 +32,7 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     """`run`: by tests/acceptance/test_documents.py; `setup`: by .ci/run; else a real thing.
 
     `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
+    `run=boot`: by tests/acceptance/planes/test_boot_window.py.
     `run=cluster`: by tests/acceptance/test_seeing.py, and the changelog's by test_update.py.
     `run=image`: by tests/deploy/test_image.py.
     `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.

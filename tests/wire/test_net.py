@@ -36,8 +36,8 @@ GOLDEN = [
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"sources":[],"warnings":[],"repairs":2,"repaired":"","proof":"kernel","guards":true,'
-        b'"changes":0}',
+        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"repaired":"","proof":"kernel",'
+        b'"guards":true,"changes":0}',
     ),
     (
         wire.Probe(8, "10.244.0.9", "u2"),

@@ -43,6 +43,7 @@ class Choices:
     """Whether NMI asks for pods' tokens as its node."""
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
+    startup_taint: str = ""
     doubt: str = ""
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
@@ -108,6 +109,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         redirect=redirect_of(settings),
         tokens_as_node=settings.tokens_as == "node",
         cloud=settings.cloud,
+        startup_taint=settings.startup_taint,
     )
     if not stack:
         return choices

@@ -17,6 +17,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
+from podidentity.cli import boot_window
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -121,7 +122,7 @@ def check(
     audiences that NMI may not ask for, and NetworkPolicies that keep pods from IMDS.
     Before `enable` it shows the effects of an upgrade; afterwards it judges by NMI's own flags.
     Of NMI it finds nodes without it, and where it is not ready, warnings of its nodes, and settings
-    that weaken it.
+    that weaken it. On stderr it says what closes each node while it starts.
     Exit code 1: something was found, or you may not read the grants, policies or NMI's state.
     """
     if pod is not None:
@@ -131,9 +132,9 @@ def check(
         people = arrived if path.arrived else _shown(told[0])
         click.echo(people if output == "table" else data(list(map(_as_data, told)), output))
         ctx.exit(1 if told else 0)
-    found, unread = on_cluster(target, lambda kube: _findings(kube, agents))
+    found, unread, of_starts = on_cluster(target, lambda kube: _findings(kube, agents))
     complete = not unread
-    for each in unread:
+    for each in (*unread, *of_starts):
         click.echo(each, err=True)
     if output != "table":
         click.echo(data([_as_data(each) for each in found], output))
@@ -173,8 +174,8 @@ _NO_ROLE = f"could not check what NMI may do: you need the right to get clusterr
 _NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
-async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str]]:
-    """Return the findings, and a line for each part of the check that was not possible."""
+async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list[str], list[str]]:
+    """Return the findings, a line for each part of the check that was not possible, and notes."""
     exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())
     parsed = [parse_exception(each) for each in exceptions.items]
     cluster = WatchedCluster.of(
@@ -216,7 +217,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
             if not error.forbidden:
                 raise
             unread.append(lost)
-    return told, unread
+    return told, unread, await _of_starts(kube, choices)
 
 
 async def _of_audiences(
@@ -272,6 +273,19 @@ async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
         nodes = await find_all(kube, NODES)
         for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes)):
             yield each
+
+
+async def _of_starts(kube: Kube, choices: Choices) -> list[str]:
+    """Return what closes nodes while they start, for a terminal; raise KubeError."""
+    try:
+        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return []  # it is said already that this was not possible
+    told = closed_while_starting(pods, events, SystemClock().time())
+    return list(boot_window.lines(choices.startup_taint, told))
 
 
 def _only_told(finding: Finding) -> Finding:
@@ -660,11 +674,8 @@ def agent_warnings(
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
         uid, reason = each["involvedObject"].get("uid", ""), each.get("reason", "")
-        ours = (each.get("source") or {}).get("component") == COMPONENT
-        over = now - 2 * AGAIN
-        if reason == AgentReason.PATH_BROKEN:
-            over = max(over, mended.get(uid, 0.0))
-        if uid in nodes and ours and reason in set(AgentReason) and seen(each) > over:
+        over = mended.get(uid, 0.0) if reason == AgentReason.PATH_BROKEN else 0.0
+        if uid in nodes and reason in _WARNINGS and _lasts(each, now) and seen(each) > over:
             alike.setdefault((reason, each.get("message", "")), []).append(uid)
     for (reason, message), uids in sorted(alike.items()):
         where = sorted({nodes[uid] for uid in uids})
@@ -676,6 +687,31 @@ def agent_warnings(
             what=f"On {_named(where)}: {what}.",
             mend=_sentence(mend or "see NMI's log there"),
         )
+
+
+def closed_while_starting(
+    pods: Sequence[Object], events: Sequence[Object], now: float
+) -> dict[str, str]:
+    """Return for each node with NMI what closes it while NMI does not run; "" if nothing is known.
+
+    `now` in seconds since 1970.
+    """
+    nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
+    found = dict.fromkeys(filter(None, nodes.values()), "")
+    for each in events:
+        node = nodes.get(each["involvedObject"].get("uid", ""))
+        if node and each.get("reason") == AgentReason.BOOT_CLOSED and _lasts(each, now):
+            found[node] = each.get("message", "")
+    return found
+
+
+def _lasts(event: Object, now: float) -> bool:
+    """Whether an event is the agents', and still repeated."""
+    ours = (event.get("source") or {}).get("component") == COMPONENT
+    return ours and seen(event) > now - 2 * AGAIN
+
+
+_WARNINGS = frozenset(each for each in AgentReason if each.is_warning)
 
 
 def _mended(events: Sequence[Object]) -> dict[str, float]:

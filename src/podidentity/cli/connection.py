@@ -71,6 +71,12 @@ def worded(error: KubeError) -> CommandError:
         return CommandError(
             error.message, "Sign in to the cluster again, or choose another --context."
         )
+    if error.forbidden and "denied request" in error.message:
+        return CommandError(
+            error.message,
+            "A policy of the cluster refuses it, and no right is missing: of AKS's see "
+            "docs/reference/cli.md, AKS Automatic.",
+        )
     if error.forbidden:
         return CommandError(error.message, "Ask the cluster's administrator for that right.")
     if error.conflict:

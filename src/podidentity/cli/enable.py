@@ -16,7 +16,9 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federation import permit_accounts
+from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     DAEMON_SETS,
     NAMESPACES,
@@ -49,13 +51,16 @@ from podidentity.manifests import (
     IMAGE,
     NAMESPACE,
     OWN_NAMESPACE,
+    STARTUP_TAINT,
     aks_exceptions,
     automatic_tolerations,
     crds,
     nmi,
+    startup_taint_rights,
 )
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 
@@ -71,6 +76,7 @@ class Profile(StrEnum):
         "podidentity enable",
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
+        "podidentity enable --startup-taint",
         "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
@@ -121,6 +127,15 @@ class Profile(StrEnum):
     help="Audience of tokens of service accounts besides Entra's; may be repeated.",
 )
 @click.option(
+    "--startup-taint",
+    is_flag=False,
+    flag_value=STARTUP_TAINT,
+    type=Parsed(parse_taint_key),
+    metavar="[KEY]",
+    help="Let NMI take the taint KEY, with which nodes start, off its own node when it is ready. "
+    f"Without KEY: {STARTUP_TAINT}.",
+)
+@click.option(
     "--profile",
     type=click.Choice([each.value for each in Profile]),
     default=Profile.STANDARD.value,
@@ -155,6 +170,7 @@ def enable(
     with_aks: bool,
     node_tokens: bool | None,
     audiences: tuple[str, ...],
+    startup_taint: str | None,
     profile: str,
     tolerations: tuple[Object, ...],
     wait: bool,
@@ -176,6 +192,7 @@ def enable(
         image=image,
         audiences=audiences,
         identities=chosen(nmi(extra_args=flags)[-1]).identities_namespace,
+        startup_taint=startup_taint or "",
         tolerations=tolerations_of(Profile(profile), tolerations),
     )
     automatic = Profile(profile) is Profile.AKS_AUTOMATIC
@@ -206,12 +223,20 @@ def enable(
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
         minor = await minor_version(kube)
+        if startup_taint and minor < POLICIES_SINCE:
+            raise CommandError(
+                "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI "
+                "could change every node",
+                "Close the window by the node unit or AKS's IMDS restriction instead.",
+            )
         manifests = made(
             extra_args=(*counting, *flags),
             namespace=namespace,
             as_node=minor >= NODE_TOKENS_SINCE if node_tokens is None else node_tokens,
             policy=minor >= POLICIES_SINCE,
         )
+        if not startup_taint:
+            await _without_startup_taint(kube)
         await _enable(
             kube,
             namespace,
@@ -355,6 +380,22 @@ async def _enable(
         await _ready(kube, namespace, seconds)
 
 
+async def _without_startup_taint(kube: Kube) -> None:
+    """Take back the right of an earlier `enable --startup-taint`, if there was one.
+
+    The right goes before the policy that bounds it.
+    """
+    *policy, role, binding = startup_taint_rights()
+    if await find(kube, CLUSTER_ROLE_BINDINGS, "", binding["metadata"]["name"]) is None:
+        return
+    for manifest in (binding, role, *reversed(policy)):
+        await _removed(kube, manifest)
+    click.echo(
+        "NMI takes no taint off new nodes any more: take it out of the configuration of their "
+        "pools, too."
+    )
+
+
 async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> None:
     """Delete the DaemonSet of 0.1: its pods would keep the ports from those that replace them."""
     found = await find(kube, DAEMON_SETS, manifest["metadata"]["namespace"], DAEMON_SET)
@@ -415,6 +456,7 @@ def disable(
 
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     namespace = await namespace_of_nmi(kube, agents)
+    await _without_startup_taint(kube)
     for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)

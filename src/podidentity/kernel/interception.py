@@ -36,6 +36,7 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from podidentity.kernel import drift, rules
+from podidentity.kernel.closing_rules import closing
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import Redirect, RedirectTable
@@ -105,6 +106,8 @@ class Interception:
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
         """Number of repairs."""
+        self.closed_by: tuple[str, ...] = ()
+        """What else closes IMDS to pods, when it was last looked at."""
 
     def install(self) -> None:
         """Close the way to the real IMDS, then redirect, in one transaction; safe to repeat.
@@ -192,6 +195,7 @@ class Interception:
             self._routing.repair()
             self._unshared = self._replace()
             self._make_copy()
+            self._look_beside()
             return self._left()
 
     def _replace(self) -> tuple[str, ...]:
@@ -215,6 +219,10 @@ class Interception:
         said = _UNSHARED.format(why=why)
         _log.warning("%s", said)
         return (said,)
+
+    def _look_beside(self) -> None:
+        imds = self._redirect.imds
+        self.closed_by = closing(self._nft, imds.address, imds.port)
 
     def _remove(self) -> list[str]:
         with _explained():
@@ -296,6 +304,7 @@ class Interception:
         while True:
             await self._clock.sleep(_CHECK_EVERY)
             changed.set()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._look_beside)
 
     def _table_changed(self, notices: socket, changed: asyncio.Event) -> None:
         """Have the rules checked if a notification names our table, also after our own changes."""

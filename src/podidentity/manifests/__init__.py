@@ -38,6 +38,8 @@ NODE_AUDIENCES = "podidentity-node-audiences"
 """The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
+STARTUP_TAINT = "aadpodidentity.k8s.io/agent-not-ready"
+"""Key of the taint with which nodes start, until NMI is ready there, unless another is chosen."""
 
 Manifest = dict[str, Any]
 
@@ -56,6 +58,7 @@ def nmi(
     policy: bool = False,
     audiences: Sequence[str] = (),
     identities: str = IDENTITIES,
+    startup_taint: str = "",
     tolerations: Sequence[Manifest] = (),
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
@@ -64,7 +67,8 @@ def nmi(
     and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
-    accounts without pods. With `tolerations` its pods tolerate those taints alone.
+    accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
+    `tolerations` its pods tolerate those taints alone, and the start-up taint.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
@@ -75,11 +79,21 @@ def nmi(
         extra_args = ["--tokens-as=node", *extra_args]
     if policy:
         manifests[-1:-1] = _token_policy(namespace, identities, audiences)
+    if startup_taint:
+        manifests[-1:-1] = startup_taint_rights(startup_taint, namespace)
+        extra_args = [f"--startup-taint={startup_taint}", *extra_args]
+        tolerations = _and_startup_taint(tolerations, startup_taint)
     probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
     for daemon_set, args in ((probe, ()), (agent, extra_args)):
         _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+
+
+def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:
+    """Return these tolerations and that of the start-up taint; () if every taint is tolerated."""
+    mine = {"key": key, "operator": "Exists"}
+    return (*tolerations, mine) if tolerations and mine not in tolerations else tolerations
 
 
 def _complete(
@@ -125,6 +139,21 @@ def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> 
     return [policy, binding]
 
 
+def startup_taint_rights(key: str = STARTUP_TAINT, namespace: str = NAMESPACE) -> list[Manifest]:
+    """Return the policy that bounds NMI's right on nodes, and after it that right.
+
+    `key` is the taint's, a name as Kubernetes has them; `namespace` is NMI's.
+    """
+    manifests = _documents("startup-taint.yaml")
+    spec = manifests[0]["spec"]
+    for each in (*spec["matchConditions"], *spec["validations"]):
+        for field in ("expression", "message"):
+            text = each.get(field, "").replace(f"account:{NAMESPACE}:", f"account:{namespace}:")
+            each |= {field: text.replace(STARTUP_TAINT, key)} if text else {}
+    _place(manifests, namespace)
+    return manifests
+
+
 def literal(audience: str) -> str:
     """Return an audience as the policy's expressions have it."""
     return json.dumps(audience)
@@ -160,6 +189,15 @@ def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -
         {**head, "kind": "Role", "rules": [rule]},
         {**head, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
     ]
+
+
+KUBELET_UNIT = "kubelet.service"
+
+
+def boot_unit(kubelet: str = KUBELET_UNIT) -> str:
+    """Return the systemd unit that closes IMDS to pods before the unit of a kubelet starts."""
+    text = files(__name__).joinpath("podidentity-boot.service").read_text(encoding="utf-8")
+    return text.replace(f"={KUBELET_UNIT}", f"={kubelet}")
 
 
 def automatic_tolerations() -> list[Manifest]:

@@ -337,6 +337,7 @@ class Reporter:
             attestation=attestation,
             sources=self.guard.source_problems(),
             warnings=warnings,
+            closed_by=self.guard.interception.closed_by,
             repairs=self.guard.interception.repairs,
             proof=self.mode,
             guards=holds,

@@ -31,6 +31,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.node_identity import NodeIdentity
 from podidentity.adapters.permission_cache import RbacPermissions
+from podidentity.adapters.startup_taint import StartupTaint
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import Authorization, current_grants
@@ -76,6 +77,7 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
 
     Raises KubeError, OSError or ValueError where it cannot begin.
     """
+    warn_of(settings.compat)
     clock = SystemClock()
     orders = Orders(given.control)
     async with AsyncExitStack() as stack:
@@ -97,7 +99,6 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         uids=frozenset({0}),
         is_elsewhere=cluster.has_address,
     )
-    warn_of(settings.compat)
     seen = observe(settings, clock, stack, log)
     kube = Kube.connect(
         settings.kubeconfig,
@@ -164,7 +165,8 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         "audit": seen.problems,
         **({"node-tokens": identity.problems} if identity else {}),
     }
-    warnings = _warnings(net, path, seen)
+    taint = _startup_taint(settings, kube, clock, checks=checks)
+    warnings = _warnings(net, path, seen, taint)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     _tell_of_path(path, events, settings.node, own)
     parts = Parts(
@@ -194,9 +196,12 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             seen.requests.run,
             events.run,
             ProbeRequests(net, cluster, kube, clock, own=own, node=settings.node).run,
-            AgentWarnings(events, clock, own=own, warnings=warnings).run,
+            AgentWarnings(
+                events, clock, own=own, warnings=lambda: [*warnings(), *_boot_closed(net)]
+            ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
+            *([taint.run] if taint else []),
             partial(keep_small, clock),
         ],
     )
@@ -255,8 +260,23 @@ def _issuers(
     return {IdentityType.USER_ASSIGNED: imds, **entra}
 
 
+def _startup_taint(
+    settings: NmiSettings, kube: Kube, clock: Clock, *, checks: Mapping[str, Check]
+) -> StartupTaint | None:
+    """Return who takes the taint off that this node started with; None if it has none."""
+    if not settings.startup_taint:
+        return None
+    return StartupTaint(
+        kube,
+        clock,
+        node=settings.node,
+        key=settings.startup_taint,
+        ready=lambda: not any(problems() for problems in checks.values()),
+    )
+
+
 def _warnings(
-    net: NetClient, path: PathWatch, seen: Observation
+    net: NetClient, path: PathWatch, seen: Observation, taint: StartupTaint | None
 ) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
@@ -270,10 +290,17 @@ def _warnings(
             AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
             AgentReason.PATH_UNPROVED: path.warnings(),
             AgentReason.NODE_LACKS: state.warnings if state else (),
+            AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
         }
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 
     return look
+
+
+def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:
+    """Return what closes the node while no NMI runs on it, for `podidentity check`."""
+    found = net.state.closed_by if net.state else ()
+    return [AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))] if found else []
 
 
 def _tell_of_path(

@@ -136,6 +136,9 @@ class ObjectVersion:
 class KubeApi(Protocol):
     """The calls of the API server that the agent needs; all of them raise KubeError."""
 
+    async def get(self, path: str) -> bytes:
+        """Return the object at `path`."""
+
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list at `path`; `params` are selectors."""
 

@@ -164,6 +164,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """
     warnings: _Lines = ()
     """Warnings for the operator that do not stop requests."""
+    closed_by: _Lines = ()
+    """What else closes IMDS to pods, and so while no NMI runs on the node."""
     repairs: int = 0
     """Number of repairs of the rules."""
     repaired: _Text = ""

@@ -58,6 +58,13 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     show_default=True,
     help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
 )
+@click.option(
+    "--node-init-taints",
+    "init_taints",
+    default="",
+    metavar="KEY=VALUE:EFFECT,…",
+    help="Taints with which nodes join the cluster the first time, as `az aks create` has them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
     name: str,
@@ -68,6 +75,7 @@ def up(
     runtime: str,
     images: tuple[str, ...],
     kubernetes: str,
+    init_taints: str,
     as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
@@ -85,6 +93,7 @@ def up(
         network=joined,
         runtime=given,
         kubernetes_minor=int(kubernetes.removeprefix("1.")),
+        init_taints=init_taints,
         progress=progress,
     )
     seconds = time.monotonic() - began

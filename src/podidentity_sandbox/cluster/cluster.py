@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
+from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
 from podidentity_sandbox.cluster.authorization import Authorization, node_of
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
@@ -32,7 +33,6 @@ from podidentity_sandbox.cluster.reviews import (
     Reviews,
 )
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
-from podidentity_sandbox.cluster.token_policies import TokenPolicies
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
 from podidentity_sandbox.plan import Plan
 
@@ -75,7 +75,7 @@ class Cluster:
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
         self.authorizer = Authorization(self.storage)
-        self._policies = TokenPolicies(self.storage)
+        self.policies = AdmissionPolicies(self.storage)
         manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
         self.loop = Loop(
@@ -123,7 +123,7 @@ class Cluster:
         account = self.resources.get(kind, info.namespace, info.name)
         if node := node_of(user):
             check_node_request(self.storage, node, account, body, may=self._audiences(user, info))
-        self._policies.check(user, info, body)
+        self.policies.check_token(user, info, body)
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)
 

@@ -15,6 +15,7 @@ from podidentity_sandbox.cluster import (
     bodies,
     list_watch,
     mirrors,
+    node_restriction,
     podstreams,
     presentation,
     selectors,
@@ -244,7 +245,9 @@ class Writes:
     async def delete(self, call: ResourceRequest) -> Answer:
         """Delete an object, or begin to."""
         deletion = await read_delete_options(call.request)
-        record, gone = self._resources.delete(call.kind, self._record(call), deletion)
+        found = self._record(call)
+        self._cluster.policies.check(call.user, call.info, None, found.object)
+        record, gone = self._resources.delete(call.kind, found, deletion)
         if not gone:
             return json_answer(call.presentation.one(call.kind, record))
         kind = call.kind
@@ -256,6 +259,9 @@ class Writes:
         deletion = await read_delete_options(call.request)
         storage, kind = self._cluster.storage, call.kind
         page = list_watch.page(storage, kind, call.selection, list_watch.Paging())
+        for each in page.records:
+            info = replace(call.info, name=each.name)
+            self._cluster.policies.check(call.user, info, None, each.object)
         deleted = [self._resources.delete(kind, r, deletion)[0] for r in page.records]
         return json_answer(list_watch.Page(records=deleted, revision=storage.revision).raw(kind))
 
@@ -274,8 +280,16 @@ class Writes:
     def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
         agent = call.request.headers.get("User-Agent", "")
         write = options_of_query(call.query, agent, options, apply=apply)
-        write.judge = partial(self._escalation.check, call.user, call.info)
+        write.judge = partial(self._judge, call)
         return write
+
+    def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
+        self._escalation.check(call.user, call.info, kind, new, old)
+        if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
+            node_restriction.check_update(kind, node, new, old)
+        name = call.info.name or new["metadata"].get("name", "")
+        info = replace(call.info, name=name)
+        self._cluster.policies.check(call.user, info, new, old)
 
 
 def _answer(call: ResourceRequest, record: Record, write: Write, code: int) -> Answer:

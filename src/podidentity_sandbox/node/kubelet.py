@@ -83,12 +83,28 @@ def node_object(node: NodePlan, now: datetime, *, kernel: str, machine: str) -> 
     }
 
 
+def init_taints(text: str) -> list[dict[str, str]]:
+    """Return the taints in `KEY=VALUE:EFFECT,…`; the value may be missing."""
+    found = []
+    for each in filter(None, text.split(",")):
+        pair, _, effect = each.rpartition(":")
+        key, _, value = pair.partition("=")
+        found.append({"key": key, **({"value": value} if value else {}), "effect": effect})
+    return found
+
+
 async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
-    """Create the Node, or bring the one that is there up to date; asks until it is done."""
+    """Create the Node, or bring the one that is there up to date; asks until it is done.
+
+    Only a new Node has the taints to start with: a kubelet may not change those of one that is
+    there.
+    """
     wanted = node_object(node, now, kernel=platform.release(), machine=platform.machine())
+    taints = init_taints(node.init_taints)
+    new = {**wanted, "spec": {**wanted["spec"], **({"taints": taints} if taints else {})}}
     path = f"/api/v1/nodes/{node.name}"
     try:
-        await api.insist(lambda: api.request("POST", "/api/v1/nodes", wanted))
+        await api.insist(lambda: api.request("POST", "/api/v1/nodes", new))
     except ApiRefusal as error:
         if error.status != _CONFLICT:
             raise

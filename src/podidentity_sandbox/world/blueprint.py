@@ -33,6 +33,7 @@ def draw_plan(
     azure_cli: str = "",
     network: Network = Network.ROUTED,
     kubernetes_minor: int = MINORS[0],
+    init_taints: str = "",
 ) -> Plan:
     """Return the plan of a sandbox with `nodes` nodes."""
     plan = Plan(
@@ -54,10 +55,12 @@ def draw_plan(
         azure_cli=azure_cli,
         kubernetes_minor=kubernetes_minor,
     )
-    return replace(plan, nodes=tuple(_node(plan, index, network) for index in range(nodes)))
+    return replace(
+        plan, nodes=tuple(_node(plan, each, network, init_taints) for each in range(nodes))
+    )
 
 
-def _node(plan: Plan, index: int, network: Network) -> NodePlan:
+def _node(plan: Plan, index: int, network: Network, init_taints: str) -> NodePlan:
     """Return a node, named and numbered as AKS does it: `…vmss000000`, 10.240.0.4."""
     return NodePlan(
         name=f"{plan.scale_set}{_base36(index):0>6}",
@@ -68,6 +71,7 @@ def _node(plan: Plan, index: int, network: Network) -> NodePlan:
         provider_id=f"azure://{plan.scale_set_id}/virtualMachines/{index}",
         token=secrets.token_urlsafe(30),
         network=network,
+        init_taints=init_taints,
     )
 
 

@@ -169,6 +169,7 @@ class UpOptions:
     """The choices of nodes with a container runtime; None: programs of this machine are the
     containers."""
     kubernetes_minor: int = MINORS[0]
+    init_taints: str = ""
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -254,6 +255,7 @@ def _start(
         azure_cli=find_azure_cli(),
         network=options.network,
         kubernetes_minor=options.kubernetes_minor,
+        init_taints=options.init_taints,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -343,6 +345,7 @@ def bring_up(
     network: Network = Network.ROUTED,
     runtime: RuntimeOptions | None = None,
     kubernetes_minor: int = MINORS[0],
+    init_taints: str = "",
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -358,6 +361,7 @@ def bring_up(
         network=network,
         runtime=runtime,
         kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
     )
     return up(options, progress)
 

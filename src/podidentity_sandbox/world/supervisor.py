@@ -42,10 +42,12 @@ REAL_PARTS: Mapping[str, Sequence[str]] = {
 RUNTIME_NODE: Sequence[str] = ("-P", "-m", "podidentity_sandbox.node.cri.machine")
 """The part `node` where containerd runs the containers."""
 
-# A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods.
-_BOOT = (
-    'mount -t tmpfs -o mode=755 tmpfs /run && echo 1 >/proc/sys/net/ipv4/ip_forward && exec "$@"'
-)
+# A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods. What
+# units of the machine do before its kubelet, $0 does: where it fails, the kubelet does not start.
+_BOOT = """
+mount -t tmpfs -o mode=755 tmpfs /run && echo 1 >/proc/sys/net/ipv4/ip_forward &&
+{ [ ! -e "$0" ] || sh -e "$0"; } && exec "$@"
+"""
 
 
 def programs(
@@ -84,7 +86,7 @@ def _node_program(plan: Plan, node: NodePlan, part: Sequence[str]) -> PartProgra
     return PartProgram(
         name=node.name,
         argv=(
-            *(*enter, "--propagation", "slave", "sh", "-c", _BOOT, "sh"),
+            *(*enter, "--propagation", "slave", "sh", "-c", _BOOT, str(plan.boot_script(node))),
             *(sys.executable, *part, "--folder", plan.folder, "--node", node.name),
         ),
         log=plan.logs / f"{node.name}.log",

@@ -39,11 +39,8 @@ class Guest:
 
 
 @contextmanager
-def machine(pod: int, address: str = "") -> Iterator[Guest]:
-    """Give the pod of the process `pod` a guest with its addresses and routes, and its link.
-
-    `address` is one that the guest has in place of the pod's: it may send what frames it likes.
-    """
+def machine(pod: int) -> Iterator[Guest]:
+    """Give the pod of the process `pod` a guest with its addresses and routes, and its link."""
     with subprocess.Popen(
         ["unshare", "--net", "sh", "-c", "echo up; exec cat"],
         stdin=subprocess.PIPE,
@@ -61,8 +58,8 @@ def machine(pod: int, address: str = "") -> Iterator[Guest]:
         guest.run("ip", "link", "set", "eth0", "up")
         for each in link["addr_info"]:
             if each["family"] == "inet":
-                its = f"{address or each['local']}/{each['prefixlen']}"
-                guest.run("ip", "address", "add", its, "dev", "eth0")
+                address = f"{each['local']}/{each['prefixlen']}"
+                guest.run("ip", "address", "add", address, "dev", "eth0")
         for each in sorted(routes, key=lambda route: "gateway" in route):
             via = ("via", each["gateway"], "onlink") if "gateway" in each else ()
             guest.run("ip", "route", "replace", each["dst"], *via, "dev", "eth0")

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-pol
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
@@ -18,6 +19,13 @@ TOKENS = {
     "operations": ["CREATE"],
     "resources": ["serviceaccounts/token"],
 }
+
+
+NAME = "kubernetes.io/metadata.name"
+
+
+def about(**changes: Any) -> dict[str, Any]:
+    return {"resourceRules": [{**TOKENS, **changes}]}
 
 
 def policy(*expressions: str, **spec: Any) -> dict[str, Any]:
@@ -101,15 +109,106 @@ async def test_it_is_for_the_requests_that_its_conditions_name(
     assert (await asked(api)).status_code == code
 
 
+NODES = {
+    "apiGroups": [""],
+    "apiVersions": ["v1"],
+    "operations": ["UPDATE"],
+    "resources": ["nodes"],
+}
+
+
+async def test_of_a_node_it_sees_what_it_was_and_what_it_is_to_be(api: httpx2.AsyncClient) -> None:
+    await api.post("/api/v1/nodes", json={"metadata": {"name": "n", "labels": {"a": "b"}}})
+    expression = "oldObject.metadata.labels.a == 'b' && object.metadata.labels.a == request.name"
+    await bound(api, policy(expression, matchConstraints={"resourceRules": [NODES]}))
+    codes = {}
+    for value in ("c", "n"):
+        answer = await api.patch(
+            "/api/v1/nodes/n",
+            content=json.dumps({"metadata": {"labels": {"a": value}}}),
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+        codes[value] = answer.status_code
+    assert codes == {"c": 422, "n": 200}
+    assert (await asked(api)).status_code == 201, "it is not about tokens"
+    assert (await api.post("/api/v1/nodes", json={"metadata": {"name": "m"}})).status_code == 201
+
+
+ALL = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}
+MAPS = "/api/v1/namespaces/{}/configmaps"
+
+
+async def written(api: httpx2.AsyncClient, namespace: str) -> list[int]:
+    """Make, change and delete an object; return what became of each."""
+    path = MAPS.format(namespace)
+    made = await api.post(path, json={"metadata": {"name": "m"}})
+    changed = await api.patch(
+        f"{path}/m",
+        content=json.dumps({"data": {"a": "b"}}),
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    gone = await api.delete(f"{path}/m")
+    return [made.status_code, changed.status_code, gone.status_code]
+
+
+@pytest.mark.parametrize(
+    ("operations", "codes"),
+    [
+        (["CREATE"], [422, 404, 404]),
+        (["UPDATE"], [201, 422, 200]),
+        (["DELETE"], [201, 200, 422]),
+        (["CREATE", "UPDATE", "DELETE"], [422, 404, 404]),
+    ],
+)
+async def test_a_policy_judges_the_operations_that_it_names_of_any_resource(
+    api: httpx2.AsyncClient, operations: list[str], codes: list[int]
+) -> None:
+    rule = {**ALL, "operations": operations}
+    await bound(api, policy("request.name != 'm'", matchConstraints={"resourceRules": [rule]}))
+    assert await written(api, "default") == codes
+    assert (await asked(api)).status_code == 201, "* is no subresource"
+
+
+@pytest.mark.parametrize(
+    ("selector", "scope", "closed"),
+    [
+        ({"matchExpressions": [{"key": NAME, "operator": "In", "values": ["a", "b"]}]}, "*", "a"),
+        ({"matchExpressions": [{"key": NAME, "operator": "NotIn", "values": ["b"]}]}, "*", "a"),
+        ({"matchLabels": {"closed": "yes"}}, "Namespaced", "a"),
+        ({"matchLabels": {"closed": "no"}}, "Namespaced", ""),
+        ({}, "Cluster", ""),
+    ],
+)
+async def test_a_policy_judges_the_namespaces_that_it_selects(
+    api: httpx2.AsyncClient, selector: dict[str, Any], scope: str, closed: str
+) -> None:
+    metadata = {"name": "a", "labels": {"closed": "yes"}}
+    assert (await api.post("/api/v1/namespaces", json={"metadata": metadata})).is_success
+    rule = {**ALL, "operations": ["CREATE"], "resources": ["configmaps"], "scope": scope}
+    rules = {"resourceRules": [rule], "namespaceSelector": selector}
+    await bound(api, policy("false", matchConstraints=rules))
+    made = await api.post(MAPS.format("a"), json={"metadata": {"name": "m"}})
+    assert (made.status_code == 422) is (closed == "a")
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
         (policy("object.spec. =="), "compilation failed"),
         (policy("authorizer.path('/').check('get').allowed()"), "compilation failed"),
         (policy(), "validations or auditAnnotations"),
+        (policy("true", matchConstraints={}), "resourceRules"),
         (
-            policy("true", matchConstraints={"resourceRules": [{**TOKENS, "resources": ["pods"]}]}),
-            "the sandbox evaluates policies for this alone",
+            policy("true", matchConstraints=about(operations=["CONNECT"])),
+            "the sandbox evaluates CREATE, UPDATE, DELETE alone",
+        ),
+        (
+            policy("true", matchConstraints=about(resources=["pods/status"])),
+            "the sandbox evaluates no subresource but serviceaccounts/token",
+        ),
+        (
+            policy("true", matchConstraints=about(resources=["*/*"])),
+            "the sandbox evaluates no subresource but serviceaccounts/token",
         ),
     ],
 )

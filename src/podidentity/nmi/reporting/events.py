@@ -216,4 +216,6 @@ class AgentWarnings:
             lasts = now - since >= LASTING
             if pod and lasts and now - self._written.get(reason, -inf) >= AGAIN:
                 self._written[reason] = now
-                self._events.warn(pod, reason, ". Also: ".join(found[reason]))
+                text = ". Also: ".join(found[reason])
+                said = self._events.warn if reason.is_warning else self._events.tell
+                said(pod, reason, text)

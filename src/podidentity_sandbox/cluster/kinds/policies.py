@@ -1,7 +1,7 @@
 """ValidatingAdmissionPolicy and its binding: the rules of the objects.
 
-`token_policies` evaluates them. What it does not evaluate is refused here, so that nothing that an
-operator writes is passed over in silence.
+`admission_policies` evaluates them. What it does not evaluate is refused here, so that nothing that
+an operator writes is passed over in silence.
 
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
@@ -23,8 +23,11 @@ _RULE = {
     "apiVersions": [str],
     "operations": [str],
     "resources": [str],
+    "scope": str,
 }
-_CONSTRAINTS = {"matchPolicy": str, "resourceRules": [_RULE]}
+_EXPRESSION = {"key": str, "operator": str, "values": [str]}
+_SELECTOR = {"matchLabels": {str: str}, "matchExpressions": [_EXPRESSION]}
+_CONSTRAINTS = {"matchPolicy": str, "resourceRules": [_RULE], "namespaceSelector": _SELECTOR}
 _CONDITION = {"name": str, "expression": str}
 _VALIDATION = {"expression": str, "message": str, "reason": str}
 _POLICY = {
@@ -36,22 +39,22 @@ _POLICY = {
 _BINDING = {"policyName": str, "validationActions": [str]}
 POLICY_SHAPE = {"spec": _POLICY}
 BINDING_SHAPE = {"spec": _BINDING}
-_EVALUATED = {
-    "apiGroups": [""],
-    "apiVersions": ["v1"],
-    "operations": ["CREATE"],
-    "resources": ["serviceaccounts/token"],
-}
+_OPERATIONS = ("CREATE", "UPDATE", "DELETE")
+_TOKENS = "serviceaccounts/token"
+"""The one subresource that is judged."""
 
 
 class PolicyStrategy(Strategy):
-    """A policy can be compiled, and is about tokens."""
+    """A policy can be compiled, and is about what is evaluated."""
 
     def default(self, new: Obj) -> None:
         """Fill in what goes without saying."""
         spec = new.setdefault("spec", {})
         spec.setdefault("failurePolicy", "Fail")
-        spec.setdefault("matchConstraints", {}).setdefault("matchPolicy", "Equivalent")
+        constraints = spec.setdefault("matchConstraints", {})
+        constraints.setdefault("matchPolicy", "Equivalent")
+        for rule in constraints.get("resourceRules") or []:
+            rule.setdefault("scope", "*")
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check the rules and compile each expression."""
@@ -61,9 +64,12 @@ class PolicyStrategy(Strategy):
             *_unknown("spec", spec, _POLICY),
             *_unknown("spec.matchConstraints", spec["matchConstraints"], _CONSTRAINTS),
         ]
-        if spec["matchConstraints"].get("resourceRules") != [_EVALUATED]:
-            detail = f"the sandbox evaluates policies for this alone: {_EVALUATED}"
-            faults.append(status.invalid("spec.matchConstraints.resourceRules", "", detail))
+        rules = spec["matchConstraints"].get("resourceRules") or []
+        if not rules:
+            faults.append(status.required("spec.matchConstraints.resourceRules", ""))
+        for number, rule in enumerate(rules):
+            where = f"spec.matchConstraints.resourceRules[{number}]"
+            faults += [*_unknown(where, rule, _RULE), *_not_evaluated(where, rule)]
         if not spec.get("validations"):
             faults.append(status.required("spec.validations", "validations or auditAnnotations"))
         for field, known in (("matchConditions", _CONDITION), ("validations", _VALIDATION)):
@@ -87,6 +93,18 @@ class BindingStrategy(Strategy):
             detail = "the sandbox knows the action Deny alone"
             faults.append(status.invalid("spec.validationActions", "", detail))
         return faults
+
+
+def _not_evaluated(where: str, rule: Obj) -> Iterator[Cause]:
+    """Yield what of a rule is about requests that no policy is asked about here."""
+    for operation in rule.get("operations") or [""]:
+        if operation not in _OPERATIONS:
+            detail = f"the sandbox evaluates {', '.join(_OPERATIONS)} alone"
+            yield status.invalid(f"{where}.operations", operation, detail)
+    for resource in rule.get("resources") or [""]:
+        if not resource or ("/" in resource and resource != _TOKENS):
+            detail = f"the sandbox evaluates no subresource but {_TOKENS}"
+            yield status.invalid(f"{where}.resources", resource, detail)
 
 
 def _unknown(where: str, found: Obj, known: Obj) -> Iterator[Cause]:

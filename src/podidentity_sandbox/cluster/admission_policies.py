@@ -1,4 +1,6 @@
-"""Judges requests for tokens by the cluster's ValidatingAdmissionPolicies, in CEL.
+"""Judges writes, and requests for tokens, by ValidatingAdmissionPolicies, in CEL.
+
+Those of clients: what the controllers do, which are part of the server here, is not judged.
 
 Words and codes:
 https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy/validating/dispatcher.go
@@ -6,7 +8,7 @@ https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cel_expr_python import cel
 
@@ -14,6 +16,7 @@ from podidentity_sandbox.cluster import Json, Obj, status
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expression
 from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.selectors import matches_labels
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
 from podidentity_sandbox.cluster.tokens import DEFAULT_SECONDS
@@ -23,27 +26,72 @@ BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
 _CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityTooLarge": 413}
 
 
-class TokenPolicies:
-    """Judges requests for tokens by the policies that are bound at the moment."""
+class AdmissionPolicies:
+    """Judges by the policies that are bound at the moment."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def check(self, user: User, info: RequestInfo, body: Obj) -> None:
-        """Raise the refusal of the first policy that denies the request."""
-        facts = {"object": _request(body), "oldObject": None, "request": _asked(user, info)}
+    def check_token(self, user: User, info: RequestInfo, body: Obj) -> None:
+        """Raise the refusal of the first policy that denies a request for a token."""
+        self._check("CREATE", user, info, _request(body), None)
+
+    def check(self, user: User, info: RequestInfo, new: Obj | None, old: Obj | None) -> None:
+        """Raise the refusal of the first policy that denies a write.
+
+        Nothing is `old` where an object is made, and `new` where it is deleted.
+        """
+        operation = "DELETE" if new is None else "CREATE" if old is None else "UPDATE"
+        self._check(operation, user, info, new, old)
+
+    def _check(
+        self, operation: str, user: User, info: RequestInfo, new: Obj | None, old: Obj | None
+    ) -> None:
+        facts = {"object": new, "oldObject": old, "request": _asked(operation, user, info)}
+        labels = self._labels(info, new or old or {})
         for binding in self._storage.all(BINDINGS):
             policy = self._storage.get(POLICIES, "", binding.object["spec"]["policyName"])
-            if policy is None:
+            if policy is None or not _is_about(policy.object["spec"], operation, info, labels):
                 continue
             for message, reason in _denials(policy.object["spec"], facts):
                 who = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
                 error = status.forbidden(
-                    "serviceaccounts", "", info.name, f"{who} denied request: {message}"
+                    info.resource, info.group, info.name, f"{who} denied request: {message}"
                 )
                 raise StatusError(
                     _CODES.get(reason, 422), reason, error.message, details=error.details
                 )
+
+    def _labels(self, info: RequestInfo, about: Obj) -> Mapping[str, str] | None:
+        """Return the labels that a namespaceSelector sees; None for what is in no namespace."""
+        if info.resource == "namespaces":
+            return about["metadata"].get("labels") or {}
+        if not info.namespace:
+            return None
+        found = self._storage.get("namespaces", "", info.namespace)
+        return (found.metadata.get("labels") if found else None) or {}
+
+
+def _is_about(
+    spec: Obj, operation: str, info: RequestInfo, labels: Mapping[str, str] | None
+) -> bool:
+    whole = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    # '*' is each resource, and no subresource.
+    wanted = {whole} if info.subresource else {whole, "*"}
+    namespaced = info.namespace and info.resource != "namespaces"
+    scopes = {"*", "Namespaced" if namespaced else "Cluster"}
+    constraints = spec["matchConstraints"]
+    if labels is not None and not matches_labels(
+        constraints.get("namespaceSelector") or {}, labels
+    ):
+        return False
+    return any(
+        operation in rule["operations"]
+        and {info.group, "*"} & set(rule["apiGroups"])
+        and wanted & set(rule["resources"])
+        and rule["scope"] in scopes
+        for rule in constraints["resourceRules"]
+    )
 
 
 def _denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
@@ -92,9 +140,9 @@ def _full(reference: Json) -> Json:
     return reference if isinstance(reference, dict) else None
 
 
-def _asked(user: User, info: RequestInfo) -> Obj:
+def _asked(operation: str, user: User, info: RequestInfo) -> Obj:
     return {
-        "operation": "CREATE",
+        "operation": operation,
         "namespace": info.namespace,
         "name": info.name,
         "subResource": info.subresource,

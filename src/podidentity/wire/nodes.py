@@ -1,0 +1,87 @@
+"""The taints of a Node, and the change that takes one of them off.
+
+Shapes: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from podidentity.wire import BROKEN_JSON
+
+_LONGEST_PREFIX, _LONGEST_NAME = 253, 63
+_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+
+class NotANode(ValueError):
+    """These bytes are no Node; the message says what was expected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTaints:
+    """The taints of one version of a Node."""
+
+    version: str
+    taints: tuple[dict[str, Any], ...]
+    """As the API server has them, with fields that we do not know."""
+
+    def has(self, key: str) -> bool:
+        """Whether a taint has this key, whatever its value and effect."""
+        return any(taint.get("key") == key for taint in self.taints)
+
+    def without(self, key: str) -> dict[str, Any]:
+        """Return the merge patch (RFC 7386) that leaves all others as they are.
+
+        It names the version: the API server refuses it if the Node has changed meanwhile.
+        """
+        kept = [taint for taint in self.taints if taint.get("key") != key]
+        return {"metadata": {"resourceVersion": self.version}, "spec": {"taints": kept or None}}
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    resource_version: str
+
+
+class _Spec(msgspec.Struct):
+    taints: list[dict[str, Any]] | None = None
+
+
+class _Node(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+_DECODER = msgspec.json.Decoder(_Node)
+
+
+def parse_taints(raw: bytes) -> NodeTaints:
+    """Return the taints of the Node in `raw`; raise NotANode."""
+    try:
+        node = _DECODER.decode(raw)
+    except BROKEN_JSON as error:
+        raise NotANode(f"the API server sent no Node: {error}") from error
+    return NodeTaints(version=node.metadata.resource_version, taints=tuple(node.spec.taints or ()))
+
+
+def parse_taint_key(text: str) -> str:
+    """Return the key, a qualified name of Kubernetes; raise ValueError.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+    """
+    prefix, slash, name = text.rpartition("/")
+    good = (
+        len(name) <= _LONGEST_NAME
+        and _NAME.fullmatch(name)
+        and (not slash or (len(prefix) <= _LONGEST_PREFIX and _PREFIX.fullmatch(prefix)))
+    )
+    if not good:
+        raise ValueError(
+            f"{text!r} is no key of a taint: it must be a name of at most 63 letters, digits, "
+            "'-', '_' and '.', with or without a domain and a slash before it"
+        )
+    return text
