@@ -163,9 +163,8 @@ class DataPath:
         """Return why the last proof is not the newest that it could be; "" if it is."""
         if self.failed or self.settled or now - self.proved > PROOF_SECONDS:
             return ""
-        return (
-            f"pods' requests arrived at NMI {now - self.proved:.0f} s ago; since then {self._why()}"
-        )
+        ago = now - self.proved
+        return f"pods' requests arrived at NMI {ago:.0f} s ago, and since then {self._why()}"
 
     def hop(self, now: float) -> Hop:
         """Return the result that counts now."""
