@@ -537,7 +537,8 @@ ROUTED = """
 ip netns add {pod}
 ip link add z-{pod} type veth peer name eth0 netns {pod}
 ip link set z-{pod} up; echo 1 >/proc/sys/net/ipv4/conf/z-{pod}/proxy_arp
-echo 0 >/proc/sys/net/ipv4/neigh/z-{pod}/proxy_delay
+late=/proc/sys/net/ipv4/neigh/z-{pod}/proxy_delay
+[ ! -e $late ] || echo 0 >$late
 echo 0 >/proc/sys/net/ipv4/conf/z-{pod}/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 ip route add 10.245.0.{number}/32 dev z-{pod}
 ip -n {pod} -batch - <<END

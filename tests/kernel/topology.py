@@ -76,7 +76,8 @@ ip netns add {name}
 ip link add v-{name} type veth peer name eth0 netns {name}
 ip link set v-{name} up
 echo 1 >/proc/sys/net/ipv4/conf/v-{name}/proxy_arp
-echo 0 >/proc/sys/net/ipv4/neigh/v-{name}/proxy_delay
+late=/proc/sys/net/ipv4/neigh/v-{name}/proxy_delay  # old kernels hide it from user namespaces
+[ ! -e $late ] || echo 0 >$late
 ip route add {address}/32 dev v-{name}
 ip -n {name} -batch - <<END
 link set lo up

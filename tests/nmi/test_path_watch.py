@@ -44,15 +44,26 @@ class Place:
         self.clock = FakeClock()
         self.prober = FakeProber()
         self.pods: list[Pod] = [PROBE]
+        self._news = asyncio.Event()
         self.broke: list[str] = []
         self.mended: list[str] = []
         self.watch = PathWatch(
             self.prober,
             self.clock,
             pod=lambda: probe_pod(self.pods, SYSTEM),
+            pods_changed=self.pods_changed,
             required=required,
         )
         self.watch.broke, self.watch.mended = self.broke.append, self.mended.append
+
+    async def pods_changed(self) -> None:
+        await self._news.wait()
+
+    def put(self, *pods: Pod) -> None:
+        """Have these pods on the node, and the watch told."""
+        self.pods = [*pods]
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def rest(self) -> None:
         """Return when the watch waits for the time to pass, or for a change."""
@@ -163,6 +174,21 @@ async def test_a_probe_pod_that_cannot_be_scheduled_keeps_the_agent_from_being_r
     await place.rest()
     (problem,) = place.watch.problems()
     assert "no probe pod of namespace kube-system is on this node" in problem
+    task.cancel()
+
+
+async def test_a_probe_pod_that_comes_is_used_at_once() -> None:
+    place = Place()
+    place.pods = []
+    task = asyncio.create_task(place.watch.run())
+    await place.rest()
+    place.put(replace(PROBE, phase=Phase.PENDING))
+    await place.rest()
+    assert place.prober.probed == []
+    place.put(PROBE)
+    await place.rest()
+    assert len(place.prober.probed) == 1
+    assert place.watch.problems() == ()
     task.cancel()
 
 

@@ -90,13 +90,13 @@ _TEXTS = {
     Hop.PROVED: ("a request from the pod has arrived at NMI, and its answer at the pod", ""),
     Hop.NO_ANSWER: (
         "a request from the pod got no answer",
-        "let pods out to 169.254.169.254/32, TCP port 80, in every network policy, and see the "
-        "other checks of NMI's /readyz",
+        "let pods out to 169.254.169.254/32, TCP port 80, in every network policy, turn eBPF host "
+        "routing off (AKS: acceleration mode None), and see the other checks of NMI's /readyz",
     ),
     Hop.IMDS: (
         "a request from the pod was answered by IMDS itself, past NMI's rules: pods can take every "
         "identity of this node",
-        "turn eBPF host routing off (AKS: acceleration mode BpfVeth), or take the identities from "
+        "turn eBPF host routing off (AKS: acceleration mode None), or take the identities from "
         "the machine; docs/reference/nodes.md has the networks on which NMI works",
     ),
     Hop.ANOTHER: (
@@ -163,9 +163,8 @@ class DataPath:
         """Return why the last proof is not the newest that it could be; "" if it is."""
         if self.failed or self.settled or now - self.proved > PROOF_SECONDS:
             return ""
-        return (
-            f"pods' requests arrived at NMI {now - self.proved:.0f} s ago; since then {self._why()}"
-        )
+        ago = now - self.proved
+        return f"pods' requests arrived at NMI {ago:.0f} s ago, and since then {self._why()}"
 
     def hop(self, now: float) -> Hop:
         """Return the result that counts now."""

@@ -152,6 +152,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         net,
         clock,
         pod=lambda: probe_pod(cluster.pods(), settings.own_namespace),
+        pods_changed=cluster.changed,
         required=settings.path_probe,
     )
     checks: dict[str, Check] = {

@@ -12,9 +12,9 @@ proof. Until then a missing pod is a warning. Under a manifest without one there
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from podidentity.core.data_path import DataPath, Hop, ProbeResult
 from podidentity.core.ports import Clock
@@ -85,12 +85,17 @@ class PathWatch:
         clock: Clock,
         *,
         pod: Callable[[], Pod | str],
+        pods_changed: Callable[[], Coroutine[Any, Any, None]],
         required: bool,
     ) -> None:
-        """`pod` returns the probe pod, or why there is none; `required`: there must be one."""
+        """`pod` returns the probe pod, or why there is none; `required`: there must be one.
+
+        `pods_changed` returns when `pod` may return something else.
+        """
         self._prober = prober
         self._clock = clock
         self._pod = pod
+        self._pods_changed = pods_changed
         self._required = required
         self._known = DataPath()
         self._told = Hop.NOT_SENT
@@ -153,6 +158,11 @@ class PathWatch:
         accepting = self._prober.accepting
         due = begun + (EVERY if self._known.settled or not accepting else AGAIN)
         while (left := due - self._clock.monotonic()) > 0:
+            if isinstance(self._pod(), str):
+                await wait_for(self._pods_changed(), self._clock, left)
+                if isinstance(self._pod(), Pod):
+                    return
+                continue
             await wait_for(self._prober.changed(), self._clock, left)
             if (self._prober.changes, self._prober.accepting) != (changes, accepting):
                 due = min(due, begun + AGAIN)

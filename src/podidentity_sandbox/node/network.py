@@ -164,7 +164,8 @@ def _answer_arp(interface: str) -> None:
     """Have this end of a link answer, at once, for every address that lies behind another."""
     settings = Path("/proc/sys/net/ipv4")
     (settings / "conf" / interface / "proxy_arp").write_text("1")
-    (settings / "neigh" / interface / "proxy_delay").write_text("0")
+    with suppress(FileNotFoundError):  # in a user namespace of old kernels: up to 0.8 s late
+        (settings / "neigh" / interface / "proxy_delay").write_text("0")
 
 
 def _share_namespaces() -> None:

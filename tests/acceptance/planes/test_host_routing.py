@@ -59,7 +59,7 @@ class Site:
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
         """Return what `/readyz` says when that holds."""
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while True:
             found = json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
             if holds(found):

@@ -50,7 +50,7 @@ class Site:
 
     def until(self, look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
         """Look until that holds, and return what was found."""
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while not holds(found := look()):
             assert time.monotonic() < ends, found
             time.sleep(0.1)

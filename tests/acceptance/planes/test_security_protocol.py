@@ -119,7 +119,7 @@ def test_an_agent_to_which_no_request_of_a_pod_comes_says_what_it_is_and_nothing
         found = until(NOTICED, site.readiness, lambda found: not found["ready"])
         log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
         metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
-        checked = until(30, site.check, lambda found: SAID in str(found.get("NotReady")))
+        checked = until(60, site.check, lambda found: SAID in str(found.get("NotReady")))
         assert site.ask() == (REFUSED, 0)
         assert site.ask(BY_IPV6) == (SERVED, 0), "to NMI, which has the token"
     for text in (str(found["checks"]["interception"]), log, checked["NotReady"]["message"]):

@@ -63,10 +63,13 @@ async def test_enabling_brings_the_custom_resources_nmi_and_the_exception(aks: M
     assert ended["status"] == "Succeeded"
     assert aks.document()["properties"]["provisioningState"] == "Succeeded"
     assert aks.document()["properties"]["podIdentityProfile"] == {"enabled": True}
-    (nmi,) = aks.cluster.storage.all("daemonsets.apps")
-    assert (nmi.namespace, nmi.name) == ("kube-system", "nmi")
+    made = aks.cluster.storage.all("daemonsets.apps")
+    assert {(each.namespace, each.name) for each in made} == {
+        ("kube-system", "nmi"),
+        ("kube-system", "podidentity-probe"),
+    }
     mark = {"kubernetes.azure.com/managedby": "aks"}
-    assert mark.items() <= nmi.object["metadata"]["labels"].items()
+    assert all(mark.items() <= each.object["metadata"]["labels"].items() for each in made)
     exceptions = aks.found("azurepodidentityexceptions")
     assert exceptions == {"kube-system/aks-addon-exception": {"podLabels": mark}}
 
@@ -92,7 +95,7 @@ async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -
     async with aks.kubernetes() as api:
         await api.until("/api/v1/pods", {}, lambda found: any(map(placed, found.values())))
     pods = cluster.registry.by_key("pods")
-    made = list(cluster.storage.all("pods"))
+    made = [each for each in cluster.storage.all("pods") if placed(each.object)]
     assert aks.direct.made("GET", where)["status"] == "InProgress"
     body = made[0].thaw() | {"status": {"phase": "Running", "conditions": ready}}
     cluster.resources.update(pods, made[0], body, subresource="status")
@@ -101,7 +104,8 @@ async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -
 
 
 def placed(pod: dict[str, Any]) -> bool:
-    return "nodeName" in pod["spec"]
+    """Whether it is NMI's, and on a node."""
+    return "nodeName" in pod["spec"] and pod["metadata"]["name"].startswith("nmi-")
 
 
 async def test_a_pod_identity_is_on_the_machines_and_in_the_cluster(aks: Managed) -> None:

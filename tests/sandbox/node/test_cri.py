@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.spec import ContainerRefused, parse_pod
 from podidentity_sandbox.plan import Network, NodePlan
 from tests.sandbox.node.site import container, pod
+from tests.sandboxes import own
 
 UID = "0a1b2c3d-0000-1111-2222-333344445555"
 SOME: dict[str, Any] = {"resources": {"requests": {"cpu": "50m"}}}
@@ -214,3 +218,34 @@ def test_the_archive_of_the_first_images_has_both_by_name(tmp_path: Path) -> Non
         for each in index["manifests"]:
             blob = "blobs/sha256/" + each["digest"].removeprefix("sha256:")
             assert tar.getmember(blob).size == each["size"]
+
+
+ENTER = """
+import sys
+from pathlib import Path
+from podidentity_sandbox.node.cri import machine
+vars(machine)["_enter"]([Path(sys.argv[1])])
+print(Path("/proc/self/cgroup").read_text(), *sorted(Path("/sys/fs/cgroup").iterdir()), sep="\\n")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="cgroups are made by root")
+def test_a_node_has_cgroups_of_its_own_where_v2_stands_alone() -> None:
+    """As on a machine without v1: its /sys/fs/cgroup is v2 already. Here a namespace has that."""
+    name = own("alone")
+    make = 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && mkdir "$1" && exec "$2" -c "$3" "$1"'
+    place = f"/sys/fs/cgroup/podidentity-sandbox-{name}"
+    entered = ("unshare", "--mount", "--pid", "--fork", "sh", "-c", make, "sh")
+    remove = 'mount -t cgroup2 cgroup2 /sys/fs/cgroup; rmdir "$1"/system.slice; rmdir "$1"'
+    try:
+        ran = subprocess.run(
+            [*entered, place, sys.executable, ENTER], capture_output=True, text=True, check=False
+        )
+    finally:
+        removing = ("unshare", "--mount", "sh", "-c", remove, "sh", place)
+        removed = subprocess.run(removing, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "0::/system.slice" in ran.stdout
+    assert "/sys/fs/cgroup/system.slice\n" in ran.stdout
+    assert "/sys/fs/cgroup/podidentity" not in ran.stdout
+    assert removed.returncode == 0, removed.stderr

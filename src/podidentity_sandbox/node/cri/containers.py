@@ -186,7 +186,11 @@ class RuntimeContainer(Container):
                 os.kill(self._process.pid, number)
 
     async def _watch_end(self, sandbox: str, process: Process) -> None:
-        """Wait until the process has ended and the runtime knows it, also one that was away."""
+        """Wait until the process has ended and the runtime knows it, also one that was away.
+
+        The kernel tells of the end. Then the runtime is asked, a time or two: its stream of events
+        (GetContainerEvents) is silent about what happened while it was away.
+        """
         if process.pid:  # else it has ended already
             with suppress(ProcessLookupError):
                 await _ended(process.pid)
