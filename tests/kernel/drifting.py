@@ -258,8 +258,12 @@ async def disputed() -> dict[str, Any]:
                 await one.tell("checked")
             found["repairs"] = [before, await one.tell("repairs 0")]
             await other.kill()
-        await one.tell("healthy")
-        found["agent"] = await ask("p1", "/agent")
+        # What it knows may be older than the other's last change: then it puts that right at once.
+        for _ in range(2):
+            await one.tell("healthy")
+            found["agent"] = await ask("p1", "/agent")
+            if found["agent"]["who"] == "agent":
+                break
     return found
 
 

@@ -107,7 +107,9 @@ def test_a_repair_that_is_read_back_otherwise_ten_times_is_told_and_tried_once_a
 def test_of_two_agents_that_undo_each_others_rules_each_says_so_and_tries_once_a_second() -> None:
     seen = run("disputed", rootless=True)
     (said,) = seen["problems"]
-    assert "rules of intercept: changed to" in said
+    # Which of them, is a matter of the moment.
+    assert said.startswith("set, and not as it was set: ")
+    assert ": changed to " in said
     before, after = seen["repairs"]
     assert before <= 51
     assert after - before <= 2
