@@ -157,7 +157,7 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
     of_version_9: Path,
 ) -> None:
     async with node("two") as found:
-        (first,) = found.kubectl("get", "pods", "-o", "name").split()
+        (first,) = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
         log = asyncio.to_thread(found.kubectl, "logs", "-f", first, "-c", "serve")
         told = asyncio.create_task(log)
         loading = asyncio.create_task(found.load("of-the-two", 40))
@@ -174,7 +174,7 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
         assert set(result["answers"]) == {"200"}
         assert await found.leaked("of-the-two") == 0
         # It is the same pod, and the rules are its own again.
-        assert found.kubectl("get", "pods", "-o", "name").split() == [first]
+        assert found.kubectl("get", "pods", "-o", "name", *AGENTS).split() == [first]
         assert set(found.restarts().values()) == {0}
         wait = ("wait", "--for=condition=Ready", first, "--timeout=30s")
         await asyncio.to_thread(found.kubectl, *wait)
@@ -196,7 +196,7 @@ def _second(found: Node, tree: Path) -> str:
         if each["kind"] == "ClusterRoleBinding" and each["metadata"]["name"] == "podidentity-nmi"
     ]
     binding["metadata"]["name"] = "podidentity-nmi-of-other"
-    (agents,) = [each for each in kept if each["kind"] == "DaemonSet"]
+    (agents,) = [each for each in kept if each["metadata"]["name"] == "nmi"]
     for container in agents["spec"]["template"]["spec"]["containers"]:
         container["env"].append({"name": "PYTHONPATH", "value": str(tree)})
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}

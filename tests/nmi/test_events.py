@@ -264,3 +264,21 @@ async def test_what_happens_to_a_node_is_an_event_of_the_node_and_its_end_is_no_
         ("Warning", "PathBroken"),
         ("Normal", "PathProved"),
     ]
+
+
+async def test_what_comes_back_after_its_end_is_written_at_once_however_often() -> None:
+    async with world() as it:
+        for _ in range(3):
+            it.events.warn(
+                NodeName("n1"), AgentReason.PATH_BROKEN, "past the rules", ends=PATH_PROVED
+            )
+            await it.after(PACE)
+            it.events.tell(NodeName("n1"), PATH_PROVED, "again", ends=AgentReason.PATH_BROKEN)
+            await it.after(PACE)
+    times = [body["lastTimestamp"] for _, _, body in it.board.sent]
+    assert times == sorted(set(times)), "each is in a second of its own"
+    assert it.board.counts == [
+        *(("create", 1), ("create", 1)),
+        *(("merge", 2), ("merge", 2)),
+        *(("merge", 3), ("merge", 3)),
+    ]

@@ -314,11 +314,11 @@ def _tell_of_path(
 
     def broke(why: str) -> None:
         for each in about():
-            events.warn(each, AgentReason.PATH_BROKEN, why)
+            events.warn(each, AgentReason.PATH_BROKEN, why, ends=PATH_PROVED)
 
     def mended(how: str) -> None:
         for each in about():
-            events.tell(each, PATH_PROVED, how)
+            events.tell(each, PATH_PROVED, how, ends=AgentReason.PATH_BROKEN)
 
     path.broke, path.mended = broke, mended
 

@@ -1,9 +1,9 @@
 """Kubernetes events: refusals on the pod that was refused, the agent's own warnings on its pod.
 
 A data path that breaks is told of the node, too. Of each pod (or node) and reason one event,
-written at once and then at most once a minute with how often it happened since. What is written
-waits for nobody and nobody waits for it: where the API server is away, or more happens than may be
-told, it is dropped, and counted.
+written at once and then at most once a minute with how often it happened since; at once, too, when
+it comes back after what had ended it. What is written waits for nobody and nobody waits for it:
+where the API server is away, or more happens than may be told, it is dropped, and counted.
 """
 
 from __future__ import annotations
@@ -74,18 +74,32 @@ class PodEvents:
         self._news = asyncio.Event()
         self._trouble = False
 
-    def warn(self, about: Pod | NodeName, reason: str, note: str) -> None:
-        """Take note of something that happened to a pod or a node; it is written by `run`."""
-        self._note(about, reason, note, "Warning")
+    def warn(self, about: Pod | NodeName, reason: str, note: str, *, ends: str = "") -> None:
+        """Take note of something that happened to a pod or a node; it is written by `run`.
 
-    def tell(self, about: Pod | NodeName, reason: str, note: str) -> None:
-        """Take note of something that needs nobody; it is written by `run`."""
-        self._note(about, reason, note, "Normal")
+        `ends`: the reason that holds no more from now on. Of two that end each other each is
+        written at once, or else the one that was written last would stand for a minute; and in a
+        later second than the other, because events tell no parts of one.
+        """
+        self._note(about, reason, note, "Warning", ends)
+
+    def tell(self, about: Pod | NodeName, reason: str, note: str, *, ends: str = "") -> None:
+        """Take note of something that needs nobody, as `warn` does."""
+        self._note(about, reason, note, "Normal", ends)
 
     def _note(
-        self, about: Pod | NodeName, reason: str, note: str, kind: Literal["Warning", "Normal"]
+        self,
+        about: Pod | NodeName,
+        reason: str,
+        note: str,
+        kind: Literal["Warning", "Normal"],
+        ends: str,
     ) -> None:
         key, now = (uid_of(about), reason), self._clock.time()
+        ended = self._told.get((uid_of(about), ends))
+        if ended is not None:
+            ended.due = -inf
+            now = max(now, int(ended.happening.last) + 1)
         found = self._told.get(key)
         if found is None:
             if not self._has_room():
