@@ -352,7 +352,8 @@ def test_it_sets_rules_in_its_own_namespace(run: Run) -> None:
 
 
 def test_the_probes_of_the_manifest_run_in_it(run: Run) -> None:
-    (daemon_set,) = (each for each in nmi() if each["kind"] == "DaemonSet")
+    agents = ("DaemonSet", "nmi")
+    (daemon_set,) = (each for each in nmi() if (each["kind"], each["metadata"]["name"]) == agents)
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
     (serve,) = (each for each in containers if each["name"] == "serve")
     command = serve["readinessProbe"]["exec"]["command"]
