@@ -114,10 +114,12 @@ async def _p99(stage: Scene, agent: Agent, commands: Sequence[Sequence[str]]) ->
         neighbours = await connect_all(stage.cgroups, stage.pods[:NEIGHBOURS])
         found = await asyncio.gather(*(_ask(asker, end) for asker in neighbours))
         latencies = [each * 1000 for asked in found for each in asked]
-        return Seen(quantiles(latencies, n=100)[-1], await watching)
+        seen = Seen(quantiles(latencies, n=100)[-1], await watching)
     finally:
-        for process in running:
-            await process.wait()
+        codes = [await process.wait() for process in running]
+    if any(codes):
+        sys.exit(f"an attack did not take place: exit codes {codes} of {commands}")
+    return seen
 
 
 async def _ask(asker: Asker, end: float) -> list[float]:

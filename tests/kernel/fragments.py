@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from podidentity_sandbox.demo.frames import ETHERTYPE_IP, SYN, Wire, checksum
+from podidentity_sandbox.demo.frames import ETHERTYPE_IP, SYN, Gateway, Wire, checksum
 from tests.kernel.topology import GATEWAY
 
 _MORE_FRAGMENTS = 0x2000
@@ -83,7 +83,8 @@ def main() -> None:
     end = time.monotonic() + asked.seconds
     while (left := end - time.monotonic()) > 0 and not (asked.first and answered):
         try:
-            came = wire.converse((address, int(port)), GATEWAY, b"GET /raw HTTP/1.1\r\n\r\n", left)
+            via = Gateway(GATEWAY, wire.resolve(GATEWAY, end))
+            came = wire.converse((address, int(port)), via, b"GET /raw HTTP/1.1\r\n\r\n", left)
         except TimeoutError:
             break
         answered[json.loads(came.partition(b"\r\n\r\n")[2])["who"]] += 1

@@ -28,7 +28,7 @@ from podidentity.kernel.podnets import PodNetworks
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.kernel.source_guard import SourceGuard
-from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Wire, checksum
+from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Gateway, Wire, checksum
 from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
@@ -64,12 +64,9 @@ class Attacker(Wire):
         super().__init__(b"", address)
         self.mac = self.own_mac = bytes(self._socket.getsockname()[4])
         self.gateway = b""
-        """Its MAC address; b"": ask by ARP."""
+        """Its MAC address: who forges has asked for it in his own name."""
         self.tag = b""
         """Put between the addresses and the type of each frame."""
-
-    def resolve(self, target: str, deadline: float) -> bytes:
-        return self.gateway or super().resolve(target, deadline)
 
     def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
         """Send one frame from any MAC address."""
@@ -129,15 +126,16 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
         async def steal(what: str, address: str, **more: Any) -> None:
             await _put_right()
             wire = attacker("p1", address)
+            wire.gateway = gateway
             for name, value in more.items():
                 setattr(wire, name, value)
             found[what] = await asyncio.to_thread(_converse, wire)
 
         await steal("ARP", PODS["p2"])
-        await steal("its MAC address, too", PODS["p2"], mac=victims, gateway=gateway)
+        await steal("its MAC address, too", PODS["p2"], mac=victims)
         await steal("an unused address", _UNUSED)
         for kind, tag in _VLAN_0.items():
-            await steal(f"in VLAN 0 of {kind}", PODS["p2"], tag=tag, gateway=gateway)
+            await steal(f"in VLAN 0 of {kind}", PODS["p2"], tag=tag)
         await _put_right()
         victim = Client("p2")
         await victim.get("/before")
@@ -157,7 +155,7 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
 def _converse(wire: Attacker) -> str:
     """Return who answers, and to which address."""
     try:
-        return _answerer(wire.converse(IMDS, GATEWAY, _GET, _SECONDS))
+        return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, _SECONDS))
     except TimeoutError:
         return "nobody"
 

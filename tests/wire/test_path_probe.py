@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.data_path import Reply
-from podidentity.wire.path_probe import ANSWER, LONGEST_REPLY, nonce_of, read_reply, render_request
+from podidentity.core.data_path import Answerer
+from podidentity.wire.path_probe import ANSWER, LONGEST_REPLY, answerer_of, nonce_of, render_request
 
 NONCE = "0123456789abcdef" * 2
 IMDS = (
@@ -48,31 +48,34 @@ def test_no_other_target_has_a_nonce(target: str) -> None:
 @pytest.mark.parametrize(
     ("received", "reply"),
     [
-        (b"", Reply.NONE),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + ANSWER, Reply.OURS),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n" + ANSWER, Reply.ANOTHER),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + ANSWER + b" ", Reply.ANOTHER),
-        (IMDS, Reply.IMDS),
-        (IMDS.replace(b"Server: IMDS/150.870.65.1103", b"server:microsoft-iis/10.0"), Reply.IMDS),
+        (b"", Answerer.NONE),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + ANSWER, Answerer.OURS),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n" + ANSWER, Answerer.ANOTHER),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + ANSWER + b" ", Answerer.ANOTHER),
+        (IMDS, Answerer.IMDS),
+        (
+            IMDS.replace(b"Server: IMDS/150.870.65.1103", b"server:microsoft-iis/10.0"),
+            Answerer.IMDS,
+        ),
         (
             b'HTTP/1.1 400 Bad Request\r\n\r\n{ "error": "Bad request: . Required metadata header '
             b'not specified" }',
-            Reply.IMDS,
+            Answerer.IMDS,
         ),
         # NMI's own answer to a probe that it does not expect: another NMI's.
         (
             b'HTTP/1.1 400 Bad Request\r\n\r\n{"error":"invalid_request","error_description":'
             b'"Required metadata header not specified"}',
-            Reply.ANOTHER,
+            Answerer.ANOTHER,
         ),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", Reply.ANOTHER),
-        (b"\0", Reply.ANOTHER),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", Answerer.ANOTHER),
+        (b"\0", Answerer.ANOTHER),
     ],
 )
-def test_an_answer_is_told_by_a_few_of_its_bytes(received: bytes, reply: Reply) -> None:
-    assert read_reply(received) is reply
+def test_an_answer_is_told_by_a_few_of_its_bytes(received: bytes, reply: Answerer) -> None:
+    assert answerer_of(received) is reply
 
 
 @given(st.binary(min_size=1, max_size=LONGEST_REPLY))
 def test_any_bytes_are_somebodys_answer_and_never_ours_by_chance(received: bytes) -> None:
-    assert read_reply(received) in {Reply.ANOTHER, Reply.IMDS}
+    assert answerer_of(received) in {Answerer.ANOTHER, Answerer.IMDS}

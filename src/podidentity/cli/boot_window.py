@@ -15,7 +15,7 @@ WAYS = "How to close it: docs/how-to/close-the-boot-window.md"
 
 
 def lines(taint: str, closed_by: Mapping[str, str]) -> Iterator[str]:
-    """Yield what holds on which nodes, for a terminal; nothing where there are none.
+    """Yield lines for a terminal: which nodes are closed, and by what. No node, no line.
 
     `taint` is the key that NMI takes off, "" for none. `closed_by` has for each node with NMI what
     closes it besides, "" where nothing is known.

@@ -238,7 +238,7 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     for each in weaknesses(daemon_set, choices.attestation, choices.trust):
         yield each
     everywhere: list[Object] = []
-    with suppress(KubeError):  # of whoever may read this namespace alone
+    with suppress(KubeError):  # The person may be allowed to read this namespace only.
         everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
     for each in two_agents(choices.namespace, everywhere):
         yield each

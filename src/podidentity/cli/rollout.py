@@ -213,7 +213,7 @@ async def _warning(kube: Kube, kind: str, about: Object) -> str:
 
 
 def last_warnings(events: Sequence[Object]) -> list[str]:
-    """Return what was warned of last, of each container and of the object itself, oldest first.
+    """Return the last warning of each container and of the object itself, oldest first.
 
     A warning that is repeated is one event, whose name and place in a list are those of its first.
     """

@@ -327,7 +327,7 @@ _UNSEEN = (
     "The connection is not proved to be that of the pod whose address it has: no process of the "
     "node has it."
 )
-"""For whoever asks: it may be another than the pod."""
+"""The text that the client gets, who may be another than the pod."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +348,7 @@ class Trust:
         return AttestationMode.KERNEL
 
     def weaknesses(self) -> Iterator[tuple[str, str]]:
-        """Yield what it gives up of the proof of pods, and what to do instead."""
+        """Yield each way in which the proof is weaker, with a safer setting."""
         for name, mode in self.by_class.items():
             if mode is AttestationMode.ADDRESS:
                 yield (

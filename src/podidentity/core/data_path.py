@@ -23,8 +23,8 @@ PROOF_SECONDS = 60.0
 """A proof holds for so long while the probe pod is away: it may be replaced by a new one."""
 
 
-class Reply(StrEnum):
-    """What came back on the connection of a probe."""
+class Answerer(StrEnum):
+    """Who answered on the connection of a probe."""
 
     OURS = "ours"
     IMDS = "imds"
@@ -58,13 +58,13 @@ class Hop(StrEnum):
     """Nowhere: there is no probe pod, or its network namespace cannot be entered."""
 
 
-def hop_of(reply: Reply, sent: Arrival, arrived: Arrival | None) -> Hop:
+def hop_of(answerer: Answerer, sent: Arrival, arrived: Arrival | None) -> Hop:
     """Return how far a probe came."""
-    if reply is Reply.NONE:
+    if answerer is Answerer.NONE:
         return Hop.NO_ANSWER
-    if reply is Reply.IMDS:
+    if answerer is Answerer.IMDS:
         return Hop.IMDS
-    if reply is Reply.ANOTHER:
+    if answerer is Answerer.ANOTHER:
         return Hop.ANOTHER
     return Hop.PROVED if arrived == sent else Hop.UNSEEN
 
@@ -117,7 +117,7 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPath:
-    """What is known of the way from pods to NMI. Times are seconds of one clock."""
+    """The results of all probes so far, as far as they count. Times are seconds of one clock."""
 
     proved: float = -inf
     """When a probe was last successful."""

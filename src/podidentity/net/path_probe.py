@@ -17,10 +17,10 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from podidentity.core.data_path import Arrival, Hop, ProbeResult, Reply, hop_of
+from podidentity.core.data_path import Answerer, Arrival, Hop, ProbeResult, hop_of
 from podidentity.core.rate_limits import TokenBucket
 from podidentity.kernel.rules import Redirect
-from podidentity.wire.path_probe import LONGEST_REPLY, read_reply, render_request
+from podidentity.wire.path_probe import LONGEST_REPLY, answerer_of, render_request
 
 SECONDS = 2.0
 """Longest time of a probe until its answer has come."""
@@ -66,14 +66,14 @@ class PathProber:
             probing(sent.port)
             if not await word.expected():
                 return ProbeResult(hop=Hop.NOT_SENT, detail="serve does not expect it")
-            reply, detail = await self._ask(made, sent.nonce)
-        arrived = await word.arrived(ARRIVAL_SECONDS if reply is Reply.OURS else 0.0)
-        if reply is Reply.NONE and arrived == sent:
+            answerer, detail = await self._ask(made, sent.nonce)
+        arrived = await word.arrived(ARRIVAL_SECONDS if answerer is Answerer.OURS else 0.0)
+        if answerer is Answerer.NONE and arrived == sent:
             detail = f"{detail}, though it has arrived at NMI"
-        hop = hop_of(reply, sent, arrived)
+        hop = hop_of(answerer, sent, arrived)
         return ProbeResult(hop=hop, detail=detail, plane=self._plane_of(address))
 
-    async def _ask(self, asking: socket.socket, nonce: str) -> tuple[Reply, str]:
+    async def _ask(self, asking: socket.socket, nonce: str) -> tuple[Answerer, str]:
         """Return whose answer came; if none did, why."""
         loop = asyncio.get_running_loop()
         received = b""
@@ -91,7 +91,7 @@ class PathProber:
             detail = f"none within {SECONDS:g} s"
         except OSError as error:
             detail = os.strerror(error.errno or 0).lower()
-        return read_reply(received), "" if received else detail
+        return answerer_of(received), "" if received else detail
 
 
 class ServeWord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from podidentity.core.data_path import Reply
+from podidentity.core.data_path import Answerer
 
 _PATH = "/metadata/versions"
 _TARGET = re.compile(rf"{_PATH}\?probe=([0-9a-f]{{32}})", re.ASCII)
@@ -39,15 +39,15 @@ def nonce_of(target: str) -> str:
     return found[1] if found else ""
 
 
-def read_reply(received: bytes) -> Reply:
+def answerer_of(received: bytes) -> Answerer:
     """Say whose answer these bytes are, of which any program may be the author.
 
     They are compared, and not parsed.
     """
     if not received:
-        return Reply.NONE
+        return Answerer.NONE
     if received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"\r\n\r\n" + ANSWER):
-        return Reply.OURS
+        return Answerer.OURS
     if received.startswith(b"HTTP/1.") and _OF_IMDS.search(received):
-        return Reply.IMDS
-    return Reply.ANOTHER
+        return Answerer.IMDS
+    return Answerer.ANOTHER

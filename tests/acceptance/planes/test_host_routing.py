@@ -10,23 +10,20 @@ import asyncio
 import json
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes.host_routing import KINDS
+from tests.acceptance.planes.links import host_routing, link_of
 from tests.acceptance.planes.test_others_rules import restriction
 from tests.acceptance.sandbox import ASK, Sandbox, opened
-from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
 pytestmark = [
@@ -67,26 +64,11 @@ class Site:
             assert time.monotonic() < ends, found
             time.sleep(0.1)
 
-    @contextmanager
-    def program(self, kind: str, pod: str = "app", namespace: str = "default") -> Iterator[None]:
+    def program(
+        self, kind: str, pod: str = "app", namespace: str = "default"
+    ) -> AbstractContextManager[None]:
         """Have a program of this kind at a pod's link."""
-        show = execute(self.place.plan, namespace, pod, ["ip", "-j", "link", "show", "eth0"])
-        (inside,) = json.loads(self.loop.run(show).stdout)
-        links = json.loads(self.place.on_node("ip", "-j", "link"))
-        (link,) = [each["ifname"] for each in links if each["ifindex"] == inside["link_index"]]
-        enter = ("nsenter", "--target", str(self.place.node_process()), "--net", "--")
-        program = (sys.executable, "-m", "tests.acceptance.planes.host_routing")
-        with subprocess.Popen(
-            (*enter, *program, link, "eth0", kind),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as running:
-            assert running.stdout is not None
-            assert running.stdin is not None
-            assert running.stdout.readline() == b"attached\n"
-            yield
-            running.stdin.close()
+        return host_routing(self.place, link_of(self.place, self.loop, namespace, pod), kind)
 
 
 @pytest.fixture(scope="module")

@@ -15,23 +15,21 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from tests.acceptance.planes import kube_proxy
 from tests.acceptance.planes.engines import GONE, Engine
 from tests.acceptance.planes.kube_proxy import Service, crowd
+from tests.acceptance.planes.links import host_routing, link_of
 from tests.acceptance.sandbox import ASK, Sandbox, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
@@ -131,28 +129,11 @@ class Site:
 
     def link(self, pod: str = "app", namespace: str = "default") -> str:
         """Return the node's end of a pod's link."""
-        show = execute(self.place.plan, namespace, pod, ["ip", "-j", "link", "show", "eth0"])
-        (inside,) = json.loads(self.loop.run(show).stdout)
-        links = json.loads(self.place.on_node("ip", "-j", "link"))
-        (name,) = [each["ifname"] for each in links if each["ifindex"] == inside["link_index"]]
-        return str(name)
+        return link_of(self.place, self.loop, namespace, pod)
 
-    @contextmanager
-    def host_routing(self, link: str) -> Iterator[None]:
+    def host_routing(self, link: str) -> AbstractContextManager[None]:
         """Have a program in the kernel send the requests of a pod's link past netfilter."""
-        node = str(self.place.node_process())
-        program = (sys.executable, "-m", "tests.acceptance.planes.host_routing")
-        with subprocess.Popen(
-            ("nsenter", "--target", node, "--net", "--", *program, link, "eth0"),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as running:
-            assert running.stdout is not None
-            assert running.stdin is not None
-            assert running.stdout.readline() == b"attached\n"
-            yield
-            running.stdin.close()
+        return host_routing(self.place, link)
 
     def probe_pod(self) -> str:
         """Return the name of the probe pod."""
