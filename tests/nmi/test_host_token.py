@@ -186,7 +186,8 @@ async def ask(
     callers = HostCallers(world.cluster, attestor, world.clock, delegation=delegation)
     subject = await callers.identify(Caller(address, 40_000), MOUNTS.ref)
     pipeline = world.pipeline(world.decider())
-    return await pipeline.outcome(subject, TokenRequest(resource=VAULT), Ambiguity.WEIGHT)
+    request, begun = TokenRequest(resource=VAULT), world.clock.monotonic()
+    return await pipeline.outcome(subject, request, Ambiguity.WEIGHT, begun=begun)
 
 
 @pytest.mark.parametrize("address", ["10.244.0.2", "10.240.0.4", "fd00::1", ""])
