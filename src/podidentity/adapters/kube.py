@@ -56,6 +56,8 @@ _KEEPALIVE = [
 ]
 
 
+# The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
+_FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -197,7 +199,7 @@ class Kube:
                     yield _event(line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except _FAILED as error:
             self._failed("WATCH", path)
             raise self._unreachable(error) from error
 
@@ -216,7 +218,7 @@ class Kube:
             response = await self._client.request(
                 method, path, params=params, content=data, headers=headers
             )
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
@@ -226,6 +228,8 @@ class Kube:
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
+        if isinstance(error, (LookupError, ValueError)):
+            what = "the credential plug-in of the kubeconfig has given no token"
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
 
 

@@ -104,7 +104,8 @@ class HttpApi:
     async def _serve(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         if info.path in OPEN and request.method == "GET":
             return self._open(info.path)
-        user = self._cluster.authenticator.header(request.headers.get("Authorization", ""))
+        user = self._cluster.certificates.user(_certificate(request))
+        user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
         if user is None:
             raise status.unauthorized()
         user = self._impersonation.user(user, request.headers.items(), info)
@@ -138,6 +139,12 @@ class HttpApi:
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """Return the certificate that a client has shown, DER."""
+    tls = request.transport and request.transport.get_extra_info("ssl_object")
+    return tls.getpeercert(binary_form=True) if tls else None
 
 
 def _negotiate(request: web.Request) -> None:
