@@ -116,13 +116,14 @@ def test_a_certificate_holds_as_long_as_it_says_and_for_clients(tmp_path: Path) 
     authority = Authority.new("ours")
     authority.issue_client("jane", [], tmp_path / "crt", tmp_path / "key")
     raw = ssl.PEM_cert_to_DER_cert((tmp_path / "crt").read_text())
-    for days, holds in ((-1, False), (0, True), (364, True), (366, False)):
-        late = datetime.now(UTC) + timedelta(days=days)
-        found = ClientCertificates(authority.pem, lambda late=late: late).user(raw)
-        assert (found is not None) is holds
+    time = [datetime.now(UTC)]
+    judge = ClientCertificates(authority.pem, lambda: time[0])
+    for days, holds in ((-1, False), (1, True), (364, True), (2, False)):
+        time[0] += timedelta(days=days)
+        assert (judge.user(raw) is not None) is holds
     authority.issue(["127.0.0.1"], tmp_path / "server", tmp_path / "key")
     of_server = ssl.PEM_cert_to_DER_cert((tmp_path / "server").read_text())
-    judge = ClientCertificates(authority.pem, lambda: datetime.now(UTC))
+    time[0] = datetime.now(UTC)
     assert [judge.user(each) for each in (of_server, b"no", b"", None)] == [None] * 4
     assert ClientCertificates("", lambda: datetime.now(UTC)).user(raw) is None
 
