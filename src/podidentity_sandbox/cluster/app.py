@@ -64,6 +64,8 @@ def _answer(raw: bytes, content_type: str) -> web.Response:
 
 log = logging.getLogger(__name__)
 
+_CHECKED = "[+]ping ok\n[+]log ok\n[+]etcd ok\n{} check passed\n"
+"""https://kubernetes.io/docs/reference/using-api/health-checks/."""
 HEALTH = ("/healthz", "/livez", "/readyz")
 VERSION = ("/version", "/version/")
 OPEN = (*HEALTH, *VERSION, tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
@@ -105,7 +107,7 @@ class HttpApi:
 
     async def _serve(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         if info.path in OPEN and request.method == "GET":
-            return self._open(info.path)
+            return self._open(info.path, verbose="verbose" in request.query)
         user = self._cluster.certificates.user(_certificate(request))
         user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
         if user is None:
@@ -130,10 +132,10 @@ class HttpApi:
         cause = refusal(user, info, decision.reason)
         raise status.forbidden(info.resource, info.group, info.name, cause)
 
-    def _open(self, path: str) -> web.Response:
+    def _open(self, path: str, *, verbose: bool) -> web.Response:
         """Answer what anybody may read."""
         if path in HEALTH:
-            return web.Response(text="ok")
+            return web.Response(text=_CHECKED.format(path[1:]) if verbose else "ok")
         if path in VERSION:
             return json_answer(encode(discovery.version(self._cluster.plan.kubernetes_minor)))
         answers: dict[str, Obj | None] = {

@@ -20,6 +20,7 @@ from podidentity_sandbox.cluster.controllers.deployments import Deployments
 from podidentity_sandbox.cluster.controllers.garbage import Garbage
 from podidentity_sandbox.cluster.controllers.loop import Loop, later
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
+from podidentity_sandbox.cluster.controllers.nodes import NodeLifecycle
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
 from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
@@ -35,6 +36,7 @@ from podidentity_sandbox.cluster.reviews import (
 )
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
+from podidentity_sandbox.cluster.write_options import understood
 from podidentity_sandbox.plan import Plan
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
@@ -89,11 +91,13 @@ class Cluster:
                 ReplicaSets(manager),
                 DaemonSets(manager, later),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
+                NodeLifecycle(manager, later),
                 Garbage(manager),
             ),
         )
         self._actions: dict[tuple[str, str, str], Action] = {
             ("", "serviceaccounts", "token"): self._token,
+            ("", "pods", "eviction"): self._evict,
             (AUTHENTICATION, "tokenreviews", ""): reviews.token,
             (AUTHENTICATION, "selfsubjectreviews", ""): reviews.who,
             (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
@@ -119,6 +123,17 @@ class Cluster:
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
                 resources.create(self.registry.by_key(key), namespace, body)
         self.loop.settle()
+
+    def _evict(self, user: User, info: RequestInfo, body: Obj) -> Obj:
+        """Delete a pod, by the options of an Eviction; no disruption budget is asked.
+
+        https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
+        """
+        kind = self.registry.by_key("pods")
+        pod = self.resources.get(kind, info.namespace, info.name)
+        self.policies.check(user, replace(info, verb="delete", subresource=""), None, pod.object)
+        self.resources.delete(kind, pod, understood(body.get("deleteOptions") or {}))
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
         kind = self.registry.by_key("serviceaccounts")

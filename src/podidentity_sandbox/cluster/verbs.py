@@ -355,7 +355,10 @@ class Verbs:
             raise status.method_not_supported(kind.plural, kind.group, info.verb)
 
     def _record(self, call: ResourceRequest) -> Record:
-        return self._cluster.resources.get(call.kind, call.namespace, call.info.name)
+        name = call.info.name
+        if call.info.subresource == "proxy":
+            name = podstreams.name_of(name)
+        return self._cluster.resources.get(call.kind, call.namespace, name)
 
     async def _get(self, call: ResourceRequest) -> Answer:
         return json_answer(call.presentation.one(call.kind, self._record(call)))

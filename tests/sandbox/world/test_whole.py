@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity_sandbox.cluster.controllers.nodes import GRACE
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api, Object, ready
 from podidentity_sandbox.world.lifecycle import Outcome, down, up
@@ -170,6 +171,22 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
     after = sandbox(place, *inode).stdout.strip()
     assert after.startswith("net:")
     assert after != before
+
+
+def test_a_killed_node_is_not_ready_once_its_grace_is_over_until_it_is_back(place: Place) -> None:
+    place.mode = MODES[0]
+    plan = up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+    node = plan.nodes[0].name
+
+    def state(found: Object) -> tuple[str, int]:
+        ready_ = [c for c in found["status"]["conditions"] if c["type"] == "Ready"]
+        return ready_[0]["status"], len(found["spec"].get("taints", []))
+
+    assert sandbox(place, "part", "kill", node).stdout == f"{node} is ended\n"
+    path = "/api/v1/nodes"
+    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 2)
+    assert sandbox(place, "part", "start", node).stdout == f"{node} is ready\n"
+    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("True", 0), GRACE)
 
 
 def started_after(pod: Object, earlier: Object) -> bool:
