@@ -118,6 +118,8 @@ class Plan:
     kubernetes_minor: int = MINORS[0]
     """The API server's minor version: 33 restricts the audiences of nodes' tokens, 36 has
     constrained impersonation."""
+    version: str = ""
+    """The version of podidentity-sandbox that brought it up."""
     subscription_name: str = "My Azure Subscription"
     location: str = "westeurope"
     cluster_group: str = "aks-west-experimental"

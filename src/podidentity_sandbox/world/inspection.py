@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,19 @@ def running_plan(folder: Folder) -> Plan:
     if claim is not None:
         claim.release()
         raise SandboxError(f"the sandbox {folder.name!r} crashed; its remains are there. {start}")
+    other = (
+        f"the sandbox {folder.name!r} was brought up by another version of podidentity-sandbox. "
+        f"End it with `podidentity sandbox down{_option(folder)}`"
+    )
     try:
-        return Plan.load(folder.path)
+        plan = Plan.load(folder.path)
     except (FileNotFoundError, ValueError) as cause:
         raise SandboxError(f"the sandbox {folder.name!r} is just starting. Try again") from cause
+    except (TypeError, LookupError) as cause:
+        raise SandboxError(other) from cause
+    if plan.version != metadata.version("podidentity-sandbox"):
+        raise SandboxError(other)
+    return plan
 
 
 def status(folder: Folder) -> Status:
