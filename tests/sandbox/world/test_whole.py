@@ -173,6 +173,7 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
     assert after != before
 
 
+@pytest.mark.timeout(400)
 def test_a_killed_node_is_not_ready_once_its_grace_is_over_until_it_is_back(place: Place) -> None:
     place.mode = MODES[0]
     plan = up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
