@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.hindrances import hindered
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
@@ -48,7 +49,7 @@ class Arm:
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
-        return route.handler(call)
+        return hindered(call, route.action, route.handler)
 
     def _check_subscription(self, name: str | None) -> None:
         if name is not None and name.lower() != self._world.plan.subscription_id:
