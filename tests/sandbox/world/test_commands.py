@@ -252,7 +252,7 @@ def test_a_weather_file_that_is_wrong_is_refused_before_anything_is_made(
     bad.write_text("from: real\nroles: soon\n")
     result = run("up", "--rootless", "--weather", str(bad))
     assert (result.exit_code, f"{bad}, line 2: roles: give seconds" in result.stderr) == (1, True)
-    assert not place.base.exists()
+    assert not (place.base / "default").exists()
 
 
 def test_a_sandbox_of_another_version_can_be_ended_and_nothing_else(run: Run, place: Place) -> None:
@@ -265,7 +265,7 @@ def test_a_sandbox_of_another_version_can_be_ended_and_nothing_else(run: Run, pl
         assert "is of another version: it was made by 0.0." in result.stderr
         assert "End it with `podidentity sandbox down`" in result.stderr
     assert run("down").exit_code == 0
-    assert not place.base.exists()
+    assert not (place.base / "default").exists()
 
 
 def test_a_part_is_taken_away_and_brought_back(run: Run) -> None:
