@@ -295,3 +295,72 @@ def make_certificate() -> str:
 
 
 CERTIFICATE = make_certificate()
+
+
+# ---- A command waits for a server that asks it to, as kubectl does.
+
+
+@asynccontextmanager
+async def patient(folder: Path, url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    kube = Kube.connect(write(folder, url), user_agent="t", trust_env=False, tries=3, sleep=sleep)
+    try:
+        yield kube, slept
+    finally:
+        await kube.close()
+
+
+BUSY = answers(b"Too many requests, please try again later.\n", 429, "Retry-After: 2\r\n")
+
+
+async def test_a_command_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
+    away = answers(b"{}", 503, "Retry-After: 1\r\n")
+    async with (
+        scripted(BUSY, away, answers(b"{}")) as server,
+        patient(tmp_path, server.url) as (kube, slept),
+    ):
+        await kube.create("/a", {"n": 1})
+    assert (slept, [each.body for each in server.asked]) == ([2.0, 1.0], [b'{"n": 1}'] * 3)
+
+
+async def test_a_server_that_stays_busy_is_told_in_its_words(tmp_path: Path) -> None:
+    async with scripted(BUSY) as server, patient(tmp_path, server.url) as (kube, slept):
+        with pytest.raises(KubeError, match=r"\(429\): Too many requests, please") as caught:
+            await kube.get("/a")
+    assert (caught.value.throttled, caught.value.retry_after) == (True, 2.0)
+    assert (len(server.asked), slept) == (3, [2.0, 2.0])
+
+
+async def test_what_breaks_off_is_read_again_and_never_written_again(tmp_path: Path) -> None:
+    async with (
+        scripted(cuts, answers(b"{}"), cuts) as server,
+        patient(tmp_path, server.url) as (kube, slept),
+    ):
+        await kube.get("/a")
+        with pytest.raises(KubeError, match="cannot be asked"):
+            await kube.create("/a", {})
+    assert (len(server.asked), slept) == (3, [0.2])
+
+
+@pytest.mark.parametrize("after", ["", "Retry-After: soon\r\n"])
+async def test_a_refusal_that_asks_for_no_patience_is_told_at_once(
+    tmp_path: Path, after: str
+) -> None:
+    async with (
+        scripted(answers(b"{}", 500, after)) as server,
+        patient(tmp_path, server.url) as (kube, _),
+    ):
+        with pytest.raises(KubeError, match="500"):
+            await kube.get("/a")
+    assert len(server.asked) == 1
+
+
+async def test_the_agents_client_leaves_patience_to_its_callers(tmp_path: Path) -> None:
+    async with scripted(BUSY) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError) as caught:
+            await kube.get("/a")
+    assert (len(server.asked), caught.value.retry_after) == (1, 2.0)

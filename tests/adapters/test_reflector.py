@@ -260,6 +260,17 @@ async def test_an_api_server_that_is_busy_is_not_asked_for_a_list_at_once(tmp_pa
         assert "resourceVersion=5" in server.asked[3].query
 
 
+@pytest.mark.parametrize("at", [0, 1], ids=["list", "watch"])
+async def test_a_server_that_asks_for_patience_is_given_it(tmp_path: Path, at: int) -> None:
+    busy = answers(b"Too many requests, please try again later.", 429, "Retry-After: 9\r\n")
+    turns = [listing("5"), watching(("ADDED", thing("a", "6")))]
+    turns.insert(at, busy)
+    clock = ImpatientClock()
+    async with reflected(tmp_path, *turns, clock=clock) as (told, _, _), asyncio.timeout(_HEARD):
+        await told.until({"a": None}, lists=1)
+    assert clock.slept[0] == pytest.approx(9.1), "as long as it asked, and a little longer"
+
+
 @pytest.mark.parametrize(
     "failure",
     [cuts, watching(then="cut"), watching(then="end")],

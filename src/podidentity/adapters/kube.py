@@ -8,10 +8,11 @@ holds secrets, so errors about one quote none of its text.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +57,14 @@ _KEEPALIVE = [
 ]
 
 
+TRIES = 5
+"""Of a command's request that the server put off, or that broke off while it only read.
+
+As client-go: https://github.com/kubernetes/client-go/blob/master/rest/with_retry.go, of ten.
+"""
+FIRST_PAUSE = 0.2
+"""Seconds after a broken connection, twice as many each time."""
+
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -69,9 +78,14 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         *,
         user: str = "",
+        tries: int = 1,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`tries` of a request: the agent's callers have their own patience, commands have not."""
         self._client = client
         self._failed = failed
+        self._tries = tries
+        self._sleep = sleep
         self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
@@ -83,6 +97,8 @@ class Kube:
         user_agent: str,
         trust_env: bool = True,
         failed: OnFailure = lambda *_: None,
+        tries: int = 1,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
@@ -109,6 +125,8 @@ class Kube:
                 transport=transport,
             ),
             failed,
+            tries=tries,
+            sleep=sleep,
         )
 
     @property
@@ -121,7 +139,7 @@ class Kube:
 
         https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
         """
-        return Kube(self._client, self._failed, user=user)
+        return Kube(self._client, self._failed, user=user, tries=self._tries, sleep=self._sleep)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -191,7 +209,8 @@ class Kube:
             ) as response:
                 if response.is_error:
                     self._failed("WATCH", path)
-                    raise parse_error(await response.aread(), response.status_code)
+                    await response.aread()
+                    raise _refusal(response)
                 opened()
                 async for line in _lines(response):
                     yield _event(line)
@@ -212,21 +231,39 @@ class Kube:
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        try:
-            response = await self._client.request(
-                method, path, params=params, content=data, headers=headers
-            )
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        for tried in range(self._tries):
+            try:
+                response = await self._client.request(
+                    method, path, params=params, content=data, headers=headers
+                )
+            except (httpx2.HTTPError, OSError, ConfigError) as error:
+                self._failed(method, path)
+                if method == "GET" and isinstance(error, _BROKEN) and tried + 1 < self._tries:
+                    await self._sleep(FIRST_PAUSE * 2**tried)
+                    continue
+                raise self._unreachable(error) from error
+            if response.is_success:
+                break
             self._failed(method, path)
-            raise self._unreachable(error) from error
-        if not response.is_success:
-            self._failed(method, path)
-            raise parse_error(response.content, response.status_code)
+            refused = _refusal(response)
+            if refused.retry_after is None or tried + 1 == self._tries:
+                raise refused
+            await self._sleep(refused.retry_after)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
+
+
+_BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+"""The connection was there, and broke: the server may be on its way down, or shed load."""
+
+
+def _refusal(response: httpx2.Response) -> KubeError:
+    """Return the error in an answer that has been read."""
+    after = response.headers.get("Retry-After", "")
+    return parse_error(response.content, response.status_code, after)
 
 
 def _event(line: bytes) -> Event:

@@ -102,7 +102,7 @@ class Reflector:
             except KubeError as error:
                 if not (error.unreachable or error.throttled):
                     self._version = ""
-                await self._back_off(str(error))
+                await self._back_off(str(error), least=error.retry_after or 0.0)
 
     async def _follow(self) -> None:
         if not self._version:
@@ -186,7 +186,8 @@ class Reflector:
     def _succeeded(self) -> None:
         self._failures = self._failures_of_version = 0
 
-    async def _back_off(self, why: str) -> None:
+    async def _back_off(self, why: str, *, least: float = 0.0) -> None:
+        """Wait before the next try, for `least` seconds or more."""
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
@@ -196,7 +197,8 @@ class Reflector:
         self._failures_of_version += 1
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""
-        await self._clock.sleep(delay * (0.5 + self._jitter() / 2))
+        # Whoever is told to wait waits a little longer than told, and not all at the same time.
+        await self._clock.sleep(least + delay * (0.5 + self._jitter() / 2))
 
 
 def _is_older(version: str, than: str) -> bool:

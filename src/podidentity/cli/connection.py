@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube
+from podidentity.adapters.kube import TRIES, Kube
 from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
 
@@ -42,8 +42,9 @@ def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> 
     """Run `work` with a connection to `target` and return its result; raise CommandError."""
 
     async def connected() -> _T:
+        agent = f"podidentity/{__version__}"
         kube = Kube.connect(
-            target.kubeconfig, context=target.context, user_agent=f"podidentity/{__version__}"
+            target.kubeconfig, context=target.context, user_agent=agent, tries=TRIES
         )
         try:
             return await work(kube)

@@ -32,14 +32,23 @@ class KubeError(Exception):
     """The API server refused, or could not be reached.
 
     `status` is the HTTP status, 0 without an answer; `reason` is the server's machine-readable word
-    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none.
+    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none; `retry_after` are the seconds that
+    it asks its clients to wait, None if it asks nothing.
     """
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after
 
     @property
     def unreachable(self) -> bool:
@@ -268,9 +277,14 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     return ObjectVersion(ref=ref, resource_version=found.resource_version)
 
 
-def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
-    """Return the error in an answer with HTTP status `code`.
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds. A server that asks for more is asked again all the same: it may be up by then."""
 
+
+def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> KubeError:
+    """Return the error in an answer with HTTP status `code`; `retry_after` is the header or "".
+
+    An API server sends whole seconds there, with 429 and 5xx alone.
     A proxy or gateway between client and server may send any text: it is cut to one line.
     """
     try:
@@ -283,4 +297,11 @@ def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
         f"{found.message or 'no message'}",
         status=status,
         reason=found.reason,
+        retry_after=_seconds(retry_after) if code == 429 or code >= 500 else None,
     )
+
+
+def _seconds(retry_after: str) -> float | None:
+    if not retry_after.isascii() or not retry_after.isdecimal():
+        return None
+    return min(float(retry_after), LONGEST_RETRY_AFTER)
