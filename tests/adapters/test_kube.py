@@ -7,12 +7,13 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from podidentity.adapters import kube as finding
 from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import Event, KubeError
-from tests.adapters.scripted import Conversation, answers, cuts, hangs, scripted
+from tests.adapters.scripted import Conversation, Turn, answers, cuts, hangs, scripted
 
 SECRET = "a-very-secret-token"
 
@@ -297,70 +298,63 @@ def make_certificate() -> str:
 CERTIFICATE = make_certificate()
 
 
-# ---- A command waits for a server that asks it to, as kubectl does.
+def throttles(seconds: str, status: int = 429) -> Turn:
+    """An answer of API priority and fairness: text, and no Status."""
+
+    async def turn(conversation: Conversation) -> None:
+        text = b"Too many requests, please try again later.\n"
+        await conversation.answer(text, status, f"Retry-After: {seconds}\r\n" if seconds else "")
+
+    return turn
 
 
 @asynccontextmanager
-async def patient(folder: Path, url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+async def sleepless(url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+    """A client that does not sleep, and the seconds that it would have."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    kube = Kube.connect(write(folder, url), user_agent="t", trust_env=False, tries=3, sleep=sleep)
-    try:
-        yield kube, slept
-    finally:
-        await kube.close()
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        yield Kube(client, sleep=sleep, jitter=lambda: 1.0), slept
 
 
-BUSY = answers(b"Too many requests, please try again later.\n", 429, "Retry-After: 2\r\n")
-
-
-async def test_a_command_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
-    away = answers(b"{}", 503, "Retry-After: 1\r\n")
-    async with (
-        scripted(BUSY, away, answers(b"{}")) as server,
-        patient(tmp_path, server.url) as (kube, slept),
-    ):
-        await kube.create("/a", {"n": 1})
-    assert (slept, [each.body for each in server.asked]) == ([2.0, 1.0], [b'{"n": 1}'] * 3)
-
-
-async def test_a_server_that_stays_busy_is_told_in_its_words(tmp_path: Path) -> None:
-    async with scripted(BUSY) as server, patient(tmp_path, server.url) as (kube, slept):
-        with pytest.raises(KubeError, match=r"\(429\): Too many requests, please") as caught:
-            await kube.get("/a")
-    assert (caught.value.throttled, caught.value.retry_after) == (True, 2.0)
-    assert (len(server.asked), slept) == (3, [2.0, 2.0])
-
-
-async def test_what_breaks_off_is_read_again_and_never_written_again(tmp_path: Path) -> None:
-    async with (
-        scripted(cuts, answers(b"{}"), cuts) as server,
-        patient(tmp_path, server.url) as (kube, slept),
-    ):
-        await kube.get("/a")
-        with pytest.raises(KubeError, match="cannot be asked"):
-            await kube.create("/a", {})
-    assert (len(server.asked), slept) == (3, [0.2])
-
-
-@pytest.mark.parametrize("after", ["", "Retry-After: soon\r\n"])
-async def test_a_refusal_that_asks_for_no_patience_is_told_at_once(
-    tmp_path: Path, after: str
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_server_that_names_a_time_is_asked_again_after_it_and_not_before(
+    status: int,
 ) -> None:
+    """https://kubernetes.io/docs/concepts/cluster-administration/flow-control/."""
     async with (
-        scripted(answers(b"{}", 500, after)) as server,
-        patient(tmp_path, server.url) as (kube, _),
+        scripted(throttles("2", status), throttles("4", status), answers(b"{}")) as server,
+        sleepless(server.url) as (kube, slept),
     ):
-        with pytest.raises(KubeError, match="500"):
-            await kube.get("/a")
-    assert len(server.asked) == 1
+        assert await kube.create("/a", {"n": 1}) == b"{}"
+    assert [each.body for each in server.asked] == [b'{"n": 1}'] * 3
+    assert slept == [3, 6]  # half as long again, so that not all agents come back at once
 
 
-async def test_the_agents_client_leaves_patience_to_its_callers(tmp_path: Path) -> None:
-    async with scripted(BUSY) as server, connected(tmp_path, server.url) as kube:
+@pytest.mark.parametrize("seconds", ["", "0", "soon", "-1", "31"])
+async def test_a_server_that_names_no_time_or_a_long_one_is_not_waited_for(seconds: str) -> None:
+    async with scripted(throttles(seconds)) as server, sleepless(server.url) as (kube, slept):
         with pytest.raises(KubeError) as caught:
             await kube.get("/a")
-    assert (len(server.asked), caught.value.retry_after) == (1, 2.0)
+    assert (len(server.asked), slept) == (1, [])
+    assert caught.value.throttled
+    assert caught.value.retry_after == (31 if seconds == "31" else 0)
+    assert "Too many requests" in str(caught.value)
+
+
+async def test_a_server_that_stays_overloaded_is_given_up_after_half_a_minute() -> None:
+    async with scripted(throttles("5")) as server, sleepless(server.url) as (kube, slept):
+        with pytest.raises(KubeError, match="429"):
+            await kube.get("/a")
+    assert slept == [7.5] * 4
+    assert len(server.asked) == 5
+
+
+async def test_a_refusal_for_good_is_not_asked_again_whatever_it_names() -> None:
+    async with scripted(throttles("1", 403)) as server, sleepless(server.url) as (kube, slept):
+        with pytest.raises(KubeError):
+            await kube.get("/a")
+    assert (len(server.asked), slept) == (1, [])

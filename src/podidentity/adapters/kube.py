@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -35,6 +36,8 @@ from podidentity.wire.kube import (
     parse_list,
 )
 
+PATIENCE = 30.0
+"""Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
 WATCH_SECONDS = 300
 """Requested duration of a watch; the server ends it, and the reflector resumes it."""
 
@@ -57,14 +60,8 @@ _KEEPALIVE = [
 ]
 
 
-TRIES = 5
-"""Of a command's request that the server put off, or that broke off while it only read.
-
-As client-go: https://github.com/kubernetes/client-go/blob/master/rest/with_retry.go, of ten.
-"""
-FIRST_PAUSE = 0.2
-"""Seconds after a broken connection, twice as many each time."""
-
+# The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
+_FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -78,14 +75,13 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         *,
         user: str = "",
-        tries: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`tries` of a request: the agent's callers have their own patience, commands have not."""
         self._client = client
         self._failed = failed
-        self._tries = tries
         self._sleep = sleep
+        self._jitter = jitter
         self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
@@ -97,8 +93,6 @@ class Kube:
         user_agent: str,
         trust_env: bool = True,
         failed: OnFailure = lambda *_: None,
-        tries: int = 1,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
@@ -125,8 +119,6 @@ class Kube:
                 transport=transport,
             ),
             failed,
-            tries=tries,
-            sleep=sleep,
         )
 
     @property
@@ -139,7 +131,7 @@ class Kube:
 
         https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
         """
-        return Kube(self._client, self._failed, user=user, tries=self._tries, sleep=self._sleep)
+        return Kube(self._client, self._failed, user=user, sleep=self._sleep)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -209,14 +201,13 @@ class Kube:
             ) as response:
                 if response.is_error:
                     self._failed("WATCH", path)
-                    await response.aread()
-                    raise _refusal(response)
+                    raise _refusal(response, await response.aread())
                 opened()
                 async for line in _lines(response):
                     yield _event(line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except _FAILED as error:
             self._failed("WATCH", path)
             raise self._unreachable(error) from error
 
@@ -231,39 +222,48 @@ class Kube:
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        for tried in range(self._tries):
+        waited = 0.0
+        while True:
             try:
-                response = await self._client.request(
-                    method, path, params=params, content=data, headers=headers
-                )
-            except (httpx2.HTTPError, OSError, ConfigError) as error:
-                self._failed(method, path)
-                if method == "GET" and isinstance(error, _BROKEN) and tried + 1 < self._tries:
-                    await self._sleep(FIRST_PAUSE * 2**tried)
-                    continue
-                raise self._unreachable(error) from error
-            if response.is_success:
-                break
+                return await self._sent(method, path, params=params, data=data, headers=headers)
+            except KubeError as error:
+                # Many agents hear the same time: they come back spread over half of it again.
+                wait = error.retry_after * (1 + self._jitter() / 2)
+                if not wait or waited + wait > PATIENCE:
+                    raise
+                waited += wait
+            await self._sleep(wait)
+
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: Mapping[str, str],
+    ) -> bytes:
+        try:
+            response = await self._client.request(
+                method, path, params=params, content=data, headers=headers
+            )
+        except _FAILED as error:
             self._failed(method, path)
-            refused = _refusal(response)
-            if refused.retry_after is None or tried + 1 == self._tries:
-                raise refused
-            await self._sleep(refused.retry_after)
+            raise self._unreachable(error) from error
+        if not response.is_success:
+            self._failed(method, path)
+            raise _refusal(response, response.content)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
+        if isinstance(error, (LookupError, ValueError)):
+            what = "the credential plug-in of the kubeconfig has given no token"
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
 
 
-_BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
-"""The connection was there, and broke: the server may be on its way down, or shed load."""
-
-
-def _refusal(response: httpx2.Response) -> KubeError:
-    """Return the error in an answer that has been read."""
-    after = response.headers.get("Retry-After", "")
-    return parse_error(response.content, response.status_code, after)
+def _refusal(response: httpx2.Response, body: bytes) -> KubeError:
+    return parse_error(body, response.status_code, response.headers.get("Retry-After", ""))
 
 
 def _event(line: bytes) -> Event:

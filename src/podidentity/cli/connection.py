@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import TRIES, Kube
+from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
 
@@ -42,9 +42,8 @@ def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> 
     """Run `work` with a connection to `target` and return its result; raise CommandError."""
 
     async def connected() -> _T:
-        agent = f"podidentity/{__version__}"
         kube = Kube.connect(
-            target.kubeconfig, context=target.context, user_agent=agent, tries=TRIES
+            target.kubeconfig, context=target.context, user_agent=f"podidentity/{__version__}"
         )
         try:
             return await work(kube)
@@ -68,6 +67,12 @@ def worded(error: KubeError) -> CommandError:
     if error.unreachable:
         known = "--kubeconfig" in error.message
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
+    if error.throttled or error.retry_after:
+        return CommandError(error.message, "The API server is overloaded: try again later.")
+    return _refused(error)
+
+
+def _refused(error: KubeError) -> CommandError:
     if error.unauthorized:
         return CommandError(
             error.message, "Sign in to the cluster again, or choose another --context."

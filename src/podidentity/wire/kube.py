@@ -32,17 +32,12 @@ class KubeError(Exception):
     """The API server refused, or could not be reached.
 
     `status` is the HTTP status, 0 without an answer; `reason` is the server's machine-readable word
-    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none; `retry_after` are the seconds that
-    it asks its clients to wait, None if it asks nothing.
+    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none. `retry_after` are the seconds that
+    an overloaded server wants to be left alone, 0 if it named none.
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 0,
-        reason: str = "",
-        retry_after: float | None = None,
+        self, message: str, *, status: int = 0, reason: str = "", retry_after: int = 0
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -277,14 +272,15 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     return ObjectVersion(ref=ref, resource_version=found.resource_version)
 
 
-LONGEST_RETRY_AFTER = 60.0
-"""Seconds. A server that asks for more is asked again all the same: it may be up by then."""
+LONGEST_RETRY_AFTER = 300
+"""Seconds: a server that wants to be left alone for longer is asked after that time."""
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Answers of a server that has not looked at the request, and so may be asked again."""
 
 
 def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> KubeError:
-    """Return the error in an answer with HTTP status `code`; `retry_after` is the header or "".
+    """Return the error in an answer with HTTP status `code` and this header Retry-After.
 
-    An API server sends whole seconds there, with 429 and 5xx alone.
     A proxy or gateway between client and server may send any text: it is cut to one line.
     """
     try:
@@ -292,16 +288,11 @@ def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> 
     except BROKEN_JSON:
         found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
     status = found.code or code
+    wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
     return KubeError(
         f"The API server refused ({' '.join(f'{status} {found.reason}'.split())}): "
         f"{found.message or 'no message'}",
         status=status,
         reason=found.reason,
-        retry_after=_seconds(retry_after) if code == 429 or code >= 500 else None,
+        retry_after=min(wait, LONGEST_RETRY_AFTER) if status in _LATER else 0,
     )
-
-
-def _seconds(retry_after: str) -> float | None:
-    if not retry_after.isascii() or not retry_after.isdecimal():
-        return None
-    return min(float(retry_after), LONGEST_RETRY_AFTER)
