@@ -82,7 +82,9 @@ def test_bytecode_of_the_machine_is_taken_without_a_look_at_the_time_of_its_file
 ) -> None:
     """For the machine's files have none. The word of flags: PEP 552."""
     (tmp_path / "one.py").write_text("made = True\n")
-    subprocess.run([sys.executable, "-c", parts.COMPILING, str(tmp_path), str(tmp_path)], check=True)
+    subprocess.run(
+        [sys.executable, "-c", parts.COMPILING, str(tmp_path), str(tmp_path)], check=True
+    )
     (compiled,) = (tmp_path / "__pycache__").iterdir()
     assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01
 
