@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import secrets
 from dataclasses import replace
-from importlib import metadata
 
 import yaml
 
@@ -55,7 +54,6 @@ def draw_plan(
         memory_root=memory_root,
         azure_cli=azure_cli,
         kubernetes_minor=kubernetes_minor,
-        version=metadata.version("podidentity-sandbox"),
     )
     return replace(
         plan, nodes=tuple(_node(plan, each, network, init_taints) for each in range(nodes))

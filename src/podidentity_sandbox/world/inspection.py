@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import OtherVersion, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
@@ -53,19 +52,16 @@ def running_plan(folder: Folder) -> Plan:
     if claim is not None:
         claim.release()
         raise SandboxError(f"the sandbox {folder.name!r} crashed; its remains are there. {start}")
-    other = (
-        f"the sandbox {folder.name!r} was brought up by another version of podidentity-sandbox. "
-        f"End it with `podidentity sandbox down{_option(folder)}`"
-    )
     try:
-        plan = Plan.load(folder.path)
+        return Plan.load(folder.path)
+    except OtherVersion as cause:
+        down = f"podidentity sandbox down{_option(folder)}"
+        raise SandboxError(
+            f"the sandbox {folder.name!r} is of another version: {cause}. "
+            f"End it with `{down}`, and {start[0].lower()}{start[1:]}"
+        ) from cause
     except (FileNotFoundError, ValueError) as cause:
         raise SandboxError(f"the sandbox {folder.name!r} is just starting. Try again") from cause
-    except (TypeError, LookupError) as cause:
-        raise SandboxError(other) from cause
-    if plan.version != metadata.version("podidentity-sandbox"):
-        raise SandboxError(other)
-    return plan
 
 
 def status(folder: Folder) -> Status:

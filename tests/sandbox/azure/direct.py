@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, new_keys
+from podidentity_sandbox.weather import changed
 from tests.sandbox.azure.plans import Clock, make_plan
 
 TOKEN = "/metadata/identity/oauth2/token"
@@ -40,6 +41,8 @@ async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
 
 
 # ---- Azure's services without sockets, for tables of many cases.
+
+Form = Mapping[str, str] | Sequence[tuple[str, str]]
 
 NOWHERE = "https://127.0.0.1:9"
 """Where nothing listens."""
@@ -75,6 +78,10 @@ class Direct:
         self.entra = Entra(self.world, self.issuers, published or unreachable)
         self.vaults = KeyVault(self.world, self.issuer)
 
+    def weather(self, *settings: str) -> None:
+        """Change the weather, as a person sets it."""
+        self.world.weather.set(changed(self.world.weather.now, settings))
+
     def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
         """Sign a token of `principal`, the operator's by default."""
         who = principal or self.world.principals[operator_object_id(self.plan)]
@@ -87,7 +94,12 @@ class Direct:
         return Issuer(self.world.tenants.home)
 
     def sign_in(
-        self, form: Mapping[str, str], path: str = "oauth2/v2.0/token", *, tenant: str = ""
+        self,
+        form: Form,
+        path: str = "oauth2/v2.0/token",
+        *,
+        tenant: str = "",
+        kind: str = "application/x-www-form-urlencoded",
     ) -> tuple[Reply, Any]:
         """Ask Entra for a token, in the home tenant by default; return the answer and its body."""
         where = self.world.tenants.find(tenant or self.plan.tenant_id)
@@ -96,6 +108,7 @@ class Direct:
             method="POST",
             target=f"/{tenant or self.plan.tenant_id}/{path}",
             host=host,
+            headers={"content-type": kind},
             body=urlencode(form).encode(),
         )
         reply = self.signed_in(request)
@@ -155,7 +168,7 @@ class Direct:
 
     def attach(self, *identities: UserAssignedIdentity) -> None:
         """Attach identities to the nodes, at once."""
-        self.world.arm_delay = 0
+        self.weather("scale-sets=0")
         named: dict[str, object] = {identity.id: {} for identity in identities}
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": named}}
         self.made("PATCH", self.plan.scale_set_id, body)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.blueprint import draw_plan
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.inspection import running_plan
 from tests.sandbox.world.places import Place
 
 
@@ -174,29 +170,3 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
     assert second is not None
     assert os.fstat(second.fd).st_ino == (folder.path / "lock").stat().st_ino
     second.release()
-
-
-@pytest.mark.parametrize("change", [{"version": "0.0.1"}, {"a_field_of_later": 1}, {"nodes": [{}]}])
-def test_a_sandbox_of_another_version_is_refused_by_name(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
-    folder = Folder.of("one", tmp_path / "base")
-    claim = folder.claim(make=True)
-    assert claim is not None
-    plan = draw_plan(
-        "one",
-        str(folder.path),
-        nodes=1,
-        rootless=True,
-        apiserver_port=1,
-        azure_proxy_port=2,
-    )
-    plan.save()
-    assert running_plan(folder) == plan
-    written = folder.path / "plan.json"
-    written.write_text(json.dumps({**json.loads(written.read_text()), **change}))
-    with pytest.raises(
-        SandboxError, match=r"another version of .*`podidentity sandbox down --name"
-    ):
-        running_plan(folder)
-    claim.release()
