@@ -35,8 +35,10 @@ class FakeInspector:
         self.with_clients = seen("uid-1")
         """The answer to who asks for clients, too."""
 
-    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
-        self.asked.append((address, port, "clients" if clients else False))
+    def facts(
+        self, address: str, port: int, own: str = "", *, clients: bool = False
+    ) -> ConnectionFacts:
+        self.asked.append((address, port, "clients" if clients else own or False))
         return self.with_clients if clients else self.answer
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
