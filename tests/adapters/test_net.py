@@ -79,8 +79,10 @@ async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) ->
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def by_port(address: str, port: int, **_: bool) -> ConnectionFacts:
-            assert address == ADDRESS
+        def by_port(
+            address: str, port: int, own: str = "", *, clients: bool = False
+        ) -> ConnectionFacts:
+            assert (address, own, clients) == (ADDRESS, "", False)
             return seen(str(port))
 
         running.inspector.facts = by_port  # type: ignore[method-assign]
@@ -217,8 +219,10 @@ async def test_questions_under_way_fail_when_net_dies(tmp_path: Path) -> None:
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def die(address: str, port: int, **_: bool) -> ConnectionFacts:
-            raise SystemExit(f"{address} {port}")
+        def die(
+            address: str, port: int, own: str = "", *, clients: bool = False
+        ) -> ConnectionFacts:
+            raise SystemExit(f"{address} {port} {own} {clients}")
 
         running.inspector.facts = die  # type: ignore[method-assign]
         question = asyncio.create_task(asking.prove(ADDRESS, PORT, []))

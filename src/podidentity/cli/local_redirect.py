@@ -31,9 +31,10 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import PODS_OF_NMI, seen, until
 from podidentity.core.data_path import Backend
+from podidentity.core.resources import ObjectRef
 from podidentity.manifests import local_redirect
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
-from podidentity.wire.kube import EVENTS, PODS
+from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 NOTHING = ""
@@ -133,6 +134,19 @@ async def _why_not(kube: Kube, namespace: str, seconds: float) -> str:
     return ""
 
 
+DENIAL = ObjectRef("", str(local_redirect()[-1]["metadata"]["name"]))
+
+
+async def denial_is_there(kube: Kube) -> bool:
+    """Whether IMDS is denied to pods by policy; raise KubeError, also for who may not look."""
+    try:
+        return await find(kube, CLUSTERWIDE_NETWORK_POLICIES, "", DENIAL.name) is not None
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return False  # Cilium has gone, and its kinds with it
+
+
 async def knows_default_deny(kube: Kube) -> bool:
     """Whether a clusterwide policy can deny one thing and leave the rest as it is."""
     crd = await find(kube, CRDS, "", f"{CLUSTERWIDE_NETWORK_POLICIES.plural}.cilium.io")
@@ -175,5 +189,5 @@ def lines(told: Mapping[str, str]) -> Iterator[str]:
         yield (
             f"  {where}: by {backend}"
             if backend
-            else click.style(f"  {where}: not known to come; pods get no token", fg="red")
+            else click.style(f"  {where}: not known, as NMI has told nothing", fg="red")
         )
