@@ -335,7 +335,7 @@ class ConnectionInspector:
                 return Sighting(network=name)
             if not opened:
                 return Sighting(network=name, state=SocketState.CLOSED, user=found[0].user)
-            return self._open(name, *_other_end(opened, ours))
+            return self._open(name, *other_end(opened, ours))
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
 
@@ -409,7 +409,7 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _other_end(opened: Sequence[TcpSocket], ours: TcpSocket) -> tuple[TcpSocket, str]:
+def other_end(opened: Sequence[TcpSocket], ours: TcpSocket) -> tuple[TcpSocket, str]:
     """Return which of a namespace's sockets may be the other end of `ours`; else one, and why not.
 
     Two with the same port differ in what they are connected to. If both may be it, none is.

@@ -30,6 +30,7 @@ WAYS = {"packets": "single", "sockets": "looked-up"}
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root"),
     pytest.mark.parametrize("site", WAYS, indirect=True),
+    pytest.mark.timeout(400),
 ]
 
 TIMES = 5
