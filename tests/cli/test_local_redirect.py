@@ -137,7 +137,7 @@ def test_it_makes_what_cilium_takes_and_denies_nothing_before_each_nmi_has_told(
     stored = with_cilium.get(POLICY)["spec"]
     assert {**stored, **policy["spec"]} == stored
     assert with_cilium.get(DENIAL) is None
-    assert "is left out: " in ran.err
+    assert "is not made: " in ran.err
     (container,) = with_cilium.get(REDIRECT)["spec"]["template"]["spec"]["containers"]
     (port,) = daemon_set["spec"]["template"]["spec"]["containers"][0]["ports"]
     assert port.items() <= container["ports"][0].items(), "Cilium takes declared ports only"
@@ -218,6 +218,7 @@ def test_a_policy_that_somebody_has_changed_is_made_anew(
     podidentity("enable", "--no-wait", "--backend=lrp")
     before = with_cilium.get(POLICY)
     ran = podidentity("enable", "--no-wait", "--backend=lrp", "--nmi-arg=--nmi-port=2580")
+    assert ran.code == 0, ran.err
     after = with_cilium.get(POLICY)
     assert "ciliumlocalredirectpolicy.cilium.io/podidentity-imds replaced\n" in ran.out
     assert before["metadata"]["uid"] != after["metadata"]["uid"]

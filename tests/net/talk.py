@@ -79,7 +79,7 @@ class Net:
         self.inspector = FakeInspector()
         self.pods = FakePods()
         self.accepting: list[bool] = []
-        redirect = Redirect(metadata_ip=imds[0], metadata_port=imds[1], node_address="10.240.0.4")
+        redirect = Redirect(metadata_ip=imds[0], metadata_port=imds[1], node_address="10.240.0.7")
         self.server = NetServer(
             self.inspector,
             PathProber(redirect, self.pods.bound_socket, lambda _: "routed"),

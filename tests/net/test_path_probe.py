@@ -106,7 +106,7 @@ async def test_a_request_that_arrives_at_serve_and_is_answered_proves_the_path(
 
 @pytest.mark.parametrize(
     ("own", "proved"),
-    [(OWN, Backend.NFTABLES), ("10.240.0.4", Backend.LRP), ("10.240.0.5", None), ("", None)],
+    [(OWN, Backend.NFTABLES), ("10.240.0.7", Backend.LRP), ("10.240.0.5", None), ("", None)],
 )
 async def test_where_it_arrives_tells_what_leads_requests_to_nmi_and_no_other_address_counts(
     tmp_path: Path, own: str, proved: Backend | None

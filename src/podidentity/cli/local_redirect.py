@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import click
 
@@ -70,7 +71,8 @@ async def apply_policy(kube: Kube, policy: Object) -> str:
         return "unchanged"
     if found is not None:
         await remove(kube, policy)
-    return "replaced" if found is not None else str(await create_once(kube, policy))
+    created = await create_once(kube, policy)
+    return "replaced" if found is not None else str(created)
 
 
 def _wants(wanted: Object, found: object) -> bool:
@@ -92,46 +94,56 @@ async def take_away(kube: Kube, namespace: str) -> None:
 
 
 async def deny_where_possible(kube: Kube, deny: Object, namespace: str, seconds: float) -> None:
-    """Make the policy of denial if all requests of pods come by Cilium, else take it away.
+    """Make the policy of denial if all requests of pods come by Cilium.
 
-    It waits so many seconds until each NMI has told. Raises KubeError.
+    If it is known that some do not, take it away; where nothing is known it stays as it is. It
+    waits so many seconds until each NMI has told. Raises KubeError.
     """
-    why = await _why_not(kube, namespace, seconds)
+    if not await knows_default_deny(kube):
+        why, cuts_off = _TOO_OLD, True
+    else:
+        told = await _told(kube, namespace, seconds)
+        why, cuts_off = why_not(told), Backend.NFTABLES in told.values()
     if not why:
         click.echo(f"{called(deny)} {await apply(kube, deny)}")
         return
-    if await remove(kube, deny):
+    if cuts_off and await remove(kube, deny):
         click.echo(f"{called(deny)} deleted")
     click.echo(
-        f"{called(deny)} is left out: {why}. NMI's routing rules close IMDS meanwhile. Run "
+        f"{called(deny)} is not made: {why}. NMI's routing rules close IMDS meanwhile. Run "
         "podidentity enable --backend=lrp again when that has changed.",
         err=True,
     )
 
 
-async def _why_not(kube: Kube, namespace: str, seconds: float) -> str:
-    if not await knows_default_deny(kube):
-        return _TOO_OLD
+def why_not(told: Mapping[str, str]) -> str:
+    """Return why IMDS cannot be denied by policy; "" if it can."""
+    if not told:
+        return "NMI is on no node yet"
+    if others := [node for node, backend in told.items() if backend == Backend.NFTABLES]:
+        where = ", ".join(sorted(others))
+        return f"on {where} pods' requests come by the node's rules, before which it is judged"
+    if silent := [node for node, backend in told.items() if not backend]:
+        return f"of {', '.join(sorted(silent))} it is not known how pods' requests come to NMI"
+    return ""
+
+
+async def _told(kube: Kube, namespace: str, seconds: float) -> dict[str, str]:
+    """Return what leads requests to each NMI; wait so many seconds until each has told."""
     pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI)
-    told: dict[str, str] = {}
+    only = {"fieldSelector": AGENTS_EVENTS}
+    events = await find_all(kube, EVENTS, namespace, **only)
+    told = backends(pods, events, SystemClock().time())
 
     def look(events: Mapping[str, Object]) -> bool:
         told.update(backends(pods, list(events.values()), SystemClock().time()))
-        return bool(told) and all(told.values())
+        return all(told.values())
 
-    try:
-        async with asyncio.timeout(seconds):
-            await until(kube, EVENTS.path(namespace), {"fieldSelector": AGENTS_EVENTS}, look)
-    except TimeoutError:
-        silent = sorted(node for node, backend in told.items() if not backend)
-        return f"of {', '.join(silent)} it is not known how pods' requests come to NMI"
-    others = sorted(node for node, backend in told.items() if backend != Backend.LRP)
-    if not told:
-        return "NMI is on no node yet"
-    if others:
-        where = ", ".join(others)
-        return f"on {where} pods' requests come by the node's rules, before which it is judged"
-    return ""
+    with suppress(TimeoutError):
+        if seconds and not all(told.values()):
+            async with asyncio.timeout(seconds):
+                await until(kube, EVENTS.path(namespace), only, look)
+    return told
 
 
 DENIAL = ObjectRef("", str(local_redirect()[-1]["metadata"]["name"]))
