@@ -22,7 +22,7 @@ from podidentity.adapters.imds import (
 )
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.rate_limits import Flow
-from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef
+from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef, ResourceId
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import (
     CLIENT,
@@ -143,6 +143,30 @@ async def test_an_identity_is_asked_for_by_its_resource_id_where_it_has_no_clien
     async with asked(answers(token)) as (imds, server):
         await imds.issue(grant(identity(client_id=None)), VAULT)
     assert f"&msi_res_id={quote(RESOURCE_ID, safe='')} HTTP/1.1" in server.asked[0].head
+
+
+@pytest.mark.parametrize(
+    ("known", "asked_for"),
+    [
+        (("client_id", "resource_id", "object_id"), "client_id"),
+        (("resource_id", "object_id"), "resource_id"),
+        (("object_id",), "object_id"),
+        ((), None),
+    ],
+    ids=str,
+)
+async def test_tokens_are_kept_by_the_id_that_imds_is_asked_for(
+    known: tuple[str, ...], asked_for: str | None
+) -> None:
+    ids: dict[str, Any] = {
+        "client_id": ClientId.parse(CLIENT),
+        "resource_id": ResourceId.parse(RESOURCE_ID),
+        "object_id": ObjectId.parse(OTHER_CLIENT),
+    }
+    whose = identity(**{name: value if name in known else None for name, value in ids.items()})
+    async with asked(answers(TOKEN)) as (imds, _):
+        key = imds.credential(grant(whose))
+    assert key == ("imds", ids.get(asked_for or ""), whose.resource_id, whose.system_assigned)
 
 
 async def test_what_decides_which_token_it_is_differs_wherever_the_answer_may_differ() -> None:
