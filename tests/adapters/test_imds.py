@@ -163,7 +163,8 @@ async def test_tokens_are_kept_by_the_id_that_imds_is_asked_for(
         "resource_id": ResourceId.parse(RESOURCE_ID),
         "object_id": ObjectId.parse(OTHER_CLIENT),
     }
-    whose = identity(**{name: value if name in known else None for name, value in ids.items()})
+    held: dict[str, Any] = {name: ids[name] if name in known else None for name in ids}
+    whose = identity(**held)
     async with asked(answers(TOKEN)) as (imds, _):
         key = imds.credential(grant(whose))
     assert key == ("imds", ids.get(asked_for or ""), whose.resource_id, whose.system_assigned)
