@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from podidentity_sandbox.azure.arm.roles import BLOB_CONTRIBUTOR
+from podidentity_sandbox.azure.arm.versions import newest, type_of
 from podidentity_sandbox.azure.control import SOCKET
 from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.tenants import EXCHANGE, Tenant, tenants_of
@@ -338,7 +339,6 @@ def _stamp(at: datetime) -> str:
 __all__ = ["ARM", "VAULT", "Answer", "AzureError", "AzureOperator"]
 
 VAULT = "https://vault.azure.net"
-ARM_VERSION = "2024-11-01"
 _SKU = {"name": "Standard_LRS"}
 
 
@@ -350,11 +350,13 @@ class AzureOperator(Registrations, ControlClient):
         """ARM id of the subscription."""
         return f"/subscriptions/{self._plan.subscription_id}"
 
-    async def arm(
-        self, method: str, path: str, body: object = None, *, version: str = ARM_VERSION
-    ) -> Json:
-        """Call ARM and wait until the operation has ended; return the body. Raises AzureError."""
-        url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={version}"
+    async def arm(self, method: str, path: str, body: object = None, *, version: str = "") -> Json:
+        """Call ARM and wait until the operation has ended; return the body. Raises AzureError.
+
+        `version` is the api-version, by default the newest one of the resource's type.
+        """
+        dated = version or newest(type_of(path.partition("?")[0]))
+        url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={dated}"
         answer = await self._call(method, url, body, resource=f"{ARM}/")
         while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
@@ -385,7 +387,7 @@ class AzureOperator(Registrations, ControlClient):
             f"{self.subscription}/resourceGroups/{group}"
             f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
         )
-        made = await self.arm("PUT", path, {"location": self._plan.location}, version="2024-11-30")
+        made = await self.arm("PUT", path, {"location": self._plan.location})
         return {"id": made["id"], **made["properties"]}
 
     async def create_vault(self, group: str, name: str, readers: Sequence[str] = ()) -> str:
@@ -404,6 +406,7 @@ class AzureOperator(Registrations, ControlClient):
             "tenantId": tenant,
             "sku": {"family": "A", "name": "standard"},
             "accessPolicies": policies,
+            "enableRbacAuthorization": False,
         }
         path = (
             f"{self.subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault/vaults/{name}"
@@ -422,12 +425,12 @@ class AzureOperator(Registrations, ControlClient):
             f"/providers/Microsoft.Storage/storageAccounts/{name}"
         )
         body = {"location": self._plan.location, "kind": "StorageV2", "sku": _SKU}
-        await self.arm("PUT", account, body, version="2025-08-01")
+        await self.arm("PUT", account, body)
         for who in (operator_object_id(self._plan), *writers):
             assignment = stable_guid(account, who)
             path = f"{account}/providers/Microsoft.Authorization/roleAssignments/{assignment}"
             role = {"roleDefinitionId": BLOB_CONTRIBUTOR.id, "principalId": who}
-            await self.arm("PUT", path, {"properties": role}, version="2022-04-01")
+            await self.arm("PUT", path, {"properties": role})
         return account
 
     async def create_container(self, account: str, name: str) -> None:

@@ -180,6 +180,8 @@ class Vault:
     sku: Mapping[str, Any]
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
+    by_roles: bool = False
+    """Whether roles decide about its secrets, and the policies say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +290,16 @@ class World:
         """Return the resource of that kind and id, or None."""
         found = self._resources.get(resource_id.lower())
         return found if isinstance(found, kind) else None
+
+    def location_of(self, resource_id: str) -> str:
+        """Return the location of the resource, or of the one that it is part of; "" without one."""
+        key = resource_id.lower()
+        while "/providers/" in key:
+            location = getattr(self._resources.get(key), "location", "")
+            if location:
+                return str(location)
+            key = key.rpartition("/")[0]
+        return ""
 
     def all(self, kind: type[R], below: str = "") -> list[R]:
         """Return the resources of that kind below the id `below`, in order of making."""

@@ -92,7 +92,9 @@ class Runs:
             "ask": CALLS[row["call"]],
         }
 
-    def _naming(self, sdk: Sdk, by: str, of: str) -> dict[str, Any]:
+    def _naming(self, sdk: Sdk, by: str | list[str], of: str) -> dict[str, Any] | list[Any]:
+        if isinstance(by, list):
+            return [self._naming(sdk, each, of) for each in by]
         if by == "nothing":
             return {}
         kind = by if by in _FIELDS else "client_id"

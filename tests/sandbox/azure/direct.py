@@ -7,12 +7,15 @@ import json
 import ssl
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
+from podidentity_sandbox.azure.arm.versions import ResourceType, newest, type_of
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.graph.service import Graph
@@ -21,7 +24,8 @@ from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
-from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers
+from podidentity_sandbox.azure.tenants import tenants_of
+from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, new_keys
 from tests.sandbox.azure.plans import Clock, make_plan
 
 TOKEN = "/metadata/identity/oauth2/token"
@@ -41,6 +45,19 @@ NOWHERE = "https://127.0.0.1:9"
 """Where nothing listens."""
 
 
+@cache
+def _keys() -> dict[str, Key]:
+    """Return the keys of the clouds, the same for every test of a process: they take long."""
+    return new_keys(tenants_of(make_plan(Path())))
+
+
+def _type_of(path: str) -> ResourceType | None:
+    try:
+        return type_of(path)
+    except ArmError:
+        return None
+
+
 class Direct:
     """The same services without sockets: a request in, a reply out."""
 
@@ -49,7 +66,7 @@ class Direct:
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)
-        self.issuers = Issuers(self.world.tenants)
+        self.issuers = Issuers(self.world.tenants, _keys())
         self.issuer = self.issuers.home
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)
@@ -103,7 +120,7 @@ class Direct:
         A call that is not `ended` is still under way at the next one.
         """
         where = path if path.startswith("/") else f"{self.world.subscription}/{path}"
-        target = where if "?" in where else f"{where}?api-version=2024-11-30"
+        target = where if "?" in where else f"{where}?api-version={newest(_type_of(where))}"
         if headers is None:
             token = self.token("https://management.azure.com/", principal)
             headers = {"authorization": f"Bearer {token}"}
