@@ -92,7 +92,7 @@ TRIES: dict[str, tuple[Try, int, str]] = {
     "misfit": (_by_resource_id, 403, "AzureIdentity {}: spec.resourceID is not that of the"),
     "disguise": (_with_my_resource_id, 403, NOT_PERMITTED),
     "object": (_by_object_id, 200, ""),
-    "asking": (_by_asking, 403, "Pod tenant/try-{} may not use the identity"),
+    "asking": (_by_asking, 400, "Identity not found"),
     "excepted": (_exception, 404, "No AzureIdentityBinding in namespace tenant has the selector"),
 }
 
