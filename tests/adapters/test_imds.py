@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import pytest
 
+from podidentity.adapters import imds as adapter
 from podidentity.adapters.imds import (
     AT_ONCE,
     MOST_OF_NAMESPACE,
@@ -48,6 +50,11 @@ TOKEN = {
     "resource": VAULT,
     "token_type": "Bearer",
 }
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_tests_may_take_longer_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "_TIMEOUT", httpx2.Timeout(60))
 
 
 @asynccontextmanager
