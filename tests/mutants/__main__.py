@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 UNITS = ("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/cli")
+LONG = ("tests/nmi/test_fuzz.py", "tests/nmi/test_odd_ends.py")
+"""Hours of hostile bytes in minutes, against the listener: too long for each mutant."""
 
 # The rules, the formats, and the pages of nmi and adapters that decide who gets what.
 NMI = ("caller", "decision", "errors", "hold", "host_token")
@@ -122,7 +124,7 @@ def equivalents() -> dict[str, str]:
 def unit_tests() -> list[str]:
     """Return the files of unit tests."""
     found = [path for folder in UNITS for path in (ROOT / folder).glob("**/test_*.py")]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    return sorted({str(path.relative_to(ROOT)) for path in found} - {*LONG})
 
 
 # ---- Which tests
@@ -161,7 +163,10 @@ def measured(files: Sequence[str], pages: Sequence[Path], workers: int) -> dict[
                 raise click.ClickException(f"{batch}: {outcome.said[-3000:]}")
             click.echo(f"measured {len(batch)} files of tests: {outcome.seconds:.0f} s", err=True)
     found |= {name: kept.get(name) for name in missing}
-    return {name: reach for name, reach in found.items() if reach is not None}
+    reaches = {name: reach for name, reach in found.items() if reach is not None}
+    for each in sorted({each for reach in reaches.values() for each in reach.failing}):
+        click.echo(f"fails without any mutation, and counts for nothing: {each}", err=True)
+    return reaches
 
 
 Files = dict[str, Sequence[str] | None]
@@ -182,7 +187,8 @@ def reaching(mutant: Mutant, reaches: Mapping[str, Reach], most: float) -> list[
         stage: Files = {}
         for name in names:
             if left > 0:
-                stage[name] = None if reaches[name].seconds < CHEAP else ids[name]
+                whole = reaches[name].seconds < CHEAP and not reaches[name].failing
+                stage[name] = None if whole else ids[name]
                 left -= reaches[name].seconds
         stages.append(stage)
     return [each for each in stages if each]
