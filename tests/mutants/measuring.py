@@ -90,10 +90,8 @@ class Kept:
         self._all = _digest([*product, *helpers], root)
 
     def _path(self, tests: str) -> Path:
-        of = hashlib.sha256(
-            f"{self._all} {tests} {_digest([self._root / tests], self._root)}".encode()
-        )
-        return self._folder / f"{of.hexdigest()[:24]}.json"
+        its = _digest([self._root / tests], self._root)
+        return self._folder / f"{hashlib.sha256((self._all + its).encode()).hexdigest()[:24]}.json"
 
     def get(self, tests: str) -> Reach | None:
         path = self._path(tests)
