@@ -311,9 +311,7 @@ def _load_libraries(files: Sequence[str]) -> None:
 
 @click.command()
 @click.option("--sample", default=100, show_default=True, help="How many mutants; 0: all.")
-@click.option(
-    "--seed", default=1, show_default=True, help="Which ones; the same seed, the same."
-)
+@click.option("--seed", default=1, show_default=True, help="Which ones; the same seed, the same.")
 @click.option("--page", "pages", multiple=True, help="As core/decision.py or wire/*.py.")
 @click.option("--match", default="", help="Only mutants whose name has this in it.")
 @click.option(
