@@ -117,23 +117,18 @@ def test_a_name_that_only_looks_like_a_known_one_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("name", "host", "manager", "exchange"),
     [
-        ("AzurePublicCloud", "login.microsoftonline.com", "management.azure.com", ""),
-        (
-            "AzureUSGovernmentCloud",
-            "login.microsoftonline.us",
-            "management.usgovcloudapi.net",
-            "USGov",
-        ),
-        ("AzureChinaCloud", "login.chinacloudapi.cn", "management.chinacloudapi.cn", "China"),
-        ("AzureGermanCloud", "login.microsoftonline.de", "management.microsoftazure.de", ""),
+        ("Public", "login.microsoftonline.com", "management.azure.com", ""),
+        ("USGovernment", "login.microsoftonline.us", "management.usgovcloudapi.net", "USGov"),
+        ("China", "login.chinacloudapi.cn", "management.chinacloudapi.cn", "China"),
+        ("German", "login.microsoftonline.de", "management.microsoftazure.de", ""),
     ],
 )
 def test_a_cloud_has_an_issuer_a_manager_and_an_audience_for_assertions(
     name: str, host: str, manager: str, exchange: str
 ) -> None:
     """Of https://github.com/Azure/go-autorest/blob/main/autorest/azure/environments.go."""
-    found = CLOUDS[name.lower()]
-    assert (found.name, found.authority.url) == (name, f"https://{host}")
+    found = CLOUDS[f"azure{name}cloud".lower()]
+    assert (found.name, found.authority.url) == (f"Azure{name}Cloud", f"https://{host}")
     assert found.resource_manager == found.resource_manager_audience == f"https://{manager}"
     assert found.exchange_audience == f"api://AzureADTokenExchange{exchange}"
     assert EXCHANGE_AUDIENCES[found.authority.url] == found.exchange_audience
@@ -148,9 +143,7 @@ def test_a_cloud_has_an_issuer_a_manager_and_an_audience_for_assertions(
         ("login.partner.microsoftonline.cn", "azurechinacloud"),
     ],
 )
-def test_another_name_of_an_issuer_is_known_and_has_its_clouds_audience(
-    host: str, name: str
-) -> None:
+def test_another_name_of_an_issuer_is_known_with_its_clouds_audience(host: str, name: str) -> None:
     assert Authority.parse(f"https://{host}") in KNOWN_AUTHORITIES
     assert EXCHANGE_AUDIENCES[f"https://{host}"] == CLOUDS[name].exchange_audience
 
