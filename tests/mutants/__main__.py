@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 UNITS = ("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/cli")
+LONG = ("tests/nmi/test_fuzz.py", "tests/nmi/test_odd_ends.py")
+"""Hours of hostile bytes in minutes, against the listener: too long for each mutant."""
 
 # The rules, the formats, and the pages of nmi and adapters that decide who gets what.
 NMI = ("caller", "decision", "errors", "hold", "host_token")
@@ -95,14 +97,17 @@ class Verdict:
     seconds: float
 
 
+@functools.cache
+def source_of(file: str) -> str:
+    """Return the text of a file of the product, as it was when it was first asked for."""
+    return (ROOT / file).read_text()
+
+
 def all_mutants(pages: Sequence[str] = PAGES) -> list[Mutant]:
     """Return every mutant of the pages, in a fixed order."""
     paths = [path for page in pages for path in sorted((SOURCE / "podidentity").glob(page))]
-    return [
-        Mutant(str(path.relative_to(ROOT)), each)
-        for path in paths
-        for each in mutations(path.read_text())
-    ]
+    files = [str(path.relative_to(ROOT)) for path in paths]
+    return [Mutant(file, each) for file in files for each in mutations(source_of(file))]
 
 
 def sample_of(mutants: Sequence[Mutant], size: int, seed: int) -> list[Mutant]:
@@ -122,7 +127,7 @@ def equivalents() -> dict[str, str]:
 def unit_tests() -> list[str]:
     """Return the files of unit tests."""
     found = [path for folder in UNITS for path in (ROOT / folder).glob("**/test_*.py")]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    return sorted({str(path.relative_to(ROOT)) for path in found} - {*LONG})
 
 
 # ---- Which tests
@@ -161,7 +166,10 @@ def measured(files: Sequence[str], pages: Sequence[Path], workers: int) -> dict[
                 raise click.ClickException(f"{batch}: {outcome.said[-3000:]}")
             click.echo(f"measured {len(batch)} files of tests: {outcome.seconds:.0f} s", err=True)
     found |= {name: kept.get(name) for name in missing}
-    return {name: reach for name, reach in found.items() if reach is not None}
+    reaches = {name: reach for name, reach in found.items() if reach is not None}
+    for each in sorted({each for reach in reaches.values() for each in reach.failing}):
+        click.echo(f"fails without any mutation, and counts for nothing: {each}", err=True)
+    return reaches
 
 
 Files = dict[str, Sequence[str] | None]
@@ -182,7 +190,8 @@ def reaching(mutant: Mutant, reaches: Mapping[str, Reach], most: float) -> list[
         stage: Files = {}
         for name in names:
             if left > 0:
-                stage[name] = None if reaches[name].seconds < CHEAP else ids[name]
+                whole = reaches[name].seconds < CHEAP and not reaches[name].failing
+                stage[name] = None if whole else ids[name]
                 left -= reaches[name].seconds
         stages.append(stage)
     return [each for each in stages if each]
@@ -231,7 +240,7 @@ def run(
 
         def start(mutant: Mutant, files: dict[str, Any]) -> Forked:
             path = ROOT / mutant.file
-            tree = mutated(path.read_text(), mutant.mutation.number)
+            tree = mutated(source_of(mutant.file), mutant.mutation.number)
             fuel = FUEL_MORE + FUEL_TIMES * sum(reaches[name].seconds for name in files)
             work = functools.partial(run_mutant, mutant.module, path, tree, files)
             return Forked.of(work, Path(folder, f"{id(mutant)}"), fuel)
@@ -300,28 +309,27 @@ def _load_libraries(files: Sequence[str]) -> None:
     preload(json.loads(loaded))
 
 
-_OPTIONS = {
-    "sample": (100, "How many mutants; 0: all."),
-    "seed": (1, "Which ones: the same seed, the same mutants; a larger sample has the smaller."),
-    "workers": (2, "Processes side by side."),
-    "most": (60.0, "CPU seconds of tests for one mutant, at most: the cheapest come first."),
-}
-
-
 @click.command()
+@click.option("--sample", default=100, show_default=True, help="How many mutants; 0: all.")
+@click.option("--seed", default=1, show_default=True, help="Which ones; the same seed, the same.")
 @click.option("--page", "pages", multiple=True, help="As core/decision.py or wire/*.py.")
 @click.option("--match", default="", help="Only mutants whose name has this in it.")
 @click.option(
     "--json", "to", type=click.Path(path_type=Path), help="Write the verdicts there, too."
 )
 @click.option("--list", "listing", is_flag=True, help="Name the mutants, and run nothing.")
+@click.option("--workers", default=2, show_default=True, help="Processes side by side.")
+@click.option("--most", default=60.0, show_default=True, help="CPU seconds of tests for a mutant.")
 def main(
     *,
+    sample: int,
+    seed: int,
     pages: tuple[str, ...],
     match: str,
     to: Path | None,
     listing: bool,
-    **numbers: Any,
+    workers: int,
+    most: float,
 ) -> None:
     """Change a line of the product, and see whether a unit test notices; do so many times.
 
@@ -343,21 +351,21 @@ def main(
     if unknown := {*known} - {each.name for each in all_mutants()}:
         raise click.ClickException(f"equivalent.toml names no mutant: {sorted(unknown)}")
     matching = [each for each in everything if match in each.name]
-    mutants = sample_of(matching, numbers["sample"], numbers["seed"])
+    mutants = sample_of(matching, sample, seed)
     if listing:
         for each in mutants:
             click.echo(each.name)
         return
-    click.echo(f"{len(mutants)} of {len(matching)} mutants, seed {numbers['seed']}")
+    click.echo(f"{len(mutants)} of {len(matching)} mutants, seed {seed}")
     verdicts = [
         Verdict(each, "equivalent", known[each.name], 0) for each in mutants if each.name in known
     ]
     files = unit_tests()
     _load_libraries(files)
     paths = [path for page in PAGES for path in sorted((SOURCE / "podidentity").glob(page))]
-    reaches = measured(files, paths, numbers["workers"])
+    reaches = measured(files, paths, workers)
     asked = [each for each in mutants if each.name not in known]
-    for verdict in run(asked, reaches, numbers["workers"], numbers["most"]):
+    for verdict in run(asked, reaches, workers, most):
         verdicts.append(verdict)
         click.echo(
             f"{verdict.outcome:8} {verdict.seconds:5.1f} s  line {verdict.mutant.mutation.line} of"
@@ -370,11 +378,6 @@ def main(
         sys.exit(1)
 
 
-for _name, (_default, _help) in _OPTIONS.items():
-    main.params.append(
-        click.Option([f"--{_name}"], default=_default, show_default=True, help=_help)
-    )
-
 if __name__ == "__main__":
     os.chdir(ROOT)
-    main()
+    main(prog_name="./scripts/mutants")
