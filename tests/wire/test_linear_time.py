@@ -23,8 +23,8 @@ from podidentity.wire.imds import AllowList, classify
 SIZE = 16 << 10
 """Bytes: the longest head that the agent reads."""
 MOST_SECONDS = 1.0
-"""Of CPU. The slowest of ours takes milliseconds, on a crowded machine a tenth of a second; the cubic
-one that was here took 16 s."""
+"""Of CPU. The slowest of ours takes milliseconds, on a crowded machine a tenth of a second; the
+cubic one that was here took 16 s."""
 
 
 def patterns() -> dict[str, re.Pattern[Any]]:
