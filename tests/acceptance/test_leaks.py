@@ -60,14 +60,14 @@ async def in_nmis_hands(
     place: Sandbox, azure: AzureOperator, nonce: str
 ) -> AsyncIterator[list[str]]:
     """Let NMI wait for IMDS on a pod's behalf meanwhile; the request's status comes at the end."""
-    await azure.imds_fault("hang")
+    azure.weather("imds=[{effect: hang}]")
     asking = asyncio.create_task(place.shell(one(nonce, SLOW, 60), seconds=100))
     while not await _reached(azure, SLOW):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.02)
     status: list[str] = []
     yield status
     status += (await asking).stdout.decode().split()
-    await azure.imds_fault("none")
+    azure.weather("imds=[]")
 
 
 @pytest.mark.parametrize("network", Network)
