@@ -126,17 +126,25 @@ class FakeTokenSource:
         self.open.set()
         self.begun = asyncio.Event()
         self.life = life
+        self.until = inf
+        """Until when the last request of a token waits."""
         self.unread = False
-        """Whether `credential` cannot be told before `ready`."""
+        """Whether `credential` cannot be told before `ready`, which waits for `readable`."""
+        self.readable = asyncio.Event()
+        self.readable.set()
         self.now: Callable[[], float] = lambda: NOW
 
     def credential(self, grant: Grant) -> Hashable | None:
         return None if self.unread else (grant.identity.type, grant.identity.client_id)
 
     async def ready(self, grant: Grant) -> Hashable:
+        await self.readable.wait()
         return (grant.identity.type, grant.identity.client_id)
 
-    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
+    async def fetch(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False, until: float = inf
+    ) -> Fetched:
+        self.until = until
         token = await self.issue(grant, resource, bypass_cache=bypass_cache)
         return Fetched(Uncached(token), Origin.IMDS)
 

@@ -120,6 +120,56 @@ async def test_a_fetch_that_everybody_left_is_kept_for_the_next() -> None:
         assert await world.fetch() == ("token-1", Origin.SHARED)
 
 
+async def until_late(world: World, until: float, **how: Any) -> Exception:
+    """Return what is told to a request that is answered at `until` and not before."""
+    asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=until, **how))
+    await world.clock.somebody_sleeps()
+    world.clock.advance(until - world.clock.monotonic() - 0.001)
+    await asyncio.sleep(0)
+    assert not asking.done()
+    world.clock.advance(0.001)
+    (told,) = await asyncio.gather(asking, return_exceptions=True)
+    assert isinstance(told, Exception), told
+    return told
+
+
+@pytest.mark.parametrize("bypass", [False, True])
+async def test_a_request_is_answered_at_its_time_and_the_fetch_goes_on(*, bypass: bool) -> None:
+    async with caching() as world:
+        world.source.open.clear()
+        for until in (9, 12):  # the second joins the fetch of the first
+            told = await until_late(world, until, bypass_cache=bypass)
+            assert str(told) == "IMDS did not answer in time"
+            assert isinstance(told, TokenSourceDown)
+        world.source.open.set()
+        await world.cache.settled()
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+        assert len(world.source.asked) == 1
+
+
+async def test_at_its_time_a_request_gets_the_old_token_if_that_is_good() -> None:
+    async with caching() as world:
+        await world.fetch()
+        world.clock.advance(HOUR - 100)
+        world.source.open.clear()
+        until = world.clock.monotonic() + 9
+        asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=until))
+        await world.clock.somebody_sleeps()
+        world.clock.advance(9)
+        found = await asking
+    assert (found.token.value, found.origin) == ("token-1", Origin.CACHE)
+
+
+async def test_a_secret_that_is_not_read_in_time_is_not_waited_for() -> None:
+    async with caching() as world:
+        world.source.unread = True
+        world.source.readable.clear()
+        assert isinstance(await until_late(world, 9), TokenSourceDown)
+        assert world.source.asked == []
+        world.source.readable.set()
+        assert await world.fetch() == ("token-1", Origin.IMDS)
+
+
 async def test_a_failure_that_nobody_waits_for_is_no_complaint() -> None:
     async with caching() as world:
         world.source.failures.append(TokenSourceDown("away"))

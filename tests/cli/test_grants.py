@@ -159,9 +159,15 @@ def test_add_grants_and_delete_takes_back(
 def test_add_grants_to_one_service_account_or_leaves_it_to_others(
     world: World, ns: str, client: str, podidentity: Run
 ) -> None:
-    add(podidentity, ns, client, "orders", "--no-grant")
+    label = "labelled aadpodidbinding=orders"
+    ran = add(podidentity, ns, client, "orders", "--no-grant")
     assert not may(world, ns, "web", client)
-    add(podidentity, ns, client, "orders", "--service-account", "web")
+    assert ran.out.splitlines()[-2:] == [
+        f"Pods of namespace {ns} {label} may use it only once an operator has granted it:",
+        f"  podidentity grant --namespace {ns} --identity {client}",
+    ]
+    ran = add(podidentity, ns, client, "orders", "--service-account", "web")
+    assert ran.out.endswith(f"Pods of service account {ns}/web {label} may use it.\n")
     assert [may(world, ns, account, client) for account in ("web", "default")] == [True, False]
     delete(podidentity, ns)
     assert not may(world, ns, "web", client)

@@ -419,10 +419,26 @@ def test_who_asks_for_what_he_may_not_use_is_told_what_he_may(request_: TokenReq
     found = refusal_of(decide(match(pod(), TWO), request_, every))
     assert found.reason is Reason.NOT_AMONG
     assert found.public == (
-        f"Pod blue/pod may not use the identity {request_.asked}. It may use: "
+        f"Identity not found: pod blue/pod has no identity {request_.asked}. It may use: "
         "beta (00000000-0000-0000-0000-000000000002), "
         "alpha (00000000-0000-0000-0000-000000000001)."
     )
+
+
+def test_who_asks_for_an_id_does_not_learn_whether_it_exists_elsewhere() -> None:
+    beside, elsewhere = identity("blue", "beside", 3), identity("green", "theirs", 4)
+    bound = [binding("blue", "b3", "beside", "other"), binding("green", "b", "theirs", "app")]
+    others = World([*TWO.all_bindings, *bound], [*TWO.identities, beside, elsewhere])
+
+    def told(number: int) -> Refusal:
+        request = TokenRequest(resource=VAULT, client_id=client_id(number))
+        return refusal_of(decide(match(pod(), others), request, every))
+
+    nowhere = told(5)
+    for number in (3, 4):
+        as_nowhere = str(told(number)).replace(str(client_id(number)), str(client_id(5)))
+        assert (as_nowhere, told(number).reason) == (str(nowhere), nowhere.reason)
+        assert told(number).public.count(str(client_id(number))) == 1
 
 
 def test_a_message_names_ten_identities_of_thousands() -> None:

@@ -189,6 +189,7 @@ def test_an_excepted_pod_gets_what_it_asks_for_within_the_exceptions_list(
     if gets is None:
         assert isinstance(found, Refusal)
         assert found.reason is Reason.NOT_AMONG
+        assert found.public.startswith("Identity not found: ")
         assert str(listed[0]) in found.public
         return
     assert not isinstance(found, Refusal)

@@ -47,7 +47,8 @@ async def test_an_object_id_is_only_ever_answered_with_its_own_identity(known: s
         request = f"GET {PATH}?resource={VAULT}&object_id={OBJECT} HTTP/1.1"
         reply = await nmi.ask(f"{request}\nHost: 169.254.169.254\nMetadata: true")
         assert nmi.tokens.asked == []
-    assert (reply.status, reply.json["error"]) == (403, "access_denied")
+    assert (reply.status, reply.json["error"]) == (400, "invalid_request")
+    assert reply.json["error_description"].startswith("Identity not found: ")
     assert f"It may use: orders ({CLIENT})" in reply.json["error_description"]
 
 

@@ -43,7 +43,7 @@ def test_every_reason_of_a_refusal_has_its_row() -> None:
         (TokenThrottled("why", retry_after=9), 429, "too_many_requests"),
         (refused(Reason.NO_LABEL), 400, "invalid_request"),
         (refused(Reason.NO_BINDING), 404, "not_found"),
-        (refused(Reason.NOT_AMONG), 403, "access_denied"),
+        (refused(Reason.NOT_AMONG), 400, "invalid_request"),
         (refused(Reason.AMBIGUOUS), 400, "invalid_request"),
     ],
     ids=repr,

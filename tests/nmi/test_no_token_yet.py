@@ -9,6 +9,7 @@ import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown
 from podidentity.nmi.request.decision import Granted
+from podidentity.nmi.request.pipeline import fetch_until
 from tests.fakes import binding, identity, pod
 from tests.nmi.worlds import OLD, World, error_of
 
@@ -52,6 +53,26 @@ async def test_what_does_not_come_is_refused_when_the_hold_is_over() -> None:
     world.clock.advance(8)
     assert error_of(await asking) is absent
     assert world.clock._sleepers == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "until"), [(0.0, 9.0), (7.5, 9.0), (8.0, 9.0), (8.5, 17.5), (60.0, 69.0)]
+)
+def test_a_token_is_waited_for_until_nine_seconds_after_the_request_or_a_long_hold(
+    allowed: float, until: float
+) -> None:
+    assert fetch_until(100.0, 100.0 + allowed) == 100.0 + until
+
+
+async def test_the_hold_of_a_request_counts_in_the_time_that_its_token_has() -> None:
+    world = World(pod(started=OLD), identity())
+    begun = world.clock.monotonic()
+    world.cluster.put(binding("other", selector="other"))
+    asking = await world.asking()
+    world.clock.advance(6)
+    world.cluster.put(binding())
+    assert isinstance(await asking, Granted)
+    assert world.tokens.until == begun + 9
 
 
 async def test_an_identity_that_is_not_attached_is_refused_when_the_hold_is_over() -> None:

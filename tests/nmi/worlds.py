@@ -76,8 +76,9 @@ class World:
     ) -> Outcome:
         """Return the outcome of the pipeline's steps from the caller to the token."""
         pipeline = self.pipeline(decider or self.decider(), attested=attested)
+        begun = self.clock.monotonic()
         subject = await self.callers(attested=attested).identify(self.caller)
-        return await pipeline.outcome(subject, request, self.policy.ambiguity)
+        return await pipeline.outcome(subject, request, self.policy.ambiguity, begun=begun)
 
     async def asking(self, request: TokenRequest = REQUEST) -> asyncio.Task[Outcome]:
         """Return a request that waits for something."""

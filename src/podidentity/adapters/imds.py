@@ -29,8 +29,8 @@ from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow
 from podidentity.core.resources import AccessToken, Grant
 from podidentity.wire.imds import parse_answer, render_request
 
-SECONDS = 10.0
-"""Timeout of an answer, with the time in the queue: Go's and Terraform's clients wait no longer."""
+SECONDS = 9.0
+"""Timeout of an answer, with the time in the queue: Go's and Terraform's clients wait for ten."""
 RECONNECT_SECONDS = 0.25
 """Before the second attempt to connect."""
 LONGEST_ANSWER = 1 << 20

@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from podidentity.core.errors import (
     NotYetKnown,
@@ -85,6 +85,7 @@ CurrentGrants = Callable[[Grant], Iterable[Grant]]
 """Yields a grant with the current objects; nothing if its identity is gone."""
 
 _Name = TypeVar("_Name", bound=Hashable)
+_T = TypeVar("_T")
 
 
 class TokenCache:
@@ -111,6 +112,7 @@ class TokenCache:
         self._flights: dict[tuple[Key, bool], asyncio.Task[CacheEntry]] = {}
         # Bound once: the hot path calls them for each request.
         self._time, self._monotonic = clock.time, clock.monotonic
+        self._sleep = clock.sleep
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -126,15 +128,25 @@ class TokenCache:
         entry.used = now
         return entry
 
-    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
-        """Return a token of `grant` for `resource`; raise a TokenUnavailable."""
+    async def fetch(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False, until: float = inf
+    ) -> Fetched:
+        """Return a token of `grant` for `resource`; raise a TokenUnavailable.
+
+        At `until`, in monotonic seconds, it returns an old token that is still good or raises
+        TokenSourceDown; the fetch goes on.
+        """
         if not bypass_cache and (found := self.cached(grant, resource)):
             return Fetched(found, Origin.CACHE)
         now = self._now()
         credential, paid = self._credential(grant), False
         if credential is None:
             self._count_miss(grant, now)
-            credential, paid = await self._ready(grant), True
+            ready = asyncio.ensure_future(self._ready(grant))
+            try:
+                credential, paid = await self._by(until, ready, grant), True
+            finally:
+                ready.cancel()
         key = (credential, resource)
         entry = self._entries.get(key)
         if entry and not bypass_cache and not entry.stale(now):
@@ -142,7 +154,7 @@ class TokenCache:
             self._renew(entry, grant, now)
             return Fetched(entry, Origin.CACHE)
         try:
-            return await self._share(key, grant, bypass=bypass_cache, paid=paid)
+            return await self._share(key, grant, bypass=bypass_cache, paid=paid, until=until)
         except (TokenSourceDown, TokenThrottled):
             if entry is None or bypass_cache or entry.expired(self._now()):
                 raise
@@ -184,11 +196,14 @@ class TokenCache:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    async def _share(self, key: Key, grant: Grant, *, bypass: bool, paid: bool) -> Fetched:
+    async def _share(
+        self, key: Key, grant: Grant, *, bypass: bool, paid: bool, until: float
+    ) -> Fetched:
         """Return the token of `key` from a new fetch, or from one that is under way."""
         while (flight := self._flights.get((key, bypass))) is not None:
             try:
-                return Fetched(await asyncio.shield(flight), Origin.SHARED)
+                shared = await self._by(until, flight, grant)
+                return Fetched(shared, Origin.SHARED)
             except TokenUnavailable as error:
                 if not error.of_caller:
                     raise
@@ -203,9 +218,24 @@ class TokenCache:
             raise failure
         if not paid:
             self._count_miss(grant, now)
-        return Fetched(
-            await asyncio.shield(self._flight(key, grant, bypass=bypass)), _origin(grant)
-        )
+        made = await self._by(until, self._flight(key, grant, bypass=bypass), grant)
+        return Fetched(made, _origin(grant))
+
+    async def _by(self, until: float, waited_for: asyncio.Future[_T], grant: Grant) -> _T:
+        """Return the result of a future, and cancel it never; raise TokenSourceDown at `until`."""
+        waits: set[asyncio.Future[Any]] = {waited_for}
+        timer = None
+        if until < inf:
+            timer = asyncio.ensure_future(self._sleep(max(0.0, until - self._monotonic())))
+            waits.add(timer)
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not waited_for.done():
+            raise TokenSourceDown(f"{_ISSUERS[_origin(grant)]} did not answer in time")
+        return waited_for.result()
 
     def _count_miss(self, grant: Grant, now: Moment) -> None:
         """Raise TokenThrottled if the pod has used up its budget of cache misses."""
@@ -279,6 +309,9 @@ class TokenCache:
         if not flight.cancelled():
             # All clients may have disconnected; then nothing else retrieves the exception.
             flight.exception()
+
+
+_ISSUERS = {Origin.IMDS: "IMDS", Origin.ENTRA: "Entra"}
 
 
 def _origin(grant: Grant) -> Origin:

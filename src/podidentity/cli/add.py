@@ -25,7 +25,7 @@ from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import Object, apply, called, find, find_all
 from podidentity.cli.output import CommandError, examples
 from podidentity.cli.parameters import cloud_options
-from podidentity.cli.use_roles import give
+from podidentity.cli.use_roles import give, grant_command
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import permission_names
 from podidentity.core.hosts import Host
@@ -59,15 +59,20 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
     makes Entra trust the cluster. It may be run again at any time.
     """
     wanted = add_request_of(given)
-    trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
-    who, label = wanted.ref.namespace, f"{BINDING_LABEL}={wanted.selector}"
+    identity, trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
     if trust:
         click.echo(f"To make Entra trust the cluster's tokens for it, run:\n  {trust}")
-    click.echo(f"Pods of namespace {who} labelled {label} may use it.")
+    pods = f"Pods of {wanted.grantee} labelled {BINDING_LABEL}={wanted.selector}"
+    if wanted.grant:
+        click.echo(f"{pods} may use it.")
+        return
+    click.echo(f"{pods} may use it only once an operator has granted it:")
+    for name in permission_names(identity):
+        click.echo(f"  {grant_command(name, wanted.grantee)}")
 
 
-async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
-    """Return the command that must still be run in Azure; "" if there is none."""
+async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> tuple[AzureIdentity, str]:
+    """Return the identity, and the command that must still be run in Azure; "" if there is none."""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
     if wanted.on_machines and wanted.attach:
@@ -81,7 +86,7 @@ async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> str:
         await make_account(kube, identity, choices)
         await _apply(kube, render_identity(identity))
     await _apply(kube, render_binding(wanted.binding))
-    return await trust_command(kube, wanted, identity, choices)
+    return identity, await trust_command(kube, wanted, identity, choices)
 
 
 async def _choices(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> Choices:

@@ -29,6 +29,7 @@ from podidentity.cli.objects import (
     called,
     create_once,
     find,
+    find_all,
     is_unchanged,
     minor_version,
     remove,
@@ -39,6 +40,7 @@ from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
     has_one_container,
+    is_archived_nmi,
     namespace_of_nmi,
     troubles,
     until_established,
@@ -282,6 +284,7 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
     if not wanted.automatic:
         await _refuse_automatic(kube)
+    await _refuse_archived_nmi(kube)
     if wanted.redirect:
         await local_redirect.require_policies(kube)
     namespace = await _one_place(kube, wanted.agents, wanted.usual)
@@ -375,6 +378,31 @@ async def _refuse_automatic(kube: Kube) -> None:
         raise CommandError(
             "This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be there",
             "Run podidentity enable --profile aks-automatic.",
+        )
+
+
+async def _refuse_archived_nmi(kube: Kube) -> None:
+    """Raise CommandError, before anything is made, where NMI of AAD Pod Identity is.
+
+    Ours closes IMDS at once, and has the port only when the other one ends. So the other's
+    DaemonSet goes first, without its pods: as these end they open IMDS to all pods.
+    """
+    try:
+        found = await find_all(kube, DAEMON_SETS)
+    except KubeError as error:
+        if error.forbidden:
+            return
+        raise
+    for each in filter(is_archived_nmi, found):
+        name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+        labels = each["spec"]["selector"]["matchLabels"]
+        pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        raise CommandError(
+            f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and a node has one NMI: "
+            "they want the same port, and pods would get no token",
+            "Take its place in this order, so that no pod reaches the nodes' identities meanwhile: "
+            f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan; podidentity enable "
+            f"--no-wait; kubectl delete pods -n {namespace} -l {pods}; podidentity enable.",
         )
 
 

@@ -54,15 +54,16 @@ async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver)
         except KubeError as error:
             if not error.forbidden:
                 raise
-            raise CommandError(error.message, _ask_for(name, grantee)) from error
+            raise CommandError(
+                error.message,
+                f"A cluster administrator grants it: {grant_command(name, grantee)}.",
+            ) from error
 
 
-def _ask_for(name: str, grantee: Grantee) -> str:
+def grant_command(name: str, grantee: Grantee) -> str:
+    """Return the command by which a cluster administrator grants it."""
     account = f" --service-account {grantee.service_account}" if grantee.service_account else ""
-    return (
-        "A cluster administrator grants it: podidentity grant --namespace "
-        f"{grantee.namespace}{account} --identity {name}."
-    )
+    return f"podidentity grant --namespace {grantee.namespace}{account} --identity {name}"
 
 
 async def take(

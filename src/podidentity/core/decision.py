@@ -77,6 +77,11 @@ MOST_NAMED = 10
 MOST_TRIED = MOST_NAMED
 """Identities whose permission is checked for one request: a namespace may bind thousands."""
 
+NOT_FOUND = "Identity not found"
+"""IMDS's words for an identity that its machine does not have.
+https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+"""
+
 GROUP = "aadpodidentity.k8s.io"
 RESOURCE = "azureidentities"
 VERB = "use"
@@ -291,7 +296,7 @@ def _refuse_ineffective(found: AzurePodIdentityException, rules: Rules) -> Refus
         next_step="Bind an identity to the pod, or have the operator start NMI with "
         f"--exception-namespaces={','.join(namespaces)}.",
         about=found.ref,
-        told="Identity not found",
+        told=NOT_FOUND,
     )
 
 
@@ -441,7 +446,7 @@ def _no_label(pod: Pod) -> Refusal:
         next_step=f"Label it {BINDING_LABEL}=SELECTOR, SELECTOR being that of a binding in "
         f"namespace {pod.ref.namespace}.",
         about=pod.ref,
-        told="Identity not found",
+        told=NOT_FOUND,
     )
 
 
@@ -704,8 +709,8 @@ def _identity_of_node(
     if listed and asked not in listed:
         return Refusal(
             reason=Reason.NOT_AMONG,
-            message=f"AzurePodIdentityException {exception.ref} does not let pod {pod.ref} use "
-            f"{asked}. It may use: {', '.join(str(each) for each in listed)}.",
+            message=f"{NOT_FOUND}: AzurePodIdentityException {exception.ref} does not let pod "
+            f"{pod.ref} use {asked}. It may use: {', '.join(str(each) for each in listed)}.",
             next_step="Ask for one of these, or add it to spec.azureIdentities.",
             about=exception.ref,
         )
@@ -737,7 +742,7 @@ def _refuse_not_among(
     """
     return Refusal(
         reason=Reason.NOT_AMONG,
-        message=f"Pod {matched.pod.ref} may not use the identity {request.asked}. "
+        message=f"{NOT_FOUND}: pod {matched.pod.ref} has no identity {request.asked}. "
         f"{may_use(usable, unseen)}",
         next_step="Ask for one of these, or bind the identity to the pod.",
         about=matched.pod.ref,

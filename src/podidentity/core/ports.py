@@ -6,6 +6,7 @@ Adapters implement them over HTTP and sockets, tests in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from math import inf
 from typing import Protocol
 
 from podidentity.core.attestation import Proof
@@ -107,8 +108,13 @@ class TokenIssuer(Protocol):
 class TokenSource(Protocol):
     """The token cache, as the services see it."""
 
-    async def fetch(self, grant: Grant, resource: str, *, bypass_cache: bool = False) -> Fetched:
-        """Return a token of `grant` for `resource`; raise a TokenUnavailable."""
+    async def fetch(
+        self, grant: Grant, resource: str, *, bypass_cache: bool = False, until: float = inf
+    ) -> Fetched:
+        """Return a token of `grant` for `resource`; raise a TokenUnavailable.
+
+        `until`, in `Clock.monotonic` seconds, is when the request is answered without a new one.
+        """
 
 
 class Attestor(Protocol):

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -137,12 +137,18 @@ class Issuer:
         }
 
 
+def new_keys(tenants: Tenants) -> dict[str, Key]:
+    """Make a key for each cloud."""
+    return {tenant.cloud.name: Key() for tenant in tenants.all}
+
+
 class Issuers:
     """The issuers of all tenants; tenants of one cloud share its key."""
 
-    def __init__(self, tenants: Tenants) -> None:
-        keys = {tenant.cloud.name: Key() for tenant in tenants.all}
-        self._issuers = {one.id: Issuer(one, keys[one.cloud.name]) for one in tenants.all}
+    def __init__(self, tenants: Tenants, keys: Mapping[str, Key] | None = None) -> None:
+        """`keys`: of each cloud, by its name; by default new ones."""
+        of = keys or new_keys(tenants)
+        self._issuers = {one.id: Issuer(one, of[one.cloud.name]) for one in tenants.all}
         self.home = self._issuers[tenants.home.id]
         """Signs for the subscription's tenant, managed identities included."""
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
+from podidentity_sandbox import weather
 from podidentity_sandbox.cli import options
+from podidentity_sandbox.cli.weathers import given as given_weather
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
@@ -65,6 +67,15 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     metavar="KEY=VALUE:EFFECT,…",
     help="Taints with which nodes join the cluster the first time, as `az aks create` has them.",
 )
+@click.option(
+    "--weather",
+    "sky",
+    default="calm",
+    show_default=True,
+    metavar="calm|real|storm|FILE",
+    help="How long changes of Azure and of the cluster take, and which requests fail.",
+)
+@click.option("--weather-seed", "seed", metavar="SEED", help="Decides what befalls which request.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
     name: str,
@@ -76,6 +87,8 @@ def up(
     images: tuple[str, ...],
     kubernetes: str,
     init_taints: str,
+    sky: str,
+    seed: str | None,
     as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
@@ -94,6 +107,7 @@ def up(
         runtime=given,
         kubernetes_minor=int(kubernetes.removeprefix("1.")),
         init_taints=init_taints,
+        weather=given_weather(sky, seed),
         progress=progress,
     )
     seconds = time.monotonic() - began
@@ -138,6 +152,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
         "network": plan.nodes[0].network,
+        "weather": weather.as_json(weather.read(plan.path)),
     }
 
 
@@ -190,6 +205,7 @@ def _told(found: Status) -> list[str]:
         f"Sandbox {plan.name!r} is running (process {found.supervisor}).",
         f"{proof(plan)}.",
         f"{memory_limits(plan)}.",
+        f"{str(weather.read(plan.path)).capitalize()}.",
         f"API server 127.0.0.1:{plan.apiserver_port}, "
         f"proxy to Azure 127.0.0.1:{plan.azure_proxy_port}, folder {plan.folder}",
         "",

@@ -80,7 +80,8 @@ def test_az_is_told_at_once_that_an_id_is_not_the_pods_and_which_is(here: Here) 
     ran = here.az(f"--client-id {STRANGER}")
     assert ran.exit == 1
     mine = f"It may use: bound ({here.ids['client']})."
-    assert f"ERROR: Pod default/app may not use the identity {STRANGER}. {mine}" in _said(ran)
+    said = f"ERROR: Identity not found: pod default/app has no identity {STRANGER}. {mine}"
+    assert said in _said(ran)
 
 
 def test_az_in_a_pod_that_is_not_bound_says_what_it_says_without_an_identity(here: Here) -> None:

@@ -24,7 +24,7 @@ from podidentity.wire.entra import (
     render_request,
 )
 
-SECONDS = 10.0
+SECONDS = 9.0
 """Timeout of a whole answer: a pod's client waits little longer."""
 
 _TIMEOUT = httpx2.Timeout(SECONDS, connect=5)

@@ -1,8 +1,11 @@
 """The one table from what went wrong to what the pod is answered.
 
 Statuses are chosen for what clients do with them, measured: 400 and 403 end a client's attempt at
-once, 404 makes every SDK ask again for some twenty seconds, 503 and 429 for less. Retry-After on
-a 400 or 403 would make the Python SDK repeat what cannot succeed, so only 429 (and 503) has it.
+once, 404 makes every SDK ask again for some twenty seconds, 503 and 429 for less. After a 400, but
+not after a 403, az (up to 2.60) tries its id as one of another kind, and older SDKs the next
+credential of a chain: so an id that is not the pod's is a 400, as at IMDS. Retry-After on a 400 or
+403 would make the Python SDK repeat what cannot succeed, so only 429 (and 503) has it.
+https://github.com/Azure/azure-cli/blob/azure-cli-2.60.0/src/azure-cli-core/azure/cli/core/_profile.py
 
 `--compat-text-errors` brings back the archived project's errors: plain text, its statuses. Its
 texts name no reason, so only programs that read them need it; the same is refused, and log, events
@@ -78,7 +81,7 @@ REFUSALS: dict[Reason, _Row] = {
     Reason.NOT_PERMITTED: _DENIED,
     Reason.HOST_NETWORK: _DENIED,
     Reason.POD_ENDED: _DENIED,
-    Reason.NOT_AMONG: _DENIED,
+    Reason.NOT_AMONG: _INVALID,
     Reason.AMBIGUOUS: _INVALID,
     Reason.NOT_A_PROVIDER: _DENIED,
     Reason.NO_CSI_VOLUME: _DENIED,

@@ -73,6 +73,13 @@ _PROPAGATION_PAUSE = 1.0
 """Seconds between questions while an identity that was attached a moment ago spreads."""
 REMEMBERED_SECONDS = 1.0
 """For which an answer is remembered at least; at most for twice as long."""
+SECONDS = 9.0
+"""In which a request is answered, its hold included, though IMDS or Entra hangs: clients that give
+up after ten seconds (Terraform, AzCopy) then know why, and a client that asks again has what came
+meanwhile."""
+LEAST_FOR_TOKEN = 1.0
+"""Seconds. A client that was held until less would be left waits for longer, as for a controller;
+then its token has the whole time."""
 CAPACITY = 4096
 """Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
 _PROBE_ANSWER = Response(HTTPStatus.OK, ANSWER)
@@ -428,7 +435,7 @@ class RequestPipeline:
                 await self._log.again(known.template, begun)
                 return known.response
         ambiguity = self._decider.policy.ambiguity
-        outcome = await self.outcome(subject, query.request, ambiguity)
+        outcome = await self.outcome(subject, query.request, ambiguity, begun=begun)
         time = self._clock.time()
         if isinstance(outcome, Granted):
             response = Response(HTTPStatus.OK, _body(outcome, query.request.resource, time))
@@ -454,7 +461,7 @@ class RequestPipeline:
         self._log.check()
         subject = await self._host_callers.identify(request.caller, asked_for)
         # The provider cannot name one of several identities.
-        outcome = await self.outcome(subject, query.request, Ambiguity.WEIGHT)
+        outcome = await self.outcome(subject, query.request, Ambiguity.WEIGHT, begun=begun)
         if isinstance(outcome, Granted):
             body = _host_body(outcome, query.request.resource, self._clock.time())
             response = Response(HTTPStatus.OK, body)
@@ -464,19 +471,27 @@ class RequestPipeline:
         return response
 
     async def outcome(
-        self, subject: Subject | Rejected | Failed, request: TokenRequest, ambiguity: Ambiguity
+        self,
+        subject: Subject | Rejected | Failed,
+        request: TokenRequest,
+        ambiguity: Ambiguity,
+        *,
+        begun: float,
     ) -> Outcome:
-        """Decide and fetch, until the decision still holds when the token has come."""
+        """Decide and fetch, until the decision still holds when the token has come.
+
+        `begun` is when the request came, in monotonic seconds.
+        """
         if not isinstance(subject, Subject):
             return subject
-        decider, begun = self._decider, self._clock.monotonic()
+        decider = self._decider
         unknown_since: float | None = None
         while True:
             allowed = await decider.decide(subject, request, ambiguity, begun=begun)
             if not isinstance(allowed, Allowed):
                 return allowed
             revision, now = decider.revision(), self._clock.monotonic()
-            outcome = await self._fetched(subject, allowed, request)
+            outcome = await self._fetched(subject, allowed, request, fetch_until(begun, now))
             if isinstance(outcome, NotYetKnown):
                 # What a controller has attached may have been waited for longer than that spreads.
                 unknown_since = now if unknown_since is None else unknown_since
@@ -491,13 +506,14 @@ class RequestPipeline:
                 return outcome
 
     async def _fetched(
-        self, subject: Subject, allowed: Allowed, request: TokenRequest
+        self, subject: Subject, allowed: Allowed, request: TokenRequest, until: float
     ) -> Outcome | NotYetKnown:
         """Return the outcome, or why the token may come in a moment."""
         try:
             grant = granted(allowed.entitlement, allowed.pod, request)
-            fetched = await self._fetch(grant, request)
-            others = [await self._fetch(each, request) for each in self._others(subject, grant)]
+            fetched = await self._fetch(grant, request, until)
+            more = self._others(subject, grant)
+            others = [await self._fetch(each, request, until) for each in more]
         except NotYetKnown as error:
             return error
         except PodIdentityError as error:
@@ -505,8 +521,10 @@ class RequestPipeline:
         tokens = tuple(each.token for each in others)
         return Granted(subject=subject, allowed=allowed, fetched=fetched, others=tokens)
 
-    async def _fetch(self, grant: Grant, request: TokenRequest) -> Fetched:
-        return await self._tokens.fetch(grant, request.resource, bypass_cache=request.bypass_cache)
+    async def _fetch(self, grant: Grant, request: TokenRequest, until: float) -> Fetched:
+        return await self._tokens.fetch(
+            grant, request.resource, bypass_cache=request.bypass_cache, until=until
+        )
 
     def _others(self, subject: Subject, grant: Grant) -> Sequence[Grant]:
         """Return the grants of the identity's other tenants, if the answer has them all."""
@@ -558,6 +576,12 @@ class RequestPipeline:
 
     def _response(self, told: errors.Answer) -> Response:
         return errors.old_response(told) if self._policy.text_errors else errors.response(told)
+
+
+def fetch_until(begun: float, now: float) -> float:
+    """Return until when the token of a request may be waited for; all in monotonic seconds."""
+    left = begun + SECONDS - now
+    return now + (left if left >= LEAST_FOR_TOKEN else SECONDS)
 
 
 def _body(outcome: Granted, resource: str, now: float) -> bytes:

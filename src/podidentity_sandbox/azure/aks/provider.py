@@ -89,8 +89,10 @@ class MachineIdentities:
         changed = scalesets.with_identity(
             self._world, self._caller, scale_set, _patch(scale_set, change)
         )
-        scalesets.put(self._world, changed)
-        await self._sleep(self._world.arm_delay)
+        seconds = self._world.weather.outcome().seconds
+        now = self._world.clock()
+        scalesets.put(self._world, replace(changed, settled_at=now + seconds))
+        await self._sleep(seconds)
 
 
 def _has(scale_set: ScaleSet, identity: str) -> bool:

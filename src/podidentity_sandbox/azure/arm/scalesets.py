@@ -186,15 +186,21 @@ def patch_scale_set(call: ArmCall) -> Reply:
     if "identity" not in body:
         return Reply.json(_json(call, scale_set))
     changed = with_identity(call.world, call.caller, scale_set, body["identity"])
+    outcome = call.world.weather.outcome()
+    changed = replace(
+        changed, settled_at=call.now + outcome.seconds, failed=outcome.error is not None
+    )
     put(call.world, changed)
-    delay = call.world.arm_delay
-    if not delay:
+    if not outcome.seconds and not outcome.error:
         return Reply.json(_json(call, changed))
-    return accepted(call, _json(call, changed), location=changed.location, delay=delay)
+    return accepted(call, _json(call, changed), location=changed.location, outcome=outcome)
 
 
 def with_identity(world: World, caller: Caller, scale_set: ScaleSet, identity: object) -> ScaleSet:
-    """Return the scale set after `caller` patched its `identity`; raise ArmError."""
+    """Return the scale set after `caller` patched its `identity`; raise ArmError.
+
+    When the machines have it is the caller's to say.
+    """
     _may_assign(world, caller, scale_set, added(identity))
     system = Principal(
         object_id=str(uuid.uuid4()),
@@ -210,10 +216,7 @@ def with_identity(world: World, caller: Caller, scale_set: ScaleSet, identity: o
         system=system,
     )
     return replace(
-        scale_set,
-        identity=block,
-        before=scale_set.identity,
-        settled_at=world.clock() + world.arm_delay,
+        scale_set, identity=block, before=scale_set.in_force(world.clock()), failed=False
     )
 
 
@@ -250,7 +253,6 @@ def _existing(call: ArmCall) -> ScaleSet:
 
 
 def _json(call: ArmCall, scale_set: ScaleSet) -> dict[str, Any]:
-    settled = call.now >= scale_set.settled_at
     answer: dict[str, Any] = {
         "name": scale_set.name,
         "id": scale_set.id,
@@ -259,7 +261,7 @@ def _json(call: ArmCall, scale_set: ScaleSet) -> dict[str, Any]:
         "tags": {},
         "sku": {"name": "Standard_D2s_v5", "tier": "Standard", "capacity": scale_set.capacity},
         "properties": {
-            "provisioningState": "Succeeded" if settled else "Updating",
+            "provisioningState": _state(scale_set, call.now),
             "orchestrationMode": "Uniform",
             "overprovision": False,
             "singlePlacementGroup": False,
@@ -268,3 +270,9 @@ def _json(call: ArmCall, scale_set: ScaleSet) -> dict[str, Any]:
     }
     identity = rendered(scale_set.identity, call.world.plan.tenant_id)
     return {**answer, "identity": identity} if identity else answer
+
+
+def _state(scale_set: ScaleSet, now: float) -> str:
+    if now < scale_set.settled_at:
+        return "Updating"
+    return "Failed" if scale_set.failed else "Succeeded"

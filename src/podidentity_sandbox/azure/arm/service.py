@@ -1,15 +1,16 @@
-"""The front of ARM: version, token, route, permission, in that order; then the route's handler."""
+"""The front of ARM: token, type and version, route, permission, in that order; then the handler."""
 
 from __future__ import annotations
 
-import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.hindrances import hindered
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.arm.versions import check, type_of
+from podidentity_sandbox.azure.messages import BadBody, Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
@@ -20,7 +21,6 @@ AUDIENCES = (
     "https://management.azure.com/",
     "https://management.azure.com",
 )
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 
 
 class Arm:
@@ -40,15 +40,29 @@ class Arm:
         return replace(reply, headers={**tracking, **reply.headers})
 
     def _answer(self, request: Request) -> Reply:
-        _check_version(request)
+        version = request.parameter("api-version")
+        if not version:
+            message = "The api-version query parameter (?api-version=) is required for all requests"
+            raise ArmError(400, "MissingApiVersionParameter", f"{message}.")
         now = self._world.clock()
         caller = self._authenticated(request, now)
+        check(type_of(request.path), version, self._location(request))
         route, params = _found(request)
         call = ArmCall(world=self._world, request=request, caller=caller, params=params, now=now)
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
-        return route.handler(call)
+        return hindered(call, route.action, route.handler)
+
+    def _location(self, request: Request) -> str:
+        """Return where the resource of the request is, or is to be; "" where nobody can know."""
+        found = self._world.location_of(request.path.rstrip("/"))
+        if found or request.method != "PUT":
+            return found
+        try:
+            return str(request.json_object().get("location", ""))
+        except BadBody:
+            return ""
 
     def _check_subscription(self, name: str | None) -> None:
         if name is not None and name.lower() != self._world.plan.subscription_id:
@@ -100,16 +114,6 @@ def _words(error: TokenRefused, now: float) -> tuple[str, str]:
             f"The access token is from the wrong issuer '{error.detail}'.",
         )
     return "InvalidAuthenticationToken", "The access token is invalid."
-
-
-def _check_version(request: Request) -> None:
-    version = request.parameter("api-version")
-    if not version:
-        message = "The api-version query parameter (?api-version=) is required for all requests."
-        raise ArmError(400, "MissingApiVersionParameter", message)
-    if not _VERSION.fullmatch(version):
-        message = f"The api-version '{version}' is invalid."
-        raise ArmError(400, "InvalidApiVersionParameter", message)
 
 
 def _found(request: Request) -> tuple[Route, dict[str, str]]:

@@ -123,9 +123,12 @@ def command(options: RuntimeOptions) -> list[str]:
 
 
 def ctr(options: RuntimeOptions, *words: str) -> str:
-    """Run containerd's own client; return what it said."""
+    """Run containerd's own client; return what it said.
+
+    A busy disk takes over 20 s to unpack an image of 60 MiB.
+    """
     program = f"{options.tools}/debian/usr/bin/ctr"
-    command = [program, "--namespace", "k8s.io", "--timeout", "20s", *words]
+    command = [program, "--namespace", "k8s.io", "--timeout", "120s", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -1,7 +1,7 @@
 // Runs in a pod: calls of Azure's SDK for Node, and what came of each, as a list in JSON.
 //
 // Its argument is a list in JSON of: credential (a class of @azure/identity), with (its argument),
-// call (a function below), ask (its arguments).
+// call (a function below), ask (its arguments). A chain's argument is a list, of managed identities.
 const identity = require("@azure/identity");
 const { SecretClient } = require("@azure/keyvault-secrets");
 const { BlobServiceClient } = require("@azure/storage-blob");
@@ -22,12 +22,17 @@ const calls = {
   },
 };
 
+function credentialOf(task) {
+  const made = identity[task.credential];
+  if (!Array.isArray(task.with)) return new made(task.with);
+  return new made(...task.with.map((each) => new identity.ManagedIdentityCredential(each)));
+}
+
 async function outcomeOf(task) {
   const began = performance.now();
   let outcome;
   try {
-    const credential = new identity[task.credential](task.with);
-    outcome = { value: await calls[task.call](credential, task.ask) };
+    outcome = { value: await calls[task.call](credentialOf(task), task.ask) };
   } catch (error) {
     outcome = { error: error.name, message: error.message };
   }

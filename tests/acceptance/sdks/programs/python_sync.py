@@ -1,7 +1,7 @@
 """Runs in a pod: calls of Azure's SDK for Python, and what came of each, as a list in JSON.
 
 Its argument is a list in JSON of: credential (a class of azure.identity), with (its arguments),
-call (a function below), ask (its arguments).
+call (a function below), ask (its arguments). A chain's argument is a list, of managed identities.
 """
 
 import base64
@@ -31,10 +31,17 @@ def blob(credential, account, container, name, text):
         return held.download_blob(name).readall().decode()
 
 
+def credential_of(task):
+    made = getattr(azure.identity, task["credential"])
+    if isinstance(task["with"], dict):
+        return made(**task["with"])
+    return made(*(azure.identity.ManagedIdentityCredential(**each) for each in task["with"]))
+
+
 def outcome_of(task):
     began = time.monotonic()
     try:
-        with getattr(azure.identity, task["credential"])(**task["with"]) as credential:
+        with credential_of(task) as credential:
             outcome = {"value": globals()[task["call"]](credential, **task["ask"])}
     except Exception as error:  # noqa: BLE001 - whatever it is, the test judges it
         outcome = {"error": type(error).__name__, "message": str(error)}
