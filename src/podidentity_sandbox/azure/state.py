@@ -282,6 +282,22 @@ class World:
         """ARM id of the one subscription."""
         return f"/subscriptions/{self.plan.subscription_id}"
 
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Return all that a restart must not lose, by its kind; the values are never changed."""
+        return {
+            "resources": dict(self._resources),
+            "principals": dict(self.principals),
+            "operations": dict(self.operations),
+            "features": dict(self.features),
+        }
+
+    def restore(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
+        """Be again what `kept` returned."""
+        self._resources = dict(kept.get("resources", {}))
+        self.principals = dict(kept.get("principals", {}))
+        self.operations = dict(kept.get("operations", {}))
+        self.features = dict(kept.get("features", {}))
+
     def put(self, resource: Resource) -> None:
         """Store `resource`, in place of one of the same id."""
         self._resources[resource.id.lower()] = resource

@@ -204,8 +204,9 @@ def _told(found: Status) -> list[str]:
 def part(name: str, order: str, part: str) -> None:
     """Take a part away and bring it back: cluster, azure or a node.
 
-    A paused part lets callers wait and loses nothing. A killed cluster keeps its objects; a
-    killed node's pods end, and it starts as a machine that was switched on.
+    A paused part lets callers wait and loses nothing. A killed cluster keeps its objects, a killed
+    Azure its resources and keys; a killed node's pods end, and it starts as a machine that was
+    switched on.
     """
     plan = options.plan_of(name)
     done = ask(Folder(plan.name, plan.path.parent).control, {"op": order, "part": part})

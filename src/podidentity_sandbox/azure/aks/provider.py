@@ -20,6 +20,7 @@ from podidentity_sandbox.azure.aks.kubernetes import ClusterError, Kubernetes, O
 from podidentity_sandbox.azure.aks.profile import AddOn, ManagedCluster, PodIdentity
 from podidentity_sandbox.azure.arm import scalesets
 from podidentity_sandbox.azure.arm.call import ArmError
+from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.state import ScaleSet, World
 from podidentity_sandbox.azure.verification import Caller
 
@@ -124,8 +125,16 @@ _NMI = {"labelSelector": "app.kubernetes.io/name=podidentity,app.kubernetes.io/c
 class AksProvider:
     """The resource provider behind managed clusters."""
 
-    def __init__(self, world: World, apiserver: str, *, sleep: Sleep = asyncio.sleep) -> None:
-        """Work on the cluster at the URL `apiserver`."""
+    def __init__(
+        self,
+        world: World,
+        apiserver: str,
+        journal: Journal | None = None,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Work on the cluster at the URL `apiserver`; `journal` keeps what it did."""
+        self._journal = journal
         self._world = world
         self._apiserver = apiserver
         self._sleep = sleep
@@ -134,6 +143,11 @@ class AksProvider:
         """Carry out orders until cancelled."""
         while True:
             await self.carry_out(await self._world.orders.get())
+            try:
+                if self._journal:
+                    self._journal.save()
+            except NotSaved as error:
+                log.warning("aks: %s", error)
 
     async def carry_out(self, name: str) -> None:
         """Carry out the order of that operation, and say how it ended."""
