@@ -26,7 +26,12 @@ FILE = "azure.state"
 """Name of the file in the sandbox's folder. It holds secrets, and is its owner's only."""
 _KEYS = "keys"
 
-copyreg.pickle(MappingProxyType, lambda view: (MappingProxyType, (dict(view),)))
+
+def _view(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(values)
+
+
+copyreg.pickle(MappingProxyType, lambda view: (_view, (dict(view),)))
 
 
 class NotSaved(Exception):
