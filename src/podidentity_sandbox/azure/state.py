@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from cryptography import x509
 
 from podidentity_sandbox.azure.tenants import tenants_of
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import NodePlan, Plan
 
 # ---- The directory of a tenant: service principals, app registrations and their credentials
 
@@ -150,13 +150,12 @@ class IdentityBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleSet:
-    """A virtual machine scale set whose instances are the sandbox's nodes."""
+class Machines:
+    """What identities are attached to: a scale set, or a virtual machine."""
 
     id: str
     name: str
     location: str
-    capacity: int
     identity: IdentityBlock
     """The identities that were asked for last."""
     before: IdentityBlock
@@ -167,6 +166,23 @@ class ScaleSet:
     def in_force(self, now: float) -> IdentityBlock:
         """Return the identities that the machines have now."""
         return self.identity if now >= self.settled_at else self.before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSet(Machines):
+    """A virtual machine scale set."""
+
+    capacity: int
+    flexible: bool = False
+    """Whether its machines are virtual machines of their own, each with its own identities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMachine(Machines):
+    """A virtual machine, alone or of a Flexible scale set."""
+
+    scale_set: str = ""
+    """ARM id of that scale set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +295,7 @@ class World:
 
     @property
     def subscription(self) -> str:
-        """ARM id of the one subscription."""
+        """ARM id of the cluster's subscription."""
         return f"/subscriptions/{self.plan.subscription_id}"
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -333,6 +349,12 @@ class World:
         for resource in [self._resources.pop(k) for k in gone]:
             if isinstance(resource, UserAssignedIdentity):
                 self.principals.pop(resource.principal_id, None)
+
+    def machines_of(self, node: NodePlan) -> Machines | None:
+        """Return what the identities of a node are attached to."""
+        machine = node.provider_id.removeprefix("azure://")
+        scale_set = machine.rpartition("/virtualMachines/")[0]
+        return self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
 
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""

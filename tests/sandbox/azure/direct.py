@@ -26,6 +26,7 @@ from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, KeyRing, new_rings
+from podidentity_sandbox.plan import Plan
 from tests.sandbox.azure.plans import Clock, make_plan
 
 TOKEN = "/metadata/identity/oauth2/token"
@@ -62,8 +63,10 @@ def _type_of(path: str) -> ResourceType | None:
 class Direct:
     """The same services without sockets: a request in, a reply out."""
 
-    def __init__(self, folder: Path, published: PublishedKeys | None = None) -> None:
-        self.plan = make_plan(folder)
+    def __init__(
+        self, folder: Path, published: PublishedKeys | None = None, plan: Plan | None = None
+    ) -> None:
+        self.plan = plan or make_plan(folder)
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)

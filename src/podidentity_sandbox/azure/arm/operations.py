@@ -38,7 +38,7 @@ def status_headers(call: ArmCall, operation: Operation, where: str) -> dict[str,
 def accepted(call: ArmCall, body: object, *, location: str, delay: float) -> Reply:
     """Return the 202 of compute: where to ask, and in how many seconds."""
     operation = start(call, delay=delay)
-    base = f"{call.world.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
+    base = f"{call.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
     return Reply.json(body, status=202, headers=status_headers(call, operation, base))
 
 

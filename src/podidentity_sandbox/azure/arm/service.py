@@ -68,7 +68,7 @@ class Arm:
             return ""
 
     def _check_subscription(self, name: str | None) -> None:
-        if name is not None and name.lower() != self._world.plan.subscription_id:
+        if name is not None and name.lower() not in self._world.plan.subscriptions:
             message = f"The subscription '{name}' could not be found."
             raise ArmError(404, "SubscriptionNotFound", message)
 
