@@ -173,6 +173,11 @@ class Plan:
         return self.path / "ca.crt"
 
     @property
+    def administrator_files(self) -> tuple[Path, Path]:
+        """The client certificate of a person in system:masters, PEM, and its key."""
+        return self.path / "masterclient.crt", self.path / "masterclient.key"
+
+    @property
     def ca_bundle(self) -> Path:
         """The machine's authorities and the sandbox's, PEM."""
         return self.path / "bundle.pem"

@@ -97,6 +97,8 @@ class HttpApi:
             answer = json_answer(encode(error.body()), error.code)
             if (request.method, error.code) != ("GET", 404):
                 log.info("%s %s: %d %s", request.method, info.path, error.code, error.message)
+        if isinstance(answer, web.Response) and _to_compress(request, answer):
+            answer.enable_compression(web.ContentCoding.gzip)
         if not answer.prepared:
             answer.headers["Audit-Id"] = str(uuid.uuid4())
         return answer
@@ -104,7 +106,8 @@ class HttpApi:
     async def _serve(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         if info.path in OPEN and request.method == "GET":
             return self._open(info.path)
-        user = self._cluster.authenticator.header(request.headers.get("Authorization", ""))
+        user = self._cluster.certificates.user(_certificate(request))
+        user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
         if user is None:
             raise status.unauthorized()
         user = self._impersonation.user(user, request.headers.items(), info)
@@ -138,6 +141,27 @@ class HttpApi:
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
+
+
+COMPRESSED_FROM = 128 * 1024
+"""Bytes: what is shorter is not worth it.
+
+https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/handlers/responsewriters/writers.go
+"""
+
+
+def _to_compress(request: web.Request, answer: web.Response) -> bool:
+    """Whether a client wants a long answer compressed; a watch never is."""
+    asked = request.headers.get("Accept-Encoding", "")
+    encodings = {each.partition(";")[0].strip() for each in asked.split(",")}
+    body = answer.body
+    return "gzip" in encodings and isinstance(body, bytes) and len(body) > COMPRESSED_FROM
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """Return the certificate that a client has shown, DER."""
+    tls = request.transport and request.transport.get_extra_info("ssl_object")
+    return tls.getpeercert(binary_form=True) if tls else None
 
 
 def _negotiate(request: web.Request) -> None:

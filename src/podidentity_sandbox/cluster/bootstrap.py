@@ -24,6 +24,7 @@ _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 _VIEWED = [
     "configmaps",
+    "endpoints",
     "events",
     "pods",
     "pods/log",

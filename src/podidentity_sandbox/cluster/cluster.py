@@ -13,6 +13,7 @@ from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
 from podidentity_sandbox.cluster.authorization import Authorization, node_of
+from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
 from podidentity_sandbox.cluster.controllers.deployments import Deployments
@@ -74,6 +75,7 @@ class Cluster:
         self.resources.admissions.append(ServiceAddresses(self.storage).allocate)
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
+        self.certificates = ClientCertificates(authority, now)
         self.authorizer = Authorization(self.storage)
         self.policies = AdmissionPolicies(self.storage)
         manager = self.resources.acting_as("kube-controller-manager")

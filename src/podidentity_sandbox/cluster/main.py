@@ -19,6 +19,7 @@ from pathlib import Path
 from aiohttp import web
 
 from podidentity_sandbox.cluster.app import HttpApi
+from podidentity_sandbox.cluster.certificates import ask_clients
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.cluster.tokens import load_key
@@ -64,6 +65,7 @@ async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]
     """Serve the cluster on listening sockets; the caller cleans the returned runner up."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "apiserver.crt", folder / "apiserver.key")
+    ask_clients(tls)
     # A caller who follows a log and goes away is noticed by nothing else.
     runner = web.AppRunner(
         HttpApi(cluster).application(),

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from podidentity_sandbox.cluster import Obj, status
-from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
 from podidentity_sandbox.plan import Plan
@@ -186,7 +186,9 @@ def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]
 def _stream_options(request: web.Request) -> list[tuple[str, str]]:
     """Return the options of a program's streams by the kubelet's names; raise 400."""
     query = request.query
-    asked = {name for name in _STREAMS if query.get(name) in ("1", "true")}
+    # Convert_Slice_string_To_bool: an empty value is true as well, as is Python's `True`.
+    # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/runtime/conversion.go
+    asked = {name for name in _STREAMS if truth(query.get(name))}
     if not asked & {"stdin", "stdout", "stderr"}:
         raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
     if {"tty", "stderr"} <= asked:

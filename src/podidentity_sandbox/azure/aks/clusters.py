@@ -12,6 +12,7 @@ import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -142,8 +143,15 @@ def _same(value: object, known: object) -> bool:
 
 
 def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
-    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in."""
-    authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
+    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in.
+
+    The administrator by a client certificate, as of a cluster with local accounts.
+    """
+    authority = _base64(plan.ca_certificate)
+    proof = {"token": plan.admin_token}
+    if role == "clusterAdmin":
+        certificate, key = map(_base64, plan.administrator_files)
+        proof = {"client-certificate-data": certificate, "client-key-data": key}
     user = f"{role}_{plan.cluster_group}_{cluster.name}"
     where = {
         "server": f"https://127.0.0.1:{plan.apiserver_port}",
@@ -153,11 +161,15 @@ def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": cluster.name, "cluster": where}],
-        "users": [{"name": user, "user": {"token": plan.admin_token}}],
+        "users": [{"name": user, "user": proof}],
         "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
         "current-context": cluster.name,
     }
     return base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 # ---- The routes

@@ -130,6 +130,16 @@ BUILT_IN = (
         shape=compiled(services.SHAPE),
     ),
     ResourceType(
+        group="",
+        version="v1",
+        plural="endpoints",
+        singular="endpoints",
+        kind="Endpoints",
+        namespaced=True,
+        short_names=("ep",),
+        shape=compiled(services.ENDPOINTS_SHAPE),
+    ),
+    ResourceType(
         group="apps",
         version="v1",
         plural="deployments",
