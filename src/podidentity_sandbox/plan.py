@@ -17,6 +17,7 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,8 @@ DNS_ADDRESS = "203.0.113.53"
 APISERVER_ADDRESS = "203.0.113.6"
 FABRIC_ADDRESS = "10.240.0.1"
 
+OWN_AGENT = "podidentity-sandbox"
+"""User-Agent by which the API server knows the sandbox's own commands."""
 MINORS = (32, 33, 36)
 """The minor versions of Kubernetes whose rules the API server has, the default first."""
 
@@ -45,6 +48,10 @@ def mac_of_bridge(gateway: str) -> str:
 def stable_guid(sandbox: str, what: str) -> str:
     """Return a GUID that is the same at each `up` of the sandbox of this name."""
     return str(uuid.uuid5(_NAMES, f"podidentity-sandbox/{sandbox}/{what}"))
+
+
+class OtherVersion(Exception):
+    """The sandbox was brought up by another version of the program; the message says by which."""
 
 
 class Network(StrEnum):
@@ -221,13 +228,20 @@ class Plan:
         """Write plan.json, readable by its owner only: it holds secrets of the sandbox."""
         path = self.path / "plan.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        made = {"version": version("podidentity-sandbox"), **asdict(self)}
+        path.write_text(json.dumps(made, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read plan.json of the sandbox in `folder`; raise FileNotFoundError."""
+        """Read plan.json of the sandbox in `folder`; raise FileNotFoundError or OtherVersion."""
         raw: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        raw["nodes"] = tuple(
-            NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]
-        )
-        return cls(**raw)
+        made, mine = raw.pop("version", "an earlier version"), version("podidentity-sandbox")
+        if made != mine:
+            raise OtherVersion(f"it was made by {made}, and this is {mine}")
+        try:
+            raw["nodes"] = tuple(
+                NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]
+            )
+            return cls(**raw)
+        except (KeyError, TypeError) as error:  # of one version that is still being worked on
+            raise OtherVersion(f"its plan.json is another's: {error}") from error

@@ -38,13 +38,13 @@ async def test_pods_are_served_while_the_api_server_or_imds_is_away() -> None:
         await place.nmi_ready()
 
         for fault, expected in {"reset": 503, "rubbish": 503, "500": 503, "hang": 503}.items():
-            await azure.imds_fault(fault)
+            azure.weather(f"imds=[{{effect: {fault}}}]")
             status, body, seconds = await place.ask(resource=f"https://{fault}.example")
             assert status == expected, (fault, body)
             assert body["error_description"], fault
             assert seconds < 15, fault
             assert (await place.ask())[0] == 200, f"a cached token is served while IMDS: {fault}"
-        await azure.imds_fault("none")
+        azure.weather("imds=[]")
         assert (await place.ask(resource="https://storage.azure.com"))[0] == 200, "healed"
 
         # A malformed identity is explained, and touches nobody else.

@@ -10,7 +10,7 @@ async def test_a_new_pods_first_token_is_there_even_when_imds_is_away_by_then() 
     async with one_node("prefetch") as place, AzureOperator(place.plan) as azure:
         await place.bind("--prefetch=auto")
         place.start_pod()
-        await azure.imds_fault("reset")
+        azure.weather("imds=[{effect: reset}]")
         status, body, seconds = await place.ask()
         assert (status, body["resource"]) == (200, "https://vault.azure.net")
         assert seconds < 1

@@ -19,6 +19,7 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from podidentity_sandbox import weather
 from podidentity_sandbox.azure.arm.roles import BLOB_CONTRIBUTOR
 from podidentity_sandbox.azure.arm.versions import newest, type_of
 from podidentity_sandbox.azure.control import SOCKET
@@ -137,7 +138,7 @@ def _refusal(status: int, body: Json) -> AzureError:
 
 
 class ControlClient(Connection):
-    """Journals, faults and delays."""
+    """Journals, the weather, and the life of tokens."""
 
     async def imds_requests(self) -> list[dict[str, Any]]:
         """Return every request that reached IMDS since the journal was cleared.
@@ -152,27 +153,9 @@ class ControlClient(Connection):
         """Forget the requests that reached IMDS."""
         await self._order("DELETE", "/imds/requests")
 
-    async def imds_fault(
-        self, mode: str = "none", *, seconds: float = 0, times: int | None = None
-    ) -> None:
-        """Make IMDS fail in one of the ways of `faults.Mode`; `none` heals it.
-
-        `times`: so many requests only.
-        """
-        body = {"mode": mode, "seconds": seconds, "times": times}
-        await self._order("PUT", "/imds/fault", body)
-
-    async def arm_delay(self, seconds: float) -> None:
-        """Set how long a change of a scale set takes."""
-        await self._order("PUT", "/arm/delay", {"seconds": seconds})
-
-    async def role_delay(self, seconds: float) -> None:
-        """Set how long a role assignment takes until it holds: minutes in Azure."""
-        await self._order("PUT", "/roles/delay", {"seconds": seconds})
-
-    async def identity_cache(self, seconds: float) -> None:
-        """Set for how long a node's IMDS goes on with the identities that it saw last."""
-        await self._order("PUT", "/imds/cache", {"seconds": seconds})
+    def weather(self, *settings: str) -> None:
+        """Change the weather: `roles=120`, `imds=[{effect: hang}]`; it holds from now on."""
+        weather.write(self._plan.path, weather.changed(weather.read(self._plan.path), settings))
 
     async def entra_requests(self) -> list[dict[str, Any]]:
         """Return every request for a token that reached Entra since the journal was cleared.
@@ -189,13 +172,6 @@ class ControlClient(Connection):
         """Forget the requests that reached Entra."""
         await self._order("DELETE", "/entra/requests")
 
-    async def entra_fault(
-        self, mode: str = "none", *, seconds: float = 0, times: int | None = None
-    ) -> None:
-        """Make Entra's token endpoints fail in one of the ways of `faults.Mode`."""
-        body = {"mode": mode, "seconds": seconds, "times": times}
-        await self._order("PUT", "/entra/fault", body)
-
     async def roll_keys(self) -> None:
         """Let Entra sign with new keys; what the old ones signed holds as long as it would."""
         await self._order("POST", "/entra/keys")
@@ -207,10 +183,6 @@ class ControlClient(Connection):
     async def token_lifetime(self, seconds: int) -> None:
         """Set how long an application's token lives."""
         await self._order("PUT", "/entra/lifetime", {"seconds": seconds})
-
-    async def credential_delay(self, seconds: float) -> None:
-        """Set how long Entra does not know a new federated credential: minutes in Azure."""
-        await self._order("PUT", "/credentials/delay", {"seconds": seconds})
 
 
 # ---- App registrations and federated credentials, as the operator makes them: one call each.

@@ -36,6 +36,7 @@ from podidentity_sandbox.azure.server import Front, Service, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 SHUTDOWN = 0.5
 """Seconds that requests under way have when it is told to end."""
@@ -73,7 +74,7 @@ async def azure(
 
     `apiserver` is the URL by which AKS reaches its cluster, and Entra the keys of its issuer.
     """
-    world = World(plan, clock)
+    world = World(plan, clock, WeatherInForce(plan.path))
     journal = Journal(plan.path / FILE, world)
     issuers = Issuers(world.tenants, journal.restore())
     if not world.principals:

@@ -115,6 +115,7 @@ class Front:
             return Reply.json({"error": error}, status=404)
         if place is Place.ENTRA:
             return await self._entra.handle(request)
+        await asyncio.sleep(self._world.weather.seconds("answers", place.value))
         reply = self._services[place](request)
         try:
             if request.method not in ("GET", "HEAD"):

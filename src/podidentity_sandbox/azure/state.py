@@ -18,6 +18,7 @@ from cryptography import x509
 
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 # ---- The directory of a tenant: service principals, app registrations and their credentials
 
@@ -161,11 +162,13 @@ class Machines:
     before: IdentityBlock
     """The identities of the machines until `settled_at`."""
     settled_at: float = 0.0
-    """Seconds since 1970 at which the last change reaches the machines."""
+    """Seconds since 1970 at which the last change reaches the machines, or fails."""
+    failed: bool = False
+    """Whether it fails: the machines keep what they had, whatever was asked for."""
 
     def in_force(self, now: float) -> IdentityBlock:
         """Return the identities that the machines have now."""
-        return self.identity if now >= self.settled_at else self.before
+        return self.identity if now >= self.settled_at and not self.failed else self.before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,26 +268,29 @@ class Operation:
     """Code and message, where it failed."""
 
 
+P = TypeVar("P", bound=FederatedCredential | RoleAssignment)
+"""What the services of Azure learn of one after the other."""
+
+
 class World:
     """Everything that exists in the sandbox's Azure."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Callable[[], float] = time.time,
+        weather: WeatherInForce | None = None,
+    ) -> None:
+        """`weather` is calm unless it is given."""
         self.plan = plan
         self.tenants = tenants_of(plan)
         self.clock = clock
+        self.weather = weather or WeatherInForce()
         self.principals: dict[str, Principal] = {}
         """By object id."""
         self.operations: dict[str, Operation] = {}
-        self.arm_delay = 0.2
-        """Seconds from an accepted change of a scale set until its machines have it."""
-        self.role_delay = 0.0
-        """Seconds from the making of a role assignment until it holds."""
-        self.credential_delay = 0.0
-        """Seconds from the making of a federated credential until the sign-in service knows it."""
         self.token_lifetime = 3600
         """Seconds that an application's token lives."""
-        self.identity_cache = 0.0
-        """Seconds for which IMDS on a node goes on with the identities that it saw last."""
         self.written: set[str] = set()
         """Ids, in lower case, below which a write is under way."""
         self.features: dict[str, float] = {}
@@ -292,6 +298,8 @@ class World:
         self.orders: asyncio.Queue[str] = asyncio.Queue()
         """Operations that wait for AKS to carry them out."""
         self._resources: dict[str, Resource] = {}
+        self._lingering: list[tuple[float, Resource]] = []
+        """What was removed and still counts, with the time until which it does."""
 
     @property
     def subscription(self) -> str:
@@ -342,13 +350,31 @@ class World:
             if isinstance(resource, kind) and (not below or key.startswith(prefix))
         ]
 
+    def counting(self, kind: type[P], below: str = "") -> list[P]:
+        """Return what counts by now: not what is too new, but what was removed just now."""
+        now, prefix = self.clock(), f"{below.lower()}/"
+        self._lingering = [(until, one) for until, one in self._lingering if now < until]
+        removed: list[P] = [
+            one
+            for _, one in self._lingering
+            if isinstance(one, kind) and (not below or one.id.lower().startswith(prefix))
+        ]
+        return [one for one in (*self.all(kind, below), *removed) if one.since <= now]
+
     def remove(self, resource_id: str) -> None:
-        """Remove the resource of that id, with all below it, and the principals of identities."""
+        """Remove the resource of that id, with all below it, and the principals of identities.
+
+        What takes time to be known takes time to be forgotten.
+        """
         key = resource_id.lower()
         gone = [k for k in self._resources if k == key or k.startswith(f"{key}/")]
         for resource in [self._resources.pop(k) for k in gone]:
             if isinstance(resource, UserAssignedIdentity):
                 self.principals.pop(resource.principal_id, None)
+            if isinstance(resource, RoleAssignment | FederatedCredential):
+                word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
+                until = self.clock() + self.weather.seconds(f"removed-{word}")
+                self._lingering.append((until, resource))
 
     def machines_of(self, node: NodePlan) -> Machines | None:
         """Return what the identities of a node are attached to."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from podidentity_sandbox import weather
 from podidentity_sandbox.cli import options
+from podidentity_sandbox.cli.weathers import given as given_weather
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
@@ -102,6 +104,15 @@ def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     " `uniform` scale set, virtual machines of a `flexible` one, or `machines` alone; in the"
     " cluster's group and subscription, or in others of these names.",
 )
+@click.option(
+    "--weather",
+    "sky",
+    default="calm",
+    show_default=True,
+    metavar="calm|real|storm|FILE",
+    help="How long changes of Azure and of the cluster take, and which requests fail.",
+)
+@click.option("--weather-seed", "seed", metavar="SEED", help="Decides what befalls which request.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
     name: str,
@@ -114,6 +125,8 @@ def up(
     kubernetes: str,
     init_taints: str,
     pools: tuple[Pool, ...],
+    sky: str,
+    seed: str | None,
     as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
@@ -133,6 +146,7 @@ def up(
         kubernetes_minor=int(kubernetes.removeprefix("1.")),
         init_taints=init_taints,
         pools=pools,
+        weather=given_weather(sky, seed),
         progress=progress,
     )
     seconds = time.monotonic() - began
@@ -177,6 +191,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
         "network": plan.nodes[0].network,
+        "weather": weather.as_json(weather.read(plan.path)),
     }
 
 
@@ -229,6 +244,7 @@ def _told(found: Status) -> list[str]:
         f"Sandbox {plan.name!r} is running (process {found.supervisor}).",
         f"{proof(plan)}.",
         f"{memory_limits(plan)}.",
+        f"{str(weather.read(plan.path)).capitalize()}.",
         f"API server 127.0.0.1:{plan.apiserver_port}, "
         f"proxy to Azure 127.0.0.1:{plan.azure_proxy_port}, folder {plan.folder}",
         "",

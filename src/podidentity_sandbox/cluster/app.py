@@ -20,6 +20,7 @@ from podidentity_sandbox.cluster import (
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.impersonation import Impersonation
+from podidentity_sandbox.cluster.overload import befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry
@@ -111,6 +112,8 @@ class HttpApi:
         if user is None:
             raise status.unauthorized()
         user = self._impersonation.user(user, request.headers.items(), info)
+        if (struck := await befall(self._cluster.weather, request, info, user)) is not None:
+            return struck
         self._authorize(user, info)
         if info.resource:
             _negotiate(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -12,7 +13,7 @@ from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
-from podidentity_sandbox.cluster.authorization import Authorization, node_of
+from podidentity_sandbox.cluster.authorization import RBAC_TYPES, Authorization, node_of
 from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
@@ -24,6 +25,7 @@ from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
 from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
@@ -36,6 +38,7 @@ from podidentity_sandbox.cluster.reviews import (
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
 """Answers a POST that stores nothing."""
@@ -62,12 +65,14 @@ class Cluster:
         journal: Journal | None = None,
         now: Callable[[], datetime] = clock,
         history: int = HISTORY,
+        weather: WeatherInForce | None = None,
     ) -> None:
         """`authority` is the PEM of the certificate authority that pods are to trust.
 
         Without a `journal` the cluster is new, and gone with its process.
         """
         self.plan = plan
+        self.weather = weather or WeatherInForce()
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
@@ -76,7 +81,8 @@ class Cluster:
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
         self.certificates = ClientCertificates(authority, now)
-        self.authorizer = Authorization(self.storage)
+        heard = LateReads(self.storage, RBAC_TYPES, partial(self.weather.seconds, "rbac"), now)
+        self.authorizer = Authorization(self.storage, heard)
         self.policies = AdmissionPolicies(self.storage)
         manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
@@ -89,7 +95,7 @@ class Cluster:
                 ReplicaSets(manager),
                 DaemonSets(manager, later),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
-                Garbage(manager),
+                Garbage(manager, self._collect_later),
             ),
         )
         self._actions: dict[tuple[str, str, str], Action] = {
@@ -110,6 +116,13 @@ class Cluster:
         if info.verb != "create":
             return None
         return self._actions.get((info.group, info.resource, info.subresource))
+
+    def _collect_later(self, what: Callable[[], None]) -> None:
+        """Do what the garbage collector does, in its own time."""
+        if seconds := self.weather.seconds("garbage"):
+            later(seconds, what)
+        else:
+            what()
 
     def _bootstrap(self) -> None:
         """Create the objects of a new cluster."""

@@ -24,6 +24,7 @@ from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
@@ -58,7 +59,8 @@ def make_cluster(
     plan = Plan.load(folder)
     authority = plan.ca_certificate.read_text()
     key = load_key(folder / "sa.key")
-    return Cluster(plan, key, authority=authority, journal=journal, now=now)
+    weather = WeatherInForce(folder)
+    return Cluster(plan, key, authority=authority, journal=journal, now=now, weather=weather)
 
 
 async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]) -> web.AppRunner:

@@ -371,6 +371,7 @@ class Verbs:
         return json_answer(call.presentation.page(call.kind, page))
 
     async def _watch(self, call: ResourceRequest) -> Answer:
+        asked = bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS)
         wanted = list_watch.WatchRequest(
             kind=call.kind,
             selection=call.selection,
@@ -378,7 +379,7 @@ class Verbs:
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
             match=call.query.get("resourceVersionMatch", ""),
-            seconds=bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS),
+            seconds=min(asked, self._cluster.weather.seconds("watches") or asked),
             shown=call.presentation.events(call.kind),
         )
         list_watch.check(self._cluster.storage, wanted)

@@ -23,9 +23,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox import weather as forecast
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import MINORS, Network, Plan, Pool
+from podidentity_sandbox.weather import CALM, Weather
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -172,6 +174,7 @@ class UpOptions:
     init_taints: str = ""
     pools: Sequence[Pool] = ()
     """Instead of `nodes`."""
+    weather: Weather = CALM
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -262,6 +265,7 @@ def _start(
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
+    forecast.write(plan.path, options.weather)
     write_certificates(plan)
     write_kubeconfig(plan)
     reader, writer = os.pipe()
@@ -350,6 +354,7 @@ def bring_up(
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     pools: Sequence[Pool] = (),
+    weather: Weather = CALM,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
@@ -367,6 +372,7 @@ def bring_up(
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
         pools=pools,
+        weather=weather,
     )
     return up(options, progress)
 

@@ -79,13 +79,13 @@ def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
 
     async def run() -> None:
         victim = await harness.address("web", "shop")
-        await harness.azure.imds_fault("slow", seconds=0.3)
+        harness.azure.weather("imds=[{effect: slow, seconds: 0.3}]")
         try:
             attack = asyncio.create_task(harness.attack("raw", "eavesdrop", victim, 8))
             asked = await harness.token("web", "shop", 8, fresh=True)
             told = await attack
         finally:
-            await harness.azure.imds_fault("none")
+            harness.azure.weather("imds=[]")
         assert not told["stolen"]
         assert [status for status, _ in asked] == [200] * 8
 

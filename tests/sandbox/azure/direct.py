@@ -27,6 +27,7 @@ from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, Wor
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, KeyRing, new_rings
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import changed
 from tests.sandbox.azure.plans import Clock, make_plan
 
 TOKEN = "/metadata/identity/oauth2/token"
@@ -79,6 +80,10 @@ class Direct:
         unreachable = PublishedKeys(NOWHERE, ssl.create_default_context, self.clock)
         self.entra = Entra(self.world, self.issuers, published or unreachable)
         self.vaults = KeyVault(self.world, self.issuer)
+
+    def weather(self, *settings: str) -> None:
+        """Change the weather, as a person sets it."""
+        self.world.weather.set(changed(self.world.weather.now, settings))
 
     def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
         """Sign a token of `principal`, the operator's by default."""
@@ -160,7 +165,7 @@ class Direct:
 
     def attach(self, *identities: UserAssignedIdentity) -> None:
         """Attach identities to the nodes, at once."""
-        self.world.arm_delay = 0
+        self.weather("scale-sets=0")
         named: dict[str, object] = {identity.id: {} for identity in identities}
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": named}}
         self.made("PATCH", self.plan.scale_set_id, body)

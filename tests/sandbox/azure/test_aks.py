@@ -212,7 +212,7 @@ async def test_an_identity_that_does_not_exist_fails_in_arms_words(aks: Managed)
 
 
 async def test_a_role_that_does_not_hold_yet_is_no_role(aks: Managed) -> None:
-    aks.direct.world.role_delay = 60
+    aks.direct.weather("roles=60")
     mine = usable(aks, "mine")
     await aks.ordered(enabled(pod_identity(mine)))
     assert aks.states() == {"mine": "Failed"}

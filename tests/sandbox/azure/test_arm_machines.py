@@ -88,7 +88,7 @@ def test_machines_are_listed_by_group_and_by_subscription(mixed: Direct) -> None
 
 
 async def test_identities_come_to_each_kind_of_machine_and_to_no_other(mixed: Direct) -> None:
-    mixed.world.arm_delay = 0
+    mixed.weather("scale-sets=0")
     uniform, _, _ = machine(mixed, UNIFORM).rpartition("/virtualMachines/")
     for where, name in (
         (uniform, "one"),
@@ -110,7 +110,7 @@ async def test_identities_come_to_each_kind_of_machine_and_to_no_other(mixed: Di
 async def test_a_change_of_a_flexible_scale_set_reaches_none_of_its_machines(
     mixed: Direct,
 ) -> None:
-    mixed.world.arm_delay = 0
+    mixed.weather("scale-sets=0")
     body = with_identity(mixed, "late")
     mixed.made("PATCH", mixed.plan.nodes[FLEXIBLE].scale_set, body)
     client = mixed.identity("late").client_id

@@ -41,7 +41,7 @@ class Client:
 
 @pytest.fixture
 async def client(cloud: Azure, operator: AzureOperator) -> AsyncIterator[Client]:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     await operator.create_container("acct", "demo")
@@ -80,7 +80,7 @@ async def test_an_accounts_name_exists_while_the_account_does(
     cloud: Azure, operator: AzureOperator
 ) -> None:
     assert await resolved(cloud) == "NXDOMAIN"
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     assert await resolved(cloud) == "NOERROR"
@@ -111,7 +111,7 @@ async def test_entra_knows_accounts_by_their_names_and_no_strangers(cloud: Azure
 
 
 async def test_the_operator_is_told_why_a_container_is_not_made(operator: AzureOperator) -> None:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     with pytest.raises(AzureError, match="The specified resource name length is not within"):

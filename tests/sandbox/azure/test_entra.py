@@ -365,18 +365,18 @@ async def test_a_fault_answers_in_place_of_entra(
     mode: str,
     expected: tuple[int, str],
 ) -> None:
-    await operator.entra_fault(mode, seconds=7)
+    operator.weather(f"entra=[{{effect: {mode}, seconds: 7}}]")
     got, text, headers = await token(cloud, app)
     assert (got, expected[1] in text) == (expected[0], True)
     assert headers.get("Retry-After") == ("7" if mode in {"429", "503"} else None)
-    await operator.entra_fault()
+    operator.weather("entra=[]")
     assert (await token(cloud, app))[0] == 200
 
 
 async def test_a_redirect_leads_to_another_host(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("redirect")
+    operator.weather("entra=[{effect: redirect}]")
     status, _, headers = await token(cloud, app)
     assert (status, headers["Location"]) == (307, REDIRECTED)
 
@@ -384,17 +384,17 @@ async def test_a_redirect_leads_to_another_host(
 async def test_a_fault_may_strike_a_few_requests_only(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("500", times=2)
+    operator.weather("entra=[{effect: 500, first: 2}]")
     assert [(await token(cloud, app))[0] for _ in range(3)] == [500, 500, 200]
 
 
 async def test_a_reset_and_a_hang_are_seen_by_the_client(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("reset")
+    operator.weather("entra=[{effect: reset}]")
     with pytest.raises(aiohttp.ClientError):
         await token(cloud, app)
-    await operator.entra_fault("hang")
+    operator.weather("entra=[{effect: hang}]")
     await operator.clear_entra_requests()
     waiting = asyncio.create_task(token(cloud, app))
     while not await operator.entra_requests():
@@ -453,5 +453,4 @@ async def test_the_operator_sets_up_all_kinds_of_credentials(
     with pytest.raises(AzureError, match="must have 1 to 600 characters"):
         await operator.add_federated_credential(app, "k8s", issuer="", subject="s")
     await operator.token_lifetime(60)
-    await operator.credential_delay(5)
-    assert (cloud.world.token_lifetime, cloud.world.credential_delay) == (60, 5)
+    assert cloud.world.token_lifetime == 60

@@ -91,8 +91,10 @@ class MachineIdentities:
         changed = scalesets.with_identity(
             self._world, self._caller, machines, _patch(machines, change)
         )
-        scalesets.put(self._world, changed)
-        await self._sleep(self._world.arm_delay)
+        seconds = self._world.weather.outcome().seconds
+        now = self._world.clock()
+        scalesets.put(self._world, replace(changed, settled_at=now + seconds))
+        await self._sleep(seconds)
 
 
 def _has(machines: Machines, identity: str) -> bool:

@@ -112,7 +112,7 @@ def _asked(call: ArmCall) -> RoleAssignment:
         scope=call.params["scope"],
         role_id=role.id,
         principal_id=principal,
-        since=call.now + call.world.role_delay,
+        since=call.now + call.world.weather.seconds("roles"),
     )
 
 

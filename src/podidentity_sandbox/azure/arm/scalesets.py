@@ -214,15 +214,21 @@ def _patched(call: ArmCall, machines: Machines) -> Reply:
     if "identity" not in body:
         return Reply.json(_json(call, machines))
     changed = with_identity(call.world, call.caller, machines, body["identity"])
+    outcome = call.world.weather.outcome()
+    changed = replace(
+        changed, settled_at=call.now + outcome.seconds, failed=outcome.error is not None
+    )
     put(call.world, changed)
-    delay = call.world.arm_delay
-    if not delay:
+    if not outcome.seconds and not outcome.error:
         return Reply.json(_json(call, changed))
-    return accepted(call, _json(call, changed), location=changed.location, delay=delay)
+    return accepted(call, _json(call, changed), location=changed.location, outcome=outcome)
 
 
 def with_identity(world: World, caller: Caller, machines: M, identity: object) -> M:
-    """Return the machines after `caller` patched their `identity`; raise ArmError."""
+    """Return the machines after `caller` patched their `identity`; raise ArmError.
+
+    When they have it is the caller's to say.
+    """
     _may_assign(world, caller, machines, added(identity))
     system = Principal(
         object_id=str(uuid.uuid4()),
@@ -237,12 +243,7 @@ def with_identity(world: World, caller: Caller, machines: M, identity: object) -
         find=lambda name: world.find(UserAssignedIdentity, name),
         system=system,
     )
-    return replace(
-        machines,
-        identity=block,
-        before=machines.identity,
-        settled_at=world.clock() + world.arm_delay,
-    )
+    return replace(machines, identity=block, before=machines.in_force(world.clock()), failed=False)
 
 
 def put(world: World, machines: Machines) -> None:
@@ -282,7 +283,7 @@ def _existing(call: ArmCall, kind: type[M]) -> M:
 
 
 def _json(call: ArmCall, machines: Machines) -> dict[str, Any]:
-    state = "Succeeded" if call.now >= machines.settled_at else "Updating"
+    state = _state(machines, call.now)
     answer: dict[str, Any] = {
         "name": machines.name,
         "id": machines.id,
@@ -320,3 +321,9 @@ def _machine(call: ArmCall, machine: VirtualMachine, state: str) -> dict[str, An
     if machine.scale_set:
         properties["virtualMachineScaleSet"] = {"id": machine.scale_set}
     return {"properties": properties}
+
+
+def _state(machines: Machines, now: float) -> str:
+    if now < machines.settled_at:
+        return "Updating"
+    return "Failed" if machines.failed else "Succeeded"

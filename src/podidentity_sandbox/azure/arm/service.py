@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.hindrances import hindered
 from podidentity_sandbox.azure.arm.quota import Quota
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
 from podidentity_sandbox.azure.arm.versions import check, type_of
@@ -55,7 +56,7 @@ class Arm:
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
-        return route.handler(call)
+        return hindered(call, route.action, route.handler)
 
     def _location(self, request: Request) -> str:
         """Return where the resource of the request is, or is to be; "" where nobody can know."""

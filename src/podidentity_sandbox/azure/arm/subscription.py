@@ -148,7 +148,8 @@ def registered(world: World, feature: str, now: float) -> bool:
 def register(call: ArmCall) -> Reply:
     """Ask for a feature; it is there a little later."""
     feature = _known(call)
-    call.world.features.setdefault(feature.lower(), call.now + call.world.arm_delay)
+    there = call.now + call.world.weather.seconds("operations")
+    call.world.features.setdefault(feature.lower(), there)
     return Reply.json(_json(call, feature))
 
 

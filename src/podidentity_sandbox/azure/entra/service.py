@@ -21,7 +21,7 @@ from podidentity_sandbox.azure.entra.answers import (
 from podidentity_sandbox.azure.entra.assertions import check_certificate
 from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
 from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
-from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, Tenants, cloud_of
@@ -96,7 +96,6 @@ class Entra:
         self._issuers = issuers
         self._published = published
         self.journal = RequestLog()
-        self.fault = Fault()
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request to a host of Entra, such as login.microsoftonline.com."""
@@ -125,7 +124,8 @@ class Entra:
         who = {"source": request.source, "host": request.host, "tenant": name}
         entry = self.journal.open(time=now, **who, **asked(form), code=0)
         try:
-            reply = await self.fault.strike(partial(refusal, now=now))
+            weather = self._world.weather
+            reply = await strike(weather, "entra", "token", partial(refusal, now=now))
             if reply is None:
                 ask = _TokenRequest(
                     tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"])

@@ -33,8 +33,8 @@ class CachedToken:
 class KnownIdentities:
     """The identities of a node as IMDS saw them last."""
 
-    at: float
-    """Seconds since 1970."""
+    until: float
+    """Seconds since 1970 at which it looks again."""
     block: IdentityBlock
     alive: tuple[UserAssignedIdentity, ...]
 
@@ -70,9 +70,10 @@ class Tokens:
 
     def _identities(self, node: NodePlan, machines: Machines, now: float) -> KnownIdentities:
         seen = self._seen.get(node.name)
-        if seen is None or now >= seen.at + self._world.identity_cache:
+        if seen is None or now >= seen.until:
+            until = now + self._world.weather.seconds("identities", node.name)
             alive = tuple(self._world.all(UserAssignedIdentity))
-            seen = KnownIdentities(at=now, block=machines.in_force(now), alive=alive)
+            seen = KnownIdentities(until=until, block=machines.in_force(now), alive=alive)
             self._seen[node.name] = seen
         return seen
 
