@@ -28,6 +28,7 @@ from podidentity.cli.objects import (
     called,
     create_once,
     find,
+    find_all,
     is_unchanged,
     minor_version,
     remove,
@@ -38,6 +39,7 @@ from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
     has_one_container,
+    is_archived_nmi,
     namespace_of_nmi,
     troubles,
     until_established,
@@ -219,6 +221,7 @@ def enable(
     async def work(kube: Kube) -> None:
         if not automatic:
             await _refuse_automatic(kube)
+        await _refuse_archived_nmi(kube)
         namespace = await _one_place(kube, agents, usual)
         there = [each for each in exceptions if await _has_its_namespace(kube, each)]
         counting = exceptions_flag(there, namespace)
@@ -286,6 +289,31 @@ async def _refuse_automatic(kube: Kube) -> None:
         raise CommandError(
             "This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be there",
             "Run podidentity enable --profile aks-automatic.",
+        )
+
+
+async def _refuse_archived_nmi(kube: Kube) -> None:
+    """Raise CommandError, before anything is made, where NMI of AAD Pod Identity is.
+
+    Ours closes IMDS at once, and has the port only when the other one ends. So the other's
+    DaemonSet goes first, without its pods: as these end they open IMDS to all pods.
+    """
+    try:
+        found = await find_all(kube, DAEMON_SETS)
+    except KubeError as error:
+        if error.forbidden:
+            return
+        raise
+    for each in filter(is_archived_nmi, found):
+        name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+        labels = each["spec"]["selector"]["matchLabels"]
+        pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        raise CommandError(
+            f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and a node has one NMI: "
+            "they want the same port, and pods would get no token",
+            "Take its place in this order, so that no pod reaches the nodes' identities meanwhile: "
+            f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan; podidentity enable "
+            f"--no-wait; kubectl delete pods -n {namespace} -l {pods}; podidentity enable.",
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
 
 
 # ---- Azure's services without sockets, for tables of many cases.
+
+Form = Mapping[str, str] | Sequence[tuple[str, str]]
 
 NOWHERE = "https://127.0.0.1:9"
 """Where nothing listens."""
@@ -97,7 +99,12 @@ class Direct:
         return Issuer(self.world.tenants.home)
 
     def sign_in(
-        self, form: Mapping[str, str], path: str = "oauth2/v2.0/token", *, tenant: str = ""
+        self,
+        form: Form,
+        path: str = "oauth2/v2.0/token",
+        *,
+        tenant: str = "",
+        kind: str = "application/x-www-form-urlencoded",
     ) -> tuple[Reply, Any]:
         """Ask Entra for a token, in the home tenant by default; return the answer and its body."""
         where = self.world.tenants.find(tenant or self.plan.tenant_id)
@@ -106,6 +113,7 @@ class Direct:
             method="POST",
             target=f"/{tenant or self.plan.tenant_id}/{path}",
             host=host,
+            headers={"content-type": kind},
             body=urlencode(form).encode(),
         )
         reply = self.signed_in(request)

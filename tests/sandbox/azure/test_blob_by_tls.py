@@ -12,6 +12,7 @@ import dns.message
 import dns.rcode
 import pytest
 
+from podidentity_sandbox.azure import server
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from tests.sandbox.azure.conftest import Azure
 
@@ -91,6 +92,17 @@ async def test_an_accounts_name_exists_while_the_account_does(
 async def test_a_blob_of_megabytes_comes_back_as_it_was(client: Client) -> None:
     assert (await client.call("PUT", "/demo/big", BIG))[0] == 201
     assert await client.call("GET", "/demo/big") == (200, BIG, str(len(BIG)))
+
+
+async def test_a_body_that_is_too_large_is_refused_in_azures_words(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_LIMIT", len(BIG) - 1)
+    status, body, _ = await client.call("PUT", "/demo/big", BIG)
+    assert status == 413
+    assert b"<Code>RequestBodyTooLarge</Code>" in body
+    assert b"exceeds the maximum permissible limit." in body
+    assert (await client.call("PUT", "/demo/big", BIG[1:]))[0] == 201
 
 
 async def test_head_says_the_length_and_sends_nothing(client: Client) -> None:
