@@ -63,9 +63,32 @@ class Network(StrEnum):
     """One bridge for all: kubenet."""
 
 
+class PoolKind(StrEnum):
+    """What the machines of a pool of nodes are in Azure."""
+
+    UNIFORM = "uniform"
+    """Instances of a Uniform scale set: what AKS makes unless it is told otherwise."""
+    FLEXIBLE = "flexible"
+    """Virtual machines that a Flexible scale set made."""
+    MACHINES = "machines"
+    """Virtual machines alone: pools of type VirtualMachines, and node auto-provisioning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A pool of nodes that is asked for."""
+
+    kind: PoolKind
+    nodes: int
+    group: str = ""
+    """Its resource group; "" for that of the cluster's nodes."""
+    subscription: str = ""
+    """Any name for another subscription than the cluster's; "" for that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """A node: one instance of the scale set."""
+    """A node: a machine of a pool."""
 
     name: str
     index: int
@@ -77,11 +100,20 @@ class NodePlan:
     """Where its pods send what is not for themselves: the bridge's address, the first of
     `pod_cidr`; or 169.254.1.1, which no link has and each link answers for."""
     provider_id: str
+    """`azure://`, and the ARM id of its machine."""
     token: str = field(repr=False)
     """Bearer token of its kubelet (user system:node:NAME, group system:nodes)."""
     network: Network = Network.ROUTED
+    pool: str = "nodepool1"
+    scale_set: str = ""
+    """ARM id of the Flexible scale set that its machine belongs to; "" where there is none."""
     init_taints: str = ""
     """Taints with which its Node is made: `KEY=VALUE:EFFECT,…`, as AKS's initialization taints."""
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether its machine is an instance of a Uniform scale set."""
+        return "/virtualMachineScaleSets/" in self.provider_id
 
     @property
     def socket(self) -> str:
@@ -168,8 +200,14 @@ class Plan:
         return self.path / "logs"
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """The ids of all subscriptions, the cluster's first."""
+        found = (self.subscription_id, *(node.provider_id.split("/")[4] for node in self.nodes))
+        return tuple(dict.fromkeys(found))
+
+    @property
     def scale_set_id(self) -> str:
-        """ARM id of the scale set that the nodes are instances of."""
+        """ARM id of the scale set of the first pool, unless that is of another kind."""
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_group}"
             f"/providers/Microsoft.Compute/virtualMachineScaleSets/{self.scale_set}"

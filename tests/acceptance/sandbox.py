@@ -93,19 +93,19 @@ class Sandbox:
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}"), time.monotonic() - began
 
-    def on_node(self, *command: str, given: str = "") -> str:
-        """Run a program in the node's network; return what it printed."""
-        enter = ["nsenter", "--target", str(self.node_process()), "--net", "--mount", "--"]
+    def on_node(self, *command: str, given: str = "", number: int = 0) -> str:
+        """Run a program in a node's network; return what it printed."""
+        enter = ["nsenter", "--target", str(self.node_process(number)), "--net", "--mount", "--"]
         ran = subprocess.run(
             [*enter, *command], input=given, capture_output=True, text=True, check=False
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    def node_process(self) -> int:
-        """Return the process id of the node's kubelet on this machine."""
+    def node_process(self, number: int = 0) -> int:
+        """Return the process id of a node's kubelet on this machine."""
         found = status(Folder(self.plan.name, self.plan.path.parent))
-        node = self.plan.nodes[0].name
+        node = self.plan.nodes[number].name
         pid: int = next(part["pid"] for part in found.parts if part["name"] == node)
         return pid
 

@@ -157,7 +157,7 @@ class Parts:
                 shutil.rmtree(root / name)
             folders = [root / "usr/lib/python3.13", root / _LIBRARIES]
             subprocess.run(
-                [*started(root, _ARCHITECTURE), "-S", "-c", COMPILING, str(root), *folders],
+                [*started(root, _ARCHITECTURE), "-S", "-B", "-c", COMPILING, str(root), *folders],
                 check=True,
             )
             with (folder / "system.cpio").open("wb") as archive:

@@ -172,6 +172,14 @@ class ControlClient(Connection):
         """Forget the requests that reached Entra."""
         await self._order("DELETE", "/entra/requests")
 
+    async def roll_keys(self) -> None:
+        """Let Entra sign with new keys; what the old ones signed holds as long as it would."""
+        await self._order("POST", "/entra/keys")
+
+    async def withdraw_old_keys(self) -> None:
+        """Let Entra publish only the keys that it signs with: what others signed is worthless."""
+        await self._order("DELETE", "/entra/keys")
+
     async def token_lifetime(self, seconds: int) -> None:
         """Set how long an application's token lives."""
         await self._order("PUT", "/entra/lifetime", {"seconds": seconds})

@@ -6,6 +6,8 @@ Plain HTTP on a Unix socket in the sandbox's folder, which only its owner can op
     DELETE /imds/requests      forget them
     GET    /entra/requests     every request for a token that reached Entra, without its secrets
     DELETE /entra/requests     forget them
+    POST   /entra/keys         sign with new keys from now on; the old ones stay published
+    DELETE /entra/keys         withdraw the old ones
     PUT    /entra/lifetime     {"seconds": 3600}  that an application's token lives
 
 How late it is and what fails is the weather's to say (podidentity_sandbox.weather).
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.messages import BadBody, Reply, Request
 from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tokens import Issuers
 
 SOCKET = "azure.sock"
 """File name in the sandbox's folder."""
@@ -25,12 +29,18 @@ SOCKET = "azure.sock"
 class ControlApi:
     """The control interface."""
 
-    def __init__(self, world: World, imds: Imds, entra: Entra) -> None:
+    def __init__(
+        self, world: World, imds: Imds, entra: Entra, issuers: Issuers, journal: Journal
+    ) -> None:
         self._world = world
+        self._issuers = issuers
+        self._journal = journal
         self._watched: dict[str, Imds | Entra] = {"imds": imds, "entra": entra}
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request on the Unix socket."""
+        if request.path == "/entra/keys" and request.method in ("POST", "DELETE"):
+            return self._change_keys(request.method)
         service, _, what = request.path.removeprefix("/").partition("/")
         if (watched := self._watched.get(service)) and what == "requests":
             if request.method == "GET":
@@ -41,6 +51,18 @@ class ControlApi:
         if (request.method, request.path) == ("PUT", "/entra/lifetime"):
             return self._set_lifetime(request)
         return Reply.json({"error": f"no {request.method} {request.path} here"}, status=404)
+
+    def _change_keys(self, method: str) -> Reply:
+        for ring in self._issuers.rings.values():
+            if method == "POST":
+                ring.roll()
+            else:
+                ring.withdraw()
+        try:
+            self._journal.save()
+        except NotSaved as error:
+            return Reply.json({"error": str(error)}, status=500)
+        return Reply(status=204)
 
     def _set_lifetime(self, request: Request) -> Reply:
         try:

@@ -28,6 +28,7 @@ from podidentity_sandbox.azure.dns import Resolver
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.journal import FILE, Journal
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.proxy import Proxy
 from podidentity_sandbox.azure.seed import seed
@@ -74,8 +75,11 @@ async def azure(
     `apiserver` is the URL by which AKS reaches its cluster, and Entra the keys of its issuer.
     """
     world = World(plan, clock, WeatherInForce(plan.path))
-    seed(world)
-    issuers = Issuers(world.tenants)
+    journal = Journal(plan.path / FILE, world)
+    issuers = Issuers(world.tenants, journal.restore())
+    if not world.principals:
+        seed(world)
+    journal.open(issuers.rings)
     imds = Imds(world, issuers.home)
     published = PublishedKeys(
         apiserver,
@@ -90,14 +94,17 @@ async def azure(
         return place_of(world, name) is not None
 
     async with contextlib.AsyncExitStack() as stack:
-        front = server(Front(world, issuers, entra).handle, name="azure")
+        stack.callback(journal.close)
+        front = server(Front(world, issuers, entra, journal).handle, name="azure")
         await _serve(stack, front, listeners.https, context)
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
-        await _serve_control(stack, ControlApi(world, imds, entra).handle, plan.path / SOCKET)
+        await _serve_control(
+            stack, ControlApi(world, imds, entra, issuers, journal).handle, plan.path / SOCKET
+        )
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
         proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
         await _run(stack, proxy)
-        await _run(stack, AksProvider(world, apiserver))
+        await _run(stack, AksProvider(world, apiserver, journal))
         yield world
 
 

@@ -16,6 +16,7 @@ from podidentity_sandbox.azure.blob.service import BlobService
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.faults import Reset
 from podidentity_sandbox.azure.graph.service import Graph
+from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
 from podidentity_sandbox.azure.names import Place, place_of
@@ -94,8 +95,9 @@ def _reset(raw: web.BaseRequest) -> None:
 class Front:
     """Hands each request to its service."""
 
-    def __init__(self, world: World, issuers: Issuers, entra: Entra) -> None:
+    def __init__(self, world: World, issuers: Issuers, entra: Entra, journal: Journal) -> None:
         self._world = world
+        self._journal = journal
         self._entra = entra
         issuer = issuers.home
         self._services: Mapping[Place, Callable[[Request], Reply]] = {
@@ -119,8 +121,14 @@ class Front:
         await asyncio.sleep(self._world.weather.seconds("answers", place.value))
         reply = self._services[place](request)
         try:
+            if request.method not in ("GET", "HEAD"):
+                self._journal.save()
             if reply.after:
                 await asyncio.sleep(reply.after)
+        except NotSaved as error:
+            log.warning("%s", error)
+            unkept = {"code": "InternalServerError", "message": str(error)}
+            return Reply.json({"error": unkept}, status=500)
         finally:
             reply.ends()
         return reply

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from cryptography import x509
 
 from podidentity_sandbox.azure.tenants import tenants_of
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.weather import WeatherInForce
 
 # ---- The directory of a tenant: service principals, app registrations and their credentials
@@ -151,13 +151,12 @@ class IdentityBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleSet:
-    """A virtual machine scale set whose instances are the sandbox's nodes."""
+class Machines:
+    """What identities are attached to: a scale set, or a virtual machine."""
 
     id: str
     name: str
     location: str
-    capacity: int
     identity: IdentityBlock
     """The identities that were asked for last."""
     before: IdentityBlock
@@ -170,6 +169,23 @@ class ScaleSet:
     def in_force(self, now: float) -> IdentityBlock:
         """Return the identities that the machines have now."""
         return self.identity if now >= self.settled_at and not self.failed else self.before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSet(Machines):
+    """A virtual machine scale set."""
+
+    capacity: int
+    flexible: bool = False
+    """Whether its machines are virtual machines of their own, each with its own identities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMachine(Machines):
+    """A virtual machine, alone or of a Flexible scale set."""
+
+    scale_set: str = ""
+    """ARM id of that scale set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,8 +303,24 @@ class World:
 
     @property
     def subscription(self) -> str:
-        """ARM id of the one subscription."""
+        """ARM id of the cluster's subscription."""
         return f"/subscriptions/{self.plan.subscription_id}"
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Return all that a restart must not lose, by its kind; the values are never changed."""
+        return {
+            "resources": dict(self._resources),
+            "principals": dict(self.principals),
+            "operations": dict(self.operations),
+            "features": dict(self.features),
+        }
+
+    def restore(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
+        """Be again what `kept` returned."""
+        self._resources = dict(kept.get("resources", {}))
+        self.principals = dict(kept.get("principals", {}))
+        self.operations = dict(kept.get("operations", {}))
+        self.features = dict(kept.get("features", {}))
 
     def put(self, resource: Resource) -> None:
         """Store `resource`, in place of one of the same id."""
@@ -343,6 +375,12 @@ class World:
                 word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
                 until = self.clock() + self.weather.seconds(f"removed-{word}")
                 self._lingering.append((until, resource))
+
+    def machines_of(self, node: NodePlan) -> Machines | None:
+        """Return what the identities of a node are attached to."""
+        machine = node.provider_id.removeprefix("azure://")
+        scale_set = machine.rpartition("/virtualMachines/")[0]
+        return self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
 
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""

@@ -25,7 +25,8 @@ from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
 from podidentity_sandbox.azure.tenants import tenants_of
-from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, new_keys
+from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, KeyRing, new_rings
+from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import changed
 from tests.sandbox.azure.plans import Clock, make_plan
 
@@ -51,7 +52,8 @@ NOWHERE = "https://127.0.0.1:9"
 @cache
 def _keys() -> dict[str, Key]:
     """Return the keys of the clouds, the same for every test of a process: they take long."""
-    return new_keys(tenants_of(make_plan(Path())))
+    rings = new_rings(tenants_of(make_plan(Path())))
+    return {name: ring.keys[0] for name, ring in rings.items()}
 
 
 def _type_of(path: str) -> ResourceType | None:
@@ -64,12 +66,15 @@ def _type_of(path: str) -> ResourceType | None:
 class Direct:
     """The same services without sockets: a request in, a reply out."""
 
-    def __init__(self, folder: Path, published: PublishedKeys | None = None) -> None:
-        self.plan = make_plan(folder)
+    def __init__(
+        self, folder: Path, published: PublishedKeys | None = None, plan: Plan | None = None
+    ) -> None:
+        self.plan = plan or make_plan(folder)
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)
-        self.issuers = Issuers(self.world.tenants, _keys())
+        rings = {name: KeyRing([key]) for name, key in _keys().items()}
+        self.issuers = Issuers(self.world.tenants, rings)
         self.issuer = self.issuers.home
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)

@@ -90,7 +90,7 @@ def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
     run("up", "--rootless")
     table = run("status").stdout
     assert "rootless" in table
-    assert [line.split()[:2] for line in table.splitlines()[5:]][:3] == [
+    assert [line.split()[:2] for line in table.splitlines()[6:]][:3] == [
         ["PART", "STATE"],
         ["cluster", "ready"],
         ["azure", "ready"],
@@ -137,7 +137,16 @@ def test_without_a_sandbox_each_command_says_how_to_start_one(run: Run, words: A
 
 @pytest.mark.parametrize(
     "words",
-    [("up", "--nodes", "0"), ("logs",), ("logs", "a", "--part", "azure"), ("exec", "a"), ("part",)],
+    [
+        ("up", "--nodes", "0"),
+        ("up", "--pool", "uniform=0"),
+        ("up", "--pool", "cloud=1"),
+        ("up", "--pool", "machines=51"),
+        ("logs",),
+        ("logs", "a", "--part", "azure"),
+        ("exec", "a"),
+        ("part",),
+    ],
 )
 def test_wrong_usage_ends_with_2(run: Run, words: tuple[str, ...]) -> None:
     assert run(*words).exit_code == 2

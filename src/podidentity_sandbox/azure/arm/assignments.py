@@ -147,7 +147,7 @@ def _bad_filter(text: str) -> ArmError:
 
 
 def _definition_id(call: ArmCall, role_id: str) -> str:
-    base = f"{call.world.subscription}/providers/Microsoft.Authorization"
+    base = f"{call.subscription}/providers/Microsoft.Authorization"
     return f"{base}/roleDefinitions/{role_id}"
 
 

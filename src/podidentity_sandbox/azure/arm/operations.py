@@ -41,7 +41,7 @@ def accepted(call: ArmCall, body: object, *, location: str, outcome: Outcome) ->
     """Return the 202 of compute: where to ask, and in how many seconds."""
     operation = replace(start(call, delay=outcome.seconds), error=outcome.error)
     call.world.operations[operation.id] = operation
-    base = f"{call.world.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
+    base = f"{call.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
     return Reply.json(body, status=202, headers=status_headers(call, operation, base))
 
 
@@ -57,7 +57,8 @@ def get_operation(call: ArmCall) -> Reply:
     operation = find(call)
     answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
     if call.now < operation.due_at:
-        return Reply.json({**answer, "status": "InProgress"}, headers={"Retry-After": "1"})
+        waits = {"Retry-After": _after(call, operation)}
+        return Reply.json({**answer, "status": "InProgress"}, headers=waits)
     answer["endTime"] = _iso(operation.due_at)
     if operation.error:
         code, message = operation.error
@@ -71,7 +72,9 @@ def get_result(call: ArmCall, render: Callable[[Operation], object]) -> Reply:
     operation = find(call)
     if call.now < operation.due_at:
         where = f"{ARM}{call.id}{_version(call)}"
-        return Reply(status=202, headers={"Location": where, "Retry-After": "1"})
+        return Reply(
+            status=202, headers={"Location": where, "Retry-After": _after(call, operation)}
+        )
     return Reply.json(render(operation))
 
 

@@ -1,4 +1,4 @@
-"""The front of ARM: token, type and version, route, permission, in that order; then the handler."""
+"""The front of ARM: token, quota, version, route, permission, in that order; then the handler."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.arm.hindrances import hindered
+from podidentity_sandbox.azure.arm.quota import Quota
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
 from podidentity_sandbox.azure.arm.versions import check, type_of
 from podidentity_sandbox.azure.messages import BadBody, Reply, Request
@@ -29,23 +30,26 @@ class Arm:
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
         self._verifier = Verifier(keys=issuer.jwks, issuer=issuer.issuer, audiences=AUDIENCES)
+        self._quota = Quota()
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to management.azure.com."""
+        headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
         try:
-            reply = self._answer(request)
+            reply = self._answer(request, headers)
         except ArmError as error:
             reply = error.reply()
-        tracking = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
-        return replace(reply, headers={**tracking, **reply.headers})
+        return replace(reply, headers={**headers, **reply.headers})
 
-    def _answer(self, request: Request) -> Reply:
+    def _answer(self, request: Request, headers: dict[str, str]) -> Reply:
+        """Return the answer, and add to the `headers` that it has whatever it is."""
         version = request.parameter("api-version")
         if not version:
             message = "The api-version query parameter (?api-version=) is required for all requests"
             raise ArmError(400, "MissingApiVersionParameter", f"{message}.")
         now = self._world.clock()
         caller = self._authenticated(request, now)
+        headers |= self._quota.take(request.method, request.path, caller.object_id, now)
         check(type_of(request.path), version, self._location(request))
         route, params = _found(request)
         call = ArmCall(world=self._world, request=request, caller=caller, params=params, now=now)
@@ -65,7 +69,7 @@ class Arm:
             return ""
 
     def _check_subscription(self, name: str | None) -> None:
-        if name is not None and name.lower() != self._world.plan.subscription_id:
+        if name is not None and name.lower() not in self._world.plan.subscriptions:
             message = f"The subscription '{name}' could not be found."
             raise ArmError(404, "SubscriptionNotFound", message)
 

@@ -142,7 +142,7 @@ def put_account(call: ArmCall) -> Reply:
     call.world.put(with_settings(account, body))
     delay = call.world.weather.seconds("operations")
     operation = operations.start(call, delay=delay, subject=account.id)
-    where = f"{call.world.subscription}/providers/Microsoft.Storage/locations/{location}"
+    where = f"{call.subscription}/providers/Microsoft.Storage/locations/{location}"
     return operations.accepted_at(call, operation, f"{where}/asyncoperations")
 
 

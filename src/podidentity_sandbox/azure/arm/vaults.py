@@ -25,7 +25,7 @@ RETENTION = timedelta(days=90)
 
 def soft_delete(call: ArmCall, vault: Vault) -> None:
     """Delete a vault so that it can be brought back."""
-    places = f"{call.world.subscription}/providers/Microsoft.KeyVault/locations"
+    places = f"{call.subscription}/providers/Microsoft.KeyVault/locations"
     secrets = tuple(call.world.all(Secret, vault.id))
     call.world.remove(vault.id)
     call.world.put(
