@@ -49,10 +49,10 @@ def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -
         # That the node forgets its end takes a minute; here a second.
         harness.on_node("sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
         await harness.kill_agent()
-        while await harness.socket_state("web", "shop", kept["port"]) != CLOSE_WAIT:
-            pass
-        while f":{kept['port']}" in harness.on_node("ss", "-Htan", "dst", victim):
-            pass
+        while await harness.socket_state("web", "shop", kept["port"]) != CLOSE_WAIT:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        while f":{kept['port']}" in harness.on_node("ss", "-Htan", "dst", victim):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         told = await harness.attack("raw", "scan", victim, kept["port"] - 50, kept["port"] + 50)
         assert not told["stolen"]
         assert [status for status, _ in await harness.token("web", "shop")] == [200]

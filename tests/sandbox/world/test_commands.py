@@ -90,7 +90,7 @@ def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
     run("up", "--rootless")
     table = run("status").stdout
     assert "rootless" in table
-    assert [line.split()[:2] for line in table.splitlines()[5:]][:3] == [
+    assert [line.split()[:2] for line in table.splitlines()[6:]][:3] == [
         ["PART", "STATE"],
         ["cluster", "ready"],
         ["azure", "ready"],
