@@ -235,8 +235,13 @@ class FakeAttestor:
         """Whether it can be asked without a task."""
         self.own: list[str] = []
         """Our addresses that local connections came to."""
+        self.arrived_at: list[str] = []
+        """Our addresses that all others came to."""
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(
+        self, address: str, port: int, candidates: Sequence[Pod], own: str = ""
+    ) -> Proof:
+        self.arrived_at.append(own)
         return self.proof(address, port, candidates)
 
     def ask(
@@ -245,7 +250,9 @@ class FakeAttestor:
         port: int,
         candidates: Sequence[Pod],
         judged: Callable[[Proof], None],
+        own: str = "",
     ) -> bool:
+        self.arrived_at.append(own)
         if self.asks:
             loop = asyncio.get_running_loop()
             loop.call_soon(lambda: judged(self.proof(address, port, candidates)))

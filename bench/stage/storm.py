@@ -456,9 +456,10 @@ class Storm:
         if len(self._busy & {"IMDS slow", "IMDS fails"}) > 1:
             return False
         async with self.felt(blow.kind):
-            await self.azure.imds_fault("slow" if blow.kind == "IMDS slow" else "500", seconds=2.0)
+            effect = "slow, seconds: 2" if blow.kind == "IMDS slow" else "500"
+            self.azure.weather(f"imds=[{{effect: {effect}}}]")
             await asyncio.sleep(blow.seconds)
-            await self.azure.imds_fault("none")
+            self.azure.weather("imds=[]")
             await asyncio.sleep(_FAILED_BEFORE)
         return True
 

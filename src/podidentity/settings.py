@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import KNOWN_AUTHORITIES, PUBLIC, Cloud
+from podidentity.core.data_path import Backend
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
@@ -211,6 +212,26 @@ class NmiSettings:
     listen_port: int = field(
         default=2579,
         metadata=flag("--nmi-port", kind="number", text="Port at these addresses."),
+    )
+    backend: Backend = field(
+        default=Backend.NFTABLES,
+        metadata=flag(
+            "--backend",
+            choices=tuple(Backend),
+            parse=Backend,
+            text="What leads pods' requests to NMI. `nftables`: rules of the node. `lrp`: "
+            "[Cilium's local redirect policy](#ciliums-local-redirect-policy), for nodes where "
+            "packets pass the rules; NMI listens at the address of `--host-ip`, too, and the rules "
+            "stay. `podidentity enable --backend=lrp` makes the policy.",
+        ),
+    )
+    host_ip: str = field(
+        default="",
+        metadata=flag(
+            "--host-ip",
+            envvar="HOST_IP",
+            text="IPv4 address of the node. Without effect unless with `--backend=lrp`.",
+        ),
     )
     metadata_address: str = field(
         default="169.254.169.254",
@@ -755,7 +776,6 @@ OLD_FLAGS = (
     ),
     OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
     OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
-    OldFlag("host-ip", _NONE),
     OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
     # klog's.
     *[

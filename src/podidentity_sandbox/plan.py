@@ -17,6 +17,7 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,8 @@ DNS_ADDRESS = "203.0.113.53"
 APISERVER_ADDRESS = "203.0.113.6"
 FABRIC_ADDRESS = "10.240.0.1"
 
+OWN_AGENT = "podidentity-sandbox"
+"""User-Agent by which the API server knows the sandbox's own commands."""
 MINORS = (32, 33, 36)
 """The minor versions of Kubernetes whose rules the API server has, the default first."""
 
@@ -47,6 +50,10 @@ def stable_guid(sandbox: str, what: str) -> str:
     return str(uuid.uuid5(_NAMES, f"podidentity-sandbox/{sandbox}/{what}"))
 
 
+class OtherVersion(Exception):
+    """The sandbox was brought up by another version of the program; the message says by which."""
+
+
 class Network(StrEnum):
     """How a node's pods are joined to it."""
 
@@ -56,9 +63,32 @@ class Network(StrEnum):
     """One bridge for all: kubenet."""
 
 
+class PoolKind(StrEnum):
+    """What the machines of a pool of nodes are in Azure."""
+
+    UNIFORM = "uniform"
+    """Instances of a Uniform scale set: what AKS makes unless it is told otherwise."""
+    FLEXIBLE = "flexible"
+    """Virtual machines that a Flexible scale set made."""
+    MACHINES = "machines"
+    """Virtual machines alone: pools of type VirtualMachines, and node auto-provisioning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A pool of nodes that is asked for."""
+
+    kind: PoolKind
+    nodes: int
+    group: str = ""
+    """Its resource group; "" for that of the cluster's nodes."""
+    subscription: str = ""
+    """Any name for another subscription than the cluster's; "" for that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """A node: one instance of the scale set."""
+    """A node: a machine of a pool."""
 
     name: str
     index: int
@@ -70,11 +100,20 @@ class NodePlan:
     """Where its pods send what is not for themselves: the bridge's address, the first of
     `pod_cidr`; or 169.254.1.1, which no link has and each link answers for."""
     provider_id: str
+    """`azure://`, and the ARM id of its machine."""
     token: str = field(repr=False)
     """Bearer token of its kubelet (user system:node:NAME, group system:nodes)."""
     network: Network = Network.ROUTED
+    pool: str = "nodepool1"
+    scale_set: str = ""
+    """ARM id of the Flexible scale set that its machine belongs to; "" where there is none."""
     init_taints: str = ""
     """Taints with which its Node is made: `KEY=VALUE:EFFECT,…`, as AKS's initialization taints."""
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether its machine is an instance of a Uniform scale set."""
+        return "/virtualMachineScaleSets/" in self.provider_id
 
     @property
     def socket(self) -> str:
@@ -141,6 +180,11 @@ class Plan:
         return self.path / "ca.crt"
 
     @property
+    def administrator_files(self) -> tuple[Path, Path]:
+        """The client certificate of a person in system:masters, PEM, and its key."""
+        return self.path / "masterclient.crt", self.path / "masterclient.key"
+
+    @property
     def ca_bundle(self) -> Path:
         """The machine's authorities and the sandbox's, PEM."""
         return self.path / "bundle.pem"
@@ -156,8 +200,14 @@ class Plan:
         return self.path / "logs"
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """The ids of all subscriptions, the cluster's first."""
+        found = (self.subscription_id, *(node.provider_id.split("/")[4] for node in self.nodes))
+        return tuple(dict.fromkeys(found))
+
+    @property
     def scale_set_id(self) -> str:
-        """ARM id of the scale set that the nodes are instances of."""
+        """ARM id of the scale set of the first pool, unless that is of another kind."""
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_group}"
             f"/providers/Microsoft.Compute/virtualMachineScaleSets/{self.scale_set}"
@@ -178,13 +228,20 @@ class Plan:
         """Write plan.json, readable by its owner only: it holds secrets of the sandbox."""
         path = self.path / "plan.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        made = {"version": version("podidentity-sandbox"), **asdict(self)}
+        path.write_text(json.dumps(made, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read plan.json of the sandbox in `folder`; raise FileNotFoundError."""
+        """Read plan.json of the sandbox in `folder`; raise FileNotFoundError or OtherVersion."""
         raw: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        raw["nodes"] = tuple(
-            NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]
-        )
-        return cls(**raw)
+        made, mine = raw.pop("version", "an earlier version"), version("podidentity-sandbox")
+        if made != mine:
+            raise OtherVersion(f"it was made by {made}, and this is {mine}")
+        try:
+            raw["nodes"] = tuple(
+                NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]
+            )
+            return cls(**raw)
+        except (KeyError, TypeError) as error:  # of one version that is still being worked on
+            raise OtherVersion(f"its plan.json is another's: {error}") from error

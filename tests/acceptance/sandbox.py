@@ -16,10 +16,20 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
+from podidentity_sandbox.weather import Weather, named, read, seed_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandboxes import own
+
+WEATHER = named(
+    os.environ.get("PODIDENTITY_TEST_WEATHER", "calm"),
+    seed=seed_of(os.environ.get("PODIDENTITY_TEST_WEATHER_SEED", "1")),
+)
+"""That of every sandbox of these tests that does not name another."""
+REAL = named("real", seed=WEATHER.seed)
+UP: dict[str, Path] = {}
+"""The folders of the sandboxes that are up, by their names: a failure tells their weather."""
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
@@ -83,19 +93,19 @@ class Sandbox:
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}"), time.monotonic() - began
 
-    def on_node(self, *command: str, given: str = "") -> str:
-        """Run a program in the node's network; return what it printed."""
-        enter = ["nsenter", "--target", str(self.node_process()), "--net", "--mount", "--"]
+    def on_node(self, *command: str, given: str = "", number: int = 0) -> str:
+        """Run a program in a node's network; return what it printed."""
+        enter = ["nsenter", "--target", str(self.node_process(number)), "--net", "--mount", "--"]
         ran = subprocess.run(
             [*enter, *command], input=given, capture_output=True, text=True, check=False
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    def node_process(self) -> int:
-        """Return the process id of the node's kubelet on this machine."""
+    def node_process(self, number: int = 0) -> int:
+        """Return the process id of a node's kubelet on this machine."""
         found = status(Folder(self.plan.name, self.plan.path.parent))
-        node = self.plan.nodes[0].name
+        node = self.plan.nodes[number].name
         pid: int = next(part["pid"] for part in found.parts if part["name"] == node)
         return pid
 
@@ -123,9 +133,11 @@ class Sandbox:
 
 
 @asynccontextmanager
-async def one_node(name: str, network: Network = Network.ROUTED) -> AsyncIterator[Sandbox]:
+async def one_node(
+    name: str, network: Network = Network.ROUTED, *, weather: Weather = WEATHER
+) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(own(name), network) as plan:
+    with _sandbox(own(name), network, weather) as plan:
         yield Sandbox(plan)
 
 
@@ -136,12 +148,14 @@ def opened(
     *,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
+    weather: Weather = WEATHER,
 ) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
     """Bring a sandbox up, for a whole module of tests that are not asynchronous.
 
     The operator of its Azure is asked by way of the loop.
     """
-    with asyncio.Runner() as loop, _sandbox(name, network, kubernetes_minor, init_taints) as plan:
+    how = _sandbox(name, network, weather, kubernetes_minor, init_taints)
+    with asyncio.Runner() as loop, how as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
         try:
@@ -152,7 +166,11 @@ def opened(
 
 @contextmanager
 def _sandbox(
-    name: str, network: Network, kubernetes_minor: int = MINORS[0], init_taints: str = ""
+    name: str,
+    network: Network,
+    weather: Weather,
+    kubernetes_minor: int = MINORS[0],
+    init_taints: str = "",
 ) -> Iterator[Plan]:
     plan = bring_up(
         name,
@@ -160,8 +178,14 @@ def _sandbox(
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
+        weather=weather,
     )
+    UP[name] = plan.path
     try:
         yield plan
+    except BaseException as error:
+        error.add_note(f"{name}: {read(plan.path)}")
+        raise
     finally:
+        del UP[name]
         bring_down(name)

@@ -164,13 +164,13 @@ def test_while_entra_fails_it_is_told_and_what_is_kept_is_served(
 ) -> None:
     client_id = here.client_ids["by-secret"]
     assert loop.run(here.token(client_id))[0] == 200
-    loop.run(here.azure.entra_fault(mode))
+    here.azure.weather(f"entra=[{{effect: {mode}}}]")
     try:
         found, body = loop.run(here.token(client_id, resource=resource))
         assert (found, "login.microsoftonline.com" in body["error_description"]) == (status, True)
         assert loop.run(here.token(client_id))[0] == 200
     finally:
-        loop.run(here.azure.entra_fault())
+        here.azure.weather("entra=[]")
 
 
 def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(

@@ -6,6 +6,8 @@ import asyncio
 import os
 import secrets
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -14,6 +16,7 @@ from podidentity_sandbox.plan import Network
 from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 REQUESTS = 300
+SLOW = "https://of-a-slow-answer.example"
 
 
 async def leaked(azure: AzureOperator, nonce: str) -> int:
@@ -22,11 +25,49 @@ async def leaked(azure: AzureOperator, nonce: str) -> int:
     return sum(each == nonce for each in seen)
 
 
-async def stream(place: Sandbox, nonce: str, requests: int = REQUESTS) -> str:
+def one(nonce: str, resource: str = "https://vault.azure.net", seconds: int = 1) -> str:
+    return ASK.format(seconds=seconds, nonce=nonce, resource=resource) + " -o /dev/null"
+
+
+async def stream(place: Sandbox, nonce: str, requests: int) -> list[str]:
     """Ask so many times from the pod, each on a connection of its own; return the statuses."""
-    one = ASK.format(seconds=1, nonce=nonce, resource="https://vault.azure.net")
-    loop = f"for i in $(seq {requests}); do {one} -o /dev/null; done"
-    return (await place.shell(loop, seconds=100)).stdout.decode()
+    loop = f"for i in $(seq {requests}); do {one(nonce)}; done"
+    return (await place.shell(loop, seconds=100)).stdout.decode().split()
+
+
+@asynccontextmanager
+async def streaming(place: Sandbox, nonce: str) -> AsyncIterator[list[str]]:
+    """Ask from before to after what is done meanwhile, and often; the statuses come at the end."""
+    loop = (
+        f"rm -f /begun /over; i=0; until test -e /over && test $i -ge {REQUESTS};"
+        f" do {one(nonce)}; i=$((i + 1)); touch /begun; done"
+    )
+    statuses: list[str] = []
+    asking = asyncio.create_task(place.shell(loop, seconds=100))
+    await place.shell("until test -e /begun; do sleep 0.02; done")
+    yield statuses
+    await place.shell("touch /over")
+    statuses += (await asking).stdout.decode().split()
+
+
+async def _reached(azure: AzureOperator, resource: str) -> bool:
+    host = resource.removeprefix("https://")
+    return any(host in each["target"] for each in await azure.imds_requests())
+
+
+@asynccontextmanager
+async def in_nmis_hands(
+    place: Sandbox, azure: AzureOperator, nonce: str
+) -> AsyncIterator[list[str]]:
+    """Let NMI wait for IMDS on a pod's behalf meanwhile; the request's status comes at the end."""
+    azure.weather("imds=[{effect: hang}]")
+    asking = asyncio.create_task(place.shell(one(nonce, SLOW, 60), seconds=100))
+    while not await _reached(azure, SLOW):  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.02)
+    status: list[str] = []
+    yield status
+    status += (await asking).stdout.decode().split()
+    azure.weather("imds=[]")
 
 
 @pytest.mark.parametrize("network", Network)
@@ -42,21 +83,26 @@ async def test_nothing_leaks_whether_nmi_runs_is_killed_or_is_stopped(network: N
 
         await place.bind()
         nonce = secrets.token_hex(8)
-        assert "200" in await stream(place, nonce)
+        assert await stream(place, nonce, REQUESTS) == ["200"] * REQUESTS
         assert await leaked(azure, nonce) == 0, "while NMI runs"
 
         nonce = secrets.token_hex(8)
-        streaming = asyncio.create_task(stream(place, nonce))
-        os.kill(place.nmi(), signal.SIGKILL)
-        statuses = await streaming
-        assert "000" in statuses, "the kill came in between"
+        async with (
+            streaming(place, nonce) as statuses,
+            in_nmis_hands(place, azure, nonce) as of_the_waiting,
+        ):
+            os.kill(place.nmi(), signal.SIGKILL)
+        assert of_the_waiting == ["000"], "its connection broke"
+        assert statuses[0] == "200", "before the kill"
+        assert "000" in statuses, "after it"
         assert await leaked(azure, nonce) == 0, "while NMI is killed and started again"
         await place.nmi_ready()
         assert (await place.ask())[0] == 200
 
         nonce = secrets.token_hex(8)
-        streaming = asyncio.create_task(stream(place, nonce))
-        await asyncio.to_thread(place.run, "podidentity", "disable")
-        await streaming
+        async with streaming(place, nonce) as statuses:
+            await asyncio.to_thread(place.run, "podidentity", "disable")
+        assert statuses[0] == "200", "before it is stopped"
+        assert statuses[-1] == "000", "afterwards"
         assert await leaked(azure, nonce) == 0, "while and after NMI is stopped"
         assert (await place.ask())[0] == 0

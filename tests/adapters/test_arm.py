@@ -203,3 +203,64 @@ async def test_an_azure_that_cannot_be_reached_is_named() -> None:
     ) as caught:
         await attach(arm)
     assert "secret-token" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_azures_own_failure_is_waited_for(status: int) -> None:
+    arm = ScriptedArm(SCALE_SET)
+    arm.script = [answer(status), pass_on, answer(status, Retry_After="7")]
+    assert await attach(arm)
+    assert arm.clock.slept == [5.0, 7.0]
+
+
+async def test_a_failure_that_lasts_is_told() -> None:
+    arm = ScriptedArm(SCALE_SET)
+    arm.script = [answer(500, {"error": {"code": "InternalServerError", "message": "m"}})] * 4
+    with pytest.raises(ArmError, match=r"InternalServerError: m"):
+        await attach(arm)
+    assert len(arm.requests) == 4
+
+
+async def test_a_connection_that_breaks_is_made_again() -> None:
+    arm = ScriptedArm(SCALE_SET)
+
+    def breaks(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadError("Connection reset by peer")
+
+    arm.script = [pass_on, breaks]
+    assert await attach(arm)
+    assert (attached(arm), len(arm.patches())) == ({KUBELET, IDENTITY}, 2)
+
+
+async def test_what_a_failed_change_lists_is_sent_again() -> None:
+    """The machines lack it, although the scale set names it."""
+    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY))
+    arm.states[SCALE_SET.lower()] = ["Failed", "Succeeded"]
+    assert await attach(arm)
+    assert len(arm.patches()) == 1
+
+
+@pytest.mark.parametrize("code", ["InternalExecutionError", "OperationPreempted"])
+async def test_a_change_that_fails_after_it_was_accepted_is_sent_again(code: str) -> None:
+    arm = ScriptedArm(SCALE_SET)
+    arm.states[SCALE_SET.lower()] = ["Succeeded", "Failed", "Succeeded"]
+    failure = {"status": "Failed", "error": {"code": code, "message": "why"}}
+    arm.script = [pass_on, answer(202, Azure_AsyncOperation=OPERATION), answer(200, failure)]
+    assert await attach(arm)
+    assert len(arm.patches()) == 2
+
+
+async def test_a_change_that_is_under_way_is_waited_for_and_not_preempted() -> None:
+    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY))
+    arm.states[SCALE_SET.lower()] = ["Updating", "Updating", "Succeeded"]
+    assert not await attach(arm), "somebody else attached it"
+    assert (arm.patches(), arm.clock.slept) == ([], [5.0, 5.0])
+
+
+async def test_a_lock_is_told_and_not_tried_again() -> None:
+    arm = ScriptedArm(SCALE_SET)
+    locked = answer(409, {"error": {"code": "ScopeLocked", "message": "remove the lock"}})
+    arm.script = [pass_on, locked]
+    with pytest.raises(ArmError, match=r"ScopeLocked: remove the lock"):
+        await attach(arm)
+    assert len(arm.patches()) == 1

@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import pytest
 
+from podidentity.adapters import imds as adapter
 from podidentity.adapters.imds import (
     AT_ONCE,
     MOST_OF_NAMESPACE,
@@ -22,7 +24,7 @@ from podidentity.adapters.imds import (
 )
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.rate_limits import Flow
-from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef
+from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef, ResourceId
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 from tests.fakes import (
     CLIENT,
@@ -48,6 +50,11 @@ TOKEN = {
     "resource": VAULT,
     "token_type": "Bearer",
 }
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_tests_may_take_longer_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "_TIMEOUT", httpx2.Timeout(60))
 
 
 @asynccontextmanager
@@ -143,6 +150,31 @@ async def test_an_identity_is_asked_for_by_its_resource_id_where_it_has_no_clien
     async with asked(answers(token)) as (imds, server):
         await imds.issue(grant(identity(client_id=None)), VAULT)
     assert f"&msi_res_id={quote(RESOURCE_ID, safe='')} HTTP/1.1" in server.asked[0].head
+
+
+@pytest.mark.parametrize(
+    ("known", "asked_for"),
+    [
+        (("client_id", "resource_id", "object_id"), "client_id"),
+        (("resource_id", "object_id"), "resource_id"),
+        (("object_id",), "object_id"),
+        ((), None),
+    ],
+    ids=str,
+)
+async def test_tokens_are_kept_by_the_id_that_imds_is_asked_for(
+    known: tuple[str, ...], asked_for: str | None
+) -> None:
+    ids: dict[str, Any] = {
+        "client_id": ClientId.parse(CLIENT),
+        "resource_id": ResourceId.parse(RESOURCE_ID),
+        "object_id": ObjectId.parse(OTHER_CLIENT),
+    }
+    held: dict[str, Any] = {name: ids[name] if name in known else None for name in ids}
+    whose = identity(**held)
+    async with asked(answers(TOKEN)) as (imds, _):
+        key = imds.credential(grant(whose))
+    assert key == ("imds", ids.get(asked_for or ""), whose.resource_id, whose.system_assigned)
 
 
 async def test_what_decides_which_token_it_is_differs_wherever_the_answer_may_differ() -> None:

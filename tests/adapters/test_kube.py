@@ -7,12 +7,13 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from podidentity.adapters import kube as finding
 from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import Event, KubeError
-from tests.adapters.scripted import Conversation, answers, cuts, hangs, scripted
+from tests.adapters.scripted import Conversation, Turn, answers, cuts, hangs, scripted
 
 SECRET = "a-very-secret-token"
 
@@ -295,3 +296,65 @@ def make_certificate() -> str:
 
 
 CERTIFICATE = make_certificate()
+
+
+def throttles(seconds: str, status: int = 429) -> Turn:
+    """An answer of API priority and fairness: text, and no Status."""
+
+    async def turn(conversation: Conversation) -> None:
+        text = b"Too many requests, please try again later.\n"
+        await conversation.answer(text, status, f"Retry-After: {seconds}\r\n" if seconds else "")
+
+    return turn
+
+
+@asynccontextmanager
+async def sleepless(url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+    """A client that does not sleep, and the seconds that it would have."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        yield Kube(client, sleep=sleep, jitter=lambda: 1.0), slept
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_server_that_names_a_time_is_asked_again_after_it_and_not_before(
+    status: int,
+) -> None:
+    """https://kubernetes.io/docs/concepts/cluster-administration/flow-control/."""
+    async with (
+        scripted(throttles("2", status), throttles("4", status), answers(b"{}")) as server,
+        sleepless(server.url) as (kube, slept),
+    ):
+        assert await kube.create("/a", {"n": 1}) == b"{}"
+    assert [each.body for each in server.asked] == [b'{"n": 1}'] * 3
+    assert slept == [3, 6]  # half as long again, so that not all agents come back at once
+
+
+@pytest.mark.parametrize("seconds", ["", "0", "soon", "-1", "31"])
+async def test_a_server_that_names_no_time_or_a_long_one_is_not_waited_for(seconds: str) -> None:
+    async with scripted(throttles(seconds)) as server, sleepless(server.url) as (kube, slept):
+        with pytest.raises(KubeError) as caught:
+            await kube.get("/a")
+    assert (len(server.asked), slept) == (1, [])
+    assert caught.value.throttled
+    assert caught.value.retry_after == (31 if seconds == "31" else 0)
+    assert "Too many requests" in str(caught.value)
+
+
+async def test_a_server_that_stays_overloaded_is_given_up_after_half_a_minute() -> None:
+    async with scripted(throttles("5")) as server, sleepless(server.url) as (kube, slept):
+        with pytest.raises(KubeError, match="429"):
+            await kube.get("/a")
+    assert slept == [7.5] * 4
+    assert len(server.asked) == 5
+
+
+async def test_a_refusal_for_good_is_not_asked_again_whatever_it_names() -> None:
+    async with scripted(throttles("1", 403)) as server, sleepless(server.url) as (kube, slept):
+        with pytest.raises(KubeError):
+            await kube.get("/a")
+    assert (len(server.asked), slept) == (1, [])

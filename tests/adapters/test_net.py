@@ -79,8 +79,10 @@ async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) ->
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def by_port(address: str, port: int, **_: bool) -> ConnectionFacts:
-            assert address == ADDRESS
+        def by_port(
+            address: str, port: int, own: str = "", *, clients: bool = False
+        ) -> ConnectionFacts:
+            assert (address, own, clients) == (ADDRESS, "", False)
             return seen(str(port))
 
         running.inspector.facts = by_port  # type: ignore[method-assign]
@@ -217,8 +219,10 @@ async def test_questions_under_way_fail_when_net_dies(tmp_path: Path) -> None:
     async with net(tmp_path) as running, client(tmp_path) as asking:
         await until(asking, lambda: reached(asking))
 
-        def die(address: str, port: int, **_: bool) -> ConnectionFacts:
-            raise SystemExit(f"{address} {port}")
+        def die(
+            address: str, port: int, own: str = "", *, clients: bool = False
+        ) -> ConnectionFacts:
+            raise SystemExit(f"{address} {port} {own} {clients}")
 
         running.inspector.facts = die  # type: ignore[method-assign]
         question = asyncio.create_task(asking.prove(ADDRESS, PORT, []))
@@ -255,8 +259,8 @@ async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Pat
         await until(asking, lambda: "refuses" in asking.problems()[0])
         (why,) = asking.problems()
         assert why == (
-            "net refuses this serve: net is version 0.3.0 (protocol 2), serve is version 0.2.0 "
-            "(protocol 2): both containers need the same image"
+            "net refuses this serve: net is version 0.3.0 (protocol 3), serve is version 0.2.0 "
+            "(protocol 3): both containers need the same image"
         )
         assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
 

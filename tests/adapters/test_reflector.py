@@ -260,6 +260,21 @@ async def test_an_api_server_that_is_busy_is_not_asked_for_a_list_at_once(tmp_pa
         assert "resourceVersion=5" in server.asked[3].query
 
 
+async def test_an_api_server_that_names_a_time_is_left_alone_for_it(tmp_path: Path) -> None:
+    """However often: a list would cost it more than the watch."""
+
+    async def busy(conversation: Conversation) -> None:
+        await conversation.answer(b"Too many requests.\n", 429, "Retry-After: 40\r\n")
+
+    turns = (listing("5"), *[busy] * 5, watching(("ADDED", thing("a", "6"))))
+    clock = ImpatientClock()
+    async with reflected(tmp_path, *turns, clock=clock) as (told, _, server):
+        async with asyncio.timeout(_HEARD):
+            await told.until({"a": None}, lists=1)
+        assert all("resourceVersion=5" in each.query for each in server.asked[1:])
+    assert clock.slept[:5] == [60.0] * 5  # spread, so that not all agents come back at once
+
+
 @pytest.mark.parametrize(
     "failure",
     [cuts, watching(then="cut"), watching(then="end")],

@@ -68,6 +68,8 @@ class ScriptedArm:
     def __init__(self, *hosts: str, attached: tuple[str, ...] = (KUBELET,)) -> None:
         self.blocks: dict[str, set[str]] = {host.lower(): set(attached) for host in hosts}
         self.requests: list[tuple[str, str, Any]] = []
+        self.states: dict[str, list[str]] = {}
+        """provisioningState of a host, by its id in lower case: at each GET one; the last stays."""
         self.script: list[Callable[[httpx2.Request], httpx2.Response | None]] = []
         self.clock = TurnedClock()
         self.login = SignedIn()
@@ -111,7 +113,12 @@ class ScriptedArm:
 
     def _host(self, path: str) -> dict[str, Any]:
         attached = {each: {"clientId": CLIENT} for each in self.blocks[path]}
-        return {"identity": {"type": "UserAssigned", "userAssignedIdentities": attached}}
+        states = self.states.get(path, ["Succeeded"])
+        state = states.pop(0) if len(states) > 1 else states[0]
+        return {
+            "identity": {"type": "UserAssigned", "userAssignedIdentities": attached},
+            "properties": {"provisioningState": state},
+        }
 
 
 def identity() -> dict[str, Any]:

@@ -402,7 +402,8 @@ def test_nmi_in_two_namespaces_is_found_and_the_other_one_is_named() -> None:
 def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there() -> None:
     label = "kubernetes.azure.com/ebpf-host-routing"
     nodes = [node("a"), node("b", **{label: "true"}), node("c", **{label: "false"})]
-    (found,) = host_routed(nodes)
+    assert not list(host_routed(nodes, {"b": "lrp"})), "there Cilium leads requests to NMI"
+    (found,) = host_routed(nodes, {"b": "nftables"})
     assert (found.kind, found.about.name, found.reason) == ("Node", "b", "HostRouting")
     assert found.what.startswith("b: eBPF host routing is on")
     assert _shown(found).startswith("\x1b[31m\x1b[1mNode b (HostRouting)\x1b[0m\n")

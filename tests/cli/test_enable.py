@@ -308,6 +308,56 @@ def asked(podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return saying
 
 
+OF_CHART = {
+    "app.kubernetes.io/name": "aad-pod-identity",
+    "app.kubernetes.io/instance": "mine",
+    "app.kubernetes.io/component": "nmi",
+}
+OF_MANIFEST = {"component": "nmi", "tier": "node"}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "labels"),
+    [
+        ("default", "aad-pod-identity-nmi", OF_CHART),
+        ("kube-system", "nmi", OF_MANIFEST),
+    ],
+    ids=["chart", "manifest"],
+)
+def test_beside_nmi_of_aad_pod_identity_nothing_is_made_and_the_order_is_said(
+    bare: World, podidentity: Run, namespace: str, name: str, labels: dict[str, str]
+) -> None:
+    path = f"/apis/apps/v1/namespaces/{namespace}/daemonsets"
+    archived = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": {**labels, "more": "said"}},
+                "spec": {"containers": [{"name": "nmi", "image": "mcr.example/nmi:v1.8.17"}]},
+            },
+        },
+    }
+    bare.send("POST", path, archived)
+    ran = podidentity("enable", "--no-wait")
+    there = bare.get(DAEMON_SET)
+    bare.send("DELETE", f"{path}/{name}")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"error: DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and" in ran.err
+    pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    order = [
+        f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan",
+        "podidentity enable --no-wait",
+        f"kubectl delete pods -n {namespace} -l {pods}",
+        "podidentity enable",
+    ]
+    assert f"{'; '.join(order)}.\n" in ran.err
+    assert there is None or there["spec"]["selector"]["matchLabels"] == labels
+    assert podidentity("enable", "--no-wait").code == 0
+
+
 def test_nmi_may_have_a_namespace_of_its_own_and_every_command_finds_it(
     bare: World, podidentity: Run
 ) -> None:

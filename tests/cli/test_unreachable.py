@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -37,3 +40,43 @@ def test_an_unknown_context_is_named(world: World, podidentity: Run) -> None:
     ran = podidentity("list", "--kubeconfig", str(world.plan.kubeconfig), "--context", "moon")
     assert ran.code == 1
     assert "moon" in ran.err
+
+
+class Overloaded(BaseHTTPRequestHandler):
+    """An API server whose priority and fairness turns everybody away."""
+
+    def do_GET(self) -> None:
+        text = b"Too many requests, please try again later.\n"
+        self.send_response(429)
+        self.send_header("Retry-After", "31")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def overloaded() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Overloaded)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_api_server_that_stays_overloaded_is_said_to_be_so(
+    overloaded: str, podidentity: Run, tmp_path: Any
+) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(
+        "{current-context: c, contexts: [{name: c, context: {cluster: c}}],"
+        f" clusters: [{{name: c, cluster: {{server: '{overloaded}'}}}}]}}"
+    )
+    ran = podidentity("list", "--kubeconfig", str(kubeconfig))
+    assert ran.code == 1
+    assert "(429): Too many requests, please try again later." in ran.err
+    assert "The API server is overloaded: try again later." in ran.err

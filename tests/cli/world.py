@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import Plan, Pool
 from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
 
@@ -126,8 +126,8 @@ def _start(module: str, folder: Path, fds: Mapping[str, Sequence[int]]) -> subpr
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[World]:
-    """Yield a world of two nodes; nothing of it remains."""
+def running(folder: Path, pools: Sequence[Pool] = ()) -> Iterator[World]:
+    """Yield a world of two nodes, or of those of the pools; nothing of it remains."""
     with contextlib.ExitStack() as stack:
         api, https, imds, proxy = (stack.enter_context(_listener()) for _ in range(4))
         dns = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -140,6 +140,7 @@ def running(folder: Path) -> Iterator[World]:
             apiserver_port=api.getsockname()[1],
             azure_proxy_port=proxy.getsockname()[1],
             cgroup_root="",
+            pools=pools,
         )
         plan.save()
         write_certificates(plan)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES, PUBLIC
+from podidentity.core.authorities import CLOUDS, EXCHANGE_AUDIENCES, KNOWN_AUTHORITIES, PUBLIC
 from podidentity.core.resources import Authority, InvalidId, Tenant
 
 GUID = "72F988BF-86F1-41AF-91AB-2D7CD011DB47"
@@ -114,7 +114,42 @@ def test_a_name_that_only_looks_like_a_known_one_is_not_known() -> None:
         assert Authority.parse(f"https://{host}") not in KNOWN_AUTHORITIES
 
 
+@pytest.mark.parametrize(
+    ("name", "host", "manager", "exchange"),
+    [
+        ("Public", "login.microsoftonline.com", "management.azure.com", ""),
+        ("USGovernment", "login.microsoftonline.us", "management.usgovcloudapi.net", "USGov"),
+        ("China", "login.chinacloudapi.cn", "management.chinacloudapi.cn", "China"),
+        ("German", "login.microsoftonline.de", "management.microsoftazure.de", ""),
+    ],
+)
+def test_a_cloud_has_an_issuer_a_manager_and_an_audience_for_assertions(
+    name: str, host: str, manager: str, exchange: str
+) -> None:
+    """Of https://github.com/Azure/go-autorest/blob/main/autorest/azure/environments.go."""
+    found = CLOUDS[f"azure{name}cloud".lower()]
+    assert (found.name, found.authority.url) == (f"Azure{name}Cloud", f"https://{host}")
+    assert found.resource_manager == found.resource_manager_audience == f"https://{manager}"
+    assert found.exchange_audience == f"api://AzureADTokenExchange{exchange}"
+    assert EXCHANGE_AUDIENCES[found.authority.url] == found.exchange_audience
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("login.windows.net", "azurepubliccloud"),
+        ("sts.windows.net", "azurepubliccloud"),
+        ("login.microsoft.com", "azurepubliccloud"),
+        ("login.partner.microsoftonline.cn", "azurechinacloud"),
+    ],
+)
+def test_another_name_of_an_issuer_is_known_with_its_clouds_audience(host: str, name: str) -> None:
+    assert Authority.parse(f"https://{host}") in KNOWN_AUTHORITIES
+    assert EXCHANGE_AUDIENCES[f"https://{host}"] == CLOUDS[name].exchange_audience
+
+
 def test_all_documented_clouds_are_known_by_their_old_names_too() -> None:
     assert CLOUDS["azurecloud"] is PUBLIC
+    assert CLOUDS["azureusgovernment"] is CLOUDS["azureusgovernmentcloud"]
     for name in ("azurepubliccloud", "azureusgovernment", "azurechinacloud", "azuregermancloud"):
         assert CLOUDS[name].authority in KNOWN_AUTHORITIES

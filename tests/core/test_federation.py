@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from podidentity.core.decision import Basis, Entitlement, uses_of
-from podidentity.core.federation import account_name, stand_in, subject_of
+from podidentity.core.federation import account_name, has_an_account, stand_in, subject_of
 from podidentity.core.resources import (
     AssertionSubject,
+    AzureIdentity,
     Federation,
     Grant,
     IdentityType,
     ObjectRef,
     ResourceId,
 )
-from tests.fakes import CLIENT, RESOURCE_ID, pod
-from tests.principals import federated
+from tests.fakes import CLIENT, RESOURCE_ID, identity, pod
+from tests.principals import federated, principal
 
 VIA = Federation(via=ResourceId.parse(RESOURCE_ID))
 
@@ -35,6 +40,24 @@ def test_the_subject_is_the_pods_account_or_the_identitys() -> None:
     by_pod, by_identity = Federation(), Federation(subject=AssertionSubject.IDENTITY)
     assert subject_of(asked, by_pod, "ours") == ObjectRef("shop", "web")
     assert subject_of(asked, by_identity, "ours") == ObjectRef("ours", own)
+
+
+@pytest.mark.parametrize(
+    ("signs_in", "own"),
+    [
+        (identity(), False),
+        (principal(), False),
+        (federated(), False),
+        (federated(Federation(subject=AssertionSubject.IDENTITY)), True),
+        (federated(VIA), False),
+        (federated(replace(VIA, subject=AssertionSubject.IDENTITY)), False),
+    ],
+    ids=["managed", "secret", "pod", "identity", "via", "identity and via"],
+)
+def test_an_account_of_its_own_signs_in_where_it_is_the_subject_and_nothing_stands_in(
+    signs_in: AzureIdentity, *, own: bool
+) -> None:
+    assert has_an_account(signs_in) is own
 
 
 def test_a_managed_identity_stands_in_only_where_it_is_named() -> None:

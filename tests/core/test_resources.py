@@ -107,6 +107,26 @@ def test_a_refused_text_is_shown_short_and_on_one_line() -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("length", [160, 161])
+def test_a_refused_text_is_shown_whole_up_to_160_characters(length: int) -> None:
+    text = "x" * length
+    with pytest.raises(InvalidId) as caught:
+        ClientId.parse(text)
+    shown = repr(text) if length == 160 else repr("x" * 160 + "…")
+    assert str(caught.value).endswith(shown)
+
+
+@pytest.mark.parametrize("text", ["shop/web", "a/b.c", "0/1"])
+def test_a_reference_is_a_namespace_and_a_name(text: str) -> None:
+    assert str(ObjectRef.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "/", "a", "a/", "/a", "A/b", "a/B", "a/b/c", "a b/c", "a/b "])
+def test_what_lacks_one_of_both_or_has_another_form_is_no_reference(text: str) -> None:
+    with pytest.raises(InvalidId, match="is not NAMESPACE/NAME"):
+        ObjectRef.parse(text)
+
+
 def test_names_of_kubernetes_are_compared_with_case() -> None:
     assert ObjectRef("a", "b") != ObjectRef("a", "B")
     assert str(ObjectRef("a", "b")) == "a/b"

@@ -20,6 +20,7 @@ RUN = {
     "run=image",
     "run=node",
     "run=runtime",
+    "run=sandbox",
 }
 
 
@@ -36,6 +37,7 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     `run=cluster`: by tests/acceptance/test_seeing.py, and the changelog's by test_update.py.
     `run=image`: by tests/deploy/test_image.py.
     `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.
+    `run=sandbox`: by tests/sandbox/world/test_commands.py.
     `run=node`: by tests/kernel/test_interception.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
     """

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-KINDS = ["root", "rootless"] if os.geteuid() == 0 else ["rootless"]
+from tests.root import WAYS
 
 
 def _release() -> tuple[int, int]:
@@ -27,7 +27,7 @@ WITH_AND_WITHOUT_COPY = [
 """Agents with a copy of their rules that others cannot flush, and without."""
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=WAYS)
 def rootless(request: pytest.FixtureRequest) -> bool:
-    """Both kinds of world where this process is root; else the one that it can make."""
+    """Both kinds of world, of which root's needs root."""
     return bool(request.param == "rootless")

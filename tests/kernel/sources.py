@@ -772,8 +772,8 @@ async def drift() -> dict[str, Any]:
         for what, edit in _EDITS.items():
             repairs = (await agent.tell("sources"))[1]
             await command(*edit)
-            while (now := await agent.tell("sources"))[1] == repairs:
-                pass
+            while (now := await agent.tell("sources"))[1] == repairs:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             same = sorted("".join(await _tables())) == sorted("".join(found["nft"]))
             edits[what] = [now[1] - repairs, now[2], same]
         await command("nft", "add", "table", "ip", "other")

@@ -1,30 +1,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.kernel.agent import uid
-from tests.kernel.conftest import KINDS
 from tests.kernel.topology import PODS, pod_cgroups, run
+from tests.root import WAYS, needs_root
 
 pytestmark = pytest.mark.net
 
 _OTHERS = ["net_admin", "sys_admin"]
 _LOOK_UP = "dac_read_search"
 _REFUSED = "give the process CAP_DAC_READ_SEARCH"
-BY_CGROUP = [(_OTHERS, False, _REFUSED)]
-if "root" in KINDS:
-    BY_CGROUP += [
-        ([*_OTHERS, _LOOK_UP], True, ""),
-        ([*_OTHERS, _LOOK_UP], False, "in no pod's cgroup of v2"),
-        (_OTHERS, True, _REFUSED),
-    ]
+BY_CGROUP = [
+    (_OTHERS, False, _REFUSED),
+    pytest.param([*_OTHERS, _LOOK_UP], True, "", marks=needs_root),
+    pytest.param([*_OTHERS, _LOOK_UP], False, "in no pod's cgroup of v2", marks=needs_root),
+    pytest.param(_OTHERS, True, _REFUSED, marks=needs_root),
+]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=WAYS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -81,7 +81,7 @@ def test_no_attack_reached_the_real_imds(seen: dict[str, Any]) -> None:
 def test_cgroups_are_usable_where_this_process_is_in_a_pods_and_may_look_it_up(
     capabilities: list[str], *, in_a_pod: bool, problem: str
 ) -> None:
-    rootless = KINDS == ["rootless"]
+    rootless = os.geteuid() != 0
     with contextlib.ExitStack() as stack:
         cgroup = ""
         if in_a_pod:
@@ -92,7 +92,7 @@ def test_cgroups_are_usable_where_this_process_is_in_a_pods_and_may_look_it_up(
     assert bool(problem) == bool(seen["cgroups"])
 
 
-@pytest.mark.skipif(KINDS == ["rootless"], reason="only root may make cgroups")
+@needs_root
 def test_a_service_of_the_node_needs_a_tree_with_cgroups_of_pods() -> None:
     with pod_cgroups([uid("p1")]) as root:
         seen = run("privileges", capabilities=[*_OTHERS, _LOOK_UP], cgroup_root=str(root))

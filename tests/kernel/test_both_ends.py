@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.kernel.attestation import SLACK_MS, NoCounters, difference
+from podidentity.kernel.attestation import SLACK_MS, NoCounters, difference, other_end
 from podidentity.kernel.sock_diag import TcpInfo, TcpSocket, TcpState
 
 OF_CLIENT = TcpInfo(
@@ -120,3 +120,12 @@ def test_the_clients_fin_is_a_byte_that_it_has_not_sent() -> None:
 def test_without_counters_nothing_is_compared(client: TcpInfo | None, ours: TcpInfo | None) -> None:
     with pytest.raises(NoCounters, match="tcpi_bytes_sent"):
         difference(end(client), end(ours))
+
+
+def test_of_two_sockets_with_one_port_the_fitting_one_counts_and_of_two_that_fit_none() -> None:
+    """One is to IMDS, and one to the node's address: Cilium redirects packets, or connect(2)."""
+    ours, fits, stale = end(OURS), end(OF_CLIENT), end(OF_CLIENT._replace(bytes_sent=99))
+    assert other_end([fits], ours) == (fits, "")
+    assert other_end([stale, fits], ours) == (fits, "")
+    assert "has sent 99" in other_end([stale, stale], ours)[1]
+    assert "another of the same port" in other_end([fits, fits], ours)[1]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
 from tests.docs.blocks import ROOT, blocks_of
 from tests.kernel.topology import run
+from tests.root import needs_root
 
 pytestmark = pytest.mark.net
 
@@ -14,9 +14,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "rootless-bridge": {"rootless": True, "bridge_netfilter": 1},
     "rootless-bridge-unfiltered": {"rootless": True, "bridge_netfilter": 0},
     "rootless-routed": {"rootless": True, "bridge_netfilter": 1, "routed": True},
+    "root-bridge": {"rootless": False, "bridge_netfilter": 1},
 }
-if os.geteuid() == 0:
-    KINDS["root-bridge"] = {"rootless": False, "bridge_netfilter": 1}
 
 AS_NFT_SAYS = """\
 table ip podid {
@@ -90,7 +89,13 @@ AS_IP_RULE_SAYS = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if kind["rootless"] else needs_root)
+        for name, kind in KINDS.items()
+    ],
+)
 def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
     """One life of the rules: before, with the agent, without it, removed."""
     found: dict[str, Any] = run("interception", **KINDS[request.param])

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tests.kernel.agent import uid
-from tests.kernel.conftest import KINDS
 from tests.kernel.topology import pod_cgroups, run
+from tests.root import WAYS
 
 pytestmark = pytest.mark.net
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_of_a_connection_of_the_node_itself_the_kernel_names_the_pod_and_the_user(
     kind: str,
 ) -> None:

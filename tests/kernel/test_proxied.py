@@ -8,13 +8,10 @@ from typing import Any
 import pytest
 
 from tests.kernel.agent import uid
-from tests.kernel.conftest import KINDS
 from tests.kernel.topology import PODS, pod_cgroups, run
+from tests.root import needs_root
 
-pytestmark = [
-    pytest.mark.net,
-    pytest.mark.skipif(KINDS == ["rootless"], reason="only root may make cgroups"),
-]
+pytestmark = [pytest.mark.net, needs_root]
 
 
 @pytest.fixture(scope="module")

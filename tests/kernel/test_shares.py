@@ -42,7 +42,7 @@ def test_a_pod_that_does_not_take_the_way_through_imds_has_no_more() -> None:
 def test_what_a_pod_may_use_it_gets_and_connections_that_ended_are_not_counted(
     *, rootless: bool
 ) -> None:
-    seen = run("honest", rootless=rootless, seconds=600)
+    seen = run("honest", rootless=rootless)
     assert seen["kept"] == 2 * 256
     assert seen["one after the other"].keys() == {"agent"}
 

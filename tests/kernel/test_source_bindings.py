@@ -212,6 +212,9 @@ def test_a_change_holds_the_difference_only() -> None:
     assert json.loads(bridge_table(Redirect()).change(SOME, SOME)) == {"nftables": []}
 
 
+PORT = {"payload": {"protocol": "tcp", "field": "dport"}}
+
+
 @pytest.mark.parametrize(
     ("listen", "expected"),
     [
@@ -227,3 +230,10 @@ def test_a_link_local_address_of_the_redirection_is_closed_like_imds(
     assert closed(redirect) == expected
     for table in (bridge_table(redirect), reverse_path_table(redirect)):
         assert all(json.dumps(table.items).count(f'"{each}"') == 1 for each in expected)
+
+
+def test_for_cilium_the_port_at_the_nodes_address_is_closed_like_imds_and_no_other() -> None:
+    redirect = Redirect(node_address="10.240.0.4")
+    for table in (bridge_table(redirect), reverse_path_table(redirect)):
+        (rule,) = (each for each in table.items if "10.240.0.4" in json.dumps(each))
+        assert {"match": {"op": "==", "left": PORT, "right": 2579}} in rule["rule"]["expr"]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import KINDS, needs_owned_tables
+from tests.kernel.conftest import needs_owned_tables
 from tests.kernel.topology import PODS, run
+from tests.root import WAYS
 
 pytestmark = pytest.mark.net
 
@@ -75,7 +76,7 @@ table ip podid_source {
 """
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=WAYS)
 def theft(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Conversations of p1 in the name of others, with the guard."""
     found: dict[str, Any] = run("theft", rootless=request.param == "rootless", guarded=True)

@@ -94,10 +94,12 @@ def run(
     *,
     rootless: bool = False,
     routed: bool = False,
-    seconds: float = 100,
     **settings: object,
 ) -> Any:
-    """Run a function of `scenarios` in a new world and return what it returns (JSON)."""
+    """Run a function of `scenarios` in a new world and return what it returns (JSON).
+
+    The limit of the test ends it, which is longer in an emulated machine.
+    """
     user = ["--user", "--map-root-user"] if rootless else []
     world = [
         "unshare",
@@ -112,9 +114,7 @@ def run(
     network = "routed" if routed else "bridge"
     words = (network, scenario, json.dumps(settings))
     program = [sys.executable, "-m", "tests.kernel.scenarios", *words]
-    done = subprocess.run(
-        [*world, *program], cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
-    )
+    done = subprocess.run([*world, *program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 

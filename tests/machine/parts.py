@@ -46,8 +46,21 @@ IN_THE_MACHINE = {
 """Pinned libraries that tests of the kernel load: with all of them it would start later."""
 
 _LEFT_OUT = ("usr/share", "usr/lib/x86_64-linux-gnu/gconv")
-_MODULES = ("net", "drivers/net", "lib", "crypto", "arch")
-"""Folders of a kernel's modules that the machine has."""
+COMPILING = """
+import compileall, py_compile, sys
+for folder in sys.argv[2:]:
+    compileall.compile_dir(
+        folder,
+        quiet=2,
+        workers=1,
+        stripdir=sys.argv[1],
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+"""
+"""The archive keeps no times: bytecode that is checked by its file's time would be made anew in the
+machine, which takes the emulator a minute before the first test."""
+_MODULES = ("net", "drivers/net", "lib", "crypto")
+"""Folders of a kernel's modules that the machine has, without drivers of network cards."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +156,8 @@ class Parts:
             for name in _LEFT_OUT:
                 shutil.rmtree(root / name)
             folders = [root / "usr/lib/python3.13", root / _LIBRARIES]
-            compiling = "import compileall, sys; [compileall.compile_dir(each, quiet=2, workers=1, "
-            compiling += "stripdir=sys.argv[1], invalidation_mode=None) for each in sys.argv[2:]]"
             subprocess.run(
-                [*started(root, _ARCHITECTURE), "-S", "-c", compiling, str(root), *folders],
+                [*started(root, _ARCHITECTURE), "-S", "-B", "-c", COMPILING, str(root), *folders],
                 check=True,
             )
             with (folder / "system.cpio").open("wb") as archive:
@@ -170,7 +181,11 @@ class Parts:
             kept = chosen / "usr/lib/modules" / version
             for each in _MODULES:
                 if (modules / "kernel" / each).exists():
-                    shutil.copytree(modules / "kernel" / each, kept / "kernel" / each)
+                    shutil.copytree(
+                        modules / "kernel" / each,
+                        kept / "kernel" / each,
+                        ignore=shutil.ignore_patterns("ethernet"),
+                    )
             for file in modules.glob("modules.*"):
                 shutil.copy(file, kept / file.name)
             (chosen / "lib").symlink_to("usr/lib")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -73,6 +75,18 @@ def test_words_name_kernels_and_others_go_to_pytest(
 def test_a_kernel_that_is_not_known_is_named_with_those_that_are() -> None:
     with pytest.raises(Missing, match=r"5\.4 is none of the kernels 6\.12, 6\.1, 5\.10"):
         chosen(("5.4",))
+
+
+def test_bytecode_of_the_machine_is_taken_without_a_look_at_the_time_of_its_file(
+    tmp_path: Path,
+) -> None:
+    """For the machine's files have none. The word of flags: PEP 552."""
+    (tmp_path / "one.py").write_text("made = True\n")
+    subprocess.run(
+        [sys.executable, "-c", parts.COMPILING, str(tmp_path), str(tmp_path)], check=True
+    )
+    (compiled,) = (tmp_path / "__pycache__").iterdir()
+    assert int.from_bytes(compiled.read_bytes()[4:8], "little") == 0b01
 
 
 def test_each_part_of_the_machine_is_pinned_and_no_archive_is_named() -> None:

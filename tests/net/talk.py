@@ -35,8 +35,10 @@ class FakeInspector:
         self.with_clients = seen("uid-1")
         """The answer to who asks for clients, too."""
 
-    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
-        self.asked.append((address, port, "clients" if clients else False))
+    def facts(
+        self, address: str, port: int, own: str = "", *, clients: bool = False
+    ) -> ConnectionFacts:
+        self.asked.append((address, port, "clients" if clients else own or False))
         return self.with_clients if clients else self.answer
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
@@ -77,7 +79,7 @@ class Net:
         self.inspector = FakeInspector()
         self.pods = FakePods()
         self.accepting: list[bool] = []
-        redirect = Redirect(metadata_ip=imds[0], metadata_port=imds[1])
+        redirect = Redirect(metadata_ip=imds[0], metadata_port=imds[1], node_address="10.240.0.7")
         self.server = NetServer(
             self.inspector,
             PathProber(redirect, self.pods.bound_socket, lambda _: "routed"),

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from podidentity.core.data_path import Hop, ProbeResult
+from podidentity.core.data_path import Backend, Hop, ProbeResult
 from podidentity.net import path_probe
 from podidentity.wire import net as wire
 from podidentity.wire.path_probe import ANSWER, nonce_of
@@ -97,10 +98,23 @@ async def test_a_request_that_arrives_at_serve_and_is_answered_proves_the_path(
 ) -> None:
     async with place(tmp_path) as here:
         found = await here.probe()
-        assert found == ProbeResult(hop=Hop.PROVED, plane="routed")
+        assert found == ProbeResult(hop=Hop.PROVED, plane="routed", backend=Backend.NFTABLES)
         assert here.net.pods.asked == [(HERE, POD)]
         (request,) = here.there.requests
     assert b"metadata:" not in request.lower(), "IMDS itself must refuse it"
+
+
+@pytest.mark.parametrize(
+    ("own", "proved"),
+    [(OWN, Backend.NFTABLES), ("10.240.0.7", Backend.LRP), ("10.240.0.5", None), ("", None)],
+)
+async def test_where_it_arrives_tells_what_leads_requests_to_nmi_and_no_other_address_counts(
+    tmp_path: Path, own: str, proved: Backend | None
+) -> None:
+    async with place(tmp_path) as here:
+        here.changed = lambda arrived: structs.replace(arrived, own=own)
+        found = await here.probe()
+    assert (found.backend, found.hop is Hop.PROVED) == (proved, proved is not None)
 
 
 async def test_nothing_is_sent_before_serve_expects_it(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_the_old_flags_all_parse_and_the_defaults_are_the_old_ones(
             force_namespaced=True,
             probe_port=8085,
             custom_user_agent="x",
+            host_ip="10.0.0.1",
             verbosity=5,
         )
     ]

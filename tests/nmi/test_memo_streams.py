@@ -93,7 +93,9 @@ class SlowAttestor(FakeAttestor):
         port: int,
         candidates: Sequence[Pod],
         judged: Callable[[Proof], None],
+        own: str = "",
     ) -> bool:
+        self.arrived_at.append(own)
         loop, random = asyncio.get_running_loop(), self._random
 
         def answer(turns: int) -> None:

@@ -62,7 +62,9 @@ class LateAttestor(FakeAttestor):
         port: int,
         candidates: Sequence[Pod],
         judged: Callable[[Proof], None],
+        own: str = "",
     ) -> bool:
+        self.arrived_at.append(own)
         proof = self.proof(address, port, candidates)
         asyncio.get_running_loop().call_later(self._random.choice(PAUSES), judged, proof)
         return True

@@ -11,19 +11,23 @@ import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.token_cache import TokenCache
-from podidentity.core.decision import Rules
+from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
 from podidentity.core.resources import (
     BINDING_LABEL,
     ClientId,
+    Federation,
     IdentityType,
     ObjectRef,
     Origin,
     Phase,
+    ResourceId,
 )
 from podidentity.nmi.sync.prefetch import MOST_PENDING, Choice, Prefetcher, PrefetchPolicy
 from tests.fakes import (
+    CLIENT,
     OTHER_CLIENT,
+    RESOURCE_ID,
     VAULT,
     FakeClock,
     FakePermissions,
@@ -35,6 +39,7 @@ from tests.fakes import (
     identity,
     pod,
 )
+from tests.principals import federated
 
 ARM = "https://management.azure.com/"
 
@@ -175,6 +180,37 @@ async def test_what_is_not_permitted_is_not_fetched() -> None:
         world.permissions.default = False
         world.cluster.put_pod(pod())
         assert await world.fetched() == []
+
+
+@pytest.mark.parametrize("choice", [Authorization.OBSERVE, Authorization.OFF])
+async def test_where_permissions_refuse_nobody_nothing_is_asked_for_a_prefetch(
+    choice: Authorization,
+) -> None:
+    async with running(authorization=choice) as world:
+        world.permissions.default = False
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == [ARM, VAULT]
+        assert world.permissions.asked == []
+
+
+@pytest.mark.parametrize("denied", [CLIENT, RESOURCE_ID.lower()])
+async def test_each_permission_of_an_identity_is_needed_for_a_prefetch(denied: str) -> None:
+    via = federated(Federation(via=ResourceId.parse(RESOURCE_ID)))
+    async with running(via, binding()) as world:
+        account = ObjectRef("shop", "default")
+        world.permissions.allowed[Use(account, denied)] = False
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
+        assert Use(account, denied) not in world.permissions.asked, "it is known"
+
+
+async def test_a_token_is_fetched_for_the_pod_and_the_identity_that_is_bound_to_it() -> None:
+    async with running(choice=("a",)) as world:
+        world.cluster.put_pod(pod("one"))
+        world.cluster.put_pod(pod("other", ref=ObjectRef("bank", "other")))
+        await world.fetched()
+        asked = [(each.pod.ref, each.identity.ref.name) for each in world.source.grants]
+        assert asked == [(ObjectRef("shop", "one"), "orders")]
 
 
 async def test_imds_is_asked_only_when_it_has_something_to_spare() -> None:

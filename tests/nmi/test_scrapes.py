@@ -12,7 +12,7 @@ import pytest
 from podidentity import __version__
 from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
-from podidentity.core.data_path import Hop
+from podidentity.core.data_path import Backend, Hop
 from podidentity.core.errors import UnprovenCaller
 from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
 from podidentity.nmi.reporting.metrics import (
@@ -89,7 +89,7 @@ def ask_others(record: Recorded) -> None:
 def add_all(metrics: NmiMetrics) -> None:
     add_interception(metrics.registry, Net())
     add_attestation(metrics.registry, AttestationMode.KERNEL, Net())
-    add_data_path(metrics.registry, lambda: Hop.PROVED)
+    add_data_path(metrics.registry, lambda: Hop.PROVED, lambda: Backend.LRP)
     add_watches(metrics.registry, lambda: [Watch(), Lost()])
     add_connections(metrics.registry, lambda: 7)
     add_tokens(metrics.registry, lambda: 3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.root import needs_root
 
 pytestmark = pytest.mark.net
 
@@ -37,7 +38,7 @@ GUARD = "table ip podid"
 ROOTLESS = ["--user", "--map-root-user"]
 
 
-@pytest.fixture(params=[[], ROOTLESS] if os.geteuid() == 0 else [ROOTLESS], ids=str)
+@pytest.fixture(params=[pytest.param([], marks=needs_root), ROOTLESS], ids=str)
 def user(request: pytest.FixtureRequest) -> list[str]:
     """As root, and as root of a user namespace only."""
     options: list[str] = request.param

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity.supervisor.worker import HUNG_SECONDS, STARTING_SECONDS
 from tests.supervisor.agents import Agent, Client, agents, ask, eventually, order
 
 Start = Callable[..., Agent]
@@ -55,14 +56,15 @@ def test_connections_of_many_wait_for_the_next_worker(start: Start) -> None:
     assert pid not in {each for _, each in answers}
 
 
-def test_a_worker_that_hangs_is_killed_within_five_seconds(start: Start) -> None:
+def test_a_worker_that_hangs_is_killed_four_seconds_after_its_last_word(start: Start) -> None:
     agent = start("a")
     agent.ready()
     _, pid = ask(agent.port)
+    assert HUNG_SECONDS == 4
     began = time.monotonic()
     order(agent.port, "!hang")
-    took = time.monotonic() - began
-    assert took < 5.5
+    # A slow machine may make it later, but not as late as a worker that has yet to begin.
+    assert time.monotonic() - began < STARTING_SECONDS
     assert ask(agent.port)[1] != pid
     assert f"worker {pid} hangs: it is killed" in agent.log
 

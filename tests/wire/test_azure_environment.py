@@ -25,6 +25,32 @@ def test_a_stack_hub_is_described_by_its_file(endpoint: str, authority: str) -> 
     assert (found.name, found.authority.url) == ("AzureStackCloud", authority)
 
 
+@pytest.mark.parametrize(
+    ("manager", "audience", "found"),
+    [
+        ("https://m.x/", "https://a.x/", ("https://m.x", "https://a.x")),
+        ("https://m.x", "https://a.x", ("https://m.x", "https://a.x")),
+        ("https://m.x//", "", ("https://m.x", "https://m.x")),
+        ("", "", ("", "")),
+    ],
+)
+def test_its_manager_is_its_own_audience_unless_the_file_says_another(
+    manager: str, audience: str, found: tuple[str, str]
+) -> None:
+    urls = {"resourceManagerEndpoint": manager, "tokenAudience": audience}
+    told = {"activeDirectoryEndpoint": "https://a.b", **urls}
+    cloud = parse_environment(json.dumps(told).encode())
+    assert (cloud.resource_manager, cloud.resource_manager_audience) == found
+    assert cloud.name == "AzureStackCloud"
+    assert cloud.exchange_audience == "api://AzureADTokenExchange"
+
+
+def test_a_manager_without_tls_is_refused() -> None:
+    told = {"activeDirectoryEndpoint": "https://a.b", "resourceManagerEndpoint": "http://m.x"}
+    with pytest.raises(ValueError, match="resourceManagerEndpoint must be an https URL"):
+        parse_environment(json.dumps(told).encode())
+
+
 def test_the_mark_that_windows_puts_before_a_file_is_no_part_of_it() -> None:
     assert parse_environment(b"\xef\xbb\xbf" + described("https://a.b/")).authority.url
 

@@ -132,8 +132,14 @@ def test_a_clock_that_is_behind_makes_no_token_live_longer() -> None:
     assert parse(answer(access_token=later)).expires_on == int(NOW) + 3599
 
 
-def test_a_clock_that_is_ahead_is_named_as_the_cause() -> None:
-    sooner = jwt(appid=CLIENT, tid=TENANT, exp=int(NOW) - 1)
+def test_a_token_of_one_second_is_given() -> None:
+    soon = jwt(appid=CLIENT, tid=TENANT, exp=int(NOW) + 1)
+    assert parse(answer(access_token=soon)).expires_on == int(NOW) + 1
+
+
+@pytest.mark.parametrize("left", [0, -1])
+def test_a_clock_that_is_ahead_is_named_as_the_cause(left: int) -> None:
+    sooner = jwt(appid=CLIENT, tid=TENANT, exp=int(NOW) + left)
     with pytest.raises(TokenSourceDown, match="compare this node's clock"):
         parse(answer(access_token=sooner))
 

@@ -17,7 +17,14 @@ from podidentity.core.errors import (
     TokenThrottled,
     TokenUnavailable,
 )
-from podidentity.core.resources import AccessToken, ClientId, ObjectId, ResourceId, TokenRequest
+from podidentity.core.resources import (
+    AccessToken,
+    AzureIdentity,
+    ClientId,
+    ObjectId,
+    ResourceId,
+    TokenRequest,
+)
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import (
     TOKEN_PATH,
@@ -444,8 +451,12 @@ GOOD: dict[str, Any] = {
 }
 
 
-def parse(status: int, body: bytes, retry_after: str = "") -> AccessToken:
-    return parse_answer(status, body, identity=OF, resource=VAULT, now=NOW, retry_after=retry_after)
+def parse(
+    status: int, body: bytes, retry_after: str = "", of: AzureIdentity | None = None
+) -> AccessToken:
+    return parse_answer(
+        status, body, identity=of or OF, resource=VAULT, now=NOW, retry_after=retry_after
+    )
 
 
 def answer(**changes: Any) -> bytes:
@@ -511,6 +522,84 @@ def test_a_token_that_is_not_provably_the_asked_identitys_is_not_handed_out(
     with pytest.raises(TokenSourceDown, match="not handed out") as caught:
         parse(200, answer(**changes))
     assert jwt(appid=OTHER_CLIENT) not in str(caught.value)
+
+
+MACHINE = "/subscriptions/s/resourcegroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/v"
+ELSEWHERE = RESOURCE_ID.replace("orders", "payments")
+IDS: dict[str, Any] = {
+    "client": ID,
+    "resource": ResourceId.parse(RESOURCE_ID),
+    "object": ObjectId.parse(OTHER_CLIENT),
+}
+
+
+def whose(*ids: str, **changes: Any) -> AzureIdentity:
+    """Return an identity of which these ids are known."""
+    known = {f"{name}_id": IDS[name] if name in ids else None for name in IDS}
+    return identity(**{**known, **changes})
+
+
+@pytest.mark.parametrize(
+    ("of", "claims"),
+    [
+        (whose("client"), {}),
+        (whose("client"), {"xms_mirid": ELSEWHERE, "oid": "x"}),
+        (whose("client", "resource"), {}),
+        (whose("client", "resource"), {"xms_mirid": RESOURCE_ID.upper()}),
+        (whose("client", "object"), {"oid": "x"}),
+        (whose("resource"), {"xms_mirid": RESOURCE_ID}),
+        (whose("resource", "object"), {"xms_mirid": RESOURCE_ID, "oid": "x"}),
+        (whose("object"), {"oid": OTHER_CLIENT}),
+        (whose(system_assigned=True), {"xms_mirid": MACHINE}),
+    ],
+)
+def test_a_token_is_the_identitys_whose_known_ids_it_bears(
+    of: AzureIdentity, claims: dict[str, str]
+) -> None:
+    body = answer(access_token=jwt(appid=CLIENT, **claims))
+    assert parse(200, body, of=of).client_id == ID
+
+
+@pytest.mark.parametrize(
+    ("of", "claims", "field"),
+    [
+        (whose("client", "resource"), {"xms_mirid": ELSEWHERE}, "resourceID"),
+        (whose("client", "resource"), {"xms_mirid": MACHINE}, "resourceID"),
+        (whose("resource"), {"xms_mirid": ELSEWHERE}, "resourceID"),
+        (whose("resource"), {}, "resourceID"),
+        (whose("resource", "object"), {"oid": OTHER_CLIENT}, "resourceID"),
+        (whose("object"), {"oid": CLIENT}, "objectID"),
+        (whose("object"), {"xms_mirid": RESOURCE_ID}, "objectID"),
+        (whose(system_assigned=True), {"xms_mirid": RESOURCE_ID}, "resourceID"),
+        (whose(system_assigned=True), {"xms_mirid": RESOURCE_ID.upper()}, "resourceID"),
+        (whose(system_assigned=True), {}, "resourceID"),
+    ],
+)
+def test_a_token_that_bears_another_id_is_refused_with_the_field_to_correct(
+    of: AzureIdentity, claims: dict[str, str], field: str
+) -> None:
+    body = answer(access_token=jwt(appid=CLIENT, **claims))
+    with pytest.raises(TokenRefused, match="it is not handed out") as caught:
+        parse(200, body, of=of)
+    assert (caught.value.status, caught.value.error) == (403, "access_denied")
+    assert str(caught.value).startswith("AzureIdentity orders: ")
+    assert str(caught.value).endswith(f"Correct spec.{field}.")
+
+
+@pytest.mark.parametrize("left", [-1, 0, 1])
+def test_a_token_needs_a_second_of_life(left: int) -> None:
+    body = answer(expires_on=str(int(NOW) + left), expires_in=None)
+    if left > 0:
+        assert parse(200, body).expires_on == int(NOW) + left
+        return
+    with pytest.raises(TokenSourceDown, match="no life left"):
+        parse(200, body)
+
+
+def test_what_an_answer_leaves_out_is_from_now_on_and_a_bearers() -> None:
+    found = parse(200, answer(not_before=None, ext_expires_in=None, token_type=None))
+    assert (found.not_before, found.ext_expires_in, found.token_type) == (int(NOW), 0, "Bearer")
+    assert parse(200, answer(token_type="pop")).token_type == "pop"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import importlib
 import pkgutil
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import inf
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -20,8 +22,9 @@ from podidentity.wire.imds import AllowList, classify
 
 SIZE = 16 << 10
 """Bytes: the longest head that the agent reads."""
-MOST_SECONDS = 0.1
-"""Of CPU; the slowest of ours takes some 3 ms, the cubic one that was here took 16 s."""
+MOST_SECONDS = 1.0
+"""Of CPU. The slowest of ours takes milliseconds, on a crowded machine a tenth of a second; the
+cubic one that was here took 16 s."""
 
 
 def patterns() -> dict[str, re.Pattern[Any]]:
@@ -96,15 +99,28 @@ def texts(pattern: re.Pattern[Any], size: int) -> Iterator[str]:
         yield "".join((word * (share // len(word) + 1))[:share] for word in words[:count])
 
 
+def seconds(work: Callable[[], object], enough: float = MOST_SECONDS) -> float:
+    """Return the CPU seconds of `work`: the least of three tries, if the first takes too long.
+
+    A virtual machine's processor may be taken from it meanwhile, and that is counted, too.
+    """
+    least = inf
+    for _ in range(3):
+        begun = time.thread_time()
+        work()
+        least = min(least, time.thread_time() - begun)
+        if least < enough:
+            break
+    return least
+
+
 def slowest(pattern: re.Pattern[Any], size: int = SIZE, enough: float = MOST_SECONDS) -> float:
     """Return the CPU seconds of the worst text for the pattern, or of the first beyond `enough`."""
     worst = 0.0
     for text in texts(pattern, size):
         read = text if isinstance(pattern.pattern, str) else text.encode("latin-1")
         for use in (pattern.search, pattern.fullmatch):
-            begun = time.process_time()
-            use(read)
-            worst = max(worst, time.process_time() - begun)
+            worst = max(worst, seconds(partial(use, read), enough))
             if worst > enough:
                 return worst
     return worst
@@ -122,6 +138,4 @@ def test_patterns_are_found_and_a_cubic_one_would_be_noticed() -> None:
 
 def test_a_long_path_of_the_words_of_the_token_path_is_classified_at_once() -> None:
     target = "/metadata/identity/" + "identity" * 500 + "oauth2" * 500
-    begun = time.process_time()
-    classify(target, AllowList(METADATA_ALLOWED))
-    assert time.process_time() - begun < MOST_SECONDS
+    assert seconds(lambda: classify(target, AllowList(METADATA_ALLOWED))) < MOST_SECONDS

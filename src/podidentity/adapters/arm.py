@@ -27,6 +27,8 @@ LONGEST_OPERATION = 900.0
 _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
 _TRIES = 4
+_FAILED = {500, 502, 503, 504}
+_BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class Arm:
     ) -> bool:
         """Send the difference; read the host again and retry if it was changed meanwhile."""
         tries = 0
-        while (body := patch(await self.host(host))) is not None:
+        while (body := patch(await self._settled(host, progress, wait=wait))) is not None:
             try:
                 url = self._url(host.resource_id, arm.COMPUTE_API)
                 accepted = await self._ask("PATCH", url, body)
@@ -122,6 +124,26 @@ class Arm:
             else:
                 return True
         return False
+
+    async def _settled(
+        self, host: Host, progress: Progress | None, *, wait: bool
+    ) -> HostIdentities:
+        """Return the host once no change of it is under way, its own or another client's.
+
+        What it lists while it is updated the machines do not have yet, and a change sent then would
+        preempt the other one. Without `wait` it is returned as it is.
+        """
+        started = self._clock.monotonic()
+        current = await self.host(host)
+        while wait and current.state == "updating":
+            elapsed = self._clock.monotonic() - started
+            if elapsed > LONGEST_OPERATION:
+                raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
+            await self._clock.sleep(_PAUSE)
+            if progress is not None:
+                progress(self._clock.monotonic() - started)
+            current = await self.host(host)
+        return current
 
     async def _finish(self, accepted: httpx2.Response, progress: Progress | None) -> None:
         """Return when the accepted operation has succeeded; raise ArmError."""
@@ -144,17 +166,28 @@ class Arm:
     async def _ask(
         self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None = None
     ) -> httpx2.Response:
-        """Send one request; retry it if Azure asks for a short pause."""
+        """Send one request; retry it if Azure asks for a short pause, or fails.
+
+        All that is sent may be sent twice: a PATCH says what is to be there, and what is not.
+        """
         for left in reversed(range(_TRIES)):
-            response = await self._send(method, url, body)
+            try:
+                response = await self._send(method, url, body)
+            except (httpx2.HTTPError, OSError) as error:
+                if left and isinstance(error, _BROKEN):
+                    await self._clock.sleep(_PAUSE)
+                    continue
+                what = str(error) or type(error).__name__
+                raise ArmError("Unreachable", f"{url.host} cannot be asked: {what}") from error
             if response.is_success:
-                return response
-            pause = self._pause(response)
-            throttled = response.status_code in {429, 503} and "Retry-After" in response.headers
-            if not (throttled and left and pause <= _LONGEST_PAUSE):
                 break
+            pause = self._pause(response)
+            throttled = response.status_code == 429 and "Retry-After" in response.headers
+            again = throttled or response.status_code in _FAILED
+            if not (again and left and pause <= _LONGEST_PAUSE):
+                raise arm.parse_error(response.content, response.status_code)
             await self._clock.sleep(pause)
-        raise arm.parse_error(response.content, response.status_code)
+        return response
 
     async def _send(
         self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None
@@ -162,11 +195,7 @@ class Arm:
         token = await self._login.token(self._scope)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()
-        try:
-            return await self._client.request(method, url, headers=headers, content=content)
-        except (httpx2.HTTPError, OSError) as error:
-            what = str(error) or type(error).__name__
-            raise ArmError("Unreachable", f"{url.host} cannot be asked: {what}") from error
+        return await self._client.request(method, url, headers=headers, content=content)
 
     def _pause(self, response: httpx2.Response) -> float:
         """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""

@@ -8,10 +8,12 @@ holds secrets, so errors about one quote none of its text.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +36,8 @@ from podidentity.wire.kube import (
     parse_list,
 )
 
+PATIENCE = 30.0
+"""Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
 WATCH_SECONDS = 300
 """Requested duration of a watch; the server ends it, and the reflector resumes it."""
 
@@ -56,6 +60,8 @@ _KEEPALIVE = [
 ]
 
 
+# The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
+_FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -69,9 +75,13 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         *,
         user: str = "",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._failed = failed
+        self._sleep = sleep
+        self._jitter = jitter
         self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
@@ -121,7 +131,7 @@ class Kube:
 
         https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
         """
-        return Kube(self._client, self._failed, user=user)
+        return Kube(self._client, self._failed, user=user, sleep=self._sleep)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -191,13 +201,13 @@ class Kube:
             ) as response:
                 if response.is_error:
                     self._failed("WATCH", path)
-                    raise parse_error(await response.aread(), response.status_code)
+                    raise _refusal(response, await response.aread())
                 opened()
                 async for line in _lines(response):
                     yield _event(line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except _FAILED as error:
             self._failed("WATCH", path)
             raise self._unreachable(error) from error
 
@@ -212,21 +222,48 @@ class Kube:
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
+        waited = 0.0
+        while True:
+            try:
+                return await self._sent(method, path, params=params, data=data, headers=headers)
+            except KubeError as error:
+                # Many agents hear the same time: they come back spread over half of it again.
+                wait = error.retry_after * (1 + self._jitter() / 2)
+                if not wait or waited + wait > PATIENCE:
+                    raise
+                waited += wait
+            await self._sleep(wait)
+
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: Mapping[str, str],
+    ) -> bytes:
         try:
             response = await self._client.request(
                 method, path, params=params, content=data, headers=headers
             )
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise parse_error(response.content, response.status_code)
+            raise _refusal(response, response.content)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
+        if isinstance(error, (LookupError, ValueError)):
+            what = "the credential plug-in of the kubeconfig has given no token"
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
+
+
+def _refusal(response: httpx2.Response, body: bytes) -> KubeError:
+    return parse_error(body, response.status_code, response.headers.get("Retry-After", ""))
 
 
 def _event(line: bytes) -> Event:

@@ -149,11 +149,13 @@ class NetClient:
         """Return at the next change of `state` or `problems`."""
         await self._changed.wait()
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(
+        self, address: str, port: int, candidates: Sequence[Pod], own: str = ""
+    ) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS."""
-        proof = self._judge(await self._facts(address, port, local=False), candidates)
+        proof = self._judge(await self._facts(address, port, local=False, own=own), candidates)
         if self._clients_decide(proof):
-            facts = await self._facts(address, port, local=False, clients=True)
+            facts = await self._facts(address, port, local=False, own=own, clients=True)
             proof = self._judge(facts, candidates)
         return self._counted(proof)
 
@@ -163,6 +165,7 @@ class NetClient:
         port: int,
         candidates: Sequence[Pod],
         judged: Callable[[Proof], None],
+        own: str = "",
     ) -> bool:
         """Have `judged` called later with what `prove` returns, without a task.
 
@@ -178,11 +181,11 @@ class NetClient:
         def first(facts: ConnectionFacts | None) -> None:
             proof = self._judge(facts, candidates)
             if self._clients_decide(proof) and self._greeted:
-                self._ask(address, port, decided, clients=True)
+                self._ask(address, port, decided, own=own, clients=True)
             else:
                 judged(self._counted(proof))
 
-        self._ask(address, port, first)
+        self._ask(address, port, first, own=own)
         return True
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:

@@ -102,7 +102,9 @@ class Reflector:
             except KubeError as error:
                 if not (error.unreachable or error.throttled):
                     self._version = ""
-                await self._back_off(str(error))
+                await self._back_off(
+                    str(error), at_least=error.retry_after, throttled=error.throttled
+                )
 
     async def _follow(self) -> None:
         if not self._version:
@@ -186,17 +188,19 @@ class Reflector:
     def _succeeded(self) -> None:
         self._failures = self._failures_of_version = 0
 
-    async def _back_off(self, why: str) -> None:
+    async def _back_off(self, why: str, *, at_least: float = 0, throttled: bool = False) -> None:
+        """Wait; a server that is overloaded names the time, and is not asked for a list."""
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        self._failures_of_version += 1
+        self._failures_of_version += not throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""
-        await self._clock.sleep(delay * (0.5 + self._jitter() / 2))
+        spread = 0.5 + self._jitter() / 2
+        await self._clock.sleep(max(delay * spread, at_least * (0.5 + spread)))
 
 
 def _is_older(version: str, than: str) -> bool:

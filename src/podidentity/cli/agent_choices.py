@@ -19,6 +19,7 @@ from podidentity.cli.plans import redirect_of
 from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.data_path import Backend
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.kernel.rules import Redirect
@@ -44,6 +45,8 @@ class Choices:
     cloud: Cloud | None = PUBLIC
     """None if only a file on NMI's nodes names it."""
     startup_taint: str = ""
+    backend: Backend = Backend.NFTABLES
+    probe_port: int = 8085
     doubt: str = ""
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
@@ -110,6 +113,8 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         tokens_as_node=settings.tokens_as == "node",
         cloud=settings.cloud,
         startup_taint=settings.startup_taint,
+        backend=settings.backend,
+        probe_port=settings.probe_port,
     )
     if not stack:
         return choices

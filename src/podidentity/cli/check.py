@@ -7,7 +7,7 @@ invents: so a finding does not depend on the pods of one moment.
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
-from podidentity.cli import boot_window
+from podidentity.cli import boot_window, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -43,6 +43,7 @@ from podidentity.cli.rollout import (
     PROBE_SET,
     Rollout,
     has_one_container,
+    ready,
     rollout,
     seen,
     troubles,
@@ -51,6 +52,7 @@ from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import KNOWN_AUTHORITIES
+from podidentity.core.data_path import Backend
 from podidentity.core.decision import (
     Authorization,
     Rules,
@@ -204,11 +206,13 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
         unread.append(_NO_POLICIES)
     told += closed_by_policies(cluster, parsed, policies or (), choices)
     told += not_provable(cluster, parsed, choices)
+    asking = list(_asking(cluster, parsed, choices))
     for look, lost in (
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_rights, _NO_ROLE),
         (_of_nodes, _NO_NODES),
+        (partial(_of_pods, asking), _NO_AGENTS.format(choices.namespace)),
     ):
         try:
             async for each in look(kube, choices):
@@ -271,8 +275,25 @@ async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     if daemon_set is not None:
         pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
         nodes = await find_all(kube, NODES)
-        for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes)):
+        events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
+        told = local_redirect.backends(pods, events, SystemClock().time())
+        for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes, told)):
             yield each
+        if choices.backend is Backend.LRP:
+            denied = await local_redirect.denial_is_there(kube)
+            for each in of_denial(told, denied=denied):
+                yield each
+
+
+async def _of_pods(asking: Sequence[Pod], kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield the pods with an identity whose requests do not come to NMI; raise KubeError."""
+    pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+    events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
+    told = local_redirect.backends(pods, events, SystemClock().time())
+    serving = {each["spec"].get("nodeName") for each in pods if ready(each)}
+    silent = {node for node, backend in told.items() if not backend and node not in serving}
+    for each in without_tokens(asking, silent):
+        yield each
 
 
 async def _of_starts(kube: Kube, choices: Choices) -> list[str]:
@@ -284,8 +305,12 @@ async def _of_starts(kube: Kube, choices: Choices) -> list[str]:
         if not error.forbidden:
             raise
         return []  # it is said already that this was not possible
-    told = closed_while_starting(pods, events, SystemClock().time())
-    return list(boot_window.lines(choices.startup_taint, told))
+    now = SystemClock().time()
+    told = closed_while_starting(pods, events, now)
+    return [
+        *local_redirect.lines(local_redirect.backends(pods, events, now)),
+        *boot_window.lines(choices.startup_taint, told),
+    ]
 
 
 def _only_told(finding: Finding) -> Finding:
@@ -828,13 +853,17 @@ def _mend_taint(taint: Object) -> str:
     )
 
 
-def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
-    """Yield the nodes with eBPF host routing, by the label that AKS gives them."""
+def host_routed(nodes: Sequence[Object], told: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield the nodes with eBPF host routing, by the label that AKS gives them.
+
+    But for those where Cilium leads requests to NMI, as that has `told`.
+    """
     found = (each["metadata"] for each in nodes)
     names = sorted(
         each["name"]
         for each in found
         if (each.get("labels") or {}).get("kubernetes.azure.com/ebpf-host-routing") == "true"
+        and told.get(each["name"]) != Backend.LRP
     )
     if names:
         yield Finding(
@@ -843,9 +872,54 @@ def host_routed(nodes: Sequence[Object]) -> Iterator[Finding]:
             reason=HOST_ROUTING,
             what=f"{_named(names)}: eBPF host routing is on, by the node's label. It sends packets "
             "of pods past NMI's redirection: they get no token, and only a route closes IMDS.",
-            mend="Set the acceleration mode of the cluster's container networking services to "
-            "None, and see docs/reference/nodes.md.",
+            mend="Run podidentity enable --backend=lrp, or set the acceleration mode of the "
+            "cluster's container networking services to None; see docs/reference/nodes.md.",
         )
+
+
+def of_denial(told: Mapping[str, str], *, denied: bool) -> Iterator[Finding]:
+    """Yield what is wrong about the policy that denies IMDS to pods, or about its absence.
+
+    `told` is what leads requests to NMI on each node.
+    """
+    others = sorted(node for node, backend in told.items() if backend == Backend.NFTABLES)
+    known = set(told.values()) == {Backend.LRP}
+    mend = "Run podidentity enable --backend=lrp again: it {}."
+    if denied and others:
+        yield Finding(
+            kind="CiliumClusterwideNetworkPolicy",
+            about=local_redirect.DENIAL,
+            reason="CutsOff",
+            what=f"On {_named(others)} pods' requests come by the node's rules, and the policy "
+            "denies them before: where Cilium judges it there, pods get no token.",
+            mend=mend.format("takes the policy away"),
+        )
+    elif known and not denied:
+        yield Finding(
+            kind="CiliumClusterwideNetworkPolicy",
+            about=local_redirect.DENIAL,
+            reason="FailsOpen",
+            what="It is not there: where NMI is not ready, Cilium sends requests on to IMDS, and "
+            "only NMI's routing rules close it.",
+            mend=mend.format("makes the policy"),
+        )
+
+
+def without_tokens(asking: Sequence[Pod], silent: Collection[str]) -> Iterator[Finding]:
+    """Yield the pods with an identity on nodes where no request comes to NMI, by node."""
+    for node in sorted(silent):
+        pods = sorted(pod.ref for pod in asking if pod.node == node)
+        if pods:
+            shown = ", ".join(map(str, pods[:_MOST_NODES]))
+            more = f" and {len(pods) - _MOST_NODES} more" if pods[_MOST_NODES:] else ""
+            yield Finding(
+                kind="Pod",
+                about=pods[0],
+                reason="NoTokens",
+                what=f"On {node} no request of a pod comes to NMI, so these get no token: "
+                f"{shown}{more}.",
+                mend=f"See what is said of {node}, or run podidentity check --pod {pods[0]}.",
+            )
 
 
 HOST_ROUTING = "HostRouting"

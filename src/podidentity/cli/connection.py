@@ -67,6 +67,12 @@ def worded(error: KubeError) -> CommandError:
     if error.unreachable:
         known = "--kubeconfig" in error.message
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
+    if error.throttled or error.retry_after:
+        return CommandError(error.message, "The API server is overloaded: try again later.")
+    return _refused(error)
+
+
+def _refused(error: KubeError) -> CommandError:
     if error.unauthorized:
         return CommandError(
             error.message, "Sign in to the cluster again, or choose another --context."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -13,7 +13,8 @@ import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
-from podidentity.cli.agent_choices import chosen
+from podidentity.cli import local_redirect
+from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.nmi import Parsed
@@ -28,6 +29,7 @@ from podidentity.cli.objects import (
     called,
     create_once,
     find,
+    find_all,
     is_unchanged,
     minor_version,
     remove,
@@ -38,6 +40,7 @@ from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
     has_one_container,
+    is_archived_nmi,
     namespace_of_nmi,
     troubles,
     until_established,
@@ -45,6 +48,7 @@ from podidentity.cli.rollout import (
     until_ready,
 )
 from podidentity.cli.use_roles import give
+from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
@@ -52,12 +56,14 @@ from podidentity.manifests import (
     NAMESPACE,
     OWN_NAMESPACE,
     STARTUP_TAINT,
+    LocalRedirect,
     aks_exceptions,
     automatic_tolerations,
     crds,
     nmi,
     startup_taint_rights,
 )
+from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
@@ -77,6 +83,7 @@ class Profile(StrEnum):
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
+        "podidentity enable --backend=lrp",
         "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
@@ -136,6 +143,14 @@ class Profile(StrEnum):
     f"Without KEY: {STARTUP_TAINT}.",
 )
 @click.option(
+    "--backend",
+    type=click.Choice([each.value for each in Backend]),
+    default=Backend.NFTABLES.value,
+    show_default=True,
+    help="What leads pods' requests to NMI: rules of the node, or, for nodes where packets pass "
+    "those (eBPF host routing), a local redirect policy of Cilium as well.",
+)
+@click.option(
     "--profile",
     type=click.Choice([each.value for each in Profile]),
     default=Profile.STANDARD.value,
@@ -171,6 +186,7 @@ def enable(
     node_tokens: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
+    backend: str,
     profile: str,
     tolerations: tuple[Object, ...],
     wait: bool,
@@ -187,13 +203,16 @@ def enable(
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     flags = (*shlex.split(nmi_args), *nmi_arg)
+    choices = chosen(nmi(extra_args=flags)[-1])
+    redirect = _redirect(choices) if backend == Backend.LRP else None
     made = partial(
         nmi,
         image=image,
         audiences=audiences,
-        identities=chosen(nmi(extra_args=flags)[-1]).identities_namespace,
+        identities=choices.identities_namespace,
         startup_taint=startup_taint or "",
         tolerations=tolerations_of(Profile(profile), tolerations),
+        redirect=redirect,
     )
     automatic = Profile(profile) is Profile.AKS_AUTOMATIC
     if automatic and agents == NAMESPACE:
@@ -201,54 +220,127 @@ def enable(
             f"AKS Automatic keeps {NAMESPACE} to itself",
             f"Choose another --namespace, or none: NMI is in {OWN_NAMESPACE} then.",
         )
-    exceptions = aks_exceptions() if with_aks and not automatic else []
-    usual = OWN_NAMESPACE if automatic else NAMESPACE
+    wanted = _Wanted(
+        made=made,
+        flags=flags,
+        agents=agents,
+        automatic=automatic,
+        exceptions=aks_exceptions() if with_aks and not automatic else [],
+        node_tokens=node_tokens,
+        startup_taint=bool(startup_taint),
+        redirect=redirect,
+        grants=grants,
+        wait=wait,
+        seconds=timeout,
+    )
     if dry_run:
-        # The exceptions come last: the API server must serve the custom resources first. Without
-        # the cluster nobody knows which other namespaces are there.
-        always = [each for each in exceptions if each["metadata"]["namespace"] == NAMESPACE]
-        manifests = made(
-            extra_args=flags,
-            namespace=agents or usual,
-            as_node=bool(node_tokens),
-            policy=True,
-        )
-        click.echo(documents([*crds(), *manifests, *always], output))
-        return
+        click.echo(documents(_without_cluster(wanted), output))
+    else:
+        on_cluster(target, lambda kube: _enable_as(kube, wanted))
 
-    async def work(kube: Kube) -> None:
-        if not automatic:
-            await _refuse_automatic(kube)
-        namespace = await _one_place(kube, agents, usual)
-        there = [each for each in exceptions if await _has_its_namespace(kube, each)]
-        counting = exceptions_flag(there, namespace)
-        minor = await minor_version(kube)
-        if startup_taint and minor < POLICIES_SINCE:
-            raise CommandError(
-                "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI "
-                "could change every node",
-                "Close the window by the node unit or AKS's IMDS restriction instead.",
-            )
-        manifests = made(
-            extra_args=(*counting, *flags),
-            namespace=namespace,
-            as_node=minor >= NODE_TOKENS_SINCE if node_tokens is None else node_tokens,
-            policy=minor >= POLICIES_SINCE,
-        )
-        if not startup_taint:
-            await _without_startup_taint(kube)
-        await _enable(
-            kube,
-            namespace,
-            manifests,
-            there,
-            record=namespace if automatic else NAMESPACE,
-            grants=grants,
-            wait=wait,
-            seconds=timeout,
-        )
 
-    on_cluster(target, work)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What somebody wants of `enable`."""
+
+    made: Callable[..., list[Object]]
+    """Returns the manifests, given what only the cluster tells."""
+    flags: tuple[str, ...]
+    agents: str | None
+    """Namespace of NMI; None: where it is, or the usual one."""
+    automatic: bool
+    exceptions: list[Object]
+    node_tokens: bool | None
+    startup_taint: bool
+    redirect: LocalRedirect | None
+    """Where Cilium leads requests; None if it leads none."""
+    grants: bool
+    wait: bool
+    seconds: float
+
+    @property
+    def usual(self) -> str:
+        """The namespace of NMI, if none is named."""
+        return OWN_NAMESPACE if self.automatic else NAMESPACE
+
+
+def _without_cluster(wanted: _Wanted) -> list[Object]:
+    """Return all objects, as far as they are known without the cluster.
+
+    Nobody knows which namespaces of extensions are there, and whether a policy that denies IMDS
+    would cut pods off. The exceptions come last: the API server must serve the custom resources
+    first.
+    """
+    always = [each for each in wanted.exceptions if each["metadata"]["namespace"] == NAMESPACE]
+    manifests = wanted.made(
+        extra_args=wanted.flags,
+        namespace=wanted.agents or wanted.usual,
+        as_node=bool(wanted.node_tokens),
+        policy=True,
+    )
+    return [*crds(), *manifests, *always]
+
+
+async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
+    if not wanted.automatic:
+        await _refuse_automatic(kube)
+    await _refuse_archived_nmi(kube)
+    if wanted.redirect:
+        await local_redirect.require_policies(kube)
+    namespace = await _one_place(kube, wanted.agents, wanted.usual)
+    there = [each for each in wanted.exceptions if await _has_its_namespace(kube, each)]
+    counting = exceptions_flag(there, namespace)
+    minor = await minor_version(kube)
+    if wanted.startup_taint and minor < POLICIES_SINCE:
+        raise CommandError(
+            "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI could "
+            "change every node",
+            "Close the window by the node unit or AKS's IMDS restriction instead.",
+        )
+    as_node = wanted.node_tokens
+    manifests = wanted.made(
+        extra_args=(*counting, *wanted.flags),
+        namespace=namespace,
+        as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
+        policy=minor >= POLICIES_SINCE,
+    )
+    await _take_back(kube, namespace, wanted)
+    await _enable(
+        kube,
+        namespace,
+        manifests,
+        there,
+        record=namespace if wanted.automatic else NAMESPACE,
+        grants=wanted.grants,
+        wait=wanted.wait,
+        seconds=wanted.seconds,
+    )
+    if wanted.redirect:
+        deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
+        seconds = TOLD_SECONDS if wanted.wait else 0.0
+        await local_redirect.deny_where_possible(kube, deny, namespace, seconds)
+
+
+async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:
+    """Take away what an earlier `enable` has made, and this one does not want."""
+    if not wanted.startup_taint:
+        await _without_startup_taint(kube)
+    if not wanted.redirect:
+        await local_redirect.take_away(kube, namespace)
+
+
+TOLD_SECONDS = 20.0
+"""How long an NMI that is ready may need to tell how requests come to it."""
+
+
+def _redirect(choices: Choices) -> LocalRedirect:
+    """Return where Cilium leads requests from and to, by NMI's own flags."""
+    return LocalRedirect(
+        metadata_ip=choices.redirect.metadata_ip,
+        metadata_port=choices.redirect.metadata_port,
+        port=choices.redirect.listen_port,
+        probe_port=choices.probe_port,
+    )
 
 
 NODE_TOKENS_SINCE = 36
@@ -286,6 +378,31 @@ async def _refuse_automatic(kube: Kube) -> None:
         raise CommandError(
             "This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be there",
             "Run podidentity enable --profile aks-automatic.",
+        )
+
+
+async def _refuse_archived_nmi(kube: Kube) -> None:
+    """Raise CommandError, before anything is made, where NMI of AAD Pod Identity is.
+
+    Ours closes IMDS at once, and has the port only when the other one ends. So the other's
+    DaemonSet goes first, without its pods: as these end they open IMDS to all pods.
+    """
+    try:
+        found = await find_all(kube, DAEMON_SETS)
+    except KubeError as error:
+        if error.forbidden:
+            return
+        raise
+    for each in filter(is_archived_nmi, found):
+        name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+        labels = each["spec"]["selector"]["matchLabels"]
+        pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        raise CommandError(
+            f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and a node has one NMI: "
+            "they want the same port, and pods would get no token",
+            "Take its place in this order, so that no pod reaches the nodes' identities meanwhile: "
+            f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan; podidentity enable "
+            f"--no-wait; kubectl delete pods -n {namespace} -l {pods}; podidentity enable.",
         )
 
 
@@ -375,7 +492,9 @@ async def _enable(
     for manifest in manifests:
         if manifest["kind"] == "DaemonSet":
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
-        click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
+        is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
+        put = local_redirect.apply_policy if is_policy else apply
+        click.echo(f"{called(manifest)} {await put(kube, manifest)}")
     if wait:
         await _ready(kube, namespace, seconds)
 
@@ -457,6 +576,7 @@ def disable(
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     namespace = await namespace_of_nmi(kube, agents)
     await _without_startup_taint(kube)
+    await local_redirect.take_away(kube, namespace)
     for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)

@@ -34,6 +34,8 @@ ROLES = Resource(RBAC, "roles")
 ROLE_BINDINGS = Resource(RBAC, "rolebindings")
 CLUSTER_ROLES = Resource(RBAC, "clusterroles")
 CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
+LOCAL_REDIRECT_POLICIES = Resource("/apis/cilium.io/v2", "ciliumlocalredirectpolicies")
+CLUSTERWIDE_NETWORK_POLICIES = Resource("/apis/cilium.io/v2", "ciliumclusterwidenetworkpolicies")
 
 _BY_KIND = {
     "CustomResourceDefinition": CRDS,
@@ -47,6 +49,8 @@ _BY_KIND = {
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
     "DaemonSet": DAEMON_SETS,
+    "CiliumLocalRedirectPolicy": LOCAL_REDIRECT_POLICIES,
+    "CiliumClusterwideNetworkPolicy": CLUSTERWIDE_NETWORK_POLICIES,
     "AzureIdentity": AZURE_IDENTITIES,
     "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,
     "AzurePodIdentityException": AZURE_POD_IDENTITY_EXCEPTIONS,

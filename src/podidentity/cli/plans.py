@@ -12,6 +12,7 @@ from typing import Literal
 
 from podidentity.cli.output import CommandError
 from podidentity.cli.programs import AgentPlan
+from podidentity.core.data_path import Backend
 from podidentity.kernel.rules import Redirect
 from podidentity.net.plan import NetPlan
 from podidentity.settings import (
@@ -54,6 +55,11 @@ def plan_of_both(settings: NmiSettings) -> AgentPlan:
 
 def _plan(settings: NmiSettings, program: Literal["net", "serve", "both"]) -> AgentPlan:
     redirect = redirect_of(settings)
+    if settings.backend is Backend.LRP and not settings.host_ip:
+        raise CommandError(
+            "--backend=lrp needs --host-ip, the address of this node",
+            "Run podidentity enable --backend=lrp: its manifest has it.",
+        )
     return AgentPlan(
         program=program,
         log_format=settings.log_format,
@@ -96,11 +102,12 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
 def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
     """Return where `serve` listens."""
     found = [
-        # Pods' connections arrive at the first, those of the node itself at the second.
+        # Pods' connections arrive at the first, those of the node itself at the second, and what
+        # Cilium redirects at the third.
         *(
             # `net` puts the address of the first on a link.
             Address(name, host, redirect.listen_port, freebind=name == "pods")
-            for name, host in zip(("pods", "host"), redirect.listen_addresses, strict=False)
+            for name, host in zip(("pods", "host", "node"), redirect.listen_addresses, strict=False)
         ),
         Address("probes", _EVERYWHERE, settings.probe_port),
     ]
@@ -121,6 +128,7 @@ def redirect_of(settings: NmiSettings) -> Redirect:
             metadata_port=settings.metadata_port,
             listen_address=settings.listen_address,
             listen_port=settings.listen_port,
+            node_address=settings.host_ip if settings.backend is Backend.LRP else "",
         )
     except ValueError as error:
         raise CommandError(str(error)) from error

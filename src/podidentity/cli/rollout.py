@@ -77,6 +77,17 @@ def has_one_container(daemon_set: Object) -> bool:
     return "serve" not in {container["name"] for container in containers}
 
 
+def is_archived_nmi(daemon_set: Object) -> bool:
+    """Whether its pods are NMI of AAD Pod Identity, by the labels of its chart or its manifests.
+
+    https://github.com/Azure/aad-pod-identity/tree/master/charts/aad-pod-identity/templates
+    https://github.com/Azure/aad-pod-identity/tree/master/deploy/infra
+    """
+    labels = daemon_set["spec"]["template"]["metadata"].get("labels") or {}
+    component = labels.get("app.kubernetes.io/component", labels.get("component"))
+    return component == "nmi" and labels.get("app.kubernetes.io/name") != "podidentity"
+
+
 def established(crd: Object) -> bool:
     """Whether the API server serves the resource."""
     return _condition(crd, "Established").get("status") == "True"

@@ -23,6 +23,16 @@ PROOF_SECONDS = 60.0
 """A proof holds for so long while the probe pod is away: it may be replaced by a new one."""
 
 
+class Backend(StrEnum):
+    """What leads pods' requests to NMI; the values of `--backend`."""
+
+    NFTABLES = "nftables"
+    """Rules of the node (`kernel.rules`)."""
+    LRP = "lrp"
+    """A local redirect policy of Cilium, for nodes where packets pass the rules. NMI listens at the
+    node's own address for it, too, and the rules stay: requests come by one or by the other."""
+
+
 class Answerer(StrEnum):
     """Who answered on the connection of a probe."""
 
@@ -78,6 +88,8 @@ class ProbeResult:
     """The reason, as a clause."""
     plane: str = ""
     """How the pod is connected: `bridge` or `routed`; "" if that is not known."""
+    backend: Backend | None = None
+    """What led it to `serve`; None if it did not come there."""
 
     def __str__(self) -> str:
         """Return it as a sentence without its end and, after a semicolon, the next step."""
@@ -90,8 +102,9 @@ _TEXTS = {
     Hop.PROVED: ("a request from the pod has arrived at NMI, and its answer at the pod", ""),
     Hop.NO_ANSWER: (
         "a request from the pod got no answer",
-        "let pods out to 169.254.169.254/32, TCP port 80, in every network policy, turn eBPF host "
-        "routing off (AKS: acceleration mode None), and see the other checks of NMI's /readyz",
+        "let pods out to 169.254.169.254/32, TCP port 80, in every network policy; with eBPF host "
+        "routing run podidentity enable --backend=lrp, or turn it off (AKS: acceleration mode "
+        "None); and see the other checks of NMI's /readyz",
     ),
     Hop.IMDS: (
         "a request from the pod was answered by IMDS itself, past NMI's rules: pods can take every "
@@ -123,6 +136,8 @@ class DataPath:
     """When a probe was last successful."""
     plane: str = ""
     """As the last probe found it."""
+    backend: Backend | None = None
+    """What led the last successful probe to `serve`."""
     failed: ProbeResult | None = None
     """Why the path does not count as whole."""
     doubted: ProbeResult | None = None
@@ -139,7 +154,7 @@ class DataPath:
         """
         plane = result.plane or self.plane
         if result.hop is Hop.PROVED:
-            return DataPath(proved=now, plane=plane)
+            return DataPath(proved=now, plane=plane, backend=result.backend)
         if result.hop is Hop.NOT_SENT:
             return replace(self, unproved=result)
         if result.hop is Hop.IMDS or self.doubted or self.failed:

@@ -120,10 +120,13 @@ class TokenSource(Protocol):
 class Attestor(Protocol):
     """Proves which pod owns the socket at the other end of a connection."""
 
-    async def prove(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:
+    async def prove(
+        self, address: str, port: int, candidates: Sequence[Pod], own: str = ""
+    ) -> Proof:
         """Return the proof of the connection from `address`:`port` to IMDS.
 
-        `candidates` are the pods with the address in their status.
+        `candidates` are the pods with the address in their status. `own` is our address of the
+        connection, "" for that of the redirection by rules.
         """
 
     def ask(
@@ -132,6 +135,7 @@ class Attestor(Protocol):
         port: int,
         candidates: Sequence[Pod],
         judged: Callable[[Proof], None],
+        own: str = "",
     ) -> bool:
         """Have `judged` called later with what `prove` returns; False if nothing can be asked."""
 

@@ -100,17 +100,20 @@ class ConnectionInspector:
         cgroups: PodCgroups | None,
         listener: Endpoint,
         imds: Endpoint = IMDS,
+        node_listener: Endpoint | None = None,
     ) -> None:
         """Without `cgroups` no sighting names a pod.
 
         `listener` is the local end of redirected connections (`Redirect.target`). Connections of
-        the node itself have the same port at other addresses.
+        the node itself have the same port at other addresses. `node_listener` is the local end of
+        those that Cilium redirects.
         """
         _raise_file_limit()
         self._netns_dirs = netns_dirs
         self._networks = PodNetworks(*netns_dirs)
         self._cgroups = cgroups
         self._listener = listener
+        self._node_listener = node_listener
         self._imds = imds
         self._node = SockDiag()
         self.bound_to: Callable[[str], NamespaceKey | None] = lambda _: None
@@ -139,6 +142,7 @@ class ConnectionInspector:
         cgroup_root: Path,
         listener: Endpoint,
         imds: Endpoint = IMDS,
+        node_listener: Endpoint | None = None,
     ) -> Self:
         """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
@@ -147,6 +151,7 @@ class ConnectionInspector:
             cgroups=cgroups,
             listener=listener,
             imds=imds,
+            node_listener=node_listener,
         )
 
     @property
@@ -154,12 +159,15 @@ class ConnectionInspector:
         """The pods' network namespaces."""
         return self._networks
 
-    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
+    def facts(
+        self, address: str, port: int, own: str = "", *, clients: bool = False
+    ) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` to IMDS.
 
-        Costs about ten system calls if one namespace has the address, plus those for namespaces
-        that are new or changed since the last call. With `clients` also those for the clients of a
-        namespace that has the socket.
+        `own` is our address of it, "" for that of redirected connections. Costs about ten system
+        calls if one namespace has the address, plus those for namespaces that are new or changed
+        since the last call. With `clients` also those for the clients of a namespace that has the
+        socket.
         """
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -169,7 +177,7 @@ class ConnectionInspector:
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._holders(address)
-        found = self._facts(client, self._listener, holders, self._failure())
+        found = self._facts(client, self._listener_at(own), holders, self._failure())
         seen = any(each.state is SocketState.OPEN for each in found.sightings)
         if seen and not clients:
             return found
@@ -178,6 +186,10 @@ class ConnectionInspector:
             found = replace(found, sightings=tuple(sightings))
         count = len(self._networks.holders(address))
         return replace(found, holders=count, guarded=self.guarded())
+
+    def _listener_at(self, own: str) -> Endpoint:
+        node = self._node_listener
+        return node if node is not None and node.address == own else self._listener
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
@@ -314,16 +326,27 @@ class ConnectionInspector:
         name = network.name if network else _NODE
         try:
             if network is None:
-                found = self._node.find(client, listener)
+                seen = [self._node.find(client, listener)]
             else:
-                found = network.find(client, self._imds)
-            if found is None or not found.is_of_connection:
+                seen = [network.find(client, each) for each in self._other_ends(listener)]
+            found = [each for each in seen if each is not None and each.is_of_connection]
+            opened = [each for each in found if each.is_open]
+            if not found:
                 return Sighting(network=name)
-            if not found.is_open:
-                return Sighting(network=name, state=SocketState.CLOSED, user=found.user)
-            return self._open(name, found, difference(found, ours))
+            if not opened:
+                return Sighting(network=name, state=SocketState.CLOSED, user=found[0].user)
+            return self._open(name, *other_end(opened, ours))
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
+
+    def _other_ends(self, listener: Endpoint) -> tuple[Endpoint, ...]:
+        """Return what a pod's socket may be connected to, whose connection arrives at `listener`.
+
+        Cilium redirects packets, so that the socket is one to IMDS, or the call of connect(2)
+        (socket load balancing): then it is one to the node's address. So is that of a pod which
+        connects there itself. It is proved as any other.
+        """
+        return (self._imds, listener) if listener == self._node_listener else (self._imds,)
 
     def _with_clients(self, sighting: Sighting, network: PodNetwork) -> Sighting:
         """Add whose clients of IMDS the network has, if the socket is open there."""
@@ -384,6 +407,18 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def other_end(opened: Sequence[TcpSocket], ours: TcpSocket) -> tuple[TcpSocket, str]:
+    """Return which of a namespace's sockets may be the other end of `ours`; else one, and why not.
+
+    Two with the same port differ in what they are connected to. If both may be it, none is.
+    """
+    judged = [(each, difference(each, ours)) for each in opened]
+    sound = [each for each in judged if not each[1]]
+    if len(sound) > 1:
+        return sound[0][0], "another of the same port may be this connection's as well"
+    return sound[0] if sound else judged[0]
 
 
 def difference(client: TcpSocket, ours: TcpSocket) -> str:

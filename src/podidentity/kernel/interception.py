@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from podidentity.kernel import drift, rules
 from podidentity.kernel.closing_rules import closing
-from podidentity.kernel.nftables import Nftables, NftablesError
+from podidentity.kernel.nftables import Nftables, NftablesError, RulesRefused
 from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import Redirect, RedirectTable
 
@@ -70,6 +70,12 @@ _UNSHARED = (
     "one pod can hold up the connections of others: {why}; load nf_tables' expressions connlimit"
     " and limit (CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT) and restart NMI"
 )
+_REFUSED = (
+    "the node refuses NMI's rules, and takes requests by Cilium's local redirect policy all the "
+    "same: routing rules close IMDS, but one pod can hold up the connections of others, each "
+    "connection ends after one answer, and other machines can connect to port {port} and get "
+    "nothing"
+)
 
 
 class InterceptionError(Exception):
@@ -100,6 +106,8 @@ class Interception:
         self._complained: tuple[str, ...] = ()
         self._unshared: tuple[str, ...] = ()
         self._unowned: tuple[str, ...] = ()
+        self._refused: tuple[str, ...] = ()
+        """That there is no table, and need not be one."""
         self._cause = ""
         self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
         self._disputed = False
@@ -136,7 +144,7 @@ class Interception:
 
     def warnings(self) -> tuple[str, ...]:
         """Return features that the kernel or libnftables lacks, and that we can do without."""
-        return (*self._unshared, *self._unowned)
+        return (*self._unshared, *self._unowned, *self._refused)
 
     async def check(self) -> bool:
         """Repair the rules; return whether there was something to repair, and it succeeded."""
@@ -193,10 +201,34 @@ class Interception:
         self._warn_of_release_0_1()
         with _explained():
             self._routing.repair()
-            self._unshared = self._replace()
-            self._make_copy()
+            self._name_uplink()
+            with self._tables_may_be_refused():
+                self._unshared = self._replace()
+                self._make_copy()
             self._look_beside()
             return self._left()
+
+    def _name_uplink(self) -> None:
+        """Have the tables name the interface of now, if they need it."""
+        if self._redirect.node_address:
+            uplink = self._routing.uplink()
+            self._table = replace(self._table, uplink=uplink)
+            self._copy = self._copy and replace(self._copy, uplink=uplink)
+
+    @contextlib.contextmanager
+    def _tables_may_be_refused(self) -> Iterator[None]:
+        """Do without tables where the node refuses them, and requests need none to come to us."""
+        try:
+            yield
+        except RulesRefused as error:
+            if not self._redirect.node_address:
+                raise
+            said = _REFUSED.format(port=self._redirect.listen_port)
+            if not self._refused:
+                _log.warning("%s (%s)", said, error)
+            self._refused = (said,)
+        else:
+            self._refused = ()
 
     def _replace(self) -> tuple[str, ...]:
         """Replace the table of our name; return a warning for each feature that it lacks.
@@ -234,18 +266,21 @@ class Interception:
     def _repair(self) -> tuple[list[str], list[str]]:
         """Repair all differences; return those found, and those that are left."""
         with _explained():
+            self._name_uplink()
             of_routing, of_table = self._routing.differences(), self._listed(self._table)
             if of_routing:
                 self._routing.repair()
-            if of_table:
-                self._nft.run(self._table.replacement())
-            if self._copy and self._listed(self._copy):
-                self._make_copy()
-            found = [*of_routing, *of_table]
+            with self._tables_may_be_refused():
+                if of_table:
+                    self._nft.run(self._table.replacement())
+                if self._copy and self._listed(self._copy):
+                    self._make_copy()
+            found = [*of_routing, *(() if self._refused else of_table)]
             return found, self._left() if found else []
 
     def _left(self) -> list[str]:
-        differences = [*self._routing.differences(), *self._listed(self._table)]
+        tables = () if self._refused else self._listed(self._table)
+        differences = [*self._routing.differences(), *tables]
         return [f"set, and not as it was set: {_some(differences)}"] if differences else []
 
     def _make_copy(self) -> None:

@@ -26,6 +26,10 @@ class NftablesError(Exception):
     """The kernel or the library returned an error; with the next step, if it is known."""
 
 
+class RulesRefused(NftablesError):
+    """Something of the node refuses rules, though this process may change them."""
+
+
 class Nftables:
     """One context of libnftables, for the network namespace in which it is created.
 
@@ -53,7 +57,7 @@ class Nftables:
         output = self._library.nft_ctx_get_output_buffer(self._context)
         error = self._library.nft_ctx_get_error_buffer(self._context)
         if code != 0:
-            raise NftablesError(_explained((error or b"").decode(errors="replace")))
+            raise _explained((error or b"").decode(errors="replace"))
         printed: dict[str, Any] = json.loads(output) if output else {}
         return printed
 
@@ -101,12 +105,19 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-def _explained(text: str) -> str:
+def _explained(text: str) -> NftablesError:
     reasons = [line.partition("Error: ")[2] for line in text.splitlines() if "Error: " in line]
     first = reasons[0] if reasons else "no reason given"
     if "Operation not permitted" not in text:
-        return first
-    return f"{first}; {why_not_permitted(Path('/proc/thread-self/status').read_text())}"
+        return NftablesError(first)
+    status = Path("/proc/thread-self/status").read_text()
+    kind = RulesRefused if may_change(status) else NftablesError
+    return kind(f"{first}; {why_not_permitted(status)}")
+
+
+def may_change(status: str) -> bool:
+    """Whether a process with this /proc/PID/status has the capability to change rules."""
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> _NET_ADMIN & 1)
 
 
 def why_not_permitted(status: str) -> str:
@@ -115,12 +126,11 @@ def why_not_permitted(status: str) -> str:
     AKS has a program that refuses rules to everybody in the node's network:
     Azure/azure-container-networking, bpf-prog/azure-block-iptables.
     """
-    held = int(status.partition("CapEff:")[2].split()[0], 16)
-    if not held >> _NET_ADMIN & 1:
+    if not may_change(status):
         return "give the process CAP_NET_ADMIN in the node's network namespace"
     return (
         "the process has CAP_NET_ADMIN, and something of the node refuses its rules all the same, "
         "as AKS does where eBPF host routing is on (the node has the label kubernetes.azure.com/"
-        "ebpf-host-routing then): set the acceleration mode of the cluster's container networking "
-        "services to None"
+        "ebpf-host-routing then): run podidentity enable --backend=lrp, which needs none, or set "
+        "the acceleration mode of the cluster's container networking services to None"
     )

@@ -197,6 +197,11 @@ class Routing:
             found.append(f"packets may leave by {socket.if_indextoname(uplink)} past the rules")
         return found
 
+    def uplink(self) -> str:
+        """Return the name of the interface by which the node reaches IMDS; "" if there is none."""
+        found = self._uplink()
+        return socket.if_indextoname(found) if found else ""
+
     def repair(self) -> None:
         """Add what is missing, and delete the rules of podidentity 0.1."""
         listed = self._listed()

@@ -4,7 +4,8 @@ As nft prints it:
 
     chain guard_local { type filter hook prerouting priority raw;
       iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-      iifname != "lo" ip daddr 169.254.25.79 counter drop }
+      iifname != "lo" ip daddr 169.254.25.79 counter drop
+      iifname "eth0" ip daddr 10.240.0.4 tcp dport 2579 counter drop }   with --backend=lrp
     chain intercept   { type nat hook prerouting priority dstnat - 10;
       ip daddr 169.254.169.254 tcp dport 80 jump share
       ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.25.79:2579 }
@@ -21,7 +22,8 @@ As nft prints it:
 * guard_local comes before the redirection. It drops packets from a wire to the address that we
   redirect to, so that only redirected packets reach it, and packets to the node's loopback (RFC
   1122, 3.2.1.3). kube-proxy opens the loopback with `route_localnet` (CVE-2020-8558), as
-  podidentity 0.1 did.
+  podidentity 0.1 did. With `--backend=lrp` the node's own address is open to pods, which Cilium
+  sends there; what comes by the uplink is of no pod of this node, and is dropped.
 * intercept comes before kube-proxy's chains (dstnat, -100); the first redirection of a connection
   wins.
 * share limits the connections of one pod, before any process of ours handles them. So one pod
@@ -88,15 +90,17 @@ class Redirect:
     listen_address: str = _HOST
     """As `--nmi-listen-address` says it."""
     listen_port: int = 2579
+    node_address: str = ""
+    """The node's own address, at which we listen, too, for Cilium's local redirect policies."""
 
     def __post_init__(self) -> None:
-        for address in (self.metadata_ip, self.listen_address):
+        for address in filter(None, (self.metadata_ip, self.listen_address, self.node_address)):
             IPv4Address(address)
         for port in (self.metadata_port, self.listen_port):
             if not 0 < port < 65536:
                 raise ValueError(f"{port} is no port: it must be from 1 to 65535")
-        if self.target == self.metadata_ip:
-            raise ValueError(f"{self.target} cannot be both what is intercepted and where to")
+        if self.metadata_ip in {self.target, self.node_address}:
+            raise ValueError(f"{self.metadata_ip} cannot be both what is intercepted and where to")
 
     @property
     def target(self) -> str:
@@ -118,6 +122,11 @@ class Redirect:
         return Endpoint(self.target, self.listen_port)
 
     @property
+    def node_listener(self) -> Endpoint | None:
+        """Where connections arrive that Cilium redirects; None if nothing listens there for it."""
+        return Endpoint(self.node_address, self.listen_port) if self.node_address else None
+
+    @property
     def owns_target(self) -> bool:
         """Whether we add `target` to `lo` and guard it, as we do with a link-local address."""
         return IPv4Address(self.target).is_link_local
@@ -132,7 +141,8 @@ class Redirect:
         """Addresses to listen at. Bind with IP_FREEBIND, because `target` may be set later."""
         if IPv4Address(self.listen_address).is_unspecified:
             return (self.listen_address,)
-        return self.target, self.host_address
+        node = (self.node_address,) if self.node_address not in {"", self.target} else ()
+        return (self.target, self.host_address, *node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +157,8 @@ class RedirectTable:
     shares: bool = True
     """Whether to limit the connections of each pod. This needs the expressions `connlimit` and
     `limit`, which a kernel may lack."""
+    uplink: str = ""
+    """The interface by which the node reaches IMDS; "" if there is none."""
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
@@ -169,6 +181,7 @@ class RedirectTable:
                 )
                 for each in local
             ),
+            *self._closed_outside(),
             *(self._shares(imds) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
@@ -231,13 +244,28 @@ class RedirectTable:
         tcp = _match({"meta": {"key": "l4proto"}}, _TCP)
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
 
+    def _closed_outside(self) -> Iterator[dict[str, Any]]:
+        """Yield the rule that closes the node's own address to what is no pod of this node."""
+        redirect = self.redirect
+        if redirect.node_address and self.uplink:
+            yield self._rule(
+                "guard_local",
+                _match({"meta": {"key": "iifname"}}, self.uplink),
+                _match(_field("ip", "daddr"), redirect.node_address),
+                _match(_field("tcp", "dport"), redirect.listen_port),
+                {"drop": None},
+            )
+
     def _unguarded(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield matches for connections that reach us without a redirection."""
-        port = _match(_field("tcp", "dport"), self.redirect.listen_port)
-        if IPv4Address(self.redirect.listen_address).is_unspecified:
+        """Yield matches for connections that reach us without a redirection of ours."""
+        redirect = self.redirect
+        port = _match(_field("tcp", "dport"), redirect.listen_port)
+        if IPv4Address(redirect.listen_address).is_unspecified:
             yield [_match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), port]
-        elif not self.redirect.owns_target:
-            yield [_match(_field("ip", "daddr"), self.redirect.target), port]
+            return
+        own = (redirect.target,) if not redirect.owns_target else ()
+        for each in dict.fromkeys((*own, *filter(None, (redirect.node_address,)))):
+            yield [_match(_field("ip", "daddr"), each), port]
 
     def _chain(self, name: str, kind: str, priority: int) -> dict[str, Any]:
         where = {"type": kind, "hook": "prerouting", "prio": priority, "policy": "accept"}

@@ -46,13 +46,15 @@ which its answer goes out.
     chain reverse_path { type filter hook prerouting priority raw;
       ip daddr 169.254.169.254 fib saddr . iif oif missing drop }
 
+With `--backend=lrp` all of this holds for TCP to port 2579 of the node's own address, too.
+
 Source of the grammar: nft(8), libnftables-json(5).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +197,7 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         make.drop("unknown", _is(arp_mac, "@taken_macs")),
         make.drop("unknown", _is(arp_address, "@taken_addresses")),
         make.drop("unknown", _is(address, "@taken_addresses")),
-        *(make.drop("unknown", _is(_field("ip", "daddr"), each)) for each in closed(redirect)),
+        *(make.drop("unknown", *each) for each in _to_us(redirect)),
     )
 
 
@@ -205,11 +207,19 @@ def reverse_path_table(redirect: Redirect) -> Table:
     no_way_back = _is({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
     return make.table(
         make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
-        *(
-            make.drop("reverse_path", _is(_field("ip", "daddr"), each), no_way_back)
-            for each in closed(redirect)
-        ),
+        *(make.drop("reverse_path", *each, no_way_back) for each in _to_us(redirect)),
     )
+
+
+def _to_us(redirect: Redirect) -> Iterator[list[dict[str, Any]]]:
+    """Yield matches for what asks IMDS, or us."""
+    for each in closed(redirect):
+        yield [_is(_field("ip", "daddr"), each)]
+    if redirect.node_address:
+        yield [
+            _is(_field("ip", "daddr"), redirect.node_address),
+            _is(_field("tcp", "dport"), redirect.listen_port),
+        ]
 
 
 def closed(redirect: Redirect) -> tuple[str, ...]:

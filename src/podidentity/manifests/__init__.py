@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -44,6 +45,17 @@ STARTUP_TAINT = "aadpodidentity.k8s.io/agent-not-ready"
 Manifest = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRedirect:
+    """Where Cilium leads pods' requests from, and where to on their node."""
+
+    metadata_ip: str = "169.254.169.254"
+    metadata_port: int = 80
+    port: int = 2579
+    """NMI's, at the node's own address."""
+    probe_port: int = 8085
+
+
 def crds() -> list[Manifest]:
     """Return the four CustomResourceDefinitions."""
     return _documents("crds.yaml")
@@ -60,6 +72,7 @@ def nmi(
     identities: str = IDENTITIES,
     startup_taint: str = "",
     tolerations: Sequence[Manifest] = (),
+    redirect: LocalRedirect | None = None,
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
@@ -68,7 +81,8 @@ def nmi(
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
     accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
-    `tolerations` its pods tolerate those taints alone, and the start-up taint.
+    `tolerations` its pods tolerate those taints alone, and the start-up taint. With `redirect`
+    Cilium leads pods' requests to NMI, too; its policy of denial is not among the manifests.
     """
     manifests = _documents("nmi.yaml")
     if as_node:
@@ -83,8 +97,11 @@ def nmi(
         manifests[-1:-1] = startup_taint_rights(startup_taint, namespace)
         extra_args = [f"--startup-taint={startup_taint}", *extra_args]
         tolerations = _and_startup_taint(tolerations, startup_taint)
-    probe, agent = (each for each in manifests if each["kind"] == "DaemonSet")
-    for daemon_set, args in ((probe, ()), (agent, extra_args)):
+    if redirect:
+        manifests[-1:-1] = local_redirect(redirect, namespace)[:-1]
+        extra_args = ["--backend=lrp", *extra_args]
+    *others, agent = (each for each in manifests if each["kind"] == "DaemonSet")
+    for daemon_set, args in (*((each, ()) for each in others), (agent, extra_args)):
         _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
@@ -150,6 +167,27 @@ def startup_taint_rights(key: str = STARTUP_TAINT, namespace: str = NAMESPACE) -
         for field in ("expression", "message"):
             text = each.get(field, "").replace(f"account:{NAMESPACE}:", f"account:{namespace}:")
             each |= {field: text.replace(STARTUP_TAINT, key)} if text else {}
+    _place(manifests, namespace)
+    return manifests
+
+
+def local_redirect(
+    redirect: LocalRedirect = LocalRedirect(),
+    namespace: str = NAMESPACE,
+) -> list[Manifest]:
+    """Return the pods that Cilium redirects to, the policy for it, and the one that denies IMDS."""
+    manifests = _documents("local-redirect.yaml")
+    daemon_set, policy, deny = manifests
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    container["ports"][0]["containerPort"] = redirect.port
+    container["readinessProbe"]["httpGet"]["port"] = redirect.probe_port
+    spec = policy["spec"]
+    spec["redirectFrontend"]["addressMatcher"] = {
+        "ip": redirect.metadata_ip,
+        "toPorts": [{"port": str(redirect.metadata_port), "protocol": "TCP"}],
+    }
+    spec["redirectBackend"]["toPorts"] = [{"port": str(redirect.port), "protocol": "TCP"}]
+    deny["spec"]["egressDeny"] = [{"toCIDR": [f"{redirect.metadata_ip}/32"]}]
     _place(manifests, namespace)
     return manifests
 

@@ -123,6 +123,7 @@ def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
         cgroup_root=plan.cgroup_root,
         listener=redirect.listener,
         imds=redirect.imds,
+        node_listener=redirect.node_listener,
     )
     stack.callback(inspector.close)
     return inspector

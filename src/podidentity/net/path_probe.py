@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from podidentity.core.data_path import Answerer, Arrival, Hop, ProbeResult, hop_of
+from podidentity.core.data_path import Answerer, Arrival, Backend, Hop, ProbeResult, hop_of
 from podidentity.core.rate_limits import TokenBucket
 from podidentity.kernel.rules import Redirect
 from podidentity.wire.path_probe import LONGEST_REPLY, answerer_of, render_request
@@ -45,6 +45,8 @@ class PathProber:
         """
         self._imds = redirect.imds
         self._own = redirect.target
+        self._by_own = {redirect.node_address: Backend.LRP, redirect.target: Backend.NFTABLES}
+        """What leads requests to each address of ours; an address that is none is not asked for."""
         self._bound_socket = bound_socket
         self._plane_of = plane_of
         self._budget = TokenBucket(RATE, BURST, asyncio.get_running_loop().time())
@@ -70,8 +72,16 @@ class PathProber:
         arrived = await word.arrived(ARRIVAL_SECONDS if answerer is Answerer.OURS else 0.0)
         if answerer is Answerer.NONE and arrived == sent:
             detail = f"{detail}, though it has arrived at NMI"
+        backend = self._by_own.get(arrived.own) if arrived and arrived.own else None
+        if backend and arrived:
+            sent = sent._replace(own=arrived.own)
         hop = hop_of(answerer, sent, arrived)
-        return ProbeResult(hop=hop, detail=detail, plane=self._plane_of(address))
+        return ProbeResult(
+            hop=hop,
+            detail=detail,
+            plane=self._plane_of(address),
+            backend=backend if hop is Hop.PROVED else None,
+        )
 
     async def _ask(self, asking: socket.socket, nonce: str) -> tuple[Answerer, str]:
         """Return whose answer came; if none did, why."""

@@ -43,7 +43,9 @@ _log = logging.getLogger("podidentity.net")
 class Inspector(Protocol):
     """Finds facts about connections; implemented by `kernel.attestation.ConnectionInspector`."""
 
-    def facts(self, address: str, port: int, *, clients: bool = False) -> ConnectionFacts:
+    def facts(
+        self, address: str, port: int, own: str = "", *, clients: bool = False
+    ) -> ConnectionFacts:
         """Return the facts about a redirected connection, with its namespace's other clients."""
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
@@ -277,7 +279,9 @@ class _Client:
         inspector = self._server.inspector
         if question.local:
             return inspector.local_facts(question.address, question.port, question.own)
-        return inspector.facts(question.address, question.port, clients=question.clients)
+        return inspector.facts(
+            question.address, question.port, question.own, clients=question.clients
+        )
 
     def _paused(self, count: int) -> bool:
         """Count questions; if there were too many, stop reading for a while and return True."""

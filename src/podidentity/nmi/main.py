@@ -197,7 +197,10 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
             events.run,
             ProbeRequests(net, cluster, kube, clock, own=own, node=settings.node).run,
             AgentWarnings(
-                events, clock, own=own, warnings=lambda: [*warnings(), *_boot_closed(net)]
+                events,
+                clock,
+                own=own,
+                warnings=lambda: [*warnings(), *_boot_closed(net), *_backend(path)],
             ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
@@ -301,6 +304,11 @@ def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:
     """Return what closes the node while no NMI runs on it, for `podidentity check`."""
     found = net.state.closed_by if net.state else ()
     return [AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))] if found else []
+
+
+def _backend(path: PathWatch) -> Sequence[AgentWarning]:
+    """Return what leads pods' requests here, for `podidentity check`."""
+    return [AgentWarning(AgentReason.BACKEND, path.backend or "none")] if path.was_proved else []
 
 
 def _tell_of_path(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from math import inf
 from typing import Any, Protocol
 
-from podidentity.core.data_path import DataPath, Hop, ProbeResult
+from podidentity.core.data_path import Backend, DataPath, Hop, ProbeResult
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Phase, Pod
 from podidentity.nmi.request.hold import wait_for
@@ -115,6 +115,16 @@ class PathWatch:
         """How the probe pod is connected; "" if that is not known."""
         return self._known.plane
 
+    @property
+    def backend(self) -> Backend | None:
+        """What leads requests to NMI, by the last one that arrived; None if the path is broken."""
+        return self._known.backend if self.hop is Hop.PROVED else None
+
+    @property
+    def was_proved(self) -> bool:
+        """Whether a request has ever arrived."""
+        return self._known.backend is not None
+
     def problems(self) -> tuple[str, ...]:
         """Return why the path is not whole or not proved; () if it is, or need not be.
 
@@ -179,7 +189,11 @@ class PathWatch:
             _log.error("the data path is broken: %s", failed)
             self.broke(failed)
         elif self._told is Hop.PROVED and before is not Hop.PROVED:
-            _log.info("the data path is proved (%s)", self.plane or "unknown network")
+            _log.info(
+                "the data path is proved (%s, by %s)",
+                self.plane or "unknown network",
+                self.backend,
+            )
             if before is not Hop.NOT_SENT:
                 self.mended("a request from the probe pod has arrived at NMI again")
 

@@ -39,9 +39,14 @@ class ArmError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """Whether another client changed the same host meanwhile: read it again, and retry."""
+        """Whether the host is to be read again, and the change to be sent again.
+
+        Another client changed it meanwhile, or Azure itself failed half way.
+        """
         codes = {"Conflict", "OperationNotAllowed", "OperationPreempted", "Canceled"}
-        return self.status == 409 or (self.status == 0 and self.code in codes)
+        codes |= {"InternalExecutionError", "InternalOperationError", "InternalServerError"}
+        locked = self.code == "ScopeLocked"
+        return (self.status == 409 and not locked) or (self.status == 0 and self.code in codes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,9 @@ class ManagedIdentity:
 class HostIdentities:
     """The identities that are attached to a virtual machine or scale set."""
 
+    state: str = ""
+    """provisioningState in lower case: what is listed is what was asked for last, and the machines
+    have it only when that is neither `updating` nor `failed`."""
     system: bool = False
     """Whether it has a system-assigned identity, which every change must keep."""
     user: Mapping[str, str] = field(default_factory=dict)
@@ -70,9 +78,11 @@ class HostIdentities:
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that attaches `identity`; None if it is attached already.
 
+    After a change that failed it is sent again: the machines may lack what is listed.
+
     Identities that the body does not list stay attached.
     """
-    if current.has(identity):
+    if current.has(identity) and current.state != "failed":
         return None
     return _block(system=current.system, user={identity.spelling: {}})
 
@@ -109,8 +119,13 @@ class _Block(msgspec.Struct, rename="camel"):
     user_assigned_identities: dict[str, msgspec.Raw] | None = None
 
 
+class _HostProperties(msgspec.Struct, rename="camel"):
+    provisioning_state: str = ""
+
+
 class _Host(msgspec.Struct):
     identity: _Block | None = None
+    properties: _HostProperties = msgspec.field(default_factory=_HostProperties)
 
 
 class _Fault(msgspec.Struct):
@@ -148,11 +163,14 @@ def parse_identity(body: bytes) -> ManagedIdentity:
 
 def parse_host(body: bytes) -> HostIdentities:
     """Return the identities of the scale set or virtual machine in `body`; raise ArmError."""
-    block = _decoded(body, _Host, "a virtual machine or scale set").identity or _Block()
+    found = _decoded(body, _Host, "a virtual machine or scale set")
+    block = found.identity or _Block()
     kinds = {kind.strip().lower() for kind in (block.type or "").split(",")}
     user = block.user_assigned_identities or {}
     return HostIdentities(
-        system=_SYSTEM.lower() in kinds, user={spelled.lower(): spelled for spelled in user}
+        state=found.properties.provisioning_state.lower(),
+        system=_SYSTEM.lower() in kinds,
+        user={spelled.lower(): spelled for spelled in user},
     )
 
 

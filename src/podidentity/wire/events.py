@@ -40,13 +40,15 @@ class AgentReason(StrEnum):
     """Something of the kernel, or of the node, that NMI does without."""
     STARTUP_TAINT = "StartupTaint"
     """NMI may not take the taint off with which its node started."""
+    BACKEND = "Backend"
+    """What leads pods' requests to NMI on its node: no warning, and told all the same."""
     BOOT_CLOSED = "BootClosed"
     """What closes IMDS to the node's pods while no NMI runs: no warning, and told all the same."""
 
     @property
     def is_warning(self) -> bool:
         """Whether it is about something that is not as it should be."""
-        return self is not AgentReason.BOOT_CLOSED
+        return self not in {AgentReason.BACKEND, AgentReason.BOOT_CLOSED}
 
 
 PATH_PROVED = "PathProved"

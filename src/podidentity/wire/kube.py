@@ -32,14 +32,18 @@ class KubeError(Exception):
     """The API server refused, or could not be reached.
 
     `status` is the HTTP status, 0 without an answer; `reason` is the server's machine-readable word
-    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none.
+    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none. `retry_after` are the seconds that
+    an overloaded server wants to be left alone, 0 if it named none.
     """
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, reason: str = "", retry_after: int = 0
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after
 
     @property
     def unreachable(self) -> bool:
@@ -268,8 +272,14 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     return ObjectVersion(ref=ref, resource_version=found.resource_version)
 
 
-def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
-    """Return the error in an answer with HTTP status `code`.
+LONGEST_RETRY_AFTER = 300
+"""Seconds: a server that wants to be left alone for longer is asked after that time."""
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Answers of a server that has not looked at the request, and so may be asked again."""
+
+
+def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> KubeError:
+    """Return the error in an answer with HTTP status `code` and this header Retry-After.
 
     A proxy or gateway between client and server may send any text: it is cut to one line.
     """
@@ -278,9 +288,11 @@ def parse_error(body: bytes | msgspec.Raw, code: int) -> KubeError:
     except BROKEN_JSON:
         found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
     status = found.code or code
+    wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
     return KubeError(
         f"The API server refused ({' '.join(f'{status} {found.reason}'.split())}): "
         f"{found.message or 'no message'}",
         status=status,
         reason=found.reason,
+        retry_after=min(wait, LONGEST_RETRY_AFTER) if status in _LATER else 0,
     )

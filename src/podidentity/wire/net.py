@@ -39,7 +39,7 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -81,7 +81,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: bool = False
     """Whether it comes from the node itself, and not through the redirection."""
     own: _Address = ""
-    """Our address of a local connection."""
+    """Our address of it; "" for that of redirected connections."""
     clients: bool = False
     """Whether the clients of the connection's namespace are asked for, too."""
 

@@ -19,7 +19,9 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from podidentity_sandbox import weather
 from podidentity_sandbox.azure.arm.roles import BLOB_CONTRIBUTOR
+from podidentity_sandbox.azure.arm.versions import newest, type_of
 from podidentity_sandbox.azure.control import SOCKET
 from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.tenants import EXCHANGE, Tenant, tenants_of
@@ -136,7 +138,7 @@ def _refusal(status: int, body: Json) -> AzureError:
 
 
 class ControlClient(Connection):
-    """Journals, faults and delays."""
+    """Journals, the weather, and the life of tokens."""
 
     async def imds_requests(self) -> list[dict[str, Any]]:
         """Return every request that reached IMDS since the journal was cleared.
@@ -151,27 +153,9 @@ class ControlClient(Connection):
         """Forget the requests that reached IMDS."""
         await self._order("DELETE", "/imds/requests")
 
-    async def imds_fault(
-        self, mode: str = "none", *, seconds: float = 0, times: int | None = None
-    ) -> None:
-        """Make IMDS fail in one of the ways of `faults.Mode`; `none` heals it.
-
-        `times`: so many requests only.
-        """
-        body = {"mode": mode, "seconds": seconds, "times": times}
-        await self._order("PUT", "/imds/fault", body)
-
-    async def arm_delay(self, seconds: float) -> None:
-        """Set how long a change of a scale set takes."""
-        await self._order("PUT", "/arm/delay", {"seconds": seconds})
-
-    async def role_delay(self, seconds: float) -> None:
-        """Set how long a role assignment takes until it holds: minutes in Azure."""
-        await self._order("PUT", "/roles/delay", {"seconds": seconds})
-
-    async def identity_cache(self, seconds: float) -> None:
-        """Set for how long a node's IMDS goes on with the identities that it saw last."""
-        await self._order("PUT", "/imds/cache", {"seconds": seconds})
+    def weather(self, *settings: str) -> None:
+        """Change the weather: `roles=120`, `imds=[{effect: hang}]`; it holds from now on."""
+        weather.write(self._plan.path, weather.changed(weather.read(self._plan.path), settings))
 
     async def entra_requests(self) -> list[dict[str, Any]]:
         """Return every request for a token that reached Entra since the journal was cleared.
@@ -188,20 +172,17 @@ class ControlClient(Connection):
         """Forget the requests that reached Entra."""
         await self._order("DELETE", "/entra/requests")
 
-    async def entra_fault(
-        self, mode: str = "none", *, seconds: float = 0, times: int | None = None
-    ) -> None:
-        """Make Entra's token endpoints fail in one of the ways of `faults.Mode`."""
-        body = {"mode": mode, "seconds": seconds, "times": times}
-        await self._order("PUT", "/entra/fault", body)
+    async def roll_keys(self) -> None:
+        """Let Entra sign with new keys; what the old ones signed holds as long as it would."""
+        await self._order("POST", "/entra/keys")
+
+    async def withdraw_old_keys(self) -> None:
+        """Let Entra publish only the keys that it signs with: what others signed is worthless."""
+        await self._order("DELETE", "/entra/keys")
 
     async def token_lifetime(self, seconds: int) -> None:
         """Set how long an application's token lives."""
         await self._order("PUT", "/entra/lifetime", {"seconds": seconds})
-
-    async def credential_delay(self, seconds: float) -> None:
-        """Set how long Entra does not know a new federated credential: minutes in Azure."""
-        await self._order("PUT", "/credentials/delay", {"seconds": seconds})
 
 
 # ---- App registrations and federated credentials, as the operator makes them: one call each.
@@ -338,7 +319,6 @@ def _stamp(at: datetime) -> str:
 __all__ = ["ARM", "VAULT", "Answer", "AzureError", "AzureOperator"]
 
 VAULT = "https://vault.azure.net"
-ARM_VERSION = "2024-11-01"
 _SKU = {"name": "Standard_LRS"}
 
 
@@ -350,11 +330,13 @@ class AzureOperator(Registrations, ControlClient):
         """ARM id of the subscription."""
         return f"/subscriptions/{self._plan.subscription_id}"
 
-    async def arm(
-        self, method: str, path: str, body: object = None, *, version: str = ARM_VERSION
-    ) -> Json:
-        """Call ARM and wait until the operation has ended; return the body. Raises AzureError."""
-        url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={version}"
+    async def arm(self, method: str, path: str, body: object = None, *, version: str = "") -> Json:
+        """Call ARM and wait until the operation has ended; return the body. Raises AzureError.
+
+        `version` is the api-version, by default the newest one of the resource's type.
+        """
+        dated = version or newest(type_of(path.partition("?")[0]))
+        url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={dated}"
         answer = await self._call(method, url, body, resource=f"{ARM}/")
         while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
@@ -385,7 +367,7 @@ class AzureOperator(Registrations, ControlClient):
             f"{self.subscription}/resourceGroups/{group}"
             f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
         )
-        made = await self.arm("PUT", path, {"location": self._plan.location}, version="2024-11-30")
+        made = await self.arm("PUT", path, {"location": self._plan.location})
         return {"id": made["id"], **made["properties"]}
 
     async def create_vault(self, group: str, name: str, readers: Sequence[str] = ()) -> str:
@@ -404,6 +386,7 @@ class AzureOperator(Registrations, ControlClient):
             "tenantId": tenant,
             "sku": {"family": "A", "name": "standard"},
             "accessPolicies": policies,
+            "enableRbacAuthorization": False,
         }
         path = (
             f"{self.subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault/vaults/{name}"
@@ -422,12 +405,12 @@ class AzureOperator(Registrations, ControlClient):
             f"/providers/Microsoft.Storage/storageAccounts/{name}"
         )
         body = {"location": self._plan.location, "kind": "StorageV2", "sku": _SKU}
-        await self.arm("PUT", account, body, version="2025-08-01")
+        await self.arm("PUT", account, body)
         for who in (operator_object_id(self._plan), *writers):
             assignment = stable_guid(account, who)
             path = f"{account}/providers/Microsoft.Authorization/roleAssignments/{assignment}"
             role = {"roleDefinitionId": BLOB_CONTRIBUTOR.id, "principalId": who}
-            await self.arm("PUT", path, {"properties": role}, version="2022-04-01")
+            await self.arm("PUT", path, {"properties": role})
         return account
 
     async def create_container(self, account: str, name: str) -> None:

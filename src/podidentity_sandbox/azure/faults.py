@@ -1,39 +1,14 @@
-"""The ways in which a test can make IMDS or Entra fail."""
+"""What the weather does to a request of Azure, as a client sees it."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 
 from podidentity_sandbox.azure.messages import Reply
-
-
-class Mode(StrEnum):
-    """The effect of a fault on a request."""
-
-    NONE = "none"
-    SLOW = "slow"
-    """Answers after `seconds`, a place in the quota held meanwhile."""
-    HANG = "hang"
-    """Never answers."""
-    RESET = "reset"
-    """Cuts the connection (RST)."""
-    RUBBISH = "rubbish"
-    """200 with a body that is not JSON."""
-    CUT = "cut"
-    """200 with JSON that ends in the middle."""
-    TYPES = "types"
-    """200 with JSON of the right names and the wrong types."""
-    HTML = "html"
-    """502 with a page, as a proxy on the way answers."""
-    REDIRECT = "redirect"
-    """307, which asks the client to send all of it, secrets included, to another host."""
-    BROKEN = "500"
-    UNAVAILABLE = "503"
-    THROTTLED = "429"
-    GONE = "410"
+from podidentity_sandbox.weather import Blow, Effect, WeatherInForce
 
 
 class Reset(Exception):
@@ -56,56 +31,41 @@ _WRONG = {
 REDIRECTED = "https://management.azure.com/redirected"
 
 
-@dataclass(slots=True, kw_only=True)
-class Fault:
-    """The fault in force."""
+async def strike(
+    weather: WeatherInForce, service: str, kind: str, refusal: Refusal
+) -> Reply | None:
+    """Let a request of that kind meet the weather; return its answer, or None for the true one.
 
-    mode: Mode = Mode.NONE
-    seconds: float = 0.0
-    """For SLOW; for THROTTLED and UNAVAILABLE the Retry-After in whole seconds, where not 0."""
-    times: int | None = None
-    """How many requests it strikes yet; None: all."""
-
-    async def strike(self, refusal: Refusal) -> Reply | None:
-        """Return the answer of the fault, or None for the true answer; raise Reset."""
-        if self.times is not None:
-            self.times -= 1
-            if self.times < 0:
-                return None
-        match self.mode:
-            case Mode.NONE:
-                return None
-            case Mode.SLOW:
-                await asyncio.sleep(self.seconds)
-                return None
-            case Mode.HANG:
-                await asyncio.Event().wait()  # until the client leaves
-            case Mode.RESET:
-                raise Reset
-        return _answered(self.mode) or self._refused(refusal(int(self.mode)))
-
-    def _refused(self, reply: Reply) -> Reply:
-        waits = self.mode in {Mode.THROTTLED, Mode.UNAVAILABLE} and self.seconds
-        more = {"Retry-After": str(int(self.seconds))} if waits else {}
-        return Reply(
-            status=reply.status,
-            body=reply.body,
-            headers={**reply.headers, **more},
-            content_type=reply.content_type,
-        )
+    It takes the time that the service takes for its answers. Raises Reset.
+    """
+    await asyncio.sleep(weather.seconds("answers", service))
+    blow = weather.blow(service, kind)
+    if blow is None:
+        return None
+    if blow.effect is Effect.HANG:
+        await asyncio.Event().wait()  # until the client leaves
+    if blow.effect is Effect.SLOW:
+        await asyncio.sleep(blow.seconds)
+        return None
+    return answered(blow, refusal)
 
 
-def _answered(mode: Mode) -> Reply | None:
-    """Return the answers that are the same for all services."""
-    match mode:
-        case Mode.RUBBISH:
+def answered(blow: Blow, refusal: Refusal) -> Reply:
+    """Return the answer of a blow other than SLOW and HANG; raise Reset."""
+    match blow.effect:
+        case Effect.RESET:
+            raise Reset
+        case Effect.RUBBISH:
             return Reply(body=b"<html>it works!", content_type="text/html")
-        case Mode.CUT:
+        case Effect.CUT:
             return Reply(body=b'{"token_type":"Bearer","expires_in":"86')
-        case Mode.TYPES:
+        case Effect.TYPES:
             return Reply.json(_WRONG)
-        case Mode.HTML:
+        case Effect.HTML:
             return Reply(status=502, body=_PAGE, content_type="text/html")
-        case Mode.REDIRECT:
+        case Effect.REDIRECT:
             return Reply(status=307, headers={"Location": REDIRECTED})
-    return None
+    reply = refusal(int(blow.effect))
+    if blow.effect not in {Effect.THROTTLED, Effect.UNAVAILABLE} or not blow.seconds:
+        return reply
+    return replace(reply, headers={**reply.headers, "Retry-After": str(math.ceil(blow.seconds))})

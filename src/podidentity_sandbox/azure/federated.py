@@ -82,7 +82,7 @@ def put(
         subject=want.subject,
         audience=want.audience,
         description=want.description,
-        since=world.clock() + world.credential_delay,
+        since=world.clock() + world.weather.seconds("credentials"),
     )
     world.put(made)
     return made

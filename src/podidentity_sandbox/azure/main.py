@@ -28,6 +28,7 @@ from podidentity_sandbox.azure.dns import Resolver
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.journal import FILE, Journal
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.proxy import Proxy
 from podidentity_sandbox.azure.seed import seed
@@ -35,6 +36,7 @@ from podidentity_sandbox.azure.server import Front, Service, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 SHUTDOWN = 0.5
 """Seconds that requests under way have when it is told to end."""
@@ -72,9 +74,12 @@ async def azure(
 
     `apiserver` is the URL by which AKS reaches its cluster, and Entra the keys of its issuer.
     """
-    world = World(plan, clock)
-    seed(world)
-    issuers = Issuers(world.tenants)
+    world = World(plan, clock, WeatherInForce(plan.path))
+    journal = Journal(plan.path / FILE, world)
+    issuers = Issuers(world.tenants, journal.restore())
+    if not world.principals:
+        seed(world)
+    journal.open(issuers.rings)
     imds = Imds(world, issuers.home)
     published = PublishedKeys(
         apiserver,
@@ -89,14 +94,17 @@ async def azure(
         return place_of(world, name) is not None
 
     async with contextlib.AsyncExitStack() as stack:
-        front = server(Front(world, issuers, entra).handle, name="azure")
+        stack.callback(journal.close)
+        front = server(Front(world, issuers, entra, journal).handle, name="azure")
         await _serve(stack, front, listeners.https, context)
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
-        await _serve_control(stack, ControlApi(world, imds, entra).handle, plan.path / SOCKET)
+        await _serve_control(
+            stack, ControlApi(world, imds, entra, issuers, journal).handle, plan.path / SOCKET
+        )
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
         proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
         await _run(stack, proxy)
-        await _run(stack, AksProvider(world, apiserver))
+        await _run(stack, AksProvider(world, apiserver, journal))
         yield world
 
 

@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+BODY_LIMIT = 64 * 2**20
+"""Bytes: what Azure's SDKs send at most in one request, unless they are told otherwise."""
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -39,6 +41,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     """By names in lower case."""
     body: bytes = b""
+    too_large: bool = False
+    """Whether the body has more than BODY_LIMIT bytes; it is not kept then."""
     source: str = ""
     """Address of the peer."""
 

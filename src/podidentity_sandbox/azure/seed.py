@@ -17,10 +17,11 @@ from podidentity_sandbox.azure.state import (
     RoleAssignment,
     ScaleSet,
     UserAssignedIdentity,
+    VirtualMachine,
     World,
 )
 from podidentity_sandbox.azure.tenants import Tenant
-from podidentity_sandbox.plan import Plan, stable_guid
+from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 
 KUBELET_IDENTITY = "aks-experimental-agentpool"
 """Name of the identity that AKS gives its nodes."""
@@ -32,14 +33,13 @@ def operator_object_id(plan: Plan) -> str:
 
 
 def seed(world: World) -> None:
-    """Make the operator, who owns the subscription, and the cluster's part of it.
+    """Make the operator, who owns the subscriptions, and the cluster's part of them.
 
     He administers the other tenants as well, so that a story can be told of them.
     """
     _seed_operator(world)
     for group in (world.plan.cluster_group, world.plan.node_group):
-        where = f"{world.subscription}/resourceGroups/{group}"
-        world.put(Group(id=where, name=group, location=world.plan.location, tags={}))
+        _seed_group(world, f"{world.subscription}/resourceGroups/{group}")
     _seed_nodes(world)
 
 
@@ -73,7 +73,9 @@ def _seed_operator(world: World) -> None:
             reads_directory=True,
         )
         world.principals[principal.object_id] = principal
-    _grant(world, OWNER, world.principals[operator_object_id(plan)], world.subscription)
+    for subscription in plan.subscriptions:
+        owner = world.principals[operator_object_id(plan)]
+        _grant(world, OWNER, owner, f"/subscriptions/{subscription}")
 
 
 def _operator_in(plan: Plan, tenant: Tenant) -> str:
@@ -129,13 +131,45 @@ def _seed_nodes(world: World) -> None:
     world.put(kubelet)
     _seed_cluster(world, kubelet)
     block = IdentityBlock(user=(kubelet,))
-    world.put(
-        ScaleSet(
-            id=plan.scale_set_id,
-            name=plan.scale_set,
-            location=plan.location,
-            capacity=len(plan.nodes),
-            identity=block,
-            before=block,
+    for node in plan.nodes:
+        _seed_machine(world, node, block)
+
+
+def _seed_machine(world: World, node: NodePlan, block: IdentityBlock) -> None:
+    """Make the machine of a node, or one more instance of its scale set, in their group."""
+    machine = node.provider_id.removeprefix("azure://")
+    where, _, name = machine.rpartition("/")
+    uniform = where.removesuffix("/virtualMachines") if node.is_instance else ""
+    place = world.plan.location
+    _seed_group(world, "/".join(machine.split("/")[:5]))
+    scale_set = node.scale_set or uniform
+    if scale_set:
+        have = world.find(ScaleSet, scale_set)
+        world.put(
+            ScaleSet(
+                id=scale_set,
+                name=scale_set.rpartition("/")[2],
+                capacity=have.capacity + 1 if have else 1,
+                flexible=not uniform,
+                location=place,
+                identity=block,
+                before=block,
+            )
         )
-    )
+    if not uniform:
+        world.put(
+            VirtualMachine(
+                id=machine,
+                name=name,
+                scale_set=node.scale_set,
+                location=place,
+                identity=block,
+                before=block,
+            )
+        )
+
+
+def _seed_group(world: World, where: str) -> None:
+    if world.find(Group, where) is None:
+        name = where.rpartition("/")[2]
+        world.put(Group(id=where, name=name, location=world.plan.location, tags={}))

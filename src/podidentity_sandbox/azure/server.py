@@ -16,8 +16,9 @@ from podidentity_sandbox.azure.blob.service import BlobService
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.faults import Reset
 from podidentity_sandbox.azure.graph.service import Graph
+from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.keyvault import KeyVault
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
 from podidentity_sandbox.azure.names import Place, place_of
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
@@ -25,9 +26,6 @@ from podidentity_sandbox.azure.tokens import Issuers
 # ---- aiohttp
 
 log = logging.getLogger(__name__)
-
-BODY_LIMIT = 64 * 2**20
-"""Bytes: what Azure's SDKs send at most in one request, unless they are told otherwise."""
 
 Service = Callable[[Request], Awaitable[Reply]]
 
@@ -53,23 +51,26 @@ def server(service: Service, *, name: str) -> web.Server:
 
 
 async def _read(raw: web.BaseRequest) -> Request:
+    body = await _body(raw)
     return Request(
         method=raw.method,
         target=raw.raw_path,
         host=raw.headers.get("Host", "").rpartition(":")[0].lower()
         or raw.headers.get("Host", "").lower(),
         headers={name.lower(): value for name, value in raw.headers.items()},
-        body=await _body(raw),
+        body=body or b"",
+        too_large=body is None,
         source=raw.remote or "",
     )
 
 
-async def _body(raw: web.BaseRequest) -> bytes:
+async def _body(raw: web.BaseRequest) -> bytes | None:
+    """Return the body; None if it is larger than BODY_LIMIT."""
     body = bytearray()
     async for chunk in raw.content.iter_any():
         body += chunk
         if len(body) > BODY_LIMIT:
-            raise web.HTTPRequestEntityTooLarge(BODY_LIMIT)
+            return None
     return bytes(body)
 
 
@@ -94,8 +95,9 @@ def _reset(raw: web.BaseRequest) -> None:
 class Front:
     """Hands each request to its service."""
 
-    def __init__(self, world: World, issuers: Issuers, entra: Entra) -> None:
+    def __init__(self, world: World, issuers: Issuers, entra: Entra, journal: Journal) -> None:
         self._world = world
+        self._journal = journal
         self._entra = entra
         issuer = issuers.home
         self._services: Mapping[Place, Callable[[Request], Reply]] = {
@@ -111,12 +113,22 @@ class Front:
         if place is None:
             error = {"code": "NoSuchHost", "message": f"The sandbox serves no '{request.host}'."}
             return Reply.json({"error": error}, status=404)
+        if request.too_large and place is not Place.BLOB:
+            words = "The request content was too large."
+            return Reply.json({"error": {"code": "RequestTooLarge", "message": words}}, status=413)
         if place is Place.ENTRA:
             return await self._entra.handle(request)
+        await asyncio.sleep(self._world.weather.seconds("answers", place.value))
         reply = self._services[place](request)
         try:
+            if request.method not in ("GET", "HEAD"):
+                self._journal.save()
             if reply.after:
                 await asyncio.sleep(reply.after)
+        except NotSaved as error:
+            log.warning("%s", error)
+            unkept = {"code": "InternalServerError", "message": str(error)}
+            return Reply.json({"error": unkept}, status=500)
         finally:
             reply.ends()
         return reply

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 from cryptography import x509
 
 from podidentity_sandbox.azure.tenants import tenants_of
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 # ---- The directory of a tenant: service principals, app registrations and their credentials
 
@@ -150,23 +151,41 @@ class IdentityBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleSet:
-    """A virtual machine scale set whose instances are the sandbox's nodes."""
+class Machines:
+    """What identities are attached to: a scale set, or a virtual machine."""
 
     id: str
     name: str
     location: str
-    capacity: int
     identity: IdentityBlock
     """The identities that were asked for last."""
     before: IdentityBlock
     """The identities of the machines until `settled_at`."""
     settled_at: float = 0.0
-    """Seconds since 1970 at which the last change reaches the machines."""
+    """Seconds since 1970 at which the last change reaches the machines, or fails."""
+    failed: bool = False
+    """Whether it fails: the machines keep what they had, whatever was asked for."""
 
     def in_force(self, now: float) -> IdentityBlock:
         """Return the identities that the machines have now."""
-        return self.identity if now >= self.settled_at else self.before
+        return self.identity if now >= self.settled_at and not self.failed else self.before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSet(Machines):
+    """A virtual machine scale set."""
+
+    capacity: int
+    flexible: bool = False
+    """Whether its machines are virtual machines of their own, each with its own identities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMachine(Machines):
+    """A virtual machine, alone or of a Flexible scale set."""
+
+    scale_set: str = ""
+    """ARM id of that scale set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +199,8 @@ class Vault:
     sku: Mapping[str, Any]
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
+    by_roles: bool = False
+    """Whether roles decide about its secrets, and the policies say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,26 +268,29 @@ class Operation:
     """Code and message, where it failed."""
 
 
+P = TypeVar("P", bound=FederatedCredential | RoleAssignment)
+"""What the services of Azure learn of one after the other."""
+
+
 class World:
     """Everything that exists in the sandbox's Azure."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Callable[[], float] = time.time,
+        weather: WeatherInForce | None = None,
+    ) -> None:
+        """`weather` is calm unless it is given."""
         self.plan = plan
         self.tenants = tenants_of(plan)
         self.clock = clock
+        self.weather = weather or WeatherInForce()
         self.principals: dict[str, Principal] = {}
         """By object id."""
         self.operations: dict[str, Operation] = {}
-        self.arm_delay = 0.2
-        """Seconds from an accepted change of a scale set until its machines have it."""
-        self.role_delay = 0.0
-        """Seconds from the making of a role assignment until it holds."""
-        self.credential_delay = 0.0
-        """Seconds from the making of a federated credential until the sign-in service knows it."""
         self.token_lifetime = 3600
         """Seconds that an application's token lives."""
-        self.identity_cache = 0.0
-        """Seconds for which IMDS on a node goes on with the identities that it saw last."""
         self.written: set[str] = set()
         """Ids, in lower case, below which a write is under way."""
         self.features: dict[str, float] = {}
@@ -274,11 +298,29 @@ class World:
         self.orders: asyncio.Queue[str] = asyncio.Queue()
         """Operations that wait for AKS to carry them out."""
         self._resources: dict[str, Resource] = {}
+        self._lingering: list[tuple[float, Resource]] = []
+        """What was removed and still counts, with the time until which it does."""
 
     @property
     def subscription(self) -> str:
-        """ARM id of the one subscription."""
+        """ARM id of the cluster's subscription."""
         return f"/subscriptions/{self.plan.subscription_id}"
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Return all that a restart must not lose, by its kind; the values are never changed."""
+        return {
+            "resources": dict(self._resources),
+            "principals": dict(self.principals),
+            "operations": dict(self.operations),
+            "features": dict(self.features),
+        }
+
+    def restore(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
+        """Be again what `kept` returned."""
+        self._resources = dict(kept.get("resources", {}))
+        self.principals = dict(kept.get("principals", {}))
+        self.operations = dict(kept.get("operations", {}))
+        self.features = dict(kept.get("features", {}))
 
     def put(self, resource: Resource) -> None:
         """Store `resource`, in place of one of the same id."""
@@ -289,6 +331,16 @@ class World:
         found = self._resources.get(resource_id.lower())
         return found if isinstance(found, kind) else None
 
+    def location_of(self, resource_id: str) -> str:
+        """Return the location of the resource, or of the one that it is part of; "" without one."""
+        key = resource_id.lower()
+        while "/providers/" in key:
+            location = getattr(self._resources.get(key), "location", "")
+            if location:
+                return str(location)
+            key = key.rpartition("/")[0]
+        return ""
+
     def all(self, kind: type[R], below: str = "") -> list[R]:
         """Return the resources of that kind below the id `below`, in order of making."""
         prefix = f"{below.lower()}/"
@@ -298,13 +350,37 @@ class World:
             if isinstance(resource, kind) and (not below or key.startswith(prefix))
         ]
 
+    def counting(self, kind: type[P], below: str = "") -> list[P]:
+        """Return what counts by now: not what is too new, but what was removed just now."""
+        now, prefix = self.clock(), f"{below.lower()}/"
+        self._lingering = [(until, one) for until, one in self._lingering if now < until]
+        removed: list[P] = [
+            one
+            for _, one in self._lingering
+            if isinstance(one, kind) and (not below or one.id.lower().startswith(prefix))
+        ]
+        return [one for one in (*self.all(kind, below), *removed) if one.since <= now]
+
     def remove(self, resource_id: str) -> None:
-        """Remove the resource of that id, with all below it, and the principals of identities."""
+        """Remove the resource of that id, with all below it, and the principals of identities.
+
+        What takes time to be known takes time to be forgotten.
+        """
         key = resource_id.lower()
         gone = [k for k in self._resources if k == key or k.startswith(f"{key}/")]
         for resource in [self._resources.pop(k) for k in gone]:
             if isinstance(resource, UserAssignedIdentity):
                 self.principals.pop(resource.principal_id, None)
+            if isinstance(resource, RoleAssignment | FederatedCredential):
+                word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
+                until = self.clock() + self.weather.seconds(f"removed-{word}")
+                self._lingering.append((until, resource))
+
+    def machines_of(self, node: NodePlan) -> Machines | None:
+        """Return what the identities of a node are attached to."""
+        machine = node.provider_id.removeprefix("azure://")
+        scale_set = machine.rpartition("/virtualMachines/")[0]
+        return self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
 
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""

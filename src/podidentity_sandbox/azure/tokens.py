@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -50,10 +50,21 @@ class Grant:
 
 
 class Key:
-    """A signing key: each cloud has one, for as long as the process lives."""
+    """A signing key."""
 
-    def __init__(self) -> None:
-        self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    def __init__(self, pem: bytes = b"") -> None:
+        """Take the private key of `pem`, or make one."""
+        if pem:
+            loaded = serialization.load_pem_private_key(pem, password=None)
+            self._private = cast("rsa.RSAPrivateKey", loaded)
+        else:
+            self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.pem = pem or self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        """The private key, for the sandbox's own folder."""
         public = self._private.public_key()
         spki = public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -83,21 +94,42 @@ class Key:
         return True
 
 
+class KeyRing:
+    """The keys of a cloud: the newest signs, and all of them are published.
+
+    Entra publishes a new key before it signs, and the old one for as long as its tokens live:
+    https://learn.microsoft.com/entra/identity-platform/signing-key-rollover
+    """
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        """`keys`: the newest first; by default a new one."""
+        self.keys = list(keys) or [Key()]
+
+    def roll(self) -> None:
+        """Sign with a new key from now on."""
+        self.keys.insert(0, Key())
+
+    def withdraw(self) -> None:
+        """Publish the newest key only: what others signed is worth nothing any more."""
+        del self.keys[1:]
+
+
 class Issuer:
     """The signing keys of one tenant."""
 
-    def __init__(self, tenant: Tenant, key: Key | None = None) -> None:
+    def __init__(self, tenant: Tenant, ring: KeyRing | None = None) -> None:
         self.tenant = tenant
         self.issuer = tenant.issuer
-        self._key = key or Key()
+        self._ring = ring or KeyRing()
 
     def jwks(self) -> dict[str, Any]:
         """Return the published keys."""
-        return {"keys": [self._key.jwk(self.issuer)]}
+        return {"keys": [key.jwk(self.issuer) for key in self._ring.keys]}
 
     def signed(self, token: str) -> bool:
-        """Return whether this tenant's key signed the token, in its own name."""
-        return self._key.signed(token, (self.issuer, self.tenant.issuer_v2))
+        """Return whether a key of this tenant signed the token, in its own name."""
+        issuers = (self.issuer, self.tenant.issuer_v2)
+        return any(key.signed(token, issuers) for key in self._ring.keys)
 
     def mint(self, grant: Grant, *, now: float, lifetime: int) -> str:
         """Sign a token that lives `lifetime` seconds from `now` (seconds since 1970)."""
@@ -114,7 +146,7 @@ class Issuer:
         }
         of_version = self._v2 if grant.audience.removesuffix("/") == EXCHANGE else self._v1
         mirid = {"xms_mirid": grant.managed_identity} if grant.managed_identity else {}
-        return self._key.sign({**of_version(grant), **claims, **mirid})
+        return self._ring.keys[0].sign({**of_version(grant), **claims, **mirid})
 
     def _v1(self, grant: Grant) -> dict[str, Any]:
         return {
@@ -137,12 +169,18 @@ class Issuer:
         }
 
 
-class Issuers:
-    """The issuers of all tenants; tenants of one cloud share its key."""
+def new_rings(tenants: Tenants) -> dict[str, KeyRing]:
+    """Make a key for each cloud, by its name."""
+    return {name: KeyRing() for name in {tenant.cloud.name for tenant in tenants.all}}
 
-    def __init__(self, tenants: Tenants) -> None:
-        keys = {tenant.cloud.name: Key() for tenant in tenants.all}
-        self._issuers = {one.id: Issuer(one, keys[one.cloud.name]) for one in tenants.all}
+
+class Issuers:
+    """The issuers of all tenants; tenants of one cloud share its keys."""
+
+    def __init__(self, tenants: Tenants, rings: Mapping[str, KeyRing] | None = None) -> None:
+        """`rings`: of each cloud, by its name; by default with new keys."""
+        self.rings = rings or new_rings(tenants)
+        self._issuers = {one.id: Issuer(one, self.rings[one.cloud.name]) for one in tenants.all}
         self.home = self._issuers[tenants.home.id]
         """Signs for the subscription's tenant, managed identities included."""
 

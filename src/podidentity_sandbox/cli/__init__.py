@@ -20,7 +20,7 @@ _COMMANDS = {
     "exec": "podidentity_sandbox.cli.pods:execute",
     "logs": "podidentity_sandbox.cli.pods:logs",
     "part": "podidentity_sandbox.cli.worlds:part",
-    "delay": "podidentity_sandbox.cli.delays:delay",
+    "weather": "podidentity_sandbox.cli.weathers:weather",
     "csi": "podidentity_sandbox.cli.csi:csi",
     "demo": "podidentity_sandbox.cli.demo:demo",
     "prepare": "podidentity_sandbox.cli.demo:prepare",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
 import click
 
+from podidentity_sandbox import weather
 from podidentity_sandbox.cli import options
+from podidentity_sandbox.cli.weathers import given as given_weather
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
-from podidentity_sandbox.plan import MINORS, Network, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan, Pool, PoolKind
 from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.environment import built_images, runtime_tools
@@ -20,6 +23,32 @@ from podidentity_sandbox.world.folder import Folder, base_folder
 from podidentity_sandbox.world.inspection import Status, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
 from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
+
+_POOL = re.compile(
+    r"(?P<kind>uniform|flexible|machines)=(?P<nodes>[1-9][0-9]*)"
+    r"(?:,(?P<group>[\w().-]{1,90})(?:,(?P<subscription>[\w-]{1,64}))?)?",
+    re.ASCII,
+)
+
+
+def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[Pool, ...]:
+    """Return the pools that the option names; raise click.BadParameter."""
+    pools: list[Pool] = []
+    for text in given:
+        found = _POOL.fullmatch(text)
+        if found is None:
+            raise click.BadParameter(f"{text!r} is not KIND=NODES[,GROUP[,SUBSCRIPTION]]")
+        pools.append(
+            Pool(
+                kind=PoolKind(found["kind"]),
+                nodes=int(found["nodes"]),
+                group=found["group"] or "",
+                subscription=found["subscription"] or "",
+            )
+        )
+    if sum(pool.nodes for pool in pools) > MOST_NODES:
+        raise click.BadParameter(f"a sandbox has at most {MOST_NODES} nodes")
+    return tuple(pools)
 
 
 @click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
@@ -65,6 +94,25 @@ from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, n
     metavar="KEY=VALUE:EFFECT,…",
     help="Taints with which nodes join the cluster the first time, as `az aks create` has them.",
 )
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    metavar="KIND=NODES[,GROUP[,SUBSCRIPTION]]",
+    callback=_pools,
+    help="A pool of nodes, instead of --nodes; may be repeated. Its machines are instances of a"
+    " `uniform` scale set, virtual machines of a `flexible` one, or `machines` alone; in the"
+    " cluster's group and subscription, or in others of these names.",
+)
+@click.option(
+    "--weather",
+    "sky",
+    default="calm",
+    show_default=True,
+    metavar="calm|real|storm|FILE",
+    help="How long changes of Azure and of the cluster take, and which requests fail.",
+)
+@click.option("--weather-seed", "seed", metavar="SEED", help="Decides what befalls which request.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def up(
     name: str,
@@ -76,6 +124,9 @@ def up(
     images: tuple[str, ...],
     kubernetes: str,
     init_taints: str,
+    pools: tuple[Pool, ...],
+    sky: str,
+    seed: str | None,
     as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
@@ -94,6 +145,8 @@ def up(
         runtime=given,
         kubernetes_minor=int(kubernetes.removeprefix("1.")),
         init_taints=init_taints,
+        pools=pools,
+        weather=given_weather(sky, seed),
         progress=progress,
     )
     seconds = time.monotonic() - began
@@ -138,6 +191,7 @@ def _facts(plan: Plan) -> dict[str, object]:
         "azure_proxy_port": plan.azure_proxy_port,
         "nodes": [node.name for node in plan.nodes],
         "network": plan.nodes[0].network,
+        "weather": weather.as_json(weather.read(plan.path)),
     }
 
 
@@ -190,6 +244,7 @@ def _told(found: Status) -> list[str]:
         f"Sandbox {plan.name!r} is running (process {found.supervisor}).",
         f"{proof(plan)}.",
         f"{memory_limits(plan)}.",
+        f"{str(weather.read(plan.path)).capitalize()}.",
         f"API server 127.0.0.1:{plan.apiserver_port}, "
         f"proxy to Azure 127.0.0.1:{plan.azure_proxy_port}, folder {plan.folder}",
         "",
@@ -204,8 +259,9 @@ def _told(found: Status) -> list[str]:
 def part(name: str, order: str, part: str) -> None:
     """Take a part away and bring it back: cluster, azure or a node.
 
-    A paused part lets callers wait and loses nothing. A killed cluster keeps its objects; a
-    killed node's pods end, and it starts as a machine that was switched on.
+    A paused part lets callers wait and loses nothing. A killed cluster keeps its objects, a killed
+    Azure its resources and keys; a killed node's pods end, and it starts as a machine that was
+    switched on.
     """
     plan = options.plan_of(name)
     done = ask(Folder(plan.name, plan.path.parent).control, {"op": order, "part": part})

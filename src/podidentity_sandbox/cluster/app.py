@@ -20,6 +20,7 @@ from podidentity_sandbox.cluster import (
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.impersonation import Impersonation
+from podidentity_sandbox.cluster.overload import befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry
@@ -64,6 +65,8 @@ def _answer(raw: bytes, content_type: str) -> web.Response:
 
 log = logging.getLogger(__name__)
 
+_CHECKED = "[+]ping ok\n[+]log ok\n[+]etcd ok\n{} check passed\n"
+"""https://kubernetes.io/docs/reference/using-api/health-checks/."""
 HEALTH = ("/healthz", "/livez", "/readyz")
 VERSION = ("/version", "/version/")
 OPEN = (*HEALTH, *VERSION, tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
@@ -97,17 +100,22 @@ class HttpApi:
             answer = json_answer(encode(error.body()), error.code)
             if (request.method, error.code) != ("GET", 404):
                 log.info("%s %s: %d %s", request.method, info.path, error.code, error.message)
+        if isinstance(answer, web.Response) and _to_compress(request, answer):
+            answer.enable_compression(web.ContentCoding.gzip)
         if not answer.prepared:
             answer.headers["Audit-Id"] = str(uuid.uuid4())
         return answer
 
     async def _serve(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         if info.path in OPEN and request.method == "GET":
-            return self._open(info.path)
-        user = self._cluster.authenticator.header(request.headers.get("Authorization", ""))
+            return self._open(info.path, verbose="verbose" in request.query)
+        user = self._cluster.certificates.user(_certificate(request))
+        user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
         if user is None:
             raise status.unauthorized()
         user = self._impersonation.user(user, request.headers.items(), info)
+        if (struck := await befall(self._cluster.weather, request, info, user)) is not None:
+            return struck
         self._authorize(user, info)
         if info.resource:
             _negotiate(request)
@@ -127,10 +135,10 @@ class HttpApi:
         cause = refusal(user, info, decision.reason)
         raise status.forbidden(info.resource, info.group, info.name, cause)
 
-    def _open(self, path: str) -> web.Response:
+    def _open(self, path: str, *, verbose: bool) -> web.Response:
         """Answer what anybody may read."""
         if path in HEALTH:
-            return web.Response(text="ok")
+            return web.Response(text=_CHECKED.format(path[1:]) if verbose else "ok")
         if path in VERSION:
             return json_answer(encode(discovery.version(self._cluster.plan.kubernetes_minor)))
         answers: dict[str, Obj | None] = {
@@ -138,6 +146,27 @@ class HttpApi:
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
+
+
+COMPRESSED_FROM = 128 * 1024
+"""Bytes: what is shorter is not worth it.
+
+https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/handlers/responsewriters/writers.go
+"""
+
+
+def _to_compress(request: web.Request, answer: web.Response) -> bool:
+    """Whether a client wants a long answer compressed; a watch never is."""
+    asked = request.headers.get("Accept-Encoding", "")
+    encodings = {each.partition(";")[0].strip() for each in asked.split(",")}
+    body = answer.body
+    return "gzip" in encodings and isinstance(body, bytes) and len(body) > COMPRESSED_FROM
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    """Return the certificate that a client has shown, DER."""
+    tls = request.transport and request.transport.get_extra_info("ssl_object")
+    return tls.getpeercert(binary_form=True) if tls else None
 
 
 def _negotiate(request: web.Request) -> None:

@@ -15,6 +15,7 @@ from podidentity_sandbox.cluster.authentication import (
 )
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.mirrors import is_mirror
+from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 
@@ -23,11 +24,16 @@ from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/
 
 
-class Rbac:
-    """Reads roles and bindings at each question: a change counts at once."""
+RBAC_TYPES = tuple(
+    f"{kind}.{GROUP}" for kind in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")
+)
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+
+class Rbac:
+    """Reads roles and bindings at each question: a change counts once it is heard of."""
+
+    def __init__(self, reads: LateReads) -> None:
+        self._storage = reads
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return whether a rule of a role that is bound to the user covers the request."""
@@ -78,7 +84,7 @@ def names(subject: Obj, user: User) -> bool:
             return False
 
 
-def role_of(storage: Storage, binding: Obj) -> Record | None:
+def role_of(storage: Storage | LateReads, binding: Obj) -> Record | None:
     """Return the role that a binding names, if it is there."""
     reference = binding.get("roleRef", {})
     kind = reference.get("kind", "")
@@ -276,9 +282,10 @@ EVERYTHING: tuple[Obj, ...] = (
 class Authorization:
     """Asks one authorizer after the other; the first that allows decides."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, reads: LateReads) -> None:
+        """`reads` has roles and bindings as they are known by now."""
         self._nodes = NodeRules(storage)
-        self._rbac = Rbac(storage)
+        self._rbac = Rbac(reads)
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return whether `user` may do this, and if not, the first reason that is known."""

@@ -87,6 +87,7 @@ READ = (JSON, YAML, PROTOBUF)
 
 _QUESTION = compiled(
     {
+        "deleteOptions": {"gracePeriodSeconds": int, "preconditions": {"uid": str}},
         "spec": {
             "audiences": [str],
             "expirationSeconds": int,
@@ -98,7 +99,7 @@ _QUESTION = compiled(
             "groups": [str],
             "resourceAttributes": dict.fromkeys(ATTRIBUTES, str),
             "nonResourceAttributes": {"path": str, "verb": str},
-        }
+        },
     }
 )
 """The fields of all review requests that are answered here."""

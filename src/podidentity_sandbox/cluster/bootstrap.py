@@ -24,6 +24,7 @@ _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 _VIEWED = [
     "configmaps",
+    "endpoints",
     "events",
     "pods",
     "pods/log",
@@ -36,7 +37,9 @@ _EDITED = [
     "events",
     "pods",
     "pods/attach",
+    "pods/eviction",
     "pods/exec",
+    "pods/proxy",
     "secrets",
     "serviceaccounts",
     "services",
@@ -57,6 +60,7 @@ _VIEW = [
     _rule([""], _VIEWED, _READ),
     _rule(["apps"], [*_SETS, *_SCALED, *(f"{name}/status" for name in _SETS)], _READ),
     _rule(["networking.k8s.io"], ["networkpolicies"], _READ),
+    _rule(["policy"], ["poddisruptionbudgets"], _READ),
 ]
 _EDIT = [
     *_VIEW,
@@ -64,6 +68,7 @@ _EDIT = [
     _rule([""], ["serviceaccounts/token"], ["create"]),
     _rule(["apps"], [*_SETS, *_SCALED], _WRITE),
     _rule(["networking.k8s.io"], ["networkpolicies"], _WRITE),
+    _rule(["policy"], ["poddisruptionbudgets"], _WRITE),
     _rule(["coordination.k8s.io"], ["leases"], _READ + _WRITE),
 ]
 ROLES: dict[str, list[Obj]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -12,17 +13,20 @@ from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
-from podidentity_sandbox.cluster.authorization import Authorization, node_of
+from podidentity_sandbox.cluster.authorization import RBAC_TYPES, Authorization, node_of
+from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
 from podidentity_sandbox.cluster.controllers.definitions import Definitions
 from podidentity_sandbox.cluster.controllers.deployments import Deployments
 from podidentity_sandbox.cluster.controllers.garbage import Garbage
 from podidentity_sandbox.cluster.controllers.loop import Loop, later
 from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
+from podidentity_sandbox.cluster.controllers.nodes import NodeLifecycle
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
 from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
+from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
@@ -34,7 +38,9 @@ from podidentity_sandbox.cluster.reviews import (
 )
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
+from podidentity_sandbox.cluster.write_options import understood
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import WeatherInForce
 
 Action = Callable[[User, RequestInfo, Obj], Obj]
 """Answers a POST that stores nothing."""
@@ -61,12 +67,14 @@ class Cluster:
         journal: Journal | None = None,
         now: Callable[[], datetime] = clock,
         history: int = HISTORY,
+        weather: WeatherInForce | None = None,
     ) -> None:
         """`authority` is the PEM of the certificate authority that pods are to trust.
 
         Without a `journal` the cluster is new, and gone with its process.
         """
         self.plan = plan
+        self.weather = weather or WeatherInForce()
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
@@ -74,7 +82,9 @@ class Cluster:
         self.resources.admissions.append(ServiceAddresses(self.storage).allocate)
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
-        self.authorizer = Authorization(self.storage)
+        self.certificates = ClientCertificates(authority, now)
+        heard = LateReads(self.storage, RBAC_TYPES, partial(self.weather.seconds, "rbac"), now)
+        self.authorizer = Authorization(self.storage, heard)
         self.policies = AdmissionPolicies(self.storage)
         manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
@@ -87,11 +97,13 @@ class Cluster:
                 ReplicaSets(manager),
                 DaemonSets(manager, later),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
-                Garbage(manager),
+                NodeLifecycle(manager, later),
+                Garbage(manager, self._collect_later),
             ),
         )
         self._actions: dict[tuple[str, str, str], Action] = {
             ("", "serviceaccounts", "token"): self._token,
+            ("", "pods", "eviction"): self._evict,
             (AUTHENTICATION, "tokenreviews", ""): reviews.token,
             (AUTHENTICATION, "selfsubjectreviews", ""): reviews.who,
             (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
@@ -109,6 +121,13 @@ class Cluster:
             return None
         return self._actions.get((info.group, info.resource, info.subresource))
 
+    def _collect_later(self, what: Callable[[], None]) -> None:
+        """Do what the garbage collector does, in its own time."""
+        if seconds := self.weather.seconds("garbage"):
+            later(seconds, what)
+        else:
+            what()
+
     def _bootstrap(self) -> None:
         """Create the objects of a new cluster."""
         resources = self.resources.acting_as("kube-apiserver")
@@ -117,6 +136,17 @@ class Cluster:
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
                 resources.create(self.registry.by_key(key), namespace, body)
         self.loop.settle()
+
+    def _evict(self, user: User, info: RequestInfo, body: Obj) -> Obj:
+        """Delete a pod, by the options of an Eviction; no disruption budget is asked.
+
+        https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
+        """
+        kind = self.registry.by_key("pods")
+        pod = self.resources.get(kind, info.namespace, info.name)
+        self.policies.check(user, replace(info, verb="delete", subresource=""), None, pod.object)
+        self.resources.delete(kind, pod, understood(body.get("deleteOptions") or {}))
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
         kind = self.registry.by_key("serviceaccounts")

@@ -23,9 +23,11 @@ VERSION = {
 }
 _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
     "attach": ("PodAttachOptions", "", "", ["create", "get"]),
+    "eviction": ("Eviction", "policy", "v1", ["create"]),
     "exec": ("PodExecOptions", "", "", ["create", "get"]),
     "finalize": ("Namespace", "", "", ["update"]),
     "log": ("Pod", "", "", ["get"]),
+    "proxy": ("PodProxyOptions", "", "", ["create", "delete", "get", "patch", "update"]),
     "scale": ("Scale", "autoscaling", "v1", ["get", "patch", "update"]),
     "token": ("TokenRequest", "authentication.k8s.io", "v1", ["create"]),
 }

@@ -148,7 +148,7 @@ class WatchRequest:
     """sendInitialEvents: what is there, then a bookmark that says so."""
     match: str = ""
     """resourceVersionMatch; of use with initial events only."""
-    seconds: int = DEFAULT_SECONDS
+    seconds: float = DEFAULT_SECONDS
     shown: Callable[[Record], bytes] = lambda record: record.raw
     """How the objects of the events are shown."""
 

@@ -124,42 +124,40 @@ def carry(new: Obj, old: Obj) -> None:
         new.setdefault("generateName", old["generateName"])
 
 
-def faults(kind: ResourceType, metadata: Obj) -> list[Cause]:
-    """Return the faults of an object's metadata."""
+def faults(name_rule: str, metadata: Obj, where: str = "metadata") -> list[Cause]:
+    """Return the faults of the metadata at the path `where`; `name_rule` is one of names.RULES."""
     name = str(metadata.get("name", ""))
     if not name:
-        return [status.required("metadata.name", "name or generateName is required")]
-    found = [
-        status.invalid("metadata.name", name, fault) for fault in names.RULES[kind.name_rule](name)
-    ]
-    found += _label_faults(metadata.get("labels", {}))
-    found += _annotation_faults(metadata.get("annotations", {}))
-    found += _owner_faults(metadata.get("ownerReferences", []))
+        return [status.required(f"{where}.name", "name or generateName is required")]
+    found = [status.invalid(f"{where}.name", name, fault) for fault in names.RULES[name_rule](name)]
+    found += _label_faults(metadata.get("labels", {}), f"{where}.labels")
+    found += _annotation_faults(metadata.get("annotations", {}), f"{where}.annotations")
+    found += _owner_faults(metadata.get("ownerReferences", []), f"{where}.ownerReferences")
     for finalizer in metadata.get("finalizers", []):
-        where = "metadata.finalizers"
-        found += [status.invalid(where, finalizer, f) for f in names.qualified_faults(finalizer)]
+        place = f"{where}.finalizers"
+        found += [status.invalid(place, finalizer, f) for f in names.qualified_faults(finalizer)]
     return found
 
 
-def _label_faults(labels: dict[str, str]) -> Iterator[Cause]:
+def _label_faults(labels: dict[str, str], where: str) -> Iterator[Cause]:
     for key, value in sorted(labels.items()):
         for fault in names.qualified_faults(key):
-            yield status.invalid("metadata.labels", key, fault)
+            yield status.invalid(where, key, fault)
         for fault in names.value_faults(value):
-            yield status.invalid("metadata.labels", value, fault)
+            yield status.invalid(where, value, fault)
 
 
-def _annotation_faults(annotations: dict[str, str]) -> Iterator[Cause]:
+def _annotation_faults(annotations: dict[str, str], where: str) -> Iterator[Cause]:
     for key in sorted(annotations):
         for fault in names.qualified_faults(key.lower()):
-            yield status.invalid("metadata.annotations", key, fault)
+            yield status.invalid(where, key, fault)
     if sum(len(k.encode()) + len(v.encode()) for k, v in annotations.items()) > ANNOTATIONS_LIMIT:
-        yield status.too_long("metadata.annotations", ANNOTATIONS_LIMIT)
+        yield status.too_long(where, ANNOTATIONS_LIMIT)
 
 
-def _owner_faults(owners: list[Any]) -> Iterator[Cause]:
+def _owner_faults(owners: list[Any], above: str) -> Iterator[Cause]:
     for index, owner in enumerate(owners):
-        where = f"metadata.ownerReferences[{index}]"
+        where = f"{above}[{index}]"
         for key in ("apiVersion", "kind", "name", "uid"):
             value = owner.get(key) if isinstance(owner, dict) else None
             if not isinstance(value, str) or not value:
@@ -167,7 +165,7 @@ def _owner_faults(owners: list[Any]) -> Iterator[Cause]:
     leaders = [o for o in owners if isinstance(o, dict) and o.get("controller")]
     if len(leaders) > 1:
         yield status.invalid(
-            "metadata.ownerReferences",
+            above,
             [o.get("name") for o in leaders],
             "Only one reference can have Controller set to true",
         )
@@ -186,6 +184,62 @@ def new_finalizers(new: Obj, old: Obj) -> list[Cause]:
         f"found new finalizers []string{{{shown}}}"
     )
     return [status.forbidden_field("metadata.finalizers", detail)]
+
+
+STANDARD_FINALIZERS = ("foregroundDeletion", "kubernetes", "orphan")
+
+
+def finalizer_warnings(new: Obj, old: Obj) -> list[str]:
+    """Return a warning for each finalizer, new to a custom resource, that is no `domain/name`.
+
+    The words of 1.32 (kubernetes/kubernetes#127303).
+    """
+    added = set(new.get("finalizers", [])) - set(old.get("finalizers", []))
+    return [
+        f'metadata.finalizers: "{finalizer}": prefer a domain-qualified finalizer name including a '
+        "path (/) to avoid accidental conflicts with other finalizer writers"
+        for finalizer in sorted(added)
+        if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS
+    ]
+
+
+# ---- Resources inside custom resources (x-kubernetes-embedded-resource)
+#
+# https://github.com/kubernetes/kubernetes/tree/v1.32.3/staging/src/k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta
+
+
+def _coerce_embedded(kind: ResourceType, obj: Obj, refuse: Undecodable) -> Iterator[str]:
+    """Read the metadata of resources inside; yield the paths of the fields that were dropped."""
+    for path, resource in schema.embedded(kind.schema or {}, obj):
+        for name in ("apiVersion", "kind"):
+            if not isinstance(resource.get(name, ""), str):
+                fault = status.invalid(f"{path}.{name}", resource[name], "must be a string")
+                raise refuse(str(fault))
+        if "metadata" not in resource:
+            continue
+        metadata = resource["metadata"] or {}
+        if why := shapes.misfit(_SHAPE, {"metadata": metadata}):
+            raise refuse(str(status.invalid(f"{path}.metadata", metadata, why)))
+        yield from (f"{path}.metadata.{name}" for name in metadata if name not in _FIELDS)
+        resource["metadata"] = _known(metadata)
+
+
+def embedded_faults(kind: ResourceType, obj: Obj) -> Iterator[Cause]:
+    """Yield the faults of resources inside a custom resource: each says what it is."""
+    for path, resource in schema.embedded(kind.schema or {}, obj):
+        version, name = resource.get("apiVersion"), resource.get("kind")
+        if not version:
+            yield status.required(f"{path}.apiVersion")
+        elif version.count("/") > 1:
+            detail = f"unexpected GroupVersion string: {version}"
+            yield status.invalid(f"{path}.apiVersion", version, detail)
+        if not name:
+            yield status.required(f"{path}.kind")
+        elif found := names.service_faults(name.lower()):
+            detail = f"may have mixed case, but should otherwise match: {','.join(found)}"
+            yield status.invalid(f"{path}.kind", name, detail)
+        metadata = {"name": "fakename", **resource.get("metadata", {})}
+        yield from faults("path", metadata, f"{path}.metadata")
 
 
 # ---- Preconditions: the request must name the object, and the state of it, that is there
@@ -219,10 +273,15 @@ def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
         cause = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
         raise kind.error(status.conflict, record.name, cause)
     revision = metadata.get("resourceVersion")
-    if revision is None and not kind.unconditional_update:
-        fault = status.invalid("metadata.resourceVersion", 0, "must be specified for an update")
-        raise status.invalid_object(kind.kind, kind.group, record.name, [fault])
-    if revision is not None and revision != str(record.revision):
+    if revision in (None, "0"):
+        if kind.unconditional_update:
+            return
+        # The resource stands for the kind, and a number of Go's type uint64 is shown so:
+        # https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/registry/generic/registry/store.go
+        message = "Invalid value: 0x0: must be specified for an update"
+        fault = Cause("metadata.resourceVersion", "FieldValueInvalid", message)
+        raise status.invalid_object(kind.plural, kind.group, record.name, [fault])
+    if revision != str(record.revision):
         raise kind.error(status.conflict, record.name)
 
 
@@ -285,7 +344,8 @@ def decode(kind: ResourceType, body: object, write: Write) -> Obj:
         obj = {**head, **shapes.without_nulls(obj)}
         if misfit := shapes.misfit(kind.shape, obj, fields_of(kind)):
             raise refuse(misfit)
-    found = [*write.strict, *unknown]
+    dropped = [f'unknown field "{path}"' for path in _coerce_embedded(kind, obj, refuse)]
+    found = [*write.strict, *unknown, *dropped]
     if found and write.validation == "Strict":
         raise refuse(f"strict decoding error: {', '.join(found)}")
     if write.validation == "Warn":

@@ -102,7 +102,9 @@ def _resource(parts: list[str]) -> tuple[str, str, str, str]:
 
 
 def _name(parts: list[str]) -> tuple[str, str]:
-    return (parts[0] if parts else ""), "/".join(parts[1:])
+    """Return name and subresource; what follows `proxy` is a path of somebody else's."""
+    rest = parts[1:2] if parts[1:2] == ["proxy"] else parts[1:]
+    return (parts[0] if parts else ""), "/".join(rest)
 
 
 def _verb(method: str, name: str, query: Mapping[str, str]) -> str:

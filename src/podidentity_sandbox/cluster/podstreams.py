@@ -18,12 +18,18 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from podidentity_sandbox.cluster import Obj, status
-from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.storage import Record, field_of
 from podidentity_sandbox.plan import Plan
 
-VERBS = {"log": ["get"], "exec": ["create", "get"], "attach": ["create", "get"]}
+_ANY = ["create", "delete", "get", "patch", "update"]
+VERBS = {
+    "log": ["get"],
+    "exec": ["create", "get"],
+    "attach": ["create", "get"],
+    "proxy": _ANY,
+}
 SUBRESOURCES = tuple(VERBS)
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _ERROR_CHANNEL = b"\x03"
@@ -48,6 +54,8 @@ class PodStreams:
         what = info.subresource
         if info.verb not in VERBS[what]:
             raise status.method_not_supported("pods", "", info.verb)
+        if what == "proxy":
+            return await self._proxy(request, info, pod)
         container = _container(pod, request.query.get("container", ""))
         node = pod.object["spec"].get("nodeName")
         if what == "log":
@@ -61,6 +69,44 @@ class PodStreams:
         if what == "exec" and not any(name == "command" for name, _ in options):
             raise status.bad_request("you must specify at least one command for the container")
         return await self._stream(request, node, _path(what, pod, container, options))
+
+    async def _proxy(
+        self, request: web.Request, info: RequestInfo, pod: Record
+    ) -> web.StreamResponse:
+        """Pass a request on to a port of a pod, by its node: no pod can be reached from here.
+
+        https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/
+        """
+        address, node = field_of(pod.object, "status.podIP"), pod.object["spec"].get("nodeName")
+        scheme, port = _place(info.name, pod)
+        if not address or not node:
+            raise status.bad_request("address not allowed")
+        path = request.rel_url.raw_path.partition("/proxy")[2] or "/"
+        query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+        url = f"{scheme}://{address}:{port}{path}{query}"
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in _OUR_HEADERS
+        }
+        async with self._session(node) as session:
+            try:
+                async with session.request(
+                    request.method,
+                    f"http://kubelet/proxy?{urlencode({'url': url})}",
+                    headers=headers,
+                    data=await request.read(),
+                ) as found:
+                    raw = await found.read()
+                    if found.status == 502:
+                        why = f"error trying to reach service: {raw.decode()}"
+                        raise StatusError(503, "ServiceUnavailable", why)
+                    kind = found.headers.get("Content-Type", "application/octet-stream")
+                    return web.Response(
+                        status=found.status, body=raw, headers={"Content-Type": kind}
+                    )
+            except aiohttp.ClientConnectorError:
+                self._away(node, "error trying to reach service")
 
     async def _log(self, request: web.Request, node: str, path: str) -> web.StreamResponse:
         async with self._session(node) as session:
@@ -148,6 +194,29 @@ async def _exchange(ours: web.WebSocketResponse, theirs: aiohttp.ClientWebSocket
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+_OUR_HEADERS = {"authorization", "connection", "content-length", "host", "accept-encoding"}
+
+
+def _place(name: str, pod: Record) -> tuple[str, str]:
+    """Return scheme and port of `[SCHEME:]NAME[:PORT]`; the first that the pod declares."""
+    scheme, port = "http", ""
+    match name.split(":"):
+        case [_, given]:
+            port = given
+        case [how, _, given]:
+            scheme, port = how or "http", given
+    ports = [each for c in pod.object["spec"]["containers"] for each in c.get("ports", [])]
+    known = {each.get("name"): each["containerPort"] for each in ports}
+    first = str(ports[0]["containerPort"]) if ports and not port else port
+    return scheme, str(known.get(first, first)) or "80"
+
+
+def name_of(name: str) -> str:
+    """Return the pod that `[SCHEME:]NAME[:PORT]` names."""
+    parts = name.split(":")
+    return parts[1] if len(parts) == 3 else parts[0]
+
+
 def _container(pod: Record, wanted: str) -> str:
     """Return the container that is meant; raise 400."""
     spec = pod.object["spec"]
@@ -186,7 +255,9 @@ def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]
 def _stream_options(request: web.Request) -> list[tuple[str, str]]:
     """Return the options of a program's streams by the kubelet's names; raise 400."""
     query = request.query
-    asked = {name for name in _STREAMS if query.get(name) in ("1", "true")}
+    # Convert_Slice_string_To_bool: an empty value is true as well, as is Python's `True`.
+    # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/runtime/conversion.go
+    asked = {name for name in _STREAMS if truth(query.get(name))}
     if not asked & {"stdin", "stdout", "stderr"}:
         raise status.bad_request("you must specify at least 1 of stdin, stdout, stderr")
     if {"tty", "stderr"} <= asked:

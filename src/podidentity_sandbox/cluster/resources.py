@@ -82,8 +82,9 @@ class Resources:
         for admit in self.admissions:
             admit(kind, obj)
         write.judge(kind, obj, None)
-        _refuse(kind, obj, objects.faults(kind, metadata))
+        _refuse(kind, obj, objects.faults(kind.name_rule, metadata))
         _refuse(kind, obj, _object_faults(kind, obj, None))
+        _warn(kind, metadata, {}, write)
         there = self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"])
         if there is not None:
             raise status.already_exists(kind.plural, kind.group, there.name, dying=there.deleted)
@@ -120,11 +121,12 @@ class Resources:
             kind.strategy.prepare_update(new, old)
         write.judge(kind, new, old)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        if kind.generation and _spec(new) != _spec(old):
+        if kind.generation and not subresource and _content(kind, new) != _content(kind, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        _refuse(kind, new, objects.faults(kind, new["metadata"]))
+        _refuse(kind, new, objects.faults(kind.name_rule, new["metadata"]))
         _refuse(kind, new, objects.new_finalizers(new["metadata"], old["metadata"]))
         _refuse(kind, new, _object_faults(kind, new, old))
+        _warn(kind, new["metadata"], old["metadata"], write)
         return self.settle(kind, record, new, write)
 
     def apply(
@@ -240,7 +242,7 @@ def _with_part(obj: Obj, other: Obj, part: str) -> Obj:
 
 def _object_faults(kind: ResourceType, new: Obj, old: Obj | None) -> Sequence[Cause]:
     found = schema.validate(kind.schema, new) if kind.schema is not None else []
-    return [*found, *kind.strategy.validate(new, old)]
+    return [*found, *objects.embedded_faults(kind, new), *kind.strategy.validate(new, old)]
 
 
 def _refuse(kind: ResourceType, obj: Obj, faults: Sequence[Cause]) -> None:
@@ -249,5 +251,12 @@ def _refuse(kind: ResourceType, obj: Obj, faults: Sequence[Cause]) -> None:
         raise status.invalid_object(kind.kind, kind.group, name, faults)
 
 
-def _spec(obj: Obj) -> Obj:
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
+def _warn(kind: ResourceType, new: Obj, old: Obj, write: Write) -> None:
+    if kind.custom:
+        write.warnings += objects.finalizer_warnings(new, old)
+
+
+def _content(kind: ResourceType, obj: Obj) -> Obj:
+    """Return what metadata.generation counts the changes of."""
+    apart = ("metadata", "status") if kind.has_status else ("metadata",)
+    return {key: value for key, value in obj.items() if key not in apart}

@@ -56,6 +56,21 @@ def prune(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> 
     return removed
 
 
+def embedded(schema: Schema, value: Json, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path and the value of each object inside `value` that is a resource of its own."""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from embedded(schema.get("items", {}), item, f"{path}[{number}]")
+    elif isinstance(value, dict):
+        if schema.get(_EMBED):
+            yield path, value
+        properties, extra = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, item in value.items():
+            child = properties.get(key, extra)
+            if isinstance(child, dict):
+                yield from embedded(child, item, f"{path}.{key}" if path else key)
+
+
 def default(schema: Schema, value: Json) -> None:
     """Fill in the schema's defaults where `value` has nothing, or a null that is not allowed.
 

@@ -355,7 +355,10 @@ class Verbs:
             raise status.method_not_supported(kind.plural, kind.group, info.verb)
 
     def _record(self, call: ResourceRequest) -> Record:
-        return self._cluster.resources.get(call.kind, call.namespace, call.info.name)
+        name = call.info.name
+        if call.info.subresource == "proxy":
+            name = podstreams.name_of(name)
+        return self._cluster.resources.get(call.kind, call.namespace, name)
 
     async def _get(self, call: ResourceRequest) -> Answer:
         return json_answer(call.presentation.one(call.kind, self._record(call)))
@@ -371,6 +374,7 @@ class Verbs:
         return json_answer(call.presentation.page(call.kind, page))
 
     async def _watch(self, call: ResourceRequest) -> Answer:
+        asked = bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS)
         wanted = list_watch.WatchRequest(
             kind=call.kind,
             selection=call.selection,
@@ -378,7 +382,7 @@ class Verbs:
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
             match=call.query.get("resourceVersionMatch", ""),
-            seconds=bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS),
+            seconds=min(asked, self._cluster.weather.seconds("watches") or asked),
             shown=call.presentation.events(call.kind),
         )
         list_watch.check(self._cluster.storage, wanted)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from podidentity_sandbox.node.api import MERGE_PATCH, ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.pods import Pod
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.status import stamp
@@ -21,6 +22,7 @@ from podidentity_sandbox.plan import NodePlan
 
 # ---- The node's own object in the API server
 
+_log = logging.getLogger(__name__)
 _CONFLICT = 409
 _VERSION = "v1.32.0-podidentity-sandbox"
 
@@ -116,9 +118,58 @@ async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
     )
 
 
-# ---- The node's pods
+# ---- The sign of life
+#
+# https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats
 
-_log = logging.getLogger(__name__)
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+_RENEWED_EVERY, _LEASE_SECONDS = 10.0, 40
+_NOT_FOUND = 404
+
+
+async def show_life(api: ApiClient, node: NodePlan, clock: Clock) -> None:
+    """Renew the node's Lease for ever; say again that it is Ready where it was taken for dead."""
+    path = f"/api/v1/nodes/{node.name}"
+    while True:
+        try:
+            await _renew(api, node, clock.now())
+            seen = await api.request("GET", path)
+            if not _says_ready(seen):
+                wanted = node_object(
+                    node, clock.now(), kernel=platform.release(), machine=platform.machine()
+                )
+                status = {"status": wanted["status"]}
+                await api.request("PATCH", f"{path}/status", status, content_type=MERGE_PATCH)
+        except (ApiRefusal, ApiUnreachable) as error:
+            _log.warning("the node's sign of life was not heard: %s", error)
+        await clock.sleep(_RENEWED_EVERY)
+
+
+async def _renew(api: ApiClient, node: NodePlan, now: datetime) -> None:
+    renewed = {"spec": {"renewTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}}
+    path = f"{_LEASES}/{node.name}"
+    try:
+        await api.request("PATCH", path, renewed, content_type=MERGE_PATCH)
+    except ApiRefusal as error:
+        if error.status != _NOT_FOUND:
+            raise
+        owner = await api.request("GET", f"/api/v1/nodes/{node.name}")
+        uid = owner["metadata"]["uid"]
+        reference = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": uid}
+        spec = {"holderIdentity": node.name, "leaseDurationSeconds": _LEASE_SECONDS}
+        body = {
+            "metadata": {"name": node.name, "ownerReferences": [reference]},
+            "spec": {**spec, **renewed["spec"]},
+        }
+        await api.request("POST", _LEASES, body)
+
+
+def _says_ready(node: Mapping[str, Any]) -> bool:
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+# ---- The node's pods
 
 _PODS = "/api/v1/pods"
 _GONE = 410

@@ -24,7 +24,7 @@ from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.containers import ProgramContainer
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.execution import ExecServer
-from podidentity_sandbox.node.kubelet import Kubelet
+from podidentity_sandbox.node.kubelet import Kubelet, show_life
 from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
 from podidentity_sandbox.node.object_watches import ObjectWatches
 from podidentity_sandbox.node.processes import LauncherClient, LauncherDied
@@ -49,11 +49,14 @@ async def run(
     await services.network.open()
     kubelet = Kubelet(services)
     executions = ExecServer(services.plan.path / services.node.socket, kubelet)
-    server = KubeletServer(services.plan.path / services.node.api_socket, kubelet, services.clock)
+    server = KubeletServer(
+        services.plan.path / services.node.api_socket, kubelet, services.clock, services.probing
+    )
     async with asyncio.TaskGroup() as group:
         for each in (*others, services.events.run(), executions.run(), server.run(), kubelet.run()):
             group.create_task(each)
         await kubelet.ready.wait()
+        group.create_task(show_life(services.api, services.node, services.clock))
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
 

@@ -1,5 +1,7 @@
 """The kubelet's own API, for the API server: logs, exec and attach of the pods on this node.
 
+And `/proxy`, which no kubelet has: the real API server reaches pods by itself.
+
 HTTP over a Unix socket in the sandbox's folder, which only the sandbox can open; the paths are
 those of a kubelet's port 10250.
 https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/server/server.go
@@ -15,7 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from podidentity_sandbox.node import logs, streams
 from podidentity_sandbox.node.clock import Clock
@@ -31,13 +35,17 @@ _RUNTIME = (
 )
 """Words of kubelet, containerd and runc, one around the other."""
 _STOP_SECONDS = 0.1
+_PROXY_SECONDS = 30.0
 
 
 class KubeletServer:
     """Serves the API of one kubelet."""
 
-    def __init__(self, path: Path, kubelet: Kubelet, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, kubelet: Kubelet, clock: Clock, asking: aiohttp.ClientSession
+    ) -> None:
         self._path = path
+        self._asking = asking
         self._kubelet = kubelet
         self._clock = clock
 
@@ -48,6 +56,7 @@ class KubeletServer:
         app.router.add_get(f"/containerLogs/{place}", self._logs)
         app.router.add_get(f"/exec/{place}", self._exec)
         app.router.add_get(f"/attach/{place}", self._attach)
+        app.router.add_route("*", "/proxy", self._proxy)
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
         )
@@ -89,6 +98,25 @@ class KubeletServer:
         container = self._container(request)
         # A caller that disconnects is noticed in there, and the program it started is ended.
         return await asyncio.shield(asyncio.create_task(_execute(request, container)))
+
+    async def _proxy(self, request: web.Request) -> web.StreamResponse:
+        """Ask a pod for what the API server was asked for; 502 where it does not answer."""
+        headers = {name: value for name, value in request.headers.items() if name != "Host"}
+        try:
+            async with self._asking.request(
+                request.method,
+                URL(request.query["url"], encoded=True),
+                headers=headers,
+                data=await request.read(),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=_PROXY_SECONDS),
+            ) as found:
+                kind = found.headers.get("Content-Type", "application/octet-stream")
+                return web.Response(
+                    status=found.status, body=await found.read(), headers={"Content-Type": kind}
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise web.HTTPBadGateway(text=str(error) or type(error).__name__) from None
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         container = self._container(request)

@@ -2,7 +2,8 @@
 
 A pod may write only what belongs to the node: its /run, and the network settings of its
 namespace. Everything else behind a hostPath is the machine of the person who runs the sandbox, so
-it is read-only whatever the spec says.
+it is read-only whatever the spec says; what is not there, and a kubelet would make, is made in a
+place of the node's own.
 """
 
 from __future__ import annotations
@@ -443,7 +444,11 @@ class PodVolumes:
         if volume is None:
             raise VolumeRefused(f'volume "{name}" is not in the pod\'s spec')
         if "hostPath" in volume:
-            return _host_path(volume["hostPath"])
+            try:
+                return _host_path(volume["hostPath"])
+            except VolumeRefused as error:
+                why = f'MountVolume.SetUp failed for volume "{name}" : {error}'
+                raise VolumeRefused(why) from error
         if "emptyDir" in volume:
             return str(self._empty(name))
         if "csi" in volume:
@@ -473,24 +478,47 @@ def below(folder: Path, sub_path: str, *, make: bool) -> Path:
     return inner
 
 
+_HOST_PATHS = Path("/run/kubelet/hostpaths")
+"""What was made on the node where the machine has nothing: its own files are never written."""
+
+
 def _host_path(volume: Mapping[str, Any]) -> str:
-    """Return the place itself, links followed: what may be written is judged by that."""
+    """Return the place itself, links followed: what may be written is judged by that.
+
+    A container runtime makes a folder where no type is said and nothing is there. Words of
+    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/volume/hostpath/host_path.go
+    """
     path, kind = Path(volume["path"]).resolve(), volume.get("type") or ""
-    if not path.exists() and path.is_relative_to("/run") and kind in {"", "DirectoryOrCreate"}:
-        path.mkdir(parents=True)
-    wanted = {
-        "Directory": path.is_dir,
-        "DirectoryOrCreate": path.is_dir,
-        "VolumeFile": path.is_file,
-        "FileOrCreate": path.is_file,
-        "Socket": path.is_socket,
-        "CharDevice": path.is_char_device,
-        "BlockDevice": path.is_block_device,
-    }.get(kind, path.exists)
-    if not wanted():
-        given = volume["path"]
-        raise VolumeRefused(f"hostPath type check failed: {given} is not a {kind or 'path'} here")
+    if not path.exists():
+        home = path.parent.is_dir()
+        if not path.is_relative_to("/run"):
+            path = _HOST_PATHS / path.relative_to("/")
+        if kind == "FileOrCreate" and not (home or path.parent.is_dir()):
+            raise VolumeRefused(f"open {volume['path']}: no such file or directory")
+        _make(path, kind)
+    is_so, what = {
+        "Directory": (path.is_dir, "directory"),
+        "DirectoryOrCreate": (path.is_dir, "directory"),
+        "File": (path.is_file, "file"),
+        "FileOrCreate": (path.is_file, "file"),
+        "Socket": (path.is_socket, "socket file"),
+        "CharDevice": (path.is_char_device, "character device"),
+        "BlockDevice": (path.is_block_device, "block device"),
+    }.get(kind, (path.exists, "path"))
+    if not is_so():
+        raise VolumeRefused(f"hostPath type check failed: {volume['path']} is not a {what}")
     return str(path)
+
+
+def _make(path: Path, kind: str) -> None:
+    """Make what a type says, if it does."""
+    if kind in ("", "DirectoryOrCreate"):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o755)
+    elif kind == "FileOrCreate":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(0o644)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import OWN_AGENT, Plan
 from podidentity_sandbox.world import SandboxError
 
 Object = dict[str, Any]
@@ -106,7 +106,7 @@ class Api:
         )
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         # The connection closes with the response: one request each.
-        headers["Connection"] = "close"
+        headers |= {"Connection": "close", "User-Agent": OWN_AGENT}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = content_type

@@ -1,6 +1,6 @@
 """The sandbox's own certificate authority: a new one at each `up`, trusted by nobody else.
 
-The authority's key is never written: after the two certificates are signed it is forgotten, so
+The authority's key is never written: after its certificates are signed it is forgotten, so
 nothing on the machine can sign another name, and trusting the authority is no risk.
 
 Strict clients (OpenSSL 3, Python's VERIFY_X509_STRICT from 3.13 on) want key identifiers, key usage
@@ -80,18 +80,37 @@ class Authority:
 
     def issue(self, names: Sequence[str], certificate: Path, key: Path) -> None:
         """Write a server's certificate for DNS names and addresses, and its key (mode 0600)."""
+        self._write(
+            _subject(names[-1]),
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            (certificate, key),
+            x509.SubjectAlternativeName([_name(n) for n in names]),
+        )
+
+    def issue_client(self, user: str, groups: Sequence[str], certificate: Path, key: Path) -> None:
+        """Write the certificate of a user of the API server in groups, and its key (mode 0600)."""
+        self._write(_subject(user, groups), ExtendedKeyUsageOID.CLIENT_AUTH, (certificate, key))
+
+    def _write(
+        self,
+        subject: x509.Name,
+        usage: x509.ObjectIdentifier,
+        paths: tuple[Path, Path],
+        *more: x509.ExtensionType,
+    ) -> None:
         own = ec.generate_private_key(ec.SECP256R1())
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        signed = (
-            _begin(_subject(names[-1]), self.certificate.subject, own.public_key())
+        builder = (
+            _begin(subject, self.certificate.subject, own.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([_name(n) for n in names]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(signer, critical=False)
-            .sign(self._key, hashes.SHA256())
         )
-        certificate.write_text(_pem(signed))
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
+        certificate, key = paths
+        certificate.write_text(_pem(builder.sign(self._key, hashes.SHA256())))
         key.touch(mode=0o600)
         key.write_bytes(
             own.private_bytes(
@@ -103,12 +122,16 @@ class Authority:
 
 
 def write_certificates(plan: Plan) -> None:
-    """Write ca.crt, bundle.pem and the certificates of the API server and of Azure."""
+    """Write ca.crt, bundle.pem and the certificates of the API server, of Azure and of a person.
+
+    The person is the cluster's administrator without Entra, by the name that AKS gives him.
+    """
     authority = Authority.new(plan.name)
     plan.ca_certificate.write_text(authority.pem)
     plan.ca_bundle.write_text(machine_authorities() + "\n" + authority.pem)
     for part, names in (("apiserver", APISERVER_NAMES), ("azure", AZURE_NAMES)):
         authority.issue(names, plan.path / f"{part}.crt", plan.path / f"{part}.key")
+    authority.issue_client("masterclient", ["system:masters"], *plan.administrator_files)
 
 
 def machine_authorities() -> str:
@@ -156,8 +179,10 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
     )
 
 
-def _subject(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _subject(common_name: str, groups: Sequence[str] = ()) -> x509.Name:
+    organisations = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+    return x509.Name([*organisations, *names])
 
 
 def _name(text: str) -> x509.GeneralName:

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import yaml
 
-from podidentity_sandbox.plan import MINORS, Network, NodePlan, Plan, stable_guid
+from podidentity_sandbox.plan import (
+    MINORS,
+    Network,
+    NodePlan,
+    Plan,
+    Pool,
+    PoolKind,
+    stable_guid,
+)
 
 MOST_NODES = 50
 """More would outrun the link's addresses, and any laptop."""
@@ -34,8 +43,9 @@ def draw_plan(
     network: Network = Network.ROUTED,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
+    pools: Sequence[Pool] = (),
 ) -> Plan:
-    """Return the plan of a sandbox with `nodes` nodes."""
+    """Return the plan of a sandbox with `nodes` nodes, or with those of the `pools`."""
     plan = Plan(
         name=name,
         folder=folder,
@@ -55,20 +65,62 @@ def draw_plan(
         azure_cli=azure_cli,
         kubernetes_minor=kubernetes_minor,
     )
+    wanted = pools or (Pool(kind=PoolKind.UNIFORM, nodes=nodes),)
+    machines = [
+        machine
+        for number, pool in enumerate(wanted, start=1)
+        for machine in _machines(plan, pool, number)
+    ]
     return replace(
-        plan, nodes=tuple(_node(plan, each, network, init_taints) for each in range(nodes))
+        plan,
+        nodes=tuple(
+            _node(machine, index, network, init_taints) for index, machine in enumerate(machines)
+        ),
     )
 
 
-def _node(plan: Plan, index: int, network: Network, init_taints: str) -> NodePlan:
-    """Return a node, named and numbered as AKS does it: `…vmss000000`, 10.240.0.4."""
-    return NodePlan(
-        name=f"{plan.scale_set}{_base36(index):0>6}",
+def _machines(plan: Plan, pool: Pool, number: int) -> Iterator[NodePlan]:
+    """Yield the machines of the pool of that number, with what is the pool's of each.
+
+    Named as AKS names them. A provider ID has its resource group in lower case: kubernetes-sigs/
+    cloud-provider-azure, pkg/provider/azure_utils.go, ConvertResourceGroupNameToLower.
+    """
+    name = plan.scale_set.replace("nodepool1", f"nodepool{number}")
+    where = plan.subscription_id
+    if pool.subscription:
+        where = stable_guid(plan.name, f"subscription {pool.subscription}")
+    group = pool.group or plan.node_group
+    compute = f"/subscriptions/{where}/resourceGroups/{group}/providers/Microsoft.Compute"
+    below = f"azure://{compute.replace(f'/{group}/', f'/{group.lower()}/')}"
+    for index in range(pool.nodes):
+        node = f"{name}{_base36(index):0>6}"
+        machine = f"virtualMachines/{node}"
+        if pool.kind is PoolKind.UNIFORM:
+            machine = f"virtualMachineScaleSets/{name}/virtualMachines/{index}"
+        elif pool.kind is PoolKind.FLEXIBLE:
+            machine = f"virtualMachines/{name}_{stable_guid(plan.name, node)[:8]}"
+        flexible = f"{compute}/virtualMachineScaleSets/{name}"
+        yield NodePlan(
+            name=node,
+            index=0,
+            address="",
+            pod_cidr="",
+            gateway="",
+            provider_id=f"{below}/{machine}",
+            token="",
+            pool=f"nodepool{number}",
+            scale_set=flexible if pool.kind is PoolKind.FLEXIBLE else "",
+        )
+
+
+def _node(machine: NodePlan, index: int, network: Network, init_taints: str) -> NodePlan:
+    """Return a machine as the node of that number in its cluster: 10.240.0.4 is the first."""
+    return replace(
+        machine,
         index=index,
         address=f"10.240.0.{4 + index}",
         pod_cidr=f"10.244.{index}.0/24",
         gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
-        provider_id=f"azure://{plan.scale_set_id}/virtualMachines/{index}",
         token=secrets.token_urlsafe(30),
         network=network,
         init_taints=init_taints,

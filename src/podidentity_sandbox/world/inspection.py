@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import OtherVersion, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
@@ -54,6 +54,12 @@ def running_plan(folder: Folder) -> Plan:
         raise SandboxError(f"the sandbox {folder.name!r} crashed; its remains are there. {start}")
     try:
         return Plan.load(folder.path)
+    except OtherVersion as cause:
+        down = f"podidentity sandbox down{_option(folder)}"
+        raise SandboxError(
+            f"the sandbox {folder.name!r} is of another version: {cause}. "
+            f"End it with `{down}`, and {start[0].lower()}{start[1:]}"
+        ) from cause
     except (FileNotFoundError, ValueError) as cause:
         raise SandboxError(f"the sandbox {folder.name!r} is just starting. Try again") from cause
 

@@ -23,9 +23,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox import weather as forecast
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import MINORS, Network, Plan
+from podidentity_sandbox.plan import MINORS, Network, Plan, Pool
+from podidentity_sandbox.weather import CALM, Weather
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
@@ -170,6 +172,9 @@ class UpOptions:
     containers."""
     kubernetes_minor: int = MINORS[0]
     init_taints: str = ""
+    pools: Sequence[Pool] = ()
+    """Instead of `nodes`."""
+    weather: Weather = CALM
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
 
@@ -256,9 +261,11 @@ def _start(
         network=options.network,
         kubernetes_minor=options.kubernetes_minor,
         init_taints=options.init_taints,
+        pools=options.pools,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
+    forecast.write(plan.path, options.weather)
     write_certificates(plan)
     write_kubeconfig(plan)
     reader, writer = os.pipe()
@@ -346,12 +353,14 @@ def bring_up(
     runtime: RuntimeOptions | None = None,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
+    pools: Sequence[Pool] = (),
+    weather: Weather = CALM,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
 
-    `progress` is given a line for each step. Without root it is rootless, asked or not. Raises
-    SandboxError; then, and when interrupted, nothing of it remains.
+    With `pools` it has their nodes. `progress` is given a line for each step. Without root it is
+    rootless, asked or not. Raises SandboxError; then, and when interrupted, nothing of it remains.
     """
     options = UpOptions(
         folder=Folder.of(name),
@@ -362,6 +371,8 @@ def bring_up(
         runtime=runtime,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
+        pools=pools,
+        weather=weather,
     )
     return up(options, progress)
 

@@ -26,6 +26,14 @@ _CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
 _LIMIT = Path("/proc/sys/user/max_user_namespaces")
 
 
+_ROOTS = "stat -c %d:%i / && nsenter --mount=/proc/self/ns/mnt stat -c %d:%i /"
+"""Says what the root is, and what it is for who enters the mount namespace, as `exec` does."""
+_CHROOT = (
+    "this is a chroot: whoever enters a pod of a sandbox in it would be in the machine's own root. "
+    "Run the sandbox outside, or in a container, which has a root of its own"
+)
+
+
 def unshare_command(*, rootless: bool) -> list[str]:
     """Return the command that starts a program as process 1 of new namespaces.
 
@@ -49,7 +57,7 @@ def missing(path: str, *, rootless: bool) -> list[str]:
             for name in absent
         ]
     tried = subprocess.run(
-        [*unshare_command(rootless=rootless), "true"],
+        [*unshare_command(rootless=rootless), "sh", "-c", _ROOTS],
         env={"PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -57,17 +65,15 @@ def missing(path: str, *, rootless: bool) -> list[str]:
         check=False,
     )
     if tried.returncode == 0:
-        return []
+        own, entered = tried.stdout.split()
+        return [] if own == entered else [_CHROOT]
     said = tried.stderr.strip() or f"exit status {tried.returncode}"
     return [f"the kernel refuses new namespaces: {said}", *_reasons(said, rootless=rootless)]
 
 
 def _reasons(said: str, *, rootless: bool) -> Iterator[str]:
     if "root filesystem propagation" in said:
-        yield (
-            "the root of this file system is no mount point, as in a chroot: enter it after "
-            "`mount --bind DIR DIR`, DIR being the chroot's folder"
-        )
+        yield _CHROOT
         return
     if not rootless:
         yield (

@@ -49,10 +49,10 @@ def test_a_socket_that_outlived_its_connection_proves_nobody(harness: Harness) -
         # That the node forgets its end takes a minute; here a second.
         harness.on_node("sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
         await harness.kill_agent()
-        while await harness.socket_state("web", "shop", kept["port"]) != CLOSE_WAIT:
-            pass
-        while f":{kept['port']}" in harness.on_node("ss", "-Htan", "dst", victim):
-            pass
+        while await harness.socket_state("web", "shop", kept["port"]) != CLOSE_WAIT:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        while f":{kept['port']}" in harness.on_node("ss", "-Htan", "dst", victim):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         told = await harness.attack("raw", "scan", victim, kept["port"] - 50, kept["port"] + 50)
         assert not told["stolen"]
         assert [status for status, _ in await harness.token("web", "shop")] == [200]
@@ -79,13 +79,13 @@ def test_answers_do_not_follow_a_forged_mac_address(harness: Harness) -> None:
 
     async def run() -> None:
         victim = await harness.address("web", "shop")
-        await harness.azure.imds_fault("slow", seconds=0.3)
+        harness.azure.weather("imds=[{effect: slow, seconds: 0.3}]")
         try:
             attack = asyncio.create_task(harness.attack("raw", "eavesdrop", victim, 8))
             asked = await harness.token("web", "shop", 8, fresh=True)
             told = await attack
         finally:
-            await harness.azure.imds_fault("none")
+            harness.azure.weather("imds=[]")
         assert not told["stolen"]
         assert [status for status, _ in asked] == [200] * 8
 

@@ -123,7 +123,7 @@ KINDS: Mapping[str, Callable[[int, int], list[Instruction]]] = {
 }
 
 
-def _gateway(uplink: str) -> int:
+def gateway_of(uplink: str) -> int:
     """Return the default gateway, as it is in memory."""
     for line in Path("/proc/net/route").read_text().splitlines():
         name, destination, gateway, *_ = line.split()
@@ -135,7 +135,7 @@ def _gateway(uplink: str) -> int:
 if __name__ == "__main__":
     link, uplink, *kind = sys.argv[1:]
     sending = KINDS[kind[0] if kind else "next-hop"](
-        socket.if_nametoindex(uplink), _gateway(uplink)
+        socket.if_nametoindex(uplink), gateway_of(uplink)
     )
     loaded = load(program(sending), kind=_SCHED_CLS, attach_type=_TCX_INGRESS, name=b"host_routing")
     attach(loaded, socket.if_nametoindex(link), _TCX_INGRESS)

@@ -173,7 +173,7 @@ class Scenario:
         """Let Entra fail once, at the first token of an identity."""
         azure = self.directory.azure
         await azure.clear_entra_requests()
-        await azure.entra_fault("503", times=1)
+        azure.weather("entra=[{effect: 503, first: 1}]")
         found = await self.runs.outcomes("types", "back")
         assert await self._entra_said("by-secret") == [503, 200]
         return found
@@ -186,7 +186,7 @@ class Scenario:
         azure, directory = self.directory.azure, self.directory
         asking = asyncio.create_task(self.runs.outcomes("spreading", "spreading"))
         await self._refused("spreading")
-        await azure.credential_delay(ENTRA_DELAY)
+        azure.weather(f"credentials={ENTRA_DELAY}")
         app = directory.apps["spreading"]
         await directory.trust(app, "pod", "default", "default")
         spec: dict[str, Any] = {
@@ -207,7 +207,7 @@ class Scenario:
         """
         asking = asyncio.create_task(self.runs.outcomes("late", "late"))
         await self._refused("late")
-        await self.directory.azure.identity_cache(IMDS_CACHE)
+        self.directory.azure.weather(f"identities={IMDS_CACHE}")
         await execute(self.place.plan, "default", "mine", LOOK)
         await asyncio.to_thread(add, self.place, "late", self.runs.identities["late"]["id"])
         return await asking

@@ -6,13 +6,16 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
+from podidentity_sandbox.azure.arm.versions import ResourceType, newest, type_of
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.graph.service import Graph
@@ -21,7 +24,10 @@ from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity, World
-from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers
+from podidentity_sandbox.azure.tenants import tenants_of
+from podidentity_sandbox.azure.tokens import Grant, Issuer, Issuers, Key, KeyRing, new_rings
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import changed
 from tests.sandbox.azure.plans import Clock, make_plan
 
 TOKEN = "/metadata/identity/oauth2/token"
@@ -37,19 +43,38 @@ async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
 
 # ---- Azure's services without sockets, for tables of many cases.
 
+Form = Mapping[str, str] | Sequence[tuple[str, str]]
+
 NOWHERE = "https://127.0.0.1:9"
 """Where nothing listens."""
+
+
+@cache
+def _keys() -> dict[str, Key]:
+    """Return the keys of the clouds, the same for every test of a process: they take long."""
+    rings = new_rings(tenants_of(make_plan(Path())))
+    return {name: ring.keys[0] for name, ring in rings.items()}
+
+
+def _type_of(path: str) -> ResourceType | None:
+    try:
+        return type_of(path)
+    except ArmError:
+        return None
 
 
 class Direct:
     """The same services without sockets: a request in, a reply out."""
 
-    def __init__(self, folder: Path, published: PublishedKeys | None = None) -> None:
-        self.plan = make_plan(folder)
+    def __init__(
+        self, folder: Path, published: PublishedKeys | None = None, plan: Plan | None = None
+    ) -> None:
+        self.plan = plan or make_plan(folder)
         self.clock = Clock()
         self.world = World(self.plan, self.clock)
         seed(self.world)
-        self.issuers = Issuers(self.world.tenants)
+        rings = {name: KeyRing([key]) for name, key in _keys().items()}
+        self.issuers = Issuers(self.world.tenants, rings)
         self.issuer = self.issuers.home
         self.imds = Imds(self.world, self.issuer)
         self._arm = Arm(self.world, self.issuer)
@@ -57,6 +82,10 @@ class Direct:
         unreachable = PublishedKeys(NOWHERE, ssl.create_default_context, self.clock)
         self.entra = Entra(self.world, self.issuers, published or unreachable)
         self.vaults = KeyVault(self.world, self.issuer)
+
+    def weather(self, *settings: str) -> None:
+        """Change the weather, as a person sets it."""
+        self.world.weather.set(changed(self.world.weather.now, settings))
 
     def token(self, audience: str, principal: Principal | None = None, **more: Any) -> str:
         """Sign a token of `principal`, the operator's by default."""
@@ -70,7 +99,12 @@ class Direct:
         return Issuer(self.world.tenants.home)
 
     def sign_in(
-        self, form: Mapping[str, str], path: str = "oauth2/v2.0/token", *, tenant: str = ""
+        self,
+        form: Form,
+        path: str = "oauth2/v2.0/token",
+        *,
+        tenant: str = "",
+        kind: str = "application/x-www-form-urlencoded",
     ) -> tuple[Reply, Any]:
         """Ask Entra for a token, in the home tenant by default; return the answer and its body."""
         where = self.world.tenants.find(tenant or self.plan.tenant_id)
@@ -79,6 +113,7 @@ class Direct:
             method="POST",
             target=f"/{tenant or self.plan.tenant_id}/{path}",
             host=host,
+            headers={"content-type": kind},
             body=urlencode(form).encode(),
         )
         reply = self.signed_in(request)
@@ -103,7 +138,7 @@ class Direct:
         A call that is not `ended` is still under way at the next one.
         """
         where = path if path.startswith("/") else f"{self.world.subscription}/{path}"
-        target = where if "?" in where else f"{where}?api-version=2024-11-30"
+        target = where if "?" in where else f"{where}?api-version={newest(_type_of(where))}"
         if headers is None:
             token = self.token("https://management.azure.com/", principal)
             headers = {"authorization": f"Bearer {token}"}
@@ -138,7 +173,7 @@ class Direct:
 
     def attach(self, *identities: UserAssignedIdentity) -> None:
         """Attach identities to the nodes, at once."""
-        self.world.arm_delay = 0
+        self.weather("scale-sets=0")
         named: dict[str, object] = {identity.id: {} for identity in identities}
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": named}}
         self.made("PATCH", self.plan.scale_set_id, body)

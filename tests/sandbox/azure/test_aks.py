@@ -212,7 +212,7 @@ async def test_an_identity_that_does_not_exist_fails_in_arms_words(aks: Managed)
 
 
 async def test_a_role_that_does_not_hold_yet_is_no_role(aks: Managed) -> None:
-    aks.direct.world.role_delay = 60
+    aks.direct.weather("roles=60")
     mine = usable(aks, "mine")
     await aks.ordered(enabled(pod_identity(mine)))
     assert aks.states() == {"mine": "Failed"}
@@ -346,6 +346,8 @@ def test_no_other_cluster_is_made(direct: Direct) -> None:
 @pytest.mark.parametrize("role", ["User", "Admin"])
 def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None:
     certify(direct.plan.path)
+    for each in direct.plan.administrator_files:
+        each.write_text(f"the administrator's {each.suffix}")
     answer = direct.made("POST", f"{path(direct)}/listCluster{role}Credential")
     (found,) = answer["kubeconfigs"]
     config = yaml.safe_load(base64.b64decode(found["value"]))
@@ -354,7 +356,14 @@ def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None
     server = f"https://127.0.0.1:{direct.plan.apiserver_port}"
     assert config["clusters"][0]["cluster"]["server"] == server
     user = f"cluster{role}_{direct.plan.cluster_group}_{direct.plan.cluster_name}"
-    assert config["users"] == [{"name": user, "user": {"token": direct.plan.admin_token}}]
+    certificate, key = (
+        base64.b64encode(each.read_bytes()).decode() for each in direct.plan.administrator_files
+    )
+    proof = {
+        "User": {"token": direct.plan.admin_token},
+        "Admin": {"client-certificate-data": certificate, "client-key-data": key},
+    }[role]
+    assert config["users"] == [{"name": user, "user": proof}]
 
 
 def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> None:

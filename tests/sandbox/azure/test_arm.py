@@ -158,7 +158,7 @@ def test_a_contributor_gives_no_roles(direct: Direct) -> None:
 
 def test_a_change_of_a_scale_set_is_an_operation_that_ends(direct: Direct) -> None:
     mine, where = direct.identity("mine"), direct.plan.scale_set_id
-    direct.world.arm_delay = 2.5
+    direct.weather("scale-sets=2.5")
     status, body, headers = direct.arm("PATCH", where, attach(mine.id))
     assert (status, headers["Retry-After"]) == (202, "3")
     assert body["properties"]["provisioningState"] == "Updating"
@@ -218,7 +218,7 @@ def test_an_operation_that_never_was_is_not_found(direct: Direct) -> None:
 async def test_the_operator_waits_for_the_end_of_what_he_starts(
     cloud: Azure, operator: AzureOperator
 ) -> None:
-    await operator.arm_delay(0.2)
+    operator.weather("scale-sets=0.2")
     identity = await operator.create_identity(cloud.plan.node_group, "mine")
     waiting = asyncio.create_task(
         operator.arm("PATCH", cloud.plan.scale_set_id, attach(identity["id"]))

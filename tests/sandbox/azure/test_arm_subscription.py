@@ -34,7 +34,7 @@ def test_a_feature_is_registered_a_little_after_it_was_asked_for(direct: Direct)
     assert state() == "NotRegistered"
     assert direct.made("POST", f"{FEATURE}/register")["properties"]["state"] == "Registering"
     assert state() == "Registering"
-    direct.clock.now += direct.world.arm_delay
+    direct.clock.now += 0.2
     assert state() == "Registered"
     assert direct.made("POST", f"{FEATURE}/register")["properties"]["state"] == "Registered"
     (listed,) = direct.made("GET", FEATURES)["value"]

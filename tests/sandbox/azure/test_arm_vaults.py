@@ -43,13 +43,35 @@ def test_a_vault_is_made_changed_listed_and_deleted(direct: Direct) -> None:
     assert direct.arm("GET", path(direct))[1]["error"]["code"] == "ResourceNotFound"
 
 
-def test_a_vault_always_uses_access_policies_and_its_maker_is_let_in(direct: Direct) -> None:
+@pytest.mark.parametrize(
+    ("version", "asked", "by_roles"),
+    [
+        ("2025-05-01", None, False),
+        ("2026-02-01", None, True),
+        ("2025-05-01", True, True),
+        ("2026-02-01", False, False),
+    ],
+)
+def test_a_new_vault_has_what_was_asked_for_and_else_what_the_version_says(
+    direct: Direct, version: str, asked: bool | None, by_roles: bool
+) -> None:
+    where = f"{path(direct)}?api-version={version}"
+    made = direct.made("PUT", where, body(direct, enableRbacAuthorization=asked))
+    assert made["properties"]["enableRbacAuthorization"] is by_roles
+    again = direct.made("PUT", where, body(direct))
+    assert again["properties"]["enableRbacAuthorization"] is by_roles
+
+
+def test_to_turn_a_vault_over_to_roles_one_must_be_able_to_assign_them(direct: Direct) -> None:
+    direct.made("PUT", path(direct), body(direct, enableRbacAuthorization=False))
+    mine = direct.identity("mine")
+    direct.grant("Key Vault Contributor", mine.principal_id, direct.world.subscription)
+    who = direct.world.principals[mine.principal_id]
     asked = body(direct, enableRbacAuthorization=True)
-    made = direct.made("PUT", path(direct), asked)["properties"]
-    assert made["enableRbacAuthorization"] is False
-    assert [policy["permissions"]["secrets"] for policy in made["accessPolicies"]] == [["all"]]
-    again = direct.made("PUT", path(direct), asked)["properties"]
-    assert again["accessPolicies"] == []
+    status, answer, _ = direct.arm("PUT", path(direct), asked, principal=who)
+    assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed")
+    assert direct.arm("PUT", path(direct), body(direct), principal=who)[0] == 200
+    assert direct.made("PUT", path(direct), asked)["properties"]["enableRbacAuthorization"]
 
 
 def test_a_vault_name_is_taken_in_all_of_azure(direct: Direct) -> None:
@@ -70,7 +92,8 @@ def test_a_vault_name_obeys_the_rules_of_a_host_name(direct: Direct, name: str) 
     [
         {"sku": None},
         {"tenantId": "another"},
-        {"accessPolicies": None},
+        {"accessPolicies": None, "enableRbacAuthorization": False},
+        {"enableRbacAuthorization": "yes"},
         {"accessPolicies": [{}]},
         {"accessPolicies": [{"objectId": "x", "permissions": {"secrets": "get"}}]},
     ],

@@ -161,7 +161,7 @@ def test_a_role_holds_at_its_scope_and_below(blobs: Blobs, level: str) -> None:
 
 
 def test_a_role_holds_when_its_delay_is_over(blobs: Blobs) -> None:
-    blobs.direct.world.role_delay = 120
+    blobs.direct.weather("roles=120")
     headers = {"authorization": blobs.token(READER)}
     assert blobs.ask("GET", "/private/a.txt", headers).status == 403
     blobs.direct.clock.now += 120

@@ -12,6 +12,7 @@ import dns.message
 import dns.rcode
 import pytest
 
+from podidentity_sandbox.azure import server
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from tests.sandbox.azure.conftest import Azure
 
@@ -41,7 +42,7 @@ class Client:
 
 @pytest.fixture
 async def client(cloud: Azure, operator: AzureOperator) -> AsyncIterator[Client]:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     await operator.create_container("acct", "demo")
@@ -80,7 +81,7 @@ async def test_an_accounts_name_exists_while_the_account_does(
     cloud: Azure, operator: AzureOperator
 ) -> None:
     assert await resolved(cloud) == "NXDOMAIN"
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     assert await resolved(cloud) == "NOERROR"
@@ -91,6 +92,17 @@ async def test_an_accounts_name_exists_while_the_account_does(
 async def test_a_blob_of_megabytes_comes_back_as_it_was(client: Client) -> None:
     assert (await client.call("PUT", "/demo/big", BIG))[0] == 201
     assert await client.call("GET", "/demo/big") == (200, BIG, str(len(BIG)))
+
+
+async def test_a_body_that_is_too_large_is_refused_in_azures_words(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_LIMIT", len(BIG) - 1)
+    status, body, _ = await client.call("PUT", "/demo/big", BIG)
+    assert status == 413
+    assert b"<Code>RequestBodyTooLarge</Code>" in body
+    assert b"exceeds the maximum permissible limit." in body
+    assert (await client.call("PUT", "/demo/big", BIG[1:]))[0] == 201
 
 
 async def test_head_says_the_length_and_sends_nothing(client: Client) -> None:
@@ -111,7 +123,7 @@ async def test_entra_knows_accounts_by_their_names_and_no_strangers(cloud: Azure
 
 
 async def test_the_operator_is_told_why_a_container_is_not_made(operator: AzureOperator) -> None:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     with pytest.raises(AzureError, match="The specified resource name length is not within"):

@@ -1,4 +1,4 @@
-"""The control socket: faults, delays, and the requests that came, as a client meets them."""
+"""The control socket, and the weather of Azure as a client meets it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
+from podidentity_sandbox.azure.state import RoleAssignment
 from podidentity_sandbox.cli import options, sandbox
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import WeatherError
 from tests.sandbox.azure.conftest import Azure
 from tests.sandbox.azure.direct import ASK, TOKEN, Direct, ask
-from tests.sandbox.azure.plans import certify
 
 QUERY = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 
@@ -33,17 +34,17 @@ async def test_a_reset_cuts_the_connection_and_none_heals_it(
     cloud: Azure, operator: AzureOperator
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        await operator.imds_fault("reset")
+        operator.weather("imds=[{effect: reset}]")
         with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
             await status(cloud, session)
-        await operator.imds_fault()
+        operator.weather("imds=[]")
         assert await status(cloud, session) == 200
 
 
 async def test_a_hang_lasts_until_the_client_leaves_and_frees_its_place(
     cloud: Azure, operator: AzureOperator
 ) -> None:
-    await operator.imds_fault("hang")
+    operator.weather("imds=[{effect: hang}]")
     async with aiohttp.ClientSession() as session:
         waiting = [asyncio.create_task(status(cloud, session)) for _ in range(5)]
         await arrived(operator, 5)
@@ -52,7 +53,7 @@ async def test_a_hang_lasts_until_the_client_leaves_and_frees_its_place(
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        await operator.imds_fault()
+        operator.weather("imds=[]")
         while await status(cloud, session) != 200:
             cloud.clock.now += 1
     hung = [one["status"] for one in await operator.imds_requests()][:5]
@@ -60,7 +61,7 @@ async def test_a_hang_lasts_until_the_client_leaves_and_frees_its_place(
 
 
 async def test_rubbish_is_200_and_not_json(cloud: Azure, operator: AzureOperator) -> None:
-    await operator.imds_fault("rubbish")
+    operator.weather("imds=[{effect: rubbish}]")
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{cloud.imds}{QUERY}", headers={"Metadata": "true"}) as response,
@@ -76,11 +77,13 @@ async def test_the_journal_is_emptied_on_request(cloud: Azure, operator: AzureOp
     assert await operator.imds_requests() == []
 
 
-async def test_an_order_that_makes_no_sense_is_refused(operator: AzureOperator) -> None:
-    with pytest.raises(AzureError, match="'nonsense' is not a valid Mode"):
-        await operator.imds_fault("nonsense")
-    with pytest.raises(AzureError, match="seconds must be a number"):
-        await operator.arm_delay(-1)
+async def test_a_weather_that_makes_no_sense_is_refused(operator: AzureOperator) -> None:
+    with pytest.raises(WeatherError, match="imds: 'nonsense' is none of its effects"):
+        operator.weather("imds=[{effect: nonsense}]")
+    with pytest.raises(WeatherError, match="scale-sets: give seconds"):
+        operator.weather("scale-sets=-1")
+    with pytest.raises(AzureError, match="seconds must be a whole number"):
+        await operator.token_lifetime(-1)
 
 
 # ---- Azure takes its time where a test, or a person, asks it to.
@@ -97,7 +100,7 @@ async def statuses(direct: Direct, client_id: str) -> list[int]:
 
 async def test_a_nodes_imds_keeps_to_the_identities_that_it_saw(direct: Direct) -> None:
     mine = direct.identity("mine")
-    direct.world.identity_cache = 60
+    direct.weather("identities=60")
     assert await statuses(direct, mine.client_id) == [400, 400]
     direct.attach(mine)
     assert await statuses(direct, mine.client_id) == [400, 400], "the new one is not seen yet"
@@ -111,7 +114,7 @@ async def test_a_nodes_imds_keeps_to_the_identities_that_it_saw(direct: Direct) 
 
 async def test_each_node_sees_a_change_in_its_own_time(direct: Direct) -> None:
     mine = direct.identity("mine")
-    direct.world.identity_cache = 60
+    direct.weather("identities=60")
     target = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
     assert (await ask(direct, target, source="127.0.0.7"))[0].status == 400
     direct.attach(mine)
@@ -120,27 +123,81 @@ async def test_each_node_sees_a_change_in_its_own_time(direct: Direct) -> None:
 
 def run(plan: Plan, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
     monkeypatch.setattr(options, "plan_of", lambda _: plan)
-    return CliRunner().invoke(sandbox, ["delay", *words])
+    return CliRunner().invoke(sandbox, ["weather", *words])
 
 
-async def test_the_operator_and_a_person_set_the_delays(
+async def test_what_the_operator_or_a_person_sets_holds_from_the_next_change_on(
     cloud: Azure, operator: AzureOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await operator.role_delay(7)
-    await operator.identity_cache(8)
-    assert (cloud.world.role_delay, cloud.world.identity_cache) == (7, 8)
-    for what in ("roles", "identities", "scale-sets", "credentials"):
-        done = await asyncio.to_thread(run, cloud.plan, monkeypatch, what, "1.5")
-        assert (done.exit_code, done.output) == (0, f"{what}: 1.5 s\n")
-    world = cloud.world
-    assert {world.role_delay, world.identity_cache, world.arm_delay} == {1.5}
-    assert world.credential_delay == 1.5
+    operator.weather("roles=7", "identities=8")
+    now = cloud.world.weather.now
+    assert (str(now.times["roles"]), str(now.times["identities"])) == ("7 s", "8 s")
+    done = await asyncio.to_thread(run, cloud.plan, monkeypatch, "set", "roles=[1.5, 2]")
+    assert (done.exit_code, done.output) == (0, "weather calm, changed, seed 1:1\n")
+    assert 1.5 <= cloud.world.weather.seconds("roles") < 2
+    assert str(cloud.world.weather.now.times["identities"]) == "8 s", "it was not named"
 
 
-def test_an_azure_that_is_not_there_is_said_to_be_so(
-    direct: Direct, monkeypatch: pytest.MonkeyPatch
+# ---- What was removed still counts for a while, and a change of the machines may fail.
+
+
+def test_a_removed_role_counts_until_all_of_azure_has_heard_of_it(direct: Direct) -> None:
+    someone = direct.world.new_principal("someone")
+    group = f"{direct.world.subscription}/resourceGroups/{direct.plan.node_group}"
+    direct.grant("Reader", someone.object_id, group)
+    direct.weather("removed-roles=30")
+    role = next(
+        one for one in direct.world.all(RoleAssignment) if one.principal_id == someone.object_id
+    )
+    direct.made("DELETE", role.id)
+    assert direct.arm("GET", role.id)[0] == 404, "Resource Manager itself knows at once"
+    assert direct.arm("GET", direct.plan.scale_set_id, principal=someone)[0] == 200
+    direct.clock.now += 30
+    assert direct.arm("GET", direct.plan.scale_set_id, principal=someone)[0] == 403
+
+
+@pytest.mark.parametrize("code", ["InternalExecutionError", "OperationPreempted"])
+async def test_machines_keep_what_they_had_when_their_change_fails(
+    direct: Direct, code: str
 ) -> None:
-    certify(direct.plan.path)
-    done = run(direct.plan, monkeypatch, "roles", "1")
-    assert done.exit_code == 1
-    assert "Azure does not answer: try podidentity sandbox part start azure" in done.output
+    word = {"InternalExecutionError": "failing", "OperationPreempted": "preempted"}[code]
+    mine = direct.identity("mine")
+    direct.weather(f"{word}=1")
+    body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {mine.id: {}}}}
+    status, _, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
+    assert status == 202
+    direct.clock.now += 1
+    operation = headers["Azure-AsyncOperation"].removeprefix("https://management.azure.com")
+    assert direct.made("GET", operation)["error"]["code"] == code
+    found = direct.made("GET", direct.plan.scale_set_id)
+    assert found["properties"]["provisioningState"] == "Failed"
+    assert mine.id.lower() in str(found["identity"]).lower(), "it was asked for"
+    assert await statuses(direct, mine.client_id) == [400, 400]
+    direct.weather(f"{word}=0")
+    direct.attach(mine)
+    assert await statuses(direct, mine.client_id) == [200, 200]
+
+
+# ---- What a call to Resource Manager meets.
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "code"),
+    [
+        ("429", 429, "OperationNotAllowed"),
+        ("500", 500, "InternalServerError"),
+        ("503", 503, "ServiceUnavailable"),
+        ("locked", 409, "ScopeLocked"),
+        ("denied", 403, "DenyAssignmentAuthorizationFailed"),
+    ],
+)
+def test_a_call_that_is_allowed_meets_the_weather(
+    direct: Direct, effect: str, status: int, code: str
+) -> None:
+    direct.weather(f"arm=[{{effect: {effect}, seconds: 3}}]")
+    body = {"identity": {"type": "SystemAssigned"}}
+    found, answer, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
+    assert (found, answer.get("error", answer)["code"]) == (status, code)
+    assert headers.get("Retry-After") == ("3" if effect in {"429", "503"} else None)
+    reading = direct.arm("GET", direct.plan.scale_set_id)[0]
+    assert reading == (200 if effect in {"locked", "denied"} else status)

@@ -55,7 +55,9 @@ def good_form(direct: Direct) -> dict[str, str]:
         ({"client_secret": ""}, 401, "invalid_client", 7000218),
         ({"scope": ""}, 400, "invalid_request", 900144),
         ({"scope": VAULT}, 400, "invalid_scope", 1002012),
-        ({"scope": f"{VAULT}/.default openid"}, 400, "invalid_scope", 1002012),
+        ({"scope": f"{VAULT}/.default User.Read"}, 400, "invalid_scope", 1002012),
+        ({"scope": "openid offline_access profile"}, 400, "invalid_scope", 1002012),
+        ({"scope": f"{VAULT}/.default openid {VAULT}/.default"}, 400, "invalid_scope", 70011),
         ({"scope": "https://nowhere.example/.default"}, 400, "invalid_resource", 500011),
     ],
 )
@@ -76,6 +78,44 @@ def test_a_bad_request_is_refused_by_its_code(
         "error_uri",
     }
     assert direct.plan.operator_secret not in reply.body.decode()
+
+
+def test_the_scopes_that_msal_for_go_adds_change_nothing(direct: Direct) -> None:
+    more = "openid offline_access profile"
+    for scope in (f"{VAULT}/.default {more}", f"{more} {VAULT}/.default"):
+        _, body = post(direct, {**good_form(direct), "scope": scope})
+        assert set(body) == {"token_type", "expires_in", "ext_expires_in", "access_token"}
+        claims = jwt.decode(body["access_token"], options={"verify_signature": False})
+        assert (claims["aud"], claims["appid"]) == (VAULT, direct.plan.operator_id)
+
+
+@pytest.mark.parametrize("path", ["oauth2/v2.0/token", "oauth2/token"])
+@pytest.mark.parametrize("name", ["scope", "client_id", "client_secret", "grant_type", "unknown"])
+def test_a_field_that_is_there_twice_is_named(direct: Direct, path: str, name: str) -> None:
+    form = {**good_form(direct), "unknown": ""}
+    reply, body = direct.sign_in([*form.items(), (name, form[name])], path)
+    assert (reply.status, body["error"], body["error_codes"]) == (400, "invalid_request", [9000411])
+    assert f"The parameter '{name}' is duplicated." in body["error_description"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/x-www-form-urlencoded; charset=utf-8", 200),
+        ("Application/X-WWW-Form-URLEncoded", 200),
+        ("application/json", 400),
+        ("text/plain", 400),
+        ("", 400),
+    ],
+)
+def test_a_body_of_another_type_than_a_form_has_no_fields(
+    direct: Direct, kind: str, status: int
+) -> None:
+    reply, body = direct.sign_in(good_form(direct), kind=kind)
+    assert reply.status == status
+    if status == 400:
+        assert body["error_codes"] == [900144]
+        assert "the following parameter: 'grant_type'." in body["error_description"]
 
 
 def test_a_managed_identity_cannot_sign_in_with_a_secret(direct: Direct) -> None:
@@ -365,18 +405,18 @@ async def test_a_fault_answers_in_place_of_entra(
     mode: str,
     expected: tuple[int, str],
 ) -> None:
-    await operator.entra_fault(mode, seconds=7)
+    operator.weather(f"entra=[{{effect: {mode}, seconds: 7}}]")
     got, text, headers = await token(cloud, app)
     assert (got, expected[1] in text) == (expected[0], True)
     assert headers.get("Retry-After") == ("7" if mode in {"429", "503"} else None)
-    await operator.entra_fault()
+    operator.weather("entra=[]")
     assert (await token(cloud, app))[0] == 200
 
 
 async def test_a_redirect_leads_to_another_host(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("redirect")
+    operator.weather("entra=[{effect: redirect}]")
     status, _, headers = await token(cloud, app)
     assert (status, headers["Location"]) == (307, REDIRECTED)
 
@@ -384,17 +424,17 @@ async def test_a_redirect_leads_to_another_host(
 async def test_a_fault_may_strike_a_few_requests_only(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("500", times=2)
+    operator.weather("entra=[{effect: 500, first: 2}]")
     assert [(await token(cloud, app))[0] for _ in range(3)] == [500, 500, 200]
 
 
 async def test_a_reset_and_a_hang_are_seen_by_the_client(
     cloud: Azure, operator: AzureOperator, app: tuple[App, AppSecret]
 ) -> None:
-    await operator.entra_fault("reset")
+    operator.weather("entra=[{effect: reset}]")
     with pytest.raises(aiohttp.ClientError):
         await token(cloud, app)
-    await operator.entra_fault("hang")
+    operator.weather("entra=[{effect: hang}]")
     await operator.clear_entra_requests()
     waiting = asyncio.create_task(token(cloud, app))
     while not await operator.entra_requests():
@@ -453,5 +493,4 @@ async def test_the_operator_sets_up_all_kinds_of_credentials(
     with pytest.raises(AzureError, match="must have 1 to 600 characters"):
         await operator.add_federated_credential(app, "k8s", issuer="", subject="s")
     await operator.token_lifetime(60)
-    await operator.credential_delay(5)
-    assert (cloud.world.token_lifetime, cloud.world.credential_delay) == (60, 5)
+    assert cloud.world.token_lifetime == 60

@@ -263,7 +263,7 @@ def test_without_any_credential_the_client_is_told_so(direct: Direct) -> None:
 
 
 def test_a_new_credential_and_a_changed_one_are_not_known_at_once(direct: Direct) -> None:
-    direct.world.credential_delay = 30
+    direct.weather("credentials=30")
     app = register(direct)
     app.trust("cluster", ISSUER, SUBJECT, EXCHANGE)
     assert app.present(service_account_token(app)) == (401, [70025])

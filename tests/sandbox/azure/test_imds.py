@@ -8,7 +8,6 @@ from typing import Any
 import jwt
 import pytest
 
-from podidentity_sandbox.azure.faults import Fault, Mode
 from podidentity_sandbox.azure.imds.service import LEAKED_CREDENTIAL
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.state import ScaleSet
@@ -65,7 +64,7 @@ async def test_of_several_identities_one_must_be_named_and_any_of_its_ids_names_
 async def test_the_system_assigned_identity_is_the_default_where_there_is_one(
     direct: Direct,
 ) -> None:
-    direct.world.arm_delay = 0
+    direct.weather("scale-sets=0")
     body = {"identity": {"type": "SystemAssigned, UserAssigned"}}
     made = direct.made("PATCH", direct.plan.scale_set_id, body)
     claims = jwt.decode((await token(direct))["access_token"], options={"verify_signature": False})
@@ -87,7 +86,7 @@ async def test_a_change_reaches_the_machines_only_when_its_operation_is_done(
     direct: Direct,
 ) -> None:
     mine = direct.identity("mine")
-    direct.world.arm_delay = 40
+    direct.weather("scale-sets=40")
     body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {mine.id: {}}}}
     direct.made("PATCH", direct.plan.scale_set_id, body)
     target = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
@@ -189,13 +188,14 @@ async def test_every_request_is_in_the_journal_with_its_node_and_what_it_got(
 
 
 @pytest.mark.parametrize(
-    ("mode", "status"), [(Mode.BROKEN, 500), (Mode.THROTTLED, 429), (Mode.GONE, 410)]
+    "status",
+    [500, 429, 410],
 )
-async def test_a_fault_answers_in_place_of_imds(direct: Direct, mode: Mode, status: int) -> None:
-    direct.imds.fault = Fault(mode=mode, seconds=3)
+async def test_a_fault_answers_in_place_of_imds(direct: Direct, status: int) -> None:
+    direct.weather(f"imds=[{{effect: {status}, seconds: 3}}]")
     reply, body = await ask(direct, f"{TOKEN}?{ASK}")
     assert (reply.status, bool(body["error_description"])) == (status, True)
-    assert reply.headers.get("Retry-After") == ("3" if mode is Mode.THROTTLED else None)
+    assert reply.headers.get("Retry-After") == ("3" if status == 429 else None)
 
 
 # ---- What IMDS refuses, as a table, and the little that it does not mind.

@@ -378,3 +378,98 @@ def test_a_deleted_vault_takes_its_secrets_along(direct: Direct) -> None:
     vault.made("PUT", "/secrets/demo", {"value": "1"})
     direct.world.remove("/v")
     assert Client(direct, "all").refused("GET", "/secrets/demo")[0] == 404
+
+
+@pytest.fixture
+def by_roles(direct: Direct) -> UserAssignedIdentity:
+    """A vault my-kv whose secrets roles decide about, and an identity without any."""
+    group = f"{direct.world.subscription}/resourceGroups/{direct.plan.cluster_group}"
+    where = f"{group}/providers/Microsoft.KeyVault/vaults/My-KV"
+    policy = {"objectId": operator_object_id(direct.plan), "permissions": {"secrets": ["all"]}}
+    direct.world.put(
+        Vault(
+            id=where,
+            name="My-KV",
+            location="westeurope",
+            tags={},
+            sku={},
+            policies=(policy,),
+            by_roles=True,
+        )
+    )
+    return direct.identity("reader")
+
+
+def test_where_roles_decide_a_policy_and_the_ownership_of_all_are_worth_nothing(
+    direct: Direct, by_roles: UserAssignedIdentity
+) -> None:
+    del by_roles
+    reply, answer = call(direct, "PUT", PATH, {"value": "first"})
+    assert reply.status == 403
+    assert answer["error"]["innererror"] == {"code": "ForbiddenByRbac"}
+    message = answer["error"]["message"]
+    assert "Action: 'Microsoft.KeyVault/vaults/secrets/setSecret/action'\r\n" in message
+    assert "/providers/microsoft.keyvault/vaults/my-kv/secrets/demo'\r\n" in message
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("Key Vault Secrets User", {"get", "list"}),
+        ("Key Vault Reader", {"list"}),
+        ("Key Vault Contributor", set()),
+        ("Key Vault Secrets Officer", {"get", "list", "set"}),
+        ("Key Vault Administrator", {"get", "list", "set"}),
+    ],
+)
+def test_a_role_at_the_vault_lets_its_holder_do_what_its_data_actions_say(
+    direct: Direct, by_roles: UserAssignedIdentity, role: str, may: set[str]
+) -> None:
+    vault = direct.world.vault("my-kv")
+    assert vault is not None
+    direct.grant("Key Vault Secrets Officer", operator_object_id(direct.plan), vault.id)
+    assert call(direct, "PUT", PATH, {"value": "first"})[0].status == 200
+    direct.grant(role, by_roles.principal_id, vault.id)
+    token = as_reader(direct, by_roles)
+    done = {
+        "get": call(direct, "GET", PATH, token=token),
+        "list": call(direct, "GET", "/secrets", token=token),
+        "set": call(direct, "PUT", PATH, {"value": "x"}, token=token),
+    }
+    assert {what for what, (reply, _) in done.items() if reply.status == 200} == may
+
+
+def test_a_role_at_one_secret_opens_that_secret_alone(
+    direct: Direct, by_roles: UserAssignedIdentity
+) -> None:
+    vault = direct.world.vault("my-kv")
+    assert vault is not None
+    direct.grant("Key Vault Secrets Officer", operator_object_id(direct.plan), vault.id)
+    for name in ("demo", "other"):
+        assert call(direct, "PUT", f"/secrets/{name}", {"value": name})[0].status == 200
+    direct.grant("Key Vault Secrets User", by_roles.principal_id, f"{vault.id}/secrets/demo")
+    token = as_reader(direct, by_roles)
+    assert call(direct, "GET", PATH, token=token)[1]["value"] == "demo"
+    assert call(direct, "GET", "/secrets/other", token=token)[0].status == 403
+    assert call(direct, "GET", "/secrets", token=token)[0].status == 403
+
+
+@pytest.mark.parametrize("version", ["7.0", "7.4", "2025-07-01"])
+def test_a_version_that_key_vault_has_is_taken(
+    direct: Direct, reader: UserAssignedIdentity, version: str
+) -> None:
+    path = f"{PATH}?api-version={version}"
+    assert call(direct, "GET", path, token=as_reader(direct, reader))[0].status == 200
+
+
+@pytest.mark.parametrize("version", ["7.9", "2024-11-01", "1999-12-01"])
+def test_any_other_version_is_refused_with_the_latest_one(
+    direct: Direct, reader: UserAssignedIdentity, version: str
+) -> None:
+    path = f"{PATH}?api-version={version}"
+    reply, answer = call(direct, "GET", path, token=as_reader(direct, reader))
+    assert (reply.status, answer["error"]["code"]) == (400, "BadParameter")
+    assert answer["error"]["message"] == (
+        f"The specified version ({version}) is not recognized. Consider using the latest supported"
+        " version (2026-04-01)."
+    )

@@ -82,7 +82,7 @@ async def run(cloud: Azure, script: str, *words: str) -> list[Any]:
 async def test_a_managed_identity_reads_the_vault_that_grants_it_and_no_other(
     cloud: Azure, operator: AzureOperator
 ) -> None:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("demo")
     identity = await operator.create_identity("demo", "mine")
     await operator.create_vault("demo", "open-kv", readers=[identity["principalId"]])

@@ -11,7 +11,7 @@ from tests.sandbox.azure.conftest import Azure
 async def test_an_attached_identity_reads_the_secret_that_the_vault_grants_it(
     cloud: Azure, operator: AzureOperator
 ) -> None:
-    await operator.arm_delay(0)
+    operator.weather("scale-sets=0", "operations=0")
     await operator.create_group("demo")
     identity = await operator.create_identity("demo", "demo-identity")
     await operator.create_vault("demo", "demo-kv", readers=[identity["principalId"]])

@@ -330,6 +330,17 @@ def test_with_surge_in_the_nodes_network_a_declared_port_keeps_the_new_pod_waiti
         assert "1 node(s) didn't have free ports for the requested pod ports" in message
 
 
+def test_a_pod_of_another_scheduler_is_left_alone(world: Settled) -> None:
+    """ResponsibleForPod in pkg/scheduler/eventhandlers.go of kubernetes 1.32."""
+    world.node("a")
+    world.create("pods", pod("theirs", schedulerName="nobody"))
+    world.create("pods", pod("ours"))
+    assert world.pods() == {"theirs": "", "ours": "a"}
+    found = world.get("pods", "theirs")
+    assert found is not None
+    assert "conditions" not in found.object["status"]
+
+
 def test_a_pod_that_waits_for_a_port_is_placed_when_its_holder_is_gone(world: Settled) -> None:
     world.node("a")
     for name in ("one", "two"):

@@ -168,3 +168,44 @@ async def test_a_type_that_is_text_is_refused_in_the_recorded_words(
         'AzureIdentity.aadpodidentity.k8s.io "demo9" is invalid: spec.type: Invalid value: '
         '"string": spec.type in body must be of type integer: "string"'
     )
+
+
+async def test_a_resource_inside_another_says_what_it_is(ours: httpx2.AsyncClient) -> None:
+    """x-kubernetes-embedded-resource, as AzureAssignedIdentity has it."""
+    path = f"{OURS}/azureassignedidentities"
+    body: dict[str, Any] = {"metadata": {"name": "a"}, "spec": {"azureIdentityRef": {}}}
+    where, ref = "spec.azureIdentityRef", body["spec"]["azureIdentityRef"]
+
+    async def said() -> str:
+        answer = (await ours.post(path, json=body)).json()
+        return str(answer["message"]).partition(" is invalid: ")[2] or str(answer["message"])
+
+    assert await said() == (f"[{where}.apiVersion: Required value, {where}.kind: Required value]")
+    ref |= {"apiVersion": "a/b/c", "kind": "AzureIdentity"}
+    assert "unexpected GroupVersion string: a/b/c" in await said()
+    ref |= {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "No Kind"}
+    assert "may have mixed case, but should otherwise match: a DNS-1035 label" in await said()
+    ref |= {"kind": "AzureIdentity", "metadata": {"name": "x", "labels": {"a b": "c"}}}
+    assert f'{where}.metadata.labels: Invalid value: "a b": name part must' in await said()
+    ref |= {"metadata": {"labels": 1}}
+    assert "cannot be handled as a AzureAssignedIdentity: spec.azureIdentityRef.metadata: " in (
+        await said()
+    )
+    ref |= {"metadata": {"name": "a b", "bogus": 1}}
+    made = await ours.post(path, json=body)
+    assert made.json()["spec"]["azureIdentityRef"]["metadata"] == {"name": "a b"}
+    assert made.headers["Warning"] == f'299 - "unknown field \\"{where}.metadata.bogus\\""'
+
+
+async def test_a_finalizer_that_anybody_could_have_is_warned_of(ours: httpx2.AsyncClient) -> None:
+    path, own = f"{OURS}/azureidentities", "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
+    names = [own, "aadpodidentity.k8s.io/mic", "foregroundDeletion"]
+    spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
+    made = await ours.post(
+        path, json={"metadata": {"name": "a", "finalizers": names}, "spec": spec}
+    )
+    said = f'metadata.finalizers: \\"{own}\\": prefer a domain-qualified finalizer name'
+    assert said in made.headers["Warning"]
+    assert made.headers["Warning"].count("prefer") == 1
+    again = await ours.patch(f"{path}/a", json={"metadata": {"labels": {"a": "b"}}}, headers=MERGE)
+    assert "Warning" not in again.headers

@@ -95,9 +95,15 @@ async def test_an_update_of_a_custom_resource_names_its_version(
     widgets: httpx2.AsyncClient,
 ) -> None:
     answer = await widgets.put(f"{WIDGETS}/demo", json={"metadata": {"name": "demo"}})
-    assert answer.status_code == 422
-    assert "metadata.resourceVersion: Invalid value: 0" in answer.json()["message"]
-    assert "must be specified for an update" in answer.json()["message"]
+    told = "Invalid value: 0x0: must be specified for an update"
+    cause = {
+        "reason": "FieldValueInvalid",
+        "message": told,
+        "field": "metadata.resourceVersion",
+    }
+    details = {"name": "demo", "group": "example.com", "kind": "widgets", "causes": [cause]}
+    message = f'widgets.example.com "demo" is invalid: metadata.resourceVersion: {told}'
+    assert answer.json() == failure(422, "Invalid", message, details)
 
 
 async def test_a_field_of_the_wrong_type_is_invalid(widgets: httpx2.AsyncClient) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from podidentity.adapters.kube import Kube
 from podidentity_sandbox.cluster import list_watch
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.list_watch import Paging, page
@@ -15,7 +18,7 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
-from tests.sandbox.cluster.conftest import Served, pod, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, Served, pod, seen, watching
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
@@ -250,3 +253,47 @@ async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> Non
             await asyncio.sleep(0)
     await asyncio.wait_for(watcher, 5)
     assert [line.count(f'"m{n:03}"'.encode()) for n, line in enumerate(got)] == [1] * 100
+
+
+async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
+    served: Served, api: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+    for name in ("a", "b"):
+        await api.post(path, json={"metadata": {"name": name}, "data": {"x": "y" * 100_000}})
+
+    async def sent(where: str, asked: str) -> tuple[str, int]:
+        headers = {"Accept-Encoding": asked}
+        async with api.stream("GET", where, headers=headers) as answer:
+            raw = b"".join([part async for part in answer.aiter_raw()])
+            return answer.headers.get("Content-Encoding", ""), len(raw)
+
+    encoding, length = await sent(path, "br, gzip;q=0.5")
+    assert encoding == "gzip"
+    assert length < 10_000
+    assert (await sent(path, "identity"))[0] == ""
+    assert (await sent(f"{path}/a", "gzip"))[0] == ""
+    watch = f"{path}?watch=1&resourceVersion=0&timeoutSeconds=1"
+    assert (await sent(watch, "gzip"))[0] == ""
+    document = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [
+            {
+                "name": "c",
+                "cluster": {
+                    "server": served.url,
+                    "certificate-authority": str(served.plan.ca_certificate),
+                },
+            }
+        ],
+        "users": [{"name": "u", "user": {"token": ADMIN}}],
+    }
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(json.dumps(document))
+    kube = Kube.connect(str(kubeconfig), user_agent="test/1", trust_env=False)
+    try:
+        page = await kube.list_all(path)
+    finally:
+        await kube.close()
+    assert sum(len(bytes(item)) for item in page.items) > 200_000

@@ -280,3 +280,52 @@ def test_what_is_limited_and_not_requested_is_requested(world: Settled) -> None:
     made = world.get("pods", "p")
     assert made is not None
     assert made.object["spec"]["containers"][0]["resources"]["requests"] == limits
+
+
+async def test_an_eviction_deletes_its_pod(api: httpx2.AsyncClient) -> None:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/."""
+    await api.post(PODS, json=pod())
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": "a"},
+        "deleteOptions": {"preconditions": {"uid": "another"}},
+    }
+    refused = await api.post(f"{PODS}/a/eviction", json=eviction)
+    assert refused.status_code == 409
+    done = await api.post(f"{PODS}/a/eviction", json={**eviction, "deleteOptions": {}})
+    assert (done.status_code, done.json()["status"]) == (201, "Success")
+    assert (await api.get(f"{PODS}/a")).status_code == 404
+    assert (await api.post(f"{PODS}/a/eviction", json=eviction)).status_code == 404
+    assert (await api.get(f"{PODS}/a/eviction")).status_code == 405
+
+
+async def test_a_pod_without_an_address_is_no_proxys_aim(api: httpx2.AsyncClient) -> None:
+    await api.post(PODS, json=pod())
+    refused = await api.get(f"{PODS}/a:80/proxy/metrics")
+    assert (refused.status_code, refused.json()["message"]) == (400, "address not allowed")
+    assert (await api.get(f"{PODS}/b/proxy/")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"minAvailable": 1, "maxUnavailable": "10%"}, "minAvailable and maxUnavailable cannot"),
+        ({"minAvailable": -1}, "spec.minAvailable: Invalid value: -1: must be greater than or"),
+        ({"maxUnavailable": "some"}, 'spec.maxUnavailable: Invalid value: "some": a valid percent'),
+        (
+            {"unhealthyPodEvictionPolicy": "No"},
+            'Unsupported value: "No": supported values: "Always',
+        ),
+    ],
+)
+async def test_a_disruption_budget_is_checked(
+    api: httpx2.AsyncClient, spec: dict[str, Any], said: str
+) -> None:
+    path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    refused = await api.post(path, json={"metadata": {"name": "b"}, "spec": spec})
+    assert refused.status_code == 422
+    assert said in refused.json()["message"]
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "nmi"}}}
+    made = await api.post(path, json={"metadata": {"name": "b"}, "spec": spec})
+    assert (made.status_code, made.json()["metadata"]["generation"]) == (201, 1)

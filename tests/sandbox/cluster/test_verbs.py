@@ -189,3 +189,28 @@ async def test_generation_counts_changes_of_the_spec_alone(
 
     assert await generation({"metadata": {"labels": {"a": "b"}}}) == 1
     assert await generation({"spec": {"size": 2}}) == 2
+    assert await generation({"status": {"phase": "x"}}) == 2
+
+
+async def test_without_the_subresource_a_status_is_content_as_any_other(
+    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+) -> None:
+    """PrepareForUpdate of apiextensions-apiserver leaves out metadata alone."""
+    del crd["spec"]["versions"][0]["subresources"]
+    await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+    served.cluster.loop.settle()
+    path = "/apis/example.com/v1/namespaces/default/widgets"
+    await api.post(path, json={"metadata": {"name": "w"}, "status": {"phase": "a"}})
+    patch = {"status": {"phase": "b"}}
+    changed = await api.patch(f"{path}/w", json=patch, headers=MERGE)
+    assert changed.json()["metadata"]["generation"] == 2
+
+
+async def test_endpoints_are_kept_as_a_leader_of_old_locks_them(api: httpx2.AsyncClient) -> None:
+    path = "/api/v1/namespaces/default/endpoints"
+    lock = {"control-plane.alpha.kubernetes.io/leader": "{}"}
+    made = await api.post(path, json={"metadata": {"name": "lock", "annotations": lock}})
+    assert made.status_code == 201
+    body = made.json() | {"subsets": [{"addresses": [{"ip": "10.0.0.9"}]}]}
+    assert (await api.put(f"{path}/lock", json=body)).status_code == 200
+    assert (await api.put(f"{path}/lock", json=body)).status_code == 409

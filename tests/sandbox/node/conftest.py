@@ -14,15 +14,31 @@ from podidentity_sandbox.plan import Network
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import UpOptions, down, up
+from tests.root import needs_root
 from tests.sandbox.node.site import Site
 
-# Without root there is but one way; root can go both, each on another kind of network.
-MODES = [("rootless", Network.ROUTED)]
-if os.geteuid() == 0:
-    MODES.append(("root", Network.BRIDGE))
+# Each on another kind of network.
+ROOTLESS, AS_ROOT = ("rootless", Network.ROUTED), ("root", Network.BRIDGE)
 
 
-@pytest.fixture(scope="module", params=MODES, ids=lambda mode: f"{mode[0]}-{mode[1]}")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that asks for a world of root's is of no other."""
+    left = [each for each in items if not _of_another_world(each)]
+    config.hook.pytest_deselected(items=[each for each in items if _of_another_world(each)])
+    items[:] = left
+
+
+def _of_another_world(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or "rooted" not in item.fixturenames:
+        return False
+    return item.callspec.params.get("sandbox") == ROOTLESS
+
+
+@pytest.fixture(
+    scope="module",
+    params=[ROOTLESS, pytest.param(AS_ROOT, marks=needs_root)],
+    ids=lambda mode: f"{mode[0]}-{mode[1]}",
+)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
     # Not in /tmp, which a pod has of its own: that it does not see the folder must be our doing.
     base = Path(tempfile.mkdtemp(prefix="podidentity-node-", dir="/var/tmp"))
@@ -47,3 +63,10 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
 def site(sandbox: Site) -> Iterator[Site]:
     yield sandbox
     sandbox.clear()
+
+
+@pytest.fixture
+def rooted(site: Site) -> Site:
+    """A world of root's: without root there is one user only, and no cgroup."""
+    assert not site.plan.rootless
+    return site

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
 # ---- The sandbox
 
 PODS = "/api/v1/namespaces/default/pods"
-PATIENCE = 20.0
-"""Seconds after which a test fails instead of waiting on; none of this takes two."""
+PATIENCE = 40.0
+"""Seconds after which a test fails instead of waiting on; of an idle machine none takes two."""
 
 Object = dict[str, Any]
 
@@ -180,6 +181,14 @@ class Site:
             with suppress(ApiError):  # one that was going already
                 self.delete(pod["metadata"]["name"], grace=0)
         assert not self.api.request("GET", PODS)["items"]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Return when it holds: nothing tells of what is looked at."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, "it never came to be so"
+        time.sleep(0.05)
 
 
 def terminated(pod: Object) -> bool:

@@ -10,21 +10,21 @@ import pytest
 from podidentity_sandbox.node.client import ExecFailed
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import ready
-from tests.sandbox.node.site import PODS, Site, pod, script, terminated
+from tests.sandbox.node.site import PODS, Site, eventually, pod, script, terminated
 
 pytestmark = pytest.mark.net
 
+READY = "until test -e /ready; do sleep 0.02; done"
+LONG = 600
+"""Seconds of grace, longer than a test waits: what ends within it was not killed after it."""
 POLITE = script("trap 'echo bye; exit 0' TERM; touch /ready; while :; do sleep 0.05; done")
 
 
 def test_a_program_hears_of_its_end_and_may_finish(site: Site) -> None:
-    found = site.run(pod("polite", POLITE, terminationGracePeriodSeconds=30))
-    while site.sh("polite", "test -e /ready").exit:
-        pass
-    began = time.monotonic()
+    found = site.run(pod("polite", POLITE, terminationGracePeriodSeconds=LONG))
+    site.says("polite", READY)
     site.delete("polite")
     assert site.log(found) == "bye\n"
-    assert time.monotonic() - began < 10
     assert site.event("polite", "Killing") == "Stopping container main"
 
 
@@ -36,42 +36,36 @@ def test_a_hook_is_run_before_a_program_hears_of_its_end(site: Site) -> None:
     text = "trap 'cat /said; exit 0' TERM; touch /ready; while :; do sleep 0.05; done"
     hook = {"exec": {"command": ["sh", "-c", "sleep 0.2; echo hook >/said"]}}
     made = {**script(text), "lifecycle": {"preStop": hook}}
-    found = site.run(pod("hooked", made, terminationGracePeriodSeconds=30))
-    while site.sh("hooked", "test -e /ready").exit:
-        pass
+    found = site.run(pod("hooked", made, terminationGracePeriodSeconds=LONG))
+    site.says("hooked", READY)
     site.delete("hooked")
     assert site.log(found) == "hook\n"
 
 
 def test_a_hook_takes_from_the_grace_and_a_program_has_two_seconds_after_it(site: Site) -> None:
-    found = site.run(
-        pod("slow", hooked({"exec": {"command": ["sleep", "60"]}}), terminationGracePeriodSeconds=1)
-    )
-    while site.sh("slow", "test -e /ready").exit:
-        pass
+    made = hooked({"exec": {"command": ["sleep", str(LONG)]}})
+    found = site.run(pod("slow", made, terminationGracePeriodSeconds=1))
+    site.says("slow", READY)
     began = time.monotonic()
     site.delete("slow")
     assert site.log(found) == "bye\n"
-    assert 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.9
     assert site.event("slow", "FailedPreStopHook") == "PreStopHook failed"
 
 
 def test_a_hook_may_sleep(site: Site) -> None:
     made = hooked({"sleep": {"seconds": 1}})
-    found = site.run(pod("sleepy", made, terminationGracePeriodSeconds=30))
-    while site.sh("sleepy", "test -e /ready").exit:
-        pass
+    found = site.run(pod("sleepy", made, terminationGracePeriodSeconds=LONG))
+    site.says("sleepy", READY)
     began = time.monotonic()
     site.delete("sleepy")
     assert site.log(found) == "bye\n"
-    assert 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.9
 
 
 def test_a_hook_is_not_run_where_there_is_no_grace(site: Site) -> None:
-    site.run(pod("now", hooked({"exec": {"command": ["sleep", "60"]}})))
-    began = time.monotonic()
+    site.run(pod("now", hooked({"exec": {"command": ["sleep", str(LONG)]}})))
     site.delete("now", grace=0)
-    assert time.monotonic() - began < 10
 
 
 def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> None:
@@ -79,23 +73,19 @@ def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> N
     site.run(pod("deaf", deaf, terminationGracePeriodSeconds=1))
     began = time.monotonic()
     site.delete("deaf")
-    assert 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.9
 
 
 def test_an_idle_pod_needs_no_grace(site: Site) -> None:
-    site.run(pod("idle", terminationGracePeriodSeconds=30))
-    began = time.monotonic()
+    site.run(pod("idle", terminationGracePeriodSeconds=LONG))
     site.delete("idle")
-    assert time.monotonic() - began < 10
 
 
 def test_a_second_deletion_with_less_grace_hurries_the_first(site: Site) -> None:
     deaf = script("trap '' TERM; while :; do sleep 0.05; done")
-    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=600))
+    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=LONG))
     site.api.request("DELETE", f"{PODS}/deaf")
-    began = time.monotonic()
     site.delete("deaf", grace=1)
-    assert time.monotonic() - began < 10
 
 
 def test_nothing_of_a_deleted_pod_remains_on_its_node(site: Site) -> None:
@@ -121,26 +111,22 @@ def test_an_end_while_the_api_server_is_away_is_reported_when_it_is_back(site: S
     with site.api_server_away():
         # The container ends by it, and may take this shell with it.
         site.sh("ends", "touch /end")
-        while not _has_ended(site, "ends"):
-            pass
+        eventually(lambda: _has_ended(site, "ends"))
     found = site.until("ends", terminated)
     assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
 
 
 def test_a_deletion_is_finished_though_the_api_server_goes_away_meanwhile(site: Site) -> None:
-    slow = script("trap 'echo heard' TERM; while ! test -e /end; do sleep 0.05; done")
-    found = site.run(pod("slow", slow, terminationGracePeriodSeconds=60))
-    while site.sh("slow", "test -e /proc/1/fd").exit:
-        pass
+    text = "trap 'echo heard' TERM; touch /ready; while ! test -e /end; do sleep 0.05; done"
+    found = site.run(pod("slow", script(text), terminationGracePeriodSeconds=LONG))
+    site.says("slow", READY)
     version = site.api.request("GET", PODS)["metadata"]["resourceVersion"]
     site.api.request("DELETE", f"{PODS}/slow")
-    while "heard" not in site.log(found):
-        pass
+    eventually(lambda: "heard" in site.log(found))
     with site.api_server_away():
         # The container ends by it, and may take this shell with it.
         site.sh("slow", "touch /end")
-        while not _has_ended(site, "slow"):
-            pass
+        eventually(lambda: _has_ended(site, "slow"))
     site.until_gone("slow", version)
 
 
@@ -161,8 +147,7 @@ def test_a_kubelet_that_was_killed_starts_its_pods_anew(site: Site) -> None:
         "again",
         lambda seen: ready(seen) and seen["status"]["containerStatuses"][0]["containerID"] != old,
     )
-    while site.log(found) != "started\nstarted\n":
-        pass
+    eventually(lambda: site.log(found) == "started\nstarted\n")
     assert site.on_node("ps ax -o args | grep -c '^[s]leep 996'") == "1"
     assert site.on_node("ls /run/netns | wc -l") == "1"
 
@@ -179,8 +164,7 @@ def test_a_restart_of_the_api_server_touches_no_program(site: Site) -> None:
 def test_a_node_that_can_start_nothing_any_more_ends_and_says_so(site: Site) -> None:
     site.run(pod("lost", script("exec sleep 994")))
     site.on_node("pkill -KILL -f 'node.launche[r]'")  # the sandbox's own: in its pid namespace
-    while not _starts(site):
-        pass
+    eventually(lambda: _starts(site))
     site.run(pod("new"))
     assert site.on_node("ps ax -o args | grep -c '^[s]leep 994' || true") in {"0", "1"}
     log = (site.plan.logs / f"{site.node.name}.log").read_text()

@@ -19,10 +19,10 @@ def limited(text: str, memory: str = "64Mi", **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def enforced(site: Site) -> Site:
-    if not site.plan.memory_root:
+def enforced(rooted: Site) -> Site:
+    if not rooted.plan.memory_root:
         pytest.skip("no memory cgroup may be written")
-    return site
+    return rooted
 
 
 def ending(found: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,6 @@ TOKEN = {
 LOOK = ("stat", "-Lc", "%u:%g %a", "/token/token")
 
 
-@pytest.fixture
-def rooted(site: Site) -> Site:
-    if site.plan.rootless:
-        pytest.skip("without root there is one user only")
-    return site
-
-
 def two(*, user: int | None = SERVE, token: dict[str, Any] = TOKEN, **spec: Any) -> dict[str, Any]:
     """Return a pod of `net`, root without capabilities, and `serve`, which has the token."""
     net = container(

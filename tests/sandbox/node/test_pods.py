@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import time
 
 import pytest
 
@@ -218,19 +217,17 @@ def test_a_program_runs_as_the_user_of_its_spec_where_there_are_users(
 # ---- A full node
 
 
-def test_a_node_holds_110_pods_soon_and_lets_them_go(site: Site) -> None:
+def test_a_node_holds_110_pods_and_lets_them_go(site: Site) -> None:
     names = [f"pod-{number}" for number in range(110)]
-    began = time.monotonic()
     for name in names:
         site.create(pod(name))
-    assert not site.api.wait_for(PODS, names, ready, 3 * PATIENCE)
-    assert time.monotonic() - began < 30
+    assert not site.api.wait_for(PODS, names, ready, PATIENCE)
     items = site.api.request("GET", PODS)["items"]
     assert len({item["status"]["podIP"] for item in items}) == 110
     version = site.api.request("GET", PODS)["metadata"]["resourceVersion"]
     site.api.request("DELETE", PODS)
     left = set(names)
-    for kind, item in site.api.watch(PODS, version, 3 * PATIENCE):
+    for kind, item in site.api.watch(PODS, version, PATIENCE):
         left -= {item["metadata"]["name"]} if kind == "DELETED" else set()
         if not left:
             break

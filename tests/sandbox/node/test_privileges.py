@@ -19,13 +19,6 @@ STRICT = {
 }
 
 
-@pytest.fixture
-def rooted(site: Site) -> Site:
-    if site.plan.rootless:
-        pytest.skip("without root there is one user only")
-    return site
-
-
 def status(site: Site, name: str, container: str = "main") -> dict[str, str]:
     """Return /proc/self/status of a program executed in a container."""
     result = site.execute(name, "cat", "/proc/self/status", container=container)

@@ -80,6 +80,14 @@ def test_output_error_and_end_come_on_channels_of_their_own(site: Site) -> None:
     assert heard.status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
 
 
+@pytest.mark.parametrize("yes", ["True", "", "yes", "1"])
+def test_a_stream_is_asked_for_by_anything_but_no(site: Site, yes: str) -> None:
+    """As Go reads it; clients for Python send `True`."""
+    site.run(pod("pod"))
+    query = urlencode([("stdout", yes), ("stderr", "FALSE"), ("command", "pwd")])
+    assert converse(site, f"pod/exec?{query}").out == "/\n"
+
+
 def test_a_program_that_succeeds_ends_with_success(site: Site) -> None:
     site.run(pod("pod"))
     assert converse(site, execution("true")).status == {"metadata": {}, "status": "Success"}

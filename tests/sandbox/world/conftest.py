@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world.lifecycle import down, names
-from tests.sandbox.world.places import MODES, Place
+from tests.root import WAYS
+from tests.sandbox.world.places import Place
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def place() -> Iterator[Place]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=WAYS)
 def each_mode(request: pytest.FixtureRequest, place: Place) -> Place:
     place.mode = request.param
     return place

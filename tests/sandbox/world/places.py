@@ -19,8 +19,6 @@ STANDIN = str(Path(__file__).with_name("standin.py"))
 PARTS: Mapping[str, Sequence[str]] = {
     part: (STANDIN, part) for part in ("cluster", "azure", "node")
 }
-# Without root there is but one way; root can go both.
-MODES = ["rootless", "root"] if os.geteuid() == 0 else ["rootless"]
 
 
 @dataclass

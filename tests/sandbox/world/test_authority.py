@@ -101,7 +101,11 @@ def test_azures_certificate_names_what_azure_serves_and_nothing_else(folder: Pat
 
 
 def test_the_authoritys_key_is_nowhere(folder: Path) -> None:
-    assert sorted(path.name for path in folder.glob("*.key")) == ["apiserver.key", "azure.key"]
+    assert sorted(path.name for path in folder.glob("*.key")) == [
+        "apiserver.key",
+        "azure.key",
+        "masterclient.key",
+    ]
     for path in folder.glob("*.crt"):
         assert "PRIVATE" not in path.read_text()
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.glob("*.key"))

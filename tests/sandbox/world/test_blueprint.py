@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lightkube import KubeConfig
 
-from podidentity_sandbox.plan import Network, Plan
+from podidentity_sandbox.plan import Network, OtherVersion, Plan
 from podidentity_sandbox.world.blueprint import MOST_NODES, draw_plan, write_kubeconfig
 
 
@@ -82,3 +83,23 @@ def test_the_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     written.save()
     assert Plan.load(tmp_path) == written
     assert (tmp_path / "plan.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"version": "0.0.1"}, "it was made by 0.0.1, and this is "),
+        ({"version": None}, "it was made by an earlier version"),
+        ({"weather": "sunny"}, "its plan.json is another's"),
+        ({"nodes": [{"name": "n"}]}, "its plan.json is another's"),
+    ],
+)
+def test_the_plan_of_another_version_is_refused(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    plan(str(tmp_path)).save()
+    raw = {**json.loads((tmp_path / "plan.json").read_text()), **change}
+    kept = {key: value for key, value in raw.items() if value is not None}
+    (tmp_path / "plan.json").write_text(json.dumps(kept))
+    with pytest.raises(OtherVersion, match=why):
+        Plan.load(tmp_path)

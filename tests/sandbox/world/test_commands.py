@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +17,7 @@ from podidentity_sandbox.cli import sandbox
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import folder, lifecycle
 from podidentity_sandbox.world.api import Api
+from tests.docs.blocks import ROOT, blocks_of
 from tests.sandbox.world.places import PARTS, Place
 
 Run = Callable[..., Result]
@@ -87,7 +90,7 @@ def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
     run("up", "--rootless")
     table = run("status").stdout
     assert "rootless" in table
-    assert [line.split()[:2] for line in table.splitlines()[5:]][:3] == [
+    assert [line.split()[:2] for line in table.splitlines()[6:]][:3] == [
         ["PART", "STATE"],
         ["cluster", "ready"],
         ["azure", "ready"],
@@ -134,7 +137,16 @@ def test_without_a_sandbox_each_command_says_how_to_start_one(run: Run, words: A
 
 @pytest.mark.parametrize(
     "words",
-    [("up", "--nodes", "0"), ("logs",), ("logs", "a", "--part", "azure"), ("exec", "a"), ("part",)],
+    [
+        ("up", "--nodes", "0"),
+        ("up", "--pool", "uniform=0"),
+        ("up", "--pool", "cloud=1"),
+        ("up", "--pool", "machines=51"),
+        ("logs",),
+        ("logs", "a", "--part", "azure"),
+        ("exec", "a"),
+        ("part",),
+    ],
 )
 def test_wrong_usage_ends_with_2(run: Run, words: tuple[str, ...]) -> None:
     assert run(*words).exit_code == 2
@@ -195,6 +207,74 @@ def test_the_environment_variable_names_the_sandbox(run: Run) -> None:
     run("up", "--rootless", "--name", "mine", "--nodes", "1")
     result = run("status", env={"PODIDENTITY_SANDBOX": "mine"})
     assert "Sandbox 'mine' is running" in result.stdout
+
+
+def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
+    run("up", "--rootless", "--nodes", "1", "--weather", "real", "--weather-seed", "7")
+    assert "\nWeather real, seed 1:7.\n" in run("status").stdout
+    shown = json.loads(run("status", "-o", "json").stdout)["weather"]
+    assert (shown["name"], shown["seed"], shown["roles"]) == ("real", 7, [5, 60])
+    assert run("weather", "set", "roles=[1, 2]").stdout == "weather real, changed, seed 1:7\n"
+    table = run("weather").stdout.splitlines()
+    assert "roles                1 to 2 s         until a role assignment of Azure counts" in table
+    run("weather", "set", "storm", "--weather-seed", "1:8")
+    assert json.loads(run("weather", "show", "-o", "json").stdout)["seed"] == 8
+    assert "429 (1 to 10 s): 6%" in run("weather").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["set", "fog"], "'fog' is no weather (calm, real, storm) and no file"),
+        (["set", "calm", "real"], "calm and real are two weathers"),
+        (["set", "rolls=1"], "rolls=, line 1: there is no 'rolls'"),
+        (["set", "real", "--weather-seed", "2:1"], "the seed 2:1 is of rules 2"),
+        (["set"], "say `weather show`, or `weather set` and what"),
+        (["storm"], "say `weather show`, or `weather set` and what"),
+    ],
+)
+def test_a_weather_that_makes_no_sense_changes_nothing(
+    run: Run, words: list[str], why: str
+) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    result = run("weather", *words)
+    assert (result.exit_code != 0, why in result.stderr) == (True, True), result.stderr
+    assert "Weather calm, seed 1:1." in run("status").stdout
+
+
+def test_the_commands_of_the_reference_on_the_weather_do_what_they_say(run: Run) -> None:
+    (block,) = [
+        each for each in blocks_of(ROOT / "docs/reference/sandbox.md") if each.mark == "run=sandbox"
+    ]
+    run("up", "--rootless", "--nodes", "1")
+    for line in block.text.splitlines():
+        program, _, *words = shlex.split(line)
+        assert program == "podidentity"
+        assert run(*words).exit_code == 0, line
+    assert "Weather calm, seed 1:1." in run("status").stdout
+
+
+def test_a_weather_file_that_is_wrong_is_refused_before_anything_is_made(
+    run: Run, place: Place, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("from: real\nroles: soon\n")
+    result = run("up", "--rootless", "--weather", str(bad))
+    assert (result.exit_code, f"{bad}, line 2: roles: give seconds" in result.stderr) == (1, True)
+    assert not (place.base / "default").exists()
+
+
+def test_a_sandbox_of_another_version_can_be_ended_and_nothing_else(run: Run, place: Place) -> None:
+    run("up", "--rootless", "--nodes", "1")
+    path = place.base / "default" / "plan.json"
+    path.write_text(path.read_text().replace('"version": "', '"version": "0.0.'))
+    for words in (["status"], ["weather"], ["get", "pods"]):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert "is of another version: it was made by 0.0." in result.stderr
+        assert "End it with `podidentity sandbox down`" in result.stderr
+    assert run("down").exit_code == 0
+    assert not (place.base / "default").exists()
 
 
 def test_a_part_is_taken_away_and_brought_back(run: Run) -> None:

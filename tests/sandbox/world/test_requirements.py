@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,10 +64,39 @@ def test_root_without_the_capability_is_told_of_the_other_way(refusing: Path) ->
 
 
 @pytest.mark.parametrize("rootless", [True, False])
-def test_who_is_in_a_chroot_is_told_how_to_enter_it(refusing: Path, *, rootless: bool) -> None:
+def test_who_is_in_a_chroot_without_mounts_is_told_so(refusing: Path, *, rootless: bool) -> None:
     said = "unshare: cannot change root filesystem propagation: Invalid argument"
     (refusing / "unshare").write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
     quoted, *reasons = missing(str(refusing), rootless=rootless)
     assert said in quoted
     (reason,) = reasons
-    assert "mount --bind DIR DIR" in reason
+    assert reason.startswith("this is a chroot: ")
+
+
+ENTER = """
+set -e
+mount -t tmpfs none "$1"
+for each in /*; do
+    name=${each#/}
+    if [ -L "$each" ]; then cp -P "$each" "$1/$name"
+    elif [ -d "$each" ]; then mkdir "$1/$name"; mount --rbind "$each" "$1/$name"
+    fi
+done
+exec chroot "$1" "$2" -c "$3"
+"""
+
+
+@pytest.mark.net
+def test_a_chroot_in_which_a_sandbox_would_run_is_refused(tmp_path: Path) -> None:
+    """Its namespaces can be made; but who enters one of them has left the chroot."""
+    ask = f"from {missing.__module__} import missing; import os; "
+    ask += 'print(missing(os.environ["PATH"], rootless=False))'  # without root the kernel refuses
+    enter = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ENTER, "sh")
+    done = subprocess.run(
+        [*enter, str(tmp_path), sys.executable, ask],
+        env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "this is a chroot: whoever enters a pod" in done.stdout, done.stderr

@@ -15,7 +15,8 @@ import pytest
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import running_plan, status
 from podidentity_sandbox.world.lifecycle import Outcome, down
-from tests.sandbox.world.places import MODES, STANDIN, Place, gone, traces
+from tests.root import WAYS
+from tests.sandbox.world.places import STANDIN, Place, gone, traces
 
 pytestmark = pytest.mark.net
 
@@ -117,7 +118,7 @@ def test_down_of_nothing_does_nothing(place: Place) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", WAYS)
 def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
     place: Place, mode: str, number: signal.Signals
 ) -> None:

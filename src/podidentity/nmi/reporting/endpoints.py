@@ -44,8 +44,9 @@ from podidentity.settings import NmiSettings
 from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
 from podidentity.wire.kube import KubeApi
 
-BACKEND = "nftables"
-"""What leads pods' requests to the agent."""
+WITHOUT_PATH = "exclude=path"
+"""Asks `/readyz` whether requests could be answered that come: whoever leads them here, as Cilium
+does, must know that first. The API server has the same query for its own checks."""
 KEPT = 1.0
 """Seconds that an answer is given again: the ports are open to pods."""
 _PLAIN = "text/plain; charset=utf-8"
@@ -75,26 +76,30 @@ class Probes:
         self._warnings = warnings
         self._path = path
         self._clock = clock
-        self._known: tuple[float, Response] | None = None
+        self._known: dict[bool, tuple[float, Response]] = {}
+        """What was found last, without the path and with it."""
 
     async def __call__(self, request: Request) -> Response:
         """Answer a probe."""
-        path = request.target.partition("?")[0]
+        path, _, query = request.target.partition("?")
         if path == "/healthz":
             # Nothing listens here before the interception was installed.
             return Response(HTTPStatus.OK, b"Active", _PLAIN)
         if path == "/readyz":
-            return self._readiness()
+            return self._readiness(without_path=query == WITHOUT_PATH)
         return Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
 
-    def _readiness(self) -> Response:
+    def _readiness(self, *, without_path: bool) -> Response:
         now = self._clock.monotonic()
-        if self._known is None or now - self._known[0] > KEPT:
-            self._known = (now, self._look())
-        return self._known[1]
+        known = self._known.get(without_path)
+        if known is None or now - known[0] > KEPT:
+            known = self._known[without_path] = (now, self._look(without_path=without_path))
+        return known[1]
 
-    def _look(self) -> Response:
+    def _look(self, *, without_path: bool) -> Response:
         problems = {name: list(check()) for name, check in self._checks.items()}
+        if without_path:
+            problems.pop("path", None)
         ready = not any(problems.values())
         body = msgspec.json.encode(
             {
@@ -230,7 +235,7 @@ def endpoints(
     add_connections(registry, parts.connections)
     add_writers(registry, seen.writers())
     add_process(registry)
-    add_data_path(registry, lambda: parts.path.hop)
+    add_data_path(registry, lambda: parts.path.hop, lambda: parts.path.backend)
     probes = Probes(
         parts.checks,
         clock,
@@ -262,7 +267,7 @@ def endpoints(
 
 def _path(path: PathWatch) -> Mapping[str, str]:
     """Return what `/readyz` says of the way from pods to the agent."""
-    return {"hop": path.hop.value, "plane": path.plane, "backend": BACKEND}
+    return {"hop": path.hop.value, "plane": path.plane, "backend": path.backend or ""}
 
 
 def _files(settings: NmiSettings) -> tuple[Path, Path] | None:

@@ -212,7 +212,8 @@ class AgentWarnings:
         self._own = own
         self._warnings = warnings
         self._since: dict[AgentReason, float] = {}
-        self._written: dict[AgentReason, float] = {}
+        self._written: dict[AgentReason, tuple[float, str]] = {}
+        """When each was written, and with which text."""
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
@@ -227,9 +228,12 @@ class AgentWarnings:
         now, pod = self._clock.monotonic(), self._own()
         self._since = {each: self._since.get(each, now) for each in found}
         for reason, since in self._since.items():
-            lasts = now - since >= LASTING
-            if pod and lasts and now - self._written.get(reason, -inf) >= AGAIN:
-                self._written[reason] = now
-                text = ". Also: ".join(found[reason])
+            lasts = now - since >= LASTING or reason is AgentReason.BACKEND
+            text = ". Also: ".join(found[reason])
+            written, before = self._written.get(reason, (-inf, ""))
+            # Facts that are no warning are few, and change as a whole.
+            other = not reason.is_warning and text != before
+            if pod and lasts and (other or now - written >= AGAIN):
+                self._written[reason] = now, text
                 said = self._events.warn if reason.is_warning else self._events.tell
                 said(pod, reason, text)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from podidentity import __version__
 from podidentity.core.attestation import AttestationMode, Verdict
-from podidentity.core.data_path import Hop
+from podidentity.core.data_path import Backend, Hop
 from podidentity.telemetry import process
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.metrics import Registry, Samples
@@ -193,8 +193,16 @@ def add_attestation(registry: Registry, mode: AttestationMode, net: Net) -> None
     )
 
 
-def add_data_path(registry: Registry, hop: Callable[[], Hop]) -> None:
-    """Show how far a request from the probe pod comes."""
+def add_data_path(
+    registry: Registry, hop: Callable[[], Hop], backend: Callable[[], Backend | None]
+) -> None:
+    """Show how far a request from the probe pod comes, and what leads it here."""
+    registry.gauge(
+        "podidentity_data_path_backend",
+        "1 for what leads pods' requests to NMI, by the last request from the probe pod",
+        lambda: [((each.value,), float(each is backend())) for each in Backend],
+        ("backend",),
+    )
     registry.gauge(
         "podidentity_data_path",
         "1 for how far a request from the probe pod came: proved, or where it ended",

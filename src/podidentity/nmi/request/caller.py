@@ -84,7 +84,7 @@ class Callers:
         attestor = self._attestor
         if attestor is None:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
-        proof = await attestor.prove(caller.address, caller.port, candidates)
+        proof = await attestor.prove(caller.address, caller.port, candidates, caller.own)
         return self._owner_by(proof, caller, candidates)
 
     def prove(self, caller: Caller, asked: Callable[[], None]) -> bool:
@@ -106,7 +106,7 @@ class Callers:
                 _attribute(caller, found, evidence)
             asked()
 
-        return self._attestor.ask(caller.address, caller.port, candidates, judged)
+        return self._attestor.ask(caller.address, caller.port, candidates, judged, caller.own)
 
     def _owner_by(
         self, proof: Proof, caller: Caller, candidates: tuple[Pod, ...]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,12 +24,11 @@ from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import NodePlan, Plan
 
 # ---- The document
 
 KUBERNETES = "1.32.3"
-POOL = "nodepool1"
 _CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
 
 
@@ -59,7 +59,7 @@ def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
         "currentKubernetesVersion": KUBERNETES,
         "dnsPrefix": cluster.name,
         "fqdn": f"{cluster.name}.hcp.{cluster.location}.azmk8s.io",
-        "agentPoolProfiles": [pool_document(plan)],
+        "agentPoolProfiles": pool_documents(plan),
         "nodeResourceGroup": plan.node_group,
         "enableRBAC": True,
         "supportPlan": "KubernetesOfficial",
@@ -78,16 +78,24 @@ def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
     return answer
 
 
-def pool_document(plan: Plan) -> dict[str, Any]:
-    """Return the cluster's one pool of nodes."""
+def pool_documents(plan: Plan) -> list[dict[str, Any]]:
+    """Return the cluster's pools of nodes."""
+    pools: dict[str, list[NodePlan]] = {}
+    for node in plan.nodes:
+        pools.setdefault(node.pool, []).append(node)
+    return [_pool_document(name, nodes) for name, nodes in pools.items()]
+
+
+def _pool_document(name: str, nodes: Sequence[NodePlan]) -> dict[str, Any]:
+    of_a_set = nodes[0].is_instance or nodes[0].scale_set
     return {
-        "name": POOL,
-        "count": len(plan.nodes),
+        "name": name,
+        "count": len(nodes),
         "vmSize": "Standard_D2s_v5",
         "osType": "Linux",
         "osSKU": "Ubuntu",
-        "mode": "System",
-        "type": "VirtualMachineScaleSets",
+        "mode": "System" if nodes[0].index == 0 else "User",
+        "type": "VirtualMachineScaleSets" if of_a_set else "VirtualMachines",
         "orchestratorVersion": KUBERNETES,
         "currentOrchestratorVersion": KUBERNETES,
         "provisioningState": "Succeeded",
@@ -135,8 +143,15 @@ def _same(value: object, known: object) -> bool:
 
 
 def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
-    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in."""
-    authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
+    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in.
+
+    The administrator by a client certificate, as of a cluster with local accounts.
+    """
+    authority = _base64(plan.ca_certificate)
+    proof = {"token": plan.admin_token}
+    if role == "clusterAdmin":
+        certificate, key = map(_base64, plan.administrator_files)
+        proof = {"client-certificate-data": certificate, "client-key-data": key}
     user = f"{role}_{plan.cluster_group}_{cluster.name}"
     where = {
         "server": f"https://127.0.0.1:{plan.apiserver_port}",
@@ -146,11 +161,15 @@ def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": cluster.name, "cluster": where}],
-        "users": [{"name": user, "user": {"token": plan.admin_token}}],
+        "users": [{"name": user, "user": proof}],
         "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
         "current-context": cluster.name,
     }
     return base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 # ---- The routes
@@ -183,7 +202,7 @@ def put_cluster(call: ArmCall) -> Reply:
     call.world.put(changed)
     operation = operations.start(call, delay=math.inf, subject=cluster.id)
     call.world.orders.put_nowait(operation.id)
-    where = f"{call.world.subscription}/providers/Microsoft.ContainerService/locations"
+    where = f"{call.subscription}/providers/Microsoft.ContainerService/locations"
     headers = operations.status_headers(call, operation, f"{where}/{cluster.location}/operations")
     return Reply.json(rendered(call.world, changed), headers=headers)
 
@@ -200,16 +219,16 @@ def admin_credential(call: ArmCall) -> Reply:
 
 def list_pools(call: ArmCall) -> Reply:
     """List the pools of nodes of a cluster."""
-    return Reply.json({"value": [_pool(call)]})
+    return Reply.json({"value": _pools(call)})
 
 
 def get_pool(call: ArmCall) -> Reply:
     """Return a pool of nodes."""
-    pool = _pool(call)
-    if call.params["pool"].lower() != pool["name"]:
-        message = f"Could not find agent pool {call.params['pool']}."
-        raise ArmError(404, "NotFound", message)
-    return Reply.json(pool)
+    for pool in _pools(call):
+        if pool["name"] == call.params["pool"].lower():
+            return Reply.json(pool)
+    message = f"Could not find agent pool {call.params['pool']}."
+    raise ArmError(404, "NotFound", message)
 
 
 def _to_change(call: ArmCall) -> ManagedCluster:
@@ -248,12 +267,17 @@ def _credential(call: ArmCall, role: str) -> Reply:
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
 
 
-def _pool(call: ArmCall) -> dict[str, Any]:
-    cluster = _existing(call)
-    pool = pool_document(call.world.plan)
-    where = f"{cluster.id}/agentPools/{pool['name']}"
-    kind = f"{KIND}/agentPools"
-    return {"id": where, "name": pool.pop("name"), "type": kind, "properties": pool}
+def _pools(call: ArmCall) -> list[dict[str, Any]]:
+    cluster, kind = _existing(call), f"{KIND}/agentPools"
+    return [
+        {
+            "id": f"{cluster.id}/agentPools/{pool['name']}",
+            "name": pool.pop("name"),
+            "type": kind,
+            "properties": pool,
+        }
+        for pool in pool_documents(call.world.plan)
+    ]
 
 
 def _existing(call: ArmCall) -> ManagedCluster:

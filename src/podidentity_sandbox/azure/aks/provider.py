@@ -20,7 +20,8 @@ from podidentity_sandbox.azure.aks.kubernetes import ClusterError, Kubernetes, O
 from podidentity_sandbox.azure.aks.profile import AddOn, ManagedCluster, PodIdentity
 from podidentity_sandbox.azure.arm import scalesets
 from podidentity_sandbox.azure.arm.call import ArmError
-from podidentity_sandbox.azure.state import ScaleSet, World
+from podidentity_sandbox.azure.journal import Journal, NotSaved
+from podidentity_sandbox.azure.state import Machines, World
 from podidentity_sandbox.azure.verification import Caller
 
 # ---- Identities of the cluster's machines
@@ -33,7 +34,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class MachineIdentities:
-    """The scale sets of a cluster's node group."""
+    """The machines of a cluster's nodes."""
 
     def __init__(self, world: World, cluster: ManagedCluster, sleep: Sleep) -> None:
         who = cluster.principal
@@ -44,8 +45,8 @@ class MachineIdentities:
     async def attach(self, identities: Iterable[str]) -> dict[str, ArmError | None]:
         """Give every machine the identities; return for each id, as given, why it failed."""
         outcome: dict[str, ArmError | None] = dict.fromkeys(identities)
-        for scale_set in self._scale_sets():
-            settled = await self._settled(scale_set)
+        for machines in self._machines():
+            settled = await self._settled(machines)
             lacking = [one for one in outcome if not _has(settled, one)]
             outcome |= {one: self._refusal(settled, one) for one in lacking}
             granted = [one for one in lacking if outcome[one] is None]
@@ -54,55 +55,58 @@ class MachineIdentities:
 
     async def detach(self, identities: Iterable[str]) -> None:
         """Take identities from every machine."""
-        for scale_set in self._scale_sets():
-            settled = await self._settled(scale_set)
+        for machines in self._machines():
+            settled = await self._settled(machines)
             await self._patch(settled, {one: None for one in identities if _has(settled, one)})
 
     def has(self, identity: str) -> bool:
         """Return whether every machine has the identity already."""
-        return all(_has(scale_set, identity) for scale_set in self._scale_sets())
+        return all(_has(machines, identity) for machines in self._machines())
 
-    def _scale_sets(self) -> list[ScaleSet]:
-        group = f"{self._world.subscription}/resourceGroups/{self._world.plan.node_group}"
-        return self._world.all(ScaleSet, group)
+    def _machines(self) -> list[Machines]:
+        """Return the scale sets and virtual machines of the cluster's nodes, each once."""
+        found = map(self._world.machines_of, self._world.plan.nodes)
+        return list({one.id.lower(): one for one in found if one}.values())
 
-    async def _settled(self, scale_set: ScaleSet) -> ScaleSet:
-        """Return the scale set once no other change of it is under way."""
-        current: ScaleSet | None = scale_set
+    async def _settled(self, machines: Machines) -> Machines:
+        """Return the machines once no other change of it is under way."""
+        current: Machines | None = machines
         while current and (left := current.settled_at - self._world.clock()) > 0:
             await self._sleep(left)
-            current = self._world.find(ScaleSet, scale_set.id)
-        return current or scale_set
+            current = self._world.find(Machines, machines.id)
+        return current or machines
 
-    def _refusal(self, scale_set: ScaleSet, identity: str) -> ArmError | None:
+    def _refusal(self, machines: Machines, identity: str) -> ArmError | None:
         try:
             scalesets.with_identity(
-                self._world, self._caller, scale_set, _patch(scale_set, {identity: {}})
+                self._world, self._caller, machines, _patch(machines, {identity: {}})
             )
         except ArmError as error:
             return error
         return None
 
-    async def _patch(self, scale_set: ScaleSet, change: dict[str, Any]) -> None:
+    async def _patch(self, machines: Machines, change: dict[str, Any]) -> None:
         if not change:
             return
         changed = scalesets.with_identity(
-            self._world, self._caller, scale_set, _patch(scale_set, change)
+            self._world, self._caller, machines, _patch(machines, change)
         )
-        scalesets.put(self._world, changed)
-        await self._sleep(self._world.arm_delay)
+        seconds = self._world.weather.outcome().seconds
+        now = self._world.clock()
+        scalesets.put(self._world, replace(changed, settled_at=now + seconds))
+        await self._sleep(seconds)
 
 
-def _has(scale_set: ScaleSet, identity: str) -> bool:
-    return identity.lower() in {one.id.lower() for one in scale_set.identity.user}
+def _has(machines: Machines, identity: str) -> bool:
+    return identity.lower() in {one.id.lower() for one in machines.identity.user}
 
 
-def _patch(scale_set: ScaleSet, change: dict[str, Any]) -> dict[str, Any]:
+def _patch(machines: Machines, change: dict[str, Any]) -> dict[str, Any]:
     """Return the value of `identity` that makes `change` and keeps all else."""
-    system = "SystemAssigned" if scale_set.identity.system else ""
+    system = "SystemAssigned" if machines.identity.system else ""
     going = {name.lower() for name, value in change.items() if value is None}
     adding = any(value is not None for value in change.values())
-    if not adding and {one.id.lower() for one in scale_set.identity.user} <= going:
+    if not adding and {one.id.lower() for one in machines.identity.user} <= going:
         return {"type": system or "None"}
     kind = ", ".join(filter(None, (system, "UserAssigned")))
     return {"type": kind, "userAssignedIdentities": change}
@@ -124,8 +128,16 @@ _NMI = {"labelSelector": "app.kubernetes.io/name=podidentity,app.kubernetes.io/c
 class AksProvider:
     """The resource provider behind managed clusters."""
 
-    def __init__(self, world: World, apiserver: str, *, sleep: Sleep = asyncio.sleep) -> None:
-        """Work on the cluster at the URL `apiserver`."""
+    def __init__(
+        self,
+        world: World,
+        apiserver: str,
+        journal: Journal | None = None,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Work on the cluster at the URL `apiserver`; `journal` keeps what it did."""
+        self._journal = journal
         self._world = world
         self._apiserver = apiserver
         self._sleep = sleep
@@ -134,6 +146,11 @@ class AksProvider:
         """Carry out orders until cancelled."""
         while True:
             await self.carry_out(await self._world.orders.get())
+            try:
+                if self._journal:
+                    self._journal.save()
+            except NotSaved as error:
+                log.warning("aks: %s", error)
 
     async def carry_out(self, name: str) -> None:
         """Carry out the order of that operation, and say how it ended."""

@@ -112,7 +112,7 @@ def _asked(call: ArmCall) -> RoleAssignment:
         scope=call.params["scope"],
         role_id=role.id,
         principal_id=principal,
-        since=call.now + call.world.role_delay,
+        since=call.now + call.world.weather.seconds("roles"),
     )
 
 
@@ -147,7 +147,7 @@ def _bad_filter(text: str) -> ArmError:
 
 
 def _definition_id(call: ArmCall, role_id: str) -> str:
-    base = f"{call.world.subscription}/providers/Microsoft.Authorization"
+    base = f"{call.subscription}/providers/Microsoft.Authorization"
     return f"{base}/roleDefinitions/{role_id}"
 
 

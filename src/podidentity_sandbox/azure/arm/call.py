@@ -57,10 +57,16 @@ class ArmCall:
             message = f"The request content was invalid and could not be deserialized: '{error}'."
             raise ArmError(400, "InvalidRequestContent", message) from error
 
+    @property
+    def subscription(self) -> str:
+        """ARM id of the subscription of the path; the cluster's where it has none."""
+        named = self.params.get("subscription")
+        return f"/subscriptions/{named.lower()}" if named else self.subscription
+
     def group(self) -> Group:
         """Return the resource group of the path; raise ArmError."""
         name = self.params["group"]
-        group = self.world.find(Group, f"{self.world.subscription}/resourceGroups/{name}")
+        group = self.world.find(Group, f"{self.subscription}/resourceGroups/{name}")
         if group is None:
             message = f"Resource group '{name}' could not be found."
             raise ArmError(404, "ResourceGroupNotFound", message)
@@ -81,7 +87,7 @@ class ArmCall:
 
         Who has a role at some resource only is shown just that; who has none at all is refused.
         """
-        below = self.group().id if "group" in self.params else self.world.subscription
+        below = self.group().id if "group" in self.params else self.subscription
         mine, read = self.caller.object_id, f"{kind}/read"
         if not any(
             assignment.principal_id == mine
@@ -115,11 +121,11 @@ def allows(world: World, object_id: str, action: str, scope: str) -> bool:
 
 def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
     """Return the roles that the principal has at `scope` or above, as far as they hold by now."""
-    inside, now = f"{scope.lower()}/", world.clock()
-    for assignment in world.all(RoleAssignment):
+    inside = f"{scope.lower()}/"
+    for assignment in world.counting(RoleAssignment):
         role = role_of(assignment.role_id)
         above = inside.startswith(f"{assignment.scope.lower()}/")
-        if role and above and assignment.principal_id == object_id and assignment.since <= now:
+        if role and above and assignment.principal_id == object_id:
             yield role
 
 

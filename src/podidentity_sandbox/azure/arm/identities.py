@@ -44,7 +44,7 @@ def put_identity(call: ArmCall) -> Reply:
         principal = call.world.new_principal(name)
         new = UserAssignedIdentity(
             # The real service writes `resourcegroups` in this id, and only in this one.
-            id=f"{call.world.subscription}/resourcegroups/{group.name}/providers/{KIND}/{name}",
+            id=f"{call.subscription}/resourcegroups/{group.name}/providers/{KIND}/{name}",
             name=name,
             location=location,
             tags=tags,
@@ -161,7 +161,7 @@ def _begin_write(call: ArmCall, owner: UserAssignedIdentity) -> Callable[[], Non
 def _identity(call: ArmCall) -> UserAssignedIdentity:
     call.group()
     name = call.params["name"]
-    path = f"{call.world.subscription}/resourcegroups/{call.params['group']}"
+    path = f"{call.subscription}/resourcegroups/{call.params['group']}"
     found = call.world.find(UserAssignedIdentity, f"{path}/providers/{KIND}/{name}")
     if found is None:
         raise call.missing(KIND)

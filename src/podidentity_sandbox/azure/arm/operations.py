@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Operation
+from podidentity_sandbox.weather import Outcome
 
 ARM = "https://management.azure.com"
 
@@ -35,10 +37,11 @@ def status_headers(call: ArmCall, operation: Operation, where: str) -> dict[str,
     return {"Azure-AsyncOperation": url, "Retry-After": _after(call, operation)}
 
 
-def accepted(call: ArmCall, body: object, *, location: str, delay: float) -> Reply:
+def accepted(call: ArmCall, body: object, *, location: str, outcome: Outcome) -> Reply:
     """Return the 202 of compute: where to ask, and in how many seconds."""
-    operation = start(call, delay=delay)
-    base = f"{call.world.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
+    operation = replace(start(call, delay=outcome.seconds), error=outcome.error)
+    call.world.operations[operation.id] = operation
+    base = f"{call.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
     return Reply.json(body, status=202, headers=status_headers(call, operation, base))
 
 
@@ -54,7 +57,8 @@ def get_operation(call: ArmCall) -> Reply:
     operation = find(call)
     answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
     if call.now < operation.due_at:
-        return Reply.json({**answer, "status": "InProgress"}, headers={"Retry-After": "1"})
+        waits = {"Retry-After": _after(call, operation)}
+        return Reply.json({**answer, "status": "InProgress"}, headers=waits)
     answer["endTime"] = _iso(operation.due_at)
     if operation.error:
         code, message = operation.error
@@ -68,7 +72,9 @@ def get_result(call: ArmCall, render: Callable[[Operation], object]) -> Reply:
     operation = find(call)
     if call.now < operation.due_at:
         where = f"{ARM}{call.id}{_version(call)}"
-        return Reply(status=202, headers={"Location": where, "Retry-After": "1"})
+        return Reply(
+            status=202, headers={"Location": where, "Retry-After": _after(call, operation)}
+        )
     return Reply.json(render(operation))
 
 
@@ -88,7 +94,7 @@ def find(call: ArmCall) -> Operation:
 
 def _after(call: ArmCall, operation: Operation) -> str:
     left = operation.due_at - call.now
-    return str(max(1, math.ceil(left))) if math.isfinite(left) else "1"
+    return str(min(10, max(1, math.ceil(left)))) if math.isfinite(left) else "1"
 
 
 def _version(call: ArmCall) -> str:

@@ -33,6 +33,17 @@ class Role:
 _BLOB_SERVICE = "Microsoft.Storage/storageAccounts/blobServices"
 _CONTAINERS = f"{_BLOB_SERVICE}/containers"
 _DELEGATION = f"{_BLOB_SERVICE}/generateUserDelegationKey/action"
+_VAULTS = "Microsoft.KeyVault/vaults"
+_SECRETS = f"{_VAULTS}/secrets"
+_VAULT_ACTIONS = (
+    "Microsoft.Authorization/*/read",
+    "Microsoft.Resources/subscriptions/resourceGroups/read",
+    "Microsoft.KeyVault/checkNameAvailability/read",
+    "Microsoft.KeyVault/deletedVaults/read",
+    "Microsoft.KeyVault/locations/*/read",
+    f"{_VAULTS}/*/read",
+    "Microsoft.KeyVault/operations/read",
+)
 OWNER = Role(id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635", name="Owner", actions=("*",))
 CONTRIBUTOR = Role(
     id="b24988ac-6180-42a0-ab88-20f7382dd24c",
@@ -95,6 +106,44 @@ ROLES = (
             "Microsoft.Compute/virtualMachines/*",
             "Microsoft.Compute/virtualMachineScaleSets/*",
             "Microsoft.Resources/subscriptions/resourceGroups/read",
+        ),
+    ),
+    Role(
+        id="4633458b-17de-408a-b874-0445c86b69e6",
+        name="Key Vault Secrets User",
+        actions=(),
+        data_actions=(f"{_SECRETS}/getSecret/action", f"{_SECRETS}/readMetadata/action"),
+    ),
+    Role(
+        id="b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
+        name="Key Vault Secrets Officer",
+        actions=_VAULT_ACTIONS,
+        data_actions=(f"{_SECRETS}/*",),
+    ),
+    Role(
+        id="21090545-7ca7-4776-b22c-e363652d74d2",
+        name="Key Vault Reader",
+        actions=_VAULT_ACTIONS,
+        data_actions=(f"{_VAULTS}/*/read", f"{_SECRETS}/readMetadata/action"),
+    ),
+    Role(
+        id="00482a5a-887f-4fb3-b363-3b7fe8e74483",
+        name="Key Vault Administrator",
+        actions=_VAULT_ACTIONS,
+        data_actions=(f"{_VAULTS}/*",),
+    ),
+    Role(
+        id="f25e0fa2-a7c8-4377-a976-54943a77a395",
+        name="Key Vault Contributor",
+        actions=(
+            "Microsoft.Authorization/*/read",
+            "Microsoft.KeyVault/*",
+            "Microsoft.Resources/subscriptions/resourceGroups/read",
+        ),
+        not_actions=(
+            "Microsoft.KeyVault/locations/deletedVaults/purge/action",
+            "Microsoft.KeyVault/hsmPools/*",
+            "Microsoft.KeyVault/managedHsms/*",
         ),
     ),
     Role(

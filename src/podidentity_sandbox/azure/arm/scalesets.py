@@ -1,6 +1,9 @@
-"""Virtual machine scale sets: reading them, and changing their identities.
+"""Scale sets and virtual machines: reading them, and changing their identities.
 
-https://learn.microsoft.com/rest/api/compute/virtual-machine-scale-sets
+The identities of a Uniform scale set are those of all its instances. A Flexible one makes virtual
+machines, and each has its own: a change of the set reaches none that is there.
+https://learn.microsoft.com/rest/api/compute/virtual-machine-scale-sets,
+https://learn.microsoft.com/rest/api/compute/virtual-machines
 """
 
 from __future__ import annotations
@@ -9,19 +12,24 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, allows
 from podidentity_sandbox.azure.arm.operations import accepted
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import (
     IdentityBlock,
+    Machines,
     Principal,
     ScaleSet,
     UserAssignedIdentity,
+    VirtualMachine,
     World,
 )
 from podidentity_sandbox.azure.verification import Caller
+from podidentity_sandbox.plan import stable_guid
+
+M = TypeVar("M", bound=Machines)
 
 # ---- The identities of a scale set after a PATCH of `identity`: a pure decision
 #
@@ -156,13 +164,13 @@ def _found(name: str, find: Find, scale_set: str) -> UserAssignedIdentity:
 # ---- The routes
 
 KIND = "Microsoft.Compute/virtualMachineScaleSets"
-WRITE = f"{KIND}/write"
+VM_KIND = "Microsoft.Compute/virtualMachines"
 ASSIGN = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 
 
 def get_scale_set(call: ArmCall) -> Reply:
     """Return a scale set: its identities are those asked for last, in force or not yet."""
-    return Reply.json(_json(call, _existing(call)))
+    return Reply.json(_json(call, _existing(call, ScaleSet)))
 
 
 def list_scale_sets(call: ArmCall) -> Reply:
@@ -172,11 +180,31 @@ def list_scale_sets(call: ArmCall) -> Reply:
 
 def patch_scale_set(call: ArmCall) -> Reply:
     """Change the identities; the machines have them when the operation is done."""
-    scale_set, body = _existing(call), call.body()
+    return _patched(call, _existing(call, ScaleSet))
+
+
+def get_machine(call: ArmCall) -> Reply:
+    """Return a virtual machine."""
+    return Reply.json(_json(call, _existing(call, VirtualMachine)))
+
+
+def list_machines(call: ArmCall) -> Reply:
+    """List the virtual machines of a resource group, or of the subscription."""
+    found = call.listed(VirtualMachine, VM_KIND)
+    return Reply.json({"value": [_json(call, one) for one in found]})
+
+
+def patch_machine(call: ArmCall) -> Reply:
+    """Change the identities of a virtual machine."""
+    return _patched(call, _existing(call, VirtualMachine))
+
+
+def _patched(call: ArmCall, machines: Machines) -> Reply:
+    body = call.body()
     if set(body) - {"identity"}:
-        message = "The sandbox changes nothing of a scale set but its identity."
+        message = "The sandbox changes nothing of a machine but its identity."
         raise ArmError(400, "InvalidParameter", message)
-    if call.now < scale_set.settled_at:
+    if call.now < machines.settled_at:
         raise ArmError(
             409,
             "Conflict",
@@ -184,87 +212,118 @@ def patch_scale_set(call: ArmCall) -> Reply:
             " refer to https://aka.ms/activitylog to get more details on the conflicting requests.",
         )
     if "identity" not in body:
-        return Reply.json(_json(call, scale_set))
-    changed = with_identity(call.world, call.caller, scale_set, body["identity"])
+        return Reply.json(_json(call, machines))
+    changed = with_identity(call.world, call.caller, machines, body["identity"])
+    outcome = call.world.weather.outcome()
+    changed = replace(
+        changed, settled_at=call.now + outcome.seconds, failed=outcome.error is not None
+    )
     put(call.world, changed)
-    delay = call.world.arm_delay
-    if not delay:
+    if not outcome.seconds and not outcome.error:
         return Reply.json(_json(call, changed))
-    return accepted(call, _json(call, changed), location=changed.location, delay=delay)
+    return accepted(call, _json(call, changed), location=changed.location, outcome=outcome)
 
 
-def with_identity(world: World, caller: Caller, scale_set: ScaleSet, identity: object) -> ScaleSet:
-    """Return the scale set after `caller` patched its `identity`; raise ArmError."""
-    _may_assign(world, caller, scale_set, added(identity))
+def with_identity(world: World, caller: Caller, machines: M, identity: object) -> M:
+    """Return the machines after `caller` patched their `identity`; raise ArmError.
+
+    When they have it is the caller's to say.
+    """
+    _may_assign(world, caller, machines, added(identity))
     system = Principal(
         object_id=str(uuid.uuid4()),
         app_id=str(uuid.uuid4()),
-        name=scale_set.name,
+        name=machines.name,
         tenant_id=world.plan.tenant_id,
     )
     block = patched(
-        scale_set.identity,
+        machines.identity,
         identity,
-        scale_set=scale_set.id,
+        scale_set=machines.id,
         find=lambda name: world.find(UserAssignedIdentity, name),
         system=system,
     )
-    return replace(
-        scale_set,
-        identity=block,
-        before=scale_set.identity,
-        settled_at=world.clock() + world.arm_delay,
-    )
+    return replace(machines, identity=block, before=machines.in_force(world.clock()), failed=False)
 
 
-def put(world: World, scale_set: ScaleSet) -> None:
-    """Store a changed scale set; its system's identity comes and goes with it."""
-    old = world.find(ScaleSet, scale_set.id)
+def put(world: World, machines: Machines) -> None:
+    """Store changed machines; the system's identity comes and goes with them."""
+    old = world.find(Machines, machines.id)
     if old and old.identity.system:
         world.principals.pop(old.identity.system.object_id, None)
-    if scale_set.identity.system:
-        world.principals[scale_set.identity.system.object_id] = scale_set.identity.system
-    world.put(scale_set)
+    if machines.identity.system:
+        world.principals[machines.identity.system.object_id] = machines.identity.system
+    world.put(machines)
 
 
-def _may_assign(world: World, caller: Caller, scale_set: ScaleSet, identities: list[str]) -> None:
+def _may_assign(world: World, caller: Caller, machines: Machines, identities: list[str]) -> None:
     closed = [name for name in identities if not allows(world, caller.object_id, ASSIGN, name)]
     if closed:
         raise ArmError(
             403,
             "LinkedAuthorizationFailed",
             f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
-            f" perform action '{WRITE}' on scope '{scale_set.id}'; however, it does not have"
-            f" permission to perform action '{ASSIGN}' on the linked scope(s)"
+            f" perform action '{_kind(machines)}/write' on scope '{machines.id}'; however, it does"
+            f" not have permission to perform action '{ASSIGN}' on the linked scope(s)"
             f" '{','.join(closed)}' or the"
             " linked scope(s) are invalid.",
         )
 
 
-def _existing(call: ArmCall) -> ScaleSet:
+def _kind(machines: Machines) -> str:
+    return KIND if isinstance(machines, ScaleSet) else VM_KIND
+
+
+def _existing(call: ArmCall, kind: type[M]) -> M:
     call.group()
-    scale_set = call.world.find(ScaleSet, call.id)
-    if scale_set is None:
-        raise call.missing(KIND)
-    return scale_set
+    found = call.world.find(kind, call.id)
+    if found is None:
+        raise call.missing(KIND if kind is ScaleSet else VM_KIND)
+    return found
 
 
-def _json(call: ArmCall, scale_set: ScaleSet) -> dict[str, Any]:
-    settled = call.now >= scale_set.settled_at
+def _json(call: ArmCall, machines: Machines) -> dict[str, Any]:
+    state = _state(machines, call.now)
     answer: dict[str, Any] = {
-        "name": scale_set.name,
-        "id": scale_set.id,
-        "type": KIND,
-        "location": scale_set.location,
+        "name": machines.name,
+        "id": machines.id,
+        "type": _kind(machines),
+        "location": machines.location,
         "tags": {},
+    }
+    if isinstance(machines, ScaleSet):
+        answer |= _scale_set(machines, state)
+    elif isinstance(machines, VirtualMachine):
+        answer |= _machine(call, machines, state)
+    identity = rendered(machines.identity, call.world.plan.tenant_id)
+    return {**answer, "identity": identity} if identity else answer
+
+
+def _scale_set(scale_set: ScaleSet, state: str) -> dict[str, Any]:
+    return {
         "sku": {"name": "Standard_D2s_v5", "tier": "Standard", "capacity": scale_set.capacity},
         "properties": {
-            "provisioningState": "Succeeded" if settled else "Updating",
-            "orchestrationMode": "Uniform",
+            "provisioningState": state,
+            "orchestrationMode": "Flexible" if scale_set.flexible else "Uniform",
             "overprovision": False,
             "singlePlacementGroup": False,
             "upgradePolicy": {"mode": "Manual"},
         },
     }
-    identity = rendered(scale_set.identity, call.world.plan.tenant_id)
-    return {**answer, "identity": identity} if identity else answer
+
+
+def _machine(call: ArmCall, machine: VirtualMachine, state: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "vmId": stable_guid(call.world.plan.name, f"vm {machine.name}"),
+        "hardwareProfile": {"vmSize": "Standard_D2s_v5"},
+        "provisioningState": state,
+    }
+    if machine.scale_set:
+        properties["virtualMachineScaleSet"] = {"id": machine.scale_set}
+    return {"properties": properties}
+
+
+def _state(machines: Machines, now: float) -> str:
+    if now < machines.settled_at:
+        return "Updating"
+    return "Failed" if machines.failed else "Succeeded"

@@ -1,15 +1,17 @@
-"""The front of ARM: version, token, route, permission, in that order; then the route's handler."""
+"""The front of ARM: token, quota, version, route, permission, in that order; then the handler."""
 
 from __future__ import annotations
 
-import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.hindrances import hindered
+from podidentity_sandbox.azure.arm.quota import Quota
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.arm.versions import check, type_of
+from podidentity_sandbox.azure.messages import BadBody, Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
@@ -20,7 +22,6 @@ AUDIENCES = (
     "https://management.azure.com/",
     "https://management.azure.com",
 )
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 
 
 class Arm:
@@ -29,29 +30,46 @@ class Arm:
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
         self._verifier = Verifier(keys=issuer.jwks, issuer=issuer.issuer, audiences=AUDIENCES)
+        self._quota = Quota()
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to management.azure.com."""
+        headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
         try:
-            reply = self._answer(request)
+            reply = self._answer(request, headers)
         except ArmError as error:
             reply = error.reply()
-        tracking = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
-        return replace(reply, headers={**tracking, **reply.headers})
+        return replace(reply, headers={**headers, **reply.headers})
 
-    def _answer(self, request: Request) -> Reply:
-        _check_version(request)
+    def _answer(self, request: Request, headers: dict[str, str]) -> Reply:
+        """Return the answer, and add to the `headers` that it has whatever it is."""
+        version = request.parameter("api-version")
+        if not version:
+            message = "The api-version query parameter (?api-version=) is required for all requests"
+            raise ArmError(400, "MissingApiVersionParameter", f"{message}.")
         now = self._world.clock()
         caller = self._authenticated(request, now)
+        headers |= self._quota.take(request.method, request.path, caller.object_id, now)
+        check(type_of(request.path), version, self._location(request))
         route, params = _found(request)
         call = ArmCall(world=self._world, request=request, caller=caller, params=params, now=now)
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
-        return route.handler(call)
+        return hindered(call, route.action, route.handler)
+
+    def _location(self, request: Request) -> str:
+        """Return where the resource of the request is, or is to be; "" where nobody can know."""
+        found = self._world.location_of(request.path.rstrip("/"))
+        if found or request.method != "PUT":
+            return found
+        try:
+            return str(request.json_object().get("location", ""))
+        except BadBody:
+            return ""
 
     def _check_subscription(self, name: str | None) -> None:
-        if name is not None and name.lower() != self._world.plan.subscription_id:
+        if name is not None and name.lower() not in self._world.plan.subscriptions:
             message = f"The subscription '{name}' could not be found."
             raise ArmError(404, "SubscriptionNotFound", message)
 
@@ -100,16 +118,6 @@ def _words(error: TokenRefused, now: float) -> tuple[str, str]:
             f"The access token is from the wrong issuer '{error.detail}'.",
         )
     return "InvalidAuthenticationToken", "The access token is invalid."
-
-
-def _check_version(request: Request) -> None:
-    version = request.parameter("api-version")
-    if not version:
-        message = "The api-version query parameter (?api-version=) is required for all requests."
-        raise ArmError(400, "MissingApiVersionParameter", message)
-    if not _VERSION.fullmatch(version):
-        message = f"The api-version '{version}' is invalid."
-        raise ArmError(400, "InvalidApiVersionParameter", message)
 
 
 def _found(request: Request) -> tuple[Route, dict[str, str]]:

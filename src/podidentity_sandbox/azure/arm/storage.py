@@ -140,8 +140,9 @@ def put_account(call: ArmCall) -> Reply:
         created=call.now,
     )
     call.world.put(with_settings(account, body))
-    operation = operations.start(call, delay=call.world.arm_delay, subject=account.id)
-    where = f"{call.world.subscription}/providers/Microsoft.Storage/locations/{location}"
+    delay = call.world.weather.seconds("operations")
+    operation = operations.start(call, delay=delay, subject=account.id)
+    where = f"{call.subscription}/providers/Microsoft.Storage/locations/{location}"
     return operations.accepted_at(call, operation, f"{where}/asyncoperations")
 
 

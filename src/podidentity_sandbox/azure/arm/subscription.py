@@ -19,6 +19,7 @@ from podidentity_sandbox.azure.state import (
     StorageAccount,
     UserAssignedIdentity,
     Vault,
+    VirtualMachine,
     World,
 )
 
@@ -28,19 +29,20 @@ KIND = "Microsoft.Resources/subscriptions/resourceGroups"
 
 
 def list_subscriptions(call: ArmCall) -> Reply:
-    """List the subscription to whom has any role in it or below, and nothing to others."""
-    mine = any(
-        assignment.principal_id == call.caller.object_id
+    """List the subscriptions in which the caller has any role, or below which."""
+    mine = {
+        assignment.scope.lower().split("/")[2]
         for assignment in call.world.all(RoleAssignment)
-    )
-    value = [_subscription(call)] if mine else []
+        if assignment.principal_id == call.caller.object_id
+    }
+    value = [_subscription(call, one) for one in call.world.plan.subscriptions if one in mine]
     count = {"type": "Total", "value": len(value)}
     return Reply.json({"value": value, "count": count})
 
 
 def get_subscription(call: ArmCall) -> Reply:
     """Return the subscription."""
-    return Reply.json(_subscription(call))
+    return Reply.json(_subscription(call, call.params["subscription"].lower()))
 
 
 def list_groups(call: ArmCall) -> Reply:
@@ -66,7 +68,7 @@ def put_group(call: ArmCall) -> Reply:
     """Make a resource group, or change its tags; its location stays."""
     body = call.body()
     name, location = call.params["group"], location_of(body)
-    where = f"{call.world.subscription}/resourceGroups/{name}"
+    where = f"{call.subscription}/resourceGroups/{name}"
     old = call.world.find(Group, where)
     if old and old.location != location:
         raise ArmError(
@@ -91,19 +93,20 @@ def delete_group(call: ArmCall) -> Reply:
     for vault in call.world.all(Vault, group.id):
         soft_delete(call, vault)
     call.world.remove(group.id)
-    where = f"{call.world.subscription}/operationresults"
+    where = f"{call.subscription}/operationresults"
     return accepted_at(call, start(call, delay=0), where)
 
 
-def _subscription(call: ArmCall) -> dict[str, Any]:
+def _subscription(call: ArmCall, name: str) -> dict[str, Any]:
     plan = call.world.plan
+    home = name == plan.subscription_id
     return {
-        "id": call.world.subscription,
+        "id": f"/subscriptions/{name}",
         "authorizationSource": "RoleBased",
         "managedByTenants": [],
-        "subscriptionId": plan.subscription_id,
+        "subscriptionId": name,
         "tenantId": plan.tenant_id,
-        "displayName": plan.subscription_name,
+        "displayName": plan.subscription_name if home else f"Subscription {name[:8]}",
         "state": "Enabled",
     }
 
@@ -145,7 +148,8 @@ def registered(world: World, feature: str, now: float) -> bool:
 def register(call: ArmCall) -> Reply:
     """Ask for a feature; it is there a little later."""
     feature = _known(call)
-    call.world.features.setdefault(feature.lower(), call.now + call.world.arm_delay)
+    there = call.now + call.world.weather.seconds("operations")
+    call.world.features.setdefault(feature.lower(), there)
     return Reply.json(_json(call, feature))
 
 
@@ -199,7 +203,7 @@ def _json(call: ArmCall, feature: str) -> dict[str, Any]:
     else:
         state = "Registered" if since <= call.now else "Registering"
     namespace, _, name = feature.partition("/")
-    base = f"{call.world.subscription}/providers/Microsoft.Features/providers/{namespace}"
+    base = f"{call.subscription}/providers/Microsoft.Features/providers/{namespace}"
     return {
         "id": f"{base}/features/{name}",
         "name": feature,
@@ -210,7 +214,7 @@ def _json(call: ArmCall, feature: str) -> dict[str, Any]:
 
 def _provider(call: ArmCall, name: str) -> dict[str, Any]:
     return {
-        "id": f"{call.world.subscription}/providers/{name}",
+        "id": f"{call.subscription}/providers/{name}",
         "namespace": name,
         "registrationState": "Registered",
         "registrationPolicy": "RegistrationRequired",
@@ -233,6 +237,7 @@ def list_resources(call: ArmCall) -> Reply:
     found = [
         *_of(call, UserAssignedIdentity, identities.KIND),
         *_of(call, ScaleSet, scalesets.KIND),
+        *_of(call, VirtualMachine, scalesets.VM_KIND),
         *_of(call, Vault, vaults.KIND),
         *_of(call, StorageAccount, storage.KIND),
         *_of(call, ManagedCluster, CLUSTERS),
@@ -242,7 +247,9 @@ def list_resources(call: ArmCall) -> Reply:
 
 def _of(
     call: ArmCall,
-    resource: type[UserAssignedIdentity | ScaleSet | Vault | StorageAccount | ManagedCluster],
+    resource: type[
+        UserAssignedIdentity | ScaleSet | VirtualMachine | Vault | StorageAccount | ManagedCluster
+    ],
     kind: str,
 ) -> list[dict[str, Any]]:
     return [

@@ -1,8 +1,7 @@
-"""Key vaults as ARM has them: their place, and who may do what by access policy.
+"""Key vaults as ARM has them: their place, and whether roles or access policies decide.
 
-One deliberate difference: a vault made here always uses access policies, also where RBAC was asked
-for (`az keyvault create` asks since 2.61, and `az keyvault set-policy` then refuses). The maker of
-such a vault gets every permission by a policy, as `az` itself arranged it before.
+Which of both a new vault has where nobody says it depends on the api-version; one that exists keeps
+what it has: https://learn.microsoft.com/azure/key-vault/general/access-control-default
 
 https://learn.microsoft.com/rest/api/keyvault/keyvault/vaults
 """
@@ -26,7 +25,7 @@ RETENTION = timedelta(days=90)
 
 def soft_delete(call: ArmCall, vault: Vault) -> None:
     """Delete a vault so that it can be brought back."""
-    places = f"{call.world.subscription}/providers/Microsoft.KeyVault/locations"
+    places = f"{call.subscription}/providers/Microsoft.KeyVault/locations"
     secrets = tuple(call.world.all(Secret, vault.id))
     call.world.remove(vault.id)
     call.world.put(
@@ -113,6 +112,8 @@ def _deleted_json(deleted: DeletedVault) -> dict[str, Any]:
 # ---- Vaults
 
 KIND = "Microsoft.KeyVault/vaults"
+ROLES_BY_DEFAULT = "2026-02-01"
+"""The api-version from which on a new vault has roles, unless the request says otherwise."""
 _NAME = re.compile(r"(?!.*--)[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
 
 
@@ -139,13 +140,15 @@ def put_vault(call: ArmCall) -> Reply:
     old = call.world.find(Vault, call.id)
     if old is None:
         _free(call, name)
+    by_roles = _by_roles(call, properties, old)
     new = Vault(
         id=old.id if old else f"{group.id}/providers/{KIND}/{name}",
         name=old.name if old else name,
         location=location_of(body),
         tags=tags_of(body),
         sku=properties["sku"],
-        policies=_policies(call, properties, new=old is None),
+        policies=_policies(call, properties, by_roles=by_roles),
+        by_roles=by_roles,
     )
     call.world.put(new)
     return Reply.json(_json(call, new), status=200 if old else 201)
@@ -191,12 +194,25 @@ def _free(call: ArmCall, name: str) -> None:
         )
 
 
+def _by_roles(call: ArmCall, properties: Mapping[str, Any], old: Vault | None) -> bool:
+    asked = properties.get("enableRbacAuthorization")
+    if asked is not None and not isinstance(asked, bool):
+        raise _bad("An invalid value was provided for 'enableRbacAuthorization'.")
+    if old is None:
+        default = call.request.parameter("api-version") >= ROLES_BY_DEFAULT
+        return default if asked is None else asked
+    if asked is not None and asked != old.by_roles:
+        # https://learn.microsoft.com/azure/key-vault/general/rbac-guide
+        call.require("Microsoft.Authorization/roleAssignments/write", old.id)
+    return old.by_roles if asked is None else asked
+
+
 def _policies(
-    call: ArmCall, properties: Mapping[str, Any], *, new: bool
+    call: ArmCall, properties: Mapping[str, Any], *, by_roles: bool
 ) -> tuple[Mapping[str, Any], ...]:
     policies = properties.get("accessPolicies")
-    if new and properties.get("enableRbacAuthorization") and not policies:
-        return (_policy(call, call.caller.object_id, {"secrets": ["all"]}),)
+    if policies is None and by_roles:
+        return ()
     if policies is None:
         raise _bad("The parameter accessPolicies is required.")
     try:
@@ -237,7 +253,7 @@ def _json(call: ArmCall, vault: Vault) -> dict[str, Any]:
             "enabledForDeployment": False,
             "enableSoftDelete": True,
             "softDeleteRetentionInDays": 90,
-            "enableRbacAuthorization": False,
+            "enableRbacAuthorization": vault.by_roles,
             "vaultUri": f"https://{vault.name.lower()}.vault.azure.net/",
             "provisioningState": "Succeeded",
             "publicNetworkAccess": "Enabled",

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from podidentity_sandbox.azure.blob.store import BlobContainer, Stamp, StampSource, container_of
-from podidentity_sandbox.azure.messages import NO_HEADERS, Request
+from podidentity_sandbox.azure.messages import BODY_LIMIT, NO_HEADERS, Request
 from podidentity_sandbox.azure.state import StorageAccount, World
 
 # ---- Refusals
@@ -116,6 +116,19 @@ def invalid_query(name: str, value: str, reason: str = "") -> BlobError:
         "InvalidQueryParameterValue",
         "Value for one of the query parameters specified in the request URI is invalid.",
         more={**more, "Reason": reason} if reason else more,
+    )
+
+
+def body_too_large() -> BlobError:
+    """Return the error of a body that is larger than one request may have.
+
+    https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
+    """
+    return BlobError(
+        413,
+        "RequestBodyTooLarge",
+        "The request body is too large and exceeds the maximum permissible limit.",
+        more={"MaxLimit": str(BODY_LIMIT)},
     )
 
 

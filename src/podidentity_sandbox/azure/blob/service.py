@@ -18,6 +18,7 @@ from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
+    body_too_large,
     invalid_header,
     invalid_query,
 )
@@ -122,6 +123,8 @@ class BlobService:
             raise invalid_header("x-ms-version", version)
         call = BlobCall.read(request, account, self._world, self._clerk)
         operation = operation_of(call)
+        if request.too_large:
+            raise body_too_large()
         self._gate.check(call, operation.need)
         return operation.do(call)
 

@@ -56,6 +56,19 @@ def missing(name: str) -> EntraError:
     )
 
 
+def doubled(name: str) -> EntraError:
+    """Return what Entra says of a form that has a field twice.
+
+    https://github.com/AzureAD/microsoft-authentication-library-for-android/issues/688
+    """
+    return EntraError(
+        400,
+        "invalid_request",
+        9000411,
+        f"The request is not properly formatted. The parameter '{name}' is duplicated.",
+    )
+
+
 def unknown_resource(resource: str, tenant: str) -> EntraError:
     """Return what Entra says of a resource that the tenant has no principal for."""
     return EntraError(
@@ -98,6 +111,12 @@ LONG = 7200
 """Seconds from which on Entra says when a token is best renewed: halfway."""
 _HEADERS = {"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
 _SUFFIX = "/.default"
+_OF_USERS = frozenset({"openid", "offline_access", "profile"})
+"""Scopes that concern users, and here nobody. MSAL for Go and Java adds them to each request, and
+there is neither an id token nor a refresh token for them.
+
+https://github.com/AzureAD/microsoft-authentication-library-for-go/blob/main/apps/internal/oauth/ops/accesstokens/accesstokens.go
+"""
 
 
 def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
@@ -108,7 +127,8 @@ def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
         raise missing(name)
     if not v2:
         return asked
-    if sum(scope.endswith(_SUFFIX) for scope in asked.split()) > 1:
+    scopes = [scope for scope in asked.split() if scope not in _OF_USERS]
+    if sum(scope.endswith(_SUFFIX) for scope in scopes) > 1:
         raise EntraError(
             400,
             "invalid_scope",
@@ -116,7 +136,7 @@ def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
             "The provided value for the input parameter 'scope' is not valid. One or more scopes in"
             f" '{asked}' are not compatible with each other.",
         )
-    if not asked.endswith(_SUFFIX) or " " in asked:
+    if len(scopes) != 1 or not scopes[0].endswith(_SUFFIX):
         raise EntraError(
             400,
             "invalid_scope",
@@ -126,7 +146,7 @@ def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
             " URI).",
         )
     # Everything before the last segment is the resource: `https://x//.default` keeps its slash.
-    return asked.removesuffix(_SUFFIX)
+    return scopes[0].removesuffix(_SUFFIX)
 
 
 def v2_answer(token: str, lifetime: int) -> Reply:

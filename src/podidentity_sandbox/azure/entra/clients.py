@@ -60,10 +60,8 @@ def client_of(world: World, app_id: str, tenant: Tenant) -> Client:
             ),
             None,
         )
-    below = world.all(FederatedCredential, registration.id) if registration else []
-    now = world.clock()
-    known = tuple(one for one in below if one.since <= now)
-    return Client(principal=principal, registration=registration, federated=known)
+    known = world.counting(FederatedCredential, registration.id) if registration else []
+    return Client(principal=principal, registration=registration, federated=tuple(known))
 
 
 def check_secret(client: Client, given: str, now: float) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from podidentity_sandbox.azure.entra import assertions
 from podidentity_sandbox.azure.entra.answers import (
     EntraError,
+    doubled,
     missing,
     refusal,
     resource_of,
@@ -21,7 +22,7 @@ from podidentity_sandbox.azure.entra.answers import (
 from podidentity_sandbox.azure.entra.assertions import check_certificate
 from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
 from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
-from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, Tenants, cloud_of
@@ -55,6 +56,26 @@ def configuration(tenant: Tenant, *, v2: bool) -> dict[str, object]:
         "issuer": tenant.issuer_v2 if v2 else tenant.issuer,
         "authorization_endpoint": f"{path}/authorize",
     }
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def fields_of(request: Request) -> list[tuple[str, str]]:
+    """Return the fields of a form; [] of a body of another type, in which Entra finds none.
+
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM:
+        return []
+    return parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True)
+
+
+def _twice(fields: list[tuple[str, str]]) -> str:
+    """Return the name of the first field that is there twice; "" if none is."""
+    names = [name for name, _ in fields]
+    return next((name for name in names if names.count(name) > 1), "")
 
 
 # ---- The log's entry of a request for a token: caller and resource, never the secret
@@ -96,7 +117,6 @@ class Entra:
         self._issuers = issuers
         self._published = published
         self.journal = RequestLog()
-        self.fault = Fault()
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request to a host of Entra, such as login.microsoftonline.com."""
@@ -120,13 +140,17 @@ class Entra:
         return Reply.json(configuration(tenant, v2=bool(match["configuration"])))
 
     async def _recorded(self, request: Request, match: re.Match[str], cloud: Cloud) -> Reply:
-        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        fields = fields_of(request)
+        form = dict(fields)
         now, name = self._world.clock(), match["tenant"]
         who = {"source": request.source, "host": request.host, "tenant": name}
         entry = self.journal.open(time=now, **who, **asked(form), code=0)
         try:
-            reply = await self.fault.strike(partial(refusal, now=now))
+            weather = self._world.weather
+            reply = await strike(weather, "entra", "token", partial(refusal, now=now))
             if reply is None:
+                if name_twice := _twice(fields):
+                    raise doubled(name_twice)
                 ask = _TokenRequest(
                     tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"])
                 )

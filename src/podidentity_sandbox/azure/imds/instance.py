@@ -18,22 +18,25 @@ USER_DATA = "c2FuZGJveC1ub2RlLXVzZXItZGF0YQ=="
 def instance(plan: Plan, node: NodePlan) -> dict[str, Any]:
     """Return the whole document of one node."""
     resource_id = node.provider_id.removeprefix("azure://")
+    steps = resource_id.split("/")
+    scale_set = node.scale_set or (resource_id.rsplit("/", 2)[0] if node.is_instance else "")
+    name = scale_set.rpartition("/")[2]
     return {
         "compute": {
             "azEnvironment": "AzurePublicCloud",
             "location": plan.location,
-            "name": f"{plan.scale_set}_{node.index}",
+            "name": f"{name}_{steps[-1]}" if node.is_instance else steps[-1],
             "osType": "Linux",
             "provider": "Microsoft.Compute",
-            "resourceGroupName": plan.node_group,
+            "resourceGroupName": steps[4],
             "resourceId": resource_id,
-            "subscriptionId": plan.subscription_id,
+            "subscriptionId": steps[2],
             "tags": "",
             "tagsList": [],
             "userData": USER_DATA,
             "vmId": stable_guid(plan.name, f"vm {node.name}"),
-            "vmScaleSetName": plan.scale_set,
-            "virtualMachineScaleSet": {"id": plan.scale_set_id},
+            "vmScaleSetName": name,
+            "virtualMachineScaleSet": {"id": scale_set},
             "vmSize": "Standard_D2s_v5",
             "zone": "",
         },

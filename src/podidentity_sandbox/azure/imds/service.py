@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from podidentity_sandbox.azure.faults import Fault
+from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.imds.instance import instance, read
 from podidentity_sandbox.azure.imds.rules import (
     VERSIONS,
@@ -100,7 +100,6 @@ class Imds:
         self._tokens = Tokens(world, issuer)
         self._quotas: dict[tuple[str, bool], Quota] = {}
         self.journal = RequestLog()
-        self.fault = Fault()
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request to 169.254.169.254:80."""
@@ -129,7 +128,8 @@ class Imds:
         identity = path == "identity" or path.startswith("identity/")
         check_headers(request, identity=identity)
         with self._quota(node, identity=identity).request(now):
-            return await self.fault.strike(refusal) or self._routed(request, node, path)
+            struck = await strike(self._world.weather, "imds", node.name, refusal)
+            return struck or self._routed(request, node, path)
 
     def _quota(self, node: NodePlan, *, identity: bool) -> Quota:
         key = (node.name, identity)

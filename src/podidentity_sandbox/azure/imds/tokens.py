@@ -9,8 +9,8 @@ from podidentity_sandbox.azure.imds.rules import ChosenIdentity, ImdsError, choo
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import (
     IdentityBlock,
+    Machines,
     Principal,
-    ScaleSet,
     UserAssignedIdentity,
     World,
 )
@@ -33,8 +33,8 @@ class CachedToken:
 class KnownIdentities:
     """The identities of a node as IMDS saw them last."""
 
-    at: float
-    """Seconds since 1970."""
+    until: float
+    """Seconds since 1970 at which it looks again."""
     block: IdentityBlock
     alive: tuple[UserAssignedIdentity, ...]
 
@@ -54,11 +54,11 @@ class Tokens:
         """Return the requested token; raise ImdsError."""
         ask = token_query(request)
         now = self._world.clock()
-        scale_set = self._world.find(ScaleSet, self._world.plan.scale_set_id)
-        if scale_set is None:
+        machines = self._world.machines_of(node)
+        if machines is None:
             raise ImdsError(400, "invalid_request", "Identity not found")
-        seen = self._identities(node, scale_set, now)
-        chosen = choose(ask, seen.block, alive=seen.alive, machine=scale_set.id)
+        seen = self._identities(node, machines, now)
+        chosen = choose(ask, seen.block, alive=seen.alive, machine=machines.id)
         if not self._issuer.tenant.cloud.has_resource(ask.resource):
             refusal = unknown_resource(ask.resource, self._world.plan.tenant_id)
             raise ImdsError(refusal.status, refusal.error, str(refusal))
@@ -68,11 +68,12 @@ class Tokens:
             cached = self._cache[key] = self._minted(chosen, ask.resource, now)
         return _success(cached, chosen, ask.resource, now)
 
-    def _identities(self, node: NodePlan, scale_set: ScaleSet, now: float) -> KnownIdentities:
+    def _identities(self, node: NodePlan, machines: Machines, now: float) -> KnownIdentities:
         seen = self._seen.get(node.name)
-        if seen is None or now >= seen.at + self._world.identity_cache:
+        if seen is None or now >= seen.until:
+            until = now + self._world.weather.seconds("identities", node.name)
             alive = tuple(self._world.all(UserAssignedIdentity))
-            seen = KnownIdentities(at=now, block=scale_set.in_force(now), alive=alive)
+            seen = KnownIdentities(until=until, block=machines.in_force(now), alive=alive)
             self._seen[node.name] = seen
         return seen
 

@@ -1,4 +1,4 @@
-"""The front of Key Vault: token, version, operation, access policy, in that order.
+"""The front of Key Vault: token, version, operation, access policy or role, in that order.
 
 The AKV codes and words are those that the real service was seen to send; which code a broken
 signature gets is not documented, so AKV10046 here stands for every signature that the published
@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from podidentity_sandbox.azure.arm.call import roles_at
 from podidentity_sandbox.azure.keyvault import secrets
 from podidentity_sandbox.azure.keyvault.secrets import VaultCall, VaultError, bad_parameter
 from podidentity_sandbox.azure.messages import Reply, Request
@@ -27,29 +28,34 @@ class VaultOperation:
     method: str
     path: re.Pattern[str]
     permission: str
+    """Of an access policy, for secrets."""
+    action: str
+    """The data action of a role, below Microsoft.KeyVault/vaults/secrets."""
     do: Callable[[VaultCall], Reply]
 
 
 def _row(
-    method: str, path: str, permission: str, do: Callable[[VaultCall], Reply]
+    method: str, path: str, permission: str, action: str, do: Callable[[VaultCall], Reply]
 ) -> VaultOperation:
-    return VaultOperation(method, re.compile(f"{path}/?"), permission, do)
+    return VaultOperation(method, re.compile(f"{path}/?"), permission, action, do)
 
 
 _ALL, _GONE = "/secrets", "/deletedsecrets"
 _ONE, _ONE_GONE = f"{_ALL}/(?P<name>[^/]*)", f"{_GONE}/(?P<name>[^/]+)"
 _VERSION = f"{_ONE}(?:/(?P<version>[^/]*))?"
+_METADATA = "readMetadata/action"
+# https://learn.microsoft.com/azure/role-based-access-control/permissions/security#microsoftkeyvault
 OPERATIONS = (
-    _row("GET", _ALL, "list", secrets.list_secrets),
-    _row("GET", f"{_ONE}/versions", "list", secrets.list_versions),
-    _row("GET", _VERSION, "get", secrets.get),
-    _row("PUT", _ONE, "set", secrets.put),
-    _row("PATCH", _VERSION, "set", secrets.update),
-    _row("DELETE", _ONE, "delete", secrets.delete),
-    _row("GET", _GONE, "list", secrets.list_deleted),
-    _row("GET", _ONE_GONE, "get", secrets.get_deleted),
-    _row("POST", f"{_ONE_GONE}/recover", "recover", secrets.recover),
-    _row("DELETE", _ONE_GONE, "purge", secrets.purge),
+    _row("GET", _ALL, "list", _METADATA, secrets.list_secrets),
+    _row("GET", f"{_ONE}/versions", "list", _METADATA, secrets.list_versions),
+    _row("GET", _VERSION, "get", "getSecret/action", secrets.get),
+    _row("PUT", _ONE, "set", "setSecret/action", secrets.put),
+    _row("PATCH", _VERSION, "set", "update/action", secrets.update),
+    _row("DELETE", _ONE, "delete", "delete", secrets.delete),
+    _row("GET", _GONE, "list", _METADATA, secrets.list_deleted),
+    _row("GET", _ONE_GONE, "get", _METADATA, secrets.get_deleted),
+    _row("POST", f"{_ONE_GONE}/recover", "recover", "recover/action", secrets.recover),
+    _row("DELETE", _ONE_GONE, "purge", "purge/action", secrets.purge),
 )
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 
@@ -101,10 +107,12 @@ class KeyVault:
         if vault is None:
             raise VaultError(404, "VaultNotFound", "There is no vault of this name.")
         caller = self._authenticated(request)
-        if not request.parameter("api-version"):
-            raise bad_parameter("api-version must be specified")
+        _check_version(request.parameter("api-version"))
         operation, name, version = operation_of(request)
-        _check_policy(vault, caller, operation.permission)
+        if vault.by_roles:
+            _check_role(self._world, vault, caller, operation.action, name)
+        else:
+            _check_policy(vault, caller, operation.permission)
         call = VaultCall(
             world=self._world, vault=vault, request=request, name=name, version=version
         )
@@ -137,6 +145,28 @@ class KeyVault:
         return "[AggregatedAuthenticationFailure] Error validating token: 'S2S17001'."
 
 
+_VERSIONS = (
+    "2015-06-01 2016-10-01 7.0-preview 7.0 7.1-preview 7.1 7.2-preview 7.2 7.3-preview 7.3"
+    " 7.4-preview.1 7.4 7.5 7.6-preview.2 7.6 2025-06-01-preview 2025-07-01 2026-01-01-preview"
+    " 2026-03-01-preview 2026-04-01"
+)
+VERSIONS = tuple(_VERSIONS.split())
+"""The folders and tags of
+https://github.com/Azure/azure-rest-api-specs/tree/main/specification/keyvault/data-plane"""
+
+
+def _check_version(version: str) -> None:
+    # Words: https://github.com/Azure/azure-sdk-for-net/issues/14789
+    if not version:
+        raise bad_parameter("api-version must be specified")
+    if version not in VERSIONS:
+        newest = next(one for one in reversed(VERSIONS) if "preview" not in one)
+        raise bad_parameter(
+            f"The specified version ({version}) is not recognized. Consider using the latest"
+            f" supported version ({newest})."
+        )
+
+
 def _check_policy(vault: Vault, caller: Caller, permission: str) -> None:
     for policy in vault.policies:
         granted = {str(name).lower() for name in policy["permissions"].get("secrets", [])}
@@ -151,3 +181,25 @@ def _check_policy(vault: Vault, caller: Caller, permission: str) -> None:
         " please see https://go.microsoft.com/fwlink/?linkid=2125287",
         inner="AccessDenied",
     )
+
+
+def _check_role(world: World, vault: Vault, caller: Caller, action: str, name: str) -> None:
+    scope = f"{vault.id}/secrets/{name}" if name else vault.id
+    whole = f"Microsoft.KeyVault/vaults/secrets/{action}"
+    if any(role.allows_data(whole) for role in roles_at(world, caller.object_id, scope)):
+        return
+    # Line by line as people publish it: https://github.com/search?type=code&q=DeniedWithNoValidRBAC
+    lines = (
+        "Caller is not authorized to perform action on resource.",
+        "If role assignments, deny assignments or role definitions were changed recently, please"
+        " observe propagation time.",
+        f"Caller: appid={caller.app_id};oid={caller.object_id};iss={caller.issuer}",
+        f"Action: '{whole}'",
+        f"Resource: '{scope.lower()}'",
+        "Assignment: (not found)",
+        "DenyAssignmentId: null",
+        "DecisionReason: 'DeniedWithNoValidRBAC' ",
+        f"Vault: {vault.name};location={vault.location}",
+    )
+    message = "".join(f"{line}\r\n" for line in lines)
+    raise VaultError(403, "Forbidden", message, inner="ForbiddenByRbac")

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from podidentity_sandbox.cluster import Obj
-from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.loop import Later, controller_of, owned, reference_to
 from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.kinds.pods import ENDED
@@ -28,8 +28,6 @@ from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
 
 KEY = "daemonsets.apps"
 HASH_LABEL = "controller-revision-hash"
-Later = Callable[[float, Callable[[], None]], None]
-"""Has something done after so many seconds."""
 _TOLERATED = (
     (NOT_READY, "NoExecute"),
     (NOT_READY, "NoSchedule"),

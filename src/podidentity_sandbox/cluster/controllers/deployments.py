@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from podidentity_sandbox.cluster import Obj, objects
-from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.loop import Later, controller_of, owned, reference_to
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Deletion, Resources
@@ -311,9 +311,6 @@ def _dated(condition: Obj, known: Obj | None, now: datetime) -> Obj:
 
 KEY = "deployments.apps"
 SETS = "replicasets.apps"
-
-Later = Callable[[float, Callable[[], None]], None]
-"""Has something done after so many seconds."""
 
 
 Place = tuple[str, str]

@@ -56,6 +56,10 @@ class Controller(Protocol):
         """Do what follows from a change; of types that do not concern it, nothing."""
 
 
+Later = Callable[[float, Callable[[], None]], None]
+"""Does something after so many seconds."""
+
+
 def later(seconds: float, what: Callable[[], None]) -> None:
     """Do something after so many seconds; never in a cluster that is only stepped through."""
     with contextlib.suppress(RuntimeError):

@@ -23,6 +23,7 @@ from podidentity_sandbox.cluster.storage import Change, Record, field_of
 # https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 # Resources are not counted: the sandbox's nodes are namespaces on one machine.
 
+SCHEDULER = "default-scheduler"
 NOT_READY = "node.kubernetes.io/not-ready"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 _REQUIRED = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
@@ -123,7 +124,7 @@ class Scheduler:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._events = Recorder(resources, "default-scheduler")
+        self._events = Recorder(resources, SCHEDULER)
         self._turn = 0
 
     def react(self, change: Change) -> None:
@@ -141,6 +142,8 @@ class Scheduler:
             return
         if field_of(pod.object, "status.phase") in ENDED:
             return
+        if field_of(pod.object, "spec.schedulerName") != SCHEDULER:
+            return  # another scheduler's, whether there is one or not
         nodes = self._resources.storage.all("nodes")
         taken = self._nodes_without_its_ports(pod.object)
         fitting = [

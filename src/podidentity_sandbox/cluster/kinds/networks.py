@@ -15,19 +15,19 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
-_SELECTOR = {
+SELECTOR = {
     "matchLabels": {"*": str},
     "matchExpressions": [{"key": str, "operator": str, "values": [str]}],
 }
 _PEER = {
-    "podSelector": _SELECTOR,
-    "namespaceSelector": _SELECTOR,
+    "podSelector": SELECTOR,
+    "namespaceSelector": SELECTOR,
     "ipBlock": {"cidr": str, "except": [str]},
 }
 _PORT = {"protocol": str, "port": INT_OR_STRING, "endPort": int}
 SHAPE = {
     "spec": {
-        "podSelector": _SELECTOR,
+        "podSelector": SELECTOR,
         "policyTypes": [str],
         "ingress": [{"from": [_PEER], "ports": [_PORT]}],
         "egress": [{"to": [_PEER], "ports": [_PORT]}],

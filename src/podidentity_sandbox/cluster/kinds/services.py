@@ -34,6 +34,15 @@ SHAPE = {
         ],
     },
 }
+ENDPOINTS_SHAPE = {
+    "subsets": [
+        {
+            "addresses": [{"ip": str, "hostname": str, "nodeName": str}],
+            "notReadyAddresses": [{"ip": str, "hostname": str, "nodeName": str}],
+            "ports": [{"name": str, "port": int, "protocol": str}],
+        }
+    ]
+}
 ADDRESSES = ipaddress.ip_network("10.0.0.0/16")
 """AKS's default service CIDR."""
 _NODE_PORTS = range(30000, 32768)

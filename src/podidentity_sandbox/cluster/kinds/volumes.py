@@ -115,6 +115,10 @@ def back_steps(path: str, where: str) -> Iterator[Cause]:
 # Rules and words of ValidateVolumes and ValidateVolumeMounts:
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go
 
+HOST_PATH_TYPES = (
+    *("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate"),
+    *("File", "FileOrCreate", "Socket"),
+)
 VOLUME = {
     "name": str,
     "hostPath": {"path": str, "type": str},
@@ -133,6 +137,9 @@ def volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:
         if "hostPath" in volume:
             place = f"{where}.hostPath.path"
             yield from back_steps(volume["hostPath"].get("path", ""), place)
+            kind = volume["hostPath"].get("type", "")
+            if kind not in HOST_PATH_TYPES:
+                yield status.unsupported(f"{where}.hostPath.type", kind, sorted(HOST_PATH_TYPES))
         yield from file_faults(volume, where)
 
 

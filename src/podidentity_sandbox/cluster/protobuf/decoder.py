@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,9 +74,11 @@ def signed(value: int) -> int:
 # ---- The table of messages: each field's name, number and type.
 #
 # `messages.txt` has one message after the other: `Name: field number type, field number type, …`.
-# Types are string, int, bool, bytes, time, quantity, int-or-string, fields (FieldsV1), or a
-# message; `[x]` is a list, `{x}` a map from strings. A star marks a field that can be unset: the
-# zero of the others counts as unset. `any` is sent by larger clients only; it is not read here.
+# Types are string, int, bool, bytes, double, time, micro-time, quantity, int-or-string, fields
+# (FieldsV1), json, or a message; `[x]` is a list, `{x}` a map from strings. A star marks a field
+# whose zero says something: a pointer in Go, or one that is always written (no `omitempty`). The
+# zero of the others counts as unset. A field named `+` has no name in JSON: its fields are the
+# message's own. `=x` is a message that JSON writes as one of its fields: the last that is set.
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,9 @@ class MessageField:
 
     name: str
     type: str
-    """Without brackets and star."""
-    many: str
-    """"list", "map" or ""."""
+    """Without brackets, star and equals sign."""
+    form: str
+    """"list", "map", "either" for a message that JSON writes as one of its fields, or ""."""
     optional: bool
     """Its zero says something."""
 
@@ -104,14 +107,14 @@ def table() -> Mapping[str, Message]:
 
 
 def _table_message(text: str) -> Message:
-    fields = (field.split() for field in text.split(","))
+    fields = (field.split() for field in text.split(",") if field.strip())
     return {int(number): _table_field(name, kind) for name, number, kind in fields}
 
 
 def _table_field(name: str, kind: str) -> MessageField:
-    many = {"[": "list", "{": "map"}.get(kind[0], "")
-    inner = kind[1:-1] if many else kind
-    return MessageField(name, inner.removeprefix("*"), many, inner.startswith("*"))
+    form = {"[": "list", "{": "map", "=": "either"}.get(kind[0], "")
+    inner = kind[1:-1] if form in ("list", "map") else kind.removeprefix("=")
+    return MessageField(name, inner.removeprefix("*"), form, inner.startswith("*"))
 
 
 # ---- Objects
@@ -138,21 +141,23 @@ def _message(name: str, raw: bytes) -> Obj:
     known = table()[name]
     found: Obj = {}
     for number, value in fields(raw):
-        if number not in known:
-            raise Malformed(f"field {number} of {name} is not read from protobuf here")
-        _put(found, known[number], value)
+        if number in known:  # a later version may have more: they are skipped, as in Go
+            _put(found, known[number], value)
     return found
 
 
 def _put(found: Obj, field: MessageField, raw: int | bytes) -> None:
     """Add a field to those found so far."""
-    if field.many == "map":
+    if field.name == "+":
+        found.update(_message(field.type, _bytes(raw)))
+        return
+    if field.form == "map":
         entry = dict(fields(_bytes(raw)))
         key = _bytes(entry.get(1, b"")).decode()
         found.setdefault(field.name, {})[key] = _value(field, entry.get(2, b""))
         return
     value = _value(field, raw)
-    if field.many == "list":
+    if field.form == "list":
         found.setdefault(field.name, []).append(value)
     elif field.optional or value not in (0, "", False, None):
         found[field.name] = value
@@ -161,11 +166,11 @@ def _put(found: Obj, field: MessageField, raw: int | bytes) -> None:
 def _value(field: MessageField, raw: int | bytes) -> Json:
     if field.type in _READERS:
         return _READERS[field.type](raw)
-    if field.type == "any":
-        if raw:
-            raise Malformed(f"{field.name} is not read from protobuf here")
-        return {}
-    return _message(field.type, _bytes(raw))
+    found = _message(field.type, _bytes(raw))
+    if field.form == "either":
+        said = [found[each.name] for each in table()[field.type].values() if each.name in found]
+        return said[-1] if said else None
+    return found
 
 
 def _bytes(raw: int | bytes) -> bytes:
@@ -192,12 +197,24 @@ def _base64(raw: int | bytes) -> str:
     return base64.b64encode(_bytes(raw)).decode()
 
 
+def _double(raw: int | bytes) -> float:
+    found: float = struct.unpack("<d", _bytes(raw).rjust(8, b"\0"))[0]
+    return found
+
+
 def _time(raw: int | bytes) -> str | None:
     """Return a Time, None for its zero, which JSON writes as null."""
     seconds = _int(dict(fields(_bytes(raw))).get(1, 0))
     if not seconds:
         return None
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(raw: int | bytes) -> str | None:
+    """Return a MicroTime: the same with six digits behind the point."""
+    whole = _time(raw)
+    micros = _int(dict(fields(_bytes(raw))).get(2, 0)) // 1000
+    return whole and f"{whole[:-1]}.{micros:06}Z"
 
 
 def _quantity(raw: int | bytes) -> str:
@@ -209,8 +226,9 @@ def _int_or_string(raw: int | bytes) -> int | str:
     return _string(parts.get(3, b"")) if parts.get(1) else _int(parts.get(2, 0))
 
 
-def _fields(raw: int | bytes) -> Json:
-    found: Json = json.loads(_string(dict(fields(_bytes(raw))).get(1, b"{}")))
+def _json(raw: int | bytes) -> Json:
+    """Return the JSON that a message holds as bytes: FieldsV1, or a default of a schema."""
+    found: Json = json.loads(_string(dict(fields(_bytes(raw))).get(1, b"null")))
     return found
 
 
@@ -223,9 +241,12 @@ _READERS: dict[str, Callable[[int | bytes], Json]] = {
     "int": _int,
     "bool": _bool,
     "bytes": _base64,
+    "double": _double,
     "time": _time,
+    "micro-time": _micro_time,
     "quantity": _quantity,
     "int-or-string": _int_or_string,
-    "fields": _fields,
+    "fields": _json,
+    "json": _json,
     "[string]": _strings,
 }

@@ -238,6 +238,18 @@ SERVICE = (
 )
 
 
+def _endpoints(obj: Obj, _: datetime) -> str:
+    """Return three places, and how many there are besides, as formatEndpoints does."""
+    found = [
+        f"{address.get('ip')}{port}"
+        for subset in obj.get("subsets") or ()
+        for port in [f":{each.get('port')}" for each in subset.get("ports") or ()] or [""]
+        for address in subset.get("addresses") or ()
+    ]
+    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
+    return ",".join(found[:3]) + more or NONE
+
+
 # ---- All kinds
 
 ROLE_LABEL = "node-role.kubernetes.io/"
@@ -390,6 +402,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         AGE,
     ),
     "services": SERVICE,
+    "endpoints": (NAME, Column(name="Endpoints", cell=_endpoints), AGE),
     "deployments.apps": DEPLOYMENT,
     "replicasets.apps": REPLICA_SET,
     "daemonsets.apps": DAEMON_SET,

@@ -1,0 +1,105 @@
+"""What the weather does to a call that ARM would allow: throttling, errors, locks, denials.
+
+Words: https://github.com/MicrosoftDocs/azure-docs/issues/105248 (SubscriptionRequestsThrottled),
+https://learn.microsoft.com/troubleshoot/azure/virtual-machines/troubleshooting-throttling-errors
+(of compute, whose answer has no envelope), reports of ScopeLocked, and AKS's own lock of the node
+group (https://aka.ms/aks/nrg_lockdown). Those of 500 and 503 are from memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.faults import answered
+from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.weather import Blow, Effect
+
+_READS = {"GET", "HEAD"}
+_WORDS = {
+    500: ("InternalServerError", "Encountered internal server error."),
+    503: ("ServiceUnavailable", "The service is temporarily unavailable. Please retry later."),
+}
+
+
+def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> Reply:
+    """Return the answer to a call, by `answer` or by the weather; raise ArmError or Reset.
+
+    `action` is the one that the route needs, such as Microsoft.Compute/…/write; "" for none.
+    """
+    method = call.request.method
+    kind = f"{method} {call.request.path.rstrip('/').split('/')[-2]}"
+    blow = call.world.weather.blow("arm", kind, writes=method not in _READS)
+    if blow is None:
+        return answer(call)
+    match blow.effect:
+        case Effect.HANG:
+            return Reply(after=math.inf)
+        case Effect.SLOW:
+            reply = answer(call)
+            return replace(reply, after=reply.after + blow.seconds)
+        case Effect.LOCKED:
+            raise _locked(call)
+        case Effect.DENIED:
+            raise _denied(call, action)
+    return answered(blow, partial(_refusal, call, blow))
+
+
+def _refusal(call: ArmCall, blow: Blow, status: int) -> Reply:
+    if status != 429:
+        return ArmError(status, *_WORDS[status]).reply()
+    if "/microsoft.compute/" in call.request.path.lower():
+        target = "HighCostGet30Min" if call.request.method in _READS else "PatchVMScaleSet30Min"
+        body = {
+            "code": "OperationNotAllowed",
+            "message": "The server rejected the request because too many requests have been"
+            " received for this subscription.",
+            "details": [
+                {
+                    "code": "TooManyRequests",
+                    "target": target,
+                    "message": json.dumps({"operationGroup": target}),
+                }
+            ],
+        }
+        return Reply.json(body, status=429)
+    subscription = call.world.plan.subscription_id
+    message = (
+        f"Number of requests for subscription '{subscription}' exceeded the backend storage limit."
+        f" Please try again after '{math.ceil(blow.seconds)}' seconds."
+    )
+    return ArmError(429, "SubscriptionRequestsThrottled", message).reply()
+
+
+def _locked(call: ArmCall) -> ArmError:
+    what = "delete" if call.request.method == "DELETE" else "write"
+    return ArmError(
+        409,
+        "ScopeLocked",
+        f"The scope '{call.id}' cannot perform {what} operation because following scope(s) are"
+        f" locked: '{_scope(call)}'. Please remove the lock and try again.",
+    )
+
+
+def _denied(call: ArmCall, action: str) -> ArmError:
+    caller = call.caller
+    return ArmError(
+        403,
+        "DenyAssignmentAuthorizationFailed",
+        f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
+        f" perform action '{action}' on scope '{call.id}'; however, the access is denied because"
+        " of the deny assignment with name 'node resource group deny assignment created by Azure"
+        " Kubernetes Services for nrg-lockdown, see: https://aka.ms/aks/nrg_lockdown' and Id"
+        f" '{call.world.plan.tenant_id}' at scope '{_scope(call)}'.",
+    )
+
+
+def _scope(call: ArmCall) -> str:
+    """Return the resource group of the call, or its subscription."""
+    group = call.params.get("group")
+    below = f"/resourceGroups/{group}" if group else ""
+    return f"{call.world.subscription}{below}"

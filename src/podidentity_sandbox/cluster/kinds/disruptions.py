@@ -1,0 +1,58 @@
+"""Pod disruption budgets: kept and checked; an eviction asks none of them.
+
+https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/
+Faults are those of ValidatePodDisruptionBudgetSpec in pkg/apis/policy/validation/validation.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster.kinds.networks import SELECTOR
+from podidentity_sandbox.cluster.registry import Strategy
+from podidentity_sandbox.cluster.shapes import INT_OR_STRING
+from podidentity_sandbox.cluster.status import Cause
+
+GROUP = "policy"
+SHAPE = {
+    "spec": {
+        "minAvailable": INT_OR_STRING,
+        "maxUnavailable": INT_OR_STRING,
+        "selector": SELECTOR,
+        "unhealthyPodEvictionPolicy": str,
+    }
+}
+_BOUNDS = ("minAvailable", "maxUnavailable")
+_PERCENT = re.compile("[0-9]+%")
+_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+
+
+class BudgetStrategy(Strategy):
+    """One bound, a number of pods or a share of them."""
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check the bounds."""
+        del old
+        spec = new.get("spec", {})
+        faults = []
+        if all(bound in spec for bound in _BOUNDS):
+            detail = "minAvailable and maxUnavailable cannot be both set"
+            faults.append(status.invalid("spec", spec, detail))
+        for bound in _BOUNDS:
+            value = spec.get(bound, 0)
+            if isinstance(value, int) and value < 0:
+                detail = "must be greater than or equal to 0"
+                faults.append(status.invalid(f"spec.{bound}", value, detail))
+            if isinstance(value, str) and not _PERCENT.fullmatch(value):
+                detail = (
+                    "a valid percent string must be a numeric string followed by an ending '%' "
+                    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+                )
+                faults.append(status.invalid(f"spec.{bound}", value, detail))
+        policy = spec.get("unhealthyPodEvictionPolicy", _POLICIES[0])
+        if policy not in _POLICIES:
+            where = "spec.unhealthyPodEvictionPolicy"
+            faults.append(status.unsupported(where, policy, _POLICIES))
+        return faults

@@ -1,0 +1,538 @@
+"""The weather of a sandbox: how long changes take to count, and which requests fail.
+
+What befalls a request is a pure function of the seed, the kind of request and its number since the
+weather was set; so a run can be replayed. The weather in force is one file in the sandbox's folder,
+which every process reads before it decides; no other setting makes the sandbox late or fail.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+RULES = 1
+"""Changes whenever the same seed would give other weather."""
+FILE = "weather.json"
+"""Name of the file in the sandbox's folder."""
+
+# ---- The words of a weather: times, chances, and the faults of each service
+
+TIMES = MappingProxyType(
+    {
+        "answers": "until ARM, Graph, Entra, IMDS, a vault or the API server answers",
+        "roles": "until a role assignment of Azure counts",
+        "removed-roles": "for which a removed role assignment still counts",
+        "credentials": "until Entra knows a federated credential",
+        "removed-credentials": "for which Entra takes a removed federated credential",
+        "identities": "for which a node's IMDS keeps to the identities that it saw last",
+        "scale-sets": "until a change of a scale set is done",
+        "operations": "until any other long operation of ARM is done",
+        "rbac": "until the API server counts a change of a role or its binding",
+        "garbage": "until the cluster deletes what lost its owner",
+        "watches": "after which the API server ends any watch; 0: as its client asks",
+    }
+)
+"""Each time's word, and its meaning: seconds …"""
+CHANCES = MappingProxyType(
+    {
+        "failing": "that a change of a scale set fails after it was accepted",
+        "preempted": "that it is given up for a more recent one (OperationPreempted)",
+    }
+)
+
+
+class Effect(StrEnum):
+    """What a fault does to a request."""
+
+    SLOW = "slow"
+    """Answers after the fault's seconds, with a place in the quota held meanwhile."""
+    HANG = "hang"
+    """Never answers."""
+    RESET = "reset"
+    """Cuts the connection (RST)."""
+    RUBBISH = "rubbish"
+    """200 with a body that is not JSON."""
+    CUT = "cut"
+    """200 with JSON that ends in the middle."""
+    TYPES = "types"
+    """200 with JSON of the right names and the wrong types."""
+    HTML = "html"
+    """502 with a page, as a proxy on the way answers."""
+    REDIRECT = "redirect"
+    """307, which asks the client to send all of it, secrets included, to another host."""
+    BROKEN = "500"
+    UNAVAILABLE = "503"
+    """With Retry-After, where the fault has seconds; so has 429."""
+    THROTTLED = "429"
+    GONE = "410"
+    LOCKED = "locked"
+    """409 ScopeLocked; of ARM's writes."""
+    DENIED = "denied"
+    """403 DenyAssignmentAuthorizationFailed; of ARM's writes."""
+
+
+_COMMON = {Effect.SLOW, Effect.HANG, Effect.RESET, Effect.HTML, Effect.BROKEN, Effect.UNAVAILABLE}
+_SIGN_IN = {Effect.RUBBISH, Effect.CUT, Effect.TYPES, Effect.REDIRECT, Effect.GONE}
+SERVICES: Mapping[str, frozenset[Effect]] = MappingProxyType(
+    {
+        "arm": frozenset({*_COMMON, Effect.THROTTLED, Effect.LOCKED, Effect.DENIED}),
+        "entra": frozenset({*_COMMON, *_SIGN_IN, Effect.THROTTLED}),
+        "imds": frozenset({*_COMMON, *_SIGN_IN, Effect.THROTTLED}),
+        "apiserver": frozenset({*_COMMON, Effect.THROTTLED}),
+    }
+)
+"""Each service that can fail, and what may befall its requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time of `least` to `most` seconds."""
+
+    least: float
+    most: float
+
+    def at(self, chance: float) -> float:
+        """Return the time that a draw of 0 to 1 gives; half of them lie in the first eighth."""
+        return self.least + (self.most - self.least) * chance**3
+
+    def __str__(self) -> str:
+        same = self.least == self.most
+        return f"{self.least:g} s" if same else f"{self.least:g} to {self.most:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What befalls a share of a service's requests."""
+
+    effect: Effect
+    share: float = 1.0
+    span: Span = Span(0, 0)
+    """Seconds: of `slow` until the answer, of 429 and 503 the Retry-After, in whole ones."""
+    first: int | None = None
+    """It strikes among so many requests since the weather was set; None: for ever."""
+
+    def __str__(self) -> str:
+        seconds = f" ({self.span})" if self.span.most else ""
+        first = "" if self.first is None else f" of the first {self.first}"
+        return f"{self.effect}{seconds}: {self.share:.0%}{first}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blow:
+    """What befalls one request."""
+
+    effect: Effect
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a change of a scale set goes once it was accepted."""
+
+    seconds: float
+    error: tuple[str, str] | None = None
+    """Code and message of an operation that fails."""
+
+
+# Codes and words: https://github.com/osbuild/osbuild-composer/issues/1447 (OperationPreempted);
+# InternalExecutionError from memory.
+_PREEMPTED = (
+    "OperationPreempted",
+    "Operation execution has been preempted by a more recent operation.",
+)
+_FAILED = ("InternalExecutionError", "An internal execution error occurred. Please retry later.")
+_NEVER = Span(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """One weather, whole: nothing of it depends on another process or on the time."""
+
+    name: str
+    seed: int = 1
+    times: Mapping[str, Span] = field(default_factory=dict)
+    """By the words of TIMES; what is not there takes no time."""
+    chances: Mapping[str, float] = field(default_factory=dict)
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    """By the names of SERVICES."""
+
+    def seconds(self, time: str, number: int, key: str = "") -> float:
+        """Return how long the change of that number takes, of all of that kind and key."""
+        span = self.times.get(time, _NEVER)
+        return span.at(self._draw(time, key, number))
+
+    def blow(
+        self, service: str, kind: str, number: int, of_all: int, *, writes: bool
+    ) -> Blow | None:
+        """Return what befalls a request: the `number`th of its kind, the `of_all`th of its service.
+
+        Both count from 1. `writes`: whether it changes something; a lock hinders nothing else.
+        """
+        left = self._draw(service, kind, number)
+        for fault in self.faults.get(service, ()):
+            if fault.first is not None and of_all > fault.first:
+                continue
+            if fault.effect in {Effect.LOCKED, Effect.DENIED} and not writes:
+                continue
+            left -= fault.share
+            if left < 0:
+                chance = self._draw(f"{service} seconds", kind, number)
+                return Blow(effect=fault.effect, seconds=fault.span.at(chance))
+        return None
+
+    def outcome(self, number: int) -> Outcome:
+        """Return how the change of a scale set of that number goes."""
+        chance = self._draw("outcome", "", number)
+        failing, preempted = (self.chances.get(word, 0.0) for word in CHANCES)
+        error = None
+        if chance < failing + preempted:
+            error = _FAILED if chance < failing else _PREEMPTED
+        return Outcome(seconds=self.seconds("scale-sets", number), error=error)
+
+    def _draw(self, *words: object) -> float:
+        """Return a number from 0 to 1 that these words and the seed alone decide."""
+        text = "\0".join(map(str, (RULES, self.seed, *words)))
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+    def __str__(self) -> str:
+        return f"weather {self.name}, seed {RULES}:{self.seed}"
+
+
+def _span(least: float, most: float) -> Span:
+    return Span(least, most)
+
+
+_CALM_TIMES = {"scale-sets": Span(0.2, 0.2), "operations": Span(0.2, 0.2)}
+_REAL_TIMES = {
+    "answers": Span(0.005, 0.05),
+    "roles": Span(5, 60),
+    "removed-roles": Span(5, 60),
+    "credentials": Span(5, 60),
+    "removed-credentials": Span(5, 60),
+    "identities": Span(0, 20),
+    "scale-sets": Span(15, 60),
+    "operations": Span(2, 20),
+    "rbac": Span(0.01, 1),
+    "garbage": Span(0.1, 5),
+    "watches": Span(30, 300),
+}
+
+
+def _mostly(*faults: tuple[Effect, float, float, float]) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(effect=effect, share=share, span=Span(least, most))
+        for effect, share, least, most in faults
+    )
+
+
+CALM = Weather(name="calm", times=_CALM_TIMES)
+NAMED: Mapping[str, Weather] = MappingProxyType(
+    {
+        "calm": CALM,
+        "real": Weather(name="real", times=_REAL_TIMES, chances={"failing": 0.05}),
+        "storm": Weather(
+            name="storm",
+            times={**_REAL_TIMES, "answers": Span(0.005, 0.5), "watches": Span(5, 60)},
+            chances={"failing": 0.1, "preempted": 0.1},
+            faults={
+                "arm": _mostly(
+                    (Effect.THROTTLED, 0.06, 1, 10),
+                    (Effect.UNAVAILABLE, 0.03, 0, 0),
+                    (Effect.BROKEN, 0.03, 0, 0),
+                    (Effect.RESET, 0.03, 0, 0),
+                    (Effect.LOCKED, 0.01, 0, 0),
+                    (Effect.DENIED, 0.01, 0, 0),
+                ),
+                "entra": _mostly(
+                    (Effect.THROTTLED, 0.06, 1, 5),
+                    (Effect.UNAVAILABLE, 0.03, 0, 0),
+                    (Effect.BROKEN, 0.03, 0, 0),
+                    (Effect.RESET, 0.03, 0, 0),
+                ),
+                "imds": _mostly(
+                    (Effect.THROTTLED, 0.06, 0, 0),
+                    (Effect.GONE, 0.01, 0, 0),
+                    (Effect.UNAVAILABLE, 0.03, 0, 0),
+                    (Effect.BROKEN, 0.03, 0, 0),
+                    (Effect.RESET, 0.03, 0, 0),
+                ),
+                "apiserver": _mostly(
+                    (Effect.THROTTLED, 0.06, 1, 1),
+                    (Effect.UNAVAILABLE, 0.02, 1, 1),
+                    (Effect.BROKEN, 0.02, 0, 0),
+                    (Effect.RESET, 0.03, 0, 0),
+                ),
+            },
+        ),
+    }
+)
+
+
+# ---- From and to text: a weather file, what a person sets, and the file of a sandbox
+#
+# One reader for all three, since JSON is YAML.
+
+
+class WeatherError(Exception):
+    """The text is no weather; the message says where and why."""
+
+
+def named(word: str, *, seed: int | None = None) -> Weather:
+    """Return the weather of that name, or of the file of that name; raise WeatherError."""
+    found = NAMED[word] if word in NAMED else _of_file(Path(word))
+    return found if seed is None else replace(found, seed=seed)
+
+
+def seed_of(text: str) -> int:
+    """Read a seed, as a number or as it is shown: `1:7`; raise WeatherError."""
+    rules, colon, number = text.rpartition(":")
+    if not number.isascii() or not number.isdecimal() or (colon and not rules.isdecimal()):
+        raise WeatherError(f"{text!r} is no seed: give a number, or what `status` shows")
+    if colon and int(rules) != RULES:
+        raise WeatherError(
+            f"the seed {text} is of rules {rules}, and this program has rules {RULES}: the same"
+            f" seed gives other weather here. Say --weather-seed {number} to have that"
+        )
+    return int(number)
+
+
+def changed(weather: Weather, settings: Sequence[str]) -> Weather:
+    """Return `weather` with settings such as `roles=120` or `imds=[{effect: hang}]` in it.
+
+    Raises WeatherError. The values are YAML, as in a weather file.
+    """
+    for setting in settings:
+        word, equals, value = setting.partition("=")
+        if not equals:
+            raise WeatherError(f"{setting!r} is no setting: write it as WORD=VALUE")
+        weather = _read(f"{word}: {value}", f"{word}=", weather)
+    return replace(weather, name=f"{weather.name.removesuffix(', changed')}, changed")
+
+
+def as_json(weather: Weather) -> dict[str, Any]:
+    """Return a weather as the file of a sandbox has it: whole, with the rules of its seed."""
+    return {
+        "rules": RULES,
+        "name": weather.name,
+        "seed": weather.seed,
+        **{word: [span.least, span.most] for word, span in weather.times.items()},
+        **weather.chances,
+        **{
+            service: [
+                {
+                    "effect": fault.effect.value,
+                    "share": fault.share,
+                    "seconds": [fault.span.least, fault.span.most],
+                    **({} if fault.first is None else {"first": fault.first}),
+                }
+                for fault in faults
+            ]
+            for service, faults in weather.faults.items()
+        },
+    }
+
+
+def _of_file(path: Path) -> Weather:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(NAMED)
+        raise WeatherError(f"{str(path)!r} is no weather ({known}) and no file: {error}") from error
+    return _read(text, str(path), replace(CALM, name=path.name))
+
+
+def _read(text: str, source: str, base: Weather) -> Weather:
+    """Return the weather of YAML text, which begins with `base` or with the one that it names."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise WeatherError(f"{source}{where}: not YAML: {getattr(error, 'problem', '')}") from error
+    reader = _Reader(source)
+    return reader.weather(node, base)
+
+
+class _Reader:
+    """Reads a weather from the nodes of YAML, and names the line of what it refuses."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def weather(self, node: yaml.Node | None, base: Weather) -> Weather:
+        found = self._mapping(node, "a weather")
+        base = self._head(found, base)
+        times, chances, faults = dict(base.times), dict(base.chances), dict(base.faults)
+        for word, value in found.items():
+            if word in TIMES:
+                times[word] = self._span(value, word)
+            elif word in CHANCES:
+                chances[word] = self._share(value, word)
+            elif word in SERVICES:
+                faults[word] = self._faults(value, word)
+            else:
+                known = ", ".join(("from", "seed", *TIMES, *CHANCES, *SERVICES))
+                raise self._wrong(value, f"there is no {word!r}: the words are {known}")
+        return replace(base, times=times, chances=chances, faults=faults)
+
+    def _head(self, found: dict[str, yaml.Node], base: Weather) -> Weather:
+        """Take out of `found` what says where the weather begins, and return that."""
+        rules = found.pop("rules", None)
+        if rules is not None and (made := self._plain(rules)) != RULES:
+            raise self._wrong(rules, f"it is of rules {made}, and this program has rules {RULES}")
+        if "from" in found:
+            base = replace(self._named(found.pop("from")), name=base.name)
+        if "name" in found:
+            base = replace(base, name=str(self._plain(found.pop("name"))))
+        if "seed" in found:
+            base = replace(base, seed=self._count(found.pop("seed"), "seed"))
+        return base
+
+    def _named(self, node: yaml.Node) -> Weather:
+        name = self._plain(node)
+        if name not in NAMED:
+            raise self._wrong(node, f"from: {name!r} is none of {', '.join(NAMED)}")
+        return NAMED[str(name)]
+
+    def _faults(self, node: yaml.Node, service: str) -> tuple[Fault, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._wrong(node, f"{service}: give a list of faults")
+        faults = tuple(self._fault(each, service) for each in node.value)
+        if (whole := sum(fault.share for fault in faults if fault.first is None)) > 1:
+            raise self._wrong(node, f"{service}: the shares are {whole:g} together, and 1 is all")
+        return faults
+
+    def _fault(self, node: yaml.Node, service: str) -> Fault:
+        found = self._mapping(node, f"{service}: a fault")
+        if extra := set(found) - {"effect", "share", "seconds", "first"}:
+            raise self._wrong(node, f"{service}: a fault has no {', '.join(sorted(extra))!r}")
+        if "effect" not in found:
+            raise self._wrong(node, f"{service}: a fault needs an effect")
+        effect = str(self._plain(found["effect"]))
+        if effect not in set(SERVICES[service]):
+            known = ", ".join(sorted(SERVICES[service]))
+            raise self._wrong(node, f"{service}: {effect!r} is none of its effects: {known}")
+        first = found.get("first")
+        return Fault(
+            effect=Effect(effect),
+            share=self._share(found["share"], "share") if "share" in found else 1.0,
+            span=self._span(found["seconds"], "seconds") if "seconds" in found else _NEVER,
+            first=None if first is None else self._count(first, "first"),
+        )
+
+    def _mapping(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._wrong(node, f"{what} is a mapping of words to values")
+        found: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if key.value in found:
+                raise self._wrong(key, f"{key.value} is there twice")
+            found[key.value] = value
+        return found
+
+    def _span(self, node: yaml.Node, word: str) -> Span:
+        value = self._plain(node)
+        bounds = value if isinstance(value, list) else [value, value]
+        numbers = [each for each in bounds if _is_number(each) and 0 <= each < float("inf")]
+        if len(bounds) != 2 or len(numbers) != 2 or bounds[0] > bounds[1]:
+            why = "give seconds, or the least and the most of them: 5, or [5, 60]"
+            raise self._wrong(node, f"{word}: {why}")
+        return Span(*map(float, numbers))
+
+    def _share(self, node: yaml.Node, word: str) -> float:
+        value = self._plain(node)
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise self._wrong(node, f"{word}: give a share from 0 to 1")
+        return float(value)
+
+    def _count(self, node: yaml.Node, word: str) -> int:
+        value = self._plain(node)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._wrong(node, f"{word}: give a whole number")
+        return value
+
+    def _plain(self, node: yaml.Node) -> Any:  # noqa: ANN401 - any value of YAML
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+
+    def _wrong(self, node: yaml.Node | None, why: str) -> WeatherError:
+        line = f", line {node.start_mark.line + 1}" if node is not None else ""
+        return WeatherError(f"{self._source}{line}: {why}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# ---- The weather in force in a process
+
+
+def write(folder: Path, weather: Weather) -> None:
+    """Put a weather in force in the sandbox of `folder`, for every request from now on."""
+    new = folder / f"{FILE}.new"
+    new.write_text(json.dumps(as_json(weather), indent=2) + "\n")
+    new.replace(folder / FILE)
+
+
+def read(folder: Path) -> Weather:
+    """Return the weather in force in the sandbox of `folder`; raise WeatherError."""
+    path = folder / FILE
+    return _of_file(path) if path.exists() else CALM
+
+
+class WeatherInForce:
+    """The weather of the moment, for one process, and the numbers of what it decided on."""
+
+    def __init__(self, folder: Path | None = None, weather: Weather = CALM) -> None:
+        """Without a folder the weather is `weather`, until `set` gives another."""
+        self._path = folder / FILE if folder else None
+        self._weather = weather
+        self._version: tuple[int, int] | None = None
+        self._counts: Counter[tuple[str, ...]] = Counter()
+
+    def set(self, weather: Weather) -> None:
+        """Put another weather in force: its numbers begin with 1."""
+        self._weather = weather
+        self._counts.clear()
+
+    @property
+    def now(self) -> Weather:
+        """The weather in force: the file's, read again when it was replaced."""
+        if self._path is not None:
+            try:
+                found = self._path.stat()
+            except FileNotFoundError:
+                return self._weather
+            version = (found.st_mtime_ns, found.st_ino)
+            if version != self._version:
+                self.set(_of_file(self._path))
+                self._version = version
+        return self._weather
+
+    def seconds(self, time: str, key: str = "") -> float:
+        """Return how long the next change of that kind takes."""
+        weather = self.now
+        return weather.seconds(time, self._next(time, key), key)
+
+    def blow(self, service: str, kind: str, *, writes: bool = False) -> Blow | None:
+        """Return what befalls the next request of that kind to a service."""
+        weather = self.now
+        number, of_all = self._next(service, kind), self._next("all", service)
+        return weather.blow(service, kind, number, of_all, writes=writes)
+
+    def outcome(self) -> Outcome:
+        """Return how the next change of a scale set goes."""
+        weather = self.now
+        return weather.outcome(self._next("outcome"))
+
+    def _next(self, *words: str) -> int:
+        self._counts[words] += 1
+        return self._counts[words]

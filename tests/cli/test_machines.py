@@ -1,0 +1,91 @@
+"""The commands in a cluster whose nodes are machines of every kind, in two subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.plan import Pool, PoolKind
+from tests.cli.binding import record
+from tests.cli.conftest import Ran, have_custom_resources
+from tests.cli.world import CUSTOM, World, running
+
+Run = Callable[..., Ran]
+T = TypeVar("T")
+POOLS = (
+    Pool(kind=PoolKind.UNIFORM, nodes=2),
+    Pool(kind=PoolKind.FLEXIBLE, nodes=1, group="Flexible-Group"),
+    Pool(kind=PoolKind.MACHINES, nodes=1, group="machines", subscription="other"),
+)
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("pools"), POOLS) as world:
+        have_custom_resources(world)
+        yield world
+
+
+@pytest.fixture
+def mixed(pools: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    for name, value in pools.environment.items():
+        monkeypatch.setenv(name, value)
+    return pools
+
+
+def operator(world: World, work: Callable[[AzureOperator], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with AzureOperator(world.plan) as azure:
+            return await work(azure)
+
+    return asyncio.run(connected())
+
+
+def machines(world: World) -> list[str]:
+    """Return the ids that an identity is attached to, of all nodes, each once."""
+    ids = (node.provider_id.removeprefix("azure://") for node in world.plan.nodes)
+    found = [
+        each.rpartition("/virtualMachines/")[0] if "/virtualMachineScaleSets/" in each else each
+        for each in ids
+    ]
+    return list(dict.fromkeys(found))
+
+
+def attached(world: World, identity: str) -> list[bool]:
+    """Return for each of the machines whether it has the identity."""
+
+    async def ask(azure: AzureOperator) -> list[bool]:
+        blocks = [(await azure.arm("GET", each))["identity"] for each in machines(world)]
+        named = [{key.lower() for key in block["userAssignedIdentities"]} for block in blocks]
+        return [identity.lower() in keys for keys in named]
+
+    return operator(world, ask)
+
+
+def test_an_identity_comes_to_machines_of_every_kind_and_goes_from_all(
+    mixed: World, podidentity: Run
+) -> None:
+    async def make(azure: AzureOperator) -> str:
+        await azure.create_group("shop")
+        return (await azure.create_identity("shop", "orders"))["id"]
+
+    identity, ns = operator(mixed, make), mixed.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    where = ["--namespace", ns, "--name", "orders"]
+    ran = podidentity("add", *where, "--identity-resource-id", identity)
+    assert (ran.code, ran.err) == (0, "")
+    for name in ("scale set aks-nodepool1", "virtual machine aks-nodepool2-12345678-vmss_"):
+        assert name in ran.out
+    assert attached(mixed, identity) == [True, True, True]
+    made = mixed.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/orders")
+    assert record(made) == sorted(machines(mixed))
+    ran = podidentity("list", "--namespace", ns)
+    assert (ran.code, ran.err) == (0, "")
+    assert "orders" in ran.out
+    ran = podidentity("delete", *where)
+    assert (ran.code, ran.err) == (0, "")
+    assert attached(mixed, identity) == [False, False, False]

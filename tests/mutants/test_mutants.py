@@ -1,0 +1,144 @@
+"""The runner of `./scripts/mutants`, on a module of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT
+from tests.mutants.__main__ import all_mutants, equivalents, sample_of
+from tests.mutants.mutations import mutated, mutations
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("x = a < b", {"a < b → a <= b"}),
+        ("x = a == 1", {"a == 1 → a != 1", "1 → 2"}),
+        ("x = a and b", {"a and b → a or b", "a and b → b", "a and b → a"}),
+        ("x = not a", {"not a → a"}),
+        ("x = a + 'text'", {"'text' → 'textX'"}),
+        ("x = True", {"True → False"}),
+        ("x = f(a, b)", {"f(a, b) → f(b, a)"}),
+        ("x = min(a, b)", {"min(a, b) → max(a, b)"}),
+        ("x = a.lower()", {"a.lower() → a"}),
+        ("x = {A, B}", {"{A, B} → {B}", "{A, B} → {A}"}),
+        ("x = {A: B, C: D}", {"{A: B, C: D} → {C: D}", "{A: B, C: D} → {A: B}"}),
+        ("x = [e for e in a if e]", {"e a e → e a"}),
+        ("x = a if b else c", {"a if b else c → a if not b else c"}),
+        ("if a: pass", {"if a: pass → if not a: pass"}),
+        (
+            "def f(a):\n  if a:\n    return b\n  g()\n  a.b = c\n  return d",
+            {
+                "if a: return b → if not a: return b",
+                "return b → (nothing)",
+                "g() → (nothing)",
+                "a.b = c → (nothing)",
+            },
+        ),
+        # For people, or with a name of its own.
+        ('"""A docstring."""', set()),
+        ("x = 'words for people'", set()),
+        ("x = f'to {a == b}'", set()),
+        ("def f(): _log.info(a == b)", set()),
+        ("SECONDS = 3.0", set()),
+        ("x: 'A' | None", set()),
+        ("import a", set()),
+    ],
+)
+def test_what_is_changed(code: str, changes: set[str]) -> None:
+    found = mutations(code)
+    assert {each.change for each in found} == changes
+    for each in found:
+        assert ast.unparse(mutated(code, each.number)) != ast.unparse(ast.parse(code))
+
+
+def test_a_second_change_of_the_same_words_has_a_name_of_its_own() -> None:
+    assert [each.change for each in mutations("x = True; y = True")] == [
+        "True → False",
+        "True → False #2",
+    ]
+
+
+def test_the_same_seed_draws_the_same_and_a_larger_sample_has_the_smaller() -> None:
+    mutants = all_mutants()
+    assert len({each.name for each in mutants}) == len(mutants)
+    assert sample_of(mutants, 5, 1) == sample_of(mutants, 9, 1)[:5]
+    assert sample_of(mutants, 9, 1) != sample_of(mutants, 9, 2)
+
+
+def test_each_equivalent_is_a_mutant_and_has_its_reason() -> None:
+    assert equivalents().keys() <= {each.name for each in all_mutants()}
+    assert all(reason.strip() for reason in equivalents().values())
+
+
+TOY = """
+def largest(values):
+    found = 0
+    while values:
+        found = max(found, values.pop())
+    return found
+def waits(event, known):
+    return known or event.wait()
+def unread(a):
+    return a > 0
+"""
+TESTS = """
+import threading, toy
+def test_largest():
+    assert toy.largest([1, 3, 2]) == 3
+def test_waits():
+    assert toy.waits(threading.Event(), True)
+def test_unread():
+    toy.unread(1)
+"""
+RUN = """
+import json, sys
+from pathlib import Path
+from tests.mutants import running
+from tests.mutants.__main__ import Mutant, judge
+from tests.mutants.mutations import mutated, mutations
+running.LOOKS = 20
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+path, found = folder / "toy.py", {}
+def start(each):
+    tree = mutated(path.read_text(), each.number)
+    tests = {"test_toy.py": None}
+    work = lambda: running.run_mutant("toy", path, tree, tests)
+    return running.Forked.of(work, folder / "said", 2)
+for each in mutations(path.read_text()):
+    ((_, outcome),) = running.side_by_side(iter([(each, lambda: start(each))]), 1)
+    verdict = judge(Mutant("src/podidentity/toy.py", each), outcome)
+    found[each.change] = verdict.by if verdict else None
+print(json.dumps(found))
+"""
+
+
+def test_a_mutant_is_killed_by_a_test_or_its_fuel_or_it_survives(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "test_toy.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").touch()
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(ran.stdout) == {
+        "max(found, values.pop()) → min(found, values.pop())": "test_toy.py::test_largest",
+        "while values: found = max(found, values.pop()) → while not values: found = max(found, "
+        "values.pop())": "test_toy.py::test_largest",
+        "known or event.wait() → known and event.wait()": "fuel",  # it waits for ever
+        "known or event.wait() → event.wait()": "fuel",
+        "known or event.wait() → known": None,
+        "a > 0 → a >= 0": None,
+        "0 → 1": None,
+    }

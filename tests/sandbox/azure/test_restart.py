@@ -1,0 +1,136 @@
+"""Azure keeps its state and its keys over a restart, and tells what it cannot keep."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podidentity_sandbox.azure.client import AzureError, AzureOperator
+from podidentity_sandbox.azure.journal import FILE
+from podidentity_sandbox.azure.state import Operation
+from tests.sandbox.azure.conftest import running
+from tests.sandbox.azure.direct import Direct
+
+
+async def test_a_restarted_azure_has_what_it_had_and_tokens_from_before_hold(folder: Path) -> None:
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as before:
+        await before.create_group("shop")
+        made = await before.create_identity("shop", "orders")
+        await before.create_vault("shop", "shop-kv", readers=[made["principalId"]])
+        await before.put_secret("shop-kv", "demo", "hush")
+        before.weather("operations=0")
+        account = await before.create_account("shop", "shopdata")
+        await before.create_container("shopdata", "box")
+        app = await before.make_app("till")
+        await before.add_secret(app)
+        kept, tokens = cloud.world.kept(), dict(before._tokens)
+    assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as after:
+        assert cloud.world.kept() == kept
+        after._tokens = tokens
+        found = await after.arm("GET", made["id"])
+        assert found["properties"]["clientId"] == made["clientId"]
+        assert (await after.arm("GET", account))["name"] == "shopdata"
+        await after.put_secret("shop-kv", "demo", "hush again")
+
+
+async def test_what_was_deleted_does_not_come_back(folder: Path) -> None:
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as before:
+        await before.create_group("shop")
+        made = await before.create_identity("shop", "orders")
+        await before.arm("DELETE", made["id"])
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as after:
+        with pytest.raises(AzureError, match="ResourceNotFound"):
+            await after.arm("GET", made["id"])
+        assert made["principalId"] not in cloud.world.principals
+
+
+async def test_an_order_that_aks_had_not_carried_out_is_carried_out(folder: Path) -> None:
+    waiting = Operation(id="o", started_at=0, due_at=float("inf"), subject="/nothing")
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as before:
+        cloud.world.operations["o"] = waiting
+        await before.create_group("shop")
+    async with running(folder) as cloud:
+        assert cloud.world.operations["o"] == waiting
+        assert cloud.world.orders.qsize() == 1
+
+
+async def test_a_change_that_a_killed_process_wrote_by_half_is_none(folder: Path) -> None:
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as before:
+        await before.create_group("shop")
+        kept = cloud.world.kept()
+        length = (folder / FILE).stat().st_size
+        await before.create_group("late")
+    with (folder / FILE).open("r+b") as file:
+        file.truncate(length + 20)
+    async with running(folder) as cloud:
+        assert cloud.world.kept() == kept
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let this process write no file beyond `size` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_on_a_full_disk_a_change_is_refused_and_undone_and_with_space_all_goes_on(
+    folder: Path,
+) -> None:
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as operator:
+        await operator.create_group("shop")
+        kept, written = cloud.world.kept(), (folder / FILE).read_bytes()
+        with files_of_at_most(len(written) + 10), pytest.raises(AzureError) as refused:
+            await operator.create_identity("shop", "orders")
+        assert (refused.value.status, refused.value.code) == (500, "InternalServerError")
+        assert "cannot keep the change" in str(refused.value)
+        assert cloud.world.kept() == kept
+        assert (folder / FILE).read_bytes() == written
+        made = await operator.create_identity("shop", "orders")
+    async with running(folder) as cloud, AzureOperator(cloud.plan) as after:
+        assert (await after.arm("GET", made["id"]))["name"] == "orders"
+
+
+async def test_new_keys_sign_and_old_tokens_hold_until_their_key_is_withdrawn(
+    folder: Path,
+) -> None:
+    async with (
+        running(folder) as cloud,
+        AzureOperator(cloud.plan) as early,
+        AzureOperator(cloud.plan) as late,
+    ):
+        await early.create_group("shop")
+        await early.create_vault("shop", "shop-kv")
+        await early.put_secret("shop-kv", "demo", "hush")
+        await early.roll_keys()
+        await early.create_group("with-the-old-key")
+        await late.create_group("with-the-new-key")
+        assert set(early._tokens.values()).isdisjoint(late._tokens.values())
+        await early.put_secret("shop-kv", "demo", "again")
+        await late.put_secret("shop-kv", "demo", "and again")
+        await early.withdraw_old_keys()
+        with pytest.raises(AzureError, match="401 InvalidAuthenticationToken"):
+            await early.create_group("too-late")
+        with pytest.raises(AzureError, match="401 Unauthorized: AKV10046"):
+            await early.put_secret("shop-kv", "demo", "too late")
+        await late.create_group("still")
+
+
+def test_all_published_keys_verify_and_the_newest_signs(direct: Direct) -> None:
+    ring = direct.issuers.rings["AzurePublicCloud"]
+    old = direct.token("https://vault.azure.net")
+    ring.roll()
+    kids = [key["kid"] for key in direct.issuer.jwks()["keys"]]
+    assert len(set(kids)) == 2
+    assert direct.issuer.signed(old)
+    ring.withdraw()
+    assert [key["kid"] for key in direct.issuer.jwks()["keys"]] == kids[:1]
+    assert not direct.issuer.signed(old)

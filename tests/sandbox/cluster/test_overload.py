@@ -1,0 +1,117 @@
+"""The API server in bad weather: throttled, cut off, late with what it has heard of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity_sandbox.cluster.authentication import User
+from podidentity_sandbox.cluster.paths import request_info
+from podidentity_sandbox.plan import OWN_AGENT
+from podidentity_sandbox.weather import CALM, changed
+from tests.sandbox.cluster.conftest import Served, seen, watching
+from tests.sandbox.cluster.settled import Settled
+
+PODS = "/api/v1/namespaces/default/pods"
+MAPS = "/api/v1/namespaces/default/configmaps"
+ROLE: dict[str, Any] = {
+    "metadata": {"name": "readers"},
+    "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
+}
+
+
+def may(world: Settled) -> bool:
+    """Whether ann may list pods, as far as the authorizer has heard."""
+    asked = request_info("GET", PODS, {})
+    return world.cluster.authorizer.decide(User("ann"), asked).allowed
+
+
+def set_weather(served: Served, *settings: str) -> None:
+    served.cluster.weather.set(changed(CALM, settings))
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "text"),
+    [
+        ("429", 429, "Too many requests, please try again later.\n"),
+        ("503", 503, "the server is currently unable to handle the request"),
+        ("500", 500, "etcdserver: request timed out"),
+        ("html", 502, "502 Bad Gateway"),
+    ],
+)
+async def test_a_request_is_refused_and_told_when_to_come_again(
+    served: Served, api: httpx2.AsyncClient, effect: str, status: int, text: str
+) -> None:
+    set_weather(served, f"apiserver=[{{effect: {effect}, seconds: 2}}]")
+    found = await api.get(PODS)
+    assert (found.status_code, text in found.text) == (status, True)
+    assert found.headers.get("Retry-After") == ("2" if status in {429, 503} else None)
+    assert (await api.get("/readyz")).status_code == 200, "health is asked of no queue"
+
+
+async def test_a_reset_cuts_the_connection(served: Served, api: httpx2.AsyncClient) -> None:
+    set_weather(served, "apiserver=[{effect: reset, first: 1}]")
+    with pytest.raises(httpx2.TransportError):
+        await api.get(PODS)
+    assert (await api.get(PODS)).status_code == 200
+
+
+async def test_the_sandboxs_own_commands_and_kubelets_meet_no_weather(served: Served) -> None:
+    set_weather(served, "apiserver=[{effect: 429}]")
+    async with served.client() as own:
+        assert (await own.get(PODS, headers={"User-Agent": OWN_AGENT})).status_code == 200
+    async with served.client("node-0-token") as kubelet:
+        assert (await kubelet.get("/api/v1/nodes/node-0")).status_code in {200, 404}
+
+
+async def test_a_watch_ends_before_its_client_wants_it_to(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    set_weather(served, "watches=0.05")
+    async with watching(api, PODS, timeoutSeconds="600") as events:
+        assert [seen(event) async for event in events] == []
+
+
+def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
+    world = Settled(folder)
+    world.cluster.weather.set(changed(CALM, ["rbac=5"]))
+    world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
+    world.create(
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        {
+            "metadata": {"name": "readers"},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "readers",
+            },
+            "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+        },
+    )
+    assert not may(world)
+    world.late = timedelta(seconds=5)
+    assert may(world)
+    world.delete("clusterrolebindings.rbac.authorization.k8s.io", "readers", "")
+    assert may(world), "what was taken away still counts"
+    world.late = timedelta(seconds=10)
+    assert not may(world)
+
+
+async def test_what_lost_its_owner_goes_when_the_collector_comes(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    owner = (await api.post(MAPS, json={"metadata": {"name": "owner"}})).json()
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner"}
+    owned = {"name": "owned", "ownerReferences": [{**reference, "uid": owner["metadata"]["uid"]}]}
+    await api.post(MAPS, json={"metadata": owned})
+    set_weather(served, "garbage=0.2")
+    await api.delete(f"{MAPS}/owner")
+    assert (await api.get(f"{MAPS}/owned")).status_code == 200
+    async with watching(api, MAPS) as events:
+        async for event in events:
+            if seen(event) == ("DELETED", "owned"):
+                return
