@@ -144,8 +144,13 @@ def test_a_forged_record_of_the_controller_opens_nothing(tenants: TwoTenants) ->
     meta = {"metadata": {"name": "forged", "namespace": "tenant"}}
     bindings = {"azureIdentity": "forged", "selector": "forged"}
     record = {
-        "azureIdentityRef": {**meta, "spec": identity},
-        "azureBindingRef": {**meta, "spec": bindings},
+        "azureIdentityRef": {"apiVersion": API, "kind": "AzureIdentity", **meta, "spec": identity},
+        "azureBindingRef": {
+            "apiVersion": API,
+            "kind": "AzureIdentityBinding",
+            **meta,
+            "spec": bindings,
+        },
         "pod": "forger",
         "podNamespace": "tenant",
         "nodename": tenants.place.plan.nodes[0].name,
