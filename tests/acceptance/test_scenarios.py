@@ -80,12 +80,13 @@ def test_scenario_02_an_assigned_identity_works_by_client_id_and_by_resource_id(
     loop.run(told())
 
 
+NOT_FOUND = '{"error":"invalid_request","error_description":"Identity not found: '
 OLD_TEXT = "no azure identity found for request clientID "
 
 
 @pytest.mark.parametrize(
     ("flags", "status", "says"),
-    [((), 403, '{"error":"access_denied",'), (("--compat-text-errors",), 404, OLD_TEXT)],
+    [((), 400, NOT_FOUND), (("--compat-text-errors",), 404, OLD_TEXT)],
 )
 def test_scenario_07_a_permitted_client_id_works_and_another_on_the_node_does_not(
     scenario: Scenario, loop: asyncio.Runner, flags: tuple[str, ...], status: int, says: str
