@@ -70,5 +70,5 @@ def test_skips_fail_where_their_reason_is_not_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", taken(LIST))
 def test_each_reason_on_the_list_is_one_that_a_test_gives(reason: str) -> None:
-    given = rf'(skip|xfail)\(\s*f?"{re.escape(reason)}'
+    given = rf'((skip|xfail)\(\s*|reason=)f?"{re.escape(reason)}'
     assert any(re.search(given, path.read_text()) for path in ROOT.glob("tests/**/*.py"))

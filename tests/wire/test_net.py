@@ -52,7 +52,7 @@ GOLDEN = [
     ),
     (
         wire.Probed(8, ProbeResult(hop=Hop.PROVED, plane="bridge")),
-        b'{"type":"probed","id":8,"result":{"hop":"proved","detail":"","plane":"bridge"}}',
+        b'{"type":"probed","id":8,"result":{"hop":"proved","detail":"","plane":"bridge","backend":null}}',
     ),
 ]
 FROM_SERVE = (wire.Hello, wire.Questions, wire.Accepting, wire.Probe, wire.Expecting, wire.Arrived)
@@ -67,7 +67,7 @@ FROM_NET = (
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
-def test_a_message_is_these_bytes_of_protocol_2(
+def test_a_message_is_these_bytes_of_protocol_3(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     assert wire.encode(message) == packet

@@ -288,6 +288,8 @@ async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 async def _of_pods(asking: Sequence[Pod], kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the pods with an identity whose requests do not come to NMI; raise KubeError."""
     pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+    if not pods:
+        return  # that NMI is on no node is said elsewhere, and there is nobody who could tell more
     events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     told = local_redirect.backends(pods, events, SystemClock().time())
     serving = {each["spec"].get("nodeName") for each in pods if ready(each)}
