@@ -241,6 +241,15 @@ async def test_warnings_of_one_reason_are_one_event_and_those_that_come_and_go_a
         assert body["message"] == "there is no lock. Also: no shares; load them"
 
 
+async def test_what_leads_requests_to_the_agent_is_told_within_seconds_of_each_change() -> None:
+    async with agent(AgentWarning(AgentReason.BACKEND, "nftables")) as it:
+        for backend in ("lrp", "nftables", "lrp"):
+            it.warnings[:] = [AgentWarning(AgentReason.BACKEND, backend)]
+            await it.during(6)
+            assert it.board.sent[-1][2]["message"] == backend
+        assert len(it.board.sent) == 4
+
+
 async def test_an_agent_that_does_not_know_its_pod_writes_none_until_it_does() -> None:
     async with agent(UNGUARDED) as it:
         own, it.own = it.own, None

@@ -84,7 +84,10 @@ class PodEvents:
         self._note(about, reason, note, "Warning", ends)
 
     def tell(self, about: Pod | NodeName, reason: str, note: str, *, ends: str = "") -> None:
-        """Take note of something that needs nobody, as `warn` does."""
+        """Take note of something that needs nobody, as `warn` does; other words are told at once.
+
+        They are a fact that has changed, and commands act on it.
+        """
         self._note(about, reason, note, "Normal", ends)
 
     def _note(
@@ -113,7 +116,10 @@ class PodEvents:
         else:
             before, known_to_wait = found.happening, found.waits
             found.happening = replace(before, note=note, last=now, count=before.count + 1)
-            if known_to_wait:
+            changed = kind == "Normal" and note != before.note
+            if changed:
+                found.due = -inf
+            elif known_to_wait:
                 return
         self._news.set()
 
