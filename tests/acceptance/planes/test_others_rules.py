@@ -339,7 +339,7 @@ def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(s
     mended = site.until_ready(ready=True)
     site.until_found(broken=False)
     assert before == {"hop": "proved", "plane": str(site.network), "backend": "nftables"}
-    assert broken["path"] == {**before, "hop": "imds"}
+    assert broken["path"] == {**before, "hop": "imds", "backend": ""}
     assert "answered by IMDS itself" in broken["checks"]["path"][0]
     assert told["nextStep"].startswith("Turn eBPF host routing off")
     events = site.place.run("kubectl", "get", "events", "-n", "default", *OF_NODES).split()
