@@ -168,7 +168,7 @@ class Arm:
     ) -> httpx2.Response:
         """Send one request; retry it if Azure asks for a short pause, or fails.
 
-        All that is sent may be sent twice: a PATCH says what is to be there, and what is not.
+        Each request may be sent twice: a PATCH names the identities to add and those to remove.
         """
         for left in reversed(range(_TRIES)):
             try:

@@ -920,7 +920,7 @@ def without_tokens(asking: Sequence[Pod], silent: Collection[str]) -> Iterator[F
                 reason="NoTokens",
                 what=f"On {node} no request of a pod comes to NMI, so these get no token: "
                 f"{shown}{more}.",
-                mend=f"See what is said of {node}, or run podidentity check --pod {pods[0]}.",
+                mend=f"See the findings about {node}, or run podidentity check --pod {pods[0]}.",
             )
 
 

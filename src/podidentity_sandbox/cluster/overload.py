@@ -46,7 +46,7 @@ async def befall(
         return None
     await asyncio.sleep(weather.seconds("answers", "apiserver"))
     kind = f"{user.name} {info.verb} {info.resource or info.path}"
-    blow = weather.blow("apiserver", kind, writes=request.method != "GET")
+    blow = weather.blow("apiserver", kind)
     if blow is None:
         return None
     told = blow.seconds and blow.effect in {Effect.THROTTLED, Effect.UNAVAILABLE}

@@ -12,10 +12,10 @@ from aiohttp import web
 from podidentity_sandbox.cluster import (
     Json,
     Obj,
+    admission,
     bodies,
     list_watch,
     mirrors,
-    node_restriction,
     podstreams,
     presentation,
     selectors,
@@ -286,7 +286,7 @@ class Writes:
     def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
         self._escalation.check(call.user, call.info, kind, new, old)
         if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
-            node_restriction.check_update(kind, node, new, old)
+            admission.check_own_node(kind, node, new, old)
         name = call.info.name or new["metadata"].get("name", "")
         info = replace(call.info, name=name)
         self._cluster.policies.check(call.user, info, new, old)
