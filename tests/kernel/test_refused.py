@@ -80,3 +80,9 @@ def test_where_no_rule_is_refused_the_uplink_is_closed_to_the_nodes_own_address(
     enter = ["nsenter", f"--net=/proc/{network}/ns/net"]
     table = subprocess.check_output([*enter, "nft", "list", "table", "ip", "podid"], text=True)
     assert f'iifname "eth0" ip daddr {NODE} tcp dport 2579' in table
+
+
+def test_who_answers_for_the_filter_ends_with_the_last_process_behind_it() -> None:
+    answering = refused_rules.start(["true"]).answering
+    answering.join(10)
+    assert not answering.is_alive()

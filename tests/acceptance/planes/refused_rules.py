@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import platform
+import select
 import socket
 import struct
 import subprocess
@@ -74,10 +75,18 @@ class Refuser:
         self.looked_at = looked_at
         """How many messages of each datagram are looked at."""
         self.refused = 0
-        threading.Thread(target=self._answer_all, daemon=True).start()
+        self.answering = threading.Thread(target=self._answer_all, daemon=True)
+        """It ends with the last process behind the filter."""
+        self.answering.start()
 
     def _answer_all(self) -> None:
+        asked = select.poll()
+        asked.register(self._listener, select.POLLIN)
         while True:
+            [(_, events)] = asked.poll()
+            if not events & select.POLLIN:  # POLLHUP: nobody is behind the filter any more
+                os.close(self._listener)
+                return
             notice = bytearray(_NOTICE.size)
             try:
                 fcntl.ioctl(self._listener, _RECEIVE, notice)
