@@ -20,6 +20,7 @@ from podidentity_sandbox.weather import Weather, named, read, seed_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance.deployer import path_of_deployer
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -51,14 +52,21 @@ class Sandbox:
         self.plan = plan
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run one of our commands as the sandbox's operator; return what it printed."""
+        """Run a command; return what it printed.
+
+        podidentity acts as the deployer, kubectl and `podidentity sandbox` as the operator.
+        """
         done = subprocess.run(
             ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
             input=given,
             check=False,
             capture_output=True,
             text=True,
-            env={**os.environ, "PODIDENTITY_SANDBOX": self.plan.name},
+            env={
+                **os.environ,
+                "PATH": path_of_deployer(self.plan),
+                "PODIDENTITY_SANDBOX": self.plan.name,
+            },
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
