@@ -405,6 +405,47 @@ def without_definitions(scene: Scene) -> None:
         time.sleep(0.01)
 
 
+UNSERVED = "widgets.example.com"
+
+
+def with_a_definition_that_is_not_served(scene: Scene) -> None:
+    """Have a definition of ours that the API server has not established yet."""
+    taken_out(scene)
+    properties = {"spec": {"type": "object"}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+    }
+    names = {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"}
+    scene.world.send(
+        "POST",
+        CRDS,
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": UNSERVED, "labels": {"app.kubernetes.io/name": "podidentity"}},
+            "spec": {
+                "group": "example.com",
+                "scope": "Namespaced",
+                "names": names,
+                "versions": [version],
+            },
+        },
+    )
+    path = f"{CRDS}/{UNSERVED}"
+    while not (found := scene.world.get(path).get("status", {}).get("conditions")):
+        time.sleep(0.01)
+    conditions = [{**each, "status": "False"} for each in found]
+    scene.world.send("PATCH", f"{path}/status", {"status": {"conditions": conditions}})
+
+
+def with_a_pod_that_stays(scene: Scene) -> None:
+    taken_out(scene)
+    scene.pod()
+
+
 def with_an_extension(scene: Scene) -> None:
     taken_out(scene)
     if scene.world.get(f"/api/v1/namespaces/{EXTENSION}") is None:
@@ -544,7 +585,15 @@ CASES += (
         prepare=without_definitions,
         times=2,
         of="definitions",
-        shows=lambda right: right.resource == DEFINITIONS,
+        shows=lambda right: right.resource == DEFINITIONS and right.verb != "watch",
+    ),
+    Case(
+        command="enable",
+        line=f"{ENABLE} --timeout 1s",
+        prepare=with_a_definition_that_is_not_served,
+        whole=lambda ran: "The custom resources are not served after 1 s" in ran.err,
+        of="served",
+        shows=lambda right: right.resource == DEFINITIONS and right.verb == "watch",
     ),
     Case(
         command="enable",
@@ -601,7 +650,20 @@ CASES += (
     of_part("enable", "no-startup-taint", ENABLE, with_the_taints_rights),
     of_part("enable", "version-0.1", ENABLE, with_version_0_1),
     of_part("enable", "wait", "enable --timeout 1s", taken_out, whole=not_ready),
-    Case(command="disable", line="disable", prepare=taken_out),
+    Case(
+        command="disable",
+        line="disable",
+        prepare=taken_out,
+        shows=lambda right: right.verb != "watch",
+    ),
+    Case(
+        command="disable",
+        line="disable --timeout 1s",
+        prepare=with_a_pod_that_stays,
+        whole=lambda ran: "Pods of NMI are still there after 1 s" in ran.err,
+        of="gone",
+        shows=lambda right: right.verb == "watch",
+    ),
     of_part("disable", "aks-extensions", "disable", with_exceptions),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
     of_part("disable", "purge", "disable --purge --yes", taken_out),
@@ -674,6 +736,7 @@ def clear(world: World, begun: list[str]) -> None:
         deleted(world, f"{RBAC}{accounts}/{plural}")
     deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
     without_cilium(world)
+    deleted(world, f"{CRDS}/{UNSERVED}")
     end_nmi(world)
 
 
