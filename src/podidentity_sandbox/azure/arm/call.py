@@ -61,7 +61,7 @@ class ArmCall:
     def subscription(self) -> str:
         """ARM id of the subscription of the path; the cluster's where it has none."""
         named = self.params.get("subscription")
-        return f"/subscriptions/{named.lower()}" if named else self.subscription
+        return f"/subscriptions/{named.lower()}" if named else self.world.subscription
 
     def group(self) -> Group:
         """Return the resource group of the path; raise ArmError."""

@@ -23,6 +23,11 @@ _READS = {"GET", "HEAD"}
 _WORDS = {
     500: ("InternalServerError", "Encountered internal server error."),
     503: ("ServiceUnavailable", "The service is temporarily unavailable. Please retry later."),
+    504: (
+        "GatewayTimeout",
+        "The gateway did not receive a response from 'Microsoft.Compute' within the specified time"
+        " period.",
+    ),
 }
 
 
