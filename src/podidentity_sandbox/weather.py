@@ -7,7 +7,11 @@ which every process reads before it decides; no other setting makes the sandbox 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import socket
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -146,6 +150,32 @@ class Blow:
 
     effect: Effect
     seconds: float = 0.0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says when to come again, where the blow has one."""
+        says = self.effect in {Effect.THROTTLED, Effect.UNAVAILABLE} and self.seconds
+        return {"Retry-After": str(math.ceil(self.seconds))} if says else {}
+
+    async def passes(self) -> bool:
+        """Hold the request back as long as the blow does; return whether it is then served."""
+        if self.effect is Effect.HANG:
+            await asyncio.Event().wait()  # until the client leaves
+        if self.effect is Effect.SLOW:
+            await asyncio.sleep(self.seconds)
+        return self.effect is Effect.SLOW
+
+
+BAD_GATEWAY = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
+"""The page of HTML."""
+
+
+def cut(transport: asyncio.BaseTransport | None) -> None:
+    """End a connection with RST, None where it has ended already."""
+    if isinstance(transport, asyncio.Transport):
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

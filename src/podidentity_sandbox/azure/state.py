@@ -205,14 +205,10 @@ class Vault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedVault:
-    """A vault that was deleted and not purged: its name is taken, and it can come back."""
+    """A vault that was deleted and not purged: its name is taken."""
 
     id: str
     name: str
-    vault: Vault
-    secrets: tuple[Resource, ...]
-    deleted: float
-    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,12 +226,6 @@ class StorageAccount:
     """Such as Standard_LRS."""
     access_tier: str | None
     https_only: bool
-    public_access: bool
-    """Whether containers may be opened to anonymous readers."""
-    shared_key_access: bool
-    """Whether the keys let in at all."""
-    keys: tuple[str, str] = field(repr=False)
-    """key1 and key2, base64 of 64 bytes each."""
     created: float
     """Seconds since 1970."""
 

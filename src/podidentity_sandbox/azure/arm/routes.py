@@ -100,30 +100,6 @@ def _features() -> tuple[Route, ...]:
     )
 
 
-def _deleted_vaults() -> tuple[Route, ...]:
-    provider = rf"{_SUBSCRIPTION}/providers/microsoft\.keyvault"
-    one = f"{provider}/locations/[^/]+/deletedvaults{_NAME}"
-    kind = "Microsoft.KeyVault/locations/deletedVaults"
-    results = f"{provider}/locations/[^/]+/operationresults{_NAME}"
-    return (
-        _route(
-            "GET",
-            f"{provider}/deletedvaults",
-            "Microsoft.KeyVault/deletedVaults/read",
-            vaults.list_deleted,
-        ),
-        _route(
-            "GET",
-            f"{provider}/(?:deleted)?managedhsms",
-            "Microsoft.KeyVault/managedHSMs/read",
-            vaults.list_no_hsms,
-        ),
-        _route("GET", one, f"{kind}/read", vaults.get_deleted),
-        _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", vaults.purge_deleted),
-        _route("GET", results, "", operations.get_empty_result),
-    )
-
-
 def _clusters() -> tuple[Route, ...]:
     pools = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
     provider = rf"{_SUBSCRIPTION}/providers/microsoft\.containerservice"
@@ -196,14 +172,10 @@ ROUTES = (
     _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
     _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
     *_lists(vaults.KIND, vaults.list_vaults),
-    *_deleted_vaults(),
     _of_kind("GET", storage.KIND, "read", storage.get_account),
     _of_kind("PUT", storage.KIND, "write", storage.put_account),
-    _of_kind("PATCH", storage.KIND, "write", storage.patch_account),
     _of_kind("DELETE", storage.KIND, "delete", storage.delete_account),
     *_lists(storage.KIND, storage.list_accounts),
-    _on_one(storage.KIND, "listKeys", storage.list_keys),
-    _on_one(storage.KIND, "regenerateKey", storage.regenerate_key),
     _route(
         "POST",
         rf"{_SUBSCRIPTION}/providers/microsoft\.storage/checknameavailability",

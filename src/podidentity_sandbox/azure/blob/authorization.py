@@ -1,19 +1,14 @@
-"""Authorization in a storage account: its keys, tokens with the rights of roles, public access.
+"""Authorization in a storage account: tokens, with the rights of roles.
 
-A key of the account allows everything; without a key or a token only public containers are read.
+The account's keys and signatures are not there, and nothing is open to everybody: this is Azure for
+those who have an identity.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote
 
 from podidentity_sandbox.azure.arm.call import roles_at
 from podidentity_sandbox.azure.blob.call import (
@@ -28,93 +23,6 @@ from podidentity_sandbox.azure.blob.store import container_id
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.state import StorageAccount, World
 from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
-
-SCHEME = "SharedKey"
-SKEW = 15 * 60
-"""Seconds that a request may be old or young."""
-_EMPTY_LENGTH_SINCE = "2015-02-21"
-"""The version from which on a length of 0 is signed as an empty line."""
-_SIGNED = (
-    *("content-encoding", "content-language", "content-length", "content-md5", "content-type"),
-    *("date", "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"),
-)
-
-
-def check(request: Request, account: StorageAccount, now: float) -> None:
-    """Raise BlobError unless a key of the account signed the request, just now."""
-    name, _, signature = _credentials(request).partition(":")
-    if not name or not signature:
-        raise malformed_authorization()
-    _check_date(request, now)
-    signed = string_to_sign(request, account.name)
-    if name == account.name and any(_fits(key, signed, signature) for key in account.keys):
-        if account.shared_key_access:
-            return
-        message = "Key based authentication is not permitted on this storage account."
-        raise BlobError(403, "KeyBasedAuthenticationNotPermitted", message)
-    # https://stackoverflow.com/questions/30465420
-    raise not_authenticated(
-        f"The MAC signature found in the HTTP request '{signature}' is not the same as any computed"
-        f" signature. Server used following string to sign: '{signed}'."
-    )
-
-
-def string_to_sign(request: Request, account: str) -> str:
-    """Return the text that a client of the account signs for this request."""
-    headers = dict(request.headers)
-    if headers.get("content-length") == "0" and _version(request) >= _EMPTY_LENGTH_SINCE:
-        headers["content-length"] = ""
-    if "x-ms-date" in headers:
-        headers["date"] = ""
-    lines = [request.method, *(headers.get(name, "") for name in _SIGNED)]
-    return "\n".join([*lines, *_canonical_headers(request), _canonical_resource(request, account)])
-
-
-def _canonical_headers(request: Request) -> list[str]:
-    # The document would fold white space inside a value as well; Azure's own clients sign it as it
-    # is: https://github.com/Azure/azure-sdk-for-js/tree/main/sdk/storage/storage-common
-    return [
-        f"{name}:{value.strip()}"
-        for name, value in sorted(request.headers.items())
-        if name.startswith("x-ms-")
-    ]
-
-
-def _canonical_resource(request: Request, account: str) -> str:
-    path, _, query = request.target.partition("?")
-    values: dict[str, list[str]] = {}
-    for pair in filter(None, query.split("&")):
-        name, _, value = pair.partition("=")
-        values.setdefault(unquote(name).lower(), []).append(unquote(value))
-    lines = [f"{name}:{','.join(sorted(values[name]))}" for name in sorted(values)]
-    return "\n".join([f"/{account}{path}", *lines])
-
-
-def _credentials(request: Request) -> str:
-    return request.headers["authorization"].partition(" ")[2].strip()
-
-
-def _fits(key: str, signed: str, signature: str) -> bool:
-    right = hmac.new(base64.b64decode(key), signed.encode(), hashlib.sha256).digest()
-    return hmac.compare_digest(base64.b64encode(right), signature.encode())
-
-
-def _check_date(request: Request, now: float) -> None:
-    sent = request.headers.get("x-ms-date") or request.headers.get("date", "")
-    try:
-        when = parsedate_to_datetime(sent)
-    except ValueError as error:
-        # https://github.com/jakobht/azurex/issues/18
-        raise not_authenticated("The Date header in the request is incorrect.") from error
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    if abs(when - datetime.fromtimestamp(now, UTC)).total_seconds() > SKEW:
-        # https://github.com/Azure/azure-sdk-for-js/issues/5433
-        raise not_authenticated(f"Request date header too old: '{sent}'")
-
-
-def _version(request: Request) -> str:
-    return request.headers.get("x-ms-version", "")
-
 
 # ---- Tokens: their callers, and the challenge that asks for one
 #
@@ -162,20 +70,19 @@ def caller_of(
         detail = _DETAILS[error.fault]
         if version < CHALLENGED_SINCE:
             raise not_authenticated(detail) from error
-        refusal = challenge(world, "InvalidAuthenticationInfo")
-        refusal.more = {"AuthenticationErrorDetail": detail}
-        raise refusal from error
+        raise _challenge(world, detail) from error
 
 
-def challenge(world: World, code: str) -> BlobError:
+def _challenge(world: World, detail: str) -> BlobError:
     """Return the refusal that says where a token is to be had."""
     where = f"https://login.microsoftonline.com/{world.plan.tenant_id}/oauth2/authorize"
     header = f"Bearer authorization_uri={where} resource_id={RESOURCE}"
     return BlobError(
         401,
-        code,
+        "InvalidAuthenticationInfo",
         "Server failed to authenticate the request. Please refer to the information in the"
         " www-authenticate header.",
+        more={"AuthenticationErrorDetail": detail},
         headers={"WWW-Authenticate": header},
     )
 
@@ -196,16 +103,14 @@ class Permission:
 
     actions: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
-    public: frozenset[str] = frozenset()
-    """The levels of public access that open it to everybody."""
 
 
 LIST_CONTAINERS = Permission(actions=(f"{_CONTAINERS}/read",))
-READ_CONTAINER = Permission(actions=(f"{_CONTAINERS}/read",), public=frozenset({"container"}))
+READ_CONTAINER = Permission(actions=(f"{_CONTAINERS}/read",))
 CREATE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/write",))
 DELETE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/delete",))
-LIST_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",), public=frozenset({"container"}))
-READ_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/read",), public=frozenset({"container", "blob"}))
+LIST_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",))
+READ_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/read",))
 OVERWRITE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write",))
 CREATE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write", f"{_CONTAINERS}/blobs/add/action"))
 DELETE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/delete",))
@@ -223,27 +128,16 @@ class AccountAccess:
         """Raise BlobError unless the sender of the request may do what needs `need`."""
         authorization = call.request.headers.get("authorization")
         if authorization is None:
-            self._check_public(call, need)
-            return
+            raise public_access_not_permitted()
         scheme, _, credentials = authorization.partition(" ")
         if not credentials.strip():
             raise malformed_authorization()
-        if scheme == SCHEME:
-            check(call.request, call.account, self.world.clock())
-        elif scheme.lower() == "bearer":
-            self._check_roles(call, need)
-        else:
+        if scheme == "SharedKey":
+            message = "Key based authentication is not permitted on this storage account."
+            raise BlobError(403, "KeyBasedAuthenticationNotPermitted", message)
+        if scheme.lower() != "bearer":
             raise not_authenticated(f"Authentication scheme {scheme} is not supported.")
-
-    def _check_public(self, call: BlobCall, need: Permission) -> None:
-        if not call.account.public_access:
-            raise public_access_not_permitted()
-        found = call.find()
-        if found and found.public in need.public:
-            return
-        if call.request.headers.get("x-ms-version", "") >= CHALLENGED_SINCE:
-            raise challenge(self.world, "NoAuthenticationInformation")
-        raise BlobError(404, "ResourceNotFound", "The specified resource does not exist.")
+        self._check_roles(call, need)
 
     def _check_roles(self, call: BlobCall, need: Permission) -> None:
         caller = caller_of(call.request, self.world, call.account, self.keys)
