@@ -12,7 +12,9 @@ from podidentity_sandbox.azure.aks import clusters
 from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
+    denials,
     identities,
+    locks,
     operations,
     scalesets,
     storage,
@@ -164,9 +166,11 @@ ROUTES = (
     *_credentials(),
     _of_kind("GET", scalesets.KIND, "read", scalesets.get_scale_set),
     _of_kind("PATCH", scalesets.KIND, "write", scalesets.patch_scale_set),
+    _of_kind("DELETE", scalesets.KIND, "delete", scalesets.delete_scale_set),
     *_lists(scalesets.KIND, scalesets.list_scale_sets),
     _of_kind("GET", scalesets.VM_KIND, "read", scalesets.get_machine),
     _of_kind("PATCH", scalesets.VM_KIND, "write", scalesets.patch_machine),
+    _of_kind("DELETE", scalesets.VM_KIND, "delete", scalesets.delete_machine),
     *_lists(scalesets.VM_KIND, scalesets.list_machines),
     _of_kind("GET", vaults.KIND, "read", vaults.get_vault),
     _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
@@ -203,6 +207,18 @@ ROUTES = (
             ("GET", "read", assignments.get_assignment),
             ("PUT", "write", assignments.put_assignment),
             ("DELETE", "delete", assignments.delete_assignment),
+        )
+    ),
+    _route(
+        "GET", f"{_AUTHORIZATION}/denyassignments", f"{denials.KIND}/read", denials.list_denials
+    ),
+    _route("GET", f"{_AUTHORIZATION}/locks", f"{locks.KIND}/read", locks.list_locks),
+    *(
+        _route(method, f"{_AUTHORIZATION}/locks{_NAME}", f"{locks.KIND}/{action}", handler)
+        for method, action, handler in (
+            ("GET", "read", locks.get_lock),
+            ("PUT", "write", locks.put_lock),
+            ("DELETE", "delete", locks.delete_lock),
         )
     ),
     _route(

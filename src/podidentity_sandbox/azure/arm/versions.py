@@ -9,7 +9,7 @@ row is from a public source, and none is here because a client of ours sends it:
   https://github.com/Azure/azure-rest-api-specs/tree/main/specification/compute/resource-manager/Microsoft.Compute/Compute/stable
 - identities, vaults, storage, authorization: the folders of
   https://github.com/Azure/bicep-types-az/tree/main/generated, and of azure-rest-api-specs for types
-  that no template can make (deleted vaults, deny assignments)
+  that no template can make (deny assignments)
 - clusters: the tags of aks/readme.md of azure-rest-api-specs up to 2024-01-01, then folders beside
   it that were looked at one by one: of the ones between some may be missing
 - what ARM serves itself: https://github.com/crossplane-contrib/provider-upjet-azure/issues/630
