@@ -229,6 +229,8 @@ class StorageAccount:
     """Such as Standard_LRS."""
     access_tier: str | None
     https_only: bool
+    keys: tuple[str, str] = field(repr=False)
+    """key1 and key2, base64 of 64 bytes each."""
     created: float
     """Seconds since 1970."""
 

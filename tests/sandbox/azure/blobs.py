@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import formatdate
 
+from podidentity_sandbox.azure.blob.authorization import string_to_sign
 from podidentity_sandbox.azure.blob.service import BlobService
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import StorageAccount, UserAssignedIdentity
@@ -25,11 +31,11 @@ class Blobs:
             account = self._account(name)
             direct.world.remove(account.id)
             direct.world.put(account)
-        self._owner = self.token("Storage Blob Data Owner", direct.world.subscription)
         for where in ("acct/private", "other/closed", "other/full"):
             self._fill(*where.split("/"))
 
     def _account(self, name: str) -> StorageAccount:
+        made = [base64.b64encode(f"{name} {i}".encode() * 8).decode() for i in (1, 2)]
         group = f"{self.direct.world.subscription}/resourceGroups/{self.direct.plan.node_group}"
         return StorageAccount(
             id=f"{group}/providers/Microsoft.Storage/storageAccounts/{name}",
@@ -40,14 +46,15 @@ class Blobs:
             sku="Standard_LRS",
             access_tier="Hot",
             https_only=True,
+            keys=(made[0], made[1]),
             created=self.direct.clock.now,
         )
 
     def _fill(self, account: str, container: str) -> None:
-        made = self.owner("PUT", f"/{container}?restype=container", account=account)
+        made = self.signed("PUT", f"/{container}?restype=container", account=account)
         assert made.status == 201, made.body
         stored = {**BLOCK, "content-type": "text/plain", "x-ms-meta-k": "v"}
-        made = self.owner("PUT", f"/{container}/a.txt", stored, b"hello", account=account)
+        made = self.signed("PUT", f"/{container}/a.txt", stored, b"hello", account=account)
         assert made.status == 201, made.body
 
     def account(self, name: str = "acct") -> StorageAccount:
@@ -67,7 +74,7 @@ class Blobs:
         """Send a request as it is, but for its version, its length and its host."""
         return self.service.handle(self.request(method, target, headers, body, account=account))
 
-    def owner(
+    def signed(
         self,
         method: str,
         target: str,
@@ -75,10 +82,17 @@ class Blobs:
         body: bytes = b"",
         *,
         account: str = "acct",
+        key: str = "",
+        age: float = 0,
     ) -> Reply:
-        """Send a request as the owner of all blobs."""
-        authorized = {"authorization": self._owner, **(headers or {})}
-        return self.ask(method, target, authorized, body, account=account)
+        """Send a request that a key of the account signs, its first by default."""
+        dated = {"x-ms-date": formatdate(self.direct.clock.now - age, usegmt=True)}
+        request = self.request(method, target, {**dated, **(headers or {})}, body, account=account)
+        secret = base64.b64decode(key or self.account(account).keys[0])
+        text = string_to_sign(request, account).encode()
+        signature = base64.b64encode(hmac.new(secret, text, hashlib.sha256).digest()).decode()
+        authorization = {"authorization": f"SharedKey {account}:{signature}"}
+        return self.service.handle(replace(request, headers={**request.headers, **authorization}))
 
     def request(
         self,

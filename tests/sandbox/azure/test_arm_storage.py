@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -35,13 +36,15 @@ def test_an_account_is_made_by_a_long_operation_whose_location_gives_it(direct: 
     assert made == direct.made("GET", path(direct))
 
 
-def test_a_second_put_changes_what_it_names(direct: Direct) -> None:
+def test_a_second_put_changes_what_it_names_and_keeps_the_keys(direct: Direct) -> None:
     direct.made("PUT", path(direct), BODY)
+    keys = direct.made("POST", f"{path(direct)}/listKeys")
     again = {**BODY, "tags": {"a": "b"}, "properties": {"supportsHttpsTrafficOnly": False}}
     status, changed, _ = direct.arm("PUT", path(direct), again)
     assert (status, changed["tags"]) == (200, {"a": "b"})
     assert changed["properties"]["supportsHttpsTrafficOnly"] is False
     assert changed["properties"]["accessTier"] == "Cool"
+    assert direct.made("POST", f"{path(direct)}/listKeys") == keys
 
 
 def test_an_account_is_listed_and_deleted(direct: Direct) -> None:
@@ -50,6 +53,24 @@ def test_an_account_is_listed_and_deleted(direct: Direct) -> None:
         assert [one["name"] for one in direct.made("GET", where)["value"]] == ["mydata"]
     assert [direct.arm("DELETE", path(direct))[0] for _ in range(2)] == [200, 204]
     assert direct.arm("GET", path(direct))[1]["error"]["code"] == "ResourceNotFound"
+
+
+def test_an_account_has_two_keys_of_64_bytes(direct: Direct) -> None:
+    direct.made("PUT", path(direct), BODY)
+    keys = direct.made("POST", f"{path(direct)}/listKeys")["keys"]
+    assert [key["keyName"] for key in keys] == ["key1", "key2"]
+    assert [len(base64.b64decode(key["value"])) for key in keys] == [64, 64]
+
+
+def test_a_reader_sees_the_account_and_not_its_keys(direct: Direct) -> None:
+    direct.made("PUT", path(direct), BODY)
+    reader = direct.identity("reader")
+    direct.grant("Reader", reader.principal_id, direct.world.subscription)
+    who = direct.world.principals[reader.principal_id]
+    assert direct.arm("GET", path(direct), principal=who)[0] == 200
+    status, body, _ = direct.arm("POST", f"{path(direct)}/listKeys", principal=who)
+    assert (status, body["error"]["code"]) == (403, "AuthorizationFailed")
+    assert "Microsoft.Storage/storageAccounts/listKeys/action" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from podidentity_sandbox.azure.blob.authorization import string_to_sign
 from podidentity_sandbox.azure.blob.store import container_id
-from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.messages import Reply, Request
 from tests.sandbox.azure.blobs import BLOCK, STORAGE, Blobs
 from tests.sandbox.azure.direct import Direct
 
@@ -40,8 +41,16 @@ def sent(blobs: Blobs, row: dict[str, Any]) -> Reply:
     if "version" in row:
         headers["x-ms-version"] = row["version"]
     body = row.get("sends", "").encode()
-    if who == "owner":
-        return blobs.owner(method, target, headers, body, account=account)
+    keys = blobs.account(account).keys
+    signing: dict[str, dict[str, Any]] = {
+        "key": {},
+        "key2": {"key": keys[1]},
+        "wrong key": {"key": "AAAA"},
+        "key of other": {"key": blobs.account("other").keys[0]},
+        "key 16 minutes ago": {"age": 16 * 60},
+    }
+    if who in signing:
+        return blobs.signed(method, target, headers, body, account=account, **signing[who])
     if who != "nobody":
         headers["authorization"] = TOKENS[who](blobs)
     return blobs.ask(method, target, headers, body, account=account)
@@ -103,7 +112,7 @@ def test_it_answers_as_is_written_or_was_seen(
 
 
 def test_the_tables_are_not_empty() -> None:
-    assert len(ROWS) > 40
+    assert len(ROWS) > 45
 
 
 def test_the_challenge_names_the_tenant_and_the_resource(blobs: Blobs) -> None:
@@ -166,33 +175,33 @@ def test_who_may_only_read_learns_nothing_of_what_is_there(blobs: Blobs) -> None
 
 
 def test_a_blob_is_what_was_written_last(blobs: Blobs) -> None:
-    before = blobs.owner("GET", "/private/a.txt").headers["ETag"]
-    written = blobs.owner("PUT", "/private/a.txt", {**BLOCK, "if-match": before}, b"again")
+    before = blobs.signed("GET", "/private/a.txt").headers["ETag"]
+    written = blobs.signed("PUT", "/private/a.txt", {**BLOCK, "if-match": before}, b"again")
     assert written.headers["ETag"] != before
-    read = blobs.owner("GET", "/private/a.txt")
+    read = blobs.signed("GET", "/private/a.txt")
     assert (read.body, read.headers["ETag"]) == (b"again", written.headers["ETag"])
     assert read.headers["Content-Type"] == "application/octet-stream"
     same = {"if-none-match": read.headers["ETag"]}
-    assert blobs.owner("GET", "/private/a.txt", same).status == 304
-    stale = blobs.owner("DELETE", "/private/a.txt", {"if-match": before})
+    assert blobs.signed("GET", "/private/a.txt", same).status == 304
+    stale = blobs.signed("DELETE", "/private/a.txt", {"if-match": before})
     assert stale.status == 412
 
 
 def test_a_deleted_container_takes_its_blobs_along(blobs: Blobs) -> None:
-    assert blobs.owner("DELETE", "/private?restype=container").status == 202
-    assert blobs.owner("GET", "/private/a.txt").headers["x-ms-error-code"] == "ContainerNotFound"
-    assert blobs.owner("PUT", "/private?restype=container").status == 201
-    assert blobs.owner("GET", "/private/a.txt").headers["x-ms-error-code"] == "BlobNotFound"
+    assert blobs.signed("DELETE", "/private?restype=container").status == 202
+    assert blobs.signed("GET", "/private/a.txt").headers["x-ms-error-code"] == "ContainerNotFound"
+    assert blobs.signed("PUT", "/private?restype=container").status == 201
+    assert blobs.signed("GET", "/private/a.txt").headers["x-ms-error-code"] == "BlobNotFound"
 
 
 def test_names_are_kept_with_all_their_letters(blobs: Blobs) -> None:
-    made = blobs.owner("PUT", "/private/dir/x%20y%2Bz%C3%A4%3C.txt", BLOCK, b"1")
+    made = blobs.signed("PUT", "/private/dir/x%20y%2Bz%C3%A4%3C.txt", BLOCK, b"1")
     assert made.status == 201
     assert names(blobs, "") == (["a.txt", "dir/x y+zä<.txt"], "")
 
 
 def names(blobs: Blobs, more: str) -> tuple[list[str], str]:
-    reply = blobs.owner("GET", f"/private?restype=container&comp=list{more}")
+    reply = blobs.signed("GET", f"/private?restype=container&comp=list{more}")
     root = ElementTree.fromstring(reply.body)  # noqa: S314 - our own
     listed = [element.text or "" for element in root.findall("./Blobs/*/Name")]
     return listed, root.findtext("NextMarker") or ""
@@ -200,7 +209,7 @@ def names(blobs: Blobs, more: str) -> tuple[list[str], str]:
 
 def test_a_list_is_cut_into_pages_folders_and_prefixes(blobs: Blobs) -> None:
     for name in ("b/1", "b/2", "b/c/3", "d"):
-        assert blobs.owner("PUT", f"/private/{name}", BLOCK, b"1").status == 201
+        assert blobs.signed("PUT", f"/private/{name}", BLOCK, b"1").status == 201
     assert names(blobs, "&delimiter=/")[0] == ["a.txt", "b/", "d"]
     assert names(blobs, "&delimiter=/&prefix=b/")[0] == ["b/1", "b/2", "b/c/"]
     assert names(blobs, "&prefix=b/c")[0] == ["b/c/3"]
@@ -214,8 +223,8 @@ def test_a_list_is_cut_into_pages_folders_and_prefixes(blobs: Blobs) -> None:
 
 
 def test_metadata_is_listed_where_it_is_asked_for(blobs: Blobs) -> None:
-    plain = blobs.owner("GET", "/private?restype=container&comp=list").body
-    asked = blobs.owner("GET", "/private?restype=container&comp=list&include=metadata").body
+    plain = blobs.signed("GET", "/private?restype=container&comp=list").body
+    asked = blobs.signed("GET", "/private?restype=container&comp=list&include=metadata").body
     assert (b"<Metadata>" in plain, b"<Metadata><k>v</k></Metadata>" in asked) == (False, True)
 
 
@@ -227,7 +236,7 @@ def test_every_answer_repeats_the_clients_id_and_version(blobs: Blobs) -> None:
 
 
 def test_an_error_is_xml_with_the_requests_id_and_time(blobs: Blobs) -> None:
-    reply = blobs.owner("GET", "/nope/a.txt")
+    reply = blobs.signed("GET", "/nope/a.txt")
     assert reply.content_type == "application/xml"
     root = ElementTree.fromstring(reply.body)  # noqa: S314 - our own
     message = root.findtext("Message") or ""
@@ -236,3 +245,85 @@ def test_an_error_is_xml_with_the_requests_id_and_time(blobs: Blobs) -> None:
     assert lines[0] == "The specified container does not exist."
     assert lines[1] == f"RequestId:{reply.headers['x-ms-request-id']}"
     assert re.fullmatch(r"Time:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z", lines[2])
+
+
+# ---- The string to sign, by the examples of its document.
+#
+# https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
+
+DATE = {"x-ms-date": "Fri, 26 Jun 2015 23:39:12 GMT", "x-ms-version": "2015-02-21"}
+
+
+def lines(method: str, target: str, headers: dict[str, str]) -> list[str]:
+    request = Request(method=method, target=target, headers=headers)
+    return string_to_sign(request, "myaccount").split("\n")
+
+
+def test_the_documents_first_example() -> None:
+    target = "/mycontainer?restype=container&comp=metadata&timeout=20"
+    assert lines("GET", target, DATE) == [
+        "GET",
+        *[""] * 11,
+        "x-ms-date:Fri, 26 Jun 2015 23:39:12 GMT",
+        "x-ms-version:2015-02-21",
+        "/myaccount/mycontainer",
+        "comp:metadata",
+        "restype:container",
+        "timeout:20",
+    ]
+
+
+def test_values_of_one_parameter_are_sorted_and_joined() -> None:
+    target = (
+        "/container?restype=container&comp=list&include=snapshots&include=metadata"
+        "&include=uncommittedblobs"
+    )
+    assert lines("GET", target, DATE)[-4:] == [
+        "/myaccount/container",
+        "comp:list",
+        "include:metadata,snapshots,uncommittedblobs",
+        "restype:container",
+    ]
+
+
+def test_the_path_is_signed_as_it_was_sent_and_the_query_decoded() -> None:
+    signed = lines("GET", "/c/a%20b?Prefix=x%2Fy%20z", DATE)
+    assert signed[-2:] == ["/myaccount/c/a%20b", "prefix:x/y z"]
+
+
+def test_the_plain_headers_stand_in_their_order() -> None:
+    headers = {
+        "content-encoding": "1",
+        "content-language": "2",
+        "content-length": "3",
+        "content-md5": "4",
+        "content-type": "5",
+        "date": "6",
+        "if-modified-since": "7",
+        "if-match": "8",
+        "if-none-match": "9",
+        "if-unmodified-since": "10",
+        "range": "11",
+        "user-agent": "not signed",
+    }
+    assert lines("PUT", "/", headers) == ["PUT", *map(str, range(1, 12)), "/myaccount/"]
+
+
+def test_headers_of_the_service_are_sorted_and_trimmed() -> None:
+    headers = {"x-ms-meta-b": " two  words ", "x-ms-blob-type": "BlockBlob", **DATE}
+    assert lines("PUT", "/", headers)[12:16] == [
+        "x-ms-blob-type:BlockBlob",
+        "x-ms-date:Fri, 26 Jun 2015 23:39:12 GMT",
+        "x-ms-meta-b:two  words",
+        "x-ms-version:2015-02-21",
+    ]
+
+
+def test_the_services_date_stands_for_the_plain_one() -> None:
+    assert lines("GET", "/", {"date": "other", **DATE})[6] == ""
+
+
+@pytest.mark.parametrize(("version", "length"), [("2015-02-21", ""), ("2014-02-14", "0")])
+def test_no_length_is_empty_since_2015(version: str, length: str) -> None:
+    headers = {"content-length": "0", "x-ms-version": version}
+    assert lines("PUT", "/", headers)[3] == length

@@ -180,6 +180,7 @@ ROUTES = (
     _of_kind("PUT", storage.KIND, "write", storage.put_account),
     _of_kind("DELETE", storage.KIND, "delete", storage.delete_account),
     *_lists(storage.KIND, storage.list_accounts),
+    _on_one(storage.KIND, "listKeys", storage.list_keys),
     _route(
         "POST",
         rf"{_SUBSCRIPTION}/providers/microsoft\.storage/checknameavailability",

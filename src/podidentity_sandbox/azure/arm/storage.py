@@ -7,7 +7,9 @@ https://learn.microsoft.com/rest/api/storagerp/srp_error_codes_common
 
 from __future__ import annotations
 
+import base64
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -90,7 +92,7 @@ _NAME = re.compile("[a-z0-9]{3,24}")
 
 
 def get_account(call: ArmCall) -> Reply:
-    """Return a storage account."""
+    """Return a storage account, without its keys."""
     return Reply.json(_json(_existing(call)))
 
 
@@ -122,6 +124,7 @@ def put_account(call: ArmCall) -> Reply:
         sku=sku,
         access_tier=None if kind == "Storage" else "Hot",
         https_only=True,
+        keys=(_new_key(), _new_key()),
         created=call.now,
     )
     call.world.put(with_settings(account, body))
@@ -143,6 +146,14 @@ def delete_account(call: ArmCall) -> Reply:
 def get_result(call: ArmCall) -> Reply:
     """Return the account that an operation made, once it is there."""
     return operations.get_result(call, lambda operation: _made(call, operation))
+
+
+def list_keys(call: ArmCall) -> Reply:
+    """Return the keys; one is enough to do everything with the data."""
+    named = zip(("key1", "key2"), _existing(call).keys, strict=True)
+    return Reply.json(
+        {"keys": [{"keyName": name, "value": key, "permissions": "FULL"} for name, key in named]}
+    )
 
 
 def check_name(call: ArmCall) -> Reply:
@@ -191,6 +202,10 @@ def _made(call: ArmCall, operation: Operation) -> object:
     return _json(account) if account else None
 
 
+def _new_key() -> str:
+    return base64.b64encode(secrets.token_bytes(64)).decode()
+
+
 def _json(account: StorageAccount) -> dict[str, Any]:
     created = datetime.fromtimestamp(account.created, UTC).isoformat()
     service = {"enabled": True, "keyType": "Account", "lastEnabledTime": created}
@@ -202,7 +217,7 @@ def _json(account: StorageAccount) -> dict[str, Any]:
         "statusOfPrimary": "available",
         _HTTPS_ONLY: account.https_only,
         "allowBlobPublicAccess": False,
-        "allowSharedKeyAccess": False,
+        "allowSharedKeyAccess": True,
         "minimumTlsVersion": "TLS1_2",
         "networkAcls": {"bypass": "AzureServices", "defaultAction": "Allow"},
         "encryption": {"services": {"blob": service}, "keySource": "Microsoft.Storage"},
