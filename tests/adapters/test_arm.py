@@ -5,8 +5,10 @@ Both go by one clock, which turns only while the client sleeps.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -21,7 +23,9 @@ from podidentity.core.hosts import Host
 from podidentity.core.resources import ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity_sandbox import weather
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.client import App, AzureOperator
+from podidentity_sandbox.azure.journal import FILE
 from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity
 from podidentity_sandbox.weather import CALM, changed
 from tests.sandbox.azure.conftest import Azure, folder, running
@@ -118,12 +122,7 @@ class Scene:
     way: OnTheWay
     clock: SleepingClock
     login: SignedIn
-    stranger: App
-    """An application without any role."""
-    stranger_secret: str = field(repr=False)
     identity: UserAssignedIdentity
-    kubelet: str
-    """Id of the identity that is attached."""
 
     @property
     def host(self) -> Host:
@@ -142,6 +141,12 @@ class Scene:
     def attached(self) -> set[str]:
         """Return the ids that the machines have now, in lower case."""
         return {each.id.lower() for each in self._scale_set.in_force(self.clock.time()).user}
+
+    @property
+    def kubelet(self) -> str:
+        """Id of the identity that is attached."""
+        (found,) = self.cloud.world.all(ManagedCluster)
+        return found.kubelet_id.lower()
 
     @property
     def both(self) -> set[str]:
@@ -166,22 +171,41 @@ class Scene:
         return found
 
 
+@dataclass(frozen=True)
+class Seeded:
+    """An Azure that ran and left its state: each test begins with a copy of it."""
+
+    state: Path
+    identity: str
+    """Id of an identity that is not attached."""
+    stranger: App
+    """An application without any role."""
+    stranger_secret: str = field(repr=False)
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
+    async def seed(folder: Path) -> Seeded:
+        async with running(folder) as cloud, AzureOperator(cloud.plan) as operator:
+            await operator.create_group("shop")
+            made = await operator.create_identity("shop", "orders")
+            stranger = await operator.make_app("stranger")
+            secret = await operator.add_secret(stranger)
+        return Seeded(folder / FILE, made["id"], stranger, secret.value)
+
+    return asyncio.run(seed(tmp_path_factory.mktemp("a")))
+
+
 @pytest.fixture
-async def scene(folder: Path) -> AsyncIterator[Scene]:
-    async with running(folder) as cloud, AzureOperator(cloud.plan) as operator:
-        await operator.create_group("shop")
-        made = await operator.create_identity("shop", "orders")
-        identity = cloud.world.find(UserAssignedIdentity, made["id"])
+async def scene(folder: Path, seeded: Seeded) -> AsyncIterator[Scene]:
+    shutil.copy(seeded.state, folder)
+    async with running(folder) as cloud:
+        identity = cloud.world.find(UserAssignedIdentity, seeded.identity)
         assert identity is not None
-        stranger = await operator.make_app("stranger")
-        secret = await operator.add_secret(stranger)
         clock, way = SleepingClock(cloud.clock), OnTheWay(cloud)
         login = SignedIn(cloud, cloud.plan.operator_id, cloud.plan.operator_secret)
         async with Arm(login, clock, transport=way) as arm:
-            scene = Scene(
-                cloud, arm, way, clock, login, stranger, secret.value, identity, kubelet=""
-            )
-            (scene.kubelet,) = scene.attached()
+            scene = Scene(cloud, arm, way, clock, login, identity)
             yield scene
 
 
@@ -334,8 +358,8 @@ async def test_a_long_throttle_is_an_error_at_once(scene: Scene) -> None:
     assert len(scene.way.requests) == 1
 
 
-async def test_a_refusal_is_not_repeated(scene: Scene) -> None:
-    nobody = SignedIn(scene.cloud, scene.stranger.client_id, scene.stranger_secret)
+async def test_a_refusal_is_not_repeated(scene: Scene, seeded: Seeded) -> None:
+    nobody = SignedIn(scene.cloud, seeded.stranger.client_id, seeded.stranger_secret)
     way = OnTheWay(scene.cloud)
     async with Arm(nobody, scene.clock, transport=way) as arm:
         with pytest.raises(ArmError, match=r"AuthorizationFailed: The client") as caught:
