@@ -13,6 +13,7 @@ from podidentity.cli import delete as delete_command
 from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS
 from podidentity.core.resources import BINDING_LABEL
+from podidentity_sandbox.azure.client import AzureError
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.conftest import Ran
@@ -82,6 +83,19 @@ def test_what_others_attached_is_not_recorded_as_ours(
     assert orders.attached()
 
 
+def test_what_azure_failed_to_attach_is_not_taken_for_attached(
+    orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """The scale set names it, and the machines lack it."""
+    orders.weather("failing=1")
+    with pytest.raises(AzureError, match="InternalExecutionError"):
+        orders.attach()
+    orders.weather()
+    ran = add(podidentity, orders.id, ns)
+    assert (ran.code, "already" in ran.out) == (0, False)
+    assert orders.attached()
+
+
 def test_a_run_that_fails_half_way_entitles_nobody_and_can_be_repeated(
     world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
@@ -140,6 +154,7 @@ def test_a_name_that_stands_for_another_identity_is_not_taken_over(
     assert identity(world, ns, "other") is None
 
 
+@pytest.mark.usefixtures("world")
 def test_a_namespace_that_is_not_there_is_named(podidentity: Run) -> None:
     given = ("--client-id", CLIENT, "--no-attach")
     ran = add(podidentity, IDENTITY, "nowhere", "orders", *given)

@@ -5,7 +5,6 @@ import json
 from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
-from tests.cli.ids import CLIENT
 from tests.cli.world import World
 
 
@@ -17,7 +16,7 @@ def test_list_shows_identities_with_who_may_use_them(
     world.pod(ns, "b", {BINDING_LABEL: "orders"})
     world.pod(ns, "stranger")
     world.custom(ns, "azureidentities", "broken", {"clientID": "x"})
-    world.custom(ns, "azureidentities", "free", {"clientID": CLIENT})
+    world.custom(ns, "azureidentities", "free", {"clientID": orders.client_id})
     world.custom(ns, "azureidentitybindings", "dangling", {"azureIdentity": "no", "selector": "s"})
     world.custom(ns, "azureidentitybindings", "empty", {"azureIdentity": "free", "selector": ""})
     ran = podidentity("list", "--namespace", ns)
@@ -34,7 +33,7 @@ def test_list_shows_identities_with_who_may_use_them(
         "STATE",
     ]
     assert lines[1][:6] == [ns, "broken", "-", "-", "0", "?"]
-    assert lines[2] == [ns, "free", CLIENT, "-", "0", "all", "no", "binding"]
+    assert lines[2] == [ns, "free", orders.client_id, "-", "0", "all", "no", "binding"]
     assert lines[3] == [ns, "orders", orders.client_id, "orders", "2", "all", "bound"]
     assert f"AzureIdentityBinding {ns}/empty cannot be used: spec.selector is empty." in ran.out
     assert f"AzureIdentityBinding {ns}/dangling names AzureIdentity 'no'" in ran.out

@@ -172,8 +172,8 @@ async def test_machines_keep_what_they_had_when_their_change_fails(
     status, _, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
     assert status == 202
     direct.clock.now += 1
-    status, monitored = path_of(headers["Azure-AsyncOperation"]), path_of(headers["Location"])
-    operation = direct.made("GET", status)
+    where, monitored = path_of(headers["Azure-AsyncOperation"]), path_of(headers["Location"])
+    operation = direct.made("GET", where)
     assert (operation["status"], operation["error"]["code"]) == (ended, code)
     failed, answer, _ = direct.arm("GET", monitored)
     assert (failed, answer["error"]["code"]) == (409, code)
