@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.adapters.token_cache import Schedule, TokenCache, negative_ttl, schedule
+from podidentity.adapters.token_cache import (
+    FORGOTTEN,
+    NegativeCache,
+    Schedule,
+    TokenCache,
+    negative_ttl,
+    schedule,
+)
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -746,3 +753,38 @@ def test_a_failure_is_believed_for_as_long_as_its_kind_deserves(
 
 def test_a_failure_that_lasts_for_weeks_has_a_number_still() -> None:
     assert negative_ttl(TokenSourceDown("away"), 10**6) == 10
+
+
+KEY = ("credential", VAULT)
+
+
+@pytest.mark.parametrize(("later", "seconds"), [(FORGOTTEN - 1, 2), (FORGOTTEN, 1)])
+def test_a_failure_a_minute_after_the_end_of_another_is_the_first_again(
+    later: float, seconds: float
+) -> None:
+    failures = NegativeCache()
+    failures.put(KEY, "", DOWN, 0.0)
+    second = negative_ttl(DOWN, 0) + later
+    failures.put(KEY, "", DOWN, second)
+    assert failures.get(KEY, "", second + seconds - 0.5) is DOWN
+    assert failures.get(KEY, "", second + seconds) is None
+
+
+def test_of_too_many_failures_the_oldest_are_forgotten() -> None:
+    failures = NegativeCache(capacity=2)
+    for name in ("a", "b", "a", "c"):
+        failures.put((name, VAULT), "", DOWN, 0.0)
+    kept = [name for name in "abc" if failures.get((name, VAULT), "", 0.5)]
+    assert (kept, len(failures)) == (["a", "c"], 2)
+
+
+def test_a_token_ends_the_failures_of_all_and_of_its_own_pod_and_of_no_other() -> None:
+    failures = NegativeCache()
+    failures.put(KEY, "any", DOWN, 0.0)
+    for uid in ("one", "other"):
+        failures.put(KEY, uid, OF_ONE_POD[0], 0.0)
+    failures.drop(KEY, "one")
+    assert failures.get(KEY, "one", 0.5) is None
+    assert isinstance(failures.get(KEY, "other", 0.5), TokenThrottled)
+    failures.drop(KEY, "never failed")
+    assert len(failures) == 1

@@ -7,7 +7,7 @@ import pytest
 from podidentity.core import errors
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.nmi.request.errors import ERRORS, REFUSALS, answer
+from podidentity.nmi.request.errors import ERRORS, REFUSALS, answer, host_answer
 
 
 def classes(base: type[PodIdentityError] = PodIdentityError) -> Iterator[type[PodIdentityError]]:
@@ -68,6 +68,16 @@ def test_the_old_switch_turns_absent_into_later_and_touches_nothing_else(reason:
         assert (switched.status, switched.retry_after) == (503, 20)
     else:
         assert switched == plain
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_to_the_csi_drivers_provider_a_pod_without_an_identity_has_none(reason: Reason) -> None:
+    plain, told = answer(refused(reason)), host_answer(refused(reason))
+    if reason in {Reason.NO_LABEL, Reason.EXCEPTION_IGNORED}:
+        assert (told.status, told.error) == (404, "not_found")
+        assert told.description == plain.description
+    else:
+        assert told == plain
 
 
 def test_the_pod_reads_less_than_the_operator() -> None:
