@@ -32,8 +32,8 @@ from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
+from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding, kubeconfig_of
-from tests.cli.scripted import IDENTITY
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
 
