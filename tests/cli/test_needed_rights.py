@@ -340,6 +340,9 @@ CASES: tuple[Case, ...] = (
 
 ENABLE = "enable --no-wait"
 EXTENSION = "flux-system"
+EXTENSIONS = {each["metadata"]["namespace"] for each in manifests.aks_exceptions()} - {
+    manifests.NAMESPACE
+}
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _KINDS = {
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
@@ -453,14 +456,19 @@ def with_an_extension(scene: Scene) -> None:
 
 
 def with_exceptions(scene: Scene) -> None:
-    with_an_extension(scene)
+    """Have all extensions, and their exceptions."""
+    taken_out(scene)
+    for name in EXTENSIONS:
+        scene.world.namespace(name)
     made = manifests.aks_exceptions()
-    make(scene, *(each for each in made if each["metadata"]["namespace"] == EXTENSION))
+    make(scene, *(each for each in made if each["metadata"]["namespace"] in EXTENSIONS))
 
 
 def with_bound_identities(scene: Scene) -> None:
+    """Have two of the same permission: its role is made for one, and there for the other."""
     taken_out(scene)
-    scene.bound(type=0)
+    for name in ("orders", "again"):
+        scene.bound(name, type=0)
 
 
 def with_an_account(scene: Scene) -> None:
@@ -715,7 +723,7 @@ def run(
 
     yield as_person
     clear(place, begun)
-    for each in (OWN, EXTENSION):
+    for each in (OWN, *EXTENSIONS):
         end_namespace(place, each)
 
 
