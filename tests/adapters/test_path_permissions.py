@@ -189,6 +189,17 @@ async def test_few_questions_are_under_way_at_once(world: World) -> None:
     assert found.count(Access.TOO_OFTEN) == 20 - AT_ONCE
 
 
+async def test_closing_ends_the_questions_under_way(world: World) -> None:
+    world.server.open.clear()
+    asking = asyncio.create_task(world.access())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await world.permissions.close()
+    assert world.permissions._flights == {}
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_invented_tokens_fill_no_memory_and_drive_no_permission_out(world: World) -> None:
     await world.access()
     for number in range(3 * CAPACITY):

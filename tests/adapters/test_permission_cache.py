@@ -359,6 +359,19 @@ async def test_who_waits_for_a_question_that_is_asked_already_asks_none(
     assert all(await asyncio.gather(*asking))
 
 
+async def test_closing_ends_the_questions_under_way(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    server.open.clear()
+    asking = asyncio.create_task(permissions.ask(USE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await permissions.close()
+    assert permissions._flights == {}
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 def tenants(number: int) -> Use:
     """Return a question of tenant's: one of twenty service accounts, one of 500 identities."""
     client_id = f"00000000-0000-4000-8000-{number // 20:012x}"

@@ -27,6 +27,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.resources import (
     AccessToken,
+    AzureIdentity,
     ClientId,
     Entra,
     Grant,
@@ -167,6 +168,13 @@ async def test_at_its_time_a_request_gets_the_old_token_if_that_is_good() -> Non
     assert (found.token.value, found.origin) == ("token-1", Origin.CACHE)
 
 
+async def test_a_request_that_is_answered_in_time_waits_for_nothing_more() -> None:
+    async with caching() as world:
+        await world.cache.fetch(grant(), VAULT, until=9.0)
+        await asyncio.sleep(0)
+        assert world.clock._sleepers == []
+
+
 async def test_a_secret_that_is_not_read_in_time_is_not_waited_for() -> None:
     async with caching() as world:
         world.source.unread = True
@@ -196,6 +204,25 @@ async def test_a_failure_goes_to_all_who_share_it() -> None:
         answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(answer) for answer in answers] == [TokenRefused] * 3
     assert len(world.source.asked) == 1
+
+
+async def test_each_request_to_an_issuer_is_told_with_its_end_and_its_seconds() -> None:
+    told: list[tuple[str, str, float]] = []
+
+    def note(of: AzureIdentity, word: str, seconds: float) -> None:
+        told.append((of.ref.name, word, seconds))
+
+    async with caching(told=note) as world:
+        for failures in ([TokenSourceDown("away")], []):
+            world.clock.advance(100)
+            world.source.failures = [*failures]
+            world.source.begun.clear()
+            (asking,) = await begun(world)
+            world.clock.advance(3)
+            world.source.open.set()
+            await asyncio.gather(asking, return_exceptions=True)
+        await world.fetch()
+    assert told == [("orders", "TokenSourceDown", 3.0), ("orders", "ok", 3.0)]
 
 
 async def test_bypass_asks_the_source_and_renews_what_is_kept() -> None:
@@ -239,6 +266,7 @@ async def test_closing_ends_the_fetches_under_way() -> None:
     async with caching() as world:
         (asking,) = await begun(world)
         await world.cache.close()
+        assert world.cache._flights == {}
         with pytest.raises(asyncio.CancelledError):
             await asking
 

@@ -32,8 +32,8 @@ from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
+from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding, kubeconfig_of
-from tests.cli.scripted import IDENTITY
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
 
@@ -340,6 +340,9 @@ CASES: tuple[Case, ...] = (
 
 ENABLE = "enable --no-wait"
 EXTENSION = "flux-system"
+EXTENSIONS = {each["metadata"]["namespace"] for each in manifests.aks_exceptions()} - {
+    manifests.NAMESPACE
+}
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _KINDS = {
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
@@ -453,14 +456,19 @@ def with_an_extension(scene: Scene) -> None:
 
 
 def with_exceptions(scene: Scene) -> None:
-    with_an_extension(scene)
+    """Have all extensions, and their exceptions."""
+    taken_out(scene)
+    for name in EXTENSIONS:
+        scene.world.namespace(name)
     made = manifests.aks_exceptions()
-    make(scene, *(each for each in made if each["metadata"]["namespace"] == EXTENSION))
+    make(scene, *(each for each in made if each["metadata"]["namespace"] in EXTENSIONS))
 
 
 def with_bound_identities(scene: Scene) -> None:
+    """Have two of the same permission: its role is made for one, and there for the other."""
     taken_out(scene)
-    scene.bound(type=0)
+    for name in ("orders", "again"):
+        scene.bound(name, type=0)
 
 
 def with_an_account(scene: Scene) -> None:
@@ -715,7 +723,7 @@ def run(
 
     yield as_person
     clear(place, begun)
-    for each in (OWN, EXTENSION):
+    for each in (OWN, *EXTENSIONS):
         end_namespace(place, each)
 
 

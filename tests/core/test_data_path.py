@@ -76,6 +76,10 @@ def test_another_failure_counts_when_it_is_seen_twice(hop: Hop) -> None:
     assert twice.problem(3.0) == str(result(hop))
 
 
+def test_of_a_broken_path_the_last_probe_says_why() -> None:
+    assert path(Hop.PROVED, Hop.IMDS, Hop.NO_ANSWER).hop(3.0) is Hop.NO_ANSWER
+
+
 def test_two_different_failures_in_a_row_count_too() -> None:
     assert path(Hop.PROVED, Hop.NO_ANSWER, Hop.ANOTHER).hop(3.0) is Hop.ANOTHER
 

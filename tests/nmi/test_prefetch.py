@@ -168,6 +168,14 @@ async def test_a_pod_is_looked_at_once_however_often_its_status_changes() -> Non
         assert world.looked == 1
 
 
+async def test_a_pod_that_waits_to_be_looked_at_is_not_looked_at_twice() -> None:
+    async with running(choice=("a",)) as world:
+        for number in range(10):
+            world.cluster.put_pod(pod(addresses=(f"10.0.0.{number}",)))
+        await world.fetched()
+        assert world.looked == 1
+
+
 async def test_a_pod_that_waits_for_its_binding_is_looked_at_when_that_comes() -> None:
     async with running(identity(), choice=("a",)) as world:
         world.cluster.put_pod(pod())

@@ -309,6 +309,11 @@ def test_what_is_rendered_is_what_was_read(spec: Any) -> None:
 
 
 Parse = Callable[[bytes], Any]
+KINDS: dict[Parse, str] = {
+    parse_binding: "AzureIdentityBinding",
+    parse_exception: "AzurePodIdentityException",
+    parse_assigned: "AzureAssignedIdentity",
+}
 COPY = {"metadata": {"name": "orders", "namespace": "shop"}}
 RECORD = {
     "pod": "orders-0",
@@ -325,7 +330,7 @@ def test_a_binding_is_read() -> None:
 
 
 def test_an_exception_is_read_with_its_labels_and_its_list() -> None:
-    listed = [CLIENT.upper(), RESOURCE_ID, OTHER_CLIENT]
+    listed = [CLIENT.upper(), f" {RESOURCE_ID} ", OTHER_CLIENT]
     spec = {"podLabels": {"app": "web"}, "azureIdentities": listed}
     assert parse_exception(raw(spec)) == AzurePodIdentityException(
         ref=REF,
@@ -435,7 +440,7 @@ def test_the_old_spellings_of_bindings_exceptions_and_records_are_read() -> None
 def test_what_cannot_be_used_says_why(parse: Parse, spec: Any, why: str) -> None:
     found = parse(raw(spec))
     assert isinstance(found, Malformed)
-    assert (found.ref, found.why[: len(why)]) == (REF, why)
+    assert (found.kind, found.ref, found.why[: len(why)]) == (KINDS[parse], REF, why)
 
 
 @pytest.mark.parametrize("state", ["assigned", "Deleted", 3, {}, ["Assigned"], ENORMOUS])
@@ -478,6 +483,7 @@ def test_a_service_account_without_a_client_id_is_only_a_name(content: bytes) ->
 def test_an_annotation_that_cannot_be_used_says_so(content: bytes) -> None:
     found = parse_service_account(content)
     assert isinstance(found, Malformed)
+    assert found.kind == "ServiceAccount"
     assert "azure.workload.identity/client-id or tenant-id must be" in found.why
     assert len(found.why) < 400
 
@@ -508,6 +514,12 @@ def test_whatever_an_object_holds_it_is_a_value_or_malformed(
 def test_what_has_no_name_is_a_value_error(parse: Parse, text: bytes) -> None:
     with pytest.raises(ValueError, match="not a"):
         parse(text)
+
+
+@pytest.mark.parametrize("parse", [parse_identity, parse_binding, parse_exception, parse_assigned])
+def test_what_lacks_its_name_or_its_namespace_is_not_given_one(parse: Parse) -> None:
+    assert parse(b'{"metadata":{"name":"a"}}').ref == ObjectRef("", "a")
+    assert parse(b'{"metadata":{"namespace":"a"}}').ref == ObjectRef("a", "")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"metadata":3}', b"\xff"])

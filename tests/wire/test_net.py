@@ -88,6 +88,32 @@ def test_each_side_reads_the_words_of_the_other_and_no_others(
                 parse(packet)
 
 
+@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
+def test_only_the_first_message_of_a_side_may_say_more(
+    message: wire.FromServe | wire.FromNet, packet: bytes
+) -> None:
+    parse = wire.parse_from_serve if isinstance(message, FROM_SERVE) else wire.parse_from_net
+    longer = packet[:-1] + b',"more":1}'
+    if isinstance(message, wire.Hello | wire.Rejection):
+        assert parse(longer) == message
+    else:
+        with pytest.raises(UNREADABLE):
+            parse(longer)
+
+
+def test_an_answer_to_a_question_may_not_say_more_either() -> None:
+    with pytest.raises(UNREADABLE):
+        wire.parse_from_net(GOLDEN[4][1].replace(b'{"id":7,', b'{"id":7,"more":1,'))
+
+
+@pytest.mark.parametrize(
+    "message", [each for each, _ in GOLDEN], ids=lambda each: type(each).__name__
+)
+def test_no_message_can_be_changed(message: wire.FromServe | wire.FromNet) -> None:
+    with pytest.raises(AttributeError):
+        setattr(message, message.__struct_fields__[0], None)
+
+
 def test_another_versions_hello_is_read_though_it_says_more() -> None:
     packet = b'{"type":"hello","protocol":2,"version":"0.9","since":"then"}'
     theirs = wire.parse_from_serve(packet)
