@@ -45,7 +45,7 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox of one node."""
+    """One sandbox."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -146,6 +146,7 @@ def opened(
     name: str,
     network: Network = Network.ROUTED,
     *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     weather: Weather = WEATHER,
@@ -154,7 +155,14 @@ def opened(
 
     The operator of its Azure is asked by way of the loop.
     """
-    how = _sandbox(name, network, weather, kubernetes_minor, init_taints)
+    how = _sandbox(
+        name,
+        network,
+        weather,
+        nodes=nodes,
+        kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
+    )
     with asyncio.Runner() as loop, how as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
@@ -169,12 +177,14 @@ def _sandbox(
     name: str,
     network: Network,
     weather: Weather,
+    *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
 ) -> Iterator[Plan]:
     plan = bring_up(
         name,
-        nodes=1,
+        nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
