@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,21 @@ class Sandbox:
 
     def run(self, *command: str, given: str = "") -> str:
         """Run one of our commands as the sandbox's operator; return what it printed."""
+        surroundings = {**os.environ, **self._variables}
         done = subprocess.run(
-            ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
-            input=given,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PODIDENTITY_SANDBOX": self.plan.name},
+            command, input=given, check=False, capture_output=True, text=True, env=surroundings
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    @cached_property
+    def _variables(self) -> dict[str, str]:
+        """What `sandbox env` says; asked once, for it is a program of a second."""
+        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        found: dict[str, str] = json.loads(said.stdout)
+        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
