@@ -105,7 +105,7 @@ class Node:
     async def until_logged(self, pod: str, words: str) -> None:
         """Wait until `serve` of this pod has logged these words; end after a minute and a half."""
         async with asyncio.timeout(90):
-            while words not in self.kubectl("logs", pod, "-c", "serve"):  # noqa: ASYNC110 - see there
+            while words not in self.kubectl("logs", pod, "-c", "serve"):  # noqa: ASYNC110 - a log
                 await asyncio.sleep(0.2)
 
     def restarts(self) -> dict[str, int]:
