@@ -21,7 +21,7 @@ _PATIENT = ("-v", "-o", "timeout=900")
 @click.option(
     "--quick",
     is_flag=True,
-    help="The tests of tests/machine/selection.py, which CI runs: two minutes. On 5.10, or with "
+    help="The tests of tests/machine/selection.py, which CI runs: a few minutes. On 5.10, or with "
     "--or-newest on the oldest kernel that Debian still has.",
 )
 @click.option(
