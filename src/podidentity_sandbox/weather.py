@@ -7,11 +7,16 @@ which every process reads before it decides; no other setting makes the sandbox 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import socket
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
@@ -72,6 +77,7 @@ class Effect(StrEnum):
     BROKEN = "500"
     UNAVAILABLE = "503"
     """With Retry-After, where the fault has seconds; so has 429."""
+    TIMED_OUT = "504"
     THROTTLED = "429"
     GONE = "410"
     LOCKED = "locked"
@@ -84,7 +90,9 @@ _COMMON = {Effect.SLOW, Effect.HANG, Effect.RESET, Effect.HTML, Effect.BROKEN, E
 _SIGN_IN = {Effect.RUBBISH, Effect.CUT, Effect.TYPES, Effect.REDIRECT, Effect.GONE}
 SERVICES: Mapping[str, frozenset[Effect]] = MappingProxyType(
     {
-        "arm": frozenset({*_COMMON, Effect.THROTTLED, Effect.LOCKED, Effect.DENIED}),
+        "arm": frozenset(
+            {*_COMMON, Effect.TIMED_OUT, Effect.THROTTLED, Effect.LOCKED, Effect.DENIED}
+        ),
         "entra": frozenset({*_COMMON, *_SIGN_IN, Effect.THROTTLED}),
         "imds": frozenset({*_COMMON, *_SIGN_IN, Effect.THROTTLED}),
         "apiserver": frozenset({*_COMMON, Effect.THROTTLED}),
@@ -117,13 +125,23 @@ class Fault:
     share: float = 1.0
     span: Span = Span(0, 0)
     """Seconds: of `slow` until the answer, of 429 and 503 the Retry-After, in whole ones."""
+    kind: str = ""
+    """It strikes requests of this kind alone: a pattern such as `PATCH *`; "": of all kinds."""
     first: int | None = None
-    """It strikes among so many requests since the weather was set; None: for ever."""
+    """It strikes among so many requests since the weather was set, of all kinds together or, with
+    a `kind`, of each by itself; None: for ever."""
+
+    def strikes(self, kind: str, number: int, of_all: int) -> bool:
+        """Return whether it may strike that request; the arguments are those of `blow`."""
+        if self.kind and not fnmatchcase(kind.lower(), self.kind.lower()):
+            return False
+        return self.first is None or (number if self.kind else of_all) <= self.first
 
     def __str__(self) -> str:
         seconds = f" ({self.span})" if self.span.most else ""
         first = "" if self.first is None else f" of the first {self.first}"
-        return f"{self.effect}{seconds}: {self.share:.0%}{first}"
+        kind = f" of {self.kind!r}" if self.kind else ""
+        return f"{self.effect}{seconds}: {self.share:.0%}{first}{kind}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +150,32 @@ class Blow:
 
     effect: Effect
     seconds: float = 0.0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says when to come again, where the blow has one."""
+        says = self.effect in {Effect.THROTTLED, Effect.UNAVAILABLE} and self.seconds
+        return {"Retry-After": str(math.ceil(self.seconds))} if says else {}
+
+    async def passes(self) -> bool:
+        """Hold the request back as long as the blow does; return whether it is then served."""
+        if self.effect is Effect.HANG:
+            await asyncio.Event().wait()  # until the client leaves
+        if self.effect is Effect.SLOW:
+            await asyncio.sleep(self.seconds)
+        return self.effect is Effect.SLOW
+
+
+BAD_GATEWAY = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
+"""The page of HTML."""
+
+
+def cut(transport: asyncio.BaseTransport | None) -> None:
+    """End a connection with RST, None where it has ended already."""
+    if isinstance(transport, asyncio.Transport):
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +189,8 @@ class Outcome:
 
 # Codes and words: https://github.com/osbuild/osbuild-composer/issues/1447 (OperationPreempted);
 # InternalExecutionError from memory.
-_PREEMPTED = (
-    "OperationPreempted",
-    "Operation execution has been preempted by a more recent operation.",
-)
+PREEMPTED = "OperationPreempted"
+_PREEMPTED = (PREEMPTED, "Operation execution has been preempted by a more recent operation.")
 _FAILED = ("InternalExecutionError", "An internal execution error occurred. Please retry later.")
 _NEVER = Span(0, 0)
 
@@ -179,7 +221,7 @@ class Weather:
         """
         left = self._draw(service, kind, number)
         for fault in self.faults.get(service, ()):
-            if fault.first is not None and of_all > fault.first:
+            if not fault.strikes(kind, number, of_all):
                 continue
             if fault.effect in {Effect.LOCKED, Effect.DENIED} and not writes:
                 continue
@@ -332,6 +374,7 @@ def as_json(weather: Weather) -> dict[str, Any]:
                     "effect": fault.effect.value,
                     "share": fault.share,
                     "seconds": [fault.span.least, fault.span.most],
+                    **({"kind": fault.kind} if fault.kind else {}),
                     **({} if fault.first is None else {"first": fault.first}),
                 }
                 for fault in faults
@@ -407,13 +450,14 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode):
             raise self._wrong(node, f"{service}: give a list of faults")
         faults = tuple(self._fault(each, service) for each in node.value)
-        if (whole := sum(fault.share for fault in faults if fault.first is None)) > 1:
+        always = [fault.share for fault in faults if fault.first is None and not fault.kind]
+        if (whole := sum(always)) > 1:
             raise self._wrong(node, f"{service}: the shares are {whole:g} together, and 1 is all")
         return faults
 
     def _fault(self, node: yaml.Node, service: str) -> Fault:
         found = self._mapping(node, f"{service}: a fault")
-        if extra := set(found) - {"effect", "share", "seconds", "first"}:
+        if extra := set(found) - {"effect", "share", "seconds", "kind", "first"}:
             raise self._wrong(node, f"{service}: a fault has no {', '.join(sorted(extra))!r}")
         if "effect" not in found:
             raise self._wrong(node, f"{service}: a fault needs an effect")
@@ -426,6 +470,7 @@ class _Reader:
             effect=Effect(effect),
             share=self._share(found["share"], "share") if "share" in found else 1.0,
             span=self._span(found["seconds"], "seconds") if "seconds" in found else _NEVER,
+            kind=str(self._plain(found["kind"])) if "kind" in found else "",
             first=None if first is None else self._count(first, "first"),
         )
 

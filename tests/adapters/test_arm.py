@@ -1,124 +1,298 @@
+"""The client of Azure Resource Manager against the sandbox's, over loopback.
+
+Both go by one clock, which turns only while the client sleeps.
+"""
+
 from __future__ import annotations
 
+import asyncio
 import email.utils
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
+from podidentity.adapters.arm import Arm
 from podidentity.core.hosts import Host
 from podidentity.core.resources import ResourceId
 from podidentity.wire.arm import ArmError
-from tests.cli.scripted import (
-    CLIENT,
-    IDENTITY,
-    KUBELET,
-    OPERATION,
-    SCALE_SET,
-    ScriptedArm,
-    answer,
-    pass_on,
-)
+from podidentity_sandbox import weather
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
+from podidentity_sandbox.azure.client import App, AzureOperator
+from podidentity_sandbox.azure.journal import FILE
+from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity
+from podidentity_sandbox.weather import CALM, changed
+from tests.sandbox.azure.conftest import Azure, folder, running
+from tests.sandbox.azure.plans import Clock
 
-HOST = Host.of_node(f"azure://{SCALE_SET}/virtualMachines/0")
-WANTED = ResourceId.parse(IDENTITY)
+__all__ = ["folder"]
 
 
-async def attach(arm: ScriptedArm, *, wait: bool = True) -> bool:
-    async with arm.client() as client:
-        return await client.attach(HOST, WANTED, wait=wait, progress=None)
+class SleepingClock:
+    """Azure's clock as the client's: it turns while the client sleeps, and remembers that."""
+
+    def __init__(self, azures: Clock) -> None:
+        self._azures = azures
+        self.slept: list[float] = []
+
+    def time(self) -> float:
+        return self._azures.now
+
+    def monotonic(self) -> float:
+        return self._azures.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._azures.now += seconds
 
 
-def attached(arm: ScriptedArm) -> set[str]:
-    return arm.blocks[SCALE_SET.lower()]
+class SignedIn:
+    """An application that signs in at Entra by its secret."""
+
+    def __init__(self, cloud: Azure, client_id: str, secret: str) -> None:
+        self._cloud = cloud
+        self._form = {"client_id": client_id, "client_secret": secret}
+        self.tokens: dict[str, str] = {}
+        """By scope."""
+
+    async def token(self, scope: str) -> str:
+        if scope not in self.tokens:
+            form = {"grant_type": "client_credentials", "scope": scope, **self._form}
+            tenant = self._cloud.plan.tenant_id
+            url = f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"
+            async with httpx2.AsyncClient(transport=network(self._cloud)) as client:
+                answer = await client.post(url, data=form)
+            self.tokens[scope] = answer.json()["access_token"]
+        return self.tokens[scope]
 
 
-async def test_an_identity_is_looked_up_by_its_id() -> None:
-    arm = ScriptedArm()
-    async with arm.client() as client:
-        found = await client.identity(WANTED)
-    assert str(found.client_id) == CLIENT
-    (request,) = arm.requests
-    assert request[:2] == (
-        "GET",
-        f"https://management.azure.com{IDENTITY}?api-version=2024-11-30",
-    )
-    assert arm.login.scopes == {"https://management.azure.com/.default"}
+def network(cloud: Azure) -> httpx2.AsyncHTTPTransport:
+    return httpx2.AsyncHTTPTransport(verify=cloud.trust, proxy=cloud.proxy, trust_env=False)
 
 
-async def test_attaching_sends_the_difference_alone() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    assert await attach(arm)
-    assert attached(arm) == {KUBELET, IDENTITY}
-    assert arm.patches() == [
-        {"identity": {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}}
-    ]
+class OnTheWay(httpx2.AsyncBaseTransport):
+    """The way to Azure: it sees all that is sent, and a test may do something there."""
+
+    def __init__(self, cloud: Azure) -> None:
+        self._network = network(cloud)
+        self.requests: list[tuple[str, str, Any]] = []
+        self.before_patch: Callable[[], None] = lambda: None
+        """What happens between the client's look at the host and its change."""
+        self.change: Callable[[httpx2.Response], None] = lambda _: None
+        """What becomes of an answer."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(await request.aread() or b"null")
+        self.requests.append((request.method, str(request.url), body))
+        if request.method == "PATCH":
+            self.before_patch()
+        answer = await self._network.handle_async_request(request)
+        self.change(answer)
+        return answer
+
+    async def aclose(self) -> None:
+        await self._network.aclose()
+
+    def patches(self) -> list[Any]:
+        return [body for method, _, body in self.requests if method == "PATCH"]
 
 
-async def test_what_is_attached_already_is_not_sent() -> None:
-    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY.upper()))
-    assert not await attach(arm)
-    assert arm.patches() == []
+def without(header: str) -> Callable[[httpx2.Response], None]:
+    """Return a change of an answer that takes a header away."""
+
+    def change(answer: httpx2.Response) -> None:
+        if header in answer.headers:
+            del answer.headers[header]
+
+    return change
 
 
-async def test_detaching_leaves_the_others() -> None:
-    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY.lower()))
-    async with arm.client() as client:
-        assert await client.detach(HOST, WANTED, progress=None)
-        assert not await client.detach(HOST, WANTED, progress=None)
-    assert attached(arm) == {KUBELET}
+@dataclass
+class Scene:
+    """The client, its Azure, and an identity that is not attached."""
+
+    cloud: Azure
+    arm: Arm
+    way: OnTheWay
+    clock: SleepingClock
+    login: SignedIn
+    identity: UserAssignedIdentity
+
+    @property
+    def host(self) -> Host:
+        return Host.of_node(f"azure://{self.cloud.plan.scale_set_id}/virtualMachines/0")
+
+    @property
+    def wanted(self) -> ResourceId:
+        return ResourceId.parse(self.identity.id)
+
+    def weather(self, *settings: str) -> None:
+        weather.write(self.cloud.plan.path, changed(CALM, settings))
+
+    async def attach(self, *, wait: bool = True) -> bool:
+        return await self.arm.attach(self.host, self.wanted, wait=wait, progress=None)
+
+    def attached(self) -> set[str]:
+        """Return the ids that the machines have now, in lower case."""
+        return {each.id.lower() for each in self._scale_set.in_force(self.clock.time()).user}
+
+    @property
+    def kubelet(self) -> str:
+        """Id of the identity that is attached."""
+        (found,) = self.cloud.world.all(ManagedCluster)
+        return found.kubelet_id.lower()
+
+    @property
+    def both(self) -> set[str]:
+        return {self.kubelet, self.identity.id.lower()}
+
+    def somebody_attaches_it(self, *, seconds: float = 0.0, fails: bool = False) -> None:
+        """Let another client change the scale set, for so long from now on."""
+        now = self._scale_set
+        block = IdentityBlock(user=(*now.identity.user, self.identity))
+        self.cloud.world.put(
+            replace(now, identity=block, settled_at=self.clock.time() + seconds, failed=fails)
+        )
+
+    def somebody_changes_the_host(self, *, seconds: float) -> None:
+        until = self.clock.time() + seconds
+        self.cloud.world.put(replace(self._scale_set, settled_at=until))
+
+    @property
+    def _scale_set(self) -> ScaleSet:
+        found = self.cloud.world.find(ScaleSet, self.cloud.plan.scale_set_id)
+        assert found is not None
+        return found
 
 
-async def test_a_long_operation_is_asked_for_as_often_as_azure_allows() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [
-        pass_on,
-        answer(202, Azure_AsyncOperation=OPERATION, Retry_After="10"),
-        answer(200, {"status": "InProgress"}, Retry_After="30"),
-        answer(200, {"status": "InProgress"}),
-        answer(200, {"status": "Succeeded"}),
-    ]
+@dataclass(frozen=True)
+class Seeded:
+    """An Azure that ran and left its state: each test begins with a copy of it."""
+
+    state: Path
+    identity: str
+    """Id of an identity that is not attached."""
+    stranger: App
+    """An application without any role."""
+    stranger_secret: str = field(repr=False)
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
+    async def seed(folder: Path) -> Seeded:
+        async with running(folder) as cloud, AzureOperator(cloud.plan) as operator:
+            await operator.create_group("shop")
+            made = await operator.create_identity("shop", "orders")
+            stranger = await operator.make_app("stranger")
+            secret = await operator.add_secret(stranger)
+        return Seeded(folder / FILE, made["id"], stranger, secret.value)
+
+    return asyncio.run(seed(tmp_path_factory.mktemp("a")))
+
+
+@pytest.fixture
+async def scene(folder: Path, seeded: Seeded) -> AsyncIterator[Scene]:
+    shutil.copy(seeded.state, folder)
+    async with running(folder) as cloud:
+        identity = cloud.world.find(UserAssignedIdentity, seeded.identity)
+        assert identity is not None
+        clock, way = SleepingClock(cloud.clock), OnTheWay(cloud)
+        login = SignedIn(cloud, cloud.plan.operator_id, cloud.plan.operator_secret)
+        async with Arm(login, clock, transport=way) as arm:
+            scene = Scene(cloud, arm, way, clock, login, identity)
+            yield scene
+
+
+async def test_an_identity_is_looked_up_by_its_id(scene: Scene) -> None:
+    found = await scene.arm.identity(scene.wanted)
+    assert str(found.client_id) == scene.identity.client_id
+    assert str(found.object_id) == scene.identity.principal_id
+    url = f"https://management.azure.com{scene.identity.id}?api-version=2024-11-30"
+    assert scene.way.requests == [("GET", url, None)]
+    assert set(scene.login.tokens) == {"https://management.azure.com/.default"}
+
+
+async def test_attaching_sends_the_difference_alone(scene: Scene) -> None:
+    assert await scene.attach()
+    assert scene.attached() == scene.both
+    block = {"type": "UserAssigned", "userAssignedIdentities": {scene.identity.id: {}}}
+    assert scene.way.patches() == [{"identity": block}]
+
+
+async def test_what_is_attached_already_is_not_sent(scene: Scene) -> None:
+    scene.somebody_attaches_it()
+    wanted = ResourceId.parse(scene.identity.id.upper())
+    assert not await scene.arm.attach(scene.host, wanted, progress=None)
+    assert scene.way.patches() == []
+
+
+async def test_detaching_leaves_the_others(scene: Scene) -> None:
+    scene.somebody_attaches_it()
+    assert await scene.arm.detach(scene.host, scene.wanted, progress=None)
+    assert not await scene.arm.detach(scene.host, scene.wanted, progress=None)
+    assert scene.attached() == {scene.kubelet}
+
+
+async def test_a_long_operation_is_asked_for_as_often_as_azure_allows(scene: Scene) -> None:
+    scene.weather("scale-sets=23")
     seen: list[float] = []
-    async with arm.client() as client:
-        assert await client.attach(HOST, WANTED, progress=seen.append)
-    assert arm.clock.slept == [10, 30, 5]
-    assert seen == [10, 40]
-    assert [url for method, url, _ in arm.requests if "operations" in url] == [OPERATION] * 3
+    assert await scene.arm.attach(scene.host, scene.wanted, progress=seen.append)
+    assert scene.clock.slept == [10, 10, 3]
+    assert seen == [10, 20]
+    asked = [url for _, url, _ in scene.way.requests if "/operations/" in url]
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
+    assert scene.attached() == scene.both
 
 
-async def test_a_long_operation_may_be_known_by_its_location() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [
-        pass_on,
-        answer(202, Location=OPERATION),
-        answer(202, Retry_After="1"),
-        answer(200, {}),
-    ]
-    assert await attach(arm)
-    assert arm.clock.slept == [5, 1]
+async def test_where_azure_does_not_say_how_often_it_is_asked_every_five_seconds(
+    scene: Scene,
+) -> None:
+    scene.weather("scale-sets=12")
+    scene.way.change = without("Retry-After")
+    assert await scene.attach()
+    assert scene.clock.slept == [5, 5, 5]
 
 
-async def test_without_waiting_it_is_enough_that_azure_accepts() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [pass_on, answer(202, Azure_AsyncOperation=OPERATION)]
-    assert await attach(arm, wait=False)
-    assert arm.clock.slept == []
+async def test_a_long_operation_may_be_known_by_its_location(scene: Scene) -> None:
+    scene.weather("scale-sets=12")
+    scene.way.change = without("Azure-AsyncOperation")
+    assert await scene.attach()
+    assert scene.clock.slept == [10, 2]
+    assert scene.attached() == scene.both
 
 
-async def test_an_operation_that_never_ends_is_given_up() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [pass_on, answer(202, Azure_AsyncOperation=OPERATION, Retry_After="100")]
-    arm.script += [answer(200, {"status": "InProgress"}, Retry_After="100")] * 20
-    with pytest.raises(ArmError, match=r"Timeout: Azure is not done after 1000 s"):
-        await attach(arm)
+async def test_without_waiting_it_is_enough_that_azure_accepts(scene: Scene) -> None:
+    scene.weather("scale-sets=40")
+    assert await scene.attach(wait=False)
+    assert scene.clock.slept == []
+    assert scene.attached() == {scene.kubelet}, "the machines get it later"
 
 
-async def test_an_operation_that_fails_raises_azures_reason() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    failure = {"status": "Failed", "error": {"code": "FailedIdentityOperation", "message": "why"}}
-    arm.script = [pass_on, answer(202, Azure_AsyncOperation=OPERATION), answer(200, failure)]
-    with pytest.raises(ArmError, match=r"FailedIdentityOperation: why"):
-        await attach(arm)
+async def test_an_operation_that_never_ends_is_given_up(scene: Scene) -> None:
+    scene.weather("scale-sets=100000")
+    with pytest.raises(ArmError, match=r"Timeout: Azure is not done after 910 s"):
+        await scene.attach()
+
+
+async def test_an_operation_that_fails_again_and_again_raises_azures_reason(scene: Scene) -> None:
+    scene.weather("failing=1")
+    with pytest.raises(ArmError, match=r"InternalExecutionError: An internal execution error"):
+        await scene.attach()
+    assert len(scene.way.patches()) == 4
+
+
+async def test_an_identity_that_does_not_exist_is_not_sent_twice(scene: Scene) -> None:
+    nobody = ResourceId.parse(f"{scene.identity.id}-not")
+    with pytest.raises(ArmError, match=r"FailedIdentityOperation: .*orders-not' was not found"):
+        await scene.arm.attach(scene.host, nobody, progress=None)
+    assert len(scene.way.patches()) == 1
 
 
 @pytest.mark.parametrize(
@@ -129,138 +303,145 @@ async def test_an_operation_that_fails_raises_azures_reason() -> None:
         "https://evilmanagement.azure.com/operations/1",
     ],
 )
-async def test_the_token_goes_to_no_other_machine(target: str) -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [pass_on, answer(202, Azure_AsyncOperation=target)]
+async def test_the_token_goes_to_no_other_machine(scene: Scene, target: str) -> None:
+    def lead_away(answer: httpx2.Response) -> None:
+        if answer.status_code == 202:
+            answer.headers["Azure-AsyncOperation"] = target
+
+    scene.way.change = lead_away
     with pytest.raises(ArmError, match=r"BadAnswer"):
-        await attach(arm)
-    assert all(url.startswith("https://management.azure.com/") for _, url, _ in arm.requests)
+        await scene.attach()
+    asked = [url for _, url, _ in scene.way.requests]
+    assert len(asked) == 2
+    assert all(url.startswith("https://management.azure.com/") for url in asked)
 
 
-@pytest.mark.parametrize(
-    "conflict",
-    [
-        [answer(409, {"error": {"code": "Conflict", "message": "concurrent request"}})],
-        [answer(202, Azure_AsyncOperation=OPERATION), answer(200, {"status": "Canceled"})],
-    ],
-    ids=["refused", "canceled"],
-)
-async def test_when_somebody_else_changes_the_host_it_looks_again(
-    conflict: list[Callable[[httpx2.Request], httpx2.Response | None]],
-) -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [pass_on, *conflict]
-    assert await attach(arm)
-    assert attached(arm) == {KUBELET, IDENTITY}
+async def test_when_somebody_else_changes_the_host_it_looks_again(scene: Scene) -> None:
+    def once() -> None:
+        scene.way.before_patch = lambda: None
+        scene.somebody_changes_the_host(seconds=12)
+
+    scene.way.before_patch = once
+    assert await scene.attach()
+    assert len(scene.way.patches()) == 2
+    assert scene.clock.slept[:3] == [5, 5, 5], "until the other change is done"
+    assert scene.attached() == scene.both
 
 
-async def test_a_conflict_that_stays_is_given_up() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    conflict = answer(409, {"error": {"code": "Conflict", "message": "busy"}})
-    arm.script = [pass_on, conflict] * 10
-    with pytest.raises(ArmError, match=r"Conflict: busy"):
-        await attach(arm)
-    assert len(arm.patches()) == 4
+async def test_a_conflict_that_stays_is_given_up(scene: Scene) -> None:
+    scene.way.before_patch = lambda: scene.somebody_changes_the_host(seconds=3)
+    with pytest.raises(ArmError, match=r"Conflict: The request failed due to conflict"):
+        await scene.attach()
+    assert len(scene.way.patches()) == 4
 
 
-@pytest.mark.parametrize(("after", "slept"), [("7", 7.0), ("date", 30.0)])
-async def test_a_short_throttle_is_waited_for(after: str, slept: float) -> None:
-    arm = ScriptedArm(SCALE_SET)
-    if after == "date":
-        after = email.utils.formatdate(arm.clock.now + 30, usegmt=True)
-    arm.script = [answer(429, {"error": {"code": "Throttled", "message": "m"}}, Retry_After=after)]
-    assert await attach(arm)
-    assert arm.clock.slept == [slept]
+@pytest.mark.parametrize("as_date", [False, True], ids=["seconds", "date"])
+async def test_a_short_throttle_is_waited_for(scene: Scene, as_date: bool) -> None:
+    def dated(answer: httpx2.Response) -> None:
+        if answer.status_code == 429:
+            until = scene.clock.time() + float(answer.headers["Retry-After"])
+            answer.headers["Retry-After"] = email.utils.formatdate(until, usegmt=True)
+
+    scene.cloud.clock.now = float(int(scene.cloud.clock.now))  # a date has no fractions
+    scene.weather("scale-sets=0", "arm=[{effect: 429, first: 1, seconds: 30}]")
+    scene.way.change = dated if as_date else lambda _: None
+    assert await scene.attach()
+    assert scene.clock.slept == [30]
 
 
-async def test_a_long_throttle_is_an_error_at_once() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    body = {"code": "OperationNotAllowed", "message": "too many requests"}
-    arm.script = [answer(429, body, Retry_After="1200")]
-    with pytest.raises(ArmError, match=r"OperationNotAllowed: too many requests") as caught:
-        await attach(arm)
+async def test_a_long_throttle_is_an_error_at_once(scene: Scene) -> None:
+    scene.weather("arm=[{effect: 429, seconds: 1200}]")
+    with pytest.raises(ArmError, match=r"OperationNotAllowed: The server rejected") as caught:
+        await scene.attach()
     assert caught.value.status == 429
-    assert arm.clock.slept == []
+    assert scene.clock.slept == []
+    assert len(scene.way.requests) == 1
 
 
-async def test_a_refusal_is_not_repeated() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [answer(403, {"error": {"code": "AuthorizationFailed", "message": "m"}})]
-    with pytest.raises(ArmError, match=r"AuthorizationFailed: m"):
-        await attach(arm)
-    assert len(arm.requests) == 1
+async def test_a_refusal_is_not_repeated(scene: Scene, seeded: Seeded) -> None:
+    nobody = SignedIn(scene.cloud, seeded.stranger.client_id, seeded.stranger_secret)
+    way = OnTheWay(scene.cloud)
+    async with Arm(nobody, scene.clock, transport=way) as arm:
+        with pytest.raises(ArmError, match=r"AuthorizationFailed: The client") as caught:
+            await arm.attach(scene.host, scene.wanted, progress=None)
+    assert caught.value.status == 403
+    assert len(way.requests) == 1
+    (token,) = nobody.tokens.values()
+    assert token not in repr(caught.value)
 
 
-async def test_an_azure_that_cannot_be_reached_is_named() -> None:
-    arm = ScriptedArm(SCALE_SET)
-
-    def fail(_: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ConnectError("[Errno -2] Name or service not known")
-
-    arm.script = [fail]
-    with pytest.raises(
-        ArmError, match=r"Unreachable: management.azure.com cannot be asked: .*not known"
-    ) as caught:
-        await attach(arm)
-    assert "secret-token" not in repr(caught.value)
+async def test_an_azure_that_cannot_be_reached_is_named(scene: Scene) -> None:
+    closed = httpx2.AsyncHTTPTransport(proxy="http://127.0.0.1:9", trust_env=False)
+    async with Arm(scene.login, scene.clock, transport=closed) as arm:
+        with pytest.raises(
+            ArmError, match=r"Unreachable: management.azure.com cannot be asked: .+"
+        ) as caught:
+            await arm.identity(scene.wanted)
+    (token,) = scene.login.tokens.values()
+    assert token not in repr(caught.value)
+    assert scene.clock.slept == []
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_azures_own_failure_is_waited_for(status: int) -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [answer(status), pass_on, answer(status, Retry_After="7")]
-    assert await attach(arm)
-    assert arm.clock.slept == [5.0, 7.0]
+@pytest.mark.parametrize("effect", ["500", "html", "503", "504"])
+async def test_azures_own_failure_is_waited_for(scene: Scene, effect: str) -> None:
+    """`html` is the 502 of a proxy on the way."""
+    once = f"{{effect: {effect}, first: 1}}, {{effect: {effect}, kind: PATCH *, first: 1}}"
+    scene.weather("scale-sets=0", f"arm=[{once}]")
+    assert await scene.attach()
+    assert scene.clock.slept == [5, 5]
+    assert len(scene.way.patches()) == 2
 
 
-async def test_a_failure_that_lasts_is_told() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.script = [answer(500, {"error": {"code": "InternalServerError", "message": "m"}})] * 4
-    with pytest.raises(ArmError, match=r"InternalServerError: m"):
-        await attach(arm)
-    assert len(arm.requests) == 4
+async def test_azures_own_failure_is_waited_for_as_long_as_azure_says(scene: Scene) -> None:
+    scene.weather("scale-sets=0", "arm=[{effect: 503, first: 1, seconds: 7}]")
+    assert await scene.attach()
+    assert scene.clock.slept == [7]
 
 
-async def test_a_connection_that_breaks_is_made_again() -> None:
-    arm = ScriptedArm(SCALE_SET)
-
-    def breaks(_: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ReadError("Connection reset by peer")
-
-    arm.script = [pass_on, breaks]
-    assert await attach(arm)
-    assert (attached(arm), len(arm.patches())) == ({KUBELET, IDENTITY}, 2)
+async def test_a_failure_that_lasts_is_told(scene: Scene) -> None:
+    scene.weather("arm=[{effect: 500}]")
+    with pytest.raises(ArmError, match=r"InternalServerError: Encountered internal server error"):
+        await scene.attach()
+    assert len(scene.way.requests) == 4
 
 
-async def test_what_a_failed_change_lists_is_sent_again() -> None:
+async def test_a_connection_that_breaks_is_made_again(scene: Scene) -> None:
+    scene.weather("arm=[{effect: reset, kind: PATCH *, first: 1}]")
+    assert await scene.attach()
+    assert (scene.attached(), len(scene.way.patches())) == (scene.both, 2)
+
+
+async def test_what_a_failed_change_lists_is_sent_again(scene: Scene) -> None:
     """The machines lack it, although the scale set names it."""
-    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY))
-    arm.states[SCALE_SET.lower()] = ["Failed", "Succeeded"]
-    assert await attach(arm)
-    assert len(arm.patches()) == 1
+    scene.somebody_attaches_it(fails=True)
+    assert scene.attached() == {scene.kubelet}
+    assert await scene.attach()
+    assert len(scene.way.patches()) == 1
+    assert scene.attached() == scene.both
 
 
-@pytest.mark.parametrize("code", ["InternalExecutionError", "OperationPreempted"])
-async def test_a_change_that_fails_after_it_was_accepted_is_sent_again(code: str) -> None:
-    arm = ScriptedArm(SCALE_SET)
-    arm.states[SCALE_SET.lower()] = ["Succeeded", "Failed", "Succeeded"]
-    failure = {"status": "Failed", "error": {"code": code, "message": "why"}}
-    arm.script = [pass_on, answer(202, Azure_AsyncOperation=OPERATION), answer(200, failure)]
-    assert await attach(arm)
-    assert len(arm.patches()) == 2
+@pytest.mark.parametrize("chance", ["failing", "preempted"])
+async def test_a_change_that_fails_after_it_was_accepted_is_sent_again(
+    scene: Scene, chance: str
+) -> None:
+    """What was preempted ends Canceled."""
+    turns = (changed(CALM, [f"{chance}=0.5", f"seed={seed}"]) for seed in count())
+    once = next(each for each in turns if each.outcome(1).error and not each.outcome(2).error)
+    weather.write(scene.cloud.plan.path, once)
+    assert await scene.attach()
+    assert len(scene.way.patches()) == 2
+    assert scene.attached() == scene.both
 
 
-async def test_a_change_that_is_under_way_is_waited_for_and_not_preempted() -> None:
-    arm = ScriptedArm(SCALE_SET, attached=(KUBELET, IDENTITY))
-    arm.states[SCALE_SET.lower()] = ["Updating", "Updating", "Succeeded"]
-    assert not await attach(arm), "somebody else attached it"
-    assert (arm.patches(), arm.clock.slept) == ([], [5.0, 5.0])
+async def test_a_change_that_is_under_way_is_waited_for_and_not_preempted(scene: Scene) -> None:
+    scene.somebody_attaches_it(seconds=12)
+    assert not await scene.attach(), "somebody else attached it"
+    assert (scene.way.patches(), scene.clock.slept) == ([], [5, 5, 5])
 
 
-async def test_a_lock_is_told_and_not_tried_again() -> None:
-    arm = ScriptedArm(SCALE_SET)
-    locked = answer(409, {"error": {"code": "ScopeLocked", "message": "remove the lock"}})
-    arm.script = [pass_on, locked]
-    with pytest.raises(ArmError, match=r"ScopeLocked: remove the lock"):
-        await attach(arm)
-    assert len(arm.patches()) == 1
+async def test_a_lock_is_told_and_not_tried_again(scene: Scene) -> None:
+    scene.weather("arm=[{effect: locked}]")
+    with pytest.raises(ArmError, match=r"ScopeLocked: .*Please remove the lock and try again"):
+        await scene.attach()
+    assert len(scene.way.patches()) == 1
+    assert scene.attached() == {scene.kubelet}

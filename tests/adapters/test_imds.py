@@ -15,6 +15,7 @@ import pytest
 from podidentity.adapters import imds as adapter
 from podidentity.adapters.imds import (
     AT_ONCE,
+    GENERAL_RATE,
     MOST_OF_NAMESPACE,
     MOST_OF_POD,
     RATE,
@@ -446,6 +447,25 @@ async def test_other_metadata_has_a_limit_of_its_own() -> None:
         await asyncio.gather(*asking)
         await imds.close()
     assert clock.monotonic() == pytest.approx(2 * 1.1)
+
+
+async def test_what_is_closed_sends_nothing_more() -> None:
+    clock = FakeClock()
+    async with scripted(answers(TOKEN)) as server:
+        imds = Imds.connect("127.0.0.1", server.port, clock=clock, user_agent="t")
+        await asyncio.gather(*(imds.issue(grant(), f"r{n}") for n in range(RATE)))
+        await asyncio.gather(*(imds.metadata(f"/{n}", "", FLOW) for n in range(GENERAL_RATE)))
+        waiting: list[asyncio.Task[Any]] = [
+            asyncio.create_task(imds.issue(grant(), "one more")),
+            asyncio.create_task(imds.metadata("/more", "", FLOW)),
+        ]
+        for _ in range(9):  # the loop's turns until both wait
+            await asyncio.sleep(0)
+        assert len(clock._sleepers) == 2
+        await imds.close()
+        assert clock._sleepers == []
+        await ended(waiting)
+    assert len(server.asked) == RATE + GENERAL_RATE
 
 
 IDENTITY_TOKEN = {"access_token": jwt(appid=CLIENT), "client_id": CLIENT, "expires_in": "86399"}

@@ -113,6 +113,14 @@ async def test_what_is_no_token_is_refused_without_a_question(world: World, head
     assert world.server.asked == []
 
 
+@pytest.mark.parametrize("scheme", [b"bearer ", b" BEARER  "])
+async def test_the_scheme_of_a_token_has_no_case_and_any_number_of_spaces(
+    world: World, scheme: bytes
+) -> None:
+    token = PROMETHEUS.removeprefix(b"Bearer ")
+    assert await world.access(scheme + token + b"== ") is Access.ALLOWED
+
+
 async def test_an_answer_counts_for_its_time_and_is_then_asked_for_again(world: World) -> None:
     await world.access()
     world.server.allowed.clear()
@@ -140,7 +148,7 @@ async def test_while_the_api_server_is_away_a_permission_stands_and_nothing_else
     world.clock.advance(OUTLIVES - 1)
     assert await world.access() is Access.ALLOWED
     assert await world.access(STRANGER) is Access.UNDECIDED
-    world.clock.advance(2)
+    world.clock.advance(1)
     assert await world.access() is Access.UNDECIDED
 
 
@@ -181,12 +189,23 @@ async def test_few_questions_are_under_way_at_once(world: World) -> None:
     assert found.count(Access.TOO_OFTEN) == 20 - AT_ONCE
 
 
+async def test_closing_ends_the_questions_under_way(world: World) -> None:
+    world.server.open.clear()
+    asking = asyncio.create_task(world.access())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await world.permissions.close()
+    assert world.permissions._flights == {}
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
 async def test_invented_tokens_fill_no_memory_and_drive_no_permission_out(world: World) -> None:
     await world.access()
     for number in range(3 * CAPACITY):
         await world.access(invented(number), f"10.244.{number}.1")
     asked = len(world.server.asked)
-    assert len(world.permissions._answers) <= CAPACITY
+    assert len(world.permissions._answers) == CAPACITY
     assert await world.access() is Access.ALLOWED
     assert len(world.server.asked) == asked
 

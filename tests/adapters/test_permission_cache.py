@@ -107,6 +107,40 @@ async def test_without_an_answer_the_last_decision_stands_and_none_is_guessed(
     assert permissions.known(USE) is None
 
 
+async def test_while_nobody_can_be_asked_one_tries_every_few_seconds_and_no_longer_than_allowed(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE)
+    server.says = ABSENT
+    clock.advance(ALLOWED)
+    assert await permissions.ask(USE) is True
+    for seconds, asked in ((DENIED - 1, 2), (1, 3), (DENIED, 4)):
+        clock.advance(seconds)
+        assert permissions.known(USE) is True
+        await flown(permissions)
+        assert len(server.asked) == asked
+    clock.advance(ALLOWED)
+    assert permissions.known(USE) is None
+    clock.advance(NIGHT - clock.monotonic() - 1)
+    assert await permissions.ask(USE) is True
+    clock.advance(1)
+    assert permissions.known(USE) is None
+
+
+async def test_a_refusal_that_nobody_can_renew_counts_as_long_as_a_new_one(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    server.says = NO
+    await permissions.ask(USE)
+    server.says = ABSENT
+    clock.advance(DENIED)
+    await permissions.ask(USE)
+    clock.advance(DENIED - 1)
+    assert permissions.known(USE) is False
+    clock.advance(1)
+    assert permissions.known(USE) is None
+
+
 async def test_a_refusal_stands_too_while_nobody_can_be_asked(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
@@ -152,6 +186,39 @@ async def test_an_agent_that_may_not_ask_says_which_rule_is_missing(
     server.says = YES
     assert await permissions.ask(USE) is True
     assert not permissions.problems()
+
+
+async def test_that_nobody_can_be_asked_is_no_fault_of_the_agents_rights(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    for says, problems in ((KubeError("no", status=403), 1), (ABSENT, 0), (YES, 0)):
+        server.says = says
+        await asyncio.gather(permissions.ask(USE), return_exceptions=True)
+        assert len(permissions.problems()) == problems
+
+
+async def test_trouble_and_its_end_are_told_once_each_time(
+    permissions: RbacPermissions, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "podidentity.permissions")
+    for says in (YES, ABSENT, ABSENT, YES, YES, ABSENT):
+        server.says = says
+        await permissions.ask(USE)
+    told = [line.getMessage() for line in caplog.records]
+    down = "The API server cannot be asked: refused.; earlier decisions stand"
+    assert told == [down, "the API server answers SubjectAccessReviews again", down]
+
+
+async def test_all_decisions_are_told_with_their_ages(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE)
+    clock.advance(5)
+    server.says = NO
+    other = Use(USE.service_account, "other")
+    await permissions.ask(other)
+    clock.advance(2)
+    assert permissions.decisions() == [(USE, True, 7.0), (other, False, 2.0)]
 
 
 async def test_the_question_is_cluster_wide_and_names_all_groups_of_the_account(
@@ -221,6 +288,16 @@ async def test_a_permission_in_use_is_renewed_before_anybody_waits(
     assert len(server.asked) == 11
 
 
+async def test_renewals_spread_over_a_quarter_of_the_time(server: Server, clock: FakeClock) -> None:
+    permissions = RbacPermissions(server, clock, jitter=lambda: 1.0)
+    await permissions.ask(USE)
+    for seconds, asked in ((0.75 * ALLOWED - 1, 1), (1, 2)):
+        clock.advance(seconds)
+        assert permissions.known(USE) is True
+        await flown(permissions)
+        assert len(server.asked) == asked
+
+
 async def test_what_is_taken_back_is_refused_after_the_next_question(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
@@ -273,6 +350,26 @@ async def test_a_start_asks_few_questions_at_once(
     assert 0 < len(server.asked) < 10
     server.open.set()
     assert all(await asyncio.gather(*asking))
+
+
+async def test_who_waits_for_a_question_that_is_asked_already_asks_none(
+    permissions: RbacPermissions,
+) -> None:
+    asking = (permissions.ask(USE) for _ in range(QUESTIONS_AT_ONCE + 1))
+    assert all(await asyncio.gather(*asking))
+
+
+async def test_closing_ends_the_questions_under_way(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    server.open.clear()
+    asking = asyncio.create_task(permissions.ask(USE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await permissions.close()
+    assert permissions._flights == {}
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
 
 def tenants(number: int) -> Use:

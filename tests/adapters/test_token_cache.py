@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.adapters.token_cache import Schedule, TokenCache, negative_ttl, schedule
+from podidentity.adapters.token_cache import (
+    FORGOTTEN,
+    NegativeCache,
+    Schedule,
+    TokenCache,
+    negative_ttl,
+    schedule,
+)
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -20,6 +27,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.resources import (
     AccessToken,
+    AzureIdentity,
     ClientId,
     Entra,
     Grant,
@@ -160,6 +168,13 @@ async def test_at_its_time_a_request_gets_the_old_token_if_that_is_good() -> Non
     assert (found.token.value, found.origin) == ("token-1", Origin.CACHE)
 
 
+async def test_a_request_that_is_answered_in_time_waits_for_nothing_more() -> None:
+    async with caching() as world:
+        await world.cache.fetch(grant(), VAULT, until=9.0)
+        await asyncio.sleep(0)
+        assert world.clock._sleepers == []
+
+
 async def test_a_secret_that_is_not_read_in_time_is_not_waited_for() -> None:
     async with caching() as world:
         world.source.unread = True
@@ -189,6 +204,25 @@ async def test_a_failure_goes_to_all_who_share_it() -> None:
         answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(answer) for answer in answers] == [TokenRefused] * 3
     assert len(world.source.asked) == 1
+
+
+async def test_each_request_to_an_issuer_is_told_with_its_end_and_its_seconds() -> None:
+    told: list[tuple[str, str, float]] = []
+
+    def note(of: AzureIdentity, word: str, seconds: float) -> None:
+        told.append((of.ref.name, word, seconds))
+
+    async with caching(told=note) as world:
+        for failures in ([TokenSourceDown("away")], []):
+            world.clock.advance(100)
+            world.source.failures = [*failures]
+            world.source.begun.clear()
+            (asking,) = await begun(world)
+            world.clock.advance(3)
+            world.source.open.set()
+            await asyncio.gather(asking, return_exceptions=True)
+        await world.fetch()
+    assert told == [("orders", "TokenSourceDown", 3.0), ("orders", "ok", 3.0)]
 
 
 async def test_bypass_asks_the_source_and_renews_what_is_kept() -> None:
@@ -232,6 +266,7 @@ async def test_closing_ends_the_fetches_under_way() -> None:
     async with caching() as world:
         (asking,) = await begun(world)
         await world.cache.close()
+        assert world.cache._flights == {}
         with pytest.raises(asyncio.CancelledError):
             await asking
 
@@ -746,3 +781,38 @@ def test_a_failure_is_believed_for_as_long_as_its_kind_deserves(
 
 def test_a_failure_that_lasts_for_weeks_has_a_number_still() -> None:
     assert negative_ttl(TokenSourceDown("away"), 10**6) == 10
+
+
+KEY = ("credential", VAULT)
+
+
+@pytest.mark.parametrize(("later", "seconds"), [(FORGOTTEN - 1, 2), (FORGOTTEN, 1)])
+def test_a_failure_a_minute_after_the_end_of_another_is_the_first_again(
+    later: float, seconds: float
+) -> None:
+    failures = NegativeCache()
+    failures.put(KEY, "", DOWN, 0.0)
+    second = negative_ttl(DOWN, 0) + later
+    failures.put(KEY, "", DOWN, second)
+    assert failures.get(KEY, "", second + seconds - 0.5) is DOWN
+    assert failures.get(KEY, "", second + seconds) is None
+
+
+def test_of_too_many_failures_the_oldest_are_forgotten() -> None:
+    failures = NegativeCache(capacity=2)
+    for name in ("a", "b", "a", "c"):
+        failures.put((name, VAULT), "", DOWN, 0.0)
+    kept = [name for name in "abc" if failures.get((name, VAULT), "", 0.5)]
+    assert (kept, len(failures)) == (["a", "c"], 2)
+
+
+def test_a_token_ends_the_failures_of_all_and_of_its_own_pod_and_of_no_other() -> None:
+    failures = NegativeCache()
+    failures.put(KEY, "any", DOWN, 0.0)
+    for uid in ("one", "other"):
+        failures.put(KEY, uid, OF_ONE_POD[0], 0.0)
+    failures.drop(KEY, "one")
+    assert failures.get(KEY, "one", 0.5) is None
+    assert isinstance(failures.get(KEY, "other", 0.5), TokenThrottled)
+    failures.drop(KEY, "never failed")
+    assert len(failures) == 1

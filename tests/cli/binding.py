@@ -8,14 +8,13 @@ from typing import Any
 
 from podidentity.cli.azure_access import ATTACHED_TO
 from tests.cli.conftest import Ran
-from tests.cli.scripted import IDENTITY, ScriptedArm
 from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
 
 
-def add(run: Run, ns: str, name: str = "orders", *more: str) -> Ran:
-    return run("add", "--namespace", ns, "--name", name, "--identity-resource-id", IDENTITY, *more)
+def add(run: Run, identity: str, ns: str, name: str = "orders", *more: str) -> Ran:
+    return run("add", "--namespace", ns, "--name", name, "--identity-resource-id", identity, *more)
 
 
 def identity(world: World, ns: str, name: str = "orders") -> Any:
@@ -28,8 +27,3 @@ def binding(world: World, ns: str, name: str = "orders-binding") -> Any:
 
 def record(found: Any) -> Any:
     return json.loads(found["metadata"].get("annotations", {}).get(ATTACHED_TO, "[]"))
-
-
-def attached(arm: ScriptedArm) -> bool:
-    (ids,) = arm.blocks.values()
-    return IDENTITY.lower() in {each.lower() for each in ids}

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from podidentity.cli import azure_access, main
+from podidentity.cli import main
 from podidentity.manifests import crds
-from tests.cli.scripted import ScriptedArm
+from podidentity_sandbox.weather import CALM, Weather
+from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
 
 
@@ -100,8 +101,19 @@ def ns(world: World) -> Iterator[str]:
 
 
 @pytest.fixture
-def arm(world: World, monkeypatch: pytest.MonkeyPatch) -> ScriptedArm:
-    """Azure as we script it, where the sandbox's own would not fail as wanted."""
-    scripted = ScriptedArm(world.plan.scale_set_id)
-    monkeypatch.setattr(azure_access, "azure", scripted.client)
-    return scripted
+def sky(world: World) -> Iterator[Callable[[Weather], None]]:
+    """Put a weather in force; afterwards it is calm again."""
+    with weather_of(world) as put:
+        yield put
+
+
+@pytest.fixture
+def orders(world: World, sky: Callable[[Weather], None]) -> Identity:
+    """A managed identity of this test, and machines that change at once.
+
+    How a command waits for them is told in tests/adapters/test_arm.py and test_in_weather.py.
+    """
+    sky(CALM)
+    found = made_identity(world)
+    found.weather()
+    return found

@@ -13,21 +13,23 @@ from podidentity.cli import delete as delete_command
 from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS
 from podidentity.core.resources import BINDING_LABEL
-from tests.cli.binding import Run, add, attached, binding, identity, record
+from podidentity_sandbox.azure.client import AzureError
+from tests.cli.azure import Identity
+from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.conftest import Ran
-from tests.cli.scripted import CLIENT, IDENTITY, ScriptedArm, answer, pass_on
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.test_grants import may
 from tests.cli.world import CUSTOM, World
 
 
 def test_add_makes_identity_and_binding_and_attaches(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    ran = add(podidentity, ns)
+    ran = add(podidentity, orders.id, ns)
     assert (ran.code, ran.err) == (0, "")
-    role = f"rbac.authorization.k8s.io/podidentity-use-{CLIENT}"
-    assert ran.out.replace(f"{role} unchanged", f"{role} created").splitlines() == [
-        f"identity orders has the client id {CLIENT}",
+    role = f"rbac.authorization.k8s.io/podidentity-use-{orders.client_id}"
+    assert ran.out.splitlines() == [
+        f"identity {orders.name} has the client id {orders.client_id}",
         f"clusterrole.{role} created",
         f"clusterrolebinding.{role}:{ns} created",
         "azureidentity.aadpodidentity.k8s.io/orders created",
@@ -39,24 +41,23 @@ def test_add_makes_identity_and_binding_and_attaches(
     found = identity(world, ns)
     assert found["spec"] == {
         "type": 0,
-        "resourceID": IDENTITY,
-        "clientID": CLIENT,
-        "objectID": "22222222-2222-2222-2222-222222222222",
+        "resourceID": orders.id,
+        "clientID": orders.client_id,
+        "objectID": orders.object_id,
     }
     assert record(found) == [world.plan.scale_set_id]
     assert binding(world, ns)["spec"] == {"azureIdentity": "orders", "selector": "orders"}
-    assert attached(arm)
+    assert orders.attached()
 
 
-@pytest.mark.usefixtures("arm")
-def test_add_may_be_repeated(ns: str, podidentity: Run) -> None:
-    assert add(podidentity, ns).code == 0
-    ran = add(podidentity, ns)
+def test_add_may_be_repeated(orders: Identity, ns: str, podidentity: Run) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
+    ran = add(podidentity, orders.id, ns)
     assert ran.code == 0
     assert "azureidentity.aadpodidentity.k8s.io/orders unchanged" in ran.out
     assert "already" in ran.out
     assert "azureidentitybinding.aadpodidentity.k8s.io/orders-binding unchanged" in ran.out
-    ran = add(podidentity, ns, "orders", "--binding-selector", "other")
+    ran = add(podidentity, orders.id, ns, "orders", "--binding-selector", "other")
     assert "azureidentitybinding.aadpodidentity.k8s.io/orders-binding configured" in ran.out
 
 
@@ -64,7 +65,8 @@ def test_with_client_id_and_no_attach_it_asks_nothing_of_azure(
     world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(azure_access, "azure", None)
-    ran = add(podidentity, ns, "orders", "--client-id", CLIENT.upper(), "--no-attach")
+    given = ("--client-id", CLIENT.upper(), "--no-attach")
+    ran = add(podidentity, IDENTITY, ns, "orders", *given)
     assert (ran.code, ran.err) == (0, "")
     assert identity(world, ns)["spec"]["clientID"] == CLIENT
     assert record(identity(world, ns)) == []
@@ -72,74 +74,90 @@ def test_with_client_id_and_no_attach_it_asks_nothing_of_azure(
 
 
 def test_what_others_attached_is_not_recorded_as_ours(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    arm.blocks[world.plan.scale_set_id.lower()].add(IDENTITY)
-    assert add(podidentity, ns).code == 0
+    orders.attach()
+    assert add(podidentity, orders.id, ns).code == 0
     assert record(identity(world, ns)) == []
     assert podidentity("delete", "--namespace", ns, "--name", "orders").code == 0
-    assert attached(arm)
+    assert orders.attached()
+
+
+def test_what_azure_failed_to_attach_is_not_taken_for_attached(
+    orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """The scale set names it, and the machines lack it."""
+    orders.weather("failing=1")
+    with pytest.raises(AzureError, match="InternalExecutionError"):
+        orders.attach()
+    orders.weather()
+    ran = add(podidentity, orders.id, ns)
+    assert (ran.code, "already" in ran.out) == (0, False)
+    assert orders.attached()
 
 
 def test_a_run_that_fails_half_way_entitles_nobody_and_can_be_repeated(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    no = answer(403, {"error": {"code": "AuthorizationFailed", "message": "no"}})
-    arm.script = [pass_on, pass_on, pass_on, no]
-    ran = add(podidentity, ns)
+    orders.weather("arm=[{effect: denied, kind: PATCH *}]")
+    ran = add(podidentity, orders.id, ns)
     assert ran.code == 1
-    assert "error: Cannot attach orders to scale set" in ran.err
+    assert f"error: Cannot attach {orders.name} to scale set" in ran.err
     assert binding(world, ns) is None
     assert record(identity(world, ns)) == [world.plan.scale_set_id]
-    assert add(podidentity, ns).code == 0
-    assert attached(arm)
+    assert not orders.attached()
+    orders.weather()
+    assert add(podidentity, orders.id, ns).code == 0
+    assert orders.attached()
     assert binding(world, ns) is not None
     assert record(identity(world, ns)) == [world.plan.scale_set_id]
 
 
 def test_an_unknown_identity_is_said_to_be_unknown(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    arm.script = [answer(404, {"error": {"code": "ResourceNotFound", "message": "not there"}})]
-    ran = add(podidentity, ns)
+    wrong = f"{orders.id}-not"
+    ran = add(podidentity, wrong, ns)
     assert ran.code == 1
+    kind = "Microsoft.ManagedIdentity/userAssignedIdentities"
     assert ran.err == (
-        "error: Cannot look up the identity orders. Azure says ResourceNotFound: not there. "
-        f"Check the id: az identity show --ids {IDENTITY}\n"
+        f"error: Cannot look up the identity {orders.name}-not. Azure says ResourceNotFound: The"
+        f" Resource '{kind}/{orders.name}-not' under resource group 'shop' was not found. For more"
+        " details please go to https://aka.ms/ARMResourceNotFoundFix. "
+        f"Check the id: az identity show --ids {wrong}\n"
     )
     assert identity(world, ns) is None
 
 
-@pytest.mark.usefixtures("arm")
 def test_a_client_id_that_is_not_the_identitys_is_refused(
-    world: World, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    ran = add(podidentity, ns, "orders", "--client-id", CLIENT.replace("1", "3"))
+    ran = add(podidentity, orders.id, ns, "orders", "--client-id", CLIENT)
     assert ran.code == 1
-    assert f"has the client id {CLIENT}" in ran.err
+    assert f"has the client id {orders.client_id}" in ran.err
     assert identity(world, ns) is None
 
 
-@pytest.mark.usefixtures("arm")
 def test_a_name_that_stands_for_another_identity_is_not_taken_over(
-    world: World, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    spec = {"clientID": CLIENT, "resourceID": f"{IDENTITY}2"}
+    spec = {"clientID": orders.client_id, "resourceID": f"{orders.id}2"}
     world.custom(ns, "azureidentities", "orders", spec)
-    ran = add(podidentity, ns)
+    ran = add(podidentity, orders.id, ns)
     assert ran.code == 1
     assert "exists and names another identity" in ran.err
     assert identity(world, ns)["spec"] == spec
     world.custom(ns, "azureidentitybindings", "other-binding", {"azureIdentity": "mine"})
-    ran = add(podidentity, ns, "other")
+    ran = add(podidentity, orders.id, ns, "other")
     assert ran.code == 1
     assert "names AzureIdentity 'mine'" in ran.err
     assert identity(world, ns, "other") is None
 
 
-@pytest.mark.usefixtures("arm")
+@pytest.mark.usefixtures("world")
 def test_a_namespace_that_is_not_there_is_named(podidentity: Run) -> None:
-    ran = add(podidentity, "nowhere", "orders", "--client-id", CLIENT, "--no-attach")
+    given = ("--client-id", CLIENT, "--no-attach")
+    ran = add(podidentity, IDENTITY, "nowhere", "orders", *given)
     assert ran.code == 1
     assert 'namespaces "nowhere" not found' in ran.err
     assert "Create the namespace first." in ran.err
@@ -232,22 +250,20 @@ def test_a_federated_application_trusts_the_pods_service_account(
 
 
 def test_an_identity_with_a_subject_of_its_own_has_a_service_account_while_it_is_there(
-    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    scripted = ScriptedArm(world.plan.scale_set_id)
-    monkeypatch.setattr(azure_access, "azure", scripted.client)
-    given = ("--tenant-id", TENANT, "--identity-resource-id", IDENTITY, "--subject", "identity")
+    given = ("--tenant-id", TENANT, "--identity-resource-id", orders.id, "--subject", "identity")
     ran = add_in(podidentity, ns, "--federated", *given)
     assert (ran.code, ran.err) == (0, "")
-    assert spec(world, ns)["clientID"] == CLIENT
+    assert spec(world, ns)["clientID"] == orders.client_id
     command = trust(ran)
     assert command[:4] == ["az", "identity", "federated-credential", "create"]
     subject = command[command.index("--subject") + 1]
     account = subject.removeprefix("system:serviceaccount:podidentity-identities:")
-    assert command[command.index("--identity-name") + 1] == "orders"
+    assert command[command.index("--identity-name") + 1] == orders.name
     made = world.get(f"{ACCOUNTS}/{account}")
     assert made["automountServiceAccountToken"] is False
-    assert scripted.patches() == [], "nothing is attached"
+    assert not orders.attached()
     # No pod has the account, so no node may ask for its token: NMI may, and for no other by this.
     rights = "/apis/rbac.authorization.k8s.io/v1/namespaces/podidentity-identities"
     (rule,) = world.get(f"{rights}/roles/{account}")["rules"]

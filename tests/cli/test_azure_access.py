@@ -17,7 +17,7 @@ from podidentity.cli.azure_access import (
 from podidentity.core.hosts import Host
 from podidentity.core.resources import ResourceId
 from podidentity.wire.arm import ArmError
-from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET, SUBSCRIPTION
+from tests.cli.ids import CLIENT, IDENTITY, SCALE_SET, SUBSCRIPTION
 
 MACHINE = f"{SUBSCRIPTION}/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachines/vm"
 WANTED = ResourceId.parse(IDENTITY)

@@ -35,7 +35,7 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 from tests.cli.conftest import Ran
-from tests.cli.scripted import CLIENT, IDENTITY
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World
 from tests.principals import certificate_of, pem_of, pfx_of, principal, rsa_key
 

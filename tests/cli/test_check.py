@@ -40,7 +40,7 @@ from podidentity.core.resources import (
     Tenant,
 )
 from tests.cli.conftest import PODS, Ran
-from tests.cli.scripted import CLIENT
+from tests.cli.ids import CLIENT
 from tests.cli.world import World
 from tests.fakes import binding, cluster, identity, pod
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from podidentity.adapters import azure_login
+from podidentity.adapters.arm import Arm
+from podidentity.adapters.clock import SystemClock
 from podidentity.cli import add as add_command
 from podidentity.cli import azure_access
 from podidentity.cli import delete as delete_command
@@ -18,8 +22,9 @@ from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.resources import BINDING_LABEL
 from podidentity.wire.arm import ArmError
+from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
-from tests.cli.scripted import ScriptedArm
+from tests.cli.ids import IDENTITY
 from tests.cli.world import World
 
 MANAGERS = {
@@ -29,40 +34,94 @@ MANAGERS = {
 }
 
 
-def asked(arm: ScriptedArm) -> set[str]:
-    """Return the origins that were asked, and forget them."""
-    found = {"/".join(url.split("/")[:3]) for _, url, _ in arm.requests}
-    arm.requests.clear()
+class Clouds:
+    """The ways to every cloud's resource manager: each ends at the sandbox's, the public cloud's.
+
+    Whoever signs in gets the public cloud's token, whatever it is for.
+    """
+
+    def __init__(self, identity: Identity, azure: Callable[[Cloud | None], Arm]) -> None:
+        self.identity = identity.id
+        self._world = identity.world
+        self._azure = azure
+        self._asked: set[str] = set()
+        self.scopes: set[str] = set()
+
+    def asked(self) -> set[str]:
+        """Return the origins that were asked, and forget them."""
+        found = set(self._asked)
+        self._asked.clear()
+        return found
+
+    def client(self, cloud: Cloud | None) -> Arm:
+        """Return a client of the cloud's resource manager, as the commands have it."""
+        if cloud is None or not cloud.resource_manager:
+            return self._azure(cloud)
+        return Arm(self, SystemClock(), cloud=cloud, transport=_Way(self._world, self._asked))
+
+    async def token(self, scope: str) -> str:
+        self.scopes.add(scope)
+        return await azure_login.AzureLogin().token(f"{MANAGERS['AzurePublicCloud']}/.default")
+
+
+class _Way(httpx2.AsyncBaseTransport):
+    def __init__(self, world: World, asked: set[str]) -> None:
+        trust = ssl.create_default_context(cafile=str(world.plan.ca_certificate))
+        proxy = world.environment["HTTPS_PROXY"]
+        self._network = httpx2.AsyncHTTPTransport(verify=trust, proxy=proxy, trust_env=False)
+        self._asked = asked
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._asked.add(f"{request.url.scheme}://{request.url.host}")
+        request.url = request.url.copy_with(host="management.azure.com")
+        request.headers["Host"] = "management.azure.com"
+        return await self._network.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._network.aclose()
+
+
+@pytest.fixture
+def clouds(orders: Identity, monkeypatch: pytest.MonkeyPatch) -> Clouds:
+    found = Clouds(orders, azure_access.azure)
+    monkeypatch.setattr(azure_access, "azure", found.client)
     return found
 
 
 @pytest.mark.parametrize("name", MANAGERS)
 def test_add_explain_and_delete_ask_the_resource_manager_of_their_cloud(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run, name: str
+    world: World, clouds: Clouds, ns: str, podidentity: Run, name: str
 ) -> None:
     manager = {MANAGERS[name]}
-    ran = add(podidentity, ns, "orders", f"--cloud={name}")
+    ran = add(podidentity, clouds.identity, ns, "orders", f"--cloud={name}")
     assert (ran.code, ran.err) == (0, "")
-    assert asked(arm) == manager
+    assert clouds.asked() == manager
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure", f"--cloud={name}")
     assert "according to Azure" in ran.out
-    assert asked(arm) == manager
+    assert clouds.asked() == manager
     assert podidentity("delete", "-n", ns, "--name", "orders", f"--cloud={name}").code == 0
-    assert asked(arm) == manager
-    assert arm.login.scopes == {f"{MANAGERS[name]}/.default"}
+    assert clouds.asked() == manager
+    assert clouds.scopes == {f"{MANAGERS[name]}/.default"}
 
 
 def test_the_environment_names_the_cloud_as_azures_go_programs_read_it(
-    arm: ScriptedArm, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    clouds: Clouds,
+    ns: str,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AZURE_ENVIRONMENT", "AZUREUSGOVERNMENTCLOUD")
-    assert add(podidentity, ns).code == 0
-    assert asked(arm) == {MANAGERS["AzureUSGovernmentCloud"]}
+    assert add(podidentity, clouds.identity, ns).code == 0
+    assert clouds.asked() == {MANAGERS["AzureUSGovernmentCloud"]}
 
 
 def test_without_a_name_it_is_the_cloud_that_nmi_is_in(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    clouds: Clouds,
+    ns: str,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def choices(*_: object) -> Choices:
         return Choices(cloud=CLOUDS["azurechinacloud"])
@@ -70,17 +129,17 @@ def test_without_a_name_it_is_the_cloud_that_nmi_is_in(
     for command in (add_command, delete_command, explain_command):
         monkeypatch.setattr(command, "choices_of_nmi", choices)
     china = {MANAGERS["AzureChinaCloud"]}
-    assert add(podidentity, ns).code == 0
-    assert asked(arm) == china
+    assert add(podidentity, clouds.identity, ns).code == 0
+    assert clouds.asked() == china
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     podidentity("explain", "pod", f"{ns}/a", "--azure")
-    assert asked(arm) == china
+    assert clouds.asked() == china
     assert podidentity("delete", "-n", ns, "--name", "orders").code == 0
-    assert asked(arm) == china
+    assert clouds.asked() == china
 
 
 def test_an_azure_stack_hub_is_described_by_its_file(
-    arm: ScriptedArm, ns: str, podidentity: Run, tmp_path: Path
+    clouds: Clouds, ns: str, podidentity: Run, tmp_path: Path
 ) -> None:
     file = tmp_path / "stack.json"
     stack = {
@@ -90,22 +149,22 @@ def test_an_azure_stack_hub_is_described_by_its_file(
     }
     file.write_text(json.dumps(stack))
     where = ("--cloud=AzureStackCloud", f"--azure-environment-file={file}")
-    assert add(podidentity, ns, "orders", *where).code == 0
-    assert asked(arm) == {"https://management.stack.example"}
-    assert arm.login.scopes == {"https://management.stack.example/0a1b/.default"}
+    assert add(podidentity, clouds.identity, ns, "orders", *where).code == 0
+    assert clouds.asked() == {"https://management.stack.example"}
+    assert clouds.scopes == {"https://management.stack.example/0a1b/.default"}
 
 
 def test_where_nmi_is_in_a_stack_hub_its_file_must_be_given(
-    arm: ScriptedArm, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    clouds: Clouds, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def choices(*_: object) -> Choices:
         return Choices(cloud=None)
 
     monkeypatch.setattr(add_command, "choices_of_nmi", choices)
-    ran = add(podidentity, ns)
+    ran = add(podidentity, IDENTITY, ns)
     assert ran.code == 1
     assert "--azure-environment-file" in ran.err
-    assert asked(arm) == set()
+    assert clouds.asked() == set()
 
 
 def test_a_file_without_a_resource_manager_is_said(
@@ -114,7 +173,7 @@ def test_a_file_without_a_resource_manager_is_said(
     file = tmp_path / "stack.json"
     file.write_text(json.dumps({"activeDirectoryEndpoint": "https://login.stack.example/"}))
     where = ("--cloud=AzureStackCloud", f"--azure-environment-file={file}")
-    ran = add(podidentity, ns, "orders", *where)
+    ran = add(podidentity, IDENTITY, ns, "orders", *where)
     assert ran.code == 1
     assert "resourceManagerEndpoint" in ran.err
 

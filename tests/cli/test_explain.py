@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from podidentity.core.resources import BINDING_LABEL
+from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
-from tests.cli.scripted import IDENTITY, ScriptedArm
 from tests.cli.world import World
 
 
@@ -19,9 +17,10 @@ def nmi(world: World, node: int, name: str, *, ready: str) -> None:
     world.send("PATCH", f"{path}/status", {"status": status})
 
 
-@pytest.mark.usefixtures("arm")
-def test_explain_follows_the_chain_of_a_pod(world: World, ns: str, podidentity: Run) -> None:
-    assert add(podidentity, ns).code == 0
+def test_explain_follows_the_chain_of_a_pod(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     nmi(world, 1, "nmi-by-hand", ready="False")
     ran = podidentity("explain", "pod", f"{ns}/a")
@@ -47,26 +46,25 @@ def test_explain_follows_the_chain_of_a_pod(world: World, ns: str, podidentity: 
 
 
 def test_explain_asks_azure_when_told_to(
-    world: World, arm: ScriptedArm, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    assert add(podidentity, ns, "orders", "--no-attach").code == 0
+    assert add(podidentity, orders.id, ns, "orders", "--no-attach").code == 0
     world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
     ran = podidentity("explain", "pod", f"{ns}/a")
     assert f"not known for scale set {world.plan.scale_set}; --azure asks Azure" in ran.out
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
     assert ran.code == 1
     assert f"not attached to scale set {world.plan.scale_set}, according to Azure" in ran.out
-    arm.blocks[world.plan.scale_set_id.lower()].add(IDENTITY.upper())
+    orders.attach()
     ran = podidentity("explain", "pod", f"{ns}/a", "--azure")
     assert f"attached to scale set {world.plan.scale_set}, according to Azure" in ran.out
 
 
-@pytest.mark.usefixtures("arm")
 def test_explain_says_that_the_binding_is_in_another_namespace(
-    world: World, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
     selector = f"only-{ns}"
-    assert add(podidentity, ns, "orders", "--binding-selector", selector).code == 0
+    assert add(podidentity, orders.id, ns, "orders", "--binding-selector", selector).code == 0
     elsewhere = world.namespace(f"{ns}-elsewhere")
     world.pod(elsewhere, "a", {BINDING_LABEL: selector})
     ran = podidentity("explain", "pod", f"{elsewhere}/a")

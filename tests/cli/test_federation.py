@@ -22,7 +22,7 @@ from podidentity.core.resources import (
     Tenant,
 )
 from podidentity.wire.kube import KubeError
-from tests.cli.scripted import CLIENT, IDENTITY
+from tests.cli.ids import CLIENT, IDENTITY
 
 OWN = Entra(
     tenant=Tenant.parse("contoso.com"), federation=Federation(subject=AssertionSubject.IDENTITY)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import Ran
-from tests.cli.scripted import IDENTITY
+from tests.cli.ids import IDENTITY
 from tests.cli.world import World
 
 Run = Callable[..., Ran]

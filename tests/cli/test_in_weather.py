@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
-
-from podidentity_sandbox import weather
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM, Weather, changed, named
+from tests.cli.azure import attached, made_identity
 from tests.cli.conftest import Ran
 from tests.cli.world import CUSTOM, World
 
@@ -36,27 +32,6 @@ CAUSES = (
 """What a refusal may name: what befell the last request of the command."""
 
 
-@pytest.fixture
-def sky(world: World) -> Iterator[Callable[[Weather], None]]:
-    """Put a weather in force; afterwards it is calm again."""
-    yield lambda wanted: weather.write(world.plan.path, wanted)
-    weather.write(world.plan.path, CALM)
-
-
-async def made(world: World) -> dict[str, str]:
-    async with AzureOperator(world.plan) as azure:
-        await azure.create_group("shop")
-        return await azure.create_identity("shop", f"orders-{uuid.uuid4().hex[:6]}")
-
-
-async def attached(world: World) -> set[str]:
-    """Return what the machines have, which is settled by then."""
-    async with AzureOperator(world.plan) as azure:
-        found = await azure.arm("GET", world.plan.scale_set_id, version="2024-07-01")
-    assert found["properties"]["provisioningState"] == "Succeeded"
-    return {each.lower() for each in found["identity"]["userAssignedIdentities"]}
-
-
 def until_done(podidentity: Run, *words: str) -> list[str]:
     """Run a command as a person does, again where it is refused; return the refusals."""
     refused: list[str] = []
@@ -71,33 +46,33 @@ def until_done(podidentity: Run, *words: str) -> list[str]:
 def test_in_real_weather_a_command_ends_when_the_machines_have_the_identity(
     world: World, podidentity: Run, sky: Callable[[Weather], None]
 ) -> None:
-    identity = asyncio.run(made(world))
+    identity = made_identity(world)
     where = ["--namespace", world.namespace(f"n-{uuid.uuid4().hex[:8]}"), "--name", "orders"]
-    before = asyncio.run(attached(world))
+    before = attached(world)
     sky(REAL)
-    ran = podidentity("add", *where, "--identity-resource-id", identity["id"])
+    ran = podidentity("add", *where, "--identity-resource-id", identity.id)
     assert ran.code == 0, ran.err
-    assert asyncio.run(attached(world)) == before | {identity["id"].lower()}
+    assert attached(world) == before | {identity.id.lower()}
     assert podidentity("delete", *where).code == 0
-    assert asyncio.run(attached(world)) == before
+    assert attached(world) == before
 
 
 def test_a_storm_is_weathered_or_named_and_leaves_nothing_half_done(
     world: World, podidentity: Run, sky: Callable[[Weather], None]
 ) -> None:
-    identity = asyncio.run(made(world))
+    identity = made_identity(world)
     ns = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
-    before = asyncio.run(attached(world))
+    before = attached(world)
     for seed in (1, 2, 3):
         where = ["--namespace", ns, "--name", f"orders-{seed}"]
         sky(changed(STORM, [f"seed={seed}"]))
-        until_done(podidentity, "add", *where, "--identity-resource-id", identity["id"])
+        until_done(podidentity, "add", *where, "--identity-resource-id", identity.id)
         sky(CALM)
-        assert asyncio.run(attached(world)) == before | {identity["id"].lower()}
+        assert attached(world) == before | {identity.id.lower()}
         assert world.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/orders-{seed}")
         assert world.get(f"{CUSTOM}/namespaces/{ns}/azureidentitybindings/orders-{seed}-binding")
         sky(changed(STORM, [f"seed={seed}"]))
         until_done(podidentity, "delete", *where)
         sky(CALM)
-        assert asyncio.run(attached(world)) == before
+        assert attached(world) == before
         assert world.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/orders-{seed}") is None

@@ -2,24 +2,21 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from podidentity.core.resources import BINDING_LABEL
+from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
-from tests.cli.scripted import CLIENT, IDENTITY
 from tests.cli.world import World
 
 
-@pytest.mark.usefixtures("arm")
 def test_list_shows_identities_with_who_may_use_them(
-    world: World, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    assert add(podidentity, ns).code == 0
+    assert add(podidentity, orders.id, ns).code == 0
     world.pod(ns, "a", {BINDING_LABEL: "orders"})
     world.pod(ns, "b", {BINDING_LABEL: "orders"})
     world.pod(ns, "stranger")
     world.custom(ns, "azureidentities", "broken", {"clientID": "x"})
-    world.custom(ns, "azureidentities", "free", {"clientID": CLIENT})
+    world.custom(ns, "azureidentities", "free", {"clientID": orders.client_id})
     world.custom(ns, "azureidentitybindings", "dangling", {"azureIdentity": "no", "selector": "s"})
     world.custom(ns, "azureidentitybindings", "empty", {"azureIdentity": "free", "selector": ""})
     ran = podidentity("list", "--namespace", ns)
@@ -36,19 +33,19 @@ def test_list_shows_identities_with_who_may_use_them(
         "STATE",
     ]
     assert lines[1][:6] == [ns, "broken", "-", "-", "0", "?"]
-    assert lines[2] == [ns, "free", CLIENT, "-", "0", "all", "no", "binding"]
-    assert lines[3] == [ns, "orders", CLIENT, "orders", "2", "all", "bound"]
+    assert lines[2] == [ns, "free", orders.client_id, "-", "0", "all", "no", "binding"]
+    assert lines[3] == [ns, "orders", orders.client_id, "orders", "2", "all", "bound"]
     assert f"AzureIdentityBinding {ns}/empty cannot be used: spec.selector is empty." in ran.out
     assert f"AzureIdentityBinding {ns}/dangling names AzureIdentity 'no'" in ran.out
     data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
-    (orders,) = [each for each in data["identities"] if each["name"] == "orders"]
-    assert orders == {
+    (shown,) = [each for each in data["identities"] if each["name"] == "orders"]
+    assert shown == {
         "namespace": ns,
         "name": "orders",
         "type": 0,
-        "resourceID": IDENTITY,
-        "clientID": CLIENT,
-        "objectID": "22222222-2222-2222-2222-222222222222",
+        "resourceID": orders.id,
+        "clientID": orders.client_id,
+        "objectID": orders.object_id,
         "selectors": ["orders"],
         "pods": ["a", "b"],
         "permitted": ["*"],

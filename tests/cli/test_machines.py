@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Pool, PoolKind
+from tests.cli.azure import made_identity, operator
 from tests.cli.binding import record
 from tests.cli.conftest import Ran, have_custom_resources
 from tests.cli.world import CUSTOM, World, running
 
 Run = Callable[..., Ran]
-T = TypeVar("T")
 POOLS = (
     Pool(kind=PoolKind.UNIFORM, nodes=2),
     Pool(kind=PoolKind.FLEXIBLE, nodes=1, group="Flexible-Group"),
@@ -36,14 +34,6 @@ def mixed(pools: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name, value in pools.environment.items():
         monkeypatch.setenv(name, value)
     return pools
-
-
-def operator(world: World, work: Callable[[AzureOperator], Awaitable[T]]) -> T:
-    async def connected() -> T:
-        async with AzureOperator(world.plan) as azure:
-            return await work(azure)
-
-    return asyncio.run(connected())
 
 
 def machines(world: World) -> list[str]:
@@ -70,11 +60,7 @@ def attached(world: World, identity: str) -> list[bool]:
 def test_an_identity_comes_to_machines_of_every_kind_and_goes_from_all(
     mixed: World, podidentity: Run
 ) -> None:
-    async def make(azure: AzureOperator) -> str:
-        await azure.create_group("shop")
-        return (await azure.create_identity("shop", "orders"))["id"]
-
-    identity, ns = operator(mixed, make), mixed.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    identity, ns = made_identity(mixed).id, mixed.namespace(f"n-{uuid.uuid4().hex[:8]}")
     where = ["--namespace", ns, "--name", "orders"]
     ran = podidentity("add", *where, "--identity-resource-id", identity)
     assert (ran.code, ran.err) == (0, "")

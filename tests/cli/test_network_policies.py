@@ -12,7 +12,7 @@ from podidentity.cli.chain import Fact, LinkState
 from podidentity.cli.network_policies import egress_of
 from podidentity.kernel.rules import Redirect
 from tests.cli.conftest import Ran
-from tests.cli.scripted import CLIENT, IDENTITY
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import World
 
 REDIRECT = Redirect()

@@ -16,7 +16,7 @@ from podidentity.cli.parameters import (
     Selector,
 )
 from podidentity.core.resources import ObjectRef
-from tests.cli.scripted import CLIENT, IDENTITY, SCALE_SET
+from tests.cli.ids import CLIENT, IDENTITY, SCALE_SET
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cli.conftest import DAEMON_SET, Ran
-from tests.cli.scripted import IDENTITY
+from tests.cli.ids import IDENTITY
 from tests.cli.test_grants import may
 from tests.cli.world import World
 

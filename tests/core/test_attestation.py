@@ -46,6 +46,17 @@ BROKEN = Sighting(network="b", failure="no buffer space")
 NOT_LOOKED_UP = Sighting(network="v", state=OPEN, failure="not permitted")
 GONE = Sighting(network="v", state=CLOSED)
 
+
+def test_a_mode_is_a_word_of_the_flag_and_a_weaker_one_says_what_it_gives_up() -> None:
+    modes = [AttestationMode(word) for word in ("kernel", "namespace", "address")]
+    assert modes == [KERNEL, NAMESPACE, AttestationMode.ADDRESS]
+    assert KERNEL.weakness == ""
+    for mode in modes[1:]:
+        what, _, mend = mode.weakness.partition("; ")
+        assert what.startswith(("a pod", "any pod"))
+        assert "--attestation=kernel" in mend
+
+
 BY_CGROUP = {
     "its own socket": ([OWN], [VICTIM], Verdict.PROVEN),
     "one of two candidates": ([OWN], [ITS_FORMER, VICTIM], Verdict.PROVEN),
@@ -557,6 +568,11 @@ def test_a_local_connection_without_an_open_socket_is_nobodys(
     found: Sighting, verdict: Verdict
 ) -> None:
     assert local(found).verdict is verdict
+
+
+def test_where_no_cgroup_is_ever_asked_for_a_local_connection_is_its_users() -> None:
+    found = judge_local(facts(replace(NO_CGROUP, user=0)), NAMESPACE)
+    assert (found.verdict, found.pod_uid, found.root) == (Verdict.PROVEN, "", True)
 
 
 def test_a_local_connection_that_has_gone_is_gone() -> None:

@@ -8,6 +8,7 @@ from podidentity.core.data_path import (
     PROOF_SECONDS,
     Answerer,
     Arrival,
+    Backend,
     DataPath,
     Hop,
     ProbeResult,
@@ -75,6 +76,10 @@ def test_another_failure_counts_when_it_is_seen_twice(hop: Hop) -> None:
     assert twice.problem(3.0) == str(result(hop))
 
 
+def test_of_a_broken_path_the_last_probe_says_why() -> None:
+    assert path(Hop.PROVED, Hop.IMDS, Hop.NO_ANSWER).hop(3.0) is Hop.NO_ANSWER
+
+
 def test_two_different_failures_in_a_row_count_too() -> None:
     assert path(Hop.PROVED, Hop.NO_ANSWER, Hop.ANOTHER).hop(3.0) is Hop.ANOTHER
 
@@ -91,6 +96,28 @@ def test_without_a_probe_pod_a_proof_holds_for_a_minute_with_a_warning() -> None
     later = 1.1 + PROOF_SECONDS
     assert "no request can be sent from the pod" in known.problem(later)
     assert known.hop(later) is Hop.NOT_SENT
+
+
+def test_how_the_pod_is_connected_is_known_until_a_probe_finds_it_otherwise() -> None:
+    known = DataPath().after(ProbeResult(hop=Hop.PROVED, plane="bridge"), 1.0)
+    for hop in Hop:
+        assert known.after(result(hop), 2.0).plane == "bridge"
+    for hop in (Hop.PROVED, *FAILURES):
+        assert known.after(ProbeResult(hop=hop, plane="routed"), 2.0).plane == "routed"
+
+
+def test_what_led_the_last_successful_probe_is_known_until_the_next_one_succeeds() -> None:
+    known = DataPath().after(ProbeResult(hop=Hop.PROVED, backend=Backend.LRP), 1.0)
+    assert known.after(result(Hop.NO_ANSWER), 2.0).backend is Backend.LRP
+    assert known.after(result(Hop.PROVED), 2.0).backend is None
+
+
+def test_a_probe_that_is_sent_again_and_fails_once_is_no_more_unsent() -> None:
+    known = path(Hop.PROVED, Hop.NOT_SENT, Hop.NO_ANSWER)
+    assert "got no answer" in known.warning(3.0)
+    assert "no request can be sent" not in known.warning(3.0)
+    twice = path(Hop.NOT_SENT, Hop.NO_ANSWER, Hop.NO_ANSWER)
+    assert (twice.doubted, twice.unproved) == (None, None)
 
 
 @pytest.mark.parametrize("hop", FAILURES)

@@ -441,6 +441,15 @@ def test_who_asks_for_an_id_does_not_learn_whether_it_exists_elsewhere() -> None
         assert told(number).public.count(str(client_id(number))) == 1
 
 
+def test_an_identity_is_named_with_its_client_id_or_with_what_it_has_instead() -> None:
+    world = World(
+        [binding("blue", "b1", "alpha", "app"), binding("blue", "b2", "beta", "app")],
+        [identity("blue", "alpha", client_id=None), system("blue", "beta")],
+    )
+    refusal = refusal_of(decide(match(pod(), world), asking(3), every))
+    assert refusal.public.endswith(f" It may use: alpha ({resource_id(1)}), beta.")
+
+
 def test_a_message_names_ten_identities_of_thousands() -> None:
     many = range(2_000)
     world = World(

@@ -140,6 +140,13 @@ def test_of_thousands_of_bindings_the_heaviest_count_and_no_message_is_long() ->
     assert len(str(refusal)) < 1000
 
 
+@pytest.mark.parametrize(("number", "more"), [(10, "ns-09 has"), (11, "ns-09 and 1 more has")])
+def test_of_the_namespaces_that_have_the_selector_ten_are_named(number: int, more: str) -> None:
+    elsewhere = [binding(f"ns-{each:02}", "b", "alpha", "app") for each in range(number)]
+    [refusal] = match(pod(), World(elsewhere)).refusals
+    assert f", {more} one," in refusal.message
+
+
 @given(worlds(), pods(), rules())
 def test_the_order_of_what_the_api_server_sends_does_not_matter(
     world: World, asker: Pod, chosen: Rules

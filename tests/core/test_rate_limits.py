@@ -227,3 +227,17 @@ def test_some_of_the_worlds_above_are_dense() -> None:
     queue.put(Flow("shop", "web"), "web")
     assert queue.ahead(Flow("shop", "web")) == 3
     assert [queue.pop() for _ in range(6)] == ["x0", "web", "y0", "z0", "x1", "y1"]
+
+
+def test_what_is_ahead_is_counted_to_the_turn_where_all_others_come_first() -> None:
+    queue: FairQueue[str] = FairQueue(most_of_pod=99, most_of_namespace=99)
+    mine = Flow("shop", "mine")
+    others = [(Flow("tenant", "x"), 20), (Flow("shop", "busy"), 9), (Flow("shop", "one"), 1)]
+    for flow, number in (*others, (mine, 3)):
+        for _ in range(number):
+            queue.put(flow, flow.pod)
+    said = queue.ahead(mine)
+    queue.put(mine, "last")
+    turns = [queue.pop() for _ in range(len(queue))]
+    # In shop: mine has three, busy has four turns meanwhile and one its only one; tenant has nine.
+    assert said == turns.index("last") == 8 + 9

@@ -149,6 +149,32 @@ def test_each_refusal_says_why_to_the_operator_and_no_more_than_allowed_to_the_p
     assert refusal.next_step.endswith(".")
 
 
+def test_the_words_of_reasons_stay_because_logs_and_metrics_are_searched_by_them() -> None:
+    assert [each.value for each in Reason] == [
+        "NoLabel",
+        "ExceptionIgnored",
+        "NoBinding",
+        "OtherNamespace",
+        "NoIdentity",
+        "MalformedBinding",
+        "MalformedIdentity",
+        "UnknownAuthority",
+        "ForeignSecret",
+        "NoTenant",
+        "NotAssigned",
+        "NotPermitted",
+        "HostNetwork",
+        "PodEnded",
+        "NotAmongThePodsIdentities",
+        "SeveralIdentities",
+        "NotAProvider",
+        "NoCsiVolume",
+        "MadeByProxy",
+        "AddressContested",
+        "RuntimeClass",
+    ]
+
+
 def test_the_selector_is_the_bindings_and_the_label_the_pods() -> None:
     """Both sides of a property would move together if the comparison were turned round."""
     found = match(pod("blue", "app"), BOUND)

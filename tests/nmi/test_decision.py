@@ -17,6 +17,7 @@ from podidentity.nmi.request.decision import Granted
 from podidentity.nmi.request.hold import AT_ONCE, MOST_OF_NAMESPACE, PAUSE, HoldTimes
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import (
+    CLIENT,
     NOW,
     OTHER_CLIENT,
     VAULT,
@@ -90,6 +91,14 @@ async def test_a_young_pod_is_held_until_its_binding_comes() -> None:
     world = World(pod(started=NOW - 3), identity())
     asking = await world.asking()
     assert world.clock.slept == [5.0], "8 s after its start"
+    world.cluster.put(binding())
+    assert isinstance(await asking, Granted)
+
+
+async def test_a_pod_is_held_to_the_last_moment() -> None:
+    world = World(pod(started=NOW - 7.5), identity())
+    asking = await world.asking()
+    assert world.clock.slept == [0.5]
     world.cluster.put(binding())
     assert isinstance(await asking, Granted)
 
@@ -246,6 +255,18 @@ async def test_an_id_that_is_not_among_the_pods_is_refused_at_once_with_what_is(
 def two_identities() -> list[Any]:
     other = identity("other", client_id=ClientId.parse(OTHER_CLIENT))
     return [pod(), identity(), binding(), other, binding("b", identity="other", weight=5)]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_permission_that_is_not_known_is_asked_for_and_counts_as_it_is_answered(
+    *, allowed: bool
+) -> None:
+    world = World(pod(), identity(), binding())
+    world.permissions.default = allowed
+    outcome = await world.ask()
+    assert isinstance(outcome, Granted) is allowed
+    assert [use.name for use in world.permissions.asked] == [CLIENT]
+    assert bool(world.tokens.asked) is allowed
 
 
 async def test_of_several_identities_the_heaviest_answers_who_names_none() -> None:

@@ -7,7 +7,14 @@ import pytest
 from podidentity.core import errors
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.nmi.request.errors import ERRORS, REFUSALS, answer
+from podidentity.nmi.request.errors import (
+    ERRORS,
+    NOT_GET,
+    REFUSALS,
+    answer,
+    host_answer,
+    response,
+)
 
 
 def classes(base: type[PodIdentityError] = PodIdentityError) -> Iterator[type[PodIdentityError]]:
@@ -68,6 +75,26 @@ def test_the_old_switch_turns_absent_into_later_and_touches_nothing_else(reason:
         assert (switched.status, switched.retry_after) == (503, 20)
     else:
         assert switched == plain
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_to_the_csi_drivers_provider_a_pod_without_an_identity_has_none(reason: Reason) -> None:
+    plain, told = answer(refused(reason)), host_answer(refused(reason))
+    if reason in {Reason.NO_LABEL, Reason.EXCEPTION_IGNORED}:
+        assert (told.status, told.error) == (404, "not_found")
+        assert told.description == plain.description
+    else:
+        assert told == plain
+
+
+def test_an_answer_says_in_its_headers_when_to_ask_again_and_what_is_allowed() -> None:
+    for told, headers in (
+        (answer(errors.NotReady("x")), ()),
+        (answer(TokenThrottled("x", retry_after=9)), (("Retry-After", "9"),)),
+        (NOT_GET, (("Allow", "GET"),)),
+    ):
+        found = response(told)
+        assert (found.status, found.headers) == (told.status, headers)
 
 
 def test_the_pod_reads_less_than_the_operator() -> None:

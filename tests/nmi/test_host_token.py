@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Ambiguity
 from podidentity.core.delegation import CSI_DRIVER, Delegation
+from podidentity.core.errors import NotReady
 from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
@@ -216,6 +218,29 @@ async def test_a_pod_that_the_watch_has_not_told_of_yet_is_waited_for() -> None:
     await world.clock.somebody_sleeps()
     world.cluster.put_pod(MOUNTS)
     assert isinstance(await asking, Granted)
+
+
+async def test_a_pod_is_waited_for_to_the_end_of_two_seconds_whatever_else_changes() -> None:
+    world = World(PROVIDER, identity(), binding())
+    world.attestor.uid = PROVIDER.uid
+    asking = asyncio.create_task(ask(world))
+    await world.clock.somebody_sleeps()
+    world.clock.advance(1.5)
+    world.cluster.put(identity("another"))
+    await world.clock.somebody_slept(0.5, 1)
+    world.cluster.put_pod(MOUNTS)
+    assert isinstance(await asking, Granted)
+
+
+async def test_before_the_pods_of_the_node_have_been_read_none_is_unknown() -> None:
+    world = World()
+    world.cluster = WatchedCluster(world.clock)
+    world.cluster.put_pod(PROVIDER)
+    world.attestor.uid = PROVIDER.uid
+    asking = asyncio.create_task(ask(world))
+    await world.clock.somebody_sleeps()
+    world.clock.advance(2)
+    assert isinstance(error_of(await asking), NotReady)
 
 
 async def test_the_heaviest_identity_is_the_pods_here() -> None:

@@ -7,10 +7,20 @@ from dataclasses import fields
 import pytest
 
 from podidentity.core.attestation import AttestationMode, Trust
-from podidentity.core.authorities import KNOWN_AUTHORITIES
+from podidentity.core.authorities import CLOUDS, KNOWN_AUTHORITIES
 from podidentity.core.decision import Ambiguity, Authorization, Rules
+from podidentity.core.delegation import Delegation
 from podidentity.core.resources import Authority, ObjectRef, Tenant
-from podidentity.nmi.policies import policy_of, prefetch_of, rules_of, scope_of, trust_of, warn_of
+from podidentity.nmi.policies import (
+    delegation_of,
+    policy_of,
+    prefetch_of,
+    route_policy_of,
+    rules_of,
+    scope_of,
+    trust_of,
+    warn_of,
+)
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
@@ -60,6 +70,15 @@ def test_every_choice_reaches_the_service() -> None:
     found = policy_of(settings)
     assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
     assert found.hold == HoldTimes(change=1, unseen=2, begun=3)
+    assert not found.tenant_array
+    assert policy_of(NmiSettings(node="n1", compat=ALL_OLD)).tenant_array
+
+
+def test_every_choice_reaches_the_prefetch() -> None:
+    china = CLOUDS["azurechinacloud"]
+    settings = NmiSettings(node="n1", prefetch=("a",), cloud=china, authorization=Authorization.OFF)
+    found = prefetch_of(settings)
+    assert (found.choice, found.cloud, found.authorization) == (("a",), china, Authorization.OFF)
 
 
 def test_nothing_is_trusted_in_place_of_a_pods_own_socket_but_what_was_chosen() -> None:
@@ -73,6 +92,35 @@ def test_nothing_is_trusted_in_place_of_a_pods_own_socket_but_what_was_chosen() 
     assert trust_of(settings) == Trust(
         proxies=(mesh,), by_class={"kata": AttestationMode.NAMESPACE}
     )
+
+
+def test_who_asks_in_a_pods_name_is_who_was_chosen() -> None:
+    assert delegation_of(DEFAULT) == Delegation()
+    mine = ObjectRef("csi", "mine")
+    settings = NmiSettings(node="n1", host_token="root", host_token_callers=(mine,))
+    assert delegation_of(settings) == Delegation(callers=(mine,), root=True)
+
+
+def test_the_open_paths_and_the_form_of_errors_are_as_they_were_chosen() -> None:
+    strict = route_policy_of(DEFAULT)
+    assert (strict.header_required, strict.retry_after_header, strict.text_errors) == (
+        True,
+        False,
+        False,
+    )
+    assert strict.allow.holds("/metadata/instance")
+    settings = NmiSettings(
+        node="n1",
+        metadata_allow=("/metadata/versions", "/metadata/instance/compute"),
+        block_instance_metadata=True,
+        metadata_header_required=False,
+        retry_after_header=True,
+        compat=ALL_OLD,
+    )
+    old = route_policy_of(settings)
+    assert (old.header_required, old.retry_after_header, old.text_errors) == (False, True, True)
+    assert old.allow.holds("/metadata/versions")
+    assert not old.allow.holds("/metadata/instance/compute")
 
 
 @pytest.mark.parametrize("labelled", [True, False])

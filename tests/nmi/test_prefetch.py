@@ -11,6 +11,7 @@ import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.token_cache import TokenCache
+from podidentity.core.authorities import CLOUDS
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.errors import NotReady, TokenRefused, TokenSourceDown
 from podidentity.core.resources import (
@@ -96,6 +97,45 @@ async def test_a_new_pods_tokens_are_there_before_it_asks() -> None:
         assert (await world.cache.fetch(grant(), VAULT))[1] is Origin.CACHE
 
 
+@pytest.mark.parametrize(
+    ("cloud", "expected"),
+    [
+        (
+            "azureusgovernmentcloud",
+            ["https://management.usgovcloudapi.net/", "https://vault.usgovcloudapi.net"],
+        ),
+        ("azurechinacloud", ["https://management.chinacloudapi.cn/", "https://vault.azure.cn"]),
+        ("azuregermancloud", []),
+    ],
+)
+async def test_each_cloud_has_its_own_audiences(cloud: str, expected: list[str]) -> None:
+    async with running(cloud=CLOUDS[cloud]) as world:
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == expected
+
+
+async def test_of_many_identities_the_four_heaviest_are_fetched() -> None:
+    named = [
+        identity(f"i{n}", client_id=ClientId.parse(f"{n}" * 8 + OTHER_CLIENT[8:])) for n in range(6)
+    ]
+    bound = [binding(f"b{n}", identity=f"i{n}", weight=n) for n in range(6)]
+    async with running(*named, *bound, choice=("a",)) as world:
+        world.cluster.put_pod(pod())
+        await world.fetched()
+        asked = [each.identity.ref.name for each in world.source.grants]
+    assert sorted(asked) == ["i2", "i3", "i4", "i5"]
+
+
+@pytest.mark.parametrize(("age", "expected"), [(119, ["a"]), (120, [])])
+async def test_a_pod_is_new_for_two_minutes(age: int, expected: list[str]) -> None:
+    async with running(synced=False, choice=("a",)) as world:
+        for each in (identity(), binding()):
+            world.cluster.put(each)
+        world.cluster.put_pod(pod(started=world.clock.time() - age))
+        world.cluster.mark_synced()
+        assert await world.fetched() == expected
+
+
 async def test_what_pods_of_the_identity_asked_for_is_fetched_for_the_next_one() -> None:
     async with running() as world:
         await world.cache.fetch(grant(), "api://orders")
@@ -125,6 +165,14 @@ async def test_a_pod_is_looked_at_once_however_often_its_status_changes() -> Non
         for number in range(10):
             world.cluster.put_pod(pod(addresses=(f"10.0.0.{number}",)))
             await world.fetched()
+        assert world.looked == 1
+
+
+async def test_a_pod_that_waits_to_be_looked_at_is_not_looked_at_twice() -> None:
+    async with running(choice=("a",)) as world:
+        for number in range(10):
+            world.cluster.put_pod(pod(addresses=(f"10.0.0.{number}",)))
+        await world.fetched()
         assert world.looked == 1
 
 
@@ -220,6 +268,14 @@ async def test_imds_is_asked_only_when_it_has_something_to_spare() -> None:
         assert await world.fetched() == []
         world.spared.set()
         assert await world.fetched() == ["a"]
+
+
+async def test_what_signs_in_by_a_managed_identity_asks_imds_too() -> None:
+    via = federated(Federation(via=ResourceId.parse(RESOURCE_ID)))
+    async with running(via, binding(), choice=("a",)) as world:
+        world.spared.clear()
+        world.cluster.put_pod(pod())
+        assert await world.fetched() == []
 
 
 async def test_entra_is_asked_at_once() -> None:

@@ -46,6 +46,25 @@ def test_an_error_has_the_old_status_and_text(
     assert (told.status, told.description[: len(text)], told.retry_after) == (status, text, 0)
 
 
+NEW = {
+    Reason.NOT_PERMITTED,
+    Reason.HOST_NETWORK,
+    Reason.POD_ENDED,
+    Reason.MADE_BY_PROXY,
+    Reason.ADDRESS_CONTESTED,
+    Reason.RUNTIME_CLASS,
+}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_only_what_the_archived_project_did_not_know_keeps_its_status(reason: Reason) -> None:
+    told = old_answer(refused(reason))
+    assert told.status == (403 if reason in NEW else 404)
+    assert told.description.startswith("because" if reason in NEW else "no azure identity found")
+    switched = old_answer(refused(reason), retry_after_header=True)
+    assert (switched.status, switched.retry_after) == ((403, 0) if reason in NEW else (503, 20))
+
+
 def test_a_client_id_is_redacted_as_it_was() -> None:
     told = old_answer(refused(Reason.NOT_AMONG), ASKED)
     assert told.description.endswith("clientID 1111##### REDACTED #####5555")

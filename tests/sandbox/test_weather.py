@@ -94,6 +94,15 @@ def test_the_first_requests_are_counted_over_all_kinds_since_the_weather_was_set
     assert present.blow("imds", "node-0") is not None
 
 
+def test_a_fault_of_one_kind_strikes_no_other_and_counts_its_own() -> None:
+    only = ["arm=[{effect: reset, kind: PATCH virtual*, first: 1}]"]
+    present = WeatherInForce(weather=weather.changed(CALM, only))
+    kinds = ["GET virtualMachines", "PATCH virtualMachines", "PATCH vaults"]
+    kinds += ["PATCH virtualMachines", "PATCH virtualMachineScaleSets"]
+    struck = [kind for kind in kinds if present.blow("arm", kind)]
+    assert struck == ["PATCH virtualMachines", "PATCH virtualMachineScaleSets"]
+
+
 def test_operations_fail_and_are_preempted_at_their_shares() -> None:
     errors = Counter(o.error[0] if o.error else "" for o in map(STORM.outcome, range(2000)))
     assert errors["OperationPreempted"] / 2000 == pytest.approx(0.1, abs=0.03)
@@ -136,7 +145,10 @@ def test_the_file_of_the_reference_is_one(tmp_path: Path) -> None:
     path.write_text(block.text)
     found = weather.named(str(path))
     assert (found.seed, found.times["roles"], found.chances["failing"]) == (7, Span(30, 600), 0.2)
-    assert [str(fault) for fault in found.faults["arm"]] == ["429 (1 to 30 s): 50%"]
+    assert [str(fault) for fault in found.faults["arm"]] == [
+        "429 (1 to 30 s): 50%",
+        "504: 100% of the first 1 of 'PATCH virtual*'",
+    ]
     assert [str(fault) for fault in found.faults["imds"]] == ["reset: 100% of the first 3"]
 
 

@@ -60,6 +60,17 @@ def test_attaching_sends_the_difference_and_keeps_the_system_half(
 
 
 @pytest.mark.parametrize(
+    ("state", "again"), [("Failed", True), ("Succeeded", False), ("Updating", False), ("", False)]
+)
+def test_after_a_change_that_failed_what_is_listed_is_sent_again(state: str, again: bool) -> None:
+    listed = {"identity": user("UserAssigned", LOWER), "properties": {"provisioningState": state}}
+    found = arm.parse_host(json.dumps(listed).encode())
+    assert found.state == state.lower()
+    body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {ID: {}}}}
+    assert arm.attach(found, WANTED) == (body if again else None)
+
+
+@pytest.mark.parametrize(
     ("before", "body"),
     [
         (None, None),
@@ -158,6 +169,30 @@ def test_an_error_is_read_from_either_envelope(
 ) -> None:
     error = arm.parse_error(body, status)
     assert (error.code, error.message, error.status) == (code, message, status)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "conflict"),
+    [
+        ("Conflict", 409, True),
+        ("AnyOther", 409, True),
+        ("ScopeLocked", 409, False),
+        ("Conflict", 0, True),
+        ("OperationNotAllowed", 0, True),
+        ("OperationPreempted", 0, True),
+        ("Canceled", 0, True),
+        ("InternalExecutionError", 0, True),
+        ("InternalOperationError", 0, True),
+        ("InternalServerError", 0, True),
+        ("InternalServerError", 500, False),
+        ("AuthorizationFailed", 0, False),
+        ("ScopeLocked", 0, False),
+    ],
+)
+def test_a_change_is_sent_again_after_what_passes_by_itself(
+    code: str, status: int, conflict: bool
+) -> None:
+    assert ArmError(code, "m", status=status).conflict is conflict
 
 
 def test_throttling_is_no_conflict_though_compute_gives_it_the_same_code() -> None:

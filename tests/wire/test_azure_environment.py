@@ -18,6 +18,7 @@ def described(endpoint: str) -> bytes:
         ("https://login.microsoftonline.com/", "https://login.microsoftonline.com"),
         ("https://adfs.local.azurestack.external/adfs", "https://adfs.local.azurestack.external"),
         ("https://adfs.local.azurestack.external/adfs/", "https://adfs.local.azurestack.external"),
+        ("https://login.X/", "https://login.x"),
     ],
 )
 def test_a_stack_hub_is_described_by_its_file(endpoint: str, authority: str) -> None:
@@ -31,6 +32,7 @@ def test_a_stack_hub_is_described_by_its_file(endpoint: str, authority: str) -> 
         ("https://m.x/", "https://a.x/", ("https://m.x", "https://a.x")),
         ("https://m.x", "https://a.x", ("https://m.x", "https://a.x")),
         ("https://m.x//", "", ("https://m.x", "https://m.x")),
+        ("https://m.x/X/", "https://a.x/X/", ("https://m.x/X", "https://a.x/X")),
         ("", "", ("", "")),
     ],
 )

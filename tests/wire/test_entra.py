@@ -100,6 +100,11 @@ def test_a_resource_becomes_a_scope_verbatim(resource: str, scope: str) -> None:
     assert form(HERE, resource, SECRET)["scope"] == scope
 
 
+def test_ad_fs_is_asked_for_the_resource_of_a_scope() -> None:
+    for resource in (VAULT, f"{VAULT}/.default"):
+        assert form(STACK, resource, SECRET)["resource"] == VAULT
+
+
 def test_an_answer_becomes_a_token_with_its_life() -> None:
     assert parse(answer()) == AccessToken(
         value=GOOD["access_token"],
@@ -125,6 +130,12 @@ def test_an_answer_becomes_a_token_with_its_life() -> None:
 )
 def test_spellings_of_both_versions_are_read(changes: dict[str, Any]) -> None:
     assert parse(answer(**changes)).expires_on == int(NOW) + 3599
+
+
+def test_what_an_answer_leaves_out_is_from_now_on_and_no_longer_than_its_life() -> None:
+    bare = jwt(appid=CLIENT, tid=TENANT)
+    found = parse(answer(access_token=bare, ext_expires_in=None))
+    assert (found.not_before, found.ext_expires_in) == (int(NOW), 0)
 
 
 def test_a_clock_that_is_behind_makes_no_token_live_longer() -> None:
@@ -224,6 +235,15 @@ def test_what_entra_refuses_is_passed_on_without_what_differs_each_time(code: in
     assert type(found) is TokenRefused
     assert (found.status, found.error) == (401, "invalid_client")
     assert str(found) == f"https://login.microsoftonline.com: AADSTS{code}: no."
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refusal_of_each_status_is_told_to_its_end_or_the_first_trace(status: int) -> None:
+    for text in ("no", f"no{TRACE}{TRACE}"):
+        found = refusal(status, {"error": "denied", "error_description": text})
+        assert isinstance(found, TokenRefused)
+        assert (found.status, found.error) == (status, "denied")
+        assert str(found) == "https://login.microsoftonline.com: no"
 
 
 @pytest.mark.parametrize("code", [70021, 700016, 700211, 700212, 700213, 70025])

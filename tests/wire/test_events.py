@@ -1,7 +1,17 @@
 from __future__ import annotations
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.events import Happening, NodeName, render_event, render_repetition
+from podidentity.wire.events import (
+    PATH_PROVED,
+    AgentReason,
+    Happening,
+    NodeName,
+    ProbeReason,
+    probe_answer_name,
+    render_event,
+    render_probe_answer,
+    render_repetition,
+)
 from tests.fakes import NOW, pod
 
 
@@ -63,3 +73,26 @@ def test_an_event_about_a_node_is_where_kubectl_describe_looks_for_it() -> None:
     # The kubelet's events have the node's name for a uid, and so `kubectl describe node` asks.
     node = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1"}
     assert event["involvedObject"] == node
+
+
+def test_the_answer_to_a_probe_is_found_by_the_number_of_its_question() -> None:
+    answer = render_probe_answer("7", warning(), "n1")
+    assert answer["metadata"] == {"name": probe_answer_name("7"), "namespace": "shop"}
+    assert probe_answer_name("7") == "podidentity-probe.7"
+    assert {**answer, "metadata": None} == {**render_event(warning(), "n1"), "metadata": None}
+
+
+def test_the_words_of_reasons_stay_because_people_filter_events_by_them() -> None:
+    assert {each.value: each.is_warning for each in AgentReason} == {
+        "SourcesUnguarded": True,
+        "TooManyRights": True,
+        "AuditNotWritten": True,
+        "PathBroken": True,
+        "PathUnproved": True,
+        "NodeLacks": True,
+        "StartupTaint": True,
+        "Backend": False,
+        "BootClosed": False,
+    }
+    assert [each.value for each in ProbeReason] == ["ProbeArrived", "ProbeLost", "ProbeNotSent"]
+    assert PATH_PROVED == "PathProved"

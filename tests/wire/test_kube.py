@@ -94,6 +94,26 @@ def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: 
     assert str(error) == f"The API server refused ({code} {reason}): because"
 
 
+@pytest.mark.parametrize(
+    ("code", "header", "seconds"),
+    [
+        (429, "7", 7),
+        (503, "7", 7),
+        (500, "7", 0),
+        (429, "", 0),
+        (429, "999", 300),
+        (429, "-1", 0),
+        (429, "\u0667", 0),
+        (429, "Wed, 25 Nov 2026 12:00:00 GMT", 0),
+    ],
+)
+def test_a_server_that_is_overloaded_says_for_how_long(
+    code: int, header: str, seconds: int
+) -> None:
+    error = parse_error(b"", code, header)
+    assert (error.retry_after, error.throttled) == (seconds, code == 429)
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>\nbad\tgateway</html>", b"[]", b"\xff"])
 def test_an_answer_that_is_no_status_is_an_error_in_one_line(body: bytes) -> None:
     error = parse_error(body, 502)

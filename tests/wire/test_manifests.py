@@ -113,6 +113,12 @@ def test_a_service_principal_is_read_with_all_its_fields() -> None:
     )
 
 
+def test_of_auxiliary_tenants_empty_ones_are_left_out() -> None:
+    entra = good(SECRET | {"auxiliaryTenantIDs": ["", "contoso.example", None]}).entra
+    assert entra is not None
+    assert entra.auxiliary_tenants == (Tenant("contoso.example"),)
+
+
 def test_a_secret_without_a_namespace_is_of_the_identitys_own() -> None:
     for kind in (1, 2):
         entra = good(SECRET | {"type": kind}).entra
@@ -155,6 +161,7 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         ({"clientID": 7}, "spec.clientID must be a GUID in a string, not int"),
         (MSI | {"type": "0"}, "spec.type must be 0, 1, 2 or 3, not '0'"),
         (MSI | {"type": True}, "spec.type must be 0, 1, 2 or 3, not True"),
+        (MSI | {"type": 4}, "spec.type must be 0, 1, 2 or 3, not 4"),
         (MSI | {"objectID": "y"}, "spec.objectID must be a GUID, not 'y'"),
         (
             MSI | {"resourceID": "system-assigned"},
@@ -271,6 +278,18 @@ def test_whatever_an_identity_holds_it_is_a_value_or_malformed(spec: Any, base: 
             "clientPassword": {"name": "s", "namespace": "shop"},
         },
         {
+            "type": 2,
+            "clientID": CLIENT,
+            "tenantID": TENANT,
+            "clientPassword": {"name": "s", "namespace": "shop"},
+        },
+        {
+            "type": 3,
+            "clientID": CLIENT,
+            "tenantID": TENANT,
+            "federation": {"subject": "pod"},
+        },
+        {
             "type": 3,
             "clientID": CLIENT,
             "tenantID": TENANT,
@@ -290,6 +309,11 @@ def test_what_is_rendered_is_what_was_read(spec: Any) -> None:
 
 
 Parse = Callable[[bytes], Any]
+KINDS: dict[Parse, str] = {
+    parse_binding: "AzureIdentityBinding",
+    parse_exception: "AzurePodIdentityException",
+    parse_assigned: "AzureAssignedIdentity",
+}
 COPY = {"metadata": {"name": "orders", "namespace": "shop"}}
 RECORD = {
     "pod": "orders-0",
@@ -306,7 +330,7 @@ def test_a_binding_is_read() -> None:
 
 
 def test_an_exception_is_read_with_its_labels_and_its_list() -> None:
-    listed = [CLIENT.upper(), RESOURCE_ID, OTHER_CLIENT]
+    listed = [CLIENT.upper(), f" {RESOURCE_ID} ", OTHER_CLIENT]
     spec = {"podLabels": {"app": "web"}, "azureIdentities": listed}
     assert parse_exception(raw(spec)) == AzurePodIdentityException(
         ref=REF,
@@ -335,6 +359,12 @@ def test_a_record_without_a_state_is_assigned_as_old_releases_left_it(status: An
     found = parse_assigned(raw(RECORD, status))
     assert isinstance(found, AzureAssignedIdentity)
     assert found.state is Assignment.ASSIGNED
+
+
+def test_an_identity_that_a_record_names_without_a_namespace_is_in_none() -> None:
+    found = parse_assigned(raw(RECORD | {"azureIdentityRef": {"metadata": {"name": "orders"}}}))
+    assert isinstance(found, AzureAssignedIdentity)
+    assert found.identity == ObjectRef("", "orders")
 
 
 def test_what_a_record_copies_is_not_read() -> None:
@@ -385,6 +415,16 @@ def test_the_old_spellings_of_bindings_exceptions_and_records_are_read() -> None
         (parse_exception, {"azureIdentities": ["x"]}, "spec.azureIdentities must be a GUID"),
         (parse_exception, {"azureIdentities": ["/s"]}, "spec.azureIdentities must match /sub"),
         (parse_exception, {"azureIdentities": [CLIENT, 3]}, "spec.azureIdentities must be a GUID"),
+        (
+            parse_exception,
+            {"azureIdentities": [CLIENT] * 101},
+            "spec.azureIdentities must be a list of at most 100, not [",
+        ),
+        (
+            parse_exception,
+            {"podLabels": {f"app-{number}": "" for number in range(101)}},
+            "spec.podLabels must be at most 100 labels that a pod can have, not {",
+        ),
         (parse_assigned, RECORD | {"pod": ""}, "spec.pod is empty"),
         (parse_assigned, RECORD | {"podNamespace": None}, "spec.podNamespace is missing"),
         (parse_assigned, RECORD | {"nodename": 3}, "spec.nodename must be a string"),
@@ -400,7 +440,7 @@ def test_the_old_spellings_of_bindings_exceptions_and_records_are_read() -> None
 def test_what_cannot_be_used_says_why(parse: Parse, spec: Any, why: str) -> None:
     found = parse(raw(spec))
     assert isinstance(found, Malformed)
-    assert (found.ref, found.why[: len(why)]) == (REF, why)
+    assert (found.kind, found.ref, found.why[: len(why)]) == (KINDS[parse], REF, why)
 
 
 @pytest.mark.parametrize("state", ["assigned", "Deleted", 3, {}, ["Assigned"], ENORMOUS])
@@ -443,6 +483,7 @@ def test_a_service_account_without_a_client_id_is_only_a_name(content: bytes) ->
 def test_an_annotation_that_cannot_be_used_says_so(content: bytes) -> None:
     found = parse_service_account(content)
     assert isinstance(found, Malformed)
+    assert found.kind == "ServiceAccount"
     assert "azure.workload.identity/client-id or tenant-id must be" in found.why
     assert len(found.why) < 400
 
@@ -473,6 +514,12 @@ def test_whatever_an_object_holds_it_is_a_value_or_malformed(
 def test_what_has_no_name_is_a_value_error(parse: Parse, text: bytes) -> None:
     with pytest.raises(ValueError, match="not a"):
         parse(text)
+
+
+@pytest.mark.parametrize("parse", [parse_identity, parse_binding, parse_exception, parse_assigned])
+def test_what_lacks_its_name_or_its_namespace_is_not_given_one(parse: Parse) -> None:
+    assert parse(b'{"metadata":{"name":"a"}}').ref == ObjectRef("", "a")
+    assert parse(b'{"metadata":{"namespace":"a"}}').ref == ObjectRef("a", "")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"metadata":3}', b"\xff"])
@@ -518,6 +565,62 @@ def test_what_no_object_can_be_named_fills_no_memory(parse: Parse, spec: Any) ->
     found = parse(raw(spec))
     assert isinstance(found, Malformed)
     assert len(found.why) < 200
+
+
+BOUND = {"azureIdentity": "orders", "selector": "app"}
+LIMITS: dict[str, tuple[Parse, Callable[[int], Any], int]] = {
+    "a secret's name": (
+        parse_identity,
+        lambda n: SECRET | {"clientPassword": {"name": "x" * n}},
+        253,
+    ),
+    "a secret's namespace": (
+        parse_identity,
+        lambda n: SECRET | {"clientPassword": {"name": "s", "namespace": "x" * n}},
+        253,
+    ),
+    "auxiliary tenants": (
+        parse_identity,
+        lambda n: SECRET | {"auxiliaryTenantIDs": ["a.example"] * n},
+        3,
+    ),
+    "an audience": (
+        parse_identity,
+        lambda n: FEDERATED | {"federation": {"audience": "x" * n}},
+        600,
+    ),
+    "an identity's name": (parse_binding, lambda n: BOUND | {"azureIdentity": "x" * n}, 253),
+    "a selector": (parse_binding, lambda n: BOUND | {"selector": "x" * n}, 63),
+    # It may have a domain and a slash before its name.
+    "a label's key": (parse_exception, lambda n: {"podLabels": {"x" * n: ""}}, 253 + 1 + 63),
+    "a label's value": (parse_exception, lambda n: {"podLabels": {"app": "x" * n}}, 63),
+    "labels": (
+        parse_exception,
+        lambda n: {"podLabels": {f"app-{each}": "" for each in range(n)}},
+        100,
+    ),
+    "identities": (parse_exception, lambda n: {"azureIdentities": [CLIENT] * n}, 100),
+    "a pod's name": (parse_assigned, lambda n: RECORD | {"pod": "x" * n}, 253),
+    "a pod's namespace": (parse_assigned, lambda n: RECORD | {"podNamespace": "x" * n}, 253),
+    "a node's name": (parse_assigned, lambda n: RECORD | {"nodename": "x" * n}, 253),
+    "a record's identity": (
+        parse_assigned,
+        lambda n: RECORD | {"azureIdentityRef": {"metadata": {"name": "x" * n}}},
+        253,
+    ),
+    "its namespace": (
+        parse_assigned,
+        lambda n: RECORD | {"azureIdentityRef": {"metadata": {"name": "a", "namespace": "x" * n}}},
+        253,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_what_is_as_long_as_it_may_be_is_read_and_one_more_is_not(what: str) -> None:
+    parse, of_size, most = LIMITS[what]
+    assert not isinstance(parse(raw(of_size(most))), Malformed)
+    assert isinstance(parse(raw(of_size(most + 1))), Malformed)
 
 
 @pytest.mark.parametrize("depth", range(940, 1000))

@@ -88,6 +88,32 @@ def test_each_side_reads_the_words_of_the_other_and_no_others(
                 parse(packet)
 
 
+@pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
+def test_only_the_first_message_of_a_side_may_say_more(
+    message: wire.FromServe | wire.FromNet, packet: bytes
+) -> None:
+    parse = wire.parse_from_serve if isinstance(message, FROM_SERVE) else wire.parse_from_net
+    longer = packet[:-1] + b',"more":1}'
+    if isinstance(message, wire.Hello | wire.Rejection):
+        assert parse(longer) == message
+    else:
+        with pytest.raises(UNREADABLE):
+            parse(longer)
+
+
+def test_an_answer_to_a_question_may_not_say_more_either() -> None:
+    with pytest.raises(UNREADABLE):
+        wire.parse_from_net(GOLDEN[4][1].replace(b'{"id":7,', b'{"id":7,"more":1,'))
+
+
+@pytest.mark.parametrize(
+    "message", [each for each, _ in GOLDEN], ids=lambda each: type(each).__name__
+)
+def test_no_message_can_be_changed(message: wire.FromServe | wire.FromNet) -> None:
+    with pytest.raises(AttributeError):
+        setattr(message, message.__struct_fields__[0], None)
+
+
 def test_another_versions_hello_is_read_though_it_says_more() -> None:
     packet = b'{"type":"hello","protocol":2,"version":"0.9","since":"then"}'
     theirs = wire.parse_from_serve(packet)
@@ -138,3 +164,45 @@ def test_serve_has_no_word_that_could_weaken_net() -> None:
     # Each word here was weighed: questions, when `serve` accepts connections, and of a probe that
     # `net` sends, for which it has no choice of its contents or of where it goes.
     assert set(wire.FromServe.__args__) == set(FROM_SERVE)
+
+
+def questions(number: int) -> bytes:
+    asked = [{"id": each, "address": "10.0.0.1", "port": 1} for each in range(number)]
+    return json.dumps({"type": "questions", "questions": asked}).encode()
+
+
+def test_a_packet_has_so_many_questions_and_bytes_and_no_more() -> None:
+    assert wire.parse_from_serve(questions(wire.MOST_TOGETHER))
+    for number in (0, wire.MOST_TOGETHER + 1):
+        with pytest.raises(wire.Unreadable):
+            wire.parse_from_serve(questions(number))
+    longest = b'{"type":"accepting","accepting":true}'.ljust(wire.LARGEST)
+    assert wire.parse_from_serve(longest) == wire.Accepting(accepting=True)
+
+
+def answers(*sizes: int) -> list[wire.FactsAnswer]:
+    """Return answers with so many sightings each."""
+    seen = Sighting(network="cni-" + "1" * 60)
+    return [
+        wire.FactsAnswer(number, ConnectionFacts(accepted=True, sightings=(seen,) * size))
+        for number, size in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 1, 1), (100, 100, 100, 100, 100), (190, 1, 190)])
+def test_answers_that_fit_into_no_one_packet_come_in_several_in_their_order(
+    sizes: tuple[int, ...],
+) -> None:
+    packets = list(wire.answer_packets(answers(*sizes)))
+    assert all(len(packet) <= wire.LARGEST for packet in packets)
+    assert (len(packets) == 1) is (sum(sizes) < 190)
+    read = [wire.parse_from_net(packet) for packet in packets]
+    found = [each for one in read if isinstance(one, wire.FactsAnswers) for each in one.answers]
+    assert found == answers(*sizes)
+
+
+def test_an_answer_that_fits_into_no_packet_says_that_it_is_unknown() -> None:
+    (packet,) = wire.answer_packets(answers(2000))
+    found = wire.parse_from_net(packet)
+    facts = ConnectionFacts(accepted=True, failure="2000 namespaces hold the address")
+    assert found == wire.FactsAnswers((wire.FactsAnswer(0, facts),))

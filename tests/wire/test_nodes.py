@@ -42,7 +42,11 @@ def test_what_is_no_node_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["a", "A.b_c-d", "example.com/a", "startup-taint.cluster-autoscaler.kubernetes.io/x"]
+    "key",
+    [
+        *("a", "A.b_c-d", "example.com/a", "startup-taint.cluster-autoscaler.kubernetes.io/x"),
+        f"{'x' * 253}/{'X' * 63}",
+    ],
 )
 def test_a_key_is_a_qualified_name(key: str) -> None:
     assert parse_taint_key(key) == key

@@ -69,6 +69,7 @@ def test_no_other_target_has_a_nonce(target: str) -> None:
             Answerer.ANOTHER,
         ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Answerer.ANOTHER),
+        (b"SSH-2.0\r\nServer: IMDS/150\r\n", Answerer.ANOTHER),
         (b"\0", Answerer.ANOTHER),
     ],
 )

@@ -86,6 +86,8 @@ def test_a_pod_is_read_with_what_the_rules_and_the_proof_need() -> None:
         ({}, (), Phase.PENDING),
         ({"podIP": "10.0.0.1", "phase": "Failed"}, ("10.0.0.1",), Phase.FAILED),
         ({"podIP": "", "podIPs": None, "phase": "Odd"}, (), Phase.UNKNOWN),
+        ({"podIP": "10.0.0.1", "podIPs": []}, ("10.0.0.1",), Phase.PENDING),
+        ({"podIPs": [{}, {"ip": "10.0.0.2"}]}, ("10.0.0.2",), Phase.PENDING),
     ],
 )
 def test_a_pod_may_lack_almost_everything(
@@ -96,6 +98,16 @@ def test_a_pod_may_lack_almost_everything(
     assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)
     assert found.csi_drivers == set()
     assert (found.runtime_class, found.in_ambient_mesh) == ("", False)
+
+
+def test_a_pod_that_has_not_started_is_as_old_as_its_object() -> None:
+    meta = {**META, "creationTimestamp": "2026-11-25T12:00:00Z"}
+    assert parse_pod(json.dumps({"metadata": meta}).encode()).started == 1795608000.0
+
+
+def test_a_probe_is_asked_for_by_an_annotation() -> None:
+    meta = {**META, "annotations": {"aadpodidentity.k8s.io/probe": "7"}}
+    assert parse_pod(json.dumps({"metadata": meta}).encode()).probe == "7"
 
 
 def test_neither_a_runtime_class_nor_a_mesh_is_what_a_pod_calls_itself() -> None:

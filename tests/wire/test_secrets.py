@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.secrets import parse_secret
+from podidentity.wire.secrets import LARGEST, parse_secret
 
 
 def secret(**data: Any) -> bytes:
@@ -34,3 +35,39 @@ def test_what_is_no_secret_is_not_quoted(raw: bytes) -> None:
         parse_secret(raw, key=b"k")
     assert caught.value.__cause__ is None
     assert "c2Vj" not in str(caught.value)
+
+
+def test_a_secret_may_hold_so_much_and_no_more() -> None:
+    half = "A" * (LARGEST // 2)
+    assert len(parse_secret(secret(a=half, b=half), key=b"k").entries) == 2
+    with pytest.raises(ValueError, match="it holds more than 262144 bytes"):
+        parse_secret(secret(a=half, b=half + "AAAA"), key=b"k")
+
+
+def test_a_digest_is_that_of_the_entries_whatever_their_order_and_of_the_agents_key() -> None:
+    def digest(raw: bytes, key: bytes = b"k") -> str:
+        return parse_secret(raw, key=key).digest
+
+    known = digest(secret(a="YWE=", b="YmI="))
+    assert known == digest(secret(b="YmI=", a="YWE="))
+    others = [
+        digest(secret(a="YWE=", b="YmI="), b"another"),
+        digest(secret(a="YWE=")),
+        digest(secret(a="YWE=", b="YWE=")),
+        digest(secret(a="YmI=", b="YWE=")),
+        digest(secret(A="YWE=", b="YmI=")),
+        digest(secret()),
+    ]
+    assert len({known, *others}) == 1 + len(others)
+
+
+def test_no_entry_looks_like_two_others() -> None:
+    """Without lengths both would be `a:xb:y`."""
+    one = {"a": b"xb:y"}
+    two = {"a": b"x", "b": b"y"}
+
+    def digest(entries: dict[str, bytes]) -> str:
+        data = {name: b64encode(value).decode() for name, value in entries.items()}
+        return parse_secret(secret(**data), key=b"k").digest
+
+    assert digest(one) != digest(two)

@@ -28,10 +28,17 @@ def test_a_token_is_asked_for_one_audience_and_bound_to_the_pod() -> None:
             "uid": "uid-orders-0",
         },
     }
-    assert "boundObjectRef" not in render_token_request("api://x", None)["spec"]
+    unbound = render_token_request("api://x", None)
+    assert unbound == {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": ["api://x"], "expirationSeconds": 3600},
+    }
 
 
-@pytest.mark.parametrize("stamp", ["2026-11-25T12:00:00Z", "2026-11-25T13:00:00+01:00"])
+@pytest.mark.parametrize(
+    "stamp", ["2026-11-25T12:00:00Z", "2026-11-25T13:00:00+01:00", "2026-11-25T12:00:00"]
+)
 def test_a_minted_token_says_when_it_ends(stamp: str) -> None:
     body = {"status": {"token": "a.b.c", "expirationTimestamp": stamp}}
     found = parse_token_request(json.dumps(body).encode())

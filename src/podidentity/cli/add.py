@@ -171,13 +171,17 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
     hosts = await hosts_of(kube)
     same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), identity)
     ours = {host for each in same for host in azure_access.recorded_hosts(each)}
-    lacking = []
+    lacking, unsettled = [], []
     for host in hosts:
         with asking(f"read the identities of {host_name(host)}", identity):
-            if (await arm.host(host)).has(identity):
-                click.echo(f"attached to {host_name(host)} already")
-            else:
-                lacking.append(host)
+            found = await arm.host(host)
+        if not found.has(identity):
+            lacking.append(host)
+        elif found.settled:
+            click.echo(f"attached to {host_name(host)} already")
+        else:
+            # Somebody began to attach it, and it is for him to detach it: the record is without it.
+            unsettled.append(host)
     if ours or lacking:
         azure_access.record_hosts(manifest, ours | set(lacking))
     await _apply(kube, manifest)
@@ -189,7 +193,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
             await arm.attach(host, identity, wait=wait, progress=progress(f"attaching to {where}"))
         click.echo(f"attached to {where}" if wait else f"{where}: accepted by Azure, not done yet")
 
-    await on_each(lacking, attach)
+    await on_each([*lacking, *unsettled], attach)
 
 
 async def _apply(kube: Kube, manifest: Object) -> None:

@@ -74,6 +74,11 @@ class HostIdentities:
         """Whether `identity` is attached."""
         return identity.folded in self.user
 
+    @property
+    def settled(self) -> bool:
+        """Whether the machines have just what is listed."""
+        return self.state not in {"updating", "failed"}
+
 
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that attaches `identity`; None if it is attached already.

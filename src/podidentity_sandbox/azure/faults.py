@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.weather import Blow, Effect, WeatherInForce
+from podidentity_sandbox.weather import BAD_GATEWAY, Blow, Effect, WeatherInForce
 
 
 class Reset(Exception):
@@ -17,7 +16,6 @@ class Reset(Exception):
 
 Refusal = Callable[[int], Reply]
 """Returns the service's error of that status."""
-_PAGE = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
 _WRONG = {
     "token_type": ["Bearer"],
     "access_token": 7,
@@ -40,12 +38,7 @@ async def strike(
     """
     await asyncio.sleep(weather.seconds("answers", service))
     blow = weather.blow(service, kind)
-    if blow is None:
-        return None
-    if blow.effect is Effect.HANG:
-        await asyncio.Event().wait()  # until the client leaves
-    if blow.effect is Effect.SLOW:
-        await asyncio.sleep(blow.seconds)
+    if blow is None or await blow.passes():
         return None
     return answered(blow, refusal)
 
@@ -62,10 +55,8 @@ def answered(blow: Blow, refusal: Refusal) -> Reply:
         case Effect.TYPES:
             return Reply.json(_WRONG)
         case Effect.HTML:
-            return Reply(status=502, body=_PAGE, content_type="text/html")
+            return Reply(status=502, body=BAD_GATEWAY.encode(), content_type="text/html")
         case Effect.REDIRECT:
             return Reply(status=307, headers={"Location": REDIRECTED})
     reply = refusal(int(blow.effect))
-    if blow.effect not in {Effect.THROTTLED, Effect.UNAVAILABLE} or not blow.seconds:
-        return reply
-    return replace(reply, headers={**reply.headers, "Retry-After": str(math.ceil(blow.seconds))})
+    return replace(reply, headers={**reply.headers, **blow.headers})

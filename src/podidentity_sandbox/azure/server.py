@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -22,6 +20,7 @@ from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
 from podidentity_sandbox.azure.names import Place, place_of
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
+from podidentity_sandbox.weather import cut
 
 # ---- aiohttp
 
@@ -39,7 +38,7 @@ def server(service: Service, *, name: str) -> web.Server:
         try:
             reply = await service(request)
         except Reset:
-            _reset(raw)
+            cut(raw.transport)
             return web.Response(status=500)  # nobody is there to read it
         spent = (time.monotonic() - started) * 1000
         path = request.target.partition("?")[0]
@@ -79,14 +78,6 @@ def _response(reply: Reply) -> web.Response:
     if reply.body:
         headers["Content-Type"] = reply.content_type
     return web.Response(status=reply.status, body=reply.body, headers=headers)
-
-
-def _reset(raw: web.BaseRequest) -> None:
-    if raw.transport is None:
-        return
-    sock = raw.transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    raw.transport.abort()
 
 
 # ---- The TLS address: the Host header says which service a request is for

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -165,6 +166,8 @@ class Machines:
     """Seconds since 1970 at which the last change reaches the machines, or fails."""
     failed: bool = False
     """Whether it fails: the machines keep what they had, whatever was asked for."""
+    gone_at: float = math.inf
+    """Seconds since 1970 at which a deletion that is under way is done."""
 
     def in_force(self, now: float) -> IdentityBlock:
         """Return the identities that the machines have now."""
@@ -205,14 +208,10 @@ class Vault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedVault:
-    """A vault that was deleted and not purged: its name is taken, and it can come back."""
+    """A vault that was deleted and not purged: its name is taken."""
 
     id: str
     name: str
-    vault: Vault
-    secrets: tuple[Resource, ...]
-    deleted: float
-    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +229,6 @@ class StorageAccount:
     """Such as Standard_LRS."""
     access_tier: str | None
     https_only: bool
-    public_access: bool
-    """Whether containers may be opened to anonymous readers."""
-    shared_key_access: bool
-    """Whether the keys let in at all."""
     keys: tuple[str, str] = field(repr=False)
     """key1 and key2, base64 of 64 bytes each."""
     created: float
@@ -252,6 +247,44 @@ class RoleAssignment:
     principal_id: str
     since: float = 0.0
     """Seconds since 1970 from which on it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenyAssignment:
+    """What nobody but Azure's own service may do at a scope and below, whatever roles they have."""
+
+    id: str
+    name: str
+    scope: str
+    spared: str
+    """Object id of that service's principal."""
+
+    def denies(self, object_id: str, action: str, scope: str) -> bool:
+        """Return whether it denies the principal an action there: every one but reading."""
+        inside = f"{scope.lower()}/".startswith(f"{self.scope.lower()}/")
+        return inside and object_id != self.spared and not action.lower().endswith("/read")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """A lock of a scope, and of all below it, that holds for everybody."""
+
+    id: str
+    name: str
+    scope: str
+    level: str
+    """ReadOnly or CanNotDelete."""
+    notes: str = ""
+
+    def hinders(self, method: str, scope: str) -> bool:
+        """Return whether a request of that method at `scope` is not to be done.
+
+        What holds something locked is not deleted either.
+        """
+        mine, its = f"{self.scope.lower()}/", f"{scope.lower()}/"
+        if method == "DELETE":
+            return its.startswith(mine) or mine.startswith(its)
+        return self.level == "ReadOnly" and its.startswith(mine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +404,8 @@ class World:
         for resource in [self._resources.pop(k) for k in gone]:
             if isinstance(resource, UserAssignedIdentity):
                 self.principals.pop(resource.principal_id, None)
+            if isinstance(resource, Machines) and resource.identity.system:
+                self.principals.pop(resource.identity.system.object_id, None)
             if isinstance(resource, RoleAssignment | FederatedCredential):
                 word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
                 until = self.clock() + self.weather.seconds(f"removed-{word}")

@@ -55,7 +55,10 @@ class Key:
     def __init__(self, pem: bytes = b"") -> None:
         """Take the private key of `pem`, or make one."""
         if pem:
-            loaded = serialization.load_pem_private_key(pem, password=None)
+            # It is one that we made; to check it again takes a quarter of a second.
+            loaded = serialization.load_pem_private_key(
+                pem, password=None, unsafe_skip_rsa_key_validation=True
+            )
             self._private = cast("rsa.RSAPrivateKey", loaded)
         else:
             self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -9,9 +9,6 @@ That answer's words, and those of 500 and 503, are from memory.
 from __future__ import annotations
 
 import asyncio
-import math
-import socket
-import struct
 from collections.abc import Callable, Collection
 from datetime import datetime
 
@@ -22,7 +19,7 @@ from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, Storage
 from podidentity_sandbox.plan import OWN_AGENT
-from podidentity_sandbox.weather import Effect, WeatherInForce
+from podidentity_sandbox.weather import BAD_GATEWAY, Effect, WeatherInForce, cut
 
 _OWN_USERS = {"aksService"}
 """They meet no weather, nor do the sandbox's kubelets and its commands."""
@@ -47,35 +44,19 @@ async def befall(
     await asyncio.sleep(weather.seconds("answers", "apiserver"))
     kind = f"{user.name} {info.verb} {info.resource or info.path}"
     blow = weather.blow("apiserver", kind)
-    if blow is None:
+    if blow is None or await blow.passes():
         return None
-    told = blow.seconds and blow.effect in {Effect.THROTTLED, Effect.UNAVAILABLE}
-    after = {"Retry-After": str(math.ceil(blow.seconds))} if told else {}
     match blow.effect:
-        case Effect.SLOW:
-            await asyncio.sleep(blow.seconds)
-            return None
-        case Effect.HANG:
-            await asyncio.Event().wait()  # until the client leaves
         case Effect.RESET:
-            _reset(request)
+            cut(request.transport)
             return web.Response(status=500)  # nobody is there to read it
         case Effect.HTML:
-            page = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
-            return web.Response(status=502, text=page, content_type="text/html")
+            return web.Response(status=502, text=BAD_GATEWAY, content_type="text/html")
         case Effect.THROTTLED:
             text = "Too many requests, please try again later.\n"
-            return web.Response(status=429, text=text, headers=after)
+            return web.Response(status=429, text=text, headers=blow.headers)
     error = _STATUS[blow.effect]
-    return web.json_response(error.body(), status=error.code, headers=after)
-
-
-def _reset(request: web.Request) -> None:
-    if request.transport is None:
-        return
-    sock = request.transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    request.transport.abort()
+    return web.json_response(error.body(), status=error.code, headers=blow.headers)
 
 
 class LateReads:

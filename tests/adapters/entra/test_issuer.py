@@ -294,7 +294,9 @@ async def test_a_form_is_posted_and_nothing_more_is_said() -> None:
     assert (reply.status, reply.body, reply.retry_after) == (400, b'{"a": 1}', "7")
     (asked,) = server.asked
     assert (asked.method, asked.target, asked.body) == ("POST", "/t/oauth2/v2.0/token", FORM)
-    names = {line.split(":")[0].lower() for line in asked.head.strip().split("\r\n")[1:]}
+    lines = asked.head.strip().split("\r\n")[1:]
+    assert {"Accept: application/json", "User-Agent: ours/1"} <= {*lines}
+    names = {line.split(":")[0].lower() for line in lines}
     assert names == {
         "host",
         "accept",
@@ -319,7 +321,8 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with scripted(answers({})) as server, opened() as entra:
-        assert (await entra.post(server.url, FORM)).status == 200
+        reply = await entra.post(server.url, FORM)
+    assert (reply.status, reply.retry_after) == (200, "")
 
 
 async def test_a_kept_connection_that_is_closed_costs_no_request() -> None:

@@ -27,18 +27,14 @@ class Blobs:
     def __init__(self, direct: Direct) -> None:
         self.direct = direct
         self.service = BlobService(direct.world, direct.issuer)
-        for name, public, keys in (
-            ("acct", False, True),
-            ("openacct", True, True),
-            ("keyless", False, False),
-        ):
-            account = self._account(name, public, keys)
+        for name in ("acct", "other"):
+            account = self._account(name)
             direct.world.remove(account.id)
             direct.world.put(account)
-        for where in ("acct/private", "openacct/closed", "openacct/blobs", "openacct/full"):
+        for where in ("acct/private", "other/closed", "other/full"):
             self._fill(*where.split("/"))
 
-    def _account(self, name: str, public: bool, keys: bool) -> StorageAccount:
+    def _account(self, name: str) -> StorageAccount:
         made = [base64.b64encode(f"{name} {i}".encode() * 8).decode() for i in (1, 2)]
         group = f"{self.direct.world.subscription}/resourceGroups/{self.direct.plan.node_group}"
         return StorageAccount(
@@ -50,16 +46,12 @@ class Blobs:
             sku="Standard_LRS",
             access_tier="Hot",
             https_only=True,
-            public_access=public,
-            shared_key_access=keys,
             keys=(made[0], made[1]),
             created=self.direct.clock.now,
         )
 
     def _fill(self, account: str, container: str) -> None:
-        level = {"blobs": "blob", "full": "container"}.get(container)
-        public = {"x-ms-blob-public-access": level} if level else {}
-        made = self.signed("PUT", f"/{container}?restype=container", public, account=account)
+        made = self.signed("PUT", f"/{container}?restype=container", account=account)
         assert made.status == 201, made.body
         stored = {**BLOCK, "content-type": "text/plain", "x-ms-meta-k": "v"}
         made = self.signed("PUT", f"/{container}/a.txt", stored, b"hello", account=account)

@@ -156,19 +156,27 @@ def test_a_removed_role_counts_until_all_of_azure_has_heard_of_it(direct: Direct
     assert direct.arm("GET", direct.plan.scale_set_id, principal=someone)[0] == 403
 
 
-@pytest.mark.parametrize("code", ["InternalExecutionError", "OperationPreempted"])
+@pytest.mark.parametrize(
+    ("word", "code", "ended"),
+    [
+        ("failing", "InternalExecutionError", "Failed"),
+        ("preempted", "OperationPreempted", "Canceled"),
+    ],
+)
 async def test_machines_keep_what_they_had_when_their_change_fails(
-    direct: Direct, code: str
+    direct: Direct, word: str, code: str, ended: str
 ) -> None:
-    word = {"InternalExecutionError": "failing", "OperationPreempted": "preempted"}[code]
     mine = direct.identity("mine")
     direct.weather(f"{word}=1")
     body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {mine.id: {}}}}
     status, _, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
     assert status == 202
     direct.clock.now += 1
-    operation = headers["Azure-AsyncOperation"].removeprefix("https://management.azure.com")
-    assert direct.made("GET", operation)["error"]["code"] == code
+    where, monitored = path_of(headers["Azure-AsyncOperation"]), path_of(headers["Location"])
+    operation = direct.made("GET", where)
+    assert (operation["status"], operation["error"]["code"]) == (ended, code)
+    failed, answer, _ = direct.arm("GET", monitored)
+    assert (failed, answer["error"]["code"]) == (409, code)
     found = direct.made("GET", direct.plan.scale_set_id)
     assert found["properties"]["provisioningState"] == "Failed"
     assert mine.id.lower() in str(found["identity"]).lower(), "it was asked for"
@@ -176,6 +184,24 @@ async def test_machines_keep_what_they_had_when_their_change_fails(
     direct.weather(f"{word}=0")
     direct.attach(mine)
     assert await statuses(direct, mine.client_id) == [200, 200]
+
+
+def test_a_change_of_machines_says_in_two_ways_how_it_stands(direct: Direct) -> None:
+    direct.weather("scale-sets=12")
+    body = {"identity": {"type": "SystemAssigned"}}
+    _, _, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
+    where, monitored = path_of(headers["Azure-AsyncOperation"]), path_of(headers["Location"])
+    assert monitored == f"{where}&monitor=true"
+    assert direct.made("GET", where)["status"] == "InProgress"
+    status, body, again = direct.arm("GET", monitored)
+    assert (status, body, path_of(again["Location"])) == (202, None, monitored)
+    direct.clock.now += 12
+    assert direct.made("GET", where)["status"] == "Succeeded"
+    assert direct.arm("GET", monitored)[0] == 200
+
+
+def path_of(url: str) -> str:
+    return url.removeprefix("https://management.azure.com")
 
 
 # ---- What a call to Resource Manager meets.
@@ -187,6 +213,7 @@ async def test_machines_keep_what_they_had_when_their_change_fails(
         ("429", 429, "OperationNotAllowed"),
         ("500", 500, "InternalServerError"),
         ("503", 503, "ServiceUnavailable"),
+        ("504", 504, "GatewayTimeout"),
         ("locked", 409, "ScopeLocked"),
         ("denied", 403, "DenyAssignmentAuthorizationFailed"),
     ],

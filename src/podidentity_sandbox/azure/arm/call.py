@@ -11,7 +11,7 @@ from typing import Any
 
 from podidentity_sandbox.azure.arm.roles import Role, role_of
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
-from podidentity_sandbox.azure.state import Group, R, RoleAssignment, World
+from podidentity_sandbox.azure.state import DenyAssignment, Group, R, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
 
 
@@ -61,7 +61,7 @@ class ArmCall:
     def subscription(self) -> str:
         """ARM id of the subscription of the path; the cluster's where it has none."""
         named = self.params.get("subscription")
-        return f"/subscriptions/{named.lower()}" if named else self.subscription
+        return f"/subscriptions/{named.lower()}" if named else self.world.subscription
 
     def group(self) -> Group:
         """Return the resource group of the path; raise ArmError."""
@@ -100,14 +100,28 @@ class ArmCall:
 
     def require(self, action: str, scope: str) -> None:
         """Raise ArmError unless the caller may do `action` at `scope`."""
-        if allows(self.world, self.caller.object_id, action, scope):
-            return
-        raise ArmError(
+        mine = self.caller.object_id
+        if not allows(self.world, mine, action, scope):
+            raise ArmError(
+                403,
+                "AuthorizationFailed",
+                f"The client '{self.caller.app_id}' with object id '{mine}' does not have"
+                f" authorization to perform action '{action}' over scope '{scope}' or the scope is"
+                " invalid. If access was recently granted, please refresh your credentials.",
+            )
+        for denial in self.world.all(DenyAssignment):
+            if denial.denies(mine, action, scope):
+                raise self.denied(denial, action)
+
+    def denied(self, denial: DenyAssignment, action: str) -> ArmError:
+        """Return the refusal of an action that a role grants and `denial` takes away."""
+        return ArmError(
             403,
-            "AuthorizationFailed",
-            f"The client '{self.caller.app_id}' with object id '{self.caller.object_id}' does not"
-            f" have authorization to perform action '{action}' over scope '{scope}' or the scope is"
-            " invalid. If access was recently granted, please refresh your credentials.",
+            "DenyAssignmentAuthorizationFailed",
+            f"The client '{self.caller.app_id}' with object id '{self.caller.object_id}' has"
+            f" permission to perform action '{action}' on scope '{self.id}'; however, the access is"
+            f" denied because of the deny assignment with name '{denial.name}' and Id"
+            f" '{denial.id.rpartition('/')[2]}' at scope '{denial.scope}'.",
         )
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from podidentity_sandbox.azure.arm import locks
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.denials import lockdown
 from podidentity_sandbox.azure.faults import answered
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.weather import Blow, Effect
@@ -23,6 +25,11 @@ _READS = {"GET", "HEAD"}
 _WORDS = {
     500: ("InternalServerError", "Encountered internal server error."),
     503: ("ServiceUnavailable", "The service is temporarily unavailable. Please retry later."),
+    504: (
+        "GatewayTimeout",
+        "The gateway did not receive a response from 'Microsoft.Compute' within the specified time"
+        " period.",
+    ),
 }
 
 
@@ -43,9 +50,9 @@ def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> 
             reply = answer(call)
             return replace(reply, after=reply.after + blow.seconds)
         case Effect.LOCKED:
-            raise _locked(call)
+            raise locks.locked(call, [_scope(call)])
         case Effect.DENIED:
-            raise _denied(call, action)
+            raise call.denied(lockdown(call.world, _scope(call)), action)
     return answered(blow, partial(_refusal, call, blow))
 
 
@@ -75,31 +82,8 @@ def _refusal(call: ArmCall, blow: Blow, status: int) -> Reply:
     return ArmError(429, "SubscriptionRequestsThrottled", message).reply()
 
 
-def _locked(call: ArmCall) -> ArmError:
-    what = "delete" if call.request.method == "DELETE" else "write"
-    return ArmError(
-        409,
-        "ScopeLocked",
-        f"The scope '{call.id}' cannot perform {what} operation because following scope(s) are"
-        f" locked: '{_scope(call)}'. Please remove the lock and try again.",
-    )
-
-
-def _denied(call: ArmCall, action: str) -> ArmError:
-    caller = call.caller
-    return ArmError(
-        403,
-        "DenyAssignmentAuthorizationFailed",
-        f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
-        f" perform action '{action}' on scope '{call.id}'; however, the access is denied because"
-        " of the deny assignment with name 'node resource group deny assignment created by Azure"
-        " Kubernetes Services for nrg-lockdown, see: https://aka.ms/aks/nrg_lockdown' and Id"
-        f" '{call.world.plan.tenant_id}' at scope '{_scope(call)}'.",
-    )
-
-
 def _scope(call: ArmCall) -> str:
     """Return the resource group of the call, or its subscription."""
     group = call.params.get("group")
     below = f"/resourceGroups/{group}" if group else ""
-    return f"{call.world.subscription}{below}"
+    return f"{call.subscription}{below}"

@@ -1,7 +1,10 @@
 """Long-running operations: how one is begun, where it is asked after, and how it ends.
 
 ARM has two ways to say where: `Azure-AsyncOperation` leads to a document with a status, `Location`
-to 202 until the result is there.
+to 202 until the result is there. Compute says both, and tells them apart by `monitor=true`, as
+recordings of Azure's SDKs show. An operation that was preempted ends `Canceled`:
+https://github.com/Azure/azure-sdk-for-java/issues/1783. The status of a result that failed is from
+memory.
 https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations
 """
 
@@ -17,7 +20,7 @@ from typing import Any
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import Operation
-from podidentity_sandbox.weather import Outcome
+from podidentity_sandbox.weather import PREEMPTED, Outcome
 
 ARM = "https://management.azure.com"
 
@@ -42,7 +45,9 @@ def accepted(call: ArmCall, body: object, *, location: str, outcome: Outcome) ->
     operation = replace(start(call, delay=outcome.seconds), error=outcome.error)
     call.world.operations[operation.id] = operation
     base = f"{call.subscription}/providers/Microsoft.Compute/locations/{location}/operations"
-    return Reply.json(body, status=202, headers=status_headers(call, operation, base))
+    headers = status_headers(call, operation, base)
+    monitored = f"{headers['Azure-AsyncOperation']}&monitor=true"
+    return Reply.json(body, status=202, headers={**headers, "Location": monitored})
 
 
 def accepted_at(call: ArmCall, operation: Operation, where: str) -> Reply:
@@ -53,7 +58,9 @@ def accepted_at(call: ArmCall, operation: Operation, where: str) -> Reply:
 
 
 def get_operation(call: ArmCall) -> Reply:
-    """Say how an operation stands."""
+    """Say how an operation stands; with `monitor=true` by the status alone."""
+    if call.request.parameter("monitor") == "true":
+        return get_empty_result(call)
     operation = find(call)
     answer: dict[str, Any] = {"startTime": _iso(operation.started_at), "name": operation.id}
     if call.now < operation.due_at:
@@ -62,19 +69,22 @@ def get_operation(call: ArmCall) -> Reply:
     answer["endTime"] = _iso(operation.due_at)
     if operation.error:
         code, message = operation.error
+        status = "Canceled" if code == PREEMPTED else "Failed"
         error = {"code": code, "message": message}
-        return Reply.json({**answer, "status": "Failed", "error": error})
+        return Reply.json({**answer, "status": status, "error": error})
     return Reply.json({**answer, "status": "Succeeded"})
 
 
 def get_result(call: ArmCall, render: Callable[[Operation], object]) -> Reply:
-    """Return the result of an operation, or 202 while it is under way."""
+    """Return the result of an operation, or 202 while it is under way; raise ArmError."""
     operation = find(call)
     if call.now < operation.due_at:
-        where = f"{ARM}{call.id}{_version(call)}"
+        where = f"{ARM}{call.request.target}"
         return Reply(
             status=202, headers={"Location": where, "Retry-After": _after(call, operation)}
         )
+    if operation.error:
+        raise ArmError(409, *operation.error)
     return Reply.json(render(operation))
 
 

@@ -12,7 +12,9 @@ from podidentity_sandbox.azure.aks import clusters
 from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
+    denials,
     identities,
+    locks,
     operations,
     scalesets,
     storage,
@@ -100,30 +102,6 @@ def _features() -> tuple[Route, ...]:
     )
 
 
-def _deleted_vaults() -> tuple[Route, ...]:
-    provider = rf"{_SUBSCRIPTION}/providers/microsoft\.keyvault"
-    one = f"{provider}/locations/[^/]+/deletedvaults{_NAME}"
-    kind = "Microsoft.KeyVault/locations/deletedVaults"
-    results = f"{provider}/locations/[^/]+/operationresults{_NAME}"
-    return (
-        _route(
-            "GET",
-            f"{provider}/deletedvaults",
-            "Microsoft.KeyVault/deletedVaults/read",
-            vaults.list_deleted,
-        ),
-        _route(
-            "GET",
-            f"{provider}/(?:deleted)?managedhsms",
-            "Microsoft.KeyVault/managedHSMs/read",
-            vaults.list_no_hsms,
-        ),
-        _route("GET", one, f"{kind}/read", vaults.get_deleted),
-        _route("POST", f"(?P<resource>{one})/purge", f"{kind}/purge/action", vaults.purge_deleted),
-        _route("GET", results, "", operations.get_empty_result),
-    )
-
-
 def _clusters() -> tuple[Route, ...]:
     pools = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
     provider = rf"{_SUBSCRIPTION}/providers/microsoft\.containerservice"
@@ -188,22 +166,21 @@ ROUTES = (
     *_credentials(),
     _of_kind("GET", scalesets.KIND, "read", scalesets.get_scale_set),
     _of_kind("PATCH", scalesets.KIND, "write", scalesets.patch_scale_set),
+    _of_kind("DELETE", scalesets.KIND, "delete", scalesets.delete_scale_set),
     *_lists(scalesets.KIND, scalesets.list_scale_sets),
     _of_kind("GET", scalesets.VM_KIND, "read", scalesets.get_machine),
     _of_kind("PATCH", scalesets.VM_KIND, "write", scalesets.patch_machine),
+    _of_kind("DELETE", scalesets.VM_KIND, "delete", scalesets.delete_machine),
     *_lists(scalesets.VM_KIND, scalesets.list_machines),
     _of_kind("GET", vaults.KIND, "read", vaults.get_vault),
     _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
     _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
     *_lists(vaults.KIND, vaults.list_vaults),
-    *_deleted_vaults(),
     _of_kind("GET", storage.KIND, "read", storage.get_account),
     _of_kind("PUT", storage.KIND, "write", storage.put_account),
-    _of_kind("PATCH", storage.KIND, "write", storage.patch_account),
     _of_kind("DELETE", storage.KIND, "delete", storage.delete_account),
     *_lists(storage.KIND, storage.list_accounts),
     _on_one(storage.KIND, "listKeys", storage.list_keys),
-    _on_one(storage.KIND, "regenerateKey", storage.regenerate_key),
     _route(
         "POST",
         rf"{_SUBSCRIPTION}/providers/microsoft\.storage/checknameavailability",
@@ -231,6 +208,18 @@ ROUTES = (
             ("GET", "read", assignments.get_assignment),
             ("PUT", "write", assignments.put_assignment),
             ("DELETE", "delete", assignments.delete_assignment),
+        )
+    ),
+    _route(
+        "GET", f"{_AUTHORIZATION}/denyassignments", f"{denials.KIND}/read", denials.list_denials
+    ),
+    _route("GET", f"{_AUTHORIZATION}/locks", f"{locks.KIND}/read", locks.list_locks),
+    *(
+        _route(method, f"{_AUTHORIZATION}/locks{_NAME}", f"{locks.KIND}/{action}", handler)
+        for method, action, handler in (
+            ("GET", "read", locks.get_lock),
+            ("PUT", "write", locks.put_lock),
+            ("DELETE", "delete", locks.delete_lock),
         )
     ),
     _route(

@@ -1,4 +1,4 @@
-"""Scale sets and virtual machines: reading them, and changing their identities.
+"""Scale sets and virtual machines: reading them, changing their identities, and their end.
 
 The identities of a Uniform scale set are those of all its instances. A Flexible one makes virtual
 machines, and each has its own: a change of the set reaches none that is there.
@@ -8,6 +8,7 @@ https://learn.microsoft.com/rest/api/compute/virtual-machines
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from podidentity_sandbox.azure.state import (
 )
 from podidentity_sandbox.azure.verification import Caller
 from podidentity_sandbox.plan import stable_guid
+from podidentity_sandbox.weather import Outcome
 
 M = TypeVar("M", bound=Machines)
 
@@ -175,7 +177,7 @@ def get_scale_set(call: ArmCall) -> Reply:
 
 def list_scale_sets(call: ArmCall) -> Reply:
     """List the scale sets of a resource group, or of the subscription."""
-    return Reply.json({"value": [_json(call, found) for found in call.listed(ScaleSet, KIND)]})
+    return Reply.json({"value": [_json(call, found) for found in _listed(call, ScaleSet, KIND)]})
 
 
 def patch_scale_set(call: ArmCall) -> Reply:
@@ -190,7 +192,7 @@ def get_machine(call: ArmCall) -> Reply:
 
 def list_machines(call: ArmCall) -> Reply:
     """List the virtual machines of a resource group, or of the subscription."""
-    found = call.listed(VirtualMachine, VM_KIND)
+    found = _listed(call, VirtualMachine, VM_KIND)
     return Reply.json({"value": [_json(call, one) for one in found]})
 
 
@@ -199,8 +201,53 @@ def patch_machine(call: ArmCall) -> Reply:
     return _patched(call, _existing(call, VirtualMachine))
 
 
+def delete_scale_set(call: ArmCall) -> Reply:
+    """Delete a scale set; until the operation is done it is Deleting."""
+    return _deleted(call, ScaleSet)
+
+
+def delete_machine(call: ArmCall) -> Reply:
+    """Delete a virtual machine."""
+    return _deleted(call, VirtualMachine)
+
+
+def _deleted(call: ArmCall, kind: type[M]) -> Reply:
+    try:
+        machines = _existing(call, kind)
+    except ArmError as error:
+        if error.code != "ResourceNotFound":
+            raise
+        return Reply(status=204)
+    outcome = Outcome(seconds=call.world.weather.seconds("scale-sets"))
+    until = min(machines.gone_at, call.now + outcome.seconds)
+    put(call.world, replace(machines, gone_at=until))
+    return accepted(call, None, location=machines.location, outcome=outcome)
+
+
+def _check_alive(machines: Machines) -> None:
+    # Words: https://github.com/microsoft/onefuzz/pull/511,
+    # https://github.com/Azure/azure-sdk-for-python/issues/2702.
+    if math.isinf(machines.gone_at):
+        return
+    if isinstance(machines, ScaleSet):
+        kind = "Virtual Machine Scale Set"
+        why = (
+            "it is marked for deletion. For more information on your operations, please refer to"
+            " https://aka.ms/activitylog."
+        )
+    else:
+        kind = "VM"
+        why = (
+            "the VM is marked for deletion. You can only retry the Delete operation (or wait for an"
+            " ongoing one to complete)."
+        )
+    message = f"Operation 'Update {kind}' is not allowed on {kind} '{machines.name}' since {why}"
+    raise ArmError(409, "OperationNotAllowed", message)
+
+
 def _patched(call: ArmCall, machines: Machines) -> Reply:
     body = call.body()
+    _check_alive(machines)
     if set(body) - {"identity"}:
         message = "The sandbox changes nothing of a machine but its identity."
         raise ArmError(400, "InvalidParameter", message)
@@ -277,9 +324,16 @@ def _kind(machines: Machines) -> str:
 def _existing(call: ArmCall, kind: type[M]) -> M:
     call.group()
     found = call.world.find(kind, call.id)
+    if found is not None and found.gone_at <= call.now:
+        call.world.remove(found.id)
+        found = None
     if found is None:
         raise call.missing(KIND if kind is ScaleSet else VM_KIND)
     return found
+
+
+def _listed(call: ArmCall, kind: type[M], name: str) -> list[M]:
+    return [one for one in call.listed(kind, name) if call.now < one.gone_at]
 
 
 def _json(call: ArmCall, machines: Machines) -> dict[str, Any]:
@@ -324,6 +378,8 @@ def _machine(call: ArmCall, machine: VirtualMachine, state: str) -> dict[str, An
 
 
 def _state(machines: Machines, now: float) -> str:
+    if not math.isinf(machines.gone_at):
+        return "Deleting"
     if now < machines.settled_at:
         return "Updating"
     return "Failed" if machines.failed else "Succeeded"

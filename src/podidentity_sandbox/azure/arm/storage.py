@@ -23,11 +23,7 @@ from podidentity_sandbox.azure.state import Operation, StorageAccount
 _KINDS = ("Storage", "StorageV2", "BlobStorage", "FileStorage", "BlockBlobStorage")
 _SKUS = ("Standard_LRS", "Standard_GRS", "Standard_RAGRS", "Standard_ZRS", "Premium_LRS")
 _TIERS = ("Hot", "Cool", "Cold", "Premium")
-_SWITCHES = {
-    "https_only": "supportsHttpsTrafficOnly",
-    "public_access": "allowBlobPublicAccess",
-    "shared_key_access": "allowSharedKeyAccess",
-}
+_HTTPS_ONLY = "supportsHttpsTrafficOnly"
 
 
 def kind_of(body: Mapping[str, Any]) -> str:
@@ -70,17 +66,11 @@ def with_settings(account: StorageAccount, body: Mapping[str, Any]) -> StorageAc
         change["sku"] = _named(body, "sku", _SKUS)
     if given.get("accessTier"):
         change["access_tier"] = _enumerated(given["accessTier"], "accessTier", _TIERS)
-    for field, name in _SWITCHES.items():
-        if given.get(name) is not None:
-            change[field] = _switch(given, name)
+    if given.get(_HTTPS_ONLY) is not None:
+        change["https_only"] = given[_HTTPS_ONLY]
+        if not isinstance(change["https_only"], bool):
+            raise bad_value(_HTTPS_ONLY)
     return replace(account, **change)
-
-
-def _switch(given: Mapping[str, Any], name: str) -> bool:
-    value = given[name]
-    if not isinstance(value, bool):
-        raise bad_value(name)
-    return value
 
 
 def _named(body: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
@@ -134,8 +124,6 @@ def put_account(call: ArmCall) -> Reply:
         sku=sku,
         access_tier=None if kind == "Storage" else "Hot",
         https_only=True,
-        public_access=False,
-        shared_key_access=True,
         keys=(_new_key(), _new_key()),
         created=call.now,
     )
@@ -144,13 +132,6 @@ def put_account(call: ArmCall) -> Reply:
     operation = operations.start(call, delay=delay, subject=account.id)
     where = f"{call.subscription}/providers/Microsoft.Storage/locations/{location}"
     return operations.accepted_at(call, operation, f"{where}/asyncoperations")
-
-
-def patch_account(call: ArmCall) -> Reply:
-    """Change tags and settings of an account."""
-    changed = with_settings(_existing(call), call.body())
-    call.world.put(changed)
-    return Reply.json(_json(changed))
 
 
 def delete_account(call: ArmCall) -> Reply:
@@ -169,19 +150,10 @@ def get_result(call: ArmCall) -> Reply:
 
 def list_keys(call: ArmCall) -> Reply:
     """Return the keys; one is enough to do everything with the data."""
-    return _keys(_existing(call))
-
-
-def regenerate_key(call: ArmCall) -> Reply:
-    """Replace one of the keys."""
-    account, name = _existing(call), call.body().get("keyName")
-    if name not in ("key1", "key2"):
-        raise bad_value("keyName")
-    first, second = account.keys
-    keys = (_new_key(), second) if name == "key1" else (first, _new_key())
-    renewed = replace(account, keys=keys)
-    call.world.put(renewed)
-    return _keys(renewed)
+    named = zip(("key1", "key2"), _existing(call).keys, strict=True)
+    return Reply.json(
+        {"keys": [{"keyName": name, "value": key, "permissions": "FULL"} for name, key in named]}
+    )
 
 
 def check_name(call: ArmCall) -> Reply:
@@ -234,13 +206,6 @@ def _new_key() -> str:
     return base64.b64encode(secrets.token_bytes(64)).decode()
 
 
-def _keys(account: StorageAccount) -> Reply:
-    named = zip(("key1", "key2"), account.keys, strict=True)
-    return Reply.json(
-        {"keys": [{"keyName": name, "value": key, "permissions": "FULL"} for name, key in named]}
-    )
-
-
 def _json(account: StorageAccount) -> dict[str, Any]:
     created = datetime.fromtimestamp(account.created, UTC).isoformat()
     service = {"enabled": True, "keyType": "Account", "lastEnabledTime": created}
@@ -250,9 +215,9 @@ def _json(account: StorageAccount) -> dict[str, Any]:
         "primaryEndpoints": {"blob": f"https://{account.name}.blob.core.windows.net/"},
         "primaryLocation": account.location,
         "statusOfPrimary": "available",
-        "supportsHttpsTrafficOnly": account.https_only,
-        "allowBlobPublicAccess": account.public_access,
-        "allowSharedKeyAccess": account.shared_key_access,
+        _HTTPS_ONLY: account.https_only,
+        "allowBlobPublicAccess": False,
+        "allowSharedKeyAccess": True,
         "minimumTlsVersion": "TLS1_2",
         "networkAcls": {"bypass": "AzureServices", "defaultAction": "Allow"},
         "encryption": {"services": {"blob": service}, "keySource": "Microsoft.Storage"},

@@ -88,7 +88,7 @@ def put_group(call: ArmCall) -> Reply:
 
 
 def delete_group(call: ArmCall) -> Reply:
-    """Delete a resource group with all that is in it; vaults can be brought back."""
+    """Delete a resource group with all that is in it; the names of its vaults stay taken."""
     group = call.group()
     for vault in call.world.all(Vault, group.id):
         soft_delete(call, vault)

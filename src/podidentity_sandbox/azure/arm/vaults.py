@@ -10,103 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
-from podidentity_sandbox.azure.keyvault.secrets import Secret
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import DeletedVault, Vault
 
-DELETED_KIND = "Microsoft.KeyVault/deletedVaults"
-RETENTION = timedelta(days=90)
-
 
 def soft_delete(call: ArmCall, vault: Vault) -> None:
-    """Delete a vault so that it can be brought back."""
-    places = f"{call.subscription}/providers/Microsoft.KeyVault/locations"
-    secrets = tuple(call.world.all(Secret, vault.id))
+    """Delete a vault; its name stays taken, since nobody here recovers or purges it."""
     call.world.remove(vault.id)
-    call.world.put(
-        DeletedVault(
-            id=f"{places}/{vault.location}/deletedVaults/{vault.name}",
-            name=vault.name,
-            vault=vault,
-            secrets=secrets,
-            deleted=call.now,
-        )
-    )
-
-
-def deleted_vault(call: ArmCall, name: str) -> DeletedVault | None:
-    """Return the deleted vault of that name."""
-    deleted = call.world.all(DeletedVault)
-    return next((one for one in deleted if one.name.lower() == name.lower()), None)
-
-
-def recovered_vault(call: ArmCall) -> Vault:
-    """Bring back the vault of the path, with its secrets; raise ArmError."""
-    deleted = deleted_vault(call, call.params["name"])
-    if deleted is None or deleted.vault.id.lower() != call.id.lower():
-        raise _missing(call.params["name"])
-    call.world.remove(deleted.id)
-    for each in (deleted.vault, *deleted.secrets):
-        call.world.put(each)
-    return deleted.vault
-
-
-def list_deleted(call: ArmCall) -> Reply:
-    """List the deleted vaults."""
-    return Reply.json({"value": [_deleted_json(one) for one in call.world.all(DeletedVault)]})
-
-
-def list_no_hsms(_: ArmCall) -> Reply:
-    """List managed HSMs, deleted or not, as a subscription without any: `az` asks for them too."""
-    return Reply.json({"value": []})
-
-
-def get_deleted(call: ArmCall) -> Reply:
-    """Return a deleted vault."""
-    return Reply.json(_deleted_json(_existing_deleted(call)))
-
-
-def purge_deleted(call: ArmCall) -> Reply:
-    """Delete a vault for good."""
-    deleted = _existing_deleted(call)
-    call.world.remove(deleted.id)
-    place = deleted.id.partition("/deletedVaults/")[0]
-    return operations.accepted_at(
-        call, operations.start(call, delay=0), f"{place}/operationResults"
-    )
-
-
-def _existing_deleted(call: ArmCall) -> DeletedVault:
-    deleted = call.world.find(DeletedVault, call.id)
-    if deleted is None:
-        raise _missing(call.params["name"])
-    return deleted
-
-
-def _missing(name: str) -> ArmError:
-    message = f"The specified deleted vault '{name}' does not exist."
-    return ArmError(404, "DeletedVaultNotFound", message)
-
-
-def _deleted_json(deleted: DeletedVault) -> dict[str, Any]:
-    date = datetime.fromtimestamp(deleted.deleted, UTC)
-    return {
-        "id": deleted.id,
-        "name": deleted.name,
-        "type": DELETED_KIND,
-        "properties": {
-            "vaultId": deleted.vault.id,
-            "location": deleted.vault.location,
-            "tags": dict(deleted.vault.tags),
-            "deletionDate": date.isoformat(),
-            "scheduledPurgeDate": (date + RETENTION).isoformat(),
-        },
-    }
+    place = f"{call.subscription}/providers/Microsoft.KeyVault/locations/{vault.location}"
+    gone = DeletedVault(id=f"{place}/deletedVaults/{vault.name}", name=vault.name)
+    call.world.put(gone)
 
 
 # ---- Vaults
@@ -134,8 +50,6 @@ def list_vaults(call: ArmCall) -> Reply:
 def put_vault(call: ArmCall) -> Reply:
     """Make a vault, or replace all of one but its secrets."""
     group, body, name = call.group(), call.body(), call.params["name"]
-    if (body.get("properties") or {}).get("createMode") == "recover":
-        return Reply.json(_json(call, recovered_vault(call)))
     properties = _properties(call, body)
     old = call.world.find(Vault, call.id)
     if old is None:
@@ -155,7 +69,7 @@ def put_vault(call: ArmCall) -> Reply:
 
 
 def delete_vault(call: ArmCall) -> Reply:
-    """Delete a vault; it can be brought back until it is purged."""
+    """Delete a vault with its secrets."""
     call.group()
     vault = call.world.find(Vault, call.id)
     if vault is None:
@@ -183,7 +97,8 @@ def _free(call: ArmCall, name: str) -> None:
             " contain consecutive hyphens. Follow this link for more information:"
             " https://go.microsoft.com/fwlink/?linkid=2147742",
         )
-    if call.world.vault(name) or deleted_vault(call, name):
+    gone = {one.name.lower() for one in call.world.all(DeletedVault)}
+    if call.world.vault(name) or name.lower() in gone:
         raise ArmError(
             409,
             "VaultAlreadyExists",

@@ -9,7 +9,7 @@ row is from a public source, and none is here because a client of ours sends it:
   https://github.com/Azure/azure-rest-api-specs/tree/main/specification/compute/resource-manager/Microsoft.Compute/Compute/stable
 - identities, vaults, storage, authorization: the folders of
   https://github.com/Azure/bicep-types-az/tree/main/generated, and of azure-rest-api-specs for types
-  that no template can make (deleted vaults, deny assignments)
+  that no template can make (deny assignments)
 - clusters: the tags of aks/readme.md of azure-rest-api-specs up to 2024-01-01, then folders beside
   it that were looked at one by one: of the ones between some may be missing
 - what ARM serves itself: https://github.com/crossplane-contrib/provider-upjet-azure/issues/630
@@ -37,9 +37,10 @@ _CREDENTIALS = (
     "2022-01-31-preview 2023-01-31 2023-07-31-preview 2024-11-30 2025-01-31-preview"
     " 2025-05-31-preview"
 )
-_DELETED_VAULTS = (
-    "2016-10-01 2018-02-14-preview 2018-02-14 2019-09-01 2020-04-01-preview 2021-04-01-preview"
-    " 2021-06-01-preview 2021-10-01 2021-11-01-preview 2022-02-01-preview 2022-07-01 2022-11-01"
+_VAULTS = (
+    "2015-06-01 2016-10-01 2018-02-14-preview 2018-02-14 2019-09-01 2020-04-01-preview"
+    " 2021-04-01-preview 2021-06-01-preview 2021-10-01 2021-11-01-preview 2022-02-01-preview"
+    " 2022-07-01 2022-11-01"
     " 2023-02-01 2023-07-01 2024-04-01-preview 2024-11-01 2024-12-01-preview 2025-05-01 2026-02-01"
     " 2026-03-01-preview 2026-05-15 2026-06-01-preview"
 )
@@ -72,12 +73,7 @@ _TYPES = {
         f"2015-08-31-preview 2018-11-30 2021-09-30-preview {_CREDENTIALS}"
     ),
     "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials": _CREDENTIALS,
-    "Microsoft.KeyVault/vaults": f"2015-06-01 {_DELETED_VAULTS}",
-    "Microsoft.KeyVault/deletedVaults": _DELETED_VAULTS,
-    "Microsoft.KeyVault/locations/deletedVaults": _DELETED_VAULTS,
-    "Microsoft.KeyVault/locations/operationResults": _DELETED_VAULTS,
-    "Microsoft.KeyVault/managedHSMs": _DELETED_VAULTS,
-    "Microsoft.KeyVault/deletedManagedHSMs": _DELETED_VAULTS,
+    "Microsoft.KeyVault/vaults": _VAULTS,
     "Microsoft.Storage/storageAccounts": _STORAGE,
     "Microsoft.Storage/checkNameAvailability": _STORAGE,
     "Microsoft.Storage/locations/asyncoperations": _STORAGE,

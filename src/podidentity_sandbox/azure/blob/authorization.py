@@ -1,6 +1,6 @@
-"""Authorization in a storage account: its keys, tokens with the rights of roles, public access.
+"""Authorization in a storage account: its keys, and tokens with the rights of roles.
 
-A key of the account allows everything; without a key or a token only public containers are read.
+A key of the account allows everything; without a key or a token nothing is read.
 """
 
 from __future__ import annotations
@@ -48,10 +48,7 @@ def check(request: Request, account: StorageAccount, now: float) -> None:
     _check_date(request, now)
     signed = string_to_sign(request, account.name)
     if name == account.name and any(_fits(key, signed, signature) for key in account.keys):
-        if account.shared_key_access:
-            return
-        message = "Key based authentication is not permitted on this storage account."
-        raise BlobError(403, "KeyBasedAuthenticationNotPermitted", message)
+        return
     # https://stackoverflow.com/questions/30465420
     raise not_authenticated(
         f"The MAC signature found in the HTTP request '{signature}' is not the same as any computed"
@@ -162,20 +159,19 @@ def caller_of(
         detail = _DETAILS[error.fault]
         if version < CHALLENGED_SINCE:
             raise not_authenticated(detail) from error
-        refusal = challenge(world, "InvalidAuthenticationInfo")
-        refusal.more = {"AuthenticationErrorDetail": detail}
-        raise refusal from error
+        raise _challenge(world, detail) from error
 
 
-def challenge(world: World, code: str) -> BlobError:
+def _challenge(world: World, detail: str) -> BlobError:
     """Return the refusal that says where a token is to be had."""
     where = f"https://login.microsoftonline.com/{world.plan.tenant_id}/oauth2/authorize"
     header = f"Bearer authorization_uri={where} resource_id={RESOURCE}"
     return BlobError(
         401,
-        code,
+        "InvalidAuthenticationInfo",
         "Server failed to authenticate the request. Please refer to the information in the"
         " www-authenticate header.",
+        more={"AuthenticationErrorDetail": detail},
         headers={"WWW-Authenticate": header},
     )
 
@@ -196,16 +192,14 @@ class Permission:
 
     actions: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
-    public: frozenset[str] = frozenset()
-    """The levels of public access that open it to everybody."""
 
 
 LIST_CONTAINERS = Permission(actions=(f"{_CONTAINERS}/read",))
-READ_CONTAINER = Permission(actions=(f"{_CONTAINERS}/read",), public=frozenset({"container"}))
+READ_CONTAINER = Permission(actions=(f"{_CONTAINERS}/read",))
 CREATE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/write",))
 DELETE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/delete",))
-LIST_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",), public=frozenset({"container"}))
-READ_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/read",), public=frozenset({"container", "blob"}))
+LIST_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",))
+READ_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/read",))
 OVERWRITE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write",))
 CREATE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write", f"{_CONTAINERS}/blobs/add/action"))
 DELETE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/delete",))
@@ -223,8 +217,7 @@ class AccountAccess:
         """Raise BlobError unless the sender of the request may do what needs `need`."""
         authorization = call.request.headers.get("authorization")
         if authorization is None:
-            self._check_public(call, need)
-            return
+            raise public_access_not_permitted()
         scheme, _, credentials = authorization.partition(" ")
         if not credentials.strip():
             raise malformed_authorization()
@@ -234,16 +227,6 @@ class AccountAccess:
             self._check_roles(call, need)
         else:
             raise not_authenticated(f"Authentication scheme {scheme} is not supported.")
-
-    def _check_public(self, call: BlobCall, need: Permission) -> None:
-        if not call.account.public_access:
-            raise public_access_not_permitted()
-        found = call.find()
-        if found and found.public in need.public:
-            return
-        if call.request.headers.get("x-ms-version", "") >= CHALLENGED_SINCE:
-            raise challenge(self.world, "NoAuthenticationInformation")
-        raise BlobError(404, "ResourceNotFound", "The specified resource does not exist.")
 
     def _check_roles(self, call: BlobCall, need: Permission) -> None:
         caller = caller_of(call.request, self.world, call.account, self.keys)

@@ -18,7 +18,6 @@ from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
-    invalid_header,
     invalid_query,
     public_access_not_permitted,
 )
@@ -33,10 +32,7 @@ _META = "x-ms-meta-"
 def create(call: BlobCall) -> Reply:
     """Make a container."""
     _check_name(call.container)
-    public = call.request.headers.get(_PUBLIC, "")
-    if public not in {"", "container", "blob"}:
-        raise invalid_header(_PUBLIC, public)
-    if public and not call.account.public_access:
+    if _PUBLIC in call.request.headers:
         # Also where the container exists: https://github.com/Azure/azure-sdk-for-net/issues/30864
         raise public_access_not_permitted()
     if call.find():
@@ -45,7 +41,6 @@ def create(call: BlobCall) -> Reply:
     made = BlobContainer(
         id=container_id(call.account, call.container),
         name=call.container,
-        public=public,
         metadata=metadata_of(call.request),
         changed=call.stamp(),
     )
@@ -57,10 +52,8 @@ def show(call: BlobCall) -> Reply:
     """Return the properties of a container, in headers."""
     container = call.found()
     conditions.check_read(call.request, container.changed)
-    public = {_PUBLIC: container.public} if container.public else {}
     headers = {
         **_stamped(container),
-        **public,
         **metadata_headers(container.metadata),
         "x-ms-lease-status": "unlocked",
         "x-ms-lease-state": "available",
@@ -203,7 +196,6 @@ def _container(container: BlobContainer, *, metadata: bool) -> str:
         "Etag": f'"{container.changed.etag}"',
         "LeaseStatus": "unlocked",
         "LeaseState": "available",
-        **({"PublicAccess": container.public} if container.public else {}),
         "DefaultEncryptionScope": "$account-encryption-key",
         "DenyEncryptionScopeOverride": "false",
         "HasImmutabilityPolicy": "false",

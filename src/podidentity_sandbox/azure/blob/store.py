@@ -62,8 +62,6 @@ class BlobContainer:
 
     id: str
     name: str
-    public: str
-    """"", blob or container: what everybody may read."""
     metadata: Mapping[str, str]
     changed: Stamp
     blobs: Mapping[str, Blob] = field(default_factory=lambda: MappingProxyType({}), repr=False)

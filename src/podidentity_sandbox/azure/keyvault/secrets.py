@@ -57,14 +57,6 @@ def no_such_secret(name: str, version: str = "") -> VaultError:
     )
 
 
-def no_such_deleted_secret(name: str) -> VaultError:
-    """Return the error of a secret that was not deleted.
-
-    https://github.com/Azure/azure-sdk-for-net/issues/26027
-    """
-    return VaultError(404, "SecretNotFound", f"Deleted Secret not found: {name}")
-
-
 def name_of_deleted_secret(name: str) -> VaultError:
     """Return the error of setting a secret that was deleted and not purged.
 
@@ -117,7 +109,7 @@ class Secret:
     """As it was first written; found in any case."""
     versions: tuple[Version, ...]
     deleted: int | None = None
-    """When it was; until it is purged it can be recovered."""
+    """When it was; its name stays taken, since nobody here recovers or purges it."""
 
 
 def secret_id(vault: Vault, name: str) -> str:
@@ -159,13 +151,13 @@ def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) 
     }
 
 
-def deleted_item(vault: Vault, secret: Secret, deleted: int, *, versioned: bool) -> dict[str, Any]:
+def deleted_item(vault: Vault, secret: Secret, deleted: int) -> dict[str, Any]:
     """Return a deleted secret without its value."""
     return {
         "recoveryId": f"{uri(vault)}/deletedsecrets/{secret.name}",
         "deletedDate": deleted,
         "scheduledPurgeDate": deleted + RETENTION * _DAY,
-        **secret_item(vault, secret, secret.versions[-1], versioned=versioned),
+        **secret_item(vault, secret, secret.versions[-1], versioned=True),
     }
 
 
@@ -229,13 +221,6 @@ class VaultCall:
             raise no_such_secret(self.name, self.version)
         return found
 
-    def deleted(self) -> tuple[Secret, int]:
-        """Return the deleted secret of the path, and when it was deleted; raise VaultError."""
-        found = secret_of(self.world, self.vault, self.name)
-        if found is None or found.deleted is None:
-            raise no_such_deleted_secret(self.name)
-        return found, found.deleted
-
 
 def put(call: VaultCall) -> Reply:
     """Make a new version of a secret."""
@@ -269,21 +254,11 @@ def get(call: VaultCall) -> Reply:
     return Reply.json(_bundle(call, secret, one))
 
 
-def update(call: VaultCall) -> Reply:
-    """Change the attributes of a version, but not its value."""
-    secret, settings = call.secret(), settings_of(call.body())
-    old = _version(call, secret)
-    new = replace(old, updated=call.now, **settings)
-    versions = tuple(new if one is old else one for one in secret.versions)
-    call.world.put(replace(secret, versions=versions))
-    return Reply.json(secret_item(call.vault, secret, new, versioned=True))
-
-
 def delete(call: VaultCall) -> Reply:
-    """Delete a secret so that it can be recovered."""
+    """Delete a secret; its name stays taken."""
     secret = call.secret()
     call.world.put(replace(secret, deleted=call.now))
-    return Reply.json(deleted_item(call.vault, secret, call.now, versioned=True))
+    return Reply.json(deleted_item(call.vault, secret, call.now))
 
 
 def list_secrets(call: VaultCall) -> Reply:
@@ -301,33 +276,6 @@ def list_versions(call: VaultCall) -> Reply:
         return _list([])
     versions = sorted(secret.versions, key=lambda one: one.version)
     return _list([secret_item(call.vault, secret, one, versioned=True) for one in versions])
-
-
-def list_deleted(call: VaultCall) -> Reply:
-    """List the deleted secrets, in one page."""
-    gone = [(each, each.deleted) for each in _all(call) if each.deleted is not None]
-    items = [deleted_item(call.vault, each, when, versioned=False) for each, when in gone]
-    return _list(items)
-
-
-def get_deleted(call: VaultCall) -> Reply:
-    """Return a deleted secret, without its value."""
-    secret, when = call.deleted()
-    return Reply.json(deleted_item(call.vault, secret, when, versioned=True))
-
-
-def recover(call: VaultCall) -> Reply:
-    """Take the deletion of a secret back."""
-    secret, _ = call.deleted()
-    call.world.put(replace(secret, deleted=None))
-    return Reply.json(secret_item(call.vault, secret, secret.versions[-1], versioned=True))
-
-
-def purge(call: VaultCall) -> Reply:
-    """Delete a deleted secret for good."""
-    secret, _ = call.deleted()
-    call.world.remove(secret.id)
-    return Reply(status=204)
 
 
 def _all(call: VaultCall) -> list[Secret]:

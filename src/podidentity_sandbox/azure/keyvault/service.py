@@ -40,8 +40,8 @@ def _row(
     return VaultOperation(method, re.compile(f"{path}/?"), permission, action, do)
 
 
-_ALL, _GONE = "/secrets", "/deletedsecrets"
-_ONE, _ONE_GONE = f"{_ALL}/(?P<name>[^/]*)", f"{_GONE}/(?P<name>[^/]+)"
+_ALL = "/secrets"
+_ONE = f"{_ALL}/(?P<name>[^/]*)"
 _VERSION = f"{_ONE}(?:/(?P<version>[^/]*))?"
 _METADATA = "readMetadata/action"
 # https://learn.microsoft.com/azure/role-based-access-control/permissions/security#microsoftkeyvault
@@ -50,12 +50,7 @@ OPERATIONS = (
     _row("GET", f"{_ONE}/versions", "list", _METADATA, secrets.list_versions),
     _row("GET", _VERSION, "get", "getSecret/action", secrets.get),
     _row("PUT", _ONE, "set", "setSecret/action", secrets.put),
-    _row("PATCH", _VERSION, "set", "update/action", secrets.update),
     _row("DELETE", _ONE, "delete", "delete", secrets.delete),
-    _row("GET", _GONE, "list", _METADATA, secrets.list_deleted),
-    _row("GET", _ONE_GONE, "get", _METADATA, secrets.get_deleted),
-    _row("POST", f"{_ONE_GONE}/recover", "recover", "recover/action", secrets.recover),
-    _row("DELETE", _ONE_GONE, "purge", "purge/action", secrets.purge),
 )
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 
