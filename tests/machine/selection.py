@@ -1,8 +1,8 @@
 """The tests that `./scripts/test-kernels --quick` runs, in CI: what a kernel may do differently.
 
-All tests of the kernel take half an hour in an emulator, these a few minutes. Each is a question that
-only a kernel answers, with real packets. None counts what happens in a second: an emulator on a
-busy machine is too slow for that. Tests of one world are taken together, for it is the world that
+All tests of the kernel take half an hour in an emulator, these a few minutes. Each is a question
+that only a kernel answers, with real packets. None counts what happens in a second: an emulator on
+a busy machine is too slow for that. Tests of one world are taken together, for it is the world that
 takes time.
 """
 
