@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,28 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox of one node."""
+    """One sandbox."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     def run(self, *command: str, given: str = "") -> str:
         """Run one of our commands as the sandbox's operator; return what it printed."""
+        surroundings = {**os.environ, **self._variables}
         done = subprocess.run(
-            ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
-            input=given,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PODIDENTITY_SANDBOX": self.plan.name},
+            command, input=given, check=False, capture_output=True, text=True, env=surroundings
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    @cached_property
+    def _variables(self) -> dict[str, str]:
+        """What `sandbox env` says; asked once, for it is a program of a second."""
+        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        found: dict[str, str] = json.loads(said.stdout)
+        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -146,6 +152,7 @@ def opened(
     name: str,
     network: Network = Network.ROUTED,
     *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     weather: Weather = WEATHER,
@@ -154,7 +161,14 @@ def opened(
 
     The operator of its Azure is asked by way of the loop.
     """
-    how = _sandbox(name, network, weather, kubernetes_minor, init_taints)
+    how = _sandbox(
+        name,
+        network,
+        weather,
+        nodes=nodes,
+        kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
+    )
     with asyncio.Runner() as loop, how as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
@@ -169,12 +183,14 @@ def _sandbox(
     name: str,
     network: Network,
     weather: Weather,
+    *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
 ) -> Iterator[Plan]:
     plan = bring_up(
         name,
-        nodes=1,
+        nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
