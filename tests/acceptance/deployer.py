@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import shutil
 import time
@@ -132,8 +131,3 @@ async def _may_read(azure: AzureOperator, path: str) -> bool:
     except AzureError as error:
         return error.status == 404
     return True
-
-
-def path_of_deployer(plan: Plan) -> str:
-    """Return a PATH that leads to the deployer's `podidentity` first."""
-    return f"{folder_of_deployer(plan)}:{os.environ['PATH']}"

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from podidentity_sandbox.weather import Weather, named, read, seed_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.acceptance.deployer import path_of_deployer
+from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -46,7 +47,7 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox of one node."""
+    """One sandbox."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -56,20 +57,21 @@ class Sandbox:
 
         podidentity acts as the deployer, kubectl and `podidentity sandbox` as the operator.
         """
+        surroundings = {**os.environ, **self._variables}
         done = subprocess.run(
-            ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
-            input=given,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                "PATH": path_of_deployer(self.plan),
-                "PODIDENTITY_SANDBOX": self.plan.name,
-            },
+            command, input=given, check=False, capture_output=True, text=True, env=surroundings
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    @cached_property
+    def _variables(self) -> dict[str, str]:
+        """What `sandbox env` says, and the deployer's podidentity; asked once: it takes a second."""
+        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        found: dict[str, str] = json.loads(said.stdout)
+        return {**found, "PATH": f"{folder_of_deployer(self.plan)}:{found['PATH']}"}
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -154,6 +156,7 @@ def opened(
     name: str,
     network: Network = Network.ROUTED,
     *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     weather: Weather = WEATHER,
@@ -162,7 +165,14 @@ def opened(
 
     The operator of its Azure is asked by way of the loop.
     """
-    how = _sandbox(name, network, weather, kubernetes_minor, init_taints)
+    how = _sandbox(
+        name,
+        network,
+        weather,
+        nodes=nodes,
+        kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
+    )
     with asyncio.Runner() as loop, how as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
@@ -177,12 +187,14 @@ def _sandbox(
     name: str,
     network: Network,
     weather: Weather,
+    *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
 ) -> Iterator[Plan]:
     plan = bring_up(
         name,
-        nodes=1,
+        nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,

@@ -15,9 +15,8 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,9 +27,9 @@ from tests.docs.blocks import ROOT, blocks_of
 
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
 CLIENTS = """
-import collections, http.client, json, sys, threading, time
+import collections, http.client, json, os, sys, threading, time
 PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
-found, failures, end = collections.Counter(), [], time.monotonic() + float(sys.argv[2])
+found, failures, over = collections.Counter(), [], "/over-" + sys.argv[1]
 def ask(connection):
     connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": sys.argv[1]})
     answer = connection.getresponse()
@@ -41,7 +40,7 @@ def ask(connection):
     return answer.getheader("Connection", "") != "close"
 def client(keep):
     kept = None
-    while time.monotonic() < end:
+    while not os.path.exists(over):
         connection = kept or http.client.HTTPConnection("169.254.169.254", timeout=20)
         try:
             stays = ask(connection) and keep
@@ -52,11 +51,21 @@ def client(keep):
         if not stays:
             connection.close()
         time.sleep(0.02)
+open("/begun-" + sys.argv[1], "w").close()
 threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(json.dumps({"answers": found, "failures": failures[:20]}))
 """
+
+
+@dataclass
+class Load:
+    """What clients got until they ended."""
+
+    answers: dict[str, int] = field(default_factory=dict)
+    """How many answers of each status."""
+    failures: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,12 +75,20 @@ class Node:
     place: Sandbox
     azure: AzureOperator
 
-    async def load(self, nonce: str, seconds: float) -> dict[str, Any]:
-        """Ask for so long; return how many answers of each status there were, and failures."""
-        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce} {seconds:g}"
-        ran = await self.place.shell(command, seconds=seconds + 40)
-        found: dict[str, Any] = json.loads(ran.stdout or ran.stderr)
-        return found
+    @asynccontextmanager
+    async def load(self, nonce: str) -> AsyncIterator[Load]:
+        """Ask from before the block until after it."""
+        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce}"
+        asking = asyncio.create_task(self.place.shell(command, seconds=300))
+        load = Load()
+        await self.place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done")
+        try:
+            yield load
+        finally:
+            await self.place.shell(f"touch /over-{nonce}")
+            ran = await asking
+        found = json.loads(ran.stdout or ran.stderr)
+        load.answers, load.failures = found["answers"], found["failures"]
 
     async def leaked(self, nonce: str) -> int:
         """Return how many requests with this nonce the real IMDS has seen."""
@@ -84,6 +101,12 @@ class Node:
 
     def kubectl(self, *command: str) -> str:
         return self.place.run("kubectl", "-n", "kube-system", *command)
+
+    async def until_logged(self, pod: str, words: str) -> None:
+        """Wait until `serve` of this pod has logged these words; end after a minute and a half."""
+        async with asyncio.timeout(90):
+            while words not in self.kubectl("logs", pod, "-c", "serve"):  # noqa: ASYNC110 - a log
+                await asyncio.sleep(0.2)
 
     def restarts(self) -> dict[str, int]:
         """Return how often each container was started again."""
@@ -103,14 +126,12 @@ async def node(name: str) -> AsyncIterator[Node]:
 
 async def test_updates_one_after_the_other_lose_no_request_and_leak_none() -> None:
     async with node("updates") as found:
-        loading = asyncio.create_task(found.load("of-the-updates", 40))
-        for number in range(3):
-            await found.update(f"--hold={number + 1}")
-        assert not loading.done(), "the updates came in between"
-        result = await loading
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
-        assert result["answers"]["200"] > 500
+        async with found.load("of-the-updates") as load:
+            for number in range(3):
+                await found.update(f"--hold={number + 1}")
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
+        assert load.answers["200"] > 500
         assert await found.leaked("of-the-updates") == 0
 
 
@@ -132,22 +153,20 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
     of_version_9: Path,
 ) -> None:
     async with node("versions") as found:
-        loading = asyncio.create_task(found.load("of-the-versions", 40))
-        for version, setting in (
-            ("9.0", f"PYTHONPATH={of_version_9}"),
-            (podidentity.__version__, "PYTHONPATH-"),
-        ):
-            before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-            log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
-            told = asyncio.create_task(log)
-            await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
-            wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
-            await asyncio.to_thread(found.kubectl, *wait)
-            assert f"version {version} serves" in await told
-        assert not loading.done(), "the updates came in between"
-        result = await loading
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+        async with found.load("of-the-versions") as load:
+            for version, setting in (
+                ("9.0", f"PYTHONPATH={of_version_9}"),
+                (podidentity.__version__, "PYTHONPATH-"),
+            ):
+                before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
+                log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
+                told = asyncio.create_task(log)
+                await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
+                wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
+                await asyncio.to_thread(found.kubectl, *wait)
+                assert f"version {version} serves" in await told
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         assert await found.leaked("of-the-versions") == 0
 
 
@@ -157,30 +176,25 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
 ) -> None:
     async with node("two") as found:
         (first,) = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        log = asyncio.to_thread(found.kubectl, "logs", "-f", first, "-c", "serve")
-        told = asyncio.create_task(log)
-        loading = asyncio.create_task(found.load("of-the-two", 40))
-        apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-        await asyncio.to_thread(found.place.run, *apply, given=_second(found, of_version_9))
-        checked = asyncio.to_thread(found.place.run, "bash", "-c", "podidentity check -o json; :")
-        (two,) = [each for each in json.loads(await checked) if each["reason"] == "TwoAgents"]
-        assert (two["namespace"], two["name"]) == ("other", "nmi")
-        delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
-        await asyncio.to_thread(found.place.run, *delete)
-        assert not loading.done(), "both changes came in between"
-        result = await loading
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+        async with found.load("of-the-two") as load:
+            apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
+            await asyncio.to_thread(found.place.run, *apply, given=_second(found, of_version_9))
+            checked = asyncio.to_thread(
+                found.place.run, "bash", "-c", "podidentity check -o json; :"
+            )
+            (two,) = [each for each in json.loads(await checked) if each["reason"] == "TwoAgents"]
+            assert (two["namespace"], two["name"]) == ("other", "nmi")
+            delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
+            await asyncio.to_thread(found.place.run, *delete)
+            await found.until_logged(first, "version 9.0 has ended: this agent serves again")
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         assert await found.leaked("of-the-two") == 0
         # It is the same pod, and the rules are its own again.
         assert found.kubectl("get", "pods", "-o", "name", *AGENTS).split() == [first]
         assert set(found.restarts().values()) == {0}
         wait = ("wait", "--for=condition=Ready", first, "--timeout=30s")
         await asyncio.to_thread(found.kubectl, *wait)
-        found.kubectl("delete", "daemonset/nmi", "--cascade=foreground")
-        said = await told
-        assert "version 9.0 serves" in said
-        assert "version 9.0 has ended: this agent serves again" in said
 
 
 def _second(found: Node, tree: Path) -> str:
@@ -205,13 +219,12 @@ def _second(found: Node, tree: Path) -> str:
 async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
     async with node("broken") as found:
         before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        loading = asyncio.create_task(found.load("of-the-broken", 12))
-        broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
-        with pytest.raises(AssertionError, match="NMI is not ready on every node"):
-            await asyncio.to_thread(found.place.run, *broken)
-        result = await loading
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+        async with found.load("of-the-broken") as load:
+            broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
+            with pytest.raises(AssertionError, match="NMI is not ready on every node"):
+                await asyncio.to_thread(found.place.run, *broken)
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         # The pod before is still there and ready, the new one waits.
         pods = json.loads(found.kubectl("get", "pods", "-o", "json", *AGENTS))["items"]
         ready = {
@@ -229,14 +242,13 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
 
 async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more() -> None:
     async with node("killed") as found:
-        loading = asyncio.create_task(found.load("of-the-killed", 8))
-        for _ in range(3):
-            await asyncio.sleep(2)
-            os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
-        result = await loading
+        async with found.load("of-the-killed") as load:
+            for _ in range(3):
+                await asyncio.sleep(2)
+                os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
         # Four clients: at most what each had under way, each time.
-        assert len(result["failures"]) <= 3 * 4
-        assert set(result["answers"]) == {"200"}
+        assert len(load.failures) <= 3 * 4
+        assert set(load.answers) == {"200"}
         assert found.restarts() == {"serve": 0, "net": 0}
         assert await found.leaked("of-the-killed") == 0
 
@@ -326,10 +338,9 @@ async def test_who_applies_manifests_by_hand_comes_from_0_1_by_the_commands_of_t
         wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
         await asyncio.to_thread(found.kubectl, *wait)
         assert (await found.place.ask(nonce="old"))[0] == 200
-        loading = asyncio.create_task(found.load("of-the-gap", 10))
-        await asyncio.to_thread(found.place.run, "bash", "-ec", commands.text)
-        await asyncio.to_thread(found.kubectl, *wait)
-        assert (await found.place.ask(nonce="new"))[0] == 200
-        assert found.restarts() == {"serve": 0, "net": 0}
-        await loading
+        async with found.load("of-the-gap"):
+            await asyncio.to_thread(found.place.run, "bash", "-ec", commands.text)
+            await asyncio.to_thread(found.kubectl, *wait)
+            assert (await found.place.ask(nonce="new"))[0] == 200
+            assert found.restarts() == {"serve": 0, "net": 0}
         assert await found.leaked("of-the-gap") == 0
