@@ -66,7 +66,7 @@ class Sandbox:
 
     @cached_property
     def _variables(self) -> dict[str, str]:
-        """What `sandbox env` says, and the deployer's podidentity; asked once: it takes a second."""
+        """What `sandbox env` says, and the deployer's podidentity; asked once, as it takes time."""
         ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
         said = subprocess.run(ask, capture_output=True, text=True, check=False)
         assert said.returncode == 0, said.stderr
