@@ -47,12 +47,17 @@ def by(plan: Plan, variables: Mapping[str, str]) -> AzureOperator:
     )
 
 
+def token_in(kubeconfig: str) -> str:
+    """Return the token in a kubeconfig, which nobody else may read."""
+    path = Path(kubeconfig)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return str(yaml.safe_load(path.read_text())["users"][0]["user"]["token"])
+
+
 async def test_in_the_cluster_it_is_a_user_without_rights(plan: Plan) -> None:
     variables = await make_principal(plan, "deployer")
-    path, who = Path(variables["KUBECONFIG"]), variables["OBJECT_ID"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    token = yaml.safe_load(path.read_text())["users"][0]["user"]["token"]
-    its = Api(replace(plan, admin_token=token))
+    who = variables["OBJECT_ID"]
+    its = Api(replace(plan, admin_token=token_in(variables["KUBECONFIG"])))
     with pytest.raises(ApiError, match=f'User "{who}" cannot list resource "pods"'):
         its.request("GET", PODS)
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
