@@ -127,6 +127,12 @@ def test_a_broken_path_stays_broken_while_no_probe_can_be_sent(hop: Hop) -> None
     assert known.hop(4.0) is hop
 
 
+def test_a_success_is_a_sentence_without_a_next_step() -> None:
+    assert str(result(Hop.PROVED)) == (
+        "a request from the pod has arrived at NMI, and its answer at the pod"
+    )
+
+
 def test_the_words_of_results_stay_because_metrics_are_searched_by_them() -> None:
     assert [each.value for each in Hop] == [
         *("proved", "no-answer", "imds", "another-program", "unseen", "not-sent")
