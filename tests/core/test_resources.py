@@ -176,6 +176,11 @@ def test_what_is_not_said_of_a_pod_or_an_identity_lowers_nothing_and_opens_nothi
     assert AzureIdentityBinding(ref=pod.ref, identity="i", selector="s").weight == 0
 
 
+def test_a_pod_has_ended_when_it_succeeded_or_failed() -> None:
+    pods = [Pod(ref=ObjectRef("a", "b"), uid="u", phase=phase) for phase in Phase]
+    assert {pod.phase for pod in pods if pod.ended} == {Phase.SUCCEEDED, Phase.FAILED}
+
+
 def test_a_failure_concerns_all_pods_unless_it_is_said_to_be_of_one() -> None:
     assert not TokenThrottled("slow", retry_after=1).of_caller
     assert not NotYetKnown("new", status=400, error="invalid_request").of_caller
