@@ -92,6 +92,7 @@ def test_a_proof_mends_it_at_once() -> None:
 def test_without_a_probe_pod_a_proof_holds_for_a_minute_with_a_warning() -> None:
     known = path(Hop.PROVED, Hop.NOT_SENT)
     assert known.problem(1 + PROOF_SECONDS) == ""
+    assert known.hop(1 + PROOF_SECONDS) is Hop.PROVED
     assert "no request can be sent from the pod" in known.warning(1 + PROOF_SECONDS)
     later = 1.1 + PROOF_SECONDS
     assert "no request can be sent from the pod" in known.problem(later)

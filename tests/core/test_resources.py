@@ -17,6 +17,7 @@ from podidentity.core.resources import (
     InvalidId,
     ObjectId,
     ObjectRef,
+    Origin,
     Phase,
     Pod,
     ResourceId,
@@ -179,6 +180,10 @@ def test_what_is_not_said_of_a_pod_or_an_identity_lowers_nothing_and_opens_nothi
 def test_a_pod_has_ended_when_it_succeeded_or_failed() -> None:
     pods = [Pod(ref=ObjectRef("a", "b"), uid="u", phase=phase) for phase in Phase]
     assert {pod.phase for pod in pods if pod.ended} == {Phase.SUCCEEDED, Phase.FAILED}
+
+
+def test_the_words_for_the_origin_of_a_token_stay_because_logs_are_searched_by_them() -> None:
+    assert [each.value for each in Origin] == ["cache", "imds", "entra", "shared"]
 
 
 def test_a_failure_concerns_all_pods_unless_it_is_said_to_be_of_one() -> None:
