@@ -23,6 +23,7 @@ from tests.cli.world import running
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PODS = "/api/v1/namespaces/default/pods"
+WRONG: tuple[Any, ...] = ({}, [], {"Name": "reader", "Actions": 1, "AssignableScopes": []})
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,9 @@ async def test_two_of_a_name_are_two(plan: Plan) -> None:
 
 
 async def test_what_is_no_role_definition_is_refused(plan: Plan) -> None:
-    for wrong in ({}, [], {"Name": "reader", "Actions": 1, "AssignableScopes": []}):
+    for wrong in WRONG:
         with pytest.raises(SandboxError, match="no role definition"):
-            await give_role(plan, wrong, "x")  # type: ignore[arg-type]
+            await give_role(plan, wrong, "x")
 
 
 def test_at_a_shell_both_are_one_line_each(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
