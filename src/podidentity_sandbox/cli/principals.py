@@ -27,10 +27,7 @@ def principal(name: str, principal_name: str) -> None:
     click.echo(exports(asyncio.run(make_principal(options.plan_of(name), principal_name))))
 
 
-@click.command(
-    epilog="Example: podidentity rights add --azure machines --scope ID | podidentity sandbox role "
-    '--assignee "$OBJECT_ID" -f -'
-)
+@click.command(epilog='Example: podidentity sandbox role --assignee "$OBJECT_ID" -f machines.json')
 @options.name
 @click.option("--assignee", required=True, metavar="ID", help="Object id of a principal.")
 @click.option("-f", "--filename", type=click.File(), required=True, help="A file, or - for stdin.")
