@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -114,6 +115,15 @@ class Directory:
         subject = f"system:serviceaccount:{namespace}:{account}"
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
+    async def until_known(self) -> None:
+        """Return when Entra knows each federated credential: it takes its time for that."""
+        pods = {"by-pod": "app", "by-identity": "app", "via": "app", "annotated": "annotated"}
+        async with asyncio.timeout(120):
+            for name, pod in pods.items():
+                client_id = self.client_ids[name]
+                while (await self.token(client_id, pod=pod))[0] != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(1)
+
     async def entra_calls(self, client_id: str) -> list[dict[str, Any]]:
         """Return what reached Entra of a client."""
         found = await self.azure.entra_requests()
@@ -152,6 +162,7 @@ async def register(place: Sandbox, azure: AzureOperator) -> Directory:
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
     found.apply(pod("app"), pod("annotated", label="", account="annotated"))
+    await found.until_known()
     return found
 
 
