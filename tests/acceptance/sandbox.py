@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox of one node."""
+    """One sandbox."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -65,20 +66,25 @@ class Sandbox:
 
         In a storm it is run again, as by a person, where its refusal names what the weather did.
         """
+        surroundings = {**os.environ, **self._variables}
         for left in reversed(range(TRIES if STORM else 1)):
             done = subprocess.run(
-                ["bash", "-c", 'eval "$(podidentity sandbox env)"; exec "$@"', "bash", *command],
-                input=given,
-                check=False,
-                capture_output=True,
-                text=True,
-                env={**os.environ, "PODIDENTITY_SANDBOX": self.plan.name},
+                command, input=given, check=False, capture_output=True, text=True, env=surroundings
             )
             SAID.append(done.stdout + done.stderr)
             if not done.returncode or not left or not cause(SAID[0], journal(self.plan.path)):
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout
+
+    @cached_property
+    def _variables(self) -> dict[str, str]:
+        """What `sandbox env` says; asked once, for it is a program of a second."""
+        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
+        said = subprocess.run(ask, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        found: dict[str, str] = json.loads(said.stdout)
+        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -165,6 +171,7 @@ def opened(
     name: str,
     network: Network = Network.ROUTED,
     *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     weather: Weather = WEATHER,
@@ -173,7 +180,14 @@ def opened(
 
     The operator of its Azure is asked by way of the loop.
     """
-    how = _sandbox(name, network, weather, kubernetes_minor, init_taints)
+    how = _sandbox(
+        name,
+        network,
+        weather,
+        nodes=nodes,
+        kubernetes_minor=kubernetes_minor,
+        init_taints=init_taints,
+    )
     with asyncio.Runner() as loop, how as plan:
         azure = AzureOperator(plan)
         loop.run(azure.__aenter__())
@@ -188,12 +202,14 @@ def _sandbox(
     name: str,
     network: Network,
     weather: Weather,
+    *,
+    nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
 ) -> Iterator[Plan]:
     plan = bring_up(
         name,
-        nodes=1,
+        nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.conftest import TIMEOUT
 from tests.sandboxes import own
 
 WAYS = {"root": [], "rootless": ["--rootless"]}
@@ -37,7 +38,9 @@ COVERED = {
 @cache
 def told(way: str) -> list[dict[str, Any]]:
     command = ["podidentity", "sandbox", "demo", "--json", "--name", NAMES[way], *WAYS[way]]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=TIMEOUT - 20
+    )
     assert done.stdout, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -15,38 +15,33 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import TIMEOUT, Sandbox, one_node
+from tests.acceptance.sandbox import Sandbox, one_node
 from tests.docs.blocks import ROOT, blocks_of
 
-CHECK = "podidentity check -o json; :"
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
 CLIENTS = """
-import collections, http.client, json, os, pathlib, sys, threading, time
+import collections, http.client, json, os, sys, threading, time
 PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
-found, failures = collections.Counter(), []
-def over():
-    return os.path.exists("/over") and found.total() + len(failures) >= int(sys.argv[2])
+found, failures, over = collections.Counter(), [], "/over-" + sys.argv[1]
 def ask(connection):
     connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": sys.argv[1]})
     answer = connection.getresponse()
     body = answer.read()
     found[answer.status] += 1
-    pathlib.Path("/begun").touch()
     if answer.status != 200:
         failures.append(f"{answer.status} {body[:200]}")
     return answer.getheader("Connection", "") != "close"
 def client(keep):
     kept = None
-    while not over():
+    while not os.path.exists(over):
         connection = kept or http.client.HTTPConnection("169.254.169.254", timeout=20)
         try:
             stays = ask(connection) and keep
@@ -57,11 +52,21 @@ def client(keep):
         if not stays:
             connection.close()
         time.sleep(0.02)
+open("/begun-" + sys.argv[1], "w").close()
 threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(json.dumps({"answers": found, "failures": failures[:20]}))
 """
+
+
+@dataclass
+class Load:
+    """What clients got until they ended."""
+
+    answers: dict[str, int] = field(default_factory=dict)
+    """How many answers of each status."""
+    failures: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -72,22 +77,19 @@ class Node:
     azure: AzureOperator
 
     @asynccontextmanager
-    async def load(self, nonce: str, *, requests: int = 1) -> AsyncIterator[dict[str, Any]]:
-        """Ask from before to after what is done meanwhile, and at least so often.
-
-        How many answers of each status there were, and failures, comes at the end.
-        """
-        await self.place.shell("rm -f /begun /over")
-        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce} {requests}"
-        asking = asyncio.create_task(self.place.shell(command, seconds=TIMEOUT))
-        await self.place.shell("until test -e /begun; do sleep 0.02; done")
-        found: dict[str, Any] = {}
+    async def load(self, nonce: str) -> AsyncIterator[Load]:
+        """Ask from before the block until after it."""
+        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce}"
+        asking = asyncio.create_task(self.place.shell(command, seconds=300))
+        load = Load()
+        await self.place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done")
         try:
-            yield found
+            yield load
         finally:
-            await self.place.shell("touch /over")
+            await self.place.shell(f"touch /over-{nonce}")
             ran = await asking
-        found |= json.loads(ran.stdout or ran.stderr)
+        found = json.loads(ran.stdout or ran.stderr)
+        load.answers, load.failures = found["answers"], found["failures"]
 
     async def leaked(self, nonce: str) -> int:
         """Return how many requests with this nonce the real IMDS has seen."""
@@ -100,6 +102,12 @@ class Node:
 
     def kubectl(self, *command: str) -> str:
         return self.place.run("kubectl", "-n", "kube-system", *command)
+
+    async def until_logged(self, pod: str, words: str) -> None:
+        """Wait until `serve` of this pod has logged these words; end after a minute and a half."""
+        async with asyncio.timeout(90):
+            while words not in self.kubectl("logs", pod, "-c", "serve"):  # noqa: ASYNC110 - a log
+                await asyncio.sleep(0.2)
 
     def restarts(self) -> dict[str, int]:
         """Return how often each container was started again."""
@@ -120,12 +128,12 @@ async def node(name: str) -> AsyncIterator[Node]:
 
 async def test_updates_one_after_the_other_lose_no_request_and_leak_none() -> None:
     async with node("updates") as found:
-        async with found.load("of-the-updates", requests=500) as result:
+        async with found.load("of-the-updates") as load:
             for number in range(3):
                 await found.update(f"--hold={number + 1}")
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
-        assert result["answers"]["200"] >= 500
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
+        assert load.answers["200"] > 500
         assert await found.leaked("of-the-updates") == 0
 
 
@@ -147,7 +155,7 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
     of_version_9: Path,
 ) -> None:
     async with node("versions") as found:
-        async with found.load("of-the-versions") as result:
+        async with found.load("of-the-versions") as load:
             for version, setting in (
                 ("9.0", f"PYTHONPATH={of_version_9}"),
                 (podidentity.__version__, "PYTHONPATH-"),
@@ -159,8 +167,8 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
                 wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
                 await asyncio.to_thread(found.kubectl, *wait)
                 assert f"version {version} serves" in await told
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         assert await found.leaked("of-the-versions") == 0
 
 
@@ -170,28 +178,25 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
 ) -> None:
     async with node("two") as found:
         (first,) = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        log = asyncio.to_thread(found.kubectl, "logs", "-f", first, "-c", "serve")
-        told = asyncio.create_task(log)
-        async with found.load("of-the-two") as result:
+        async with found.load("of-the-two") as load:
             apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
             await asyncio.to_thread(found.place.run, *apply, given=_second(found, of_version_9))
-            checked = asyncio.to_thread(found.place.run, "bash", "-c", CHECK)
+            checked = asyncio.to_thread(
+                found.place.run, "bash", "-c", "podidentity check -o json; :"
+            )
             (two,) = [each for each in json.loads(await checked) if each["reason"] == "TwoAgents"]
             assert (two["namespace"], two["name"]) == ("other", "nmi")
             delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
             await asyncio.to_thread(found.place.run, *delete)
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+            await found.until_logged(first, "version 9.0 has ended: this agent serves again")
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         assert await found.leaked("of-the-two") == 0
         # It is the same pod, and the rules are its own again.
         assert found.kubectl("get", "pods", "-o", "name", *AGENTS).split() == [first]
         assert set(found.restarts().values()) == {0}
         wait = ("wait", "--for=condition=Ready", first, "--timeout=30s")
         await asyncio.to_thread(found.kubectl, *wait)
-        found.kubectl("delete", "daemonset/nmi", "--cascade=foreground")
-        said = await told
-        assert "version 9.0 serves" in said
-        assert "version 9.0 has ended: this agent serves again" in said
 
 
 def _second(found: Node, tree: Path) -> str:
@@ -216,12 +221,12 @@ def _second(found: Node, tree: Path) -> str:
 async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
     async with node("broken") as found:
         before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
-        async with found.load("of-the-broken") as result:
+        async with found.load("of-the-broken") as load:
+            broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
             with pytest.raises(AssertionError, match="NMI is not ready on every node"):
                 await asyncio.to_thread(found.place.run, *broken)
-        assert result["failures"] == []
-        assert set(result["answers"]) == {"200"}
+        assert load.failures == []
+        assert set(load.answers) == {"200"}
         # The pod before is still there and ready, the new one waits.
         pods = json.loads(found.kubectl("get", "pods", "-o", "json", *AGENTS))["items"]
         ready = {
@@ -239,13 +244,13 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
 
 async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more() -> None:
     async with node("killed") as found:
-        async with found.load("of-the-killed", requests=200) as result:
+        async with found.load("of-the-killed") as load:
             for _ in range(3):
                 await asyncio.sleep(2)
                 os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
         # Four clients: at most what each had under way, each time.
-        assert len(result["failures"]) <= 3 * 4
-        assert set(result["answers"]) == {"200"}
+        assert len(load.failures) <= 3 * 4
+        assert set(load.answers) == {"200"}
         assert found.restarts() == {"serve": 0, "net": 0}
         assert await found.leaked("of-the-killed") == 0
 

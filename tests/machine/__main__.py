@@ -9,7 +9,7 @@ from time import monotonic
 import click
 
 from deploy.image.packages import Missing, need_programs
-from tests.machine import emulated, parts, pins
+from tests.machine import emulated, parts, pins, selection
 
 TESTS = ("tests/kernel", "tests/net")
 _PATIENT = ("-v", "-o", "timeout=900")
@@ -18,6 +18,12 @@ _PATIENT = ("-v", "-o", "timeout=900")
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, metavar="[KERNEL]... [PYTEST ARGUMENT]...")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="The tests of tests/machine/selection.py, which CI runs: a few minutes. On 5.10, or with "
+    "--or-newest on the oldest kernel that Debian still has.",
+)
 @click.option(
     "--mirror",
     "mirrors",
@@ -38,6 +44,7 @@ _PATIENT = ("-v", "-o", "timeout=900")
 def test_kernels(
     *,
     words: tuple[str, ...],
+    quick: bool,
     mirrors: tuple[str, ...],
     minutes: float,
     or_newest: bool,
@@ -53,6 +60,7 @@ def test_kernels(
     Examples:
       ./scripts/test-kernels
       ./scripts/test-kernels 5.10
+      ./scripts/test-kernels --quick --or-newest
       ./scripts/test-kernels --or-newest 6.12
       ./scripts/test-kernels 6.1 tests/kernel/test_drift.py -k flush
     """  # noqa: D301 - click's own mark
@@ -61,9 +69,11 @@ def test_kernels(
         parts.renew(mirrors)
         click.echo(pins.FILE)
         return
-    kernels, arguments = chosen(words)
+    kernels, arguments = chosen(words, quick=quick)
     store = parts.Parts(_say, mirrors, or_newest=or_newest)
     emulator, system = store.emulator(), store.system()
+    if quick and not kernels:
+        kernels = [oldest(store) if or_newest else selection.KERNELS[0]]
     said, good = [], True
     for name in kernels:
         kernel = store.kernel(name)
@@ -98,16 +108,35 @@ def _say(words: str) -> None:
     click.secho(f"test-kernels: {words}", err=True, fg="red" if loud else None, bold=loud)
 
 
-def chosen(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the kernels that words name, all if none, and the arguments of pytest."""
+def chosen(words: tuple[str, ...], *, quick: bool = False) -> tuple[list[str], list[str]]:
+    """Return the kernels that words name and the arguments of pytest.
+
+    If words name no kernel it is all of them; none with `quick`, which then takes the oldest.
+    """
     named = [each for each in words if re.fullmatch(r"\d+\.\d+", each)]
     for each in named:
         if each not in pins.KERNELS:
             raise Missing(f"{each} is none of the kernels {', '.join(pins.KERNELS)}.")
     arguments = [each for each in words if each not in named]
+    if quick:
+        return named, [*_PATIENT, *selection.tests(), *arguments]
     if not any(each.startswith("tests/") for each in arguments):
         arguments = [*TESTS, *arguments]
     return named or list(pins.KERNELS), [*_PATIENT, *arguments]
+
+
+def oldest(store: parts.Parts) -> str:
+    """Return the oldest kernel that can be had; raise Missing if it is none."""
+    *others, newest = selection.KERNELS
+    for name in others:
+        try:
+            store.kernel(name)
+        except Missing as error:
+            _say(f"NOT AS PINNED: no kernel {name}, a newer one takes its place: {error}")
+        else:
+            return name
+    store.kernel(newest)
+    return newest
 
 
 def summary(name: str, report: emulated.Report, seconds: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,8 +13,8 @@ import pytest
 
 from deploy.image.packages import Gone, Missing
 from deploy.image.pins import Deb
-from tests.machine import emulated, initramfs, parts, pins
-from tests.machine.__main__ import chosen, summary
+from tests.machine import emulated, initramfs, parts, pins, selection
+from tests.machine.__main__ import chosen, oldest, summary
 from tests.machine.emulated import NoReport, Report, read
 
 REPORT = """<!-- modules: nf_tables veth -->
@@ -75,6 +76,48 @@ def test_words_name_kernels_and_others_go_to_pytest(
 def test_a_kernel_that_is_not_known_is_named_with_those_that_are() -> None:
     with pytest.raises(Missing, match=r"5\.4 is none of the kernels 6\.12, 6\.1, 5\.10"):
         chosen(("5.4",))
+
+
+def test_the_quick_selection_runs_on_no_kernel_but_one_that_is_named() -> None:
+    quick = ["-v", "-o", "timeout=900", *selection.tests()]
+    assert chosen((), quick=True) == ([], quick)
+    assert chosen(("6.1", "-x"), quick=True) == (["6.1"], [*quick, "-x"])
+
+
+@pytest.mark.parametrize("named", [each for group in selection.QUICK.values() for each in group])
+def test_the_quick_selection_names_tests_that_there_are(named: str) -> None:
+    file, _, test = named.partition("::")
+    path = parts.PRODUCT / file
+    assert path.exists()
+    assert not test or re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("had", ["5.10", "6.1", "6.12"])
+def test_the_oldest_kernel_that_can_be_had_is_taken_and_older_ones_are_told_of(
+    had: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = parts.Parts(print, ("mirror",), or_newest=True)
+
+    def kernel(name: str) -> None:
+        if selection.KERNELS.index(name) < selection.KERNELS.index(had):
+            raise Missing(f"Debian has no kernel {name} any more.")
+
+    monkeypatch.setattr(store, "kernel", kernel)
+    assert oldest(store) == had
+    told = capsys.readouterr().err.count("NOT AS PINNED")
+    assert told == selection.KERNELS.index(had)
+
+
+def test_without_any_kernel_the_reason_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise Gone("no archive of this machine has it")
+
+    monkeypatch.setattr(parts, "fetch_debs", gone)
+    monkeypatch.setattr(parts, "newest_of", gone)
+    with pytest.raises(Missing, match="no archive of this machine has it"):
+        oldest(parts.Parts(print, ("mirror",), tmp_path / "cache", or_newest=True))
 
 
 def test_bytecode_of_the_machine_is_taken_without_a_look_at_the_time_of_its_file(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from podidentity_sandbox.demo import checks
+from podidentity_sandbox.demo.shell import Ran
+from podidentity_sandbox.demo.story import Unexpected
 from podidentity_sandbox.demo.walkthrough import find_walkthrough, read, steps_of
 from podidentity_sandbox.world import SandboxError
 
@@ -69,3 +75,26 @@ def test_its_files_are_scripts_that_bash_can_read() -> None:
     for path in [find_walkthrough() / "env.sh", *find_walkthrough().glob("steps/*.sh")]:
         done = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), path
+
+
+def test_a_vault_is_judged_by_what_its_step_asks_for() -> None:
+    (asked,) = (
+        step.command
+        for chapter in read(find_walkthrough())
+        for step in chapter.steps
+        if step.id == "4b"
+    )
+    assert "--enable-rbac-authorization false" in asked
+    assert judged(enableRbacAuthorization=False) == "https://kv.vault.azure.net/"
+    with pytest.raises(Unexpected, match="it decides by roles"):
+        judged(enableRbacAuthorization=True)
+    with pytest.raises(Unexpected, match="the operator's policy is not there"):
+        judged(enableRbacAuthorization=False, accessPolicies=[])
+
+
+def judged(**more: Any) -> str:
+    """Return what the story says of a vault that `az keyvault create` printed."""
+    properties = {"accessPolicies": [{}], "vaultUri": "https://kv.vault.azure.net/", **more}
+    ran = Ran(json.dumps({"properties": properties}), 0)
+    context: Any = None  # this check looks at the output alone
+    return asyncio.run(checks.vault_made(context, ran))
