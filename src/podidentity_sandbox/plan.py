@@ -12,6 +12,8 @@ are of a world of its own: they exist only in network namespaces that the sandbo
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import json
 import uuid
@@ -173,6 +175,11 @@ class Plan:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig, for the host."""
         return self.path / "kubeconfig"
+
+    def person_token(self, object_id: str) -> str:
+        """Return the bearer token of a principal of Entra in the cluster, by its object id."""
+        proof = hmac.digest(self.aks_token.encode(), object_id.encode(), hashlib.sha256)
+        return f"{object_id}.{proof.hex()}"
 
     @property
     def ca_certificate(self) -> Path:

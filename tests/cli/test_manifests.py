@@ -231,7 +231,7 @@ def test_nmi_may_do_what_it_needs_and_nothing_else() -> None:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    reading = {"get", "list", "watch"}
+    reading = {"list", "watch"}
     custom = "aadpodidentity.k8s.io"
     assert granted == {
         ("", "pods"): reading,

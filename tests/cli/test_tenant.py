@@ -68,7 +68,8 @@ def test_explain_says_what_an_owner_may_not_know(world: World, ns: str, podident
     world.pod(ns, "a", {"aadpodidbinding": "orders"})
     ran = podidentity("explain", "pod", f"{ns}/a")
     assert ran.code == 0
-    assert f"you may not ask whether service account {ns}/default may use {client}" in ran.out
+    unknown = f"whether service account {ns}/default may use {client} is not known"
+    assert f"{unknown}: you need the right to create subjectaccessreviews" in ran.out
 
 
 def test_what_was_added_without_a_grant_can_be_deleted_by_its_owner(

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from podidentity_sandbox.plan import Plan, Pool
+from podidentity_sandbox.plan import MINORS, Plan, Pool
 from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
 
@@ -126,7 +126,9 @@ def _start(module: str, folder: Path, fds: Mapping[str, Sequence[int]]) -> subpr
 
 
 @contextlib.contextmanager
-def running(folder: Path, pools: Sequence[Pool] = ()) -> Iterator[World]:
+def running(
+    folder: Path, pools: Sequence[Pool] = (), *, kubernetes_minor: int = MINORS[0]
+) -> Iterator[World]:
     """Yield a world of two nodes, or of those of the pools; nothing of it remains."""
     with contextlib.ExitStack() as stack:
         api, https, imds, proxy = (stack.enter_context(_listener()) for _ in range(4))
@@ -140,6 +142,7 @@ def running(folder: Path, pools: Sequence[Pool] = ()) -> Iterator[World]:
             apiserver_port=api.getsockname()[1],
             azure_proxy_port=proxy.getsockname()[1],
             cgroup_root="",
+            kubernetes_minor=kubernetes_minor,
             pools=pools,
         )
         plan.save()

@@ -9,11 +9,13 @@ import pytest
 
 from podidentity.cli.main import podidentity
 from podidentity_sandbox.cli import sandbox
+from tests.docs import rights
 from tests.docs.blocks import ROOT
 from tests.docs.flags import written
 
 PAGES = {
-    name: (ROOT / f"docs/reference/{name}.md").read_text() for name in ("cli", "nmi", "sandbox")
+    name: (ROOT / f"docs/reference/{name}.md").read_text()
+    for name in ("cli", "nmi", "rights", "sandbox")
 }
 
 
@@ -32,7 +34,7 @@ def page_of(path: str) -> str:
     words = path.split()
     if words[1:2] and words[1] in {"net", "serve"}:
         return "nmi"
-    return words[1] if words[1:2] and words[1] in {"nmi", "sandbox"} else "cli"
+    return words[1] if words[1:2] and words[1] in {"nmi", "rights", "sandbox"} else "cli"
 
 
 # The sandbox is a plug-in, found by its entry point; here it is named directly as well.
@@ -77,3 +79,9 @@ def test_the_table_of_the_agents_flags_is_that_of_its_settings() -> None:
     """`scripts/reference` writes it."""
     page = PAGES["nmi"]
     assert page == written(page)
+
+
+def test_the_tables_of_rights_are_those_that_the_commands_have() -> None:
+    """`scripts/reference` writes them."""
+    page = rights.PAGE.read_text()
+    assert page == rights.written(page)

@@ -30,7 +30,7 @@ from podidentity.core.authorities import Cloud
 from podidentity.core.decision import permission_names
 from podidentity.core.hosts import Host
 from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ResourceId
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
 from podidentity.wire.rbac import Giver
 
@@ -72,19 +72,36 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
 
 
 async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> tuple[AzureIdentity, str]:
-    """Return the identity, and the command that must still be run in Azure; "" if there is none."""
+    """Return the identity, and the command that must still be run in Azure; "" if there is none.
+
+    Where it fails half way, it prints the commands that undo what is done.
+    """
+    undo: list[str] = []
+    try:
+        return await _steps(kube, wanted, cloud, undo)
+    except (CommandError, KubeError):
+        if undo:
+            head = "add did not finish. Run it again, or undo what it has done with"
+            click.echo("\n  ".join([head, *undo]), err=True)
+        raise
+
+
+async def _steps(
+    kube: Kube, wanted: AddRequest, cloud: Cloud | None, undo: list[str]
+) -> tuple[AzureIdentity, str]:
+    """Do the work of `add`; `undo` gets the commands that undo what is done so far."""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
     if wanted.on_machines and wanted.attach:
         async with azure_access.azure(choices.cloud) as arm:
             identity = await _known(arm, wanted)
-            await _grant(kube, wanted, identity)
-            await _attach(kube, arm, render_identity(identity), wanted)
+            await _grant(kube, wanted, identity, undo)
+            await _attach(kube, arm, render_identity(identity), wanted, undo)
     else:
         identity = await _identified(wanted, choices.cloud)
-        await _grant(kube, wanted, identity)
+        await _grant(kube, wanted, identity, undo)
         await make_account(kube, identity, choices)
-        await _apply(kube, render_identity(identity))
+        await _apply_identity(kube, render_identity(identity), wanted, undo)
     await _apply(kube, render_binding(wanted.binding))
     return identity, await trust_command(kube, wanted, identity, choices)
 
@@ -108,9 +125,11 @@ async def _identified(wanted: AddRequest, cloud: Cloud | None) -> AzureIdentity:
         return await _known(arm, wanted)
 
 
-async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity) -> None:
+async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity, undo: list[str]) -> None:
     if wanted.grant:
-        await give(kube, permission_names(identity), wanted.grantee, Giver.ADD)
+        names, where = permission_names(identity), f"--namespace {wanted.ref.namespace}"
+        await give(kube, names, wanted.grantee, Giver.ADD)
+        undo[:] = [f"podidentity revoke {where} --identity {name}" for name in names]
 
 
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
@@ -165,7 +184,9 @@ def _resource_id(wanted: AddRequest) -> ResourceId:
     return wanted.resource_id
 
 
-async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) -> None:
+async def _attach(
+    kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, undo: list[str]
+) -> None:
     """Apply `manifest` with the record of its future hosts, then attach the identity to them."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
@@ -184,7 +205,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
             unsettled.append(host)
     if ours or lacking:
         azure_access.record_hosts(manifest, ours | set(lacking))
-    await _apply(kube, manifest)
+    await _apply_identity(kube, manifest, wanted, undo)
 
     async def attach(host: Host) -> None:
         where = host_name(host)
@@ -194,6 +215,13 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest) ->
         click.echo(f"attached to {where}" if wait else f"{where}: accepted by Azure, not done yet")
 
     await on_each([*lacking, *unsettled], attach)
+
+
+async def _apply_identity(
+    kube: Kube, manifest: Object, wanted: AddRequest, undo: list[str]
+) -> None:
+    await _apply(kube, manifest)
+    undo[:] = [f"podidentity delete --namespace {wanted.ref.namespace} --name {wanted.ref.name}"]
 
 
 async def _apply(kube: Kube, manifest: Object) -> None:

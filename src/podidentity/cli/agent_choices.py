@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from podidentity.adapters.kube import Kube
+from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
 from podidentity.cli.plans import redirect_of
@@ -56,14 +57,22 @@ async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
 
     Without a `namespace` NMI is looked for.
     """
-    namespace = await namespace_of_nmi(kube, namespace)
+    try:
+        namespace = await namespace_of_nmi(kube, namespace)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        namespace = NAMESPACE
+        click.echo(
+            f"NMI is looked for in {NAMESPACE} alone: {right_to('list', 'daemonsets')}", err=True
+        )
     try:
         found = await find(kube, DAEMON_SETS, namespace, DAEMON_SET)
         choices = chosen(found) if found else Choices()
     except KubeError as error:
         if not error.forbidden:
             raise
-        choices = _defaults(f"you may not read DaemonSet {namespace}/{DAEMON_SET}")
+        choices = _defaults(right_to("get", f"daemonsets {DAEMON_SET}", namespace))
     choices = replace(choices, namespace=namespace)
     if choices.doubt:
         click.echo(choices.doubt, err=True)

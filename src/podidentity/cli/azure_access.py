@@ -20,6 +20,7 @@ from podidentity.adapters.arm import Arm
 from podidentity.adapters.azure_login import AzureLogin
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
+from podidentity.cli.connection import running_command
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
 from podidentity.core.authorities import PUBLIC, Cloud
@@ -125,7 +126,8 @@ def next_step(error: ArmError, about: ResourceId) -> str:
     """Return what a person can do about `error`; "" if its own message says it."""
     code = error.code.lower()
     if code in {"authorizationfailed", "linkedauthorizationfailed"}:
-        return f"Ask for the role {_role(error.message, about)}, then run the command again."
+        role = f"{_role(error.message, about)}{_actions()}"
+        return f"Ask for the role {role}, then run the command again."
     if "denyassignment" in code:
         return "A deny assignment of the cluster's owner forbids it: no role can grant it."
     if code in {"resourcenotfound", "resourcegroupnotfound", "subscriptionnotfound"}:
@@ -137,6 +139,12 @@ def next_step(error: ArmError, about: ResourceId) -> str:
     if code == "unreachable":
         return "Check the network, HTTPS_PROXY and SSL_CERT_FILE."
     return ""
+
+
+def _actions() -> str:
+    """Return where the actions of a narrower role are listed; "" outside of a command."""
+    command = running_command()
+    return f" (podidentity rights {command} lists the actions that it needs)" if command else ""
 
 
 def _role(message: str, about: ResourceId) -> str:

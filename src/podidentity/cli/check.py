@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -162,17 +161,25 @@ def lost(path: PodPath) -> Finding:
 
 _NO_GRANTS = f"could not check which identities are granted: you need {Roles.RIGHT}"
 _NO_POLICIES = (
-    "could not check whether NetworkPolicies let pods out to IMDS: you need the right to list them"
+    "could not check whether NetworkPolicies let pods out to IMDS: you need the right to list "
+    "networkpolicies"
 )
 _NO_BOUNDS = (
     "could not check for which audiences NMI may ask: you need the right to get "
-    f"validatingadmissionpolicy {POLICY_OF_NMI} and clusterrole {NODE_AUDIENCES}"
+    f"validatingadmissionpolicies {POLICY_OF_NMI} and clusterroles {NODE_AUDIENCES}"
 )
 _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
     "events in {}"
 )
-_NO_ROLE = f"could not check what NMI may do: you need the right to get clusterrole {ACCOUNT}"
+_NO_OTHER_AGENTS = (
+    "could not check that NMI is in one namespace alone: you need the right to list daemonsets"
+)
+_NO_ROLE = f"could not check what NMI may do: you need the right to get clusterroles {ACCOUNT}"
+_NO_DENIAL = (
+    "could not check whether a policy denies IMDS: you need the right to get "
+    f"ciliumclusterwidenetworkpolicies {local_redirect.DENIAL.name}"
+)
 _NO_NODES = "could not check that every node has NMI: you need the right to list nodes"
 
 
@@ -201,6 +208,11 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     broken = [(ref, fact) for ref, fact in sorted(facts.items()) if fact.state is LinkState.BROKEN]
     told = [*found, *(cannot_sign_in(ref, fact.text) for ref, fact in broken)]
     unread = [_NO_GRANTS] if asked and roles is None else []
+    unread += [
+        f"could not check whether AzureIdentity {ref} can sign in: {fact.text}"
+        for ref, fact in sorted(facts.items())
+        if fact.state is LinkState.UNKNOWN
+    ]
     policies = await policies_of(kube, "")
     if policies is None:
         unread.append(_NO_POLICIES)
@@ -210,8 +222,10 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
     for look, lost in (
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
+        (_of_other_agents, _NO_OTHER_AGENTS),
         (_of_rights, _NO_ROLE),
         (_of_nodes, _NO_NODES),
+        (_of_policies, _NO_DENIAL),
         (partial(_of_pods, asking), _NO_AGENTS.format(choices.namespace)),
     ):
         try:
@@ -241,11 +255,6 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
         return
     for each in weaknesses(daemon_set, choices.attestation, choices.trust):
         yield each
-    everywhere: list[Object] = []
-    with suppress(KubeError):  # The person may be allowed to read this namespace only.
-        everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
-    for each in two_agents(choices.namespace, everywhere):
-        yield each
     state = rollout(daemon_set)
     if not state.done:
         yield _not_ready(daemon_set, state, await troubles(kube, choices.namespace))
@@ -257,6 +266,14 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     if probe is not None and not rollout(probe).done:
         lines = await troubles(kube, choices.namespace, PODS_OF_PROBE, PROBE_SET)
         yield no_probe(probe, rollout(probe), lines)
+
+
+async def _of_other_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield that NMI is in other namespaces, too; raise KubeError."""
+    everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    if any(each["metadata"]["namespace"] == choices.namespace for each in everywhere):
+        for each in two_agents(choices.namespace, everywhere):
+            yield each
 
 
 async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
@@ -279,10 +296,17 @@ async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
         told = local_redirect.backends(pods, events, SystemClock().time())
         for each in (*nodes_without(daemon_set, pods, nodes), *host_routed(nodes, told)):
             yield each
-        if choices.backend is Backend.LRP:
-            denied = await local_redirect.denial_is_there(kube)
-            for each in of_denial(told, denied=denied):
-                yield each
+
+
+async def _of_policies(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield what is wrong with the policy that denies IMDS; raise KubeError."""
+    if choices.backend is Backend.LRP:
+        denied = await local_redirect.denial_is_there(kube)
+        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
+        told = local_redirect.backends(pods, events, SystemClock().time())
+        for each in of_denial(told, denied=denied):
+            yield each
 
 
 async def _of_pods(asking: Sequence[Pod], kube: Kube, choices: Choices) -> AsyncIterator[Finding]:

@@ -84,10 +84,32 @@ def _refused(error: KubeError) -> CommandError:
             "docs/reference/cli.md, AKS Automatic.",
         )
     if error.forbidden:
-        return CommandError(error.message, "Ask the cluster's administrator for that right.")
+        return CommandError(
+            error.message, f"Ask the cluster's administrator for it{_all_needed()}."
+        )
     if error.conflict:
         return CommandError(error.message, "Run the command again.")
     return CommandError(error.message)
+
+
+def right_to(verb: str, resource: str, namespace: str = "") -> str:
+    """Return what a person lacks who may not do this."""
+    where = f" in {namespace}" if namespace else ""
+    return f"you need the right to {verb} {resource}{where}"
+
+
+def _all_needed() -> str:
+    """Return where the command that runs has all its rights listed; "" outside of one."""
+    command = running_command()
+    return f": podidentity rights {command} lists all that the command needs" if command else ""
+
+
+def running_command() -> str:
+    """Return the name of the command that runs, such as `add`; "" outside of one."""
+    context = click.get_current_context(silent=True)
+    while context and context.parent and context.parent.parent:
+        context = context.parent
+    return str(context.info_name) if context and context.parent else ""
 
 
 def _no_such_type(error: KubeError) -> bool:

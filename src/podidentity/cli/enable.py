@@ -15,7 +15,7 @@ from podidentity import __version__
 from podidentity.adapters.kube import Kube
 from podidentity.cli import local_redirect
 from podidentity.cli.agent_choices import Choices, chosen
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
@@ -371,7 +371,7 @@ async def _refuse_automatic(kube: Kube) -> None:
     try:
         found = await find(kube, POLICY_BINDINGS, "", PROTECTED)
     except KubeError as error:
-        if error.forbidden or error.not_found:
+        if error.not_found:
             return
         raise
     if found is not None and "Deny" in (found["spec"].get("validationActions") or ()):
@@ -387,12 +387,7 @@ async def _refuse_archived_nmi(kube: Kube) -> None:
     Ours closes IMDS at once, and has the port only when the other one ends. So the other's
     DaemonSet goes first, without its pods: as these end they open IMDS to all pods.
     """
-    try:
-        found = await find_all(kube, DAEMON_SETS)
-    except KubeError as error:
-        if error.forbidden:
-            return
-        raise
+    found = await find_all(kube, DAEMON_SETS)
     for each in filter(is_archived_nmi, found):
         name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
         labels = each["spec"]["selector"]["matchLabels"]
@@ -490,7 +485,7 @@ async def _enable(
     choices = replace(chosen(manifests[-1]), namespace=namespace)
     await permit_accounts(kube, choices)
     for manifest in manifests:
-        if manifest["kind"] == "DaemonSet":
+        if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
@@ -531,12 +526,21 @@ async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await until_ready(kube, namespace, click.echo)
     except TimeoutError as error:
-        lines = await troubles(kube, namespace)
+        lines = await _reasons(kube, namespace)
         for line in lines:
             click.echo(f"  {line}", err=True)
         raise CommandError(
             f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines, namespace)
         ) from error
+
+
+async def _reasons(kube: Kube, namespace: str) -> list[str]:
+    try:
+        return await troubles(kube, namespace)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
 
 
 def _next_step(troubles: list[str], namespace: str) -> str:

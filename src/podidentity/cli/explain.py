@@ -15,7 +15,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.network_policies import egress_of, policies_of
 from podidentity.cli.objects import find
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
@@ -138,6 +138,9 @@ async def _egress(kube: Kube, found: Pod, redirect: Redirect) -> Fact | None:
     """Return whether NetworkPolicies let the pod's requests out; None if none is about it."""
     policies = await policies_of(kube, found.ref.namespace)
     if policies is None:
-        return Fact(LinkState.UNKNOWN, f"you may not read those of {found.ref.namespace}")
+        return Fact(
+            LinkState.UNKNOWN,
+            f"not known: {right_to('list', 'networkpolicies', found.ref.namespace)}",
+        )
     egress = egress_of(found.labels, policies, redirect)
     return egress.fact(redirect) if egress else None

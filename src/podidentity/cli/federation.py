@@ -16,7 +16,8 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
-from podidentity.cli.objects import NAMESPACES, Object, apply, called, find, find_all, remove
+from podidentity.cli.connection import right_to
+from podidentity.cli.objects import Object, apply, called, find, find_all, remove
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, ObjectRef
 from podidentity.manifests import account_tokens
@@ -25,6 +26,7 @@ from podidentity.wire.rbac import LABELS
 
 _OF = "aadpodidentity.k8s.io/identity"
 """Annotation of a service account: the AzureIdentity that it stands for."""
+_DISCOVERY = "/.well-known/openid-configuration"
 _ISSUER, _AUDIENCE = "ISSUER", "AUDIENCE"
 """Placeholders in the command for values that are not known here."""
 
@@ -37,9 +39,13 @@ async def make_account(kube: Kube, identity: AzureIdentity, choices: Choices) ->
     if not has_an_account(identity):
         return
     namespace = choices.identities_namespace
-    if await find(kube, NAMESPACES, "", namespace) is None:
+    try:
+        await _apply(kube, _account(identity.ref, namespace))
+    except KubeError as error:
+        if not error.not_found:
+            raise
         await _apply(kube, _object("Namespace", {"name": namespace}))
-    await _apply(kube, _account(identity.ref, namespace))
+        await _apply(kube, _account(identity.ref, namespace))
     await _permit(kube, account_name(identity.ref), choices)
 
 
@@ -76,7 +82,9 @@ async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) ->
         if not error.forbidden:
             raise
         where = f"{namespace}/{account_name(identity.ref)}"
-        click.echo(f"an administrator must delete the service account {where}", err=True)
+        click.echo(
+            f"an administrator must delete the service account {where}. {error.message}", err=True
+        )
 
 
 async def trust_command(
@@ -118,12 +126,14 @@ def _subject(wanted: AddRequest, federation: Federation, namespace: str) -> str:
 async def _issuer(kube: Kube) -> str:
     """Return the issuer of the cluster's tokens from the API server; else print a hint."""
     try:
-        published = json.loads(await kube.get("/.well-known/openid-configuration"))
+        published = json.loads(await kube.get(_DISCOVERY))
         return str(published["issuer"])
-    except (KubeError, ValueError, KeyError, TypeError):
+    except (KubeError, ValueError, KeyError, TypeError) as error:
+        forbidden = isinstance(error, KubeError) and error.forbidden
+        why = f" ({right_to('get', _DISCOVERY)})" if forbidden else ""
         click.echo(
-            f"could not read the issuer of the cluster's tokens: replace {_ISSUER} by that of "
-            "kubectl get --raw /.well-known/openid-configuration",
+            f"could not read the issuer of the cluster's tokens{why}: replace {_ISSUER} by that of "
+            f"kubectl get --raw {_DISCOVERY}",
             err=True,
         )
         return _ISSUER

@@ -152,7 +152,9 @@ def list_identities(
     """List the identities of a cluster, with their selectors and pods."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
-    entries, problems = on_cluster(target, lambda kube: _inventory(kube, namespace or ""))
+    entries, problems, complete = on_cluster(target, lambda kube: _inventory(kube, namespace or ""))
+    if not complete:
+        click.echo(f"could not see who is permitted: you need {Roles.RIGHT}", err=True)
     if output != "table":
         shown = {"identities": [entry.as_data() for entry in entries], "problems": problems}
         click.echo(data(shown, output))
@@ -166,8 +168,9 @@ def list_identities(
         click.echo(problem)
 
 
-async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str]]:
-    return inventory(await _read(kube, namespace), await Roles.read(kube))
+async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str], bool]:
+    cluster, roles = await _read(kube, namespace), await Roles.read(kube)
+    return *inventory(cluster, roles), roles is not None
 
 
 async def _read(kube: Kube, namespace: str) -> WatchedCluster:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from secrets import token_bytes
 from typing import TypeVar
 
+import click
 import msgspec
 
 from podidentity.adapters.arm import Arm
@@ -24,6 +25,7 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
+from podidentity.cli.connection import right_to
 from podidentity.cli.objects import find, find_all
 from podidentity.cli.rollout import PODS_OF_NMI, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
@@ -108,6 +110,7 @@ async def _all_or_namespace(
     except KubeError as error:
         if not error.forbidden:
             raise
+    click.echo(f"other namespaces are not looked at: {right_to('list', resource.plural)}", err=True)
     return await _listed(kube, resource, namespace, parse)
 
 
@@ -140,7 +143,8 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(LinkState.UNKNOWN, f"you may not ask whether {who} may use {use.name}")
+        right = right_to("create", "subjectaccessreviews")
+        return Fact(LinkState.UNKNOWN, f"whether {who} may use {use.name} is not known: {right}")
     if allowed:
         return Fact(LinkState.HOLDS, f"{who} may use {use.name}")
     if authorization is Authorization.OBSERVE:
@@ -168,7 +172,7 @@ async def _credential_secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef
     try:
         secret = parse_secret(await kube.get(SECRETS.path(*ref)), key=token_bytes())
     except KubeError as error:
-        return _unread(error, f"Secret {ref}")
+        return _unread(error, f"Secret {ref}", right_to("get", "secrets", ref.namespace))
     except ValueError as error:
         return Fact(LinkState.BROKEN, f"Secret {ref} cannot be read: {error}")
     try:
@@ -188,13 +192,14 @@ async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
     try:
         await kube.get(SERVICE_ACCOUNTS.path(*ref))
     except KubeError as error:
-        return _unread(error, f"ServiceAccount {ref}")
+        right = right_to("get", "serviceaccounts", ref.namespace)
+        return _unread(error, f"ServiceAccount {ref}", right)
     return Fact(LinkState.HOLDS, f"ServiceAccount {ref} exists; only Entra knows if it trusts it")
 
 
-def _unread(error: KubeError, what: str) -> Fact:
+def _unread(error: KubeError, what: str, right: str) -> Fact:
     if error.forbidden:
-        return Fact(LinkState.UNKNOWN, f"you may not read {what}")
+        return Fact(LinkState.UNKNOWN, f"{what} is not known: {right}")
     if not error.not_found:
         raise error
     return Fact(LinkState.BROKEN, f"{what} does not exist")
@@ -245,7 +250,7 @@ async def _host_of(kube: Kube, node: str) -> Host | Fact:
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(LinkState.UNKNOWN, f"you may not read node {node}")
+        return Fact(LinkState.UNKNOWN, f"node {node} is not known: {right_to('get', 'nodes')}")
 
 
 async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
@@ -278,7 +283,7 @@ async def _nmi(kube: Kube, namespace: str, node: str) -> Fact:
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(LinkState.UNKNOWN, f"you may not read the pods of {namespace}")
+        return Fact(LinkState.UNKNOWN, f"not known: {right_to('list', 'pods', namespace)}")
     if not pods:
         return Fact(LinkState.BROKEN, f"no NMI on node {node}; run podidentity enable")
     pods.sort(key=ready)

@@ -27,17 +27,12 @@ CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
 async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
     """Return `wanted`, or the namespace in which NMI is; that of `enable`'s default without one.
 
-    Whoever may not list DaemonSets of all namespaces gets the default, too. Of several it is the
-    default if NMI is there: only one agent can hold a node's rules.
+    Of several it is the default if NMI is there: only one agent can hold a node's rules. Raises
+    KubeError, also for whoever may not list DaemonSets of all namespaces.
     """
     if wanted:
         return wanted
-    try:
-        found = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return NAMESPACE
+    found = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
     places = {each["metadata"]["namespace"] for each in found}
     return NAMESPACE if NAMESPACE in places or not places else min(places)
 

@@ -44,8 +44,10 @@ async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver)
     """
     for name in names:
         wanted = binding(name, grantee, giver)
+        made = ""
         try:
             click.echo(f"{called(role(name))} {await apply(kube, role(name))}")
+            made = f"{called(role(name))} exists, but nobody has it yet. "
             there = await find(kube, CLUSTER_ROLE_BINDINGS, "", wanted["metadata"]["name"])
             if there is not None and giver is not Giver.GRANT:
                 click.echo(f"{called(wanted)} unchanged")
@@ -56,7 +58,7 @@ async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver)
                 raise
             raise CommandError(
                 error.message,
-                f"A cluster administrator grants it: {grant_command(name, grantee)}.",
+                f"{made}A cluster administrator grants it: {grant_command(name, grantee)}.",
             ) from error
 
 
@@ -103,7 +105,10 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             if not error.forbidden:
                 raise
             command = f"podidentity revoke --namespace {ref.namespace} --identity {name}"
-            click.echo(f"a permission may be left; an administrator can run {command}", err=True)
+            click.echo(
+                f"a permission may be left; an administrator can run {command}. {error.message}",
+                err=True,
+            )
 
 
 class Roles:

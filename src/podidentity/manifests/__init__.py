@@ -104,7 +104,7 @@ def nmi(
     for daemon_set, args in (*((each, ()) for each in others), (agent, extra_args)):
         _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
-    return manifests if namespace == NAMESPACE else [_own(namespace), *manifests]
+    return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
 
 
 def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:
@@ -253,7 +253,7 @@ def aks_exceptions() -> list[Manifest]:
     return _documents("aks.yaml")
 
 
-def _own(namespace: str) -> Manifest:
+def own_namespace(namespace: str) -> Manifest:
     """Return a namespace in which pods may be what NMI's are: of the node's network, and root.
 
     https://kubernetes.io/docs/concepts/security/pod-security-standards/

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from cryptography import x509
 
+from podidentity_sandbox.azure.arm.roles import Role, role_of
 from podidentity_sandbox.azure.tenants import tenants_of
 from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.weather import WeatherInForce
@@ -301,6 +302,21 @@ class Operation:
     """Code and message, where it failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleDefinition:
+    """A custom role."""
+
+    id: str
+    role: Role
+    scopes: tuple[str, ...]
+    """Where it can be assigned: at these and below."""
+
+    def assignable(self, scope: str) -> bool:
+        """Return whether it can be assigned there."""
+        inside = f"{scope.lower()}/"
+        return any(inside.startswith(f"{each.lower().rstrip('/')}/") for each in self.scopes)
+
+
 P = TypeVar("P", bound=FederatedCredential | RoleAssignment)
 """What the services of Azure learn of one after the other."""
 
@@ -410,6 +426,12 @@ class World:
                 word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
                 until = self.clock() + self.weather.seconds(f"removed-{word}")
                 self._lingering.append((until, resource))
+
+    def role(self, role_id: str) -> Role | None:
+        """Return the role, built in or custom, of that GUID, or None."""
+        custom = self.all(RoleDefinition)
+        found = (each.role for each in custom if each.role.id == role_id.lower())
+        return role_of(role_id) or next(found, None)
 
     def machines_of(self, node: NodePlan) -> Machines | None:
         """Return what the identities of a node are attached to."""

@@ -69,8 +69,12 @@ _CHECKED = "[+]ping ok\n[+]log ok\n[+]etcd ok\n{} check passed\n"
 """https://kubernetes.io/docs/reference/using-api/health-checks/."""
 HEALTH = ("/healthz", "/livez", "/readyz")
 VERSION = ("/version", "/version/")
-OPEN = (*HEALTH, *VERSION, tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
-"""Paths that anybody may read; all others need credentials."""
+KEYS = (tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
+OPEN = (*HEALTH, *VERSION, *KEYS)
+"""Paths that anybody may read; all others need credentials.
+
+Entra reads the keys without credentials. A request with credentials needs a right: https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+"""
 
 
 class HttpApi:
@@ -107,7 +111,8 @@ class HttpApi:
         return answer
 
     async def _serve(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
-        if info.path in OPEN and request.method == "GET":
+        opened = info.path in OPEN and request.method == "GET"
+        if opened and not (info.path in KEYS and "Authorization" in request.headers):
             return self._open(info.path, verbose="verbose" in request.query)
         user = self._cluster.certificates.user(_certificate(request))
         user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
@@ -117,6 +122,8 @@ class HttpApi:
         if (struck := await befall(self._cluster.weather, request, info, user)) is not None:
             return struck
         self._authorize(user, info)
+        if opened:
+            return self._open(info.path, verbose=False)
         if info.resource:
             _negotiate(request)
             if (info.group, info.version) not in self._cluster.registry.group_versions():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,6 +76,20 @@ def plan_users(plan: Plan) -> dict[bytes, User]:
     return users
 
 
+def person_of(plan: Plan, token: str) -> User | None:
+    """Return the user of a token that AKS gave; None for any other token.
+
+    Without a user principal name, Entra's object id is the user's name:
+    https://learn.microsoft.com/azure/aks/azure-ad-rbac
+    """
+    object_id = token.partition(".")[0]
+    if not plan.aks_token or not hmac.compare_digest(
+        token.encode(), plan.person_token(object_id).encode()
+    ):
+        return None
+    return User(object_id, (AUTHENTICATED,))
+
+
 def _digest(token: str) -> bytes:
     """Tokens are looked up by digest, so that the time it takes says nothing about them."""
     return hashlib.sha256(token.encode()).digest()
@@ -83,8 +98,15 @@ def _digest(token: str) -> bytes:
 class Authenticator:
     """Finds the user of a token."""
 
-    def __init__(self, users: Mapping[bytes, User], issuer: TokenIssuer, storage: Storage) -> None:
+    def __init__(
+        self,
+        users: Mapping[bytes, User],
+        person: Callable[[str], User | None],
+        issuer: TokenIssuer,
+        storage: Storage,
+    ) -> None:
         self._users = users
+        self._person = person
         self._issuer = issuer
         self._storage = storage
         self.audiences = (issuer.issuer, "https://kubernetes.default.svc")
@@ -99,7 +121,7 @@ class Authenticator:
 
     def token(self, token: str, audiences: Sequence[str]) -> User | None:
         """Return the user of a token for one of the audiences."""
-        known = self._users.get(_digest(token))
+        known = self._users.get(_digest(token)) or self._person(token)
         if known is not None:
             return known if set(audiences) & set(self.audiences) else None
         claims = self._issuer.claims(token, audiences)

@@ -12,7 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from podidentity_sandbox.cluster import Obj, bootstrap
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
-from podidentity_sandbox.cluster.authentication import Authenticator, User, plan_users
+from podidentity_sandbox.cluster.authentication import (
+    Authenticator,
+    User,
+    person_of,
+    plan_users,
+)
 from podidentity_sandbox.cluster.authorization import RBAC_TYPES, Authorization, node_of
 from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
@@ -81,7 +86,9 @@ class Cluster:
         self.resources.admissions.append(Admissions(self.storage).check)
         self.resources.admissions.append(ServiceAddresses(self.storage).allocate)
         self.issuer = TokenIssuer(key, now)
-        self.authenticator = Authenticator(plan_users(plan), self.issuer, self.storage)
+        self.authenticator = Authenticator(
+            plan_users(plan), partial(person_of, plan), self.issuer, self.storage
+        )
         self.certificates = ClientCertificates(authority, now)
         heard = LateReads(self.storage, RBAC_TYPES, partial(self.weather.seconds, "rbac"), now)
         self.authorizer = Authorization(self.storage, heard)

@@ -17,6 +17,7 @@ from podidentity_sandbox.azure.aks.profile import AddOn, PodIdentity, rendered, 
 from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
+from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity
 from podidentity_sandbox.cluster.discovery import VERSION
 from tests.sandbox.azure.direct import Direct
@@ -360,7 +361,7 @@ def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None
         base64.b64encode(each.read_bytes()).decode() for each in direct.plan.administrator_files
     )
     proof = {
-        "User": {"token": direct.plan.admin_token},
+        "User": {"token": direct.plan.person_token(operator_object_id(direct.plan))},
         "Admin": {"client-certificate-data": certificate, "client-key-data": key},
     }[role]
     assert config["users"] == [{"name": user, "user": proof}]

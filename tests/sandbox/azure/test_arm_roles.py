@@ -121,3 +121,72 @@ def test_assignments_are_listed_from_above_and_below_and_with_at_scope_from_abov
 def test_a_filter_that_is_not_understood_is_refused_not_ignored(direct: Direct, kind: str) -> None:
     path = f"{AUTHORIZATION}/{kind}?api-version=2022-04-01&$filter=x"
     assert direct.arm("GET", path)[1]["error"]["code"] == "UnsupportedFilter"
+
+
+def custom(direct: Direct, *actions: str, scope: str = "") -> dict[str, object]:
+    permissions = [{"actions": list(actions), "notActions": []}]
+    scopes = [scope or direct.world.subscription]
+    named = {"roleName": "mine", "type": "CustomRole", "permissions": permissions}
+    return {"properties": {**named, "assignableScopes": scopes}}
+
+
+def test_a_custom_role_grants_what_it_names_and_nothing_else(
+    direct: Direct, mine: UserAssignedIdentity
+) -> None:
+    role = str(uuid.uuid4())
+    base = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions"
+    who = direct.world.principals[mine.principal_id]
+    made = direct.made("PUT", f"{base}/{role}", custom(direct, f"{OWN}/read"))
+    assert (made["properties"]["type"], made["properties"]["roleName"]) == ("CustomRole", "mine")
+    path = f"{mine.id}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
+    direct.made("PUT", path, grant(mine.principal_id, role))
+    assert direct.arm("GET", mine.id, principal=who)[0] == 200
+    status, answer, _ = direct.arm("DELETE", mine.id, principal=who)
+    assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed")
+    refused = direct.arm("DELETE", f"{base}/{role}")[1]["error"]["code"]
+    assert refused == "RoleDefinitionHasAssignments"
+    direct.made("DELETE", path)
+    assert [direct.arm("DELETE", f"{base}/{role}")[0] for _ in range(2)] == [200, 204]
+    assert direct.arm("GET", f"{base}/{role}")[0] == 404
+
+
+def test_a_custom_role_is_assigned_within_its_scopes_alone(
+    direct: Direct, mine: UserAssignedIdentity
+) -> None:
+    role = str(uuid.uuid4())
+    base = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions"
+    direct.made("PUT", f"{base}/{role}", custom(direct, "*/read", scope=mine.id))
+    body = grant(mine.principal_id, role)
+    where = f"{AUTHORIZATION}/roleAssignments"
+    wider = direct.arm("PUT", f"{direct.world.subscription}/{where}/{uuid.uuid4()}", body)
+    assert wider[1]["error"]["code"] == "RoleDefinitionDoesNotExist"
+    assert direct.arm("PUT", f"{mine.id}/{where}/{uuid.uuid4()}", body)[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"assignableScopes": []}, "MissingAssignableScopes"),
+        ({"permissions": []}, "InvalidRoleDefinitionPermissions"),
+    ],
+)
+def test_a_custom_role_that_says_too_little_is_refused(
+    direct: Direct, change: dict[str, object], code: str
+) -> None:
+    path = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
+    properties = custom(direct, "*/read")["properties"]
+    assert isinstance(properties, dict)
+    status, answer, _ = direct.arm("PUT", path, {"properties": {**properties, **change}})
+    assert (status, answer["error"]["code"]) == (400, code)
+
+
+def test_neither_a_built_in_role_is_changed_nor_a_name_used_twice(direct: Direct) -> None:
+    base = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions"
+    body = custom(direct, "*/read")
+    assert direct.arm("PUT", f"{base}/{READER}", body)[0] == 403
+    direct.made("PUT", f"{base}/{uuid.uuid4()}", body)
+    again = direct.arm("PUT", f"{base}/{uuid.uuid4()}", body)[1]["error"]["code"]
+    assert again == "RoleDefinitionWithSameNameExists"
+    query = "api-version=2022-04-01&$filter=roleName%20eq%20'mine'"
+    (found,) = direct.made("GET", f"{base}?{query}")["value"]
+    assert found["properties"]["roleName"] == "mine"

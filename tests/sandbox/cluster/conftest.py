@@ -99,6 +99,7 @@ def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: A
         operator_id="o",
         operator_secret="o",
         admin_token=ADMIN,
+        aks_token="aks-token",
         nodes=nodes,
         **more,
     )

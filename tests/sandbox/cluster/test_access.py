@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 
 from podidentity_sandbox.cluster import authorization
+from podidentity_sandbox.cluster.authentication import person_of
 from tests.sandbox.cluster.conftest import ADMIN, Served, pod
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -565,3 +567,36 @@ async def test_before_1_33_nobody_asks_for_a_nodes_audience(
     path = "/api/v1/namespaces/default/serviceaccounts/default/token"
     async with served.client(served.plan.nodes[0].token) as kubelet:
         assert (await kubelet.post(path, json={"spec": spec})).status_code == 201
+
+
+async def test_whoever_has_credentials_reads_the_keys_of_tokens_by_a_right_alone(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    async with served.client(await account_token(api)) as account:
+        assert (await account.get("/openid/v1/jwks")).status_code == 200
+        role = "system:service-account-issuer-discovery"
+        assert (await api.delete(f"{RBAC}/clusterrolebindings/{role}")).status_code == 200
+        refused = await account.get("/openid/v1/jwks")
+    assert refused.status_code == 403
+    assert 'cannot get path "/openid/v1/jwks"' in refused.json()["message"]
+
+
+async def test_a_person_of_entra_is_known_by_his_object_id_and_may_what_rbac_says(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    plan, person = served.cluster.plan, "8c0ffee0-0000-4000-8000-000000000001"
+    async with served.client(plan.person_token(person)) as client:
+        refused = await client.get(PODS)
+        assert refused.status_code == 403
+        assert f'User "{person}" cannot list resource "pods"' in refused.json()["message"]
+        subject = {"kind": "User", "name": person}
+        await grant(api, subject, {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]})
+        assert (await client.get(PODS)).status_code == 200
+    for forged in (f"{person}.", f"{person}.00", plan.person_token("x").replace("x", person, 1)):
+        async with served.client(forged) as client:
+            assert (await client.get(PODS)).status_code == 401
+
+
+async def test_without_aks_no_person_has_a_token(served: Served) -> None:
+    plan = replace(served.cluster.plan, aks_token="")
+    assert person_of(plan, plan.person_token("x")) is None

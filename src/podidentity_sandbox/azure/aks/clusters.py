@@ -154,16 +154,9 @@ def _same(value: object, known: object) -> bool:
     return str(value).lower() == str(known).lower()
 
 
-def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
-    """Return, in base64, how a person of the role `clusterUser` or `clusterAdmin` gets in.
-
-    The administrator by a client certificate, as of a cluster with local accounts.
-    """
+def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str, proof: Mapping[str, str]) -> str:
+    """Return a kubeconfig in base64; `proof` is how its user, of this role, authenticates."""
     authority = _base64(plan.ca_certificate)
-    proof = {"token": plan.admin_token}
-    if role == "clusterAdmin":
-        certificate, key = map(_base64, plan.administrator_files)
-        proof = {"client-certificate-data": certificate, "client-key-data": key}
     user = f"{role}_{plan.cluster_group}_{cluster.name}"
     where = {
         "server": f"https://127.0.0.1:{plan.apiserver_port}",
@@ -173,7 +166,7 @@ def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str) -> str:
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": cluster.name, "cluster": where}],
-        "users": [{"name": user, "user": proof}],
+        "users": [{"name": user, "user": dict(proof)}],
         "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
         "current-context": cluster.name,
     }
@@ -221,13 +214,20 @@ def put_cluster(call: ArmCall) -> Reply:
 
 
 def user_credential(call: ArmCall) -> Reply:
-    """Return the kubeconfig of a user."""
-    return _credential(call, "clusterUser")
+    """Return a kubeconfig with a token of the caller, who may do what the cluster's RBAC allows.
+
+    The kubeconfig of a real cluster with Entra has no token, but the program that fetches one:
+    https://learn.microsoft.com/azure/aks/kubelogin-authentication
+    """
+    mine = call.world.plan.person_token(call.caller.object_id)
+    return _credential(call, "clusterUser", {"token": mine})
 
 
 def admin_credential(call: ArmCall) -> Reply:
-    """Return the kubeconfig of an administrator."""
-    return _credential(call, "clusterAdmin")
+    """Return the kubeconfig of an administrator: a client certificate, as of local accounts."""
+    certificate, key = map(_base64, call.world.plan.administrator_files)
+    proof = {"client-certificate-data": certificate, "client-key-data": key}
+    return _credential(call, "clusterAdmin", proof)
 
 
 def list_pools(call: ArmCall) -> Reply:
@@ -290,8 +290,8 @@ def _lock_down(call: ArmCall, cluster: ManagedCluster, sent: object) -> None:
         call.world.remove(denial.id)
 
 
-def _credential(call: ArmCall, role: str) -> Reply:
-    value = kubeconfig(call.world.plan, _existing(call), role)
+def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
+    value = kubeconfig(call.world.plan, _existing(call), role, proof)
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.arm.roles import ROLES, Role, role_of
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import RoleAssignment
+from podidentity_sandbox.azure.state import RoleAssignment, RoleDefinition
 
 _NAME_FILTER = re.compile(r"\s*roleName\s+eq\s+'(?P<name>[^']*)'\s*", re.IGNORECASE)
 _WHO_FILTER = re.compile(
@@ -28,8 +28,46 @@ def list_definitions(call: ArmCall) -> Reply:
     match = _NAME_FILTER.fullmatch(asked)
     if asked and match is None:
         raise _bad_filter(asked)
-    roles = [r for r in ROLES if match is None or r.name.lower() == match["name"].lower()]
-    return Reply.json({"value": [_definition(call, role) for role in roles]})
+    custom = [each for each in call.world.all(RoleDefinition) if each.assignable(_scope(call))]
+    listed = [*(_definition(call, role) for role in ROLES), *(_custom(call, one) for one in custom)]
+    if match is not None:
+        name = match["name"].lower()
+        listed = [one for one in listed if one["properties"]["roleName"].lower() == name]
+    return Reply.json({"value": listed})
+
+
+def get_definition(call: ArmCall) -> Reply:
+    """Return a role."""
+    role = role_of(call.params["name"])
+    return Reply.json(_custom(call, _own(call)) if role is None else _definition(call, role))
+
+
+def put_definition(call: ArmCall) -> Reply:
+    """Make or change a custom role.
+
+    https://learn.microsoft.com/rest/api/authorization/role-definitions/create-or-update
+    """
+    if role_of(call.params["name"]) is not None:
+        raise ArmError(403, "CannotUpdateBuiltInRole", "A built in role cannot be changed.")
+    asked = _asked_role(call)
+    for other in call.world.all(RoleDefinition):
+        if other.role.name == asked.role.name and other.id.lower() != asked.id.lower():
+            message = f"A custom role with the same name already exists: {other.role.name}."
+            raise ArmError(409, "RoleDefinitionWithSameNameExists", message)
+    call.world.put(asked)
+    return Reply.json(_custom(call, asked), status=201)
+
+
+def delete_definition(call: ArmCall) -> Reply:
+    """Take a custom role away."""
+    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
+    if found is None:
+        return Reply(status=204)
+    if any(each.role_id == found.role.id for each in call.world.all(RoleAssignment)):
+        message = "There are existing role assignments that reference the role."
+        raise ArmError(400, "RoleDefinitionHasAssignments", message)
+    call.world.remove(found.id)
+    return Reply.json(_custom(call, found))
 
 
 def get_assignment(call: ArmCall) -> Reply:
@@ -89,8 +127,10 @@ def _asked(call: ArmCall) -> RoleAssignment:
     properties = call.body().get("properties")
     if not isinstance(properties, dict):
         raise ArmError(400, "InvalidRequestContent", "The properties are required.")
-    role = role_of(str(properties.get("roleDefinitionId", "")).rpartition("/")[2])
-    if role is None:
+    role_id = str(properties.get("roleDefinitionId", "")).rpartition("/")[2]
+    role = call.world.role(role_id)
+    custom = call.world.find(RoleDefinition, _definition_id(call, role_id.lower()))
+    if role is None or (custom and not custom.assignable(_scope(call))):
         message = "The specified role definition with ID '{}' does not exist."
         name = str(properties.get("roleDefinitionId", "")).rpartition("/")[2]
         raise ArmError(400, "RoleDefinitionDoesNotExist", message.format(name))
@@ -124,6 +164,45 @@ def _name(call: ArmCall) -> str:
         raise ArmError(
             400, "InvalidRoleAssignmentId", f"{message} assignment ID must be a GUID."
         ) from error
+
+
+def _asked_role(call: ArmCall) -> RoleDefinition:
+    properties = call.body().get("properties")
+    if not isinstance(properties, dict):
+        raise ArmError(400, "InvalidRequestContent", "The properties are required.")
+    permissions, scopes = properties.get("permissions"), properties.get("assignableScopes")
+    if not isinstance(scopes, list) or not scopes:
+        message = "The role definition needs at least one assignable scope."
+        raise ArmError(400, "MissingAssignableScopes", message)
+    if not isinstance(permissions, list) or len(permissions) != 1:
+        message = "The role definition needs one set of permissions."
+        raise ArmError(400, "InvalidRoleDefinitionPermissions", message)
+
+    def listed(name: str) -> tuple[str, ...]:
+        return tuple(map(str, permissions[0].get(name) or ()))
+
+    name = _name(call)
+    role = Role(
+        id=name,
+        name=str(properties.get("roleName", "")),
+        actions=listed("actions"),
+        not_actions=listed("notActions"),
+        data_actions=listed("dataActions"),
+    )
+    where = tuple(map(str, scopes))
+    return RoleDefinition(id=_definition_id(call, name), role=role, scopes=where)
+
+
+def _own(call: ArmCall) -> RoleDefinition:
+    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
+    if found is None:
+        message = f"The specified role definition with ID '{call.params['name']}' does not exist."
+        raise ArmError(404, "RoleDefinitionDoesNotExist", message)
+    return found
+
+
+def _scope(call: ArmCall) -> str:
+    return call.params["scope"]
 
 
 def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
@@ -169,6 +248,12 @@ def _definition(call: ArmCall, role: Role) -> dict[str, Any]:
             "permissions": [permissions],
         },
     }
+
+
+def _custom(call: ArmCall, found: RoleDefinition) -> dict[str, Any]:
+    made = _definition(call, found.role)
+    own = {"type": "CustomRole", "assignableScopes": list(found.scopes)}
+    return {**made, "properties": {**made["properties"], **own}}
 
 
 def _json(call: ArmCall, assignment: RoleAssignment) -> dict[str, Any]:

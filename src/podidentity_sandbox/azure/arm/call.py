@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.azure.arm.roles import Role, role_of
+from podidentity_sandbox.azure.arm.roles import Role
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
 from podidentity_sandbox.azure.state import DenyAssignment, Group, R, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
@@ -137,7 +137,7 @@ def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
     """Return the roles that the principal has at `scope` or above, as far as they hold by now."""
     inside = f"{scope.lower()}/"
     for assignment in world.counting(RoleAssignment):
-        role = role_of(assignment.role_id)
+        role = world.role(assignment.role_id)
         above = inside.startswith(f"{assignment.scope.lower()}/")
         if role and above and assignment.principal_id == object_id:
             yield role

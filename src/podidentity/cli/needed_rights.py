@@ -1,0 +1,465 @@
+"""What each command needs, in the cluster and in Azure: the one place that says it.
+
+`podidentity rights` prints it as roles, docs/reference/rights.md shows it, and
+tests/cli/test_needed_rights.py runs each command with exactly this, then without each single right.
+
+A right may say what the command does without it. Without any other right the command fails, and
+names that right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from podidentity.cli.enable import NAME as RECORD
+from podidentity.cli.enable import PROTECTED
+from podidentity.core.decision import GROUP, RESOURCE, VERB
+from podidentity.manifests import (
+    ACCOUNT,
+    NODE_AUDIENCES,
+    POLICY_OF_NMI,
+    TOKENS,
+    Manifest,
+    aks_exceptions,
+    crds,
+    local_redirect,
+    nmi,
+    startup_taint_rights,
+)
+
+
+class Where(StrEnum):
+    """The part of the cluster in which a right is needed."""
+
+    CLUSTER = "cluster"
+    PODS = "pods' namespace"
+    """That of the pods which a command is about, by its `--namespace` or argument."""
+    NMI = "NMI's namespace"
+    SYSTEM = "kube-system"
+    """For what is there wherever NMI is."""
+    ACCOUNTS = "accounts' namespace"
+    """Of the service accounts that stand for identities: `podidentity-identities`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Right:
+    """Verbs of one resource, as a rule of a role has them."""
+
+    where: Where = Where.CLUSTER
+    resource: str
+    """`RESOURCE.GROUP`; of the core group `RESOURCE`; or a path, with its slash."""
+    verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    """Of the only objects that it is needed for; () for all."""
+    parts: tuple[str, ...] = ()
+    """The parts of the command's work that need it, of PARTS; () for what it always does."""
+    without: str = ""
+    """What the command does without it; "" if it fails."""
+
+
+class Scope(StrEnum):
+    """The resources of Azure at which an action is needed."""
+
+    IDENTITY = "identity"
+    """The managed identity."""
+    MACHINES = "machines"
+    """The scale sets and virtual machines of the nodes: each, or their resource group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzureAction:
+    """An action of Azure's RBAC, as a role definition has it."""
+
+    scope: Scope
+    action: str
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a command needs."""
+
+    cluster: tuple[Right, ...]
+    azure: tuple[AzureAction, ...] = ()
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the command's work that need rights of their own."""
+        return list(dict.fromkeys(part for each in self._all for part in each.parts))
+
+    def of(self, parts: Iterable[str]) -> Needs:
+        """Return what the command needs if it does only these parts of its work."""
+        wanted = set(parts)
+        return Needs(
+            cluster=tuple(each for each in self.cluster if _counts(each.parts, wanted)),
+            azure=tuple(each for each in self.azure if _counts(each.parts, wanted)),
+        )
+
+    @property
+    def _all(self) -> tuple[Right | AzureAction, ...]:
+        return (*self.cluster, *self.azure)
+
+
+def _counts(parts: tuple[str, ...], wanted: set[str]) -> bool:
+    return not parts or not wanted.isdisjoint(parts)
+
+
+GRANT, ATTACH, LOOK_UP, FEDERATED = "grant", "attach", "look-up", "federated"
+ACCOUNT_PART, DETACH, KEEP, REVOKE = "account", "detach", "keep-attached", "revoke"
+OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup-taint"
+FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
+NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
+LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
+PARTS: Mapping[str, str] = {
+    GRANT: "lets pods use the identity: without `--no-grant`",
+    ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
+    LOOK_UP: "asks Azure for the client id: `--identity-resource-id` without `--client-id`",
+    FEDERATED: "prints the command by which Entra trusts the cluster: `--federated`",
+    ACCOUNT_PART: "works with the service account of an identity: `--subject identity`",
+    DETACH: "detaches what `add` attached, if no other AzureIdentity needs it",
+    KEEP: "leaves it attached for another AzureIdentity, which gets the record of it",
+    REVOKE: "takes back the permission that `add` granted",
+    OWN_NAMESPACE: "labels NMI's own namespace, if it exists before `enable`: `--namespace`",
+    AS_NODE: "lets NMI ask for tokens as its node: Kubernetes 1.36, or `--node-tokens`",
+    STARTUP_TAINT: "lets NMI take a taint off its node: `--startup-taint`",
+    LRP: "makes or reads Cilium's policies: `--backend lrp`",
+    NO_LRP: "takes back what an earlier `--backend lrp` made",
+    AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
+    FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
+    EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
+    OLD: "deletes NMI of version 0.1 before the new one starts",
+    NO_TAINT: "takes back the rights of an earlier `--startup-taint`",
+    WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
+    PURGE: "deletes the custom resources: `--purge`",
+    AZURE: "asks Azure which identities the node's machine has: `--azure`",
+    SECRETS: "reads the secrets of identities of types 1 and 2",
+}
+"""The parts of the commands' work, and when they do them."""
+
+# ---- Resources
+
+_IDENTITIES = f"azureidentities.{GROUP}"
+_BINDINGS = f"azureidentitybindings.{GROUP}"
+_EXCEPTIONS = f"azurepodidentityexceptions.{GROUP}"
+_ASSIGNED = f"azureassignedidentities.{GROUP}"
+_ROLES = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
+_LOCAL_ROLES = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
+_POLICIES = (
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+)
+_CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+_DAEMON_SETS = "daemonsets.apps"
+_LOCAL_REDIRECTS = "ciliumlocalredirectpolicies.cilium.io"
+_DENIALS = "ciliumclusterwidenetworkpolicies.cilium.io"
+NMI_NAMESPACE = "NMI"
+"""A name that stands for that of NMI's namespace."""
+_CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS = Where
+
+
+def _to(
+    verbs: str,
+    *resources: str,
+    at: Where = Where.CLUSTER,
+    names: Iterable[str] = (),
+    parts: Iterable[str] = (),
+    without: str = "",
+) -> Iterator[Right]:
+    for resource in resources:
+        yield Right(
+            where=at,
+            resource=resource,
+            verbs=tuple(verbs.split()),
+            names=tuple(names),
+            parts=tuple(parts),
+            without=without,
+        )
+
+
+def _to_apply(
+    *resources: str, names: Iterable[str] = (), at: Where = Where.CLUSTER, parts: Iterable[str] = ()
+) -> Iterator[Right]:
+    """Yield what it takes to create objects, and to change them at the next run.
+
+    A request to create has no name, so that RBAC cannot bound it by names.
+    """
+    names, parts = tuple(names), tuple(parts)
+    for resource in resources:
+        if names:
+            yield from _to("create", resource, at=at, parts=parts)
+            yield from _to("get patch", resource, at=at, names=names, parts=parts)
+        else:
+            yield from _to("get create patch", resource, at=at, parts=parts)
+
+
+# ---- What NMI itself holds: whoever runs `enable` must hold it too
+#
+# https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
+
+
+def held_by(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
+    """Yield the rights that the roles among these manifests give."""
+    for rule in (rule for each in manifests for rule in each.get("rules", ())):
+        names = tuple(rule.get("resourceNames", ()))
+        groups = {f".{group}" if group else "" for group in rule.get("apiGroups", ())}
+        named = [f"{each}{group}" for each in rule.get("resources", ()) for group in groups]
+        for resource in (*named, *rule.get("nonResourceURLs", ())):
+            yield Right(resource=resource, verbs=tuple(rule["verbs"]), names=names, parts=parts)
+
+
+def _added(by: list[Manifest]) -> list[Manifest]:
+    """Return the manifests of NMI that only an option of `enable` adds."""
+    usual = {(each["kind"], each["metadata"]["name"]) for each in nmi()}
+    return [each for each in by if (each["kind"], each["metadata"]["name"]) not in usual]
+
+
+_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
+_FOR_TAINT = startup_taint_rights()
+
+
+def _names(kind: str, *manifests: Iterable[Manifest]) -> list[str]:
+    return [each["metadata"]["name"] for some in manifests for each in some if each["kind"] == kind]
+
+
+_REDIRECT = _names("DaemonSet", local_redirect())
+"""The DaemonSet of `--backend lrp`; `enable` and `disable` always look for it."""
+_LOCAL_REDIRECT = _names("CiliumLocalRedirectPolicy", local_redirect())
+_DENIAL = _names("CiliumClusterwideNetworkPolicy", local_redirect())
+_OF_TAINT = _names("ClusterRoleBinding", _FOR_TAINT)
+_OF_AKS = _names("AzurePodIdentityException", aks_exceptions())
+_NAMESPACES_OF_AKS = sorted({each["metadata"]["namespace"] for each in aks_exceptions()})
+
+
+def _to_place(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
+    """Yield what it takes to put roles and policies of NMI into a cluster."""
+    manifests = list(manifests)
+    for resource, kind in (
+        *zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True),
+        *zip(
+            _POLICIES,
+            ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+            strict=True,
+        ),
+    ):
+        if names := _names(kind, manifests):
+            yield from _to_apply(resource, names=names, parts=parts)
+    yield from held_by(manifests, *parts)
+
+
+def _to_grant(*parts: str, bindings: str = "get create") -> Iterator[Right]:
+    """Yield what it takes to grant an identity: the verb `use` on it is part of that.
+
+    `bindings` are the verbs on ClusterRoleBindings: `podidentity grant` alone changes one.
+    """
+    yield from _to_apply(_ROLES[0], parts=parts)
+    yield from _to(bindings, _ROLES[1], parts=parts)
+    yield from _to(VERB, f"{RESOURCE}.{GROUP}", parts=parts)
+
+
+def _choices_of_nmi(*parts: str) -> Iterator[Right]:
+    """Yield what it takes to learn where NMI is, and its flags."""
+    yield from _to("list", _DAEMON_SETS, parts=parts, without="looks for NMI in kube-system alone")
+    yield from _to(
+        "get",
+        _DAEMON_SETS,
+        at=_NMI,
+        names=["nmi"],
+        parts=parts,
+        without="takes NMI's flags to be the defaults",
+    )
+
+
+def _to_redirect() -> Iterator[Right]:
+    """Yield what it takes to let Cilium lead requests to NMI."""
+    yield from _to("get", _CRDS, names=[_LOCAL_REDIRECTS, _DENIALS], parts=[LRP])
+    yield from _to("get patch", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[LRP])
+    yield from _to("create", _LOCAL_REDIRECTS, at=_NMI, parts=[LRP])
+    yield from _to("get delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[LRP])
+    yield from _to("create", _DENIALS, parts=[LRP])
+    yield from _to("get patch delete", _DENIALS, names=_DENIAL, parts=[LRP])
+    yield from _to("list watch", "events", at=_NMI, parts=[LRP])
+
+
+def _to_take_back() -> Iterator[Right]:
+    """Yield what it takes to delete what an option of an earlier `enable` made."""
+    yield from _to("get", _DAEMON_SETS, at=_NMI, names=_REDIRECT)
+    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[NO_LRP])
+    yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[NO_LRP])
+    yield from _to("delete", _DENIALS, names=_DENIAL, parts=[NO_LRP])
+    yield from _to("get", _ROLES[1], names=_OF_TAINT)
+    yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[NO_TAINT])
+
+
+# ---- The commands
+
+
+def _enable() -> Iterator[Right]:
+    yield from _to_apply(_CRDS, names=_names("CustomResourceDefinition", crds()))
+    yield from _to("list watch", _CRDS)
+    yield from _to("list", _DAEMON_SETS)
+    yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
+    yield from _to_apply("serviceaccounts", names=[ACCOUNT], at=_NMI)
+    yield from _to_place(_USUAL)
+    yield from _to_place(_FOR_POLICY)
+    yield from _to("get", _POLICIES[1], names=[PROTECTED])
+    yield from _to("get", "configmaps", names=[RECORD], at=_SYSTEM)
+    yield from _to("create", "configmaps", at=_SYSTEM)
+    yield from _to("get", "namespaces", names=_NAMESPACES_OF_AKS)
+    yield from _to("create", _EXCEPTIONS, at=_SYSTEM)
+    yield from _to("create", _EXCEPTIONS, parts=[EXTENSIONS])
+    yield from _to("get patch", "namespaces", names=[NMI_NAMESPACE], parts=[OWN_NAMESPACE])
+    yield from _to("get", _DAEMON_SETS, at=_SYSTEM, names=["nmi"], parts=[OWN_NAMESPACE])
+    yield from _to_place(_FOR_NODE_TOKENS, AS_NODE)
+    yield from _to_place(_FOR_TAINT, STARTUP_TAINT)
+    yield from _to_grant(FIRST_GRANTS)
+    yield from _to_apply(*_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
+    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[OLD])
+    yield from _to_take_back()
+    yield from _to_redirect()
+    yield from _to("get", "configmaps", names=[RECORD], at=_NMI, parts=[AUTOMATIC])
+    yield from _to("create", "configmaps", at=_NMI, parts=[AUTOMATIC])
+    yield from _to("watch", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[WAIT])
+    yield from _to(
+        "list",
+        "events",
+        at=_NMI,
+        parts=[WAIT],
+        without="says on how many nodes NMI is not ready, and not why",
+    )
+
+
+def _disable() -> Iterator[Right]:
+    made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
+    yield from _to("list", _DAEMON_SETS)
+    yield from _to_take_back()
+    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
+    yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
+    yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
+    yield from _to("delete", _ROLES[1], names=_names("ClusterRoleBinding", *made))
+    yield from _to("delete", *_POLICIES, names=[POLICY_OF_NMI])
+    yield from _to("get", _EXCEPTIONS, names=_OF_AKS)
+    yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[:1], at=_SYSTEM)
+    yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[1:], parts=[EXTENSIONS])
+    yield from _to("list watch", "pods", at=_NMI)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("delete", _CRDS, names=names, parts=[PURGE])
+
+
+def _add() -> Iterator[Right]:
+    yield from _to_apply(_IDENTITIES, _BINDINGS, at=_PODS)
+    yield from _to_grant(GRANT)
+    yield from _to("list", "nodes", _IDENTITIES, parts=[ATTACH])
+    yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
+    yield from _to(
+        "get",
+        "/.well-known/openid-configuration",
+        parts=[FEDERATED],
+        without="writes ISSUER in its place",
+    )
+    yield from _to_apply("serviceaccounts", *_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
+    yield from _to("create", TOKENS, at=_ACCOUNTS, parts=[ACCOUNT_PART])
+
+
+def _delete() -> Iterator[Right]:
+    yield from _to("get list delete", _IDENTITIES, _BINDINGS, at=_PODS)
+    said = "leaves the permission, and says so"
+    yield from _to("list delete", _ROLES[1], parts=[REVOKE], without=said)
+    yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
+    yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
+    yield from _to("get patch", _IDENTITIES, parts=[KEEP])
+    yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
+    said = "leaves the service account, and says so"
+    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=said)
+    yield from _to(
+        "delete",
+        "serviceaccounts",
+        *_LOCAL_ROLES,
+        at=_ACCOUNTS,
+        parts=[ACCOUNT_PART],
+        without=said,
+    )
+
+
+def _list() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, "pods", at=_PODS)
+    yield from _to("list", *_ROLES, without="shows `?` for who is permitted")
+
+
+def _revoke() -> Iterator[Right]:
+    yield from _to("list delete", _ROLES[1])
+    yield from _to("delete", _ROLES[0])
+    yield from _to("list", _ROLES[0], without="cannot say what grants it all the same")
+
+
+def _explain() -> Iterator[Right]:
+    yield from _to("get", "pods", at=_PODS)
+    yield from _to(
+        "list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, _ASSIGNED, "serviceaccounts", at=_PODS
+    )
+    elsewhere = "knows nothing of other namespaces' objects"
+    yield from _to("list", _IDENTITIES, _BINDINGS, _ASSIGNED, without=elsewhere)
+    yield from _choices_of_nmi()
+    unknown = "shows `?` for that link"
+    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=unknown)
+    yield from _to("get", "secrets", at=_PODS, parts=[SECRETS], without=unknown)
+    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=unknown)
+    yield from _to("list", "networkpolicies.networking.k8s.io", at=_PODS, without=unknown)
+    yield from _to("get", "nodes", without=unknown)
+    yield from _to("list", "pods", at=_NMI, without=unknown)
+
+
+def _check() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
+    fails = "says what it could not check, and ends with status 1"
+    yield from _to(
+        "list", *_ROLES, _DAEMON_SETS, "networkpolicies.networking.k8s.io", "nodes", without=fails
+    )
+    names = _names("DaemonSet", _USUAL)
+    yield from _to("get", _DAEMON_SETS, at=_NMI, names=names, without=fails)
+    yield from _to("list", "events", at=_NMI, without=fails)
+    yield from _to("get", _POLICIES[0], names=[POLICY_OF_NMI], without=fails)
+    yield from _to(
+        "get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[AS_NODE], without=fails
+    )
+    yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
+    yield from _to("get", "secrets", parts=[SECRETS], without=fails)
+    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+
+
+def _check_pod() -> Iterator[Right]:
+    yield from _to("get", "pods", at=_PODS)
+    yield from _to("list", _DAEMON_SETS)
+    yield from _to("list patch", "pods", at=_NMI)
+    yield from _to("list watch", "events", at=_NMI)
+
+
+def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
+    for kind in ("virtualMachineScaleSets", "virtualMachines"):
+        for verb in verbs.split():
+            action = f"Microsoft.Compute/{kind}/{verb}"
+            yield AzureAction(scope=Scope.MACHINES, action=action, parts=parts)
+
+
+_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
+COMMANDS: Mapping[str, Needs] = {
+    "enable": Needs(cluster=tuple(_enable())),
+    "disable": Needs(cluster=tuple(_disable())),
+    "add": Needs(
+        cluster=tuple(_add()),
+        azure=(
+            AzureAction(scope=Scope.IDENTITY, action=f"{_IDENTITY}/read", parts=(ATTACH, LOOK_UP)),
+            AzureAction(scope=Scope.IDENTITY, action=f"{_IDENTITY}/assign/action", parts=(ATTACH,)),
+            *_machines("read write", ATTACH),
+        ),
+    ),
+    "list": Needs(cluster=tuple(_list())),
+    "delete": Needs(cluster=tuple(_delete()), azure=tuple(_machines("read write", DETACH))),
+    "grant": Needs(cluster=tuple(_to_grant(bindings="get create patch"))),
+    "revoke": Needs(cluster=tuple(_revoke())),
+    "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
+    "check": Needs(cluster=tuple(_check())),
+    "check --pod": Needs(cluster=tuple(_check_pod())),
+}
+"""The commands that need a right; the others need none."""

@@ -1,0 +1,345 @@
+"""`podidentity rights`: what the commands need, as a table, as Kubernetes' roles, or as Azure's.
+
+An administrator gives a colleague or a pipeline the roles that it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from podidentity.cli.needed_rights import (
+    COMMANDS,
+    NMI_NAMESPACE,
+    PARTS,
+    Needs,
+    Right,
+    Scope,
+    Where,
+)
+from podidentity.cli.objects import Object
+from podidentity.cli.output import FORMATS, CommandError, documents, examples, output_option
+from podidentity.cli.output import table as as_table
+from podidentity.cli.parameters import Name, Permission
+from podidentity.core.decision import GROUP, RESOURCE, VERB
+from podidentity.manifests import IDENTITIES, NAMESPACE, own_namespace
+from podidentity.wire.rbac import LABELS, RBAC
+
+FAILS = "fails"
+"""What most commands do without a right."""
+HEAD = ("COMMAND", "WHERE", "RESOURCE", "VERBS", "ONLY", "FOR", "WITHOUT IT")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Single:
+    """One verb of one resource: the smallest right that can be given or taken away."""
+
+    namespace: str
+    """"" in the whole cluster."""
+    resource: str
+    """As in `Right`."""
+    verb: str
+    name: str = ""
+    """"" for all objects."""
+
+    def includes(self, other: Single) -> bool:
+        """Whether whoever has this right has the other as well."""
+        return (
+            (self.resource, self.verb) == (other.resource, other.verb)
+            and self.namespace in {"", other.namespace}
+            and self.name in {"", other.name}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The namespaces that a cluster has for what the commands touch."""
+
+    pods: tuple[str, ...] = ()
+    """Those of pods; () for all."""
+    nmi: str = NAMESPACE
+    accounts: str = IDENTITIES
+    identities: tuple[str, ...] = field(default=())
+    """The only identities that may be granted, as `podidentity grant` names them; () for all."""
+
+    def of(self, where: Where) -> tuple[str, ...]:
+        """Return the namespaces of this part of the cluster; `""` is the whole of it."""
+        return {
+            Where.CLUSTER: ("",),
+            Where.PODS: self.pods or ("",),
+            Where.NMI: (self.nmi,),
+            Where.SYSTEM: (NAMESPACE,),
+            Where.ACCOUNTS: (self.accounts,),
+        }[where]
+
+    def names(self, right: Right) -> tuple[str, ...]:
+        """Return the names of the only objects of a right; `""` is all of them."""
+        if (right.resource, right.verbs) == (f"{RESOURCE}.{GROUP}", (VERB,)):
+            return self.identities or ("",)
+        return tuple(self.nmi if each == NMI_NAMESPACE else each for each in right.names) or ("",)
+
+
+def singles(rights: Iterable[Right], places: Places) -> list[Single]:
+    """Return the single rights, in order, without those that others of them include."""
+    found = {
+        Single(namespace, right.resource, verb, name)
+        for right in rights
+        for namespace in places.of(right.where)
+        for verb in right.verbs
+        for name in places.names(right)
+    }
+    return sorted(
+        one for one in found if not any(each != one and each.includes(one) for each in found)
+    )
+
+
+def roles(of: Iterable[Single], name: str) -> list[Object]:
+    """Return the ClusterRole, and the Roles of namespaces, that give these rights."""
+    by_namespace: dict[str, list[Single]] = {}
+    for each in of:
+        by_namespace.setdefault(each.namespace, []).append(each)
+    return [
+        {**_head("Role" if namespace else "ClusterRole", name, namespace), "rules": _rules(rights)}
+        for namespace, rights in sorted(by_namespace.items())
+    ]
+
+
+def bindings(made: Iterable[Object], subjects: Sequence[Object]) -> list[Object]:
+    """Return what gives these roles to somebody."""
+    return [
+        {
+            **_head(
+                f"{role['kind']}Binding",
+                role["metadata"]["name"],
+                role["metadata"].get("namespace", ""),
+            ),
+            "roleRef": {"apiGroup": RBAC, "kind": role["kind"], "name": role["metadata"]["name"]},
+            "subjects": list(subjects),
+        }
+        for role in made
+    ]
+
+
+def _head(kind: str, name: str, namespace: str) -> Object:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": kind,
+        "metadata": {**metadata, "labels": dict(LABELS)},
+    }
+
+
+def _rules(rights: Iterable[Single]) -> list[Object]:
+    """Return the fewest rules: one for all resources of a group that need the same."""
+    by_object: dict[tuple[str, str], list[str]] = {}
+    for each in rights:
+        by_object.setdefault((each.resource, each.name), []).append(each.verb)
+    names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (resource, name), verbs in by_object.items():
+        names.setdefault((resource, tuple(sorted(verbs))), []).append(name)
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for (resource, wanted), only in names.items():
+        plural, _, group = (
+            ("", "", resource) if resource.startswith("/") else resource.partition(".")
+        )
+        alike.setdefault((group, wanted, tuple(filter(None, only))), []).append(plural)
+    return [_rule(*key, resources) for key, resources in alike.items()]
+
+
+def _rule(
+    group: str, verbs: tuple[str, ...], names: tuple[str, ...], resources: Sequence[str]
+) -> Object:
+    if group.startswith("/"):
+        return {"nonResourceURLs": [group], "verbs": list(verbs)}
+    rule: Object = {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
+    return {**rule, "resourceNames": list(names)} if names else rule
+
+
+def role_definition(needs: Needs, scope: Scope, name: str, at: Sequence[str]) -> Object:
+    """Return a role for `az role definition create`, assignable at these scopes.
+
+    https://learn.microsoft.com/azure/role-based-access-control/custom-roles
+    """
+    return {
+        "Name": name,
+        "IsCustom": True,
+        "Description": f"What podidentity does with {_AT[scope]}, and no more.",
+        "Actions": sorted({each.action for each in needs.azure if each.scope is scope}),
+        "NotActions": [],
+        "DataActions": [],
+        "NotDataActions": [],
+        "AssignableScopes": list(at),
+    }
+
+
+_AT: Mapping[Scope, str] = {
+    Scope.IDENTITY: "a managed identity",
+    Scope.MACHINES: "the machines of a cluster's nodes",
+}
+
+
+@click.command(
+    epilog=examples(
+        "podidentity rights add",
+        "podidentity rights add delete -n shop --user ada@contoso.com -o yaml | kubectl apply -f -",
+        "podidentity rights add --skip attach --skip grant -n shop --group shop-owners -o yaml",
+        "podidentity rights add --azure machines --scope /subscriptions/S/resourceGroups/NODES",
+    )
+)
+@click.argument("commands", metavar="[COMMAND]...", type=click.Choice(list(COMMANDS)), nargs=-1)
+@click.option(
+    "-n",
+    "--namespace",
+    "namespaces",
+    type=Name(),
+    multiple=True,
+    help="Namespace of pods, the only one that the commands are for; may be repeated.",
+)
+@click.option(
+    "--skip",
+    type=click.Choice(list(PARTS)),
+    multiple=True,
+    help="A part of the commands' work that is not needed; may be repeated.",
+)
+@click.option(
+    "--identity",
+    "identities",
+    type=Permission(),
+    multiple=True,
+    help="Identity that may be granted, and no other; may be repeated. As for podidentity grant.",
+)
+@click.option("--nmi-namespace", type=Name(), default=NAMESPACE, show_default=True, help="NMI's.")
+@click.option(
+    "--identities-namespace",
+    type=Name(),
+    default=IDENTITIES,
+    show_default=True,
+    help="That of service accounts which stand for identities.",
+)
+@click.option("--user", "users", multiple=True, help="Bind the roles to this user.")
+@click.option("--group", "groups", multiple=True, help="Bind the roles to this group.")
+@click.option("--name", "role_name", help="Name of the roles. [default: podidentity-COMMAND]")
+@click.option(
+    "--azure",
+    type=click.Choice([each.value for each in Scope]),
+    help="Print a role of Azure instead, for the managed identity or for the nodes' machines.",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="ID",
+    help="Where that role can be assigned; may be repeated.",
+)
+@output_option(*FORMATS, default="table")
+def rights(
+    *,
+    commands: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    skip: tuple[str, ...],
+    identities: tuple[str, ...],
+    nmi_namespace: str,
+    identities_namespace: str,
+    users: tuple[str, ...],
+    groups: tuple[str, ...],
+    role_name: str | None,
+    azure: str | None,
+    scopes: tuple[str, ...],
+    output: str,
+) -> None:
+    """Print the rights that commands need, in the cluster and in Azure.
+
+    Without COMMAND it prints those of all commands. With -o yaml or json it prints roles for
+    kubectl apply, with --azure a role for az role definition create. You need these rights yourself
+    to give them away. It asks neither the cluster nor Azure.
+    """
+    chosen = {name: COMMANDS[name] for name in commands or COMMANDS}
+    left = {name: each.of(set(each.parts) - set(skip)) for name, each in chosen.items()}
+    together = Needs(
+        cluster=tuple(right for each in left.values() for right in each.cluster),
+        azure=tuple(action for each in left.values() for action in each.azure),
+    )
+    if azure:
+        scope = Scope(azure)
+        made = role_definition(together, scope, f"{role_name or _name(commands)} {scope}", scopes)
+        if not made["Actions"]:
+            raise CommandError(f"{_listed(chosen)} needs nothing in Azure for {_AT[scope]}")
+        if not scopes:
+            raise click.UsageError("--azure needs --scope: where the role can be assigned.")
+        click.echo(json.dumps(made, indent=2))
+        return
+    if output == "table":
+        click.echo(shown(left))
+        return
+    places = Places(
+        pods=namespaces, nmi=nmi_namespace, accounts=identities_namespace, identities=identities
+    )
+    needed = roles(singles(together.cluster, places), role_name or _name(commands))
+    subjects = [
+        *({"apiGroup": RBAC, "kind": "User", "name": each} for each in users),
+        *({"apiGroup": RBAC, "kind": "Group", "name": each} for each in groups),
+    ]
+    # A Role can be made only in a namespace that is there.
+    at = {each.where for each in together.cluster}
+    first = [_namespace_of_accounts(identities_namespace)] if Where.ACCOUNTS in at else []
+    if Where.NMI in at and nmi_namespace != NAMESPACE:
+        first.append(own_namespace(nmi_namespace))
+    given = bindings(needed, subjects) if subjects else []
+    click.echo(documents([*first, *needed, *given], output))
+
+
+def _namespace_of_accounts(name: str) -> Object:
+    metadata = {"name": name, "labels": dict(LABELS)}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def _name(commands: Sequence[str]) -> str:
+    words = re.sub(r"[^a-z]+", "-", "-".join(commands)) if commands else "commands"
+    return f"podidentity-{words}"
+
+
+def _listed(commands: Iterable[str]) -> str:
+    return f"podidentity {', '.join(commands)}"
+
+
+def shown(needs: Mapping[str, Needs]) -> str:
+    """Return the rights as a table, and an explanation of its parts below."""
+    rows = [row for name, each in needs.items() for row in rows_of(name, each)]
+    parts = dict.fromkeys(part for each in needs.values() for part in each.parts)
+    notes = [f"  {part}: {PARTS[part].replace('`', '')}" for part in parts]
+    return "\n".join(
+        [as_table(HEAD, rows), *(["", "FOR is a part of the work:", *notes] if notes else [])]
+    )
+
+
+def rows_of(command: str, needs: Needs) -> list[tuple[str, ...]]:
+    """Return the rows of a command, of the cluster and then of Azure, under HEAD."""
+    of_cluster = [
+        (
+            command,
+            str(each.where),
+            each.resource,
+            ",".join(each.verbs),
+            ",".join(each.names) or "-",
+            ",".join(each.parts) or "-",
+            each.without or FAILS,
+        )
+        for each in needs.cluster
+    ]
+    of_azure = [
+        (
+            command,
+            f"Azure: {each.scope}",
+            each.action,
+            "-",
+            "-",
+            ",".join(each.parts) or "-",
+            FAILS,
+        )
+        for each in needs.azure
+    ]
+    return [*of_cluster, *of_azure]

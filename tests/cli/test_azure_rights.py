@@ -1,0 +1,274 @@
+"""What the commands need in Azure: they run with the roles that are printed, and need each action.
+
+The person is an application with custom roles at the identity and at the machines of the nodes (a
+scale set, or a virtual machine), and nowhere else; the Azure is the sandbox's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pytest
+
+from podidentity.cli.needed_rights import COMMANDS, Scope
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.plan import Plan, Pool, PoolKind
+from tests.cli.conftest import Ran, have_custom_resources
+from tests.cli.world import World, running
+
+Run = Callable[..., Ran]
+T = TypeVar("T")
+AUTHORIZATION = "providers/Microsoft.Authorization"
+
+
+@dataclass(frozen=True)
+class Person:
+    """An application, and the identity that it is to give to pods."""
+
+    client_id: str
+    secret: str
+    object_id: str
+    identity: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    command: str
+    line: str
+    parts: tuple[str, ...]
+    attached: bool = False
+    """Whether `add` has attached the identity before, as an administrator of Azure."""
+    kind: str = "virtualMachineScaleSets"
+    """The nodes' machines: these, or `virtualMachines`."""
+
+    @property
+    def actions(self) -> list[tuple[Scope, str]]:
+        """Return what it needs where the nodes are of this kind."""
+        needed = COMMANDS[self.command].of(self.parts).azure
+        found = [(each.scope, each.action) for each in needed]
+        return [one for one in found if one[0] is Scope.IDENTITY or f"/{self.kind}/" in one[1]]
+
+    def __str__(self) -> str:
+        single = "" if self.kind == "virtualMachineScaleSets" else ",machines"
+        return f"{self.command}[{','.join(self.parts)}{single}]"
+
+
+NAMED = "--namespace {ns} --name orders"
+ADD = Case("add", f"add {NAMED} --identity-resource-id {{id}}", ("grant", "attach"))
+CASES: tuple[Case, ...] = (
+    ADD,
+    Case(
+        "add",
+        f"add {NAMED} --identity-resource-id {{id}} --federated --tenant-id contoso.com",
+        ("look-up",),
+    ),
+    Case("delete", f"delete {NAMED}", ("detach",), attached=True),
+    Case("explain", "explain pod {ns}/a --azure", ("azure",), attached=True),
+)
+CASES += tuple(
+    replace(each, kind="virtualMachines") for each in CASES if each.parts != ("look-up",)
+)
+
+
+def as_owner(plan: Plan, work: Callable[[AzureOperator], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with AzureOperator(plan) as azure:
+            return await work(azure)
+
+    return asyncio.run(connected())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A world, and the person in it."""
+
+    world: World
+    person: Person
+    machine: str
+    """ARM id of the scale set, or of the virtual machine, of its nodes."""
+
+
+@pytest.fixture(scope="module")
+def places(
+    shared_world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Place]]:
+    """One of a scale set, and one of a virtual machine."""
+    pools = [Pool(kind=PoolKind.MACHINES, nodes=1)]
+    with running(tmp_path_factory.mktemp("machines"), pools) as single:
+        have_custom_resources(single)
+        machine = single.plan.nodes[0].provider_id.removeprefix("azure://")
+        yield {
+            "virtualMachineScaleSets": Place(
+                shared_world, made_in(shared_world), shared_world.plan.scale_set_id
+            ),
+            "virtualMachines": Place(single, made_in(single), machine),
+        }
+
+
+def made_in(world: World) -> Person:
+    """Make the person, and the identity."""
+
+    async def made(azure: AzureOperator) -> Person:
+        app = await azure.make_app(f"deployer-{uuid.uuid4().hex[:6]}")
+        secret = (await azure.add_secret(app)).value
+        await azure.create_group("shop")
+        identity = await azure.create_identity("shop", f"orders-{uuid.uuid4().hex[:6]}")
+        return Person(app.client_id, secret, app.principal_id, identity)
+
+    return as_owner(world.plan, made)
+
+
+@contextmanager
+def holding(place: Place, actions: list[tuple[Scope, str]]) -> Iterator[None]:
+    """Let the person do these actions, by one role at the identity and one at the machines."""
+    gone: list[str] = []
+    person, plan = place.person, place.world.plan
+    where = {Scope.IDENTITY: person.identity["id"], Scope.MACHINES: place.machine}
+
+    async def give(azure: AzureOperator) -> None:
+        for scope, at in where.items():
+            mine = [action for each, action in actions if each is scope]
+            if mine:
+                gone.extend(await assigned(azure, at, mine, person.object_id))
+
+    async def take(azure: AzureOperator) -> None:
+        for each in reversed(gone):
+            await azure.arm("DELETE", each)
+
+    as_owner(plan, give)
+    try:
+        yield
+    finally:
+        as_owner(plan, take)
+
+
+async def assigned(
+    azure: AzureOperator, at: str, actions: list[str], principal: str
+) -> tuple[str, str]:
+    """Make a role and assign it; return the ids of both."""
+    role = f"{azure.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
+    named = {"roleName": f"test {uuid.uuid4()}", "type": "CustomRole"}
+    allowed = {"permissions": [{"actions": actions}], "assignableScopes": [at]}
+    await azure.arm("PUT", role, {"properties": {**named, **allowed}})
+    given = f"{at}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
+    body = {"roleDefinitionId": role, "principalId": principal}
+    await azure.arm("PUT", given, {"properties": body})
+    return role, given
+
+
+@pytest.fixture
+def place(
+    world: World, places: dict[str, Place], case: Case, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    """The place of a case, this process being an administrator's shell in it."""
+    found = places[case.kind]
+    assert world is places["virtualMachineScaleSets"].world
+    for name, value in found.world.environment.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def run(
+    place: Place, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Case, list[tuple[Scope, str]]], Ran]]:
+    world, person = place.world, place.person
+    ns = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    words = {"ns": ns, "id": person.identity["id"]}
+
+    def as_person(case: Case, actions: list[tuple[Scope, str]]) -> Ran:
+        if case.attached:
+            ran = podidentity(*ADD.line.format(**words).split())
+            assert ran.code == 0, ran.err
+            world.pod(ns, "a", {"aadpodidbinding": "orders"})
+        with holding(place, actions), monkeypatch.context() as shell:
+            shell.setenv("AZURE_CLIENT_ID", person.client_id)
+            shell.setenv("AZURE_CLIENT_SECRET", person.secret)
+            return podidentity(*case.line.format(**words).split())
+
+    yield as_person
+    podidentity("delete", "--namespace", ns, "--name", "orders")
+    world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+    as_owner(world.plan, lambda azure: detached(azure, place.machine, person.identity["id"]))
+
+
+async def detached(azure: AzureOperator, machine: str, identity: str) -> None:
+    """Take the identity from the scale set or the machine, if it has it."""
+    have = (await azure.arm("GET", machine))["identity"]["userAssignedIdentities"]
+    mine = [each for each in have if each.lower() == identity.lower()]
+    if mine:
+        block = {"type": "UserAssigned", "userAssignedIdentities": dict.fromkeys(mine)}
+        await azure.arm("PATCH", machine, {"identity": block})
+
+
+def whole(ran: Ran) -> bool:
+    return "error:" not in ran.err
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_command_runs_with_the_actions_that_are_printed(case: Case, run: Any) -> None:
+    ran = run(case, case.actions)
+    assert whole(ran), (ran.out, ran.err)
+
+
+@pytest.mark.parametrize(
+    ("case", "lacking"),
+    [(case, one) for case in CASES for one in case.actions],
+    ids=lambda value: value[1].partition("/")[2] if isinstance(value, tuple) else str(value),
+)
+def test_a_command_names_the_action_that_it_lacks(
+    case: Case, lacking: tuple[Scope, str], run: Any
+) -> None:
+    ran = run(case, [each for each in case.actions if each != lacking])
+    assert (ran.code, whole(ran)) == (1, False)
+    assert f"'{lacking[1]}'" in ran.err
+    assert f"(podidentity rights {case.command} lists the actions that it needs)" in ran.err
+
+
+@pytest.mark.parametrize("case", [ADD], ids=str)
+def test_an_add_that_azure_refuses_half_way_prints_the_command_that_undoes_it(
+    case: Case, place: Place, run: Any, podidentity: Run
+) -> None:
+    ran = run(case, [each for each in case.actions if not each[1].endswith("/write")])
+    assert ran.code == 1
+    (ns,) = re.findall(r"podidentity delete --namespace (\S+) --name orders", ran.err)
+    undo = f"podidentity delete --namespace {ns} --name orders"
+    assert f"Run it again, or undo what it has done with\n  {undo}\n" in ran.err
+    objects = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{ns}"
+    assert place.world.get(f"{objects}/azureidentities/orders") is not None
+    assert place.world.get(f"{objects}/azureidentitybindings/orders-binding") is None, (
+        "nobody is entitled"
+    )
+    assert podidentity(*undo.split()[1:]).code == 0
+    assert place.world.get(f"{objects}/azureidentities/orders") is None
+
+
+def test_the_printed_role_is_one_that_azure_takes(world: World, podidentity: Run) -> None:
+    subscription = f"/subscriptions/{world.plan.subscription_id}"
+    ran = podidentity("rights", "add", "delete", "--azure", "machines", "--scope", subscription)
+    made = json.loads(ran.out)
+    properties = {
+        "roleName": made["Name"],
+        "type": "CustomRole",
+        "permissions": [{"actions": made["Actions"], "notActions": made["NotActions"]}],
+        "assignableScopes": made["AssignableScopes"],
+    }
+    path = f"{subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
+
+    async def put(azure: AzureOperator) -> None:
+        await azure.arm("PUT", path, {"properties": properties})
+        await azure.arm("DELETE", path)
+
+    as_owner(world.plan, put)
+    assert set(made["Actions"]) == {
+        f"Microsoft.Compute/{kind}/{verb}"
+        for kind in ("virtualMachineScaleSets", "virtualMachines")
+        for verb in ("read", "write")
+    }

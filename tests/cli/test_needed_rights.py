@@ -1,0 +1,818 @@
+"""Each command runs with the rights that `podidentity rights` prints, and needs each of them.
+
+A case is a command in one situation: it runs with its rights, and then again without each single
+one, which it must name. A right without which it says less is named where that is said.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from podidentity import manifests
+from podidentity.cli import enable, main, path_check
+from podidentity.cli.azure_access import ATTACHED_TO
+from podidentity.cli.needed_rights import COMMANDS, PARTS, Right
+from podidentity.cli.rights import Places, Single, singles
+from podidentity.core.federation import account_name
+from podidentity.core.resources import ObjectRef
+from podidentity.wire import rbac
+from podidentity_sandbox.azure.client import AzureOperator
+from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
+from tests.cli import test_azure_rights as azure_rights
+from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
+from tests.cli.ids import IDENTITY
+from tests.cli.operators import holding, kubeconfig_of
+from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
+from tests.cli.world import CUSTOM, World, running
+
+Run = Callable[..., Ran]
+PODS_NAMESPACE = "PODS"
+"""Stands for the namespace of a run."""
+PERSON = "8c0ffee0-0000-4000-8000-000000000001"
+LABELS = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+OWN = "identity-system"
+"""A namespace of NMI's own."""
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@dataclass
+class Scene:
+    """What one run has for itself."""
+
+    world: World
+    ns: str
+    client: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def managed(self) -> str:
+        """ARM id of the managed identity that is attached to machines."""
+        group = f"/subscriptions/{self.world.plan.subscription_id}/resourceGroups/shop"
+        return f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/managed"
+
+    def pod(self) -> None:
+        """Make a pod, and one of NMI, on the same node."""
+        self.world.pod(self.ns, "a", {"aadpodidbinding": "orders"})
+        if self.world.get(f"{PODS}/nmi-by-hand") is None:
+            self.world.pod("kube-system", "nmi-by-hand", LABELS)
+            status = {"conditions": [{"type": "Ready", "status": "True"}]}
+            self.world.send("PATCH", f"{PODS}/nmi-by-hand/status", {"status": status})
+
+    def identity(self, name: str = "orders", **spec: Any) -> None:
+        self.world.custom(self.ns, "azureidentities", name, {"clientID": self.client, **spec})
+
+    def bound(self, name: str = "orders", **spec: Any) -> None:
+        """Make an AzureIdentity, and its binding as `add` calls it."""
+        self.identity(name, **spec)
+        binding = {"azureIdentity": name, "selector": "orders"}
+        self.world.custom(self.ns, "azureidentitybindings", f"{name}-binding", binding)
+
+    def granted(self, giver: rbac.Giver = rbac.Giver.ADD) -> None:
+        self.world.send("POST", f"{RBAC}/clusterroles", rbac.role(self.client))
+        given = rbac.binding(self.client, rbac.Grantee(self.ns), giver)
+        self.world.send("POST", f"{RBAC}/clusterrolebindings", given)
+
+    def service_account(self) -> str:
+        """Make the service account of the identity; return its name."""
+        name = account_name(ObjectRef(self.ns, "orders"))
+        metadata = {
+            "name": name,
+            "labels": dict(rbac.LABELS),
+            "annotations": {"aadpodidentity.k8s.io/identity": f"{self.ns}/orders"},
+        }
+        where = f"/namespaces/{manifests.IDENTITIES}"
+        self.world.send("POST", f"/api/v1{where}/serviceaccounts", {"metadata": metadata})
+        return name
+
+    def account(self) -> None:
+        """Make the service account of the identity, with NMI's right on it."""
+        name, where = self.service_account(), f"/namespaces/{manifests.IDENTITIES}"
+        for each in manifests.account_tokens(name, accounts=manifests.IDENTITIES):
+            self.world.send("POST", f"{RBAC}{where}/{each['kind'].lower()}s", each)
+
+
+def nothing(_: Scene) -> None:
+    pass
+
+
+def done(ran: Ran) -> bool:
+    """Whether a command did all that it is there for."""
+    return (ran.code, ran.err) == (0, "")
+
+
+def told_all(ran: Ran) -> bool:
+    """Whether a command that tells something, be it bad news, could see all of it."""
+    lacks = ("the right to", "could not", "error:", "cannot be read")
+    return not any(each in ran.out + ran.err for each in lacks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A command in one situation."""
+
+    command: str
+    """Its name in COMMANDS."""
+    line: str
+    """The arguments; {ns}, {client}, {identity} and {managed} stand for those of the run."""
+    parts: tuple[str, ...] = ()
+    """The parts of the work that it does here."""
+    only: tuple[str, ...] = ()
+    """The parts whose rights are taken away; () for all, those that it always needs included."""
+    prepare: Callable[[Scene], None] = nothing
+    whole: Callable[[Ran], bool] = done
+    times: int = 1
+    """Twice, where the first run creates and the second changes."""
+    minor: int = 32
+    """The API server's version, 1.32 or 1.36."""
+    nmi: str = manifests.NAMESPACE
+    """NMI's namespace."""
+    of: str = ""
+    """Of which of these rights it is the case, for its name; "" for all."""
+    shows: Callable[[Single], bool] = lambda _: True
+    """Whether a right of them is taken away."""
+
+    @property
+    def rights(self) -> list[Single]:
+        return _singles(self.command, self.parts, self.nmi)
+
+    @property
+    def shown(self) -> list[Single]:
+        """Return the rights that this case shows to be needed."""
+        rows = COMMANDS[self.command].cluster
+        if self.only:
+            rows = tuple(each for each in rows if set(each.parts) & set(self.only))
+        mine = set(singles(rows, places(self.nmi)))
+        return [each for each in self.rights if each in mine and self.shows(each)]
+
+    def __str__(self) -> str:
+        about = ",".join(filter(None, [*(self.only or self.parts), self.of]))
+        return f"{self.command}[{about}]".replace(" ", "")
+
+
+@functools.cache
+def _singles(command: str, parts: tuple[str, ...], nmi: str) -> list[Single]:
+    return singles(COMMANDS[command].of(parts).cluster, places(nmi))
+
+
+def places(nmi: str) -> Places:
+    return Places(pods=(PODS_NAMESPACE,), nmi=nmi)
+
+
+ADD = "add --namespace {ns} --name orders --client-id {client}"
+FEDERATED = f"{ADD} --federated --tenant-id contoso.com"
+DELETE = "delete --namespace {ns} --name orders"
+
+
+def identities_to_explain(scene: Scene) -> None:
+    secret = {"type": 1, "tenantID": "contoso.com"}
+    reference = {"name": "mail", "namespace": scene.ns}
+    scene.bound("mail", **secret, clientPassword=reference)
+    federation = {"type": 3, "tenantID": "contoso.com", "federation": {"subject": "identity"}}
+    scene.bound("orders", **federation)
+    scene.account()
+    body = {"metadata": {"name": "mail"}, "stringData": {"clientSecret": "s"}}
+    scene.world.send("POST", f"/api/v1/namespaces/{scene.ns}/secrets", body)
+    scene.bound("disk", type=0, resourceID=IDENTITY)
+    scene.granted()
+    scene.pod()
+
+
+def enabled(scene: Scene, **more: Any) -> None:
+    """Have NMI's objects in the cluster, those that `check` reads."""
+    for each in manifests.nmi(policy=True, **more):
+        if scene.world.get(f"{path_of(each)}/{each['metadata']['name']}") is None:
+            make(scene, each)
+
+
+def to_check(scene: Scene) -> None:
+    identities_to_explain(scene)
+    enabled(scene)
+
+
+def to_check_by_node(scene: Scene) -> None:
+    scene.bound("orders", type=3, tenantID="contoso.com", federation={"audience": "api://other"})
+    enabled(scene, as_node=True)
+
+
+def to_delete(scene: Scene) -> None:
+    scene.bound(type=0)
+    scene.granted()
+
+
+def to_delete_with_account(scene: Scene) -> None:
+    scene.bound(type=3, tenantID="contoso.com", federation={"subject": "identity"})
+    scene.granted()
+    scene.account()
+
+
+def in_azure(scene: Scene) -> None:
+    """Have the managed identity: of Azure the person is an owner here."""
+
+    async def make(azure: AzureOperator) -> None:
+        await azure.create_group("shop")
+        await azure.create_identity("shop", "managed")
+
+    azure_rights.as_owner(scene.world.plan, make)
+
+
+def to_detach(scene: Scene) -> None:
+    in_azure(scene)
+    scene.identity(type=0, resourceID=scene.managed)
+    record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
+    path = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities/orders"
+    scene.world.send("PATCH", path, {"metadata": {"annotations": record}})
+
+
+def to_leave_attached(scene: Scene) -> None:
+    where = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities"
+    for name in ("orders", "heir"):
+        scene.identity(name, type=0, resourceID=IDENTITY)
+    record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
+    scene.world.send("PATCH", f"{where}/orders", {"metadata": {"annotations": record}})
+
+
+CASES: tuple[Case, ...] = (
+    Case(command="list", line="list -n {ns}"),
+    Case(
+        command="explain",
+        line="explain pod {ns}/a",
+        parts=("secrets", "account"),
+        prepare=identities_to_explain,
+        whole=told_all,
+    ),
+    Case(
+        command="check",
+        line="check",
+        parts=("secrets", "account"),
+        prepare=to_check,
+        whole=told_all,
+    ),
+    Case(
+        command="check",
+        line="check",
+        parts=("node-tokens",),
+        only=("node-tokens",),
+        prepare=to_check_by_node,
+        whole=told_all,
+        minor=36,
+    ),
+    Case(
+        command="check --pod",
+        line="check --pod {ns}/a",
+        prepare=Scene.pod,
+        whole=lambda ran: "did not answer within" in ran.err,
+    ),
+    Case(command="grant", line="grant -n {ns} --identity {client}", times=2),
+    Case(command="revoke", line="revoke -n {ns} --identity {client}", prepare=Scene.granted),
+    Case(
+        command="add",
+        line=f"{ADD} --identity-resource-id {{identity}} --no-attach",
+        parts=("grant",),
+        times=2,
+    ),
+    Case(
+        command="add",
+        line=f"{ADD} --identity-resource-id {{identity}} --no-attach --no-grant",
+        times=2,
+    ),
+    Case(command="add", line=FEDERATED, parts=("grant", "federated"), only=("federated",), times=2),
+    Case(
+        command="add",
+        line=f"{FEDERATED} --subject identity",
+        parts=("grant", "federated", "account"),
+        only=("account",),
+        times=2,
+    ),
+    Case(
+        command="add",
+        line="add --namespace {ns} --name orders --identity-resource-id {managed}",
+        parts=("grant", "attach"),
+        only=("attach",),
+        prepare=in_azure,
+        times=2,
+    ),
+    Case(
+        command="add",
+        line="add -n {ns} --name orders --identity-resource-id {managed} --no-attach",
+        parts=("grant", "look-up"),
+        only=("look-up",),
+        prepare=in_azure,
+        times=2,
+    ),
+    Case(command="delete", line=DELETE, parts=("revoke",), prepare=to_delete),
+    Case(
+        command="delete",
+        line=DELETE,
+        parts=("revoke", "detach"),
+        only=("detach",),
+        prepare=to_detach,
+    ),
+    Case(
+        command="delete",
+        line=DELETE,
+        parts=("revoke", "account"),
+        only=("account",),
+        prepare=to_delete_with_account,
+    ),
+    Case(
+        command="delete",
+        line=DELETE,
+        parts=("revoke", "keep-attached"),
+        only=("keep-attached",),
+        prepare=to_leave_attached,
+    ),
+)
+
+
+# ---- enable and disable: the whole of NMI comes and goes
+
+ENABLE = "enable --no-wait"
+EXTENSION = "flux-system"
+EXTENSIONS = {each["metadata"]["namespace"] for each in manifests.aks_exceptions()} - {
+    manifests.NAMESPACE
+}
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+_KINDS = {
+    "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "AzurePodIdentityException": f"{CUSTOM}/namespaces/{{}}/azurepodidentityexceptions",
+    "ClusterRole": f"{RBAC}/clusterroles",
+    "ClusterRoleBinding": f"{RBAC}/clusterrolebindings",
+    "ValidatingAdmissionPolicy": f"{ADMISSION}/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": f"{ADMISSION}/validatingadmissionpolicybindings",
+    "CustomResourceDefinition": CRDS,
+}
+
+
+def path_of(manifest: Any) -> str:
+    """Return the path of the objects of a manifest's kind."""
+    return _KINDS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
+
+
+def make(scene: Scene, *objects: Any) -> None:
+    for each in objects:
+        scene.world.send("POST", path_of(each), each)
+
+
+def take_out(scene: Scene, *objects: Any) -> None:
+    for each in objects:
+        deleted(scene.world, f"{path_of(each)}/{each['metadata']['name']}")
+
+
+def deleted(world: World, path: str, **params: str) -> bool:
+    """Delete an object, or all of a kind; return whether there was one."""
+    answer = world.api.delete(path, params=params)
+    assert answer.status_code in {200, 404}, answer.text
+    return answer.status_code == 200
+
+
+def taken_out(scene: Scene) -> None:
+    """Have nothing of podidentity in the cluster, but its custom resources."""
+    made = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+    take_out(scene, *made, *manifests.aks_exceptions())
+    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
+    end_nmi(scene.world)
+
+
+def end_namespace(world: World, name: str) -> None:
+    """Delete a namespace; return when it is gone."""
+    path = f"/api/v1/namespaces/{name}"
+    if deleted(world, path):
+        end_nmi(world, f"{path}/pods")
+        while world.get(path) is not None:
+            time.sleep(0.01)
+
+
+def with_a_namespace_of_its_own(scene: Scene) -> None:
+    taken_out(scene)
+    end_namespace(scene.world, OWN)
+    scene.world.namespace(OWN)
+
+
+def without_definitions(scene: Scene) -> None:
+    taken_out(scene)
+    take_out(scene, *manifests.crds())
+    while any(scene.world.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
+        time.sleep(0.01)
+
+
+UNSERVED = "widgets.example.com"
+
+
+def with_a_definition_that_is_not_served(scene: Scene) -> None:
+    """Have a definition of ours that the API server has not established yet."""
+    taken_out(scene)
+    properties = {"spec": {"type": "object"}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+    }
+    names = {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"}
+    scene.world.send(
+        "POST",
+        CRDS,
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": UNSERVED, "labels": {"app.kubernetes.io/name": "podidentity"}},
+            "spec": {
+                "group": "example.com",
+                "scope": "Namespaced",
+                "names": names,
+                "versions": [version],
+            },
+        },
+    )
+    path = f"{CRDS}/{UNSERVED}"
+    while not (found := scene.world.get(path).get("status", {}).get("conditions")):
+        time.sleep(0.01)
+    conditions = [{**each, "status": "False"} for each in found]
+    scene.world.send("PATCH", f"{path}/status", {"status": {"conditions": conditions}})
+
+
+def with_a_pod_that_stays(scene: Scene) -> None:
+    taken_out(scene)
+    scene.pod()
+
+
+def with_an_extension(scene: Scene) -> None:
+    taken_out(scene)
+    if scene.world.get(f"/api/v1/namespaces/{EXTENSION}") is None:
+        scene.world.namespace(EXTENSION)
+
+
+def with_exceptions(scene: Scene) -> None:
+    """Have all extensions, and their exceptions."""
+    taken_out(scene)
+    for name in EXTENSIONS:
+        scene.world.namespace(name)
+    made = manifests.aks_exceptions()
+    make(scene, *(each for each in made if each["metadata"]["namespace"] in EXTENSIONS))
+
+
+def with_bound_identities(scene: Scene) -> None:
+    """Have two of the same permission: its role is made for one, and there for the other."""
+    taken_out(scene)
+    for name in ("orders", "again"):
+        scene.bound(name, type=0)
+
+
+def with_an_account(scene: Scene) -> None:
+    taken_out(scene)
+    scene.service_account()
+
+
+def with_the_taints_rights(scene: Scene) -> None:
+    taken_out(scene)
+    make(scene, *manifests.startup_taint_rights())
+
+
+def with_version_0_1(scene: Scene) -> None:
+    taken_out(scene)
+    old = manifests.nmi()[-1]
+    spec = old["spec"]["template"]["spec"]
+    spec["containers"] = [{**spec["containers"][0], "name": "nmi"}]
+    make(scene, old)
+
+
+def not_ready(ran: Ran) -> bool:
+    """Whether enable waited to its end, and could say why NMI is not ready."""
+    return "NMI is not ready on every node after 1 s." in ran.err and "right to" not in ran.err
+
+
+# ---- Cilium leads requests to NMI
+
+DELETE_DENIAL = Single(
+    "", "ciliumclusterwidenetworkpolicies.cilium.io", "delete", "podidentity-imds"
+)
+_KINDS["CiliumLocalRedirectPolicy"] = f"{CILIUM}/namespaces/{{}}/ciliumlocalredirectpolicies"
+_KINDS["CiliumClusterwideNetworkPolicy"] = f"{CILIUM}/ciliumclusterwidenetworkpolicies"
+CILIUMS = list(yaml.safe_load_all(CILIUM_CRDS.read_text()))
+
+
+def with_cilium(scene: Scene) -> None:
+    taken_out(scene)
+    without_cilium(scene.world)
+    make(scene, *CILIUMS)
+
+
+def without_cilium(world: World) -> None:
+    """Take Cilium's kinds away, with all of them and the pods that it leads to."""
+    for each in CILIUMS:
+        path = f"{CRDS}/{each['metadata']['name']}"
+        deleted(world, path)
+        while world.get(path) is not None:
+            time.sleep(0.01)
+    deleted(world, f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
+    ours = "app.kubernetes.io/component=redirect"
+    for pod in world.send("GET", PODS, labelSelector=ours)["items"]:
+        deleted(world, f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+
+
+def as_administrator(scene: Scene, *words: str) -> None:
+    """Run a command as somebody who may do everything."""
+    shell = CliRunner(env={"KUBECONFIG": str(scene.world.plan.kubeconfig)})
+    ran = shell.invoke(main.podidentity, words)
+    assert ran.exit_code == 0, ran.output
+
+
+def with_silent_agents(scene: Scene) -> None:
+    """Have NMI ready on both nodes; it has not told what leads requests to it."""
+    with_cilium(scene)
+    as_administrator(scene, "enable", "--no-wait", "--backend=lrp")
+    while len(nmi_pods(scene.world)) < len(scene.world.plan.nodes):
+        time.sleep(0.01)
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    for pod in nmi_pods(scene.world):
+        scene.world.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
+    path = f"{path_of(manifests.nmi()[-1])}/nmi"
+    while scene.world.get(path)["status"].get("numberReady") != len(scene.world.plan.nodes):
+        time.sleep(0.01)
+
+
+def with_redirect(scene: Scene) -> None:
+    """Have NMI, to which Cilium leads all requests; nothing denies IMDS yet."""
+    with_silent_agents(scene)
+    for pod in nmi_pods(scene.world):
+        tell(scene.world, pod, "lrp")
+
+
+def with_another_redirect(scene: Scene) -> None:
+    """Have a local redirect policy that must be replaced."""
+    with_redirect(scene)
+    other = manifests.local_redirect()[1]
+    other["spec"]["redirectBackend"]["toPorts"][0]["port"] = "2580"
+    deleted(scene.world, POLICY)
+    make(scene, other)
+
+
+def with_a_denial_too_many(scene: Scene) -> None:
+    """Have IMDS denied, and a node where that cuts pods off."""
+    with_redirect(scene)
+    as_administrator(scene, "enable", "--no-wait", "--backend=lrp")
+    assert scene.world.get(DENIAL) is not None
+    tell(scene.world, nmi_pods(scene.world)[0], "nftables")
+
+
+def with_the_redirects_objects(scene: Scene) -> None:
+    with_cilium(scene)
+    make(scene, *manifests.local_redirect())
+
+
+def of_part(
+    command: str, part: str, line: str, prepare: Callable[[Scene], None], **more: Any
+) -> Case:
+    return Case(command=command, line=line, parts=(part,), only=(part,), prepare=prepare, **more)
+
+
+CASES += (
+    Case(
+        command="enable",
+        line=ENABLE,
+        prepare=taken_out,
+        times=2,
+        shows=lambda right: right.resource != DEFINITIONS,
+    ),
+    Case(
+        command="enable",
+        line=ENABLE,
+        prepare=without_definitions,
+        times=2,
+        of="definitions",
+        shows=lambda right: right.resource == DEFINITIONS and right.verb != "watch",
+    ),
+    Case(
+        command="enable",
+        line=f"{ENABLE} --timeout 1s",
+        prepare=with_a_definition_that_is_not_served,
+        whole=lambda ran: "The custom resources are not served after 1 s" in ran.err,
+        of="served",
+        shows=lambda right: right.resource == DEFINITIONS and right.verb == "watch",
+    ),
+    Case(
+        command="enable",
+        line=f"{ENABLE} --profile aks-automatic --namespace {OWN}",
+        parts=("aks-automatic", "own-namespace"),
+        only=("aks-automatic",),
+        prepare=with_a_namespace_of_its_own,
+        times=2,
+        nmi=OWN,
+    ),
+    of_part(
+        "enable",
+        "lrp",
+        f"{ENABLE} --backend=lrp",
+        with_another_redirect,
+        times=2,
+        shows=lambda right: right.verb != "watch" and right != DELETE_DENIAL,
+    ),
+    of_part(
+        "enable",
+        "lrp",
+        f"{ENABLE} --backend=lrp",
+        with_a_denial_too_many,
+        whole=lambda ran: ran.code == 0 and "come by the node's rules" in ran.err,
+        of="denial",
+        shows=lambda right: right == DELETE_DENIAL,
+    ),
+    Case(
+        command="enable",
+        line="enable --backend=lrp",
+        parts=("lrp", "wait"),
+        only=("lrp",),
+        prepare=with_silent_agents,
+        whole=lambda ran: ran.code == 0 and "it is not known how pods' requests come" in ran.err,
+        of="wait",
+        shows=lambda right: right.verb == "watch",
+    ),
+    of_part("enable", "no-lrp", ENABLE, with_the_redirects_objects),
+    of_part("disable", "no-lrp", "disable", with_the_redirects_objects),
+    of_part("check", "lrp", "check", with_redirect, whole=told_all),
+    of_part("enable", "aks-extensions", ENABLE, with_an_extension),
+    of_part(
+        "enable",
+        "own-namespace",
+        f"{ENABLE} --namespace {OWN}",
+        with_a_namespace_of_its_own,
+        times=2,
+        nmi=OWN,
+    ),
+    of_part("enable", "node-tokens", f"{ENABLE} --node-tokens", taken_out, times=2),
+    of_part("enable", "startup-taint", f"{ENABLE} --startup-taint", taken_out, times=2),
+    of_part("enable", "first-grants", ENABLE, with_bound_identities),
+    of_part("enable", "account", ENABLE, with_an_account, times=2),
+    of_part("enable", "no-startup-taint", ENABLE, with_the_taints_rights),
+    of_part("enable", "version-0.1", ENABLE, with_version_0_1),
+    of_part("enable", "wait", "enable --timeout 1s", taken_out, whole=not_ready),
+    Case(
+        command="disable",
+        line="disable",
+        prepare=taken_out,
+        shows=lambda right: right.verb != "watch",
+    ),
+    Case(
+        command="disable",
+        line="disable --timeout 1s",
+        prepare=with_a_pod_that_stays,
+        whole=lambda ran: "Pods of NMI are still there after 1 s" in ran.err,
+        of="gone",
+        shows=lambda right: right.verb == "watch",
+    ),
+    of_part("disable", "aks-extensions", "disable", with_exceptions),
+    of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
+    of_part("disable", "purge", "disable --purge --yes", taken_out),
+)
+
+
+@pytest.fixture(scope="module")
+def newer_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("newer"), kubernetes_minor=36) as world:
+        have_custom_resources(world)
+        yield world
+
+
+@pytest.fixture
+def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
+    """The world of the version that a case needs."""
+    found: World = request.getfixturevalue("newer_world") if case.minor == 36 else world
+    if found.get(f"/api/v1/namespaces/{manifests.IDENTITIES}") is None:
+        found.namespace(manifests.IDENTITIES)
+    return found
+
+
+@pytest.fixture
+def run(
+    place: World, podidentity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Case, list[Single]], Ran]]:
+    """Run a case as a person with these rights alone, in a namespace of its own."""
+    monkeypatch.setattr(path_check, "SECONDS", 0.3)
+    monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(place, PERSON, tmp_path)))
+    begun: list[str] = []
+
+    def as_person(case: Case, rights: list[Single]) -> Ran:
+        scene = Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}"))
+        begun.append(scene.ns)
+        case.prepare(scene)
+        words = {
+            "ns": scene.ns,
+            "client": scene.client,
+            "identity": IDENTITY,
+            "managed": scene.managed,
+        }
+        with holding(place, PERSON, [_in(each, scene.ns) for each in rights]):
+            for _ in range(case.times):
+                ran = podidentity(*case.line.format(**words).split())
+                if not case.whole(ran):
+                    break
+        return ran
+
+    yield as_person
+    clear(place, begun)
+    for each in (OWN, *EXTENSIONS):
+        end_namespace(place, each)
+
+
+def _in(right: Single, ns: str) -> Single:
+    namespace = ns if right.namespace == PODS_NAMESPACE else right.namespace
+    return Single(namespace, right.resource, right.verb, right.name)
+
+
+def clear(world: World, begun: list[str]) -> None:
+    """Take away what a run would leave to the next one."""
+    for ns in begun:
+        for plural in ("azureidentities", "azureidentitybindings"):
+            deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
+        deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+    accounts = f"/namespaces/{manifests.IDENTITIES}"
+    deleted(world, f"/api/v1{accounts}/serviceaccounts")
+    for plural in ("rolebindings", "roles"):
+        deleted(world, f"{RBAC}{accounts}/{plural}")
+    deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
+    without_cilium(world)
+    deleted(world, f"{CRDS}/{UNSERVED}")
+    end_nmi(world)
+
+
+def each_right() -> Iterator[Any]:
+    for case in CASES:
+        for right in case.shown:
+            where = {"": "", PODS_NAMESPACE: " in pods'"}.get(
+                right.namespace, f" in {right.namespace}"
+            )
+            name = f" {right.name}" if right.name else ""
+            yield pytest.param(
+                case,
+                right,
+                id=f"{case}-{right.verb} {right.resource.partition('.')[0]}{name}{where}",
+            )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_command_runs_with_the_rights_that_are_printed(case: Case, run: Any) -> None:
+    ran = run(case, case.rights)
+    assert case.whole(ran), (ran.out, ran.err)
+
+
+@pytest.mark.parametrize(("case", "right"), list(each_right()))
+def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run: Any) -> None:
+    ran = run(case, [each for each in case.rights if each != right])
+    assert not case.whole(ran), (ran.out, ran.err)
+    assert names(ran, right), (ran.out, ran.err)
+    row = row_of(case, right)
+    if not row.without:
+        assert ran.code == 1
+        assert "podidentity rights" in ran.err or "podidentity grant" in ran.err
+    if "ends with status 1" in row.without:
+        assert ran.code == 1
+
+
+def row_of(case: Case, right: Single) -> Right:
+    """Return the row of the table that a right is of."""
+    for row in COMMANDS[case.command].of(case.parts).cluster:
+        if right in singles([row], places(case.nmi)):
+            return row
+    raise LookupError(right)
+
+
+def names(ran: Ran, right: Single) -> bool:
+    """Whether a command said which right is missing: in the API server's words, or in ours."""
+    text = ran.out + ran.err
+    plural, _, group = right.resource.partition(".")
+    if right.resource.startswith("/"):
+        granted = f'NonResourceURLs:["{right.resource}"], Verbs:["{right.verb}"]'
+        return granted in text or f"the right to {right.verb} {right.resource}" in text
+    in_group = f'in API group "{group}"'
+    return (
+        (f'cannot {right.verb} resource "{plural}" {in_group}' in text)
+        or bool(re.search(rf"the right to [^\n]*\b{right.verb}\b[^\n]*\b{plural}\b", text))
+        or _as_granted(text, right, plural)
+    )
+
+
+def _as_granted(text: str, right: Single, plural: str) -> bool:
+    """Whether the API server refused to let somebody grant what he does not hold."""
+    lacking = [line for line in text.splitlines() if f'Resources:["{plural}"]' in line]
+    return "not currently held" in text and any(f'"{right.verb}"' in each for each in lacking)
+
+
+def test_every_part_of_every_command_is_shown() -> None:
+    shown = {(case.command, part) for case in CASES for part in (case.only or case.parts)}
+    shown |= {(case.command, part) for case in azure_rights.CASES for part in case.parts}
+    assert {part for each in COMMANDS.values() for part in each.parts} <= set(PARTS)
+    wanted = {(name, part) for name, each in COMMANDS.items() for part in each.parts}
+    assert wanted - shown == set()
