@@ -43,7 +43,16 @@ def pytest_runtest_makereport(
         if STORM and (found := cause(said, struck)):
             report.outcome = "skipped"
             report.wasxfail = f"the storm: {' '.join(found.split())}"
-    if call.when == "teardown":
-        STRUCK.clear()
-        SAID.clear()
     return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget what was said in the test before, and what befell the sandboxes of another file."""
+    SAID.clear()
+    if item.path != _FILE.setdefault("of", item.path):
+        _FILE["of"] = item.path
+        STRUCK.clear()
+
+
+_FILE: dict[str, Path] = {}
+"""The file of the test that runs."""

@@ -37,7 +37,7 @@ STORM = bool(WEATHER.faults)
 UP: dict[str, Path] = {}
 """The folders of the sandboxes that are up, by their names: a failure tells their weather."""
 STRUCK: list[str] = []
-"""What the weather did to those that went down during the test."""
+"""What the weather did to those of the file's tests that went down."""
 SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
 TRIES = 5
