@@ -140,7 +140,7 @@ class Scene:
 
     def attached(self) -> set[str]:
         """Return the ids that the machines have now, in lower case."""
-        return {each.id.lower() for each in self._scale_set.in_force(self.clock.time()).user}
+        return {each.id.lower() for each in self.scale_set.in_force(self.clock.time()).user}
 
     @property
     def kubelet(self) -> str:
@@ -154,7 +154,7 @@ class Scene:
 
     def somebody_attaches_it(self, *, seconds: float = 0.0, fails: bool = False) -> None:
         """Let another client change the scale set, for so long from now on."""
-        now = self._scale_set
+        now = self.scale_set
         block = IdentityBlock(user=(*now.identity.user, self.identity))
         self.cloud.world.put(
             replace(now, identity=block, settled_at=self.clock.time() + seconds, failed=fails)
@@ -162,10 +162,10 @@ class Scene:
 
     def somebody_changes_the_host(self, *, seconds: float) -> None:
         until = self.clock.time() + seconds
-        self.cloud.world.put(replace(self._scale_set, settled_at=until))
+        self.cloud.world.put(replace(self.scale_set, settled_at=until))
 
     @property
-    def _scale_set(self) -> ScaleSet:
+    def scale_set(self) -> ScaleSet:
         found = self.cloud.world.find(ScaleSet, self.cloud.plan.scale_set_id)
         assert found is not None
         return found
@@ -437,6 +437,16 @@ async def test_a_change_that_is_under_way_is_waited_for_and_not_preempted(scene:
     scene.somebody_attaches_it(seconds=12)
     assert not await scene.attach(), "somebody else attached it"
     assert (scene.way.patches(), scene.clock.slept) == ([], [5, 5, 5])
+
+
+async def test_a_host_that_is_being_deleted_is_told_at_once(scene: Scene) -> None:
+    gone_at = scene.clock.time() + 30
+    scene.cloud.world.put(replace(scene.scale_set, gone_at=gone_at))
+    for change in (scene.arm.attach, scene.arm.detach):
+        with pytest.raises(ArmError, match=r"BeingDeleted: Azure is deleting it") as caught:
+            await change(scene.host, scene.wanted, progress=None)
+        assert caught.value.gone
+    assert (scene.way.patches(), scene.clock.slept) == ([], [])
 
 
 async def test_a_lock_is_told_and_not_tried_again(scene: Scene) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -57,6 +59,19 @@ def attached(world: World, identity: str) -> list[bool]:
     return operator(world, ask)
 
 
+def deleting(world: World, machine: str) -> None:
+    """Let somebody delete a machine, which takes long."""
+
+    async def delete(azure: AzureOperator) -> None:
+        azure.weather("scale-sets=100000")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(azure.arm("DELETE", machine), 1)
+        azure.weather("scale-sets=0")
+        assert (await azure.arm("GET", machine))["properties"]["provisioningState"] == "Deleting"
+
+    operator(world, delete)
+
+
 def test_an_identity_comes_to_machines_of_every_kind_and_goes_from_all(
     mixed: World, podidentity: Run
 ) -> None:
@@ -75,3 +90,23 @@ def test_an_identity_comes_to_machines_of_every_kind_and_goes_from_all(
     ran = podidentity("delete", *where)
     assert (ran.code, ran.err) == (0, "")
     assert attached(mixed, identity) == [False, False, False]
+
+
+def test_a_machine_that_azure_is_deleting_is_left_alone(mixed: World, podidentity: Run) -> None:
+    """Last, since it does not come back."""
+    identity, ns = made_identity(mixed).id, mixed.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    first, second = (["--namespace", ns, "--name", name] for name in ("first", "second"))
+    assert podidentity("add", *first, "--identity-resource-id", identity).code == 0
+    going = machines(mixed)[-1]
+    deleting(mixed, going)
+    name = going.rpartition("/")[2]
+    ran = podidentity("delete", *first)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"virtual machine {name} is gone" in ran.out
+    assert attached(mixed, identity)[:2] == [False, False]
+    ran = podidentity("add", *second, "--identity-resource-id", identity)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"virtual machine {name} is being deleted: left alone" in ran.out
+    assert attached(mixed, identity)[:2] == [True, True]
+    made = mixed.get(f"{CUSTOM}/namespaces/{ns}/azureidentities/second")
+    assert record(made) == sorted(machines(mixed)[:2])

@@ -131,7 +131,8 @@ class Arm:
         """Return the host once no change of it is under way, its own or another client's.
 
         What it lists while it is updated the machines do not have yet, and a change sent then would
-        preempt the other one. Without `wait` it is returned as it is.
+        preempt the other one. Without `wait` it is returned as it is. Raises ArmError for a host
+        that is being deleted.
         """
         started = self._clock.monotonic()
         current = await self.host(host)
@@ -143,6 +144,8 @@ class Arm:
             if progress is not None:
                 progress(self._clock.monotonic() - started)
             current = await self.host(host)
+        if current.being_deleted:
+            raise ArmError(arm.BEING_DELETED, "Azure is deleting it")
         return current
 
     async def _finish(self, accepted: httpx2.Response, progress: Progress | None) -> None:

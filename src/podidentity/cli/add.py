@@ -196,7 +196,9 @@ async def _attach(
     for host in hosts:
         with asking(f"read the identities of {host_name(host)}", identity):
             found = await arm.host(host)
-        if not found.has(identity):
+        if found.being_deleted:
+            click.echo(f"{host_name(host)} is being deleted: left alone")
+        elif not found.has(identity):
             lacking.append(host)
         elif found.settled:
             click.echo(f"attached to {host_name(host)} already")

@@ -122,7 +122,7 @@ async def _detach_from(hosts: list[Host], identity: ResourceId, cloud: Cloud | N
                 try:
                     await arm.detach(host, identity, progress=progress(f"detaching from {where}"))
                 except ArmError as error:
-                    if error.code not in {"ResourceNotFound", "ResourceGroupNotFound"}:
+                    if not error.gone:
                         raise
                     click.echo(f"{where} is gone")
                 else:

@@ -20,6 +20,8 @@ from podidentity.wire import BROKEN_JSON
 
 IDENTITY_API = "2024-11-30"
 COMPUTE_API = "2024-07-01"
+BEING_DELETED = "BeingDeleted"
+"""Our code for a host that Azure is deleting: it would refuse every change of it."""
 
 _SYSTEM, _USER = "SystemAssigned", "UserAssigned"
 
@@ -48,6 +50,11 @@ class ArmError(Exception):
         locked = self.code == "ScopeLocked"
         return (self.status == 409 and not locked) or (self.status == 0 and self.code in codes)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the host is not there any more, or will not be in a moment."""
+        return self.code in {"ResourceNotFound", "ResourceGroupNotFound", BEING_DELETED}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagedIdentity:
@@ -73,6 +80,11 @@ class HostIdentities:
     def has(self, identity: ResourceId) -> bool:
         """Whether `identity` is attached."""
         return identity.folded in self.user
+
+    @property
+    def being_deleted(self) -> bool:
+        """Whether Azure is deleting the host."""
+        return self.state == "deleting"
 
     @property
     def settled(self) -> bool:

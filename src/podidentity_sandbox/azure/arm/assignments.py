@@ -83,15 +83,12 @@ def list_assignments(call: ArmCall) -> Reply:
     if asked and match is None and asked.strip().lower() != "atscope()":
         raise _bad_filter(asked)
     who = (match["to"] or match["id"]).lower() if match else ""
-    scope = f"{call.params['scope'].lower()}/"
+    here = f"{call.params['scope'].lower()}/"
     found = [
         assignment
-        for assignment in call.world.all(RoleAssignment)
+        for assignment in call.around(RoleAssignment)
         if (not who or assignment.principal_id == who)
-        and (
-            scope.startswith(f"{assignment.scope.lower()}/")
-            or (not only_here and f"{assignment.scope.lower()}/".startswith(scope))
-        )
+        and (not only_here or here.startswith(f"{assignment.scope.lower()}/"))
     ]
     return Reply.json({"value": [_json(call, assignment) for assignment in found]})
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from podidentity_sandbox.azure.arm.roles import Role
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
-from podidentity_sandbox.azure.state import DenyAssignment, Group, R, RoleAssignment, World
+from podidentity_sandbox.azure.state import DenyAssignment, Group, Lock, R, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
+
+S = TypeVar("S", RoleAssignment, DenyAssignment, Lock)
+"""What holds at a scope and below it."""
 
 
 class ArmError(Exception):
@@ -97,6 +100,12 @@ class ArmCall:
             self.require(read, below)
         found = self.world.all(resource, below)
         return [one for one in found if allows(self.world, mine, read, one.id)]
+
+    def around(self, kind: type[S]) -> list[S]:
+        """Return what of a kind holds at the path's scope, and what is below it."""
+        here = self.params["scope"]
+        found = self.world.all(kind)
+        return [one for one in found if _inside(here, one.scope) or _inside(one.scope, here)]
 
     def require(self, action: str, scope: str) -> None:
         """Raise ArmError unless the caller may do `action` at `scope`."""

@@ -31,14 +31,7 @@ def lockdown(world: World, scope: str, spared: str = "") -> DenyAssignment:
 
 def list_denials(call: ArmCall) -> Reply:
     """List the deny assignments that hold at the scope, and those below it."""
-    scope = f"{call.params['scope'].lower()}/"
-    found = [
-        _json(denial)
-        for denial in call.world.all(DenyAssignment)
-        for its in [f"{denial.scope.lower()}/"]
-        if its.startswith(scope) or scope.startswith(its)
-    ]
-    return Reply.json({"value": found})
+    return Reply.json({"value": [_json(denial) for denial in call.around(DenyAssignment)]})
 
 
 def _json(denial: DenyAssignment) -> dict[str, Any]:

@@ -45,14 +45,7 @@ def locked(call: ArmCall, scopes: Iterable[str]) -> ArmError:
 
 def list_locks(call: ArmCall) -> Reply:
     """List the locks that hold at the scope, and those below it."""
-    scope = f"{call.params['scope'].lower()}/"
-    found = [
-        _json(lock)
-        for lock in call.world.all(Lock)
-        for its in [f"{lock.scope.lower()}/"]
-        if its.startswith(scope) or scope.startswith(its)
-    ]
-    return Reply.json({"value": found})
+    return Reply.json({"value": [_json(lock) for lock in call.around(Lock)]})
 
 
 def get_lock(call: ArmCall) -> Reply:

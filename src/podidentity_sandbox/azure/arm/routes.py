@@ -70,28 +70,11 @@ _ROLES = "Microsoft.Authorization/roleAssignments"
 
 def _features() -> tuple[Route, ...]:
     namespace = "/(?P<namespace>[^/]+)"
-    every = rf"{_SUBSCRIPTION}/providers/microsoft\.features"
-    of_one = f"{every}/providers{namespace}/features"
+    one = rf"{_SUBSCRIPTION}/providers/microsoft\.features/providers{namespace}/features{_NAME}"
     kind = "Microsoft.Features/providers/features"
     return (
-        _route(
-            "GET",
-            f"{every}/features",
-            "Microsoft.Features/features/read",
-            subscription.list_features,
-        ),
-        _route("GET", of_one, f"{kind}/read", subscription.list_features),
-        _route("GET", f"{of_one}{_NAME}", f"{kind}/read", subscription.get_feature),
-        _route(
-            "POST", f"{of_one}{_NAME}/register", f"{kind}/register/action", subscription.register
-        ),
-        _route(
-            "POST",
-            f"{of_one}{_NAME}/unregister",
-            f"{kind}/unregister/action",
-            subscription.unregister,
-        ),
-        _route("GET", f"{_SUBSCRIPTION}/providers", "", subscription.list_providers),
+        _route("GET", one, f"{kind}/read", subscription.get_feature),
+        _route("POST", f"{one}/register", f"{kind}/register/action", subscription.register),
         _route("GET", f"{_SUBSCRIPTION}/providers{namespace}", "", subscription.get_provider),
         _route(
             "POST",

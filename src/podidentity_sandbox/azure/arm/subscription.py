@@ -1,4 +1,4 @@
-"""A subscription: resource groups, preview features, providers, and the list of all resources."""
+"""A subscription: resource groups, a preview feature, providers, and the list of all resources."""
 
 from __future__ import annotations
 
@@ -127,7 +127,6 @@ def _group(group: Group) -> dict[str, Any]:
 # https://learn.microsoft.com/rest/api/resources/features
 
 POD_IDENTITY = "Microsoft.ContainerService/EnablePodIdentityPreview"
-_KNOWN = (POD_IDENTITY,)
 _PROVIDERS = (
     "Microsoft.Authorization",
     "Microsoft.Compute",
@@ -153,23 +152,9 @@ def register(call: ArmCall) -> Reply:
     return Reply.json(_json(call, feature))
 
 
-def unregister(call: ArmCall) -> Reply:
-    """Give a feature up."""
-    feature = _known(call)
-    call.world.features.pop(feature.lower(), None)
-    return Reply.json({**_json(call, feature), "properties": {"state": "Unregistered"}})
-
-
 def get_feature(call: ArmCall) -> Reply:
     """Say how a feature stands."""
     return Reply.json(_json(call, _known(call)))
-
-
-def list_features(call: ArmCall) -> Reply:
-    """List the features of a provider, or all."""
-    below = call.params.get("namespace", "").lower()
-    found = [one for one in _KNOWN if not below or one.lower().startswith(f"{below}/")]
-    return Reply.json({"value": [_json(call, one) for one in found]})
 
 
 def get_provider(call: ArmCall) -> Reply:
@@ -182,16 +167,10 @@ def get_provider(call: ArmCall) -> Reply:
     raise ArmError(404, "InvalidResourceNamespace", message)
 
 
-def list_providers(call: ArmCall) -> Reply:
-    """List the resource providers."""
-    return Reply.json({"value": [_provider(call, name) for name in _PROVIDERS]})
-
-
 def _known(call: ArmCall) -> str:
     asked = f"{call.params['namespace']}/{call.params['name']}"
-    for feature in _KNOWN:
-        if feature.lower() == asked.lower():
-            return feature
+    if asked.lower() == POD_IDENTITY.lower():
+        return POD_IDENTITY
     message = f"The feature '{call.params['name']}' could not be found."
     raise ArmError(404, "FeatureNotFound", message)
 
