@@ -28,7 +28,9 @@ def test_a_refusal_has_a_cause_if_it_names_what_the_weather_did(said: str, line:
 
 def test_whatever_a_storm_does_has_words() -> None:
     storm = NAMED["storm"]
-    struck = {name: {fault.effect for fault in faults} for name, faults in storm.faults.items()}
+    struck: dict[str, set[str]] = {
+        name: {fault.effect.value for fault in faults} for name, faults in storm.faults.items()
+    }
     struck["arm"] |= {error[0] for n in range(99) if (error := storm.outcome(n).error)}
     assert {name: set(words) for name, words in WORDS.items()} == struck
     assert set(storm.chances) == set(CHANCES), "both kinds of failed operations"
