@@ -662,6 +662,23 @@ async def test_a_pod_that_asks_for_a_thousand_audiences_loses_its_own() -> None:
             assert (await world.fetch(f"quiet-{number}", of=QUIET))[1] is Origin.CACHE
 
 
+async def test_what_is_dropped_leaves_nothing_of_its_pod_or_its_identity_behind() -> None:
+    async with caching(capacity=1, current=lambda _: ()) as world:
+        for number in range(3):
+            await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
+        assert len(world.cache) == 0
+        entries = world.cache._entries
+        assert (entries._by_pod, entries._by_object) == ({}, {})
+    async with caching(capacity=1) as world:
+        for number in range(3):
+            await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
+        entries = world.cache._entries
+        assert (list(entries._by_pod), list(entries._by_object)) == (
+            [pod("p2").uid],
+            [IDENTITIES[2].ref],
+        )
+
+
 async def test_many_pods_together_stay_within_the_whole() -> None:
     async with caching(capacity=50) as world:
         for number in range(500):

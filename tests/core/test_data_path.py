@@ -127,6 +127,12 @@ def test_a_broken_path_stays_broken_while_no_probe_can_be_sent(hop: Hop) -> None
     assert known.hop(4.0) is hop
 
 
+def test_the_words_of_results_stay_because_metrics_are_searched_by_them() -> None:
+    assert [each.value for each in Hop] == [
+        *("proved", "no-answer", "imds", "another-program", "unseen", "not-sent")
+    ]
+
+
 @pytest.mark.parametrize("hop", [each for each in Hop if each is not Hop.PROVED])
 def test_each_way_to_fail_names_a_next_step(hop: Hop) -> None:
     what, semicolon, mend = str(ProbeResult(hop=hop, detail="why")).partition("; ")

@@ -10,10 +10,17 @@ from podidentity.core.errors import (
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AccessToken,
+    AssertionSubject,
+    AzureIdentity,
+    AzureIdentityBinding,
     ClientId,
+    Federation,
+    IdentityType,
     InvalidId,
     ObjectId,
     ObjectRef,
+    Phase,
+    Pod,
     ResourceId,
     TokenRequest,
 )
@@ -155,6 +162,19 @@ def test_the_life_of_a_token_is_in_whole_seconds_and_never_negative() -> None:
 def test_the_id_asked_for_is_whichever_was_given() -> None:
     assert TokenRequest(resource="r").asked is None
     assert TokenRequest(resource="r", resource_id=resource_id(1)).asked == resource_id(1)
+
+
+def test_what_is_not_said_of_a_pod_or_an_identity_lowers_nothing_and_opens_nothing() -> None:
+    pod = Pod(ref=ObjectRef("a", "b"), uid="u")
+    assert (pod.node, pod.service_account, pod.labels, pod.addresses) == ("", "default", {}, ())
+    assert (pod.host_network, pod.phase, pod.started) == (False, Phase.RUNNING, 0.0)
+    assert (pod.attestation, pod.probe, pod.config_hash, pod.runtime_class) == ("", "", "", "")
+    assert (pod.csi_drivers, pod.in_ambient_mesh, pod.selector) == (frozenset(), False, "")
+    known = AzureIdentity(ref=pod.ref, type=IdentityType.USER_ASSIGNED)
+    assert (known.system_assigned, known.namespaced) == (False, False)
+    assert not TokenRequest(resource="r").bypass_cache
+    assert Federation() == Federation(subject=AssertionSubject.POD, audience="", via=None)
+    assert AzureIdentityBinding(ref=pod.ref, identity="i", selector="s").weight == 0
 
 
 def test_an_error_of_a_refusal_says_only_what_the_pod_may_read() -> None:

@@ -10,11 +10,13 @@ from podidentity.core.refusals import Reason, Refusal
 from podidentity.nmi.request.errors import (
     ERRORS,
     NOT_GET,
+    NOT_SERVED,
     REFUSALS,
     answer,
     host_answer,
     response,
 )
+from podidentity.wire.imds import Route
 
 
 def classes(base: type[PodIdentityError] = PodIdentityError) -> Iterator[type[PodIdentityError]]:
@@ -85,6 +87,15 @@ def test_to_the_csi_drivers_provider_a_pod_without_an_identity_has_none(reason: 
         assert told.description == plain.description
     else:
         assert told == plain
+
+
+def test_a_path_that_is_not_served_has_the_status_that_clients_react_to() -> None:
+    assert {route: (told.status, told.error) for route, told in NOT_SERVED.items()} == {
+        Route.SUSPICIOUS: (400, "invalid_request"),
+        Route.UNKNOWN: (404, "not_found"),
+        Route.BLOCKED: (403, "access_denied"),
+    }
+    assert (NOT_GET.status, NOT_GET.error) == (405, "method_not_allowed")
 
 
 def test_an_answer_says_in_its_headers_when_to_ask_again_and_what_is_allowed() -> None:

@@ -30,6 +30,7 @@ from podidentity.wire.imds import (
     TOKEN_PATH,
     AllowList,
     Route,
+    Target,
     classify,
     parse_answer,
     parse_request,
@@ -96,6 +97,9 @@ def test_a_path_that_nobody_serves_is_unknown(path: str) -> None:
         "/metadata/instance/../identity/oauth2/token",
         "/metadata/instance/./compute",
         "/metadata/instance//compute",
+        "/metadata/identity/../instance",
+        "/metadata/identity/./info",
+        "/latest/../metadata/instance",
         "///metadata/identity/oauth2/token",
         "/metadata//identity/issuecredential",
         "/metadata/identity/oauth2/tokens",
@@ -224,7 +228,7 @@ def test_a_path_of_more_than_512_bytes_is_refused_whatever_it_begins_with(path: 
     longest = path + "/" + "a" * (511 - len(path))
     assert len(longest) == 512
     assert classify(longest, DEFAULT).path == longest
-    assert classify(longest + "a", DEFAULT) == classify("", DEFAULT)
+    assert classify(longest + "a", DEFAULT) == Target(Route.SUSPICIOUS, "", "")
 
 
 def test_the_paths_of_the_property_do_reach_what_is_forwarded() -> None:
@@ -356,8 +360,14 @@ def test_the_resource_is_kept_exactly_as_it_was_asked(query: str, resource: str)
         ("resource=a&api-version=1&api%2Dversion=1", "'api-version' is given twice"),
         (f"resource=a&client_id={CLIENT}&client_id={CLIENT}", "'client_id' is given twice"),
         (f"resource=a&client_id={CLIENT}&clientid={OTHER_CLIENT}", "two different identities"),
-        (f"resource=a&client_id={CLIENT}&object_id={CLIENT}", "only one of client_id, object_id"),
-        (f"resource=a&client_id={CLIENT}&mi_res_id={RESOURCE_ID}", "only one of"),
+        (
+            f"resource=a&client_id={CLIENT}&object_id={CLIENT}",
+            "only one of client_id, object_id may",
+        ),
+        (
+            f"resource=a&client_id={CLIENT}&mi_res_id={RESOURCE_ID}",
+            "only one of client_id, msi_res_id may",
+        ),
         ("resource=a&client_id=x", "client_id must be a GUID, not 'x'"),
         ("resource=a&object_id=x", "object_id must be a GUID"),
         ("resource=a&msi_res_id=/subscriptions/s", "msi_res_id must match /subscriptions/"),

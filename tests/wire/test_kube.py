@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    EVENTS,
+    NODES,
     PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
     KubeError,
     NotKubernetes,
     parse_error,
@@ -29,6 +36,29 @@ def test_paths_name_all_objects_those_of_a_namespace_or_one() -> None:
     )
 
 
+def test_each_type_has_its_place_in_the_api() -> None:
+    core = (PODS, NODES, SECRETS, EVENTS, SERVICE_ACCOUNTS)
+    assert [each.path().removeprefix("/api/v1/") for each in core] == [
+        "pods",
+        "nodes",
+        "secrets",
+        "events",
+        "serviceaccounts",
+    ]
+    own = (
+        AZURE_IDENTITIES,
+        AZURE_IDENTITY_BINDINGS,
+        AZURE_POD_IDENTITY_EXCEPTIONS,
+        AZURE_ASSIGNED_IDENTITIES,
+    )
+    assert [each.path().removeprefix("/apis/aadpodidentity.k8s.io/v1/") for each in own] == [
+        "azureidentities",
+        "azureidentitybindings",
+        "azurepodidentityexceptions",
+        "azureassignedidentities",
+    ]
+
+
 def test_a_name_with_a_slash_reaches_no_other_path() -> None:
     assert PODS.path("a/b", "../c") == "/api/v1/namespaces/a%2Fb/pods/..%2Fc"
 
@@ -43,7 +73,8 @@ def test_the_objects_of_a_list_stay_as_they_came() -> None:
 
 @pytest.mark.parametrize("items", ["null", "[]"])
 def test_a_list_without_objects_is_empty(items: str) -> None:
-    assert parse_list(f'{{"metadata":{{}},"items":{items}}}'.encode()).items == ()
+    page = parse_list(f'{{"metadata":{{}},"items":{items}}}'.encode())
+    assert (page.items, page.resource_version, page.more) == ((), "", "")
 
 
 def test_an_event_keeps_its_object_as_it_came() -> None:

@@ -103,6 +103,16 @@ async def test_as_many_are_kept_as_a_node_needs() -> None:
     assert len(server.asked) == MOST + 2
 
 
+async def test_what_was_not_used_for_longest_makes_room() -> None:
+    assertions, server, _, _ = made()
+    for number in (*range(MOST), 0, MOST):
+        await assertions.of_account(WEB, f"api://{number}", pod())
+    await assertions.of_account(WEB, "api://0", pod())
+    assert len(server.asked) == MOST + 1
+    await assertions.of_account(WEB, "api://1", pod())
+    assert len(server.asked) == MOST + 2
+
+
 @pytest.mark.parametrize(
     ("failure", "kind", "why"),
     [
