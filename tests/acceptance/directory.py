@@ -116,12 +116,12 @@ class Directory:
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
     async def until_known(self) -> None:
-        """Return when Entra knows each federated credential: it takes its time for that."""
+        """Return when Entra refuses no federated credential any more: it takes its time for that."""
         pods = {"by-pod": "app", "by-identity": "app", "via": "app", "annotated": "annotated"}
         async with asyncio.timeout(120):
             for name, pod in pods.items():
                 client_id = self.client_ids[name]
-                while (await self.token(client_id, pod=pod))[0] != 200:  # noqa: ASYNC110
+                while "AADSTS" in str(await self.token(client_id, pod=pod)):  # noqa: ASYNC110
                     await asyncio.sleep(1)
 
     async def entra_calls(self, client_id: str) -> list[dict[str, Any]]:
