@@ -434,10 +434,11 @@ class World:
         return role_of(role_id) or next(found, None)
 
     def machines_of(self, node: NodePlan) -> Machines | None:
-        """Return what the identities of a node are attached to."""
+        """Return what the identities of a node are attached to, until it is deleted."""
         machine = node.provider_id.removeprefix("azure://")
         scale_set = machine.rpartition("/virtualMachines/")[0]
-        return self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
+        found = self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
+        return found if found is not None and self.clock() < found.gone_at else None
 
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""

@@ -8,7 +8,7 @@ import pytest
 
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.state import Principal
-from tests.sandbox.azure.direct import Direct
+from tests.sandbox.azure.direct import ASK, TOKEN, Direct, ask
 
 BODY = {"identity": {"type": "SystemAssigned"}}
 LOCKS = "providers/Microsoft.Authorization/locks"
@@ -143,6 +143,18 @@ def test_to_whom_no_role_grants_it_nothing_is_said_of_a_deny_assignment(direct: 
 
 
 # ---- Machines that are being deleted.
+
+
+async def test_a_node_has_its_identities_until_its_machines_are_gone(direct: Direct) -> None:
+    mine = direct.identity("mine")
+    direct.attach(mine)
+    direct.weather("scale-sets=30")
+    assert direct.arm("DELETE", direct.plan.scale_set_id)[0] == 202
+    asked = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
+    assert (await ask(direct, asked))[0].status == 200
+    direct.clock.now += 30
+    reply, answer = await ask(direct, asked)
+    assert (reply.status, answer["error_description"]) == (400, "Identity not found")
 
 
 def test_a_scale_set_is_deleting_until_it_is_gone_and_takes_no_change(direct: Direct) -> None:
