@@ -116,7 +116,7 @@ class Directory:
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
     async def until_known(self) -> None:
-        """Return when Entra refuses no federated credential any more: it takes its time for that."""
+        """Return when Entra refuses no federated credential: it takes its time to know one."""
         pods = {"by-pod": "app", "by-identity": "app", "via": "app", "annotated": "annotated"}
         async with asyncio.timeout(120):
             for name, pod in pods.items():
