@@ -35,7 +35,7 @@ def loop(sandbox: Open) -> asyncio.Runner:
 def here(sandbox: Open) -> Directory:
     place, azure, loop = sandbox
     place.run("podidentity", "enable")
-    return loop.run(register(place, azure))
+    return loop.run(register(place, azure, unserved=["by-identity"]))
 
 
 @pytest.mark.parametrize(("name", "pod"), [("by-pod", "app"), ("annotated", "annotated")])
