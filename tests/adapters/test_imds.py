@@ -136,7 +136,7 @@ async def unreachable() -> AsyncIterator[tuple[asyncio.Task[AccessToken], FakeCl
 async def test_an_imds_that_is_not_there_is_down() -> None:
     async with unreachable() as (asking, clock, _):
         clock.advance(RECONNECT_SECONDS)
-        with pytest.raises(TokenSourceDown, match="cannot be asked"):
+        with pytest.raises(TokenSourceDown, match="cannot be asked: All connection attempts"):
             await asking
 
 
@@ -447,6 +447,18 @@ async def test_other_metadata_has_a_limit_of_its_own() -> None:
         await asyncio.gather(*asking)
         await imds.close()
     assert clock.monotonic() == pytest.approx(2 * 1.1)
+
+
+async def test_a_limit_that_is_closed_waits_for_nothing() -> None:
+    clock = FakeClock()
+    imds, quota = Metered(clock), Quota(RATE, clock)
+    for _ in range(RATE):
+        await imds.ask(quota)
+    asking = asyncio.create_task(imds.ask(quota))
+    await clock.somebody_sleeps()
+    await quota.close()
+    assert clock._sleepers == []
+    await ended([asking])
 
 
 async def test_what_is_closed_sends_nothing_more() -> None:

@@ -130,6 +130,13 @@ def test_by_namespace_a_namespace_that_could_not_be_looked_into_may_hold_the_add
     assert judge(facts(NOTHING, failure="x"), [VICTIM], NAMESPACE).verdict is Verdict.UNKNOWN
 
 
+def test_by_namespace_all_holders_of_a_contested_address_are_named() -> None:
+    found = judge(facts(NO_CGROUP, replace(NOTHING, network="a")), [VICTIM], NAMESPACE)
+    assert found.detail.startswith("a, v hold the address")
+    nowhere = judge(facts(NOTHING, replace(NOTHING, network="a")), [VICTIM], NAMESPACE)
+    assert nowhere.detail == "no socket of this connection in a, v"
+
+
 def test_by_cgroup_it_only_matters_where_no_socket_is_found() -> None:
     assert judge(facts(OWN, failure="x"), [VICTIM], KERNEL).verdict is Verdict.PROVEN
     assert judge(facts(NOTHING, failure="x"), [VICTIM], KERNEL).verdict is Verdict.UNKNOWN

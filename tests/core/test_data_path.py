@@ -92,6 +92,7 @@ def test_a_proof_mends_it_at_once() -> None:
 def test_without_a_probe_pod_a_proof_holds_for_a_minute_with_a_warning() -> None:
     known = path(Hop.PROVED, Hop.NOT_SENT)
     assert known.problem(1 + PROOF_SECONDS) == ""
+    assert known.hop(1 + PROOF_SECONDS) is Hop.PROVED
     assert "no request can be sent from the pod" in known.warning(1 + PROOF_SECONDS)
     later = 1.1 + PROOF_SECONDS
     assert "no request can be sent from the pod" in known.problem(later)
@@ -125,6 +126,12 @@ def test_a_broken_path_stays_broken_while_no_probe_can_be_sent(hop: Hop) -> None
     known = path(Hop.PROVED, hop, hop, Hop.NOT_SENT)
     assert known.problem(4.0) == str(result(hop))
     assert known.hop(4.0) is hop
+
+
+def test_a_success_is_a_sentence_without_a_next_step() -> None:
+    assert str(result(Hop.PROVED)) == (
+        "a request from the pod has arrived at NMI, and its answer at the pod"
+    )
 
 
 def test_the_words_of_results_stay_because_metrics_are_searched_by_them() -> None:

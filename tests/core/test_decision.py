@@ -108,6 +108,7 @@ def refusal_of(found: Decision) -> Refusal:
         (asking(1), rbac(client_id(1)), "alpha"),
         (asking(1), rbac(client_id(2)), "NotPermitted"),
         (asking(1), rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
+        (asking(1), rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
         (asking(3), rbac(client_id(1), client_id(3)), "NotAmongThePodsIdentities"),
         (asking(3), rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
     ],

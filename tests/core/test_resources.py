@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.errors import (
-    Refused,
-)
+from podidentity.core.errors import NotYetKnown, Refused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AccessToken,
@@ -19,6 +17,7 @@ from podidentity.core.resources import (
     InvalidId,
     ObjectId,
     ObjectRef,
+    Origin,
     Phase,
     Pod,
     ResourceId,
@@ -170,11 +169,27 @@ def test_what_is_not_said_of_a_pod_or_an_identity_lowers_nothing_and_opens_nothi
     assert (pod.host_network, pod.phase, pod.started) == (False, Phase.RUNNING, 0.0)
     assert (pod.attestation, pod.probe, pod.config_hash, pod.runtime_class) == ("", "", "", "")
     assert (pod.csi_drivers, pod.in_ambient_mesh, pod.selector) == (frozenset(), False, "")
+    assert pod.account == ObjectRef("a", "default")
     known = AzureIdentity(ref=pod.ref, type=IdentityType.USER_ASSIGNED)
     assert (known.system_assigned, known.namespaced) == (False, False)
     assert not TokenRequest(resource="r").bypass_cache
     assert Federation() == Federation(subject=AssertionSubject.POD, audience="", via=None)
     assert AzureIdentityBinding(ref=pod.ref, identity="i", selector="s").weight == 0
+
+
+def test_a_pod_has_ended_when_it_succeeded_or_failed() -> None:
+    pods = [Pod(ref=ObjectRef("a", "b"), uid="u", phase=phase) for phase in Phase]
+    assert {pod.phase for pod in pods if pod.ended} == {Phase.SUCCEEDED, Phase.FAILED}
+
+
+def test_the_words_for_the_origin_of_a_token_stay_because_logs_are_searched_by_them() -> None:
+    assert [each.value for each in Origin] == ["cache", "imds", "entra", "shared"]
+
+
+def test_a_failure_concerns_all_pods_unless_it_is_said_to_be_of_one() -> None:
+    assert not TokenThrottled("slow", retry_after=1).of_caller
+    assert not NotYetKnown("new", status=400, error="invalid_request").of_caller
+    assert TokenThrottled("slow", retry_after=1, of_caller=True).of_caller
 
 
 def test_an_error_of_a_refusal_says_only_what_the_pod_may_read() -> None:

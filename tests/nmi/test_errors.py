@@ -64,6 +64,13 @@ def test_errors_have_the_status_that_clients_react_to(
     assert (found.status, found.error, found.description) == (status, word, str(error))
 
 
+def test_an_error_without_a_row_has_that_of_what_it_is_a_kind_of() -> None:
+    class Asleep(errors.NotReady):
+        pass
+
+    assert answer(Asleep("why"))[:2] == (503, "service_unavailable")
+
+
 def test_only_a_throttled_answer_says_when_to_ask_again() -> None:
     assert answer(TokenThrottled("why", retry_after=9)).retry_after == 9
     for error in [errors.NotReady("x"), *map(refused, Reason)]:

@@ -279,7 +279,7 @@ async def test_what_signs_in_by_a_managed_identity_asks_imds_too() -> None:
 
 
 async def test_entra_is_asked_at_once() -> None:
-    async with running(identity(type=IdentityType.FEDERATED), binding(), choice=("a",)) as world:
+    async with running(federated(), binding(), choice=("a",)) as world:
         world.spared.clear()
         world.cluster.put_pod(pod())
         assert await world.fetched() == ["a"]

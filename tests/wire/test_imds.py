@@ -98,6 +98,8 @@ def test_a_path_that_nobody_serves_is_unknown(path: str) -> None:
         "/metadata/instance/./compute",
         "/metadata/instance//compute",
         "/metadata/identity/../instance",
+        "/metadata/identity/..",
+        "/metadata/identity/.",
         "/metadata/identity/./info",
         "/latest/../metadata/instance",
         "///metadata/identity/oauth2/token",
@@ -411,6 +413,7 @@ def test_bypass_cache_is_read(value: str, bypass: bool) -> None:
         ("&authority=https://login.microsoftonline.com/contoso.example", "contoso.example"),
         (f"&authority=https%3A%2F%2Flogin.microsoftonline.us%2F{CLIENT.upper()}%2F", CLIENT),
         ("&authority=https://stack.example:8443/adfs/", "adfs"),
+        ("&authority=https://login.example/CONTOSO.FOX//", "contoso.fox"),
     ],
 )
 def test_a_tenant_is_named_by_an_authority(query: str, tenant: str | None) -> None:

@@ -148,7 +148,8 @@ def test_a_server_that_is_overloaded_says_for_how_long(
 @pytest.mark.parametrize("body", [b"", b"<html>\nbad\tgateway</html>", b"[]", b"\xff"])
 def test_an_answer_that_is_no_status_is_an_error_in_one_line(body: bytes) -> None:
     error = parse_error(body, 502)
-    assert error.status == 502
+    assert (error.status, error.reason) == (502, "")
+    assert str(error).startswith("The API server refused (502): ")
     assert str(error).isprintable() or "\ufffd" in str(error)
 
 
