@@ -28,6 +28,8 @@ RULES = 1
 """Changes whenever the same seed would give other weather."""
 FILE = "weather.json"
 """Name of the file in the sandbox's folder."""
+JOURNAL = "weather.log"
+"""Name of the file beside it: what the weather did, in lines of service, kind, number, effect."""
 
 # ---- The words of a weather: times, chances, and the faults of each service
 
@@ -247,10 +249,6 @@ class Weather:
 
     def __str__(self) -> str:
         return f"weather {self.name}, seed {RULES}:{self.seed}"
-
-
-def _span(least: float, most: float) -> Span:
-    return Span(least, most)
 
 
 _CALM_TIMES = {"scale-sets": Span(0.2, 0.2), "operations": Span(0.2, 0.2)}
@@ -571,12 +569,24 @@ class WeatherInForce:
         """Return what befalls the next request of that kind to a service."""
         weather = self.now
         number, of_all = self._next(service, kind), self._next("all", service)
-        return weather.blow(service, kind, number, of_all, writes=writes)
+        blow = weather.blow(service, kind, number, of_all, writes=writes)
+        if blow is not None:
+            self._note(service, kind, number, blow.effect)
+        return blow
 
     def outcome(self) -> Outcome:
         """Return how the next change of a scale set goes."""
         weather = self.now
-        return weather.outcome(self._next("outcome"))
+        number = self._next("outcome")
+        outcome = weather.outcome(number)
+        if outcome.error is not None:
+            self._note("arm", "operation", number, outcome.error[0])
+        return outcome
+
+    def _note(self, *words: object) -> None:
+        if self._path is not None:
+            with self._path.with_name(JOURNAL).open("a") as journal:
+                journal.write("\t".join(map(str, words)) + "\n")
 
     def _next(self, *words: str) -> int:
         self._counts[words] += 1

@@ -1,5 +1,8 @@
 """What all acceptance tests share: the weather is told when one fails, and it takes its time.
 
+In a storm (`./scripts/test --storm`) a failure that names what the weather did is expected: it
+shows as xfailed, with the line of the journal. Any other one is a fault.
+
 To replay a failure, say its weather and seed in PODIDENTITY_TEST_WEATHER (a name or a file) and
 PODIDENTITY_TEST_WEATHER_SEED.
 """
@@ -12,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox import weather
-from tests.acceptance.sandbox import UP
+from tests.acceptance.causes import cause, journal
+from tests.acceptance.sandbox import SAID, STORM, STRUCK, TIMEOUT, UP
 
-TIMEOUT = 400
-"""Seconds of a test: in real weather a change of the machines alone takes up to a minute."""
 _HERE = Path(__file__).parent
 
 
@@ -29,11 +31,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,  # noqa: ARG001 - pytest's name
-    call: pytest.CallInfo[None],  # noqa: ARG001
+    call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say with a failure which weather its sandboxes have."""
     report = yield
     if report.failed:
         told = [f"{name}: {weather.read(folder)}" for name, folder in UP.items()]
         report.sections.append(("weather", "\n".join(told)))
+        struck = [*STRUCK, *(line for folder in UP.values() for line in journal(folder))]
+        said = "\n".join([str(call.excinfo and call.excinfo.value), *SAID])
+        if STORM and (found := cause(said, struck)):
+            report.outcome = "skipped"
+            report.wasxfail = f"the storm: {' '.join(found.split())}"
     return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget what was said in the test before, and what befell the sandboxes of another file."""
+    SAID.clear()
+    if item.path != _FILE.setdefault("of", item.path):
+        _FILE["of"] = item.path
+        STRUCK.clear()
+
+
+_FILE: dict[str, Path] = {}
+"""The file of the test that runs."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -114,14 +116,30 @@ class Directory:
         subject = f"system:serviceaccount:{namespace}:{account}"
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
+    async def until_known(self, unserved: Collection[str]) -> None:
+        """Return when Entra refuses no federated credential: it takes its time to know one."""
+        async with asyncio.timeout(120):
+            for name in ("by-pod", "by-identity", "via", "annotated"):
+                pod = "annotated" if name == "annotated" else "app"
+                while name not in unserved and await self._refused(name, pod):  # noqa: ASYNC110
+                    await asyncio.sleep(1)
+
+    async def _refused(self, name: str, pod: str) -> bool:
+        return "AADSTS" in str(await self.token(self.client_ids[name], pod=pod))
+
     async def entra_calls(self, client_id: str) -> list[dict[str, Any]]:
         """Return what reached Entra of a client."""
         found = await self.azure.entra_requests()
         return [each for each in found if each["client_id"] == client_id]
 
 
-async def register(place: Sandbox, azure: AzureOperator) -> Directory:
-    """Make identities of every type, bound to the pods labelled `bound` of namespace default."""
+async def register(
+    place: Sandbox, azure: AzureOperator, *, unserved: Collection[str] = ()
+) -> Directory:
+    """Make identities of every type, bound to the pods labelled `bound` of namespace default.
+
+    Those that NMI cannot serve yet are not asked for.
+    """
     prepared = await prepare(place.plan)
     found = Directory(place, azure, managed=prepared.identity_id)
     home = azure.tenants.home.id
@@ -152,6 +170,7 @@ async def register(place: Sandbox, azure: AzureOperator) -> Directory:
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
     found.apply(pod("app"), pod("annotated", label="", account="annotated"))
+    await found.until_known(unserved)
     return found
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
@@ -21,17 +22,25 @@ from podidentity_sandbox.weather import Weather, named, read, seed_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.acceptance.deployer import folder_of_deployer
+from tests.acceptance.causes import cause, journal
 from tests.sandboxes import own
 
 WEATHER = named(
-    os.environ.get("PODIDENTITY_TEST_WEATHER", "calm"),
-    seed=seed_of(os.environ.get("PODIDENTITY_TEST_WEATHER_SEED", "1")),
+    os.environ.get("PODIDENTITY_TEST_WEATHER", "real"),
+    seed=seed_of(os.environ.get("PODIDENTITY_TEST_WEATHER_SEED", "2")),
 )
-"""That of every sandbox of these tests that does not name another."""
-REAL = named("real", seed=WEATHER.seed)
+"""That of every sandbox of these tests that does not say CALM, and why."""
+TIMEOUT = 900
+"""Seconds of a test and the sandbox that it brings up: in real weather each change of the machines
+takes up to a minute, and on a busy machine each command several seconds."""
+STORM = bool(WEATHER.faults)
 UP: dict[str, Path] = {}
 """The folders of the sandboxes that are up, by their names: a failure tells their weather."""
+STRUCK: list[str] = []
+"""What the weather did to those of the file's tests that went down."""
+SAID: deque[str] = deque(maxlen=1)
+"""What a command or a pod was told last."""
+TRIES = 5
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
@@ -53,25 +62,29 @@ class Sandbox:
         self.plan = plan
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run a command; return what it printed.
+        """Run one of our commands as the sandbox's operator; return what it printed.
 
-        podidentity acts as the deployer, kubectl and `podidentity sandbox` as the operator.
+        In a storm it is run again, as by a person, where its refusal names what the weather did.
         """
         surroundings = {**os.environ, **self._variables}
-        done = subprocess.run(
-            command, input=given, check=False, capture_output=True, text=True, env=surroundings
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        for left in reversed(range(TRIES if STORM else 1)):
+            done = subprocess.run(
+                command, input=given, check=False, capture_output=True, text=True, env=surroundings
+            )
+            SAID.append(done.stdout + done.stderr)
+            if not done.returncode or not left or not cause(SAID[0], journal(self.plan.path)):
+                break
+        assert done.returncode == 0, SAID[0]
         return done.stdout
 
     @cached_property
     def _variables(self) -> dict[str, str]:
-        """What `sandbox env` says, and the deployer's podidentity; asked once, as it takes time."""
+        """What `sandbox env` says; asked once, for it is a program of a second."""
         ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
         said = subprocess.run(ask, capture_output=True, text=True, check=False)
         assert said.returncode == 0, said.stderr
         found: dict[str, str] = json.loads(said.stdout)
-        return {**found, "PATH": f"{folder_of_deployer(self.plan)}:{found['PATH']}"}
+        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -91,7 +104,9 @@ class Sandbox:
 
     async def shell(self, command: str, seconds: float = 60) -> ExecResult:
         """Run a shell command in the pod."""
-        return await execute(self.plan, "default", "app", ["sh", "-c", command], timeout=seconds)
+        ran = await execute(self.plan, "default", "app", ["sh", "-c", command], timeout=seconds)
+        SAID.append((ran.stdout + ran.stderr).decode(errors="replace"))
+        return ran
 
     async def ask(
         self, *, nonce: str = "n", resource: str = "https://vault.azure.net", seconds: int = 15
@@ -207,5 +222,5 @@ def _sandbox(
         error.add_note(f"{name}: {read(plan.path)}")
         raise
     finally:
-        del UP[name]
+        STRUCK.extend(journal(UP.pop(name)))
         bring_down(name)

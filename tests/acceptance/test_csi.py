@@ -14,9 +14,8 @@ from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, Object
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.directory import secret
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
 NAME = own("csi-tests")
@@ -160,16 +159,14 @@ def is_of(event: Object, pod: str, reason: str) -> bool:
 
 @pytest.fixture(scope="module")
 def driven() -> Iterator[Driven]:
-    found = Driven(bring_up(NAME, nodes=1))
-    try:
-        asyncio.run(found.bind())
+    with opened(NAME) as (place, _, loop):
+        found = Driven(place.plan)
+        loop.run(found.bind())
         found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
         found.apply(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
         found.apply(MOUNTING.format(name="mounts", label="bound"), "--wait")
         found.apply(STRANGER, "--wait", "-n", "kube-system")
         yield found
-    finally:
-        bring_down(NAME)
 
 
 async def test_a_secret_is_a_file_in_the_pod_that_the_pod_cannot_change(driven: Driven) -> None:
@@ -259,5 +256,6 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
     driven.apply(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)
-    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), "--wait")
+    given = ("--wait", "--timeout=150")  # Entra takes its time to know a credential
+    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), *given)
     assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from podidentity_sandbox.azure.client import AzureOperator
-from tests.acceptance.sandbox import REAL, one_node
+from tests.acceptance.sandbox import one_node
 
 
 async def test_a_new_pods_first_token_is_there_even_when_imds_is_away_by_then() -> None:
-    async with one_node("prefetch", weather=REAL) as place, AzureOperator(place.plan) as azure:
+    async with one_node("prefetch") as place, AzureOperator(place.plan) as azure:
         await place.bind("--prefetch=auto")
         place.start_pod()
         azure.weather("imds=[{effect: reset}]")

@@ -1,4 +1,7 @@
-"""What the whole agent says, and `check`, where a node lacks what the proof of callers needs."""
+"""What the whole agent says, and `check`, where a node lacks what the proof of callers needs.
+
+In calm weather: a node lacks it whatever Azure does.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import pytest
 
 import podidentity
 from podidentity_sandbox.plan import Network
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
@@ -98,7 +102,7 @@ sys.stdin.read()
 async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
     network: Network, family: str, open_to: str, mend: str
 ) -> None:
-    async with one_node(f"unguard-{network}", network) as place:
+    async with one_node(f"unguard-{network}", network, weather=CALM) as place:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200
@@ -127,7 +131,7 @@ Nftables.run = _refuse_bridges
 async def test_on_a_kernel_without_rules_for_bridges_pods_are_served_once_a_connection() -> None:
     """The kernel is a stand-in: what libnftables would say of one is said in its place."""
     with tree_without_bridges() as tree:
-        async with one_node("no-bridges", Network.BRIDGE) as place:
+        async with one_node("no-bridges", Network.BRIDGE, weather=CALM) as place:
             await place.bind()
             place.start_pod()
             assert "close" not in await headers(place)
@@ -172,7 +176,7 @@ async def headers(place: Sandbox) -> str:
 async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobody(
     network: Network,
 ) -> None:
-    async with one_node(f"nocg-{network}", network) as place:
+    async with one_node(f"nocg-{network}", network, weather=CALM) as place:
         await place.bind()
         place.start_pod()
         assert readiness(place)["attestation"] == "kernel"

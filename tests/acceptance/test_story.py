@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import TIMEOUT
+from tests.acceptance.sandbox import TIMEOUT
 from tests.sandboxes import own
 
 WAYS = {"root": [], "rootless": ["--rootless"]}

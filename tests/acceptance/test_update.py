@@ -22,6 +22,7 @@ import pytest
 
 import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import Sandbox, one_node
 from tests.docs.blocks import ROOT, blocks_of
 
@@ -117,7 +118,8 @@ class Node:
 
 @asynccontextmanager
 async def node(name: str) -> AsyncIterator[Node]:
-    async with one_node(name) as place, AzureOperator(place.plan) as azure:
+    # Calm: Azure is asked before the subject, which is how the agent's programs follow each other.
+    async with one_node(name, weather=CALM) as place, AzureOperator(place.plan) as azure:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200

@@ -140,6 +140,17 @@ async def test_an_imds_that_is_not_there_is_down() -> None:
             await asking
 
 
+async def test_a_failure_without_words_is_told_by_its_kind() -> None:
+    def fails(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadError("", request=request)
+
+    client = httpx2.AsyncClient(base_url="http://x", transport=httpx2.MockTransport(fails))
+    imds = Imds(client, FakeClock(), seconds=60)
+    with pytest.raises(TokenSourceDown, match=r"cannot be asked: ReadError$"):
+        await imds.issue(grant(), VAULT)
+    await imds.close()
+
+
 async def test_an_imds_that_could_not_be_reached_for_a_moment_is_asked_again() -> None:
     async with unreachable() as (asking, clock, port), scripted(answers(TOKEN), port=port):
         clock.advance(RECONNECT_SECONDS)

@@ -149,3 +149,17 @@ def test_tables_have_a_row_for_each_identity_and_exception() -> None:
     assert [row["provisioningState"] for row in identity_rows(shown)] == ["Assigned", ""]
     assert [row["podLabels"] for row in exception_rows(shown)] == ["k=v l=w"]
     assert identity_rows({}) == exception_rows({"podIdentityProfile": None}) == []
+
+
+def failed(code: str) -> Model:
+    return Model(error=Model(error=Model(code=code, message="")))
+
+
+def test_only_a_missing_right_of_the_cluster_at_that_identity_is_worth_another_try() -> None:
+    missing = failed("LinkedAuthorizationFailed")
+    states = {"late": missing, "other": failed("FailedIdentityOperation"), "done": None}
+    known = [item(name, provisioning_info=state) for name, state in states.items()]
+    mine = cluster(enabled=True, user_assigned_identities=known)
+    tried = {name: profile.lacks_the_role(mine, item(name)) for name in (*states, "unknown")}
+    assert tried == {"late": True, "other": False, "done": False, "unknown": False}
+    assert not profile.lacks_the_role(mine, item("late", "elsewhere"))

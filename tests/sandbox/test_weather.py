@@ -129,6 +129,19 @@ def test_a_process_sees_a_new_weather_at_once(tmp_path: Path) -> None:
         assert present.now == each
 
 
+def test_what_the_weather_did_stands_in_its_journal(tmp_path: Path) -> None:
+    faults = ["imds=[{effect: 429, first: 1}]", "scale-sets=1", "failing=1"]
+    weather.write(tmp_path, weather.changed(CALM, faults))
+    present = WeatherInForce(tmp_path)
+    for _ in range(2):
+        present.blow("imds", "node-0")
+    present.outcome()
+    assert (tmp_path / weather.JOURNAL).read_text().splitlines() == [
+        "imds\tnode-0\t1\t429",
+        "arm\toperation\t1\tInternalExecutionError",
+    ]
+
+
 def test_a_file_begins_with_a_weather_and_changes_words_of_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("from: storm\nseed: 9\nroles: [1, 2]\nfailing: 0.5\nimds: []\n")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from knack.log import get_logger
 from knack.util import CLIError
 
 from azext_podidentity import profile
 from azext_podidentity.update import aks_update as aks_update  # az finds commands in this module
+
+logger = get_logger(__name__)
+
+PROPAGATION = 600
+"""Seconds until a new role assignment counts, at most:
+https://learn.microsoft.com/azure/role-based-access-control/troubleshooting."""
+PAUSE = 10
+BLIND = 30
+"""Seconds that aks-preview waited for it, whatever came of that."""
 
 
 def show_cluster(cmd: Any, client: Any, resource_group_name: str, cluster_name: str) -> Any:
@@ -39,7 +50,7 @@ def pod_identity_add(
     with _in_words():
         profile.require_enabled(cluster)
     found = get_user_assigned_identity_by_resource_id(cmd.cli_ctx, identity_resource_id)
-    ensure_operator(cmd, cluster, found.id)
+    granted = ensure_operator(cmd, cluster, found.id)
     identity = _model(cmd, "ManagedClusterPodIdentity")(
         name=identity_name,
         namespace=identity_namespace,
@@ -50,7 +61,19 @@ def pod_identity_add(
     )
     with _in_words():
         profile.put_identity(cluster, identity)
-    return _put(client, resource_group_name, cluster_name, cluster, no_wait, aks_custom_headers)
+    if granted and no_wait:
+        logger.warning("Wait %d seconds for identity role assignment propagation.", BLIND)
+        time.sleep(BLIND)
+    change = (client, resource_group_name, cluster_name, cluster, no_wait, aks_custom_headers)
+    end = time.monotonic() + PROPAGATION
+    made = _put(*change)
+    if not granted or no_wait:
+        return made
+    while profile.lacks_the_role(made := made.result(), identity) and time.monotonic() < end:
+        logger.warning("Azure does not know the role assignment yet: again in %d seconds.", PAUSE)
+        time.sleep(PAUSE)
+        made = _put(*change)
+    return made
 
 
 def pod_identity_delete(

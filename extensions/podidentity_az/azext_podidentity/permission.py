@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from knack.log import get_logger
 from knack.util import CLIError
-
-logger = get_logger(__name__)
 
 ROLE = "Managed Identity Operator"
 ROLE_ID = "f1a07417-d97a-45cb-824c-7a7467783830"
-PROPAGATION = 30
-"""Seconds until Azure knows a new role assignment everywhere, as aks-preview reckoned."""
 
 
-def ensure_operator(cmd: Any, cluster: Any, identity_id: str) -> None:
-    """Grant the cluster's own identity the role at the identity, where it is missing."""
+def ensure_operator(cmd: Any, cluster: Any, identity_id: str) -> bool:
+    """Grant the cluster's own identity the role at the identity; return False where it has it."""
     from azure.cli.command_modules.acs._client_factory import get_auth_management_client
     from azure.cli.command_modules.acs._roleassignments import add_role_assignment
 
@@ -29,14 +23,11 @@ def ensure_operator(cmd: Any, cluster: Any, identity_id: str) -> None:
         grants(each, principal, scope)
         for each in assignments.list_for_scope(scope=scope, filter=asked)
     ):
-        return
+        return False
     granted = add_role_assignment(cmd, ROLE, principal, is_service_principal=False, scope=scope)
     if not granted:
         raise CLIError("Could not grant Managed Identity Operator permission for cluster")
-    seconds = cmd.cli_ctx.config.getint("podidentity", "role_wait", PROPAGATION)
-    if seconds:
-        logger.warning("Wait %d seconds for identity role assignment propagation.", seconds)
-        time.sleep(seconds)
+    return True
 
 
 def cluster_principal(cluster: Any) -> str:

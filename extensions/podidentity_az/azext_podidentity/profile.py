@@ -51,6 +51,19 @@ def put_identity(cluster: Any, identity: Any) -> None:
     profile.user_assigned_identities = [*rest, identity]
 
 
+def lacks_the_role(cluster: Any, identity: Any) -> bool:
+    """Whether the service could not assign a pod identity, as the cluster has no right to do so.
+
+    A role that was granted just now may count only minutes later.
+    """
+    known = cluster.pod_identity_profile.user_assigned_identities or []
+    return any(
+        _code(one) == "LinkedAuthorizationFailed"
+        for one in known
+        if (one.namespace, one.name) == (identity.namespace, identity.name)
+    )
+
+
 def remove_identity(cluster: Any, namespace: str, name: str) -> None:
     """Take a pod identity away, if it is there. Raises NotAllowed."""
     profile = _enabled(cluster)
@@ -80,6 +93,12 @@ def remove_exception(cluster: Any, namespace: str, name: str) -> None:
     profile = _enabled(cluster)
     known = profile.user_assigned_identity_exceptions
     profile.user_assigned_identity_exceptions = _others(known, namespace, name)
+
+
+def _code(identity: Any) -> str:
+    """Return the code of the error for which it is `Failed`; "" where it is not."""
+    outer = identity.provisioning_info and identity.provisioning_info.error
+    return str((outer and outer.error and outer.error.code) or "")
 
 
 def _enabled(cluster: Any) -> Any:

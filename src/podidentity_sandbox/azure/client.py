@@ -33,6 +33,7 @@ from podidentity_sandbox.plan import Plan, stable_guid
 
 ARM = "https://management.azure.com"
 STORAGE = "https://storage.azure.com"
+_TRIES, _PAUSE = 5, 0.5
 _BLOB_VERSION = {"x-ms-version": "2021-12-02"}
 
 
@@ -112,6 +113,16 @@ class Connection:
         return str(answer.body["access_token"])
 
     async def _request(self, method: str, url: str, **more: Json) -> Answer:
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._sent(method, url, **more)
+            except (AzureError, aiohttp.ClientConnectionError) as error:
+                if not left or not _passes(error):
+                    raise
+            await asyncio.sleep(_PAUSE)
+        raise AssertionError
+
+    async def _sent(self, method: str, url: str, **more: Json) -> Answer:
         # `await` inside the context: the body is read before the connection goes back.
         async with self._session.request(
             method, url, proxy=self._proxy, ssl=self._trust, **more
@@ -122,6 +133,14 @@ class Connection:
             if response.status >= 400:
                 raise _refusal(response.status, body)
             return Answer(status=response.status, headers=response.headers, body=body)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the weather may have refused, so that the same request is worth another try."""
+    if not isinstance(error, AzureError):
+        return True
+    hindered = error.code in {"ScopeLocked", "DenyAssignmentAuthorizationFailed"}
+    return hindered or error.status in {429, 500, 502, 503}
 
 
 def _refusal(status: int, body: Json) -> AzureError:

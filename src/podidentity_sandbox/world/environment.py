@@ -26,7 +26,6 @@ BROUGHT_BY = {
 """The programs of the walk-through, and the command that installs each."""
 
 # No questions and no calls home: https://learn.microsoft.com/cli/azure/azure-cli-configuration.
-# A role holds here at once, so our extension need not wait half a minute for it, as in Azure.
 _AZ_CONFIG = """\
 [core]
 collect_telemetry = no
@@ -35,8 +34,6 @@ survey_message = no
 use_dynamic_install = no
 [auto-upgrade]
 enable = no
-[podidentity]
-role_wait = 0
 """
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from podidentity_sandbox.plan import Network
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.attacks.harness import CLOSE_WAIT, Harness
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.sandbox import opened
@@ -31,7 +32,8 @@ ON_ROUTED_LINKS = pytest.mark.parametrize("harness", [Network.ROUTED], indirect=
 @pytest.fixture(scope="module")
 def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     network: Network = request.param
-    with opened(own(f"attack-{network}"), network) as (place, azure, loop):
+    # Calm: what an attack comes to is told by seconds and quotas of seconds.
+    with opened(own(f"attack-{network}"), network, weather=CALM) as (place, azure, loop):
         place.run("podidentity", "enable")
         tenants = loop.run(settle(TwoTenants(place, azure, loop)))
         tenants.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import Prepared, prepare
 from podidentity_sandbox.node.client import ExecResult, execute
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import pod
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
 AZ = Path(__file__).parents[3] / ".venvs/az/tools/az"
@@ -47,24 +46,16 @@ class Here:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Here]:
-    with asyncio.Runner() as loop:
-        try:
-            place = Sandbox(bring_up(NAME, nodes=1))
-            loop.run(place.bind())
-            place.start_pod()
-            apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-            place.run(*apply, given=pod("stranger", label=""))
-            found = Here(place, loop, loop.run(prepare(place.plan)))
-            found.ids["object"] = loop.run(_object_id(place, found.ids["resource"]))
-            yield found
-        finally:
-            bring_down(NAME)
-
-
-async def _object_id(place: Sandbox, identity: str) -> str:
-    async with AzureOperator(place.plan) as azure:
-        made = await azure.arm("GET", identity, version="2024-11-30")
-        return str(made["properties"]["principalId"])
+    # Calm: az asks once, and what it is told then is the subject.
+    with opened(NAME, weather=CALM) as (place, azure, loop):
+        loop.run(place.bind())
+        place.start_pod()
+        apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
+        place.run(*apply, given=pod("stranger", label=""))
+        found = Here(place, loop, loop.run(prepare(place.plan)))
+        made = loop.run(azure.arm("GET", found.ids["resource"]))
+        found.ids["object"] = made["properties"]["principalId"]
+        yield found
 
 
 @pytest.mark.parametrize("by", ["", "client", "object", "resource"])

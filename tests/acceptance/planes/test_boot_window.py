@@ -21,6 +21,7 @@ from podidentity.manifests import STARTUP_TAINT
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.test_others_rules import OURS_GONE
 from tests.acceptance.sandbox import ASK, Sandbox, opened
 from tests.docs.blocks import ROOT, blocks_of
@@ -156,7 +157,10 @@ SERVED = Asked({"200"}, {"400"}, 0)
 @pytest.fixture(scope="module")
 def new() -> Iterator[Node]:
     """A node that has just joined its cluster, with the taint."""
-    with opened(own("boot-new"), init_taints=f"{STARTUP_TAINT}=true:NoSchedule") as found:
+    # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
+    with opened(
+        own("boot-new"), init_taints=f"{STARTUP_TAINT}=true:NoSchedule", weather=CALM
+    ) as found:
         yield Node(*found)
 
 
@@ -221,7 +225,8 @@ spec:
 @pytest.fixture(scope="module", params=Network)
 def restarted(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node that NMI served, which restarts without it."""
-    with opened(own(f"boot-{request.param}"), request.param) as found:
+    # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
+    with opened(own(f"boot-{request.param}"), request.param, weather=CALM) as found:
         node = Node(*found)
         node.bind("podidentity", "enable")
         node.make_pods()

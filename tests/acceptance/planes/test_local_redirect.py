@@ -19,6 +19,7 @@ from podidentity.manifests import local_redirect
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, Agent, Decision, cilium
 from tests.acceptance.planes.test_others_rules import OURS_GONE
 from tests.acceptance.sandbox import ASK, Sandbox, opened
@@ -101,7 +102,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     way: str = request.param
-    with opened(own(f"lrp-{way}"), Network.ROUTED) as (place, azure, loop):
+    # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
+    with opened(own(f"lrp-{way}"), Network.ROUTED, weather=CALM) as (place, azure, loop):
         place.run("kubectl", "apply", "-f", str(CRDS))
         place.start_pod()
         with cilium(place, way, WAYS[way]) as agent:

@@ -20,6 +20,7 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, cilium
 from tests.acceptance.planes.test_others_rules import OURS_GONE
 from tests.acceptance.sandbox import ASK, Sandbox, opened
@@ -133,7 +134,11 @@ def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with opened(own("mid-switch"), nodes=2) as (place, azure, loop), ExitStack() as stack:
+    # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
+    with (
+        opened(own("mid-switch"), nodes=2, weather=CALM) as (place, azure, loop),
+        ExitStack() as stack,
+    ):
         site = Site(place, azure, loop, stack)
         place.run("kubectl", "apply", "-f", str(CRDS))
         for number in BOTH:

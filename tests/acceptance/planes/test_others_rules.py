@@ -26,6 +26,7 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes import kube_proxy
 from tests.acceptance.planes.engines import GONE, Engine
 from tests.acceptance.planes.kube_proxy import Service, crowd
@@ -229,7 +230,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         " installs it as root; else: sudo apt-get install iptables"
     )
     network: Network = request.param
-    with opened(own(f"planes-{network}"), network) as (place, azure, loop):
+    # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
+    with opened(own(f"planes-{network}"), network, weather=CALM) as (place, azure, loop):
         place.start_pod()
         place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=SERVER)
         server = json.loads(

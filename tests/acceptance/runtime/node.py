@@ -19,6 +19,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import Network, NodePlan, Plan
+from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.control import ask as order
 from podidentity_sandbox.world.folder import Folder
@@ -305,7 +306,8 @@ def opened(name: str, archive: Path, kind: Mapping[str, Any]) -> Iterator[Node]:
     """Bring a sandbox with one such node up, with an identity for the pods of `team`."""
     options = {key: value for key, value in kind.items() if key != "network"}
     given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
-    plan = bring_up(name, nodes=1, network=kind["network"], runtime=given)
+    # Calm: the subject is the container runtime.
+    plan = bring_up(name, nodes=1, network=kind["network"], runtime=given, weather=CALM)
     try:
         node = Node(plan, given)
         made = asyncio.run(prepare(plan))

@@ -14,6 +14,7 @@ import yaml
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import Directory, bound, manifest, register
 from tests.acceptance.sandbox import Sandbox, one_node
 
@@ -143,8 +144,11 @@ API = "aadpodidentity.k8s.io/v1"
 
 
 async def every_outcome() -> dict[str, Outcomes]:
-    """Put all SDKs into all situations; return what came of each, by situation."""
-    async with one_node("sdks") as place, AzureOperator(place.plan) as azure:
+    """Put all SDKs into all situations; return what came of each, by situation.
+
+    Calm but for the delays that a situation is about, which it sets itself.
+    """
+    async with one_node("sdks", weather=CALM) as place, AzureOperator(place.plan) as azure:
         scenario = await prepared(place, azure)
         run = scenario.runs.outcomes
         found = {"bound": await run("mine", "bound")}

@@ -77,6 +77,16 @@ async def test_the_journal_is_emptied_on_request(cloud: Azure, operator: AzureOp
     assert await operator.imds_requests() == []
 
 
+async def test_the_operator_asks_again_where_the_weather_refused_him(
+    operator: AzureOperator,
+) -> None:
+    operator.weather("arm=[{effect: 503, first: 2}]", "entra=[{effect: reset, first: 1}]")
+    assert (await operator.create_group("shop")).endswith("/shop")
+    operator.weather("arm=[{effect: locked}]", "entra=[]")
+    with pytest.raises(AzureError, match="ScopeLocked"):
+        await operator.create_group("other")
+
+
 async def test_a_weather_that_makes_no_sense_is_refused(operator: AzureOperator) -> None:
     with pytest.raises(WeatherError, match="imds: 'nonsense' is none of its effects"):
         operator.weather("imds=[{effect: nonsense}]")
