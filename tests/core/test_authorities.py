@@ -75,6 +75,7 @@ def test_whatever_a_tenant_is_it_is_one_segment_of_a_path(text: str) -> None:
             "https://adfs.local.azurestack.external:8443",
         ),
         ("https://stack", "https://stack"),
+        ("https://stack:65535", "https://stack:65535"),
     ],
 )
 def test_an_authority_is_an_https_origin(text: str, url: str) -> None:
@@ -95,6 +96,8 @@ def test_an_authority_is_an_https_origin(text: str, url: str) -> None:
         "https://login.microsoftonline.com\\@evil.example",
         "https://login.microsoftonline.com:port",
         "https://login.microsoftonline.com:",
+        "https://login.microsoftonline.com:0",
+        "https://login.microsoftonline.com:65536",
         "https://[::1]",
         "https://",
         "https:///x",

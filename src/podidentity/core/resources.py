@@ -33,7 +33,7 @@ _USER_ASSIGNED = re.compile(
 )
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
-_AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?)/?", re.ASCII)
+_AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?)/?", re.ASCII)
 LONGEST_AUDIENCE = 512
 _VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
@@ -180,6 +180,8 @@ class Authority:
         found = _AUTHORITY.fullmatch(text.strip().lower())
         if found is None:
             raise InvalidId(f"must be https://HOST/ and nothing more, not {text[:80]!r}")
+        if int(found.group(2) or 443) not in range(1, 65536):
+            raise InvalidId(f"must be https://HOST/ with a port from 1 to 65535, not {text[:80]!r}")
         return cls(f"https://{found.group(1)}")
 
     def __str__(self) -> str:
