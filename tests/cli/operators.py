@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import yaml
 
 from podidentity.cli.rights import Single, bindings, roles
 from tests.cli.world import World
 
 _GROUP = "rbac.authorization.k8s.io"
 _RBAC = f"/apis/{_GROUP}/v1"
-
-
-def kubeconfig_of(world: World, object_id: str, folder: Path) -> Path:
-    """Write the kubeconfig that AKS gives this principal."""
-    config = yaml.safe_load(world.plan.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": world.plan.person_token(object_id)}
-    mine = folder / f"kubeconfig-{object_id}"
-    mine.write_text(json.dumps(config))
-    return mine
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,12 @@ from podidentity.core.federation import account_name
 from podidentity.core.resources import ObjectRef
 from podidentity.wire import rbac
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
 from tests.cli.ids import IDENTITY
-from tests.cli.operators import holding, kubeconfig_of
+from tests.cli.operators import holding
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
 
@@ -696,12 +696,12 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Case, list[Single]], Ran]]:
     """Run a case as a person with these rights alone, in a namespace of its own."""
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
     monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(place, PERSON, tmp_path)))
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
     begun: list[str] = []
 
     def as_person(case: Case, rights: list[Single]) -> Ran:

@@ -14,6 +14,8 @@ _COMMANDS = {
     "status": "podidentity_sandbox.cli.worlds:status",
     "shell": "podidentity_sandbox.cli.shells:shell",
     "env": "podidentity_sandbox.cli.shells:env",
+    "principal": "podidentity_sandbox.cli.principals:principal",
+    "role": "podidentity_sandbox.cli.principals:role",
     "apply": "podidentity_sandbox.cli.objects:apply",
     "get": "podidentity_sandbox.cli.objects:get",
     "delete": "podidentity_sandbox.cli.objects:delete",

@@ -30,7 +30,7 @@ def env(name: str, shell: str) -> None:
     if shell == "json":
         click.echo(json.dumps(variables, indent=2))
     else:
-        click.echo(_exports(variables))
+        click.echo(exports(variables))
 
 
 @click.command(epilog="Example: podidentity sandbox shell")
@@ -61,7 +61,8 @@ def prepared(plan: Plan) -> dict[str, str]:
     return variables
 
 
-def _exports(variables: Mapping[str, str]) -> str:
+def exports(variables: Mapping[str, str]) -> str:
+    """Return the variables as commands of a shell."""
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
 
 
@@ -69,7 +70,7 @@ def start_file(name: str, variables: Mapping[str, str]) -> str:
     """Return what bash reads first: the person's own file, then ours, whatever that one did."""
     return (
         "[ ! -f ~/.bashrc ] || . ~/.bashrc\n"
-        f"{_exports(variables)}\n"
+        f"{exports(variables)}\n"
         f'PS1="(sandbox {name}) ${{PS1:-\\$ }}"\n'
     )
 

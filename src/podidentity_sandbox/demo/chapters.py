@@ -75,7 +75,11 @@ _SECRET_URL = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=201
 
 
 def before(plan: Plan) -> list[Step]:
-    """Before pod identity: the hole that it closes."""
+    """Before pod identity: the hole that it closes.
+
+    `podidentity sandbox` acts as the administrator of the cluster and the owner of the
+    subscription: it makes groups, vaults, namespaces and pods.
+    """
     node = plan.nodes[0].name
     return [
         step("", "Where the sandbox is", check.succeeded)(
@@ -89,6 +93,31 @@ def before(plan: Plan) -> list[Step]:
         ),
         step("18", "Before: any pod takes the node's own identity", check.leaks)(
             f"podidentity sandbox exec stranger -- {ASK}"
+        ),
+    ]
+
+
+def rights(plan: Plan) -> list[Step]:
+    """Give a deployer what podidentity needs; it runs all commands of podidentity from here on.
+
+    A command of `podidentity` that is not one of `podidentity sandbox` is the deployer's.
+    """
+    nodes = f"/subscriptions/{plan.subscription_id}/resourceGroups/{plan.node_group}"
+    return [
+        step(
+            "rights", "From here on the shell is a deployer's, who has no rights", check.succeeded
+        )('eval "$(podidentity sandbox principal deployer)"; echo $OBJECT_ID'),
+        step("rights", "Without rights it enables nothing", check.names_a_right)(
+            "podidentity enable"
+        ),
+        step("rights", "The administrator gives it the roles of the commands", check.created)(
+            "podidentity rights --user $OBJECT_ID -o yaml | podidentity sandbox apply -f -"
+        ),
+        step("rights", "The owner gives it two roles in Azure", check.roles_assigned)(
+            "podidentity rights --azure identity --scope $IDENTITY_ID"
+            " | podidentity sandbox role --assignee $OBJECT_ID -f -\n"
+            f"podidentity rights --azure machines --scope {nodes}"
+            " | podidentity sandbox role --assignee $OBJECT_ID -f -"
         ),
     ]
 
@@ -113,7 +142,7 @@ def bind(plan: Plan) -> list[Step]:
         f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{IDENTITY}"
     )
     return [
-        step("5", "Sign in to ARM as the operator", check.succeeded)(
+        step("5", "Sign in to ARM", check.succeeded)(
             "ARM_TOKEN=$(curl -s https://login.microsoftonline.com/$AZURE_TENANT_ID/oauth2/v2.0/token"
             " -d grant_type=client_credentials -d client_id=$AZURE_CLIENT_ID"
             " --data-urlencode client_secret=$AZURE_CLIENT_SECRET"
@@ -265,6 +294,7 @@ def all_of(plan: Plan) -> list[tuple[str, list[Step]]]:
     """Return the whole story: chapters with their steps."""
     return [
         ("Before: the metadata service is open to every pod", before(plan)),
+        ("A deployer gets the rights that podidentity needs, and no others", rights(plan)),
         ("Pod identity is enabled", enable()),
         ("A namespace is given an identity", bind(plan)),
         ("Inside the pod: a token, and the secret", inside()),

@@ -59,6 +59,25 @@ async def leaks(context: StoryContext, ran: Ran) -> str:
     return f"a token of {token['appid']}, the node's identity: this is the hole"
 
 
+async def names_a_right(_stage: StoryContext, ran: Ran) -> str:
+    """It fails, and says which right is missing."""
+    exited(ran, 1)
+    found = re.search(r'cannot \w+ resource "\S+"', ran.output)
+    must(found, f"no right is named: {ran.output[-300:]}")
+    return f"it {found[0]}" if found else ""
+
+
+async def roles_assigned(_stage: StoryContext, ran: Ran) -> str:
+    """One role at the identity, one at the nodes."""
+    exited(ran)
+    lines = ran.output.splitlines()
+    must(
+        len(lines) == 2 and all(" assigned at /subscriptions/" in line for line in lines),
+        f"two assignments were expected: {ran.output[:300]}",
+    )
+    return "one at the identity, one at the nodes' resource group"
+
+
 async def one_nmi_a_node(context: StoryContext, ran: Ran) -> str:
     """A Running pod a node, both of its containers ready."""
     exited(ran)

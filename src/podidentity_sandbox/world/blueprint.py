@@ -9,6 +9,7 @@ import base64
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import yaml
 
@@ -138,6 +139,17 @@ def _base36(number: int) -> str:
 
 def write_kubeconfig(plan: Plan) -> None:
     """Write the administrator's kubeconfig, for the host; mode 0600."""
+    _write_kubeconfig(plan, plan.kubeconfig, "admin", plan.admin_token)
+
+
+def write_kubeconfig_of(plan: Plan, object_id: str) -> Path:
+    """Write the kubeconfig that AKS gives a principal of Entra, for the host; return its path."""
+    path = plan.path / f"kubeconfig-{object_id}"
+    _write_kubeconfig(plan, path, object_id, plan.person_token(object_id))
+    return path
+
+
+def _write_kubeconfig(plan: Plan, path: Path, user: str, token: str) -> None:
     authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
     server = f"https://127.0.0.1:{plan.apiserver_port}"
     context = f"sandbox-{plan.name}"
@@ -151,10 +163,10 @@ def write_kubeconfig(plan: Plan) -> None:
                 "cluster": {"server": server, "certificate-authority-data": authority},
             }
         ],
-        "users": [{"name": f"{context}-admin", "user": {"token": plan.admin_token}}],
+        "users": [{"name": f"{context}-{user}", "user": {"token": token}}],
         "contexts": [
-            {"name": context, "context": {"cluster": context, "user": f"{context}-admin"}}
+            {"name": context, "context": {"cluster": context, "user": f"{context}-{user}"}}
         ],
     }
-    plan.kubeconfig.touch(mode=0o600)
-    plan.kubeconfig.write_text(yaml.safe_dump(document, sort_keys=False))
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))

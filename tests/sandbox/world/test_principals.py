@@ -1,0 +1,114 @@
+"""A principal that is made beside the operator: it may do nothing until roles say so."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from podidentity_sandbox.azure.client import AzureError, AzureOperator
+from podidentity_sandbox.cli import options, principals
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.api import Api, ApiError
+from podidentity_sandbox.world.principals import give_role, make_principal
+from tests.cli.world import running
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+PODS = "/api/v1/namespaces/default/pods"
+WRONG: tuple[Any, ...] = ({}, [], {"Name": "reader", "Actions": 1, "AssignableScopes": []})
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
+    with running(tmp_path_factory.mktemp("principals")) as world:
+        yield world.plan
+
+
+def reader(*scopes: str) -> dict[str, Any]:
+    """Return a role as `az role definition create` takes it."""
+    actions = ["Microsoft.Compute/virtualMachineScaleSets/read"]
+    return {"Name": "reader", "Actions": actions, "AssignableScopes": list(scopes)}
+
+
+def by(plan: Plan, variables: Mapping[str, str]) -> AzureOperator:
+    return AzureOperator(
+        replace(
+            plan,
+            operator_id=variables["AZURE_CLIENT_ID"],
+            operator_secret=variables["AZURE_CLIENT_SECRET"],
+        )
+    )
+
+
+def token_in(kubeconfig: str) -> str:
+    """Return the token in a kubeconfig, which nobody else may read."""
+    path = Path(kubeconfig)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return str(yaml.safe_load(path.read_text())["users"][0]["user"]["token"])
+
+
+async def test_in_the_cluster_it_is_a_user_without_rights(plan: Plan) -> None:
+    variables = await make_principal(plan, "deployer")
+    who = variables["OBJECT_ID"]
+    its = Api(replace(plan, admin_token=token_in(variables["KUBECONFIG"])))
+    with pytest.raises(ApiError, match=f'User "{who}" cannot list resource "pods"'):
+        its.request("GET", PODS)
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    Api(plan).request("POST", f"{RBAC}/clusterroles", {"metadata": {"name": "r"}, "rules": [rule]})
+    given = {
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": RBAC.split("/")[2], "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"apiGroup": RBAC.split("/")[2], "kind": "User", "name": who}],
+    }
+    Api(plan).request("POST", f"{RBAC}/clusterrolebindings", given)
+    assert its.request("GET", PODS)["items"] == []
+
+
+async def test_in_azure_it_may_do_what_its_role_says_where_that_is_assigned(plan: Plan) -> None:
+    variables = await make_principal(plan, "deployer")
+    async with by(plan, variables) as its:
+        with pytest.raises(AzureError, match="AuthorizationFailed"):
+            await its.arm("GET", plan.scale_set_id)
+        for _ in range(2):
+            made = await give_role(plan, reader(plan.scale_set_id), variables["OBJECT_ID"])
+            assert made == [plan.scale_set_id]
+        assert (await its.arm("GET", plan.scale_set_id))["name"] == plan.scale_set
+        with pytest.raises(AzureError, match="AuthorizationFailed"):
+            await its.create_group("its-own")
+
+
+async def test_two_of_a_name_are_two(plan: Plan) -> None:
+    one, other = [await make_principal(plan, "deployer") for _ in range(2)]
+    assert {*one.values()} & {*other.values()} == set()
+
+
+async def test_what_is_no_role_definition_is_refused(plan: Plan) -> None:
+    for wrong in WRONG:
+        with pytest.raises(SandboxError, match="no role definition"):
+            await give_role(plan, wrong, "x")
+
+
+def test_at_a_shell_both_are_one_line_each(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "plan_of", lambda _: plan)
+    ran = CliRunner().invoke(principals.principal, ["deployer"])
+    assert ran.exit_code == 0, ran.output
+    variables = dict(line.removeprefix("export ").split("=") for line in ran.stdout.splitlines())
+    assert set(variables) == {
+        "KUBECONFIG",
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "OBJECT_ID",
+    }
+    words = ["--assignee", variables["OBJECT_ID"], "-f", "-"]
+    given = CliRunner().invoke(principals.role, words, input=json.dumps(reader(plan.scale_set_id)))
+    assert given.stdout == f"reader assigned at {plan.scale_set_id}\n"
+    no_json = CliRunner().invoke(principals.role, words, input="{")
+    assert "this is no JSON" in str(no_json.exception)
