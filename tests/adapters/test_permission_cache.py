@@ -127,6 +127,17 @@ async def test_while_nobody_can_be_asked_one_tries_every_few_seconds_and_no_long
     assert permissions.known(USE) is None
 
 
+async def test_a_refusal_is_not_asked_for_again_while_it_counts(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    server.says = NO
+    await permissions.ask(USE)
+    clock.advance(DENIED - 1)
+    assert permissions.known(USE) is False
+    await flown(permissions)
+    assert len(server.asked) == 1
+
+
 async def test_a_refusal_that_nobody_can_renew_counts_as_long_as_a_new_one(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:

@@ -679,6 +679,14 @@ async def test_what_is_dropped_leaves_nothing_of_its_pod_or_its_identity_behind(
         )
 
 
+async def test_a_token_whose_identity_has_gone_meanwhile_answers_nobody_else() -> None:
+    async with caching(current=lambda _: ()) as world:
+        found = await world.cache.fetch(grant(), VAULT)
+        assert found.token.value == "token-1"
+        assert found.entry.fresh_until < 0
+        assert len(world.cache) == 0
+
+
 async def test_many_pods_together_stay_within_the_whole() -> None:
     async with caching(capacity=50) as world:
         for number in range(500):

@@ -48,7 +48,7 @@ def test_only_a_listed_service_account_asks_and_root_where_it_is_allowed(
 @pytest.mark.parametrize(
     ("drivers", "allowed"),
     [
-        ({CSI_DRIVER}, True),
+        ({"secrets-store.csi.k8s.io"}, True),
         ({"disk.csi.azure.com", CSI_DRIVER}, True),
         ({"disk.csi.azure.com"}, False),
         (set(), False),

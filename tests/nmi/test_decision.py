@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity.core import decision as core_decision
-from podidentity.core.decision import Ambiguity, Decision, Match, match
+from podidentity.core.decision import Allowed, Ambiguity, Decision, Match, Use, match
 from podidentity.core.errors import NotYetKnown, Refused, UnknownCaller
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ClientId, Malformed, ObjectRef, TokenRequest
@@ -267,6 +267,30 @@ async def test_a_permission_that_is_not_known_is_asked_for_and_counts_as_it_is_a
     assert isinstance(outcome, Granted) is allowed
     assert [use.name for use in world.permissions.asked] == [CLIENT]
     assert bool(world.tokens.asked) is allowed
+
+
+async def test_what_was_allowed_before_a_wait_is_so_afterwards_if_it_would_be_allowed_now() -> None:
+    world = World(pod(), identity(), binding())
+    account = ObjectRef("shop", "default")
+    uses = [Use(account, CLIENT), Use(account, OTHER_CLIENT)]
+    world.permissions.allowed = dict.fromkeys(uses, True)
+    decider = world.decider()
+    _, allowed = decider.current(pod())
+    assert isinstance(allowed, Allowed)
+
+    def still() -> bool:
+        return decider.still_allows(allowed, TokenRequest(resource=VAULT), Ambiguity.WEIGHT)
+
+    assert still()
+    world.permissions.allowed[uses[0]] = False
+    assert not still(), "its permission was withdrawn"
+    world.permissions.allowed[uses[0]] = True
+    world.cluster.put(identity(client_id=ClientId.parse(OTHER_CLIENT)))
+    assert not still(), "its identity is another one now"
+    world.cluster.put(identity())
+    assert still()
+    world.cluster.remove_pod(pod().ref)
+    assert not still(), "it has gone"
 
 
 async def test_of_several_identities_the_heaviest_answers_who_names_none() -> None:

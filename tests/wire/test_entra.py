@@ -196,6 +196,12 @@ def test_an_answer_that_makes_no_sense_counts_as_none(body: bytes) -> None:
         parse(body)
 
 
+@pytest.mark.parametrize("token", [None, "", ["x"]])
+def test_an_answer_without_a_token_is_told_as_such(token: object) -> None:
+    with pytest.raises(TokenSourceDown, match="answered without an access_token"):
+        parse(answer(access_token=token))
+
+
 @given(st.integers(100, 599), st.binary(max_size=200))
 def test_whatever_is_answered_it_is_a_token_or_unavailable(status: int, body: bytes) -> None:
     with pytest.raises(TokenUnavailable):

@@ -60,6 +60,11 @@ def test_the_token_path_is_ours_in_the_spellings_that_clients_use(path: str) -> 
     assert (target.route, target.query) == (Route.TOKEN, "api-version=2018-02-01")
 
 
+def test_a_query_that_is_not_forwarded_may_have_any_visible_characters() -> None:
+    target = classify(f"{TOKEN_PATH}?resource=api://a?b=(c)!", DEFAULT)
+    assert (target.route, target.query) == (Route.TOKEN, "resource=api://a?b=(c)!")
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -618,6 +623,16 @@ def test_a_token_that_bears_another_id_is_refused_with_the_field_to_correct(
     assert str(caught.value).endswith(f"Correct spec.{field}.")
 
 
+@pytest.mark.parametrize("of", [whose("resource"), whose("object"), whose(system_assigned=True)])
+def test_a_token_that_says_of_no_client_that_it_is_its_own_is_not_handed_out(
+    of: AzureIdentity,
+) -> None:
+    machine = MACHINE if of.system_assigned else RESOURCE_ID
+    nobodys = jwt(xms_mirid=machine, oid=OTHER_CLIENT)
+    with pytest.raises(TokenSourceDown, match="does not say whose it is; it is not handed out"):
+        parse(200, answer(access_token=nobodys, client_id=None), of=of)
+
+
 @pytest.mark.parametrize("left", [-1, 0, 1])
 def test_a_token_needs_a_second_of_life(left: int) -> None:
     body = answer(expires_on=str(int(NOW) + left), expires_in=None)
@@ -644,6 +659,7 @@ def test_what_an_answer_leaves_out_is_from_now_on_and_a_bearers() -> None:
         (b"[" * 10_000, "no JSON object"),
         (answer(access_token=None), "without an access_token"),
         (answer(access_token=["x"]), "without an access_token"),
+        (answer(access_token=""), "without an access_token"),
         (answer(expires_on=str(int(NOW) - 1)), "no life left"),
         (answer(expires_on="", expires_in=""), "no life left"),
         (answer(expires_on="11/25/2026", expires_in="soon"), "no life left"),

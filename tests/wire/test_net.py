@@ -166,6 +166,13 @@ def test_serve_has_no_word_that_could_weaken_net() -> None:
     assert set(wire.FromServe.__args__) == set(FROM_SERVE)
 
 
+def test_what_a_question_leaves_out_is_not_asked_for() -> None:
+    assert wire.parse_from_serve(b'{"type":"probe","id":8,"address":"a"}') == wire.Probe(8, "a", "")
+    assert wire.parse_from_serve(questions(1)) == wire.Questions(
+        (wire.Question(0, "10.0.0.1", 1, local=False, own="", clients=False),)
+    )
+
+
 def questions(number: int) -> bytes:
     asked = [{"id": each, "address": "10.0.0.1", "port": 1} for each in range(number)]
     return json.dumps({"type": "questions", "questions": asked}).encode()

@@ -96,7 +96,7 @@ def test_a_pod_may_lack_almost_everything(
     found = parse_pod(json.dumps({"metadata": META, "status": status}).encode())
     assert (found.addresses, found.phase) == (addresses, phase)
     assert (found.service_account, found.selector, found.started) == ("default", "", 0.0)
-    assert found.csi_drivers == set()
+    assert (found.csi_drivers, found.host_network) == (frozenset(), False)
     assert (found.runtime_class, found.in_ambient_mesh) == ("", False)
 
 
