@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from podidentity.cli.needed_rights import COMMANDS, Scope
+from podidentity.cli.needed_rights import COMMANDS, AzureScope
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, Pool, PoolKind
 from tests.cli.conftest import Ran, have_custom_resources
@@ -49,11 +49,11 @@ class Case:
     """The nodes' machines: these, or `virtualMachines`."""
 
     @property
-    def actions(self) -> list[tuple[Scope, str]]:
+    def actions(self) -> list[tuple[AzureScope, str]]:
         """Return what it needs where the nodes are of this kind."""
         needed = COMMANDS[self.command].of(self.parts).azure
         found = [(each.scope, each.action) for each in needed]
-        return [one for one in found if one[0] is Scope.IDENTITY or f"/{self.kind}/" in one[1]]
+        return [one for one in found if one[0] is AzureScope.IDENTITY or f"/{self.kind}/" in one[1]]
 
     def __str__(self) -> str:
         single = "" if self.kind == "virtualMachineScaleSets" else ",machines"
@@ -126,11 +126,11 @@ def made_in(world: World) -> Person:
 
 
 @contextmanager
-def holding(place: Place, actions: list[tuple[Scope, str]]) -> Iterator[None]:
+def holding(place: Place, actions: list[tuple[AzureScope, str]]) -> Iterator[None]:
     """Let the person do these actions, by one role at the identity and one at the machines."""
     gone: list[str] = []
     person, plan = place.person, place.world.plan
-    where = {Scope.IDENTITY: person.identity["id"], Scope.MACHINES: place.machine}
+    where = {AzureScope.IDENTITY: person.identity["id"], AzureScope.MACHINES: place.machine}
 
     async def give(azure: AzureOperator) -> None:
         for scope, at in where.items():
@@ -178,12 +178,12 @@ def place(
 @pytest.fixture
 def run(
     place: Place, podidentity: Run, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Case, list[tuple[Scope, str]]], Ran]]:
+) -> Iterator[Callable[[Case, list[tuple[AzureScope, str]]], Ran]]:
     world, person = place.world, place.person
     ns = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
     words = {"ns": ns, "id": person.identity["id"]}
 
-    def as_person(case: Case, actions: list[tuple[Scope, str]]) -> Ran:
+    def as_person(case: Case, actions: list[tuple[AzureScope, str]]) -> Ran:
         if case.attached:
             ran = podidentity(*ADD.line.format(**words).split())
             assert ran.code == 0, ran.err
@@ -224,7 +224,7 @@ def test_a_command_runs_with_the_actions_that_are_printed(case: Case, run: Any) 
     ids=lambda value: value[1].partition("/")[2] if isinstance(value, tuple) else str(value),
 )
 def test_a_command_names_the_action_that_it_lacks(
-    case: Case, lacking: tuple[Scope, str], run: Any
+    case: Case, lacking: tuple[AzureScope, str], run: Any
 ) -> None:
     ran = run(case, [each for each in case.actions if each != lacking])
     assert (ran.code, whole(ran)) == (1, False)

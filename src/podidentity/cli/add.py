@@ -203,7 +203,7 @@ async def _attach(
         elif found.settled:
             click.echo(f"attached to {host_name(host)} already")
         else:
-            # Somebody began to attach it, and it is for him to detach it: the record is without it.
+            # Another client began to attach it and may detach it: our record leaves it out.
             unsettled.append(host)
     if ours or lacking:
         azure_access.record_hosts(manifest, ours | set(lacking))

@@ -59,7 +59,7 @@ class Right:
     """What the command does without it; "" if it fails."""
 
 
-class Scope(StrEnum):
+class AzureScope(StrEnum):
     """The resources of Azure at which an action is needed."""
 
     IDENTITY = "identity"
@@ -72,7 +72,7 @@ class Scope(StrEnum):
 class AzureAction:
     """An action of Azure's RBAC, as a role definition has it."""
 
-    scope: Scope
+    scope: AzureScope
     action: str
     parts: tuple[str, ...] = ()
 
@@ -194,7 +194,7 @@ def _to_apply(
             yield from _to("get create patch", resource, at=at, parts=parts)
 
 
-# ---- What NMI itself holds: whoever runs `enable` must hold it too
+# ---- What NMI itself holds: a person needs the same rights to run `enable`
 #
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 
@@ -439,7 +439,7 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
     for kind in ("virtualMachineScaleSets", "virtualMachines"):
         for verb in verbs.split():
             action = f"Microsoft.Compute/{kind}/{verb}"
-            yield AzureAction(scope=Scope.MACHINES, action=action, parts=parts)
+            yield AzureAction(scope=AzureScope.MACHINES, action=action, parts=parts)
 
 
 _IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -449,8 +449,12 @@ COMMANDS: Mapping[str, Needs] = {
     "add": Needs(
         cluster=tuple(_add()),
         azure=(
-            AzureAction(scope=Scope.IDENTITY, action=f"{_IDENTITY}/read", parts=(ATTACH, LOOK_UP)),
-            AzureAction(scope=Scope.IDENTITY, action=f"{_IDENTITY}/assign/action", parts=(ATTACH,)),
+            AzureAction(
+                scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/read", parts=(ATTACH, LOOK_UP)
+            ),
+            AzureAction(
+                scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/assign/action", parts=(ATTACH,)
+            ),
             *_machines("read write", ATTACH),
         ),
     ),

@@ -16,9 +16,9 @@ from podidentity.cli.needed_rights import (
     COMMANDS,
     NMI_NAMESPACE,
     PARTS,
+    AzureScope,
     Needs,
     Right,
-    Scope,
     Where,
 )
 from podidentity.cli.objects import Object
@@ -47,7 +47,7 @@ class Single:
     """"" for all objects."""
 
     def includes(self, other: Single) -> bool:
-        """Whether whoever has this right has the other as well."""
+        """Whether this right covers the other one."""
         return (
             (self.resource, self.verb) == (other.resource, other.verb)
             and self.namespace in {"", other.namespace}
@@ -159,7 +159,7 @@ def _rule(
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def role_definition(needs: Needs, scope: Scope, name: str, at: Sequence[str]) -> Object:
+def role_definition(needs: Needs, scope: AzureScope, name: str, at: Sequence[str]) -> Object:
     """Return a role for `az role definition create`, assignable at these scopes.
 
     https://learn.microsoft.com/azure/role-based-access-control/custom-roles
@@ -176,9 +176,9 @@ def role_definition(needs: Needs, scope: Scope, name: str, at: Sequence[str]) ->
     }
 
 
-_AT: Mapping[Scope, str] = {
-    Scope.IDENTITY: "a managed identity",
-    Scope.MACHINES: "the machines of a cluster's nodes",
+_AT: Mapping[AzureScope, str] = {
+    AzureScope.IDENTITY: "a managed identity",
+    AzureScope.MACHINES: "the machines of a cluster's nodes",
 }
 
 
@@ -225,7 +225,7 @@ _AT: Mapping[Scope, str] = {
 @click.option("--name", "role_name", help="Name of the roles. [default: podidentity-COMMAND]")
 @click.option(
     "--azure",
-    type=click.Choice([each.value for each in Scope]),
+    type=click.Choice([each.value for each in AzureScope]),
     help="Print a role of Azure instead, for the managed identity or for the nodes' machines.",
 )
 @click.option(
@@ -264,7 +264,7 @@ def rights(
         azure=tuple(action for each in left.values() for action in each.azure),
     )
     if azure:
-        scope = Scope(azure)
+        scope = AzureScope(azure)
         made = role_definition(together, scope, f"{role_name or _name(commands)} {scope}", scopes)
         if not made["Actions"]:
             raise CommandError(f"{_listed(chosen)} needs nothing in Azure for {_AT[scope]}")

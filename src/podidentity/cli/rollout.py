@@ -28,7 +28,7 @@ async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
     """Return `wanted`, or the namespace in which NMI is; that of `enable`'s default without one.
 
     Of several it is the default if NMI is there: only one agent can hold a node's rules. Raises
-    KubeError, also for whoever may not list DaemonSets of all namespaces.
+    KubeError; without a `wanted` namespace the caller needs the right to list all DaemonSets.
     """
     if wanted:
         return wanted

@@ -1,4 +1,4 @@
-"""Admission: what a new object needs, and what a kubelet may not change of its own Node.
+"""Admission: what a new object needs, and that a kubelet may not change the taints of its Node.
 
 A new object's namespace and service account must exist. The words are those of the real plugins
 NamespaceLifecycle, ServiceAccount and NodeRestriction (admitNode):

@@ -102,7 +102,7 @@ class ArmCall:
         return [one for one in found if allows(self.world, mine, read, one.id)]
 
     def around(self, kind: type[S]) -> list[S]:
-        """Return what of a kind holds at the path's scope, and what is below it."""
+        """Return the objects of a kind that hold at the path's scope or at a scope below it."""
         here = self.params["scope"]
         found = self.world.all(kind)
         return [one for one in found if _inside(here, one.scope) or _inside(one.scope, here)]
