@@ -20,7 +20,6 @@ from podidentity.cli.federation import permit_accounts
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
-    CONFIG_MAPS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -64,7 +63,12 @@ from podidentity.manifests import (
     startup_taint_rights,
 )
 from podidentity.manifests import local_redirect as manifests_of_redirect
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    CONFIG_MAPS,
+    KubeError,
+)
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
