@@ -140,10 +140,9 @@ class Candidate:
             me=name,
             lock=LOCK,
             seconds=SECONDS,
-            led=self._led,
-            lost=lambda: self.said.append("lost"),
             jitter=lambda: 0.0,
         )
+        self.election.follow(self._led, lambda: self.said.append("lost"))
 
     def _led(self, until: float) -> None:
         assert until > 0

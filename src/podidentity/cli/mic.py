@@ -41,14 +41,13 @@ PODS_OF_MIC = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=mi
 )
 @options_of(settings_flags(MicSettings), OLD_FLAGS_OF_MIC)
 @click.version_option(None, "--version", package_name="podidentity")
-@click.pass_context
-def mic(ctx: click.Context, **given: Any) -> AgentPlan | None:  # noqa: ANN401 - parsed by click
+def mic(**given: Any) -> AgentPlan | None:  # noqa: ANN401 - parsed by click
     """Run the controller: identities follow the pods that may use them.
 
     It attaches identities to the machines of pods, records them in AzureAssignedIdentities, and
     detaches what it attached itself when no pod needs it any more. Of several replicas one works.
     """
-    if ctx.invoked_subcommand:
+    if click.get_current_context().invoked_subcommand:
         return None
     return plan_of(_settings_from(given))
 

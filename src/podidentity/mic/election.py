@@ -89,21 +89,15 @@ class Election:
         me: str,
         lock: ObjectRef,
         seconds: int,
-        led: Callable[[float], None] = lambda _: None,
-        lost: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`led` is called when it becomes the leader, and at each renewal, with until when it is.
-
-        `lost` is called when it is that no more. Times are monotonic.
-        """
         self._server = server
         self._clock = clock
         self._me = me
         self._lock = lock
         self._seconds = seconds
-        self._led = led
-        self._lost = lost
+        self._led: Callable[[float], None] = lambda _: None
+        self._lost: Callable[[], None] = lambda: None
         self._jitter = jitter
         self._lease, self._old = _Seen(), _Seen()
         self._until = 0.0
@@ -116,6 +110,13 @@ class Election:
         self._told = ""
         self.elections = 0
         """How often it became the leader."""
+
+    def follow(self, led: Callable[[float], None], lost: Callable[[], None]) -> None:
+        """Have `led` called when it becomes the leader and at each renewal, with until when it is.
+
+        `lost` is called when it is that no more. Times are monotonic.
+        """
+        self._led, self._lost = led, lost
 
     @property
     def leading(self) -> bool:

@@ -2,13 +2,13 @@
 
 Where the credential comes from is decided by what is configured, in this order:
 
-    a token file of MIC's own service account, client id and tenant   federation: no secret at all
-    `useManagedIdentityExtension`, USE_MSI                            the machine's identity, by IMDS
-    client id and secret                                              a service principal
+    `useManagedIdentityExtension`, USE_MSI                         the machine's identity, by IMDS
+    client id, tenant and secret                                   a service principal
+    client id, tenant, and a token file of MIC's service account   federation: no secret at all
 
-Values come from the cloud provider's configuration file if one is named, else from flags and the
-admin secret's variables. Files are read again when they are replaced, however that is done: a
-secret that was rotated is used with the next token, and a token of the old one is dropped.
+Values come from the cloud provider's configuration file if one is named, and from flags and the
+admin secret's variables where it says nothing. Files are read again when they are replaced, however
+that is done: a secret that was rotated is used at once, and a token of the old one is dropped.
 
 https://learn.microsoft.com/entra/workload-id/workload-identity-federation
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -94,8 +94,8 @@ class NoCredential(ValueError):
 
 
 _WAYS = (
-    "Give AZURE_FEDERATED_TOKEN_FILE, CLIENT_ID and TENANT_ID (federation), USE_MSI=true, or "
-    "CLIENT_ID, CLIENT_SECRET and TENANT_ID; or --cloudconfig"
+    "Give --azure-client-id and --azure-tenant-id, with the token of MIC's service account in "
+    "AZURE_FEDERATED_TOKEN_FILE or with CLIENT_SECRET; --use-managed-identity; or --cloudconfig"
 )
 
 
@@ -104,25 +104,21 @@ def credential_of(given: Configured) -> Credential:
     told = given
     if given.cloud_config:
         told = _of_file(given, read_cloud_config(given.cloud_config))
-    if told.token_file:
-        return Credential(
-            method=Method.FEDERATION,
-            client_id=_client_id(told.client_id),
-            tenant=_tenant(told.tenant),
-            text=_read(told.token_file, "the token of MIC's service account"),
-        )
     if told.managed:
         named = told.managed_client_id.strip()
         return Credential(
             method=Method.MANAGED_IDENTITY, client_id=_client_id(named) if named else None
         )
-    if not told.client_secret:
+    if not told.client_secret and not (told.token_file and told.client_id):
         raise NoCredential(f"MIC has no credential for Azure. {_WAYS}.")
+    by_secret = bool(told.client_secret)
     return Credential(
-        method=Method.SECRET,
+        method=Method.SECRET if by_secret else Method.FEDERATION,
         client_id=_client_id(told.client_id),
         tenant=_tenant(told.tenant),
-        text=told.client_secret,
+        text=told.client_secret
+        if by_secret
+        else _read(told.token_file, "the token of MIC's service account"),
     )
 
 
@@ -135,14 +131,13 @@ def read_cloud_config(path: str) -> CloudConfig:
 
 
 def _of_file(given: Configured, file: CloudConfig) -> Configured:
-    return Configured(
-        # Federation is not in the file: its client id and tenant are MIC's own.
-        token_file=given.token_file,
-        client_id=(given.client_id if given.token_file else "") or file.client_id,
-        client_secret=file.client_secret,
-        tenant=(given.tenant if given.token_file else "") or file.tenant,
-        managed=file.managed,
-        managed_client_id=file.managed_client_id,
+    return replace(
+        given,
+        client_id=file.client_id or given.client_id,
+        client_secret=file.client_secret or given.client_secret,
+        tenant=file.tenant or given.tenant,
+        managed=file.managed or given.managed,
+        managed_client_id=file.managed_client_id or given.managed_client_id,
     )
 
 
@@ -212,9 +207,12 @@ class SignIn:
         imds: Issuer,
         cloud: Cloud,
         clock: Clock,
-        own: ObjectRef = ObjectRef("kube-system", "mic"),
+        own: ObjectRef,
     ) -> None:
-        """`credential` reads the files anew at each call, and raises NoCredential."""
+        """`credential` reads the files anew at each call, and raises NoCredential.
+
+        `own` is MIC's pod, by which IMDS's requests are counted.
+        """
         self._credential = credential
         self._endpoint = endpoint
         self._imds = imds
