@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from enum import StrEnum
 from typing import Any, Literal
 
 from podidentity.core.attestation import AttestationMode
@@ -750,16 +749,6 @@ class NmiSettings:
         return self.verbosity >= 4
 
 
-class Assign(StrEnum):
-    """To which machines MIC attaches the identities of pods."""
-
-    PODS = "pods"
-    """Those on which a pod needs one: the archived project's standard mode."""
-    ALL_HOSTS = "all-hosts"
-    """Every machine of the cluster has all that are bound, new ones too: managed mode."""
-    NONE = "none"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicSettings:
     """Settings of the controller; defaults as those of the archived project where it had them."""
@@ -781,12 +770,11 @@ class MicSettings:
         ),
     )
 
-    assign: Assign = field(
-        default=Assign.PODS,
+    assign: Literal["pods", "all-hosts", "none"] = field(
+        default="pods",
         metadata=flag(
             "--assign",
-            choices=tuple(Assign),
-            parse=Assign,
+            choices=("pods", "all-hosts", "none"),
             text="To which machines MIC attaches identities. `pods`: to those with a pod that "
             "needs one (standard mode). `all-hosts`: all that are bound, to every machine of the "
             "cluster, new ones too (managed mode). `none`: to none; MIC writes conditions only, "
