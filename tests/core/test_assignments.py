@@ -419,6 +419,19 @@ def _steps() -> list[tuple[str, str, Any]]:
 
 
 STEPS = _steps()
+BASE: list[tuple[str, str, Any]] = [
+    ("node", "n1", SETS[0]),
+    ("node", "n2", SETS[1]),
+    *(
+        step
+        for namespace in NAMESPACES
+        for step in (
+            ("identity", f"{namespace}/x", identity(namespace, "x", 1)),
+            ("binding", f"{namespace}/a", binding(namespace, "a", "x", "app")),
+        )
+    ),
+]
+"""With these most pods need something, in whatever follows."""
 
 
 def _apply(state: Assignments, kind: str, name: str, value: Any, pods: dict[str, Pod]) -> None:
@@ -453,7 +466,7 @@ RULES = [
 
 @st.composite
 def _series(draw: st.DrawFn) -> tuple[list[tuple[str, str, Any]], Rules, bool, bool]:
-    series = draw(st.lists(st.sampled_from(STEPS), max_size=50))
+    series = [*BASE, *draw(st.lists(st.sampled_from(STEPS), max_size=40))]
     rules = draw(st.sampled_from(RULES))
     return series, rules, draw(st.booleans()), draw(st.booleans())
 
