@@ -273,8 +273,8 @@ class NmiSettings:
             "--operation-mode",
             choices=("standard", "managed"),
             text="`managed`: identities are attached to the node's machines already. `standard`: "
-            "a controller attaches them and records it in AzureAssignedIdentities; requests wait "
-            "for the record. The controller comes in a later release.",
+            "[MIC](mic.md) attaches them and records it in AzureAssignedIdentities; requests wait "
+            "for the record.",
         ),
     )
     force_namespaced: bool = field(

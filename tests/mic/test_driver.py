@@ -82,7 +82,8 @@ class Held:
     async def do(self, action: Action, *, writes: bool) -> Result:
         del writes
         self.begun.append(action)
-        future = self.waiting[action] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.waiting[action] = future
         try:
             return await future
         except asyncio.CancelledError:

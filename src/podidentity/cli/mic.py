@@ -49,10 +49,10 @@ def mic(**given: Any) -> AgentPlan | None:  # noqa: ANN401 - parsed by click
     """
     if click.get_current_context().invoked_subcommand:
         return None
-    return plan_of(_settings_from(given))
+    return plan_of(settings_from(given))
 
 
-def _settings_from(given: dict[str, Any]) -> MicSettings:
+def settings_from(given: dict[str, Any]) -> MicSettings:
     """Return the settings of the parsed flags; raise click.UsageError."""
     given["own_namespace"] = given["own_namespace"] or ""
     try:

@@ -198,15 +198,20 @@ async def troubles(
 
     `pods_of` selects the pods of the DaemonSet `name`.
     """
-    pods = await find_all(kube, PODS, namespace, labelSelector=pods_of)
+    lines = await troubles_of(kube, namespace, pods_of)
+    if not lines and not await find_all(kube, PODS, namespace, labelSelector=pods_of):
+        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
+        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
+    return lines
+
+
+async def troubles_of(kube: Kube, namespace: str, pods_of: str) -> list[str]:
+    """Return a line for each pod of this selector that is not ready, with the reason."""
     lines = []
-    for pod in pods:
+    for pod in await find_all(kube, PODS, namespace, labelSelector=pods_of):
         if not ready(pod):
             node = pod.get("spec", {}).get("nodeName") or "no node"
             lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
-    if not pods:
-        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
-        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
     return lines
 
 

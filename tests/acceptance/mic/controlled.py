@@ -1,4 +1,4 @@
-"""A sandbox of two nodes in which MIC runs as `enable --mic` installs it, signed in by federation."""
+"""A sandbox of two nodes in which MIC runs, signed in by federation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.acceptance.directory import bound, manifest, pod
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
-TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"  # noqa: S105 - an URL
+TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
 VAULTS = "https://vault.azure.net"
 SECONDS = 180.0
 """A scale set takes up to a minute to change, and MIC may have two changes to make."""
@@ -51,7 +51,7 @@ class Controlled:
     # Azure
 
     def identity(self, name: str) -> Managed:
-        """Return the managed identity of that name, made at the first call, a reader of the vault."""
+        """Return the managed identity of that name, a reader of the vault; make it if need be."""
         if name not in self.identities:
             self.identities[name] = self.loop.run(self._make(name))
         return self.identities[name]
@@ -149,11 +149,13 @@ class Controlled:
 
     def assigned(self, *pods: str, namespace: str = "") -> None:
         """Return when all records of these pods say Assigned, and there are some."""
-        for each in pods:
-            self.until(
-                lambda name=each: set(self.states(name, namespace)) == {"Assigned"},
-                f"{each} is not Assigned",
-            )
+
+        def are() -> bool:
+            found = [each for each in self.records("", namespace) if each["spec"]["pod"] in pods]
+            states = {each["status"]["status"] for each in found}
+            return {each["spec"]["pod"] for each in found} == set(pods) and states == {"Assigned"}
+
+        self.until(are, f"{pods} are not Assigned")
 
     def told(self) -> str:
         """Return what a person would look at."""
@@ -181,14 +183,12 @@ class Controlled:
 
     # Pods
 
-    def ask(
-        self, pod: str, namespace: str = "default", *, seconds: int = 90, **by: str
-    ) -> tuple[int, dict[str, Any]]:
+    def ask(self, pod: str, namespace: str = "default", **by: str) -> tuple[int, dict[str, Any]]:
         """Ask for a token in a pod; return status and body."""
         more = "".join(f"&{name}={value}" for name, value in by.items())
         url = f"{TOKEN}&resource={VAULTS}{more}"
         said = self.inside(
-            pod, f"curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
+            pod, f"curl -s -m 90 -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
         )
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}")
@@ -257,9 +257,7 @@ def controlled(name: str, *flags: str, nodes: int = 2) -> Iterator[Controlled]:
 
 def install(sandbox: Sandbox, *flags: str) -> None:
     """Enable pod identity with MIC."""
-    sandbox.run("podidentity", "enable", "--nmi-arg=--operation-mode=standard")
-    for each in manifests.mic(extra_args=flags):
-        sandbox.run("kubectl", "apply", "-f", "-", given=json.dumps(each))
+    sandbox.run("podidentity", "enable", "--mic", *(f"--mic-arg={flag}" for flag in flags))
 
 
 def names(objects: Sequence[dict[str, Any]]) -> list[str]:
