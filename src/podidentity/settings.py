@@ -951,8 +951,6 @@ class MicSettings:
             "for which there is no flag.",
         ),
     )
-    client_secret: str = field(default="", repr=False)
-    """Of CLIENT_SECRET: a flag would show it to everybody on the node."""
     tenant: str = field(
         default="",
         metadata=flag("--azure-tenant-id", envvar="TENANT_ID", text="Tenant to sign in to."),

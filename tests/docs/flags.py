@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from podidentity.cli.nmi import shown
 from pathlib import Path
 
+from podidentity.cli.nmi import shown
 from podidentity.settings import (
     OLD_FLAGS,
     OLD_FLAGS_OF_MIC,

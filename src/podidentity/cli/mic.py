@@ -6,7 +6,6 @@ All flags of the archived project are accepted, so that its manifests need no ch
 
 from __future__ import annotations
 
-import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +55,7 @@ def settings_from(given: dict[str, Any]) -> MicSettings:
     """Return the settings of the parsed flags; raise click.UsageError."""
     given["own_namespace"] = given["own_namespace"] or ""
     try:
-        # A flag would show it to everybody on the node.
-        return MicSettings(**given, client_secret=os.environ.get("CLIENT_SECRET", ""))
+        return MicSettings(**given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -168,7 +169,8 @@ def _sign_in(settings: MicSettings, clock: Clock, stack: AsyncExitStack, me: str
         cloud_config=settings.cloud_config,
         token_file=settings.token_file,
         client_id=settings.client_id,
-        client_secret=settings.client_secret,
+        # There is no flag for it: everybody on the node can read flags.
+        client_secret=os.environ.get("CLIENT_SECRET", ""),
         tenant=settings.tenant,
         managed=settings.managed_identity,
         managed_client_id=settings.managed_client_id,
