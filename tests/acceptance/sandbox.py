@@ -18,11 +18,12 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
-from podidentity_sandbox.weather import Weather, named, read, seed_of
+from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.causes import cause, journal
+from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -62,11 +63,14 @@ class Sandbox:
         self.plan = plan
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run one of our commands as the sandbox's operator; return what it printed.
+        """Run a command; return what it printed.
 
-        In a storm it is run again, as by a person, where its refusal names what the weather did.
+        `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator. In a
+        storm it is run again, as by a person, where its refusal names what the weather did.
         """
         surroundings = {**os.environ, **self._variables}
+        if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
+            surroundings["PATH"] = f"{self.folder_of_deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
             done = subprocess.run(
                 command, input=given, check=False, capture_output=True, text=True, env=surroundings
@@ -76,6 +80,11 @@ class Sandbox:
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout
+
+    @cached_property
+    def folder_of_deployer(self) -> Path:
+        """The folder whose `podidentity` acts as the deployer, who is made when first asked for."""
+        return folder_of_deployer(self.plan)
 
     @cached_property
     def _variables(self) -> dict[str, str]:
@@ -162,8 +171,8 @@ async def one_node(
     name: str, network: Network = Network.ROUTED, *, weather: Weather = WEATHER
 ) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(own(name), network, weather) as plan:
-        yield Sandbox(plan)
+    with _sandbox(own(name), network, weather) as place:
+        yield place
 
 
 @contextmanager
@@ -188,11 +197,11 @@ def opened(
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
     )
-    with asyncio.Runner() as loop, how as plan:
-        azure = AzureOperator(plan)
+    with asyncio.Runner() as loop, how as place:
+        azure = AzureOperator(place.plan)
         loop.run(azure.__aenter__())
         try:
-            yield Sandbox(plan), azure, loop
+            yield place, azure, loop
         finally:
             loop.run(azure.__aexit__())
 
@@ -206,18 +215,22 @@ def _sandbox(
     nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
-) -> Iterator[Plan]:
+) -> Iterator[Sandbox]:
+    """Bring a sandbox up in calm weather; it turns when the deployer has its rights."""
     plan = bring_up(
         name,
         nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
-        weather=weather,
+        weather=CALM,
     )
     UP[name] = plan.path
     try:
-        yield plan
+        place = Sandbox(plan)
+        assert place.folder_of_deployer.exists()
+        write(plan.path, weather)
+        yield place
     except BaseException as error:
         error.add_note(f"{name}: {read(plan.path)}")
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from podidentity_sandbox.node.client import execute
-from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import one_node
 
 READERS = """
@@ -31,8 +30,7 @@ BEARER = f'-H "Authorization: Bearer {TOKEN}"'
 
 
 async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
-    # Calm: not seen green in real weather yet.
-    async with one_node("metrics", weather=CALM) as place:
+    async with one_node("metrics") as place:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200
