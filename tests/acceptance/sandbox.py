@@ -57,10 +57,11 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox."""
+    """One sandbox, and the deployer who runs podidentity in it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._deployer = folder_of_deployer(plan)
 
     def run(self, *command: str, given: str = "") -> str:
         """Run a command; return what it printed.
@@ -70,7 +71,7 @@ class Sandbox:
         """
         surroundings = {**os.environ, **self._variables}
         if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
-            surroundings["PATH"] = f"{self.folder_of_deployer}:{surroundings['PATH']}"
+            surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
             done = subprocess.run(
                 command, input=given, check=False, capture_output=True, text=True, env=surroundings
@@ -80,11 +81,6 @@ class Sandbox:
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout
-
-    @cached_property
-    def folder_of_deployer(self) -> Path:
-        """The folder whose `podidentity` acts as the deployer, who is made when first asked for."""
-        return folder_of_deployer(self.plan)
 
     @cached_property
     def _variables(self) -> dict[str, str]:
@@ -228,7 +224,6 @@ def _sandbox(
     UP[name] = plan.path
     try:
         place = Sandbox(plan)
-        assert place.folder_of_deployer.exists()
         write(plan.path, weather)
         yield place
     except BaseException as error:
