@@ -70,14 +70,12 @@ class Value:
 
 def read(text: str) -> list[Value]:
     """Return the values of an annotated file, a mapping; raise ValueError without a sentence."""
-    node = yaml.compose(text)
-    assert isinstance(node, yaml.MappingNode)
-    return _parts(node, text.splitlines(), ())
+    return _parts(yaml.compose(text), text.splitlines(), ())
 
 
-def _parts(node: yaml.MappingNode, lines: list[str], above: tuple[str, ...]) -> list[Value]:
+def _parts(node: yaml.Node | None, lines: list[str], above: tuple[str, ...]) -> list[Value]:
     found = []
-    for key, value in node.value:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         path = (*above, key.value)
         comment = _comment(lines, key.start_mark.line)
         hints = {match[1]: match[2] for line in comment if (match := _HINT.match(line))}
