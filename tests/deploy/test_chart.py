@@ -241,7 +241,7 @@ def test_a_digest_is_what_counts_and_secrets_go_with_every_pod(helm: Helm) -> No
     rendered = helm.render(given)
     pods = [each["spec"]["template"]["spec"] for each in rendered.objects if _is_set(each)]
     pods += [each["spec"] for each in rendered.objects if each["kind"] == "Pod"]
-    assert len(pods) == 5
+    assert len(pods) == 4
     for pod in pods:
         assert pod["imagePullSecrets"] == [{"name": "pull"}]
         for container in pod["containers"]:
@@ -387,7 +387,7 @@ def test_nmi_and_its_probe_are_on_the_same_nodes_whatever_is_asked_for(helm: Hel
 def test_without_access_to_secrets_the_rule_is_gone_and_without_rbac_every_role(
     helm: Helm,
 ) -> None:
-    managed = {"operationMode": "managed", "test": {"enabled": False}}
+    managed = {"operationMode": "managed"}
     role = helm.render({**managed, "rbac": {"allowAccessToSecrets": False}}).named(
         "ClusterRole", NAME
     )
