@@ -34,16 +34,18 @@ exec {program} "$@"
 
 
 def folder_of_deployer(plan: Plan) -> Path:
-    """Make the deployer; return a folder for PATH, in which `podidentity` acts as it.
+    """Make the deployer, once; return a folder for PATH, in which `podidentity` acts as it.
 
     Its rights count at once in calm weather; in any other one it would have to wait for them.
     """
+    folder = plan.path / "deployer"
+    if folder.exists():
+        return folder
     with ThreadPoolExecutor(1) as thread:  # the caller may be in an event loop
         principal = thread.submit(asyncio.run, _with_rights(plan)).result()
     exports = "\n".join(f"  export {name}={shlex.quote(it)}" for name, it in principal.items())
     real = shutil.which("podidentity")
     assert real is not None
-    folder = plan.path / "deployer"
     folder.mkdir(mode=0o700)
     program = folder / "podidentity"
     program.write_text(PROGRAM.format(exports=exports, program=real))

@@ -27,7 +27,7 @@ NODE = "10.240.0.4"
 """The first node's own address: `world.blueprint`."""
 TOKEN = "$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"
 PLAIN = f"curl -s http://{NODE}:9090/metrics"
-SECURE = f"curl -sk https://{NODE}:9447/metrics -w '%{{http_code}}'"
+SECURE = f"curl -skS https://{NODE}:9447/metrics -w '%{{http_code}}'"
 BEARER = f'-H "Authorization: Bearer {TOKEN}"'
 
 
@@ -54,9 +54,13 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
         assert (await said(f"{SECURE} {BEARER}")).endswith("403")
         place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=READERS)
         read = ["sh", "-c", f"{SECURE} {BEARER}"]
-        whole = ""
+
+        async def whole() -> str:
+            asked = await execute(place.plan, "default", "reader", read)
+            return (asked.stderr + asked.stdout).decode()
+
         async with asyncio.timeout(30):
-            while not whole.endswith("200"):  # the API server counts a new binding a little later
-                assert whole == "" or whole.endswith("403")
-                whole = (await execute(place.plan, "default", "reader", read)).stdout.decode()
-        assert 'namespace="default",resource="https://vault.azure.net"' in whole
+            while not (found := await whole()).endswith("200"):
+                assert found.endswith("403"), found
+                await asyncio.sleep(1)  # the API server counts a new binding a little later
+        assert 'namespace="default",resource="https://vault.azure.net"' in found
