@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from podidentity.core.hosts import Host, HostIdentities
+from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.resources import ResourceId
 
 MOST_AT_ONCE = 150
@@ -79,7 +79,8 @@ class Ledger:
         for each, entry in self.detaching.items():
             if each in user and (ended or now >= entry.since + LONGEST_CHANGE):
                 attached[each] = entry
-            elif each in user:
+            elif each in user or seen.state == "failed":
+                # After a change that failed the machines may have what is not listed.
                 detaching[each] = entry
         return replace(self, attached=attached, attaching=attaching, detaching=detaching)
 
@@ -122,11 +123,22 @@ class HostPlan:
     attach: tuple[Wanted, ...] = ()
     detach: tuple[str, ...] = ()
     """Ids in lower case."""
+    again: bool = False
+    """Whether what is listed must be sent again: the machines may have more."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.attach or self.detach)
+        return not (self.attach or self.detach or self.again)
+
+    def change(self, seen: HostIdentities) -> HostChange:
+        """Return the change of the host `seen`."""
+        attach = [each.resource_id for each in self.attach]
+        change = HostChange.of(seen, attach=attach, detach=self.detach)
+        if change.attach or change.detach or not seen.user:
+            return change
+        # Azure applies the whole again, whatever a change names.
+        return replace(change, attach=(min(seen.user.values()),))
 
 
 def plan(
@@ -163,7 +175,8 @@ def plan(
         for each in ours
         if each in unneeded and each in seen.user and each not in wanted and each not in refused
     ]
-    return HostPlan(attach=tuple(attach), detach=tuple(detach[: most - len(attach)]))
+    again = seen.state == "failed" and not ledger.detaching.keys() <= seen.user.keys()
+    return HostPlan(attach=tuple(attach), detach=tuple(detach[: most - len(attach)]), again=again)
 
 
 def immutable(entry: Entry, folded: str, seen: HostIdentities, protected: frozenset[str]) -> bool:

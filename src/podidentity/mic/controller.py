@@ -16,7 +16,7 @@ which it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -112,6 +112,8 @@ LISTED_FROM = 3
 """Hosts of a resource group from which on they are read by a list."""
 EVENT_AGAIN = 60.0
 """Seconds between two events about a binding, at least."""
+_MOST_TOLD = 2_000
+"""Bindings with an event from which on those of more than a minute ago are forgotten."""
 
 
 class _Group(NamedTuple):
@@ -165,13 +167,15 @@ class Timers:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def passed(self, now: float) -> Iterator[_Owner]:
-        """Yield and forget those of which the time has come."""
+    def passed(self, now: float) -> list[_Owner]:
+        """Return and forget those of which the time has come."""
+        owners = []
         while (time := self.first()) is not None and time <= now:
             owner = self._heap[0][2]
             del self._times[owner]
             heappop(self._heap)
-            yield owner
+            owners.append(owner)
+        return owners
 
     def clear(self) -> None:
         """Forget all."""
@@ -518,7 +522,7 @@ class Controller:
 
     def _watch_gate(self, subscription: str, kind: Kind) -> None:
         gate = self._gates[subscription, kind]
-        opens = gate.opens() if gate.waiting else inf
+        opens = gate.opens() if gate.waiting and self.leads else inf
         self._timers.set(_Owner("gate", (subscription, kind)), None if opens == inf else opens)
 
     def _note(self, subscription: str, kind: Kind, result: Result) -> None:
@@ -636,6 +640,10 @@ class Controller:
         """Write an event about a binding, unless there was one within the minute."""
         last = self._told.get(ref, -inf)
         if self.leads and self._now >= last + EVENT_AGAIN:
+            if len(self._told) > _MOST_TOLD:
+                self._told = {
+                    each: at for each, at in self._told.items() if self._now < at + EVENT_AGAIN
+                }
             self._told[ref] = self._now
             self._issue(_Owner("event"), TellEvent(About.BINDING, ref, kind, reason, note))
 
@@ -730,7 +738,6 @@ class Controller:
                 self._desired.lose_identity(event.ref)
             case About.BINDING:
                 self._desired.lose_binding(event.ref)
-                self._told.pop(event.ref, None)
             case About.EXCEPTION:
                 self._desired.lose_exception(event.ref)
 

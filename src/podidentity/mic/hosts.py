@@ -22,7 +22,7 @@ from enum import Enum
 from math import inf
 from typing import Literal, Protocol
 
-from podidentity.core.hosts import Host, HostChange, HostIdentities
+from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import (
     LONGEST_CHANGE,
     MOST_AT_ONCE,
@@ -69,6 +69,7 @@ IDLE = 900.0
 
 _AGAIN = 5.0
 _FIRST_POLL, _LONGEST_POLL = 1.0, 60.0
+_LONGEST_PAUSE, _LONGEST_FAILED = 60.0, 600.0
 _FORBIDDEN, _DENIED = 30.0, 3600.0
 """Seconds until a change is tried again that a missing right, or a deny assignment, forbids."""
 
@@ -362,9 +363,7 @@ class HostWork:
         if now > self._round.fenced_at + FRESH or covered.empty:
             return WriteLedger(book.intending(planned, seen, now), self._version)
         self._round.sent = covered
-        attach = [each.resource_id for each in covered.attach]
-        change = HostChange.of(seen, attach=attach, detach=covered.detach)
-        return PatchHost(self.host, change, seen.etag)
+        return PatchHost(self.host, covered.change(seen), seen.etag)
 
     def _covered(self, seen: HostIdentities, planned: HostPlan) -> HostPlan:
         """Return that part of a plan of which the stored ledger speaks.
@@ -377,6 +376,7 @@ class HostWork:
                 each for each in planned.attach if book.covers(HostPlan(attach=(each,)), seen)
             ),
             detach=tuple(each for each in planned.detach if each in book.detaching),
+            again=planned.again,
         )
 
     def _plan(
@@ -632,6 +632,9 @@ class HostWork:
                 pass
             case Fault.UNREACHABLE:
                 self._rest(now)
+            case Fault.FAILED:
+                self._known.unread = True
+                self._rest(now, most=_LONGEST_FAILED)
             case _:
                 self._known.unread = True
                 self._rest(now)
@@ -657,10 +660,10 @@ class HostWork:
         if self.refused.pop(folded, None) is not None:
             self.changed[folded] = None
 
-    def _rest(self, now: float, least: float = 0.0) -> None:
+    def _rest(self, now: float, least: float = 0.0, most: float = _LONGEST_PAUSE) -> None:
         """Rest for a while, longer after each failure."""
         self._failures += 1
-        self._rest_until = now + max(least, _pause(self._failures))
+        self._rest_until = now + max(least, _pause(self._failures, most))
 
     def _note_statuses(self, wanted: Iterable[str]) -> None:
         """Note of which wanted identities the status is another one now."""
@@ -673,6 +676,6 @@ class HostWork:
 _POLL_AGAIN = {Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST}
 
 
-def _pause(failures: int) -> float:
+def _pause(failures: int, most: float = _LONGEST_PAUSE) -> float:
     """Return the seconds to rest after so many failures in a row."""
-    return float(min(2.0 ** (failures - 1), 60.0))
+    return min(2.0 ** min(failures - 1, 20), most)
