@@ -139,7 +139,7 @@ _EVENTS = tuple(_WEIGHTS)
 
 def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     """Return a smaller scenario that still fails: fewer faults, then fewer steps, again."""
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
     changed = True
     while changed:
