@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from podidentity.cli import main
+from podidentity.cli.check import mic_not_ready, mic_paused, not_attached
 from podidentity.cli.controller import chosen_of, flags_of_nmi
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.decision import Authorization
-from podidentity.core.resources import ClientId
+from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.settings import MicSettings
 from podidentity.wire.pauses import Pauses, parse_pauses
 from tests.cli.conftest import Ran
@@ -171,3 +173,35 @@ def test_what_cannot_be_paused_is_told(
 ) -> None:
     ran = podidentity("mic", *arguments)
     assert (ran.code, says in ran.err) == (1, True)
+
+
+# What `check` says of it
+
+
+def condition(reason: str, status: str = "False") -> dict[str, Any]:
+    told = {"type": "Ready", "status": status, "reason": reason, "message": "the identity is gone"}
+    meta = {"name": "orders", "namespace": "shop"}
+    return {"metadata": meta, "status": {"conditions": [{"type": "Other"}, told]}}
+
+
+@pytest.mark.parametrize("reason", ["Denied", "Forbidden", "RefusedByAzure"])
+def test_an_identity_that_azure_refuses_is_found_by_its_condition(reason: str) -> None:
+    (found,) = not_attached(condition(reason))
+    assert (found.reason, found.what) == (reason, "The identity is gone.")
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [condition("Malformed"), condition("Usable", "True"), {"metadata": {}}, {"status": None}],
+    ids=["the rules say so", "well", "untold", "empty"],
+)
+def test_what_the_rules_say_is_found_by_the_rules(identity: dict[str, Any]) -> None:
+    assert list(not_attached(identity)) == []
+
+
+def test_a_mic_that_is_paused_or_not_ready_is_found_with_the_next_step() -> None:
+    where = ObjectRef("kube-system", "mic")
+    paused = mic_paused(where, Pauses(all=True))
+    assert (paused.reason, "mic resume" in paused.mend) == ("ControllerPaused", True)
+    unready = mic_not_ready(where, ["n1: ErrImagePull"])
+    assert (unready.reason, "n1: ErrImagePull" in unready.what) == ("ControllerNotReady", True)
