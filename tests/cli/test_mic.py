@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from podidentity import manifests
 from podidentity.cli import main
+from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.check import mic_not_ready, mic_paused, not_attached
 from podidentity.cli.controller import chosen_of, flags_of_nmi
 from podidentity.cli.programs import AgentPlan
@@ -18,7 +22,8 @@ from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.settings import MicSettings
 from podidentity.wire.pauses import Pauses, parse_pauses
 from tests.cli.conftest import Ran
-from tests.cli.world import World
+from tests.cli.ids import IDENTITY
+from tests.cli.world import CUSTOM, World
 from tests.fakes import CLIENT, OTHER_CLIENT
 
 Run = Callable[..., Ran]
@@ -205,3 +210,39 @@ def test_a_mic_that_is_paused_or_not_ready_is_found_with_the_next_step() -> None
     assert (paused.reason, "mic resume" in paused.mend) == ("ControllerPaused", True)
     unready = mic_not_ready(where, ["n1: ErrImagePull"])
     assert (unready.reason, "n1: ErrImagePull" in unready.what) == ("ControllerNotReady", True)
+
+
+# Where a MIC runs, nobody else changes machines
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
+
+
+@pytest.fixture(params=["ours", "archived"])
+def controlled(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
+    """The world with a MIC: ours, or that of AAD Pod Identity as its manifests have it."""
+    deployment, namespace = manifests.mic()[-1], "kube-system"
+    if request.param == "archived":
+        namespace, labels = "default", {"component": "mic", "k8s-app": "aad-pod-id"}
+        deployment["metadata"] = {"name": "mic", "namespace": namespace, "labels": labels}
+        deployment["spec"]["selector"]["matchLabels"] = labels
+        deployment["spec"]["template"]["metadata"]["labels"] = labels
+    world.send("POST", DEPLOYMENTS.format(namespace), deployment)
+    yield world
+    world.send("DELETE", f"{DEPLOYMENTS.format(namespace)}/mic")
+
+
+def test_add_and_delete_leave_machines_alone_where_a_mic_runs(
+    controlled: World, podidentity: Run
+) -> None:
+    namespace = controlled.namespace(f"n-{uuid.uuid4().hex[:8]}")
+    where = ("--namespace", namespace, "--name", "orders")
+    added = podidentity("add", *where, "--identity-resource-id", IDENTITY, "--client-id", CLIENT)
+    assert added.code == 0, added.err
+    assert "attaches it to the machines of the pods that need it" in added.out
+    path = f"{CUSTOM}/namespaces/{namespace}/azureidentities/orders"
+    record = {ATTACHED_TO: json.dumps([controlled.plan.scale_set_id])}
+    controlled.send("PATCH", path, {"metadata": {"annotations": record}})
+    deleted = podidentity("delete", *where)
+    assert deleted.code == 0, deleted.err
+    assert "stays attached" in deleted.err
+    assert controlled.get(path) is None
