@@ -81,7 +81,6 @@ def test_every_flag_of_the_archived_controller_is_taken(monkeypatch: pytest.Monk
     assert (found.probe_port, found.prometheus_port, found.writes_at_once) == (8081, 8889, 30)
     assert found.immutable == {ClientId(CLIENT), ClientId(OTHER_CLIENT)}
     assert found.reconcile_interval == 90.0
-    assert (found.upgrade_types, found.config_map, found.upgrade_key) == (False, "c", "k")
     assert (found.log_format, found.verbose, found.custom_user_agent) == ("json", True, "me")
 
 
