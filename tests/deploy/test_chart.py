@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -359,9 +360,9 @@ def test_nmis_flags_are_those_of_the_values_and_they_parse(helm: Helm) -> None:
 def test_by_default_the_flags_are_those_of_the_manifest(helm: Helm) -> None:
     given = {"operationMode": "managed", "tokens": {"asNode": False}}
     choices = chosen(helm.render(given).nmi)
-    assert choices == chosen(manifests.nmi()[-1])
+    assert choices == replace(chosen(manifests.nmi()[-1]), account=NAME)
     assert choices.backend is Backend.NFTABLES
-    assert choices == Choices(rules=choices.rules, trust=choices.trust)
+    assert choices == Choices(account=NAME, rules=choices.rules, trust=choices.trust)
 
 
 def test_nmi_and_its_probe_are_on_the_same_nodes_whatever_is_asked_for(helm: Helm) -> None:

@@ -433,6 +433,11 @@ def _check_pod() -> Iterator[Right]:
     yield from _to("list watch", "events", at=_NMI)
 
 
+def _nodes() -> Iterator[Right]:
+    yield from _to("list", "nodes", _DAEMON_SETS)
+    yield from _to("list", "pods", at=_NMI)
+
+
 def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
     for kind in ("virtualMachineScaleSets", "virtualMachines"):
         for verb in verbs.split():
@@ -463,5 +468,6 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "nodes": Needs(cluster=tuple(_nodes())),
 }
 """The commands that need a right; the others need none."""
