@@ -298,9 +298,7 @@ async def test_a_state_that_could_not_be_written_is_tried_again() -> None:
     async with world() as it:
         slow = KubeError("later", status=429, reason="TooManyRequests", retry_after=30)
         it.board.failures = [AWAY, slow]
-        it.events.warn(
-            NodeName("n1"), AgentReason.PATH_BROKEN, "past the rules", ends=PATH_PROVED
-        )
+        it.events.warn(NodeName("n1"), AgentReason.PATH_BROKEN, "past the rules", ends=PATH_PROVED)
         await it.settle()
         await it.after(PACE)
         await it.after(RETRY)
