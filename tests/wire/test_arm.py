@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.hosts import HostIdentities
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError, HostIdentities
+from podidentity.wire.arm import ArmError
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/Group.(1)/providers/"

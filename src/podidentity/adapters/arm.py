@@ -15,11 +15,11 @@ from typing import Any, Protocol, Self
 import httpx2
 
 from podidentity.core.authorities import PUBLIC, Cloud
-from podidentity.core.hosts import Host
+from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError, HostIdentities, ManagedIdentity
+from podidentity.wire.arm import ArmError, ManagedIdentity
 
 LONGEST_OPERATION = 900.0
 """Timeout of an operation, in seconds."""

@@ -1,4 +1,4 @@
-"""The Azure machine of a node, from the node's provider ID.
+"""The Azure machine of a node, from the node's provider ID, and the identities that are on it.
 
 A user-assigned identity is attached to a virtual machine or, for all its instances at once, to a
 scale set. Subscription and resource group come from the provider ID alone, so one cluster may span
@@ -10,11 +10,16 @@ Shapes: https://cloud-provider-azure.sigs.k8s.io/ (`azure:///subscriptions/…`)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Self
 
+from podidentity.core.resources import ResourceId
+
 _HOST = (
-    r"(?P<host>/subscriptions/[^/]+/resourcegroups/[^/]+/providers/microsoft\.compute/"
+    r"(?P<host>/subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
+    r"/providers/microsoft\.compute/"
     r"(?P<kind>virtualmachinescalesets|virtualmachines)/(?P<name>[^/]+))"
 )
 _RESOURCE_ID = re.compile(_HOST, re.IGNORECASE | re.ASCII)
@@ -36,6 +41,9 @@ class Host:
     """Its ARM id as the node spells it."""
     name: str = field(compare=False)
     is_scale_set: bool = field(compare=False)
+    subscription: str = field(compare=False)
+    """In lower case, as is `group`: both are compared without case."""
+    group: str = field(compare=False)
 
     @classmethod
     def of_node(cls, provider_id: str) -> Self:
@@ -59,7 +67,78 @@ class Host:
     @classmethod
     def _of(cls, found: re.Match[str]) -> Self:
         is_scale_set = found["kind"].lower() == "virtualmachinescalesets"
-        return cls(found["host"].lower(), found["host"], found["name"], is_scale_set)
+        return cls(
+            folded=found["host"].lower(),
+            resource_id=found["host"],
+            name=found["name"],
+            is_scale_set=is_scale_set,
+            # Thousands of machines share these two.
+            subscription=intern(found["subscription"].lower()),
+            group=intern(found["group"].lower()),
+        )
 
     def __str__(self) -> str:
         return self.resource_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostIdentities:
+    """The identities that are attached to a virtual machine or scale set."""
+
+    state: str = ""
+    """provisioningState in lower case: what is listed is what was asked for last, and the machines
+    have it only when that is neither `updating` nor `failed`."""
+    system: bool = False
+    """Whether it has a system-assigned identity, which every change must keep."""
+    user: Mapping[str, str] = field(default_factory=dict)
+    """User-assigned ones: id in lower case → as Azure spells it here."""
+    clients: Mapping[str, str] = field(default_factory=dict)
+    """Client ids of those of which Azure says it: id in lower case → client id in lower case."""
+    etag: str = ""
+    """The version of the host, which a change may name; "" where Azure has none."""
+
+    def has(self, identity: ResourceId) -> bool:
+        """Whether `identity` is attached."""
+        return identity.folded in self.user
+
+    @property
+    def being_deleted(self) -> bool:
+        """Whether Azure is deleting the host."""
+        return self.state == "deleting"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the machines have just what is listed."""
+        return self.state not in {"updating", "failed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostChange:
+    """One change of a host's identities; those that it does not name stay as they are."""
+
+    attach: tuple[str, ...] = ()
+    """Ids to attach, as they are spelled."""
+    detach: tuple[str, ...] = ()
+    """Ids to detach, as Azure spells them on this host."""
+    system: bool = False
+    """Whether the host has a system-assigned identity, which stays."""
+    user: bool = False
+    """Whether any user-assigned identity is left afterwards."""
+
+    @classmethod
+    def of(
+        cls,
+        current: HostIdentities,
+        *,
+        attach: Iterable[ResourceId] = (),
+        detach: Iterable[str] = (),
+    ) -> Self:
+        """Return the change of `current`; `detach` are ids in lower case that it lists."""
+        coming = {each.folded: each.spelling for each in attach}
+        going = set(detach)
+        return cls(
+            attach=tuple(coming.values()),
+            detach=tuple(current.user[each] for each in sorted(going)),
+            system=current.system,
+            user=bool(coming) or bool(current.user.keys() - going),
+        )

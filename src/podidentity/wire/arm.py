@@ -9,12 +9,12 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/async-operat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
+from podidentity.core.hosts import HostChange, HostIdentities
 from podidentity.core.resources import ClientId, InvalidId, ObjectId, ResourceId
 from podidentity.wire import BROKEN_JSON
 
@@ -65,33 +65,6 @@ class ManagedIdentity:
     object_id: ObjectId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostIdentities:
-    """The identities that are attached to a virtual machine or scale set."""
-
-    state: str = ""
-    """provisioningState in lower case: what is listed is what was asked for last, and the machines
-    have it only when that is neither `updating` nor `failed`."""
-    system: bool = False
-    """Whether it has a system-assigned identity, which every change must keep."""
-    user: Mapping[str, str] = field(default_factory=dict)
-    """User-assigned ones: id in lower case → as Azure spells it here."""
-
-    def has(self, identity: ResourceId) -> bool:
-        """Whether `identity` is attached."""
-        return identity.folded in self.user
-
-    @property
-    def being_deleted(self) -> bool:
-        """Whether Azure is deleting the host."""
-        return self.state == "deleting"
-
-    @property
-    def settled(self) -> bool:
-        """Whether the machines have just what is listed."""
-        return self.state not in {"updating", "failed"}
-
-
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that attaches `identity`; None if it is attached already.
 
@@ -101,23 +74,30 @@ def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | No
     """
     if current.has(identity) and current.state != "failed":
         return None
-    return _block(system=current.system, user={identity.spelling: {}})
+    return render_change(HostChange.of(current, attach=[identity]))
 
 
 def detach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that detaches `identity`; None if it is not attached."""
     if not current.has(identity):
         return None
-    if len(current.user) == 1:
-        return _block(system=current.system, user={})
-    return _block(system=current.system, user={current.user[identity.folded]: None})
+    return render_change(HostChange.of(current, detach=[identity.folded]))
 
 
-def _block(*, system: bool, user: Mapping[str, object]) -> dict[str, Any]:
-    kinds = [kind for kind, there in ((_SYSTEM, system), (_USER, bool(user))) if there]
-    block: dict[str, Any] = {"type": ", ".join(kinds) or "None"}
-    if user:
-        block["userAssignedIdentities"] = dict(user)
+def render_change(change: HostChange) -> dict[str, Any]:
+    """Return the PATCH body of `change`.
+
+    A null detaches; the last user-assigned identity goes with the type alone.
+    """
+    present = ((_SYSTEM, change.system), (_USER, change.user))
+    block: dict[str, Any] = {"type": ", ".join(kind for kind, is_there in present if is_there)}
+    if not block["type"]:
+        block["type"] = "None"
+    if change.user:
+        block["userAssignedIdentities"] = {
+            **dict.fromkeys(change.detach),
+            **{each: {} for each in change.attach},
+        }
     return {"identity": block}
 
 
@@ -131,9 +111,14 @@ class _Identity(msgspec.Struct):
     properties: _IdentityProperties
 
 
+class _Ids(msgspec.Struct, rename="camel"):
+    # The instances of some scale sets name none.
+    client_id: str | None = None
+
+
 class _Block(msgspec.Struct, rename="camel"):
     type: str | None = None
-    user_assigned_identities: dict[str, msgspec.Raw] | None = None
+    user_assigned_identities: dict[str, _Ids | None] | None = None
 
 
 class _HostProperties(msgspec.Struct, rename="camel"):
@@ -142,6 +127,7 @@ class _HostProperties(msgspec.Struct, rename="camel"):
 
 class _Host(msgspec.Struct):
     identity: _Block | None = None
+    etag: str | None = None
     properties: _HostProperties = msgspec.field(default_factory=_HostProperties)
 
 
@@ -188,6 +174,12 @@ def parse_host(body: bytes) -> HostIdentities:
         state=found.properties.provisioning_state.lower(),
         system=_SYSTEM.lower() in kinds,
         user={spelled.lower(): spelled for spelled in user},
+        clients={
+            spelled.lower(): ids.client_id.lower()
+            for spelled, ids in user.items()
+            if ids is not None and ids.client_id
+        },
+        etag=found.etag or "",
     )
 
 

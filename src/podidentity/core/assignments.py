@@ -1,0 +1,624 @@
+"""Which identities each pod and each host should have, kept up to date event by event.
+
+The rules are those by which NMI decides a request (`decision.match`, and RBAC's permission to use):
+a pod gets a record exactly where a request of it could be allowed. An event touches only the pods
+that it concerns, so that it costs the same in a cluster of two hundred pods and of twenty thousand.
+The result depends on the objects alone, not on the order in which they came.
+
+A pod without a node needs nothing yet, and one whose processes have ended nothing any more. Only a
+user-assigned identity (type 0) is attached to a machine. Two pods are told apart by their uid where
+the second has the name of the first; ids of Azure are compared without case.
+
+Where identities are attached to all hosts alike (`everywhere`), what counts is which identities
+pods of the cluster may use, and those that a binding offers to the default service account of its
+namespace: so a new node is ready before its first pod.
+
+https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple, TypeVar
+
+from podidentity.core.decision import STRICT, Entitlement, Rules, Use, match, uses_of
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Wanted
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    AzureAssignedIdentity,
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    IdentityType,
+    Malformed,
+    ObjectRef,
+    Pod,
+    ResourceId,
+    WorkloadIdentity,
+)
+
+LONGEST_NAME = 253
+"""Characters of an object's name.
+https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+"""
+_KEPT = 230
+_CROSS_NAMESPACE = "default"
+"""The namespace of records about identities that any namespace may use, as it was before."""
+
+_K = TypeVar("_K")
+_M = TypeVar("_M")
+_V = TypeVar("_V")
+
+
+class Key(NamedTuple):
+    """What a record is about: an identity of a pod."""
+
+    pod: ObjectRef
+    identity: ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """An identity that a pod needs."""
+
+    pod: ObjectRef
+    uid: str
+    node: str
+    identity: AzureIdentity
+    binding: AzureIdentityBinding
+    host: Host | None = None
+    """Where it must be attached; None if it need not, or on every host."""
+    decided: bool = True
+    """Whether the permission is known: until then nothing is given, and nothing taken."""
+
+    @property
+    def key(self) -> Key:
+        """What its record is about."""
+        return Key(self.pod, self.identity.ref)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What differs since the last time."""
+
+    records: dict[ObjectRef, None] = field(default_factory=dict)
+    """Names of records for which another need holds, or none any more."""
+    hosts: dict[Host, None] = field(default_factory=dict)
+    questions: dict[Use, None] = field(default_factory=dict)
+    """Permissions that are not known, and were not asked for before."""
+
+
+def attachment(identity: AzureIdentity) -> ResourceId | None:
+    """Return the id to attach to the pod's host; None for an identity that is not attached."""
+    if identity.type is not IdentityType.USER_ASSIGNED or identity.system_assigned:
+        return None
+    return identity.resource_id
+
+
+def is_attachable(identity: AzureIdentity) -> bool:
+    """Whether a record of the identity can ever say Assigned: one of type 0 needs its ARM id."""
+    is_user_assigned = identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
+    return not is_user_assigned or identity.resource_id is not None
+
+
+class Assignments:
+    """The desired state. It is the Directory of `decision.match`, for all pods with the label."""
+
+    def __init__(
+        self, rules: Rules = STRICT, *, everywhere: bool = False, asks: bool = True
+    ) -> None:
+        self._rules = rules
+        self._everywhere = everywhere
+        self._asks = asks
+        self._pods: dict[ObjectRef, Pod] = {}
+        self._hosts: dict[str, Host] = {}
+        """By node."""
+        self._nodes: dict[Host, dict[str, None]] = {}
+        self._identities: dict[ObjectRef, AzureIdentity | Malformed] = {}
+        self._bindings: dict[ObjectRef, AzureIdentityBinding | Malformed] = {}
+        self._exceptions: dict[str, dict[ObjectRef, AzurePodIdentityException]] = {}
+        self._permitted: dict[Use, bool] = {}
+
+        # Indexes: from what changes to the pods that it concerns.
+        self._pods_by_selector: dict[str, dict[str, dict[ObjectRef, None]]] = {}
+        self._pods_by_namespace: dict[str, dict[ObjectRef, None]] = {}
+        self._pods_by_node: dict[str, dict[ObjectRef, None]] = {}
+        self._pods_by_use: dict[Use, dict[ObjectRef, None]] = {}
+        self._uses: dict[ObjectRef, tuple[Use, ...]] = {}
+        self._bindings_by_selector: dict[str, dict[str, dict[ObjectRef, AzureIdentityBinding]]] = {}
+        self._bindings_by_identity: dict[ObjectRef, dict[ObjectRef, AzureIdentityBinding]] = {}
+
+        self._dirty: dict[ObjectRef, None] = {}
+        self._needs: dict[ObjectRef, dict[ObjectRef, Need]] = {}
+        """By pod and identity."""
+        self._claims: dict[ObjectRef, dict[Key, Need]] = {}
+        """By the record's name, as it was before there were hashed ones."""
+        self._records: dict[ObjectRef, Need] = {}
+        self._on_hosts: dict[Host | None, dict[str, dict[Key, Need]]] = {}
+        """By host and ARM id in lower case."""
+        self._changes = Changes()
+
+    # What happens.
+
+    def see_pod(self, pod: Pod) -> None:
+        """Take a pod that came or changed."""
+        before = self._pods.get(pod.ref)
+        if not pod.selector:
+            if before is not None:
+                self.lose_pod(pod.ref, before.uid)
+            return
+        if before is not None:
+            if _same(before, pod):
+                return
+            self._unindex(before)
+        self._pods[pod.ref] = pod
+        spaces = self._pods_by_selector.setdefault(pod.selector, {})
+        _index(spaces, pod.ref.namespace, pod.ref)
+        _index(self._pods_by_namespace, pod.ref.namespace, pod.ref)
+        _index(self._pods_by_node, pod.node, pod.ref)
+        self._dirty[pod.ref] = None
+
+    def lose_pod(self, ref: ObjectRef, uid: str) -> None:
+        """Take that the pod of this uid is gone; a later one of its name stays."""
+        pod = self._pods.get(ref)
+        if pod is None or pod.uid != uid:
+            return
+        del self._pods[ref]
+        self._unindex(pod)
+        self._dirty[ref] = None
+
+    def see_node(self, name: str, host: Host | None) -> None:
+        """Take a node and its machine; None if the machine is none of Azure's, or not known yet."""
+        before = self._hosts.get(name)
+        if before == host:
+            return
+        if before is not None:
+            _unindex(self._nodes, before, name)
+            self._changes.hosts[before] = None
+            del self._hosts[name]
+        if host is not None:
+            # Nodes of one scale set share one value, whatever their spelling.
+            known = self._nodes.get(host)
+            if known:
+                host = self._hosts[next(iter(known))]
+            self._hosts[name] = host
+            _index(self._nodes, host, name)
+            self._changes.hosts[host] = None
+        self._touch(self._pods_by_node.get(name, ()))
+
+    def lose_node(self, name: str) -> None:
+        """Take that a node is gone."""
+        self.see_node(name, None)
+
+    def see_identity(self, identity: AzureIdentity | Malformed) -> None:
+        """Take an AzureIdentity that came or changed."""
+        if self._identities.get(identity.ref) == identity:
+            return
+        self._identities[identity.ref] = identity
+        self._touch_bound(identity.ref)
+
+    def lose_identity(self, ref: ObjectRef) -> None:
+        """Take that an AzureIdentity is gone."""
+        if self._identities.pop(ref, None) is not None:
+            self._touch_bound(ref)
+
+    def see_binding(self, binding: AzureIdentityBinding | Malformed) -> None:
+        """Take a binding that came or changed."""
+        if self._bindings.get(binding.ref) == binding:
+            return
+        self.lose_binding(binding.ref)
+        self._bindings[binding.ref] = binding
+        if isinstance(binding, AzureIdentityBinding):
+            namespace, selector = binding.ref.namespace, binding.selector
+            spaces = self._bindings_by_selector.setdefault(selector, {})
+            spaces.setdefault(namespace, {})[binding.ref] = binding
+            target = ObjectRef(namespace, binding.identity)
+            self._bindings_by_identity.setdefault(target, {})[binding.ref] = binding
+            self._touch_selected(binding)
+            if self._everywhere:
+                self.see_pod(_offered(binding))
+
+    def lose_binding(self, ref: ObjectRef) -> None:
+        """Take that a binding is gone."""
+        binding = self._bindings.pop(ref, None)
+        if isinstance(binding, AzureIdentityBinding):
+            spaces = self._bindings_by_selector[binding.selector]
+            _unindex(spaces, ref.namespace, ref)
+            if not spaces:
+                del self._bindings_by_selector[binding.selector]
+            _unindex(self._bindings_by_identity, ObjectRef(ref.namespace, binding.identity), ref)
+            self._touch_selected(binding)
+            if self._everywhere:
+                offered = _offered(binding)
+                self.lose_pod(offered.ref, offered.uid)
+
+    def see_exception(self, exception: AzurePodIdentityException) -> None:
+        """Take an AzurePodIdentityException that came or changed: its pods need nothing."""
+        of_namespace = self._exceptions.setdefault(exception.ref.namespace, {})
+        if of_namespace.get(exception.ref) != exception:
+            of_namespace[exception.ref] = exception
+            self._touch(self._pods_by_namespace.get(exception.ref.namespace, ()))
+
+    def lose_exception(self, ref: ObjectRef) -> None:
+        """Take that an AzurePodIdentityException is gone, or cannot be read any more."""
+        if self._exceptions.get(ref.namespace, {}).pop(ref, None) is not None:
+            self._touch(self._pods_by_namespace.get(ref.namespace, ()))
+
+    def answer(self, use: Use, *, allowed: bool) -> None:
+        """Take the cluster's decision on a permission."""
+        if use in self._pods_by_use and self._permitted.get(use) is not allowed:
+            self._permitted[use] = allowed
+            self._touch(self._pods_by_use[use])
+
+    # What follows.
+
+    def refresh(self) -> Changes:
+        """Decide again on the pods that something concerned; return what differs."""
+        dirty, self._dirty = self._dirty, {}
+        for ref in dirty:
+            self._decide(ref)
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    @property
+    def records(self) -> Mapping[ObjectRef, Need]:
+        """The records that there should be: by name, the need that each tells of."""
+        return self._records
+
+    def record(self, ref: ObjectRef) -> Need | None:
+        """Return the need of which the record of this name should tell; None: no such record."""
+        return self._records.get(ref)
+
+    def wanted(self, host: Host) -> dict[str, Wanted]:
+        """Return the identities that should be attached to `host`, by ARM id in lower case."""
+        found = self._on_hosts.get(None if self._everywhere else host, {})
+        wanted = {}
+        for folded, needs in found.items():
+            need = next((each for each in needs.values() if each.decided), None)
+            if need is not None and need.identity.resource_id is not None:
+                client = str(need.identity.client_id or "")
+                wanted[folded] = Wanted(need.identity.resource_id, client)
+        return wanted
+
+    def undecided(self, host: Host) -> frozenset[str]:
+        """Return ARM ids in lower case that may be needed on `host`: the permission is not known.
+
+        They are not attached, and not detached either.
+        """
+        found = self._on_hosts.get(None if self._everywhere else host, {})
+        return frozenset(
+            folded
+            for folded, needs in found.items()
+            if not all(each.decided for each in needs.values())
+        )
+
+    def needed_by(self, host: Host, folded: str) -> Iterable[Need]:
+        """Return the needs of this identity on `host`."""
+        found = self._on_hosts.get(None if self._everywhere else host, {})
+        return found.get(folded, {}).values()
+
+    def in_use(
+        self,
+        host: Host,
+        pods: Iterable[Pod],
+        identities: Iterable[AzureIdentity | Malformed],
+        bindings: Iterable[AzureIdentityBinding | Malformed],
+    ) -> frozenset[str]:
+        """Return what `pods` may need on `host` by these objects, as ARM ids in lower case.
+
+        The objects were listed just now, and may be ahead of what this was told. A pod of a node
+        that is not known may run on this host; an exception takes nothing away.
+        """
+        listed = Assignments(self._rules, everywhere=self._everywhere, asks=self._asks)
+        for identity in identities:
+            listed.see_identity(identity)
+        for binding in bindings:
+            listed.see_binding(binding)
+        for pod in pods:
+            if self._everywhere or self._hosts.get(pod.node, host) == host:
+                listed.see_node(pod.node, host)
+                listed.see_pod(pod)
+        for use in listed.refresh().questions:
+            allowed = self._permitted.get(use)
+            if allowed is not None:
+                listed.answer(use, allowed=allowed)
+        listed.refresh()
+        return frozenset(listed._on_hosts.get(None if self._everywhere else host, ()))
+
+    @property
+    def hosts(self) -> Iterable[Host]:
+        """The machines of the nodes."""
+        return self._nodes
+
+    def has_nodes(self, host: Host) -> bool:
+        """Whether a node runs on `host`."""
+        return host in self._nodes
+
+    def host(self, node: str) -> Host | None:
+        """Return the machine of a node; None if it is not known."""
+        return self._hosts.get(node)
+
+    def asked(self, use: Use) -> bool:
+        """Whether the permission still matters for any pod."""
+        return use in self._pods_by_use
+
+    def uses(self, namespace: str | None) -> list[Use]:
+        """Return the permissions that matter, of the service accounts of a namespace or of all."""
+        return [
+            use
+            for use in self._pods_by_use
+            if namespace is None or use.service_account.namespace == namespace
+        ]
+
+    def bindings_of(self, identity: ObjectRef) -> Iterable[AzureIdentityBinding]:
+        """Return the bindings that name an identity."""
+        return self._bindings_by_identity.get(identity, {}).values()
+
+    def binding(self, ref: ObjectRef) -> AzureIdentityBinding | Malformed | None:
+        """Return the binding of that name."""
+        return self._bindings.get(ref)
+
+    # The Directory.
+
+    def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
+        """Return the bindings of a namespace with exactly this selector."""
+        return tuple(self._bindings_by_selector.get(selector, {}).get(namespace, {}).values())
+
+    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
+        """Return nothing: why a pod has no identity is told by NMI and `explain`."""
+        del namespace
+        return ()
+
+    def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
+        """Return the identity of that name, or why it cannot be used, or None."""
+        return self._identities.get(ref)
+
+    def namespaces_with(self, selector: str) -> Sequence[str]:
+        """Return the namespaces that have a binding with this selector, sorted."""
+        return sorted(self._bindings_by_selector.get(selector, ()))
+
+    def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
+        """Return the exceptions of a namespace."""
+        return tuple(self._exceptions.get(namespace, {}).values())
+
+    def assigned(self, pod: ObjectRef) -> Sequence[AzureAssignedIdentity]:
+        """Return nothing: records follow from the decision here."""
+        del pod
+        return ()
+
+    def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
+        """Return nothing: a pod without the label needs no record."""
+        del service_account
+        return None
+
+    # One pod.
+
+    def _decide(self, ref: ObjectRef) -> None:
+        pod = self._pods.get(ref)
+        found: list[Need] = []
+        uses: dict[Use, None] = {}
+        if pod is not None and (pod.node or self._everywhere):
+            bindings = self._bindings_by_selector.get(pod.selector)
+            # Most pods of a large cluster have a label that no binding selects.
+            if bindings and (self._rules.cross_namespace or ref.namespace in bindings):
+                for entitlement in match(pod, self, self._rules).entitlements:
+                    need = self._need(pod, entitlement, uses)
+                    if need is not None:
+                        found.append(need)
+        self._keep_uses(ref, tuple(uses))
+        self._keep_needs(ref, {each.identity.ref: each for each in found})
+
+    def _need(self, pod: Pod, entitlement: Entitlement, uses: dict[Use, None]) -> Need | None:
+        identity, binding = entitlement.identity, entitlement.binding
+        if binding is None or not is_attachable(identity):
+            return None
+        host = None
+        if not self._everywhere and attachment(identity) is not None:
+            host = self._hosts.get(pod.node)
+            if host is None:
+                return None
+        permitted: bool | None = True
+        if self._asks:
+            permitted = self._permission(uses_of(pod, entitlement), uses)
+            if permitted is False:
+                return None
+        return Need(
+            pod=pod.ref,
+            uid=pod.uid,
+            node=pod.node,
+            identity=identity,
+            binding=binding,
+            host=host,
+            decided=permitted is not None,
+        )
+
+    def _permission(self, needed: Sequence[Use], uses: dict[Use, None]) -> bool | None:
+        """Return whether all of `needed` are granted; None if one is not known."""
+        answers = [self._permitted.get(use) for use in needed]
+        uses.update(dict.fromkeys(needed))
+        if False in answers:
+            return False
+        return None if None in answers else True
+
+    def _keep_uses(self, ref: ObjectRef, uses: tuple[Use, ...]) -> None:
+        before = self._uses.get(ref, ())
+        if before == uses:
+            return
+        for use in uses:
+            if use not in self._pods_by_use:
+                self._changes.questions[use] = None
+            _index(self._pods_by_use, use, ref)
+        for use in before:
+            if use not in uses:
+                _unindex(self._pods_by_use, use, ref)
+                if use not in self._pods_by_use:
+                    self._permitted.pop(use, None)
+                    self._changes.questions.pop(use, None)
+        if uses:
+            self._uses[ref] = uses
+        else:
+            del self._uses[ref]
+
+    def _keep_needs(self, ref: ObjectRef, needs: dict[ObjectRef, Need]) -> None:
+        before = self._needs.get(ref, {})
+        if needs:
+            self._needs[ref] = needs
+        else:
+            self._needs.pop(ref, None)
+        for identity, need in before.items():
+            if needs.get(identity) != need:
+                self._take_off_host(need)
+                if identity not in needs or _plain(need, self._rules) != _plain(
+                    needs[identity], self._rules
+                ):
+                    self._release(need)
+        for identity, need in needs.items():
+            if before.get(identity) != need:
+                self._put_on_host(need)
+                self._claim(need)
+
+    # Hosts.
+
+    def _put_on_host(self, need: Need) -> None:
+        found = attachment(need.identity)
+        if found is None:
+            return
+        on_host = self._on_hosts.setdefault(need.host, {})
+        on_host.setdefault(found.folded, {})[need.key] = need
+        self._touch_host(need.host)
+
+    def _take_off_host(self, need: Need) -> None:
+        found = attachment(need.identity)
+        if found is None:
+            return
+        on_host = self._on_hosts[need.host]
+        needs = on_host[found.folded]
+        del needs[need.key]
+        if not needs:
+            del on_host[found.folded]
+            if not on_host:
+                del self._on_hosts[need.host]
+        self._touch_host(need.host)
+
+    def _touch_host(self, host: Host | None) -> None:
+        if host is not None:
+            self._changes.hosts[host] = None
+        else:
+            self._changes.hosts.update(dict.fromkeys(self._nodes))
+
+    # Records. Where two have the same plain name, the first by pod and identity keeps it.
+
+    def _claim(self, need: Need) -> None:
+        if self._everywhere:
+            return
+        plain = _plain(need, self._rules)
+        claims = self._claims.setdefault(plain, {})
+        before = self._names(plain, claims)
+        claims[need.key] = need
+        self._rename(before, self._names(plain, claims))
+
+    def _release(self, need: Need) -> None:
+        if self._everywhere:
+            return
+        plain = _plain(need, self._rules)
+        claims = self._claims[plain]
+        before = self._names(plain, claims)
+        del claims[need.key]
+        if not claims:
+            del self._claims[plain]
+        self._rename(before, self._names(plain, claims))
+
+    def _names(self, plain: ObjectRef, claims: Mapping[Key, Need]) -> dict[ObjectRef, Need]:
+        if not claims:
+            return {}
+        if len(claims) == 1 and len(plain.name) <= LONGEST_NAME:
+            return {plain: next(iter(claims.values()))}
+        first = None if len(plain.name) > LONGEST_NAME else min(claims)
+        return {
+            plain if key == first else _hashed(plain, key): need for key, need in claims.items()
+        }
+
+    def _rename(self, before: Mapping[ObjectRef, Need], after: Mapping[ObjectRef, Need]) -> None:
+        for ref in before:
+            if ref not in after:
+                del self._records[ref]
+                self._changes.records[ref] = None
+        for ref, need in after.items():
+            if before.get(ref) != need:
+                self._records[ref] = need
+                self._changes.records[ref] = None
+
+    # Who is concerned.
+
+    def _touch(self, pods: Iterable[ObjectRef]) -> None:
+        self._dirty.update(dict.fromkeys(pods))
+
+    def _touch_bound(self, identity: ObjectRef) -> None:
+        for binding in self._bindings_by_identity.get(identity, {}).values():
+            self._touch_selected(binding)
+
+    def _touch_selected(self, binding: AzureIdentityBinding) -> None:
+        spaces = self._pods_by_selector.get(binding.selector, {})
+        if not self._rules.cross_namespace:
+            self._touch(spaces.get(binding.ref.namespace, ()))
+            return
+        for pods in spaces.values():
+            self._touch(pods)
+
+    def _unindex(self, pod: Pod) -> None:
+        spaces = self._pods_by_selector[pod.selector]
+        _unindex(spaces, pod.ref.namespace, pod.ref)
+        if not spaces:
+            del self._pods_by_selector[pod.selector]
+        _unindex(self._pods_by_namespace, pod.ref.namespace, pod.ref)
+        _unindex(self._pods_by_node, pod.node, pod.ref)
+
+
+def _same(one: Pod, other: Pod) -> bool:
+    """Whether two versions of a pod need the same: labels count, for exceptions."""
+    return (
+        one.uid == other.uid
+        and one.node == other.node
+        and one.ended == other.ended
+        and one.labels == other.labels
+        and one.host_network == other.host_network
+        and one.service_account == other.service_account
+    )
+
+
+def _offered(binding: AzureIdentityBinding) -> Pod:
+    """Return the pod that stands for the future ones of a binding; no pod has such a name."""
+    return Pod(
+        ref=ObjectRef(binding.ref.namespace, f"*{binding.ref.name}"),
+        uid="*",
+        labels={BINDING_LABEL: binding.selector},
+    )
+
+
+def _plain(need: Need, rules: Rules) -> ObjectRef:
+    """Return the name of a record as the archived project made it, however long."""
+    identity = need.identity
+    own = identity.namespaced or not rules.cross_namespace
+    namespace = identity.ref.namespace if own else _CROSS_NAMESPACE
+    return ObjectRef(namespace, f"{need.pod.name}-{need.pod.namespace}-{identity.ref.name}")
+
+
+def _hashed(plain: ObjectRef, key: Key) -> ObjectRef:
+    """Return a name that no other record has."""
+    text = "/".join((*key.pod, *key.identity))
+    digest = sha256(text.encode()).hexdigest()[:20]
+    return ObjectRef(plain.namespace, f"{plain.name[:_KEPT].rstrip('.-')}-{digest}")
+
+
+def _index(index: dict[_K, dict[_M, None]], key: _K, member: _M) -> None:
+    index.setdefault(key, {})[member] = None
+
+
+def _unindex(index: dict[_K, dict[_M, _V]], key: _K, member: _M) -> None:
+    members = index[key]
+    del members[member]
+    if not members:
+        del index[key]

@@ -1,0 +1,575 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podidentity.core.assignments import Assignments, Changes, Key, Need
+from podidentity.core.decision import Rules, Use
+from podidentity.core.hosts import Host
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    AzureIdentity,
+    IdentityType,
+    Malformed,
+    ObjectRef,
+    Phase,
+    Pod,
+)
+from tests.core.objects import (
+    binding,
+    exception,
+    identity,
+    pod,
+    principal,
+    resource_id,
+    system,
+)
+from tests.core.worlds import occurs
+
+SETS = [
+    Host.parse(
+        f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/{n}"
+    )
+    for n in ("one", "two")
+]
+LOOSE = Rules(cross_namespace=True)
+Step = Callable[[Assignments], None]
+
+
+def named(name: str, selector: str = "app", namespace: str = "blue", **facts: Any) -> Pod:
+    fields: dict[str, Any] = {"ref": ObjectRef(namespace, name), "uid": f"uid-{name}"}
+    return pod(namespace, selector, **(fields | facts))
+
+
+def told(
+    *, rules: Rules | None = None, asks: bool = False, everywhere: bool = False
+) -> Assignments:
+    """Return the state of a cluster with node n1, and identity `orders` bound to `app`."""
+    state = Assignments(rules or Rules(), asks=asks, everywhere=everywhere)
+    state.see_node("n1", SETS[0])
+    state.see_identity(identity("blue", "orders"))
+    state.see_binding(binding("blue", "b", "orders", "app"))
+    state.refresh()
+    return state
+
+
+def ids(state: Assignments, host: Host = SETS[0]) -> list[str]:
+    return sorted(state.wanted(host))
+
+
+ID = resource_id(1).folded
+
+
+# One pod.
+
+
+def test_a_pod_with_the_label_of_a_binding_gets_a_record_and_its_host_the_identity() -> None:
+    state = told()
+    state.see_pod(named("web"))
+    changes = state.refresh()
+    name = ObjectRef("blue", "web-blue-orders")
+    assert list(changes.records) == [name]
+    assert list(changes.hosts) == [SETS[0]]
+    need = state.records[name]
+    assert need.key == Key(ObjectRef("blue", "web"), ObjectRef("blue", "orders"))
+    assert (need.node, need.binding.ref.name, need.host) == ("n1", "b", SETS[0])
+    assert ids(state) == [ID]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        named("web", "App"),
+        named("web", "other"),
+        named("web", node=""),
+        named("web", node="unknown"),
+        named("web", phase=Phase.SUCCEEDED),
+        named("web", phase=Phase.FAILED),
+        named("web", host_network=True),
+        named("web", namespace="green"),
+    ],
+    ids=["case", "selector", "no node", "unknown node", "succeeded", "failed", "host", "namespace"],
+)
+def test_a_pod_that_could_get_no_token_here_needs_nothing(one: Pod) -> None:
+    state = told()
+    state.see_pod(one)
+    assert state.refresh() == Changes()
+    assert (dict(state.records), ids(state)) == ({}, [])
+
+
+def test_a_pod_needs_an_identity_from_the_time_it_has_a_node_until_it_has_ended() -> None:
+    state = told()
+    seen = []
+    for one in (named("web", node=""), named("web"), named("web", phase=Phase.SUCCEEDED)):
+        state.see_pod(one)
+        state.refresh()
+        seen.append((len(state.records), ids(state)))
+    assert seen == [(0, []), (1, [ID]), (0, [])]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [principal("blue", "orders"), system("blue", "orders")],
+    ids=["service principal", "system-assigned"],
+)
+def test_only_a_user_assigned_identity_is_attached_to_the_host(other: AzureIdentity) -> None:
+    state = told()
+    state.see_identity(other)
+    state.see_pod(named("web", node="unknown"))
+    state.refresh()
+    assert [need.host for need in state.records.values()] == [None]
+    assert ids(state) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        identity("blue", "orders", resource_id=None),
+        Malformed(ref=ObjectRef("blue", "orders"), kind="AzureIdentity", why="it is bad"),
+    ],
+    ids=["no resource id", "malformed"],
+)
+def test_an_identity_that_cannot_be_attached_gives_no_record(
+    other: AzureIdentity | Malformed,
+) -> None:
+    state = told()
+    state.see_pod(named("web"))
+    state.refresh()
+    state.see_identity(other)
+    assert list(state.refresh().records) == [ObjectRef("blue", "web-blue-orders")]
+    assert dict(state.records) == {}
+
+
+def test_the_identity_of_an_excepted_pod_comes_from_the_node_itself() -> None:
+    state = Assignments(Rules(exception_namespaces=frozenset({"blue"})), asks=False)
+    state.see_node("n1", SETS[0])
+    state.see_identity(identity("blue", "orders"))
+    state.see_binding(binding("blue", "b", "orders", "app"))
+    state.see_pod(named("web", more={"tier": "web"}))
+    state.refresh()
+    assert len(state.records) == 1
+    state.see_exception(exception("blue", "e", {"tier": "web"}))
+    state.refresh()
+    assert len(state.records) == 0
+    state.lose_exception(ObjectRef("blue", "e"))
+    state.refresh()
+    assert len(state.records) == 1
+
+
+def test_a_later_pod_of_the_same_name_outlives_the_news_that_the_first_is_gone() -> None:
+    state = told()
+    state.see_pod(named("web-0", uid="first"))
+    state.see_pod(named("web-0", uid="second"))
+    state.lose_pod(ObjectRef("blue", "web-0"), "first")
+    state.refresh()
+    assert [need.uid for need in state.records.values()] == ["second"]
+
+
+def test_pods_of_one_name_in_two_namespaces_are_two() -> None:
+    state = told()
+    state.see_identity(identity("green", "orders"))
+    state.see_binding(binding("green", "b", "orders", "app"))
+    for namespace in ("blue", "green"):
+        state.see_pod(named("web-0", namespace=namespace))
+    state.refresh()
+    state.lose_pod(ObjectRef("green", "web-0"), "uid-web-0")
+    state.refresh()
+    assert ids(state) == [ID]
+
+
+def test_two_identities_that_spell_one_id_differently_are_one_on_the_host() -> None:
+    state = told()
+    upper = replace(resource_id(1), spelling=resource_id(1).spelling.upper())
+    state.see_identity(identity("blue", "again", resource_id=upper))
+    state.see_binding(binding("blue", "c", "again", "app"))
+    state.see_pod(named("web"))
+    state.refresh()
+    assert (len(state.records), ids(state)) == (2, [ID])
+    state.lose_binding(ObjectRef("blue", "b"))
+    state.refresh()
+    assert (len(state.records), ids(state)) == (1, [ID])
+
+
+def test_an_identity_edited_in_place_moves_its_pods_to_the_new_id() -> None:
+    state = told()
+    state.see_pod(named("web"))
+    state.refresh()
+    state.see_identity(identity("blue", "orders", 2))
+    changes = state.refresh()
+    assert list(changes.records) == [ObjectRef("blue", "web-blue-orders")]
+    assert ids(state) == [resource_id(2).folded]
+
+
+def test_a_node_that_vanishes_takes_its_pods_needs_along() -> None:
+    state = told()
+    state.see_pod(named("web"))
+    state.refresh()
+    state.lose_node("n1")
+    state.refresh()
+    assert (dict(state.records), ids(state), list(state.hosts)) == ({}, [], [])
+
+
+def test_a_scale_set_is_one_host_however_its_nodes_spell_it() -> None:
+    state = told()
+    state.see_node("n2", Host.parse(SETS[0].resource_id.upper()))
+    state.see_pod(named("web"))
+    state.see_pod(named("job", node="n2"))
+    state.refresh()
+    assert list(state.hosts) == [SETS[0]]
+    assert {need.host for need in state.records.values()} == {SETS[0]}
+
+
+# The permission.
+
+
+def test_until_the_permission_is_known_nothing_is_given_and_nothing_taken() -> None:
+    state = told(asks=True)
+    state.see_pod(named("web"))
+    changes = state.refresh()
+    use = Use(ObjectRef("blue", "default"), str(identity("blue", "orders").client_id))
+    assert list(changes.questions) == [use]
+    assert [need.decided for need in state.records.values()] == [False]
+    assert (ids(state), state.undecided(SETS[0])) == ([], frozenset({ID}))
+    state.answer(use, allowed=True)
+    state.refresh()
+    assert [need.decided for need in state.records.values()] == [True]
+    assert (ids(state), state.undecided(SETS[0])) == ([ID], frozenset())
+    state.answer(use, allowed=False)
+    state.refresh()
+    assert (dict(state.records), ids(state), state.undecided(SETS[0])) == ({}, [], frozenset())
+
+
+def test_a_question_is_asked_once_for_all_pods_of_a_service_account() -> None:
+    state = told(asks=True)
+    state.see_pod(named("web"))
+    state.see_pod(named("job"))
+    assert len(state.refresh().questions) == 1
+    state.see_pod(named("third"))
+    assert len(state.refresh().questions) == 0
+    [use] = state.uses("blue")
+    assert state.uses("green") == []
+    for name in ("web", "job", "third"):
+        assert state.asked(use)
+        state.lose_pod(ObjectRef("blue", name), f"uid-{name}")
+        state.refresh()
+    assert not state.asked(use)
+
+
+# Names of records.
+
+
+def test_a_record_has_the_name_that_it_always_had() -> None:
+    state = told(rules=LOOSE)
+    state.see_identity(identity("blue", "own", namespaced=True))
+    state.see_binding(binding("blue", "c", "own", "app"))
+    state.see_pod(named("web"))
+    state.see_pod(named("web", namespace="green"))
+    state.refresh()
+    assert sorted(state.records) == [
+        ("blue", "web-blue-own"),
+        ("default", "web-blue-orders"),
+        ("default", "web-green-orders"),
+    ]
+
+
+def test_of_two_records_with_one_name_the_second_gets_a_hashed_one() -> None:
+    state = told()
+    state.see_identity(identity("blue", "orders-blue-x"))
+    state.see_identity(identity("blue", "x"))
+    state.see_binding(binding("blue", "c", "orders-blue-x", "first"))
+    state.see_binding(binding("blue", "d", "x", "second"))
+    state.see_pod(named("web-blue-orders", "second"))
+    state.see_pod(named("web", "first"))
+    state.refresh()
+    plain = ObjectRef("blue", "web-blue-orders-blue-x")
+    assert state.records[plain].pod.name == "web"
+    [other] = [ref for ref in state.records if ref != plain]
+    assert other.name.startswith(f"{plain.name}-")
+    state.lose_pod(ObjectRef("blue", "web"), "uid-web")
+    assert set(state.refresh().records) == {plain, other}
+    assert {ref: need.pod.name for ref, need in state.records.items()} == {plain: "web-blue-orders"}
+
+
+def test_a_name_that_kubernetes_would_refuse_is_hashed() -> None:
+    state = told()
+    names = ["p" * 243, "p" * 244, "p" * 242]
+    for name in names:
+        state.see_pod(named(name))
+    state.refresh()
+    assert len(state.records) == 3
+    assert all(len(ref.name) <= 253 for ref in state.records)
+    plain = {need.pod.name for ref, need in state.records.items() if ref.name.endswith("-orders")}
+    assert plain == {name for name in names if len(name) + len("-blue-orders") <= 253}
+
+
+# On every host.
+
+
+def test_everywhere_an_identity_is_on_every_host_from_its_binding_on() -> None:
+    state = told(everywhere=True)
+    assert (ids(state), ids(state, SETS[1])) == ([ID], [ID])
+    assert dict(state.records) == {}
+    state.see_node("n2", SETS[1])
+    assert list(state.refresh().hosts) == [SETS[1]]
+    state.lose_binding(ObjectRef("blue", "b"))
+    assert list(state.refresh().hosts) == SETS
+    assert (ids(state), ids(state, SETS[1])) == ([], [])
+
+
+def test_everywhere_a_permission_of_one_service_account_counts_with_its_pod() -> None:
+    state = told(everywhere=True, asks=True)
+    [default] = state.uses(None)
+    assert default.service_account == ("blue", "default")
+    state.answer(default, allowed=False)
+    state.refresh()
+    assert ids(state) == []
+    state.see_pod(named("web", service_account="web", node=""))
+    [use] = state.refresh().questions
+    state.answer(use, allowed=True)
+    state.refresh()
+    assert ids(state, SETS[1]) == [ID]
+
+
+# Before a detach.
+
+
+def test_a_pod_that_only_the_list_shows_keeps_its_identity() -> None:
+    state = told()
+    objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
+    assert state.in_use(SETS[0], [named("web")], *objects) == {ID}
+    assert state.in_use(SETS[0], [named("web", node="new")], *objects) == {ID}
+    assert state.in_use(SETS[0], [named("web", phase=Phase.FAILED)], *objects) == set()
+    assert state.in_use(SETS[0], [], *objects) == set()
+    state.see_node("n2", SETS[1])
+    assert state.in_use(SETS[0], [named("web", node="n2")], *objects) == set()
+
+
+def test_a_permission_that_is_not_known_keeps_an_identity_and_a_refused_one_does_not() -> None:
+    state = told(asks=True)
+    objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
+    assert state.in_use(SETS[0], [named("web")], *objects) == {ID}
+    state.see_pod(named("web"))
+    [use] = state.refresh().questions
+    state.answer(use, allowed=False)
+    assert state.in_use(SETS[0], [named("web")], *objects) == set()
+
+
+# However it came.
+
+NAMESPACES, NODES = ["blue", "green"], ["n1", "n2", "n3"]
+
+
+def _steps() -> list[tuple[str, str, Any]]:
+    """Return all events: a kind and a name, which make their key, and the value; None: gone."""
+    steps: list[tuple[str, str, Any]] = []
+    for namespace in NAMESPACES:
+        for name in ("web", "web-blue-x", "job"):
+            for selector in ("app", "job", None):
+                for node, phase, uid in (
+                    ("n1", Phase.RUNNING, "1"),
+                    ("n2", Phase.RUNNING, "2"),
+                    ("", Phase.PENDING, "1"),
+                    ("n1", Phase.SUCCEEDED, "1"),
+                ):
+                    ref = ObjectRef(namespace, name)
+                    one = pod(namespace, selector, ref=ref, uid=uid, node=node, phase=phase)
+                    steps.append(("pod", str(ref), one))
+            steps += [("pod", f"{namespace}/{name}", None)] * 3
+        for name in ("x", "x-blue-x"):
+            key = f"{namespace}/{name}"
+            steps += [
+                ("identity", key, each)
+                for each in (
+                    identity(namespace, name, 1),
+                    identity(namespace, name, 2),
+                    identity(namespace, name, 1, namespaced=True),
+                    identity(namespace, name, 1, resource_id=None),
+                    principal(namespace, name),
+                    system(namespace, name),
+                    Malformed(ref=ObjectRef(namespace, name), kind="AzureIdentity", why="bad"),
+                    None,
+                )
+            ]
+            steps += [
+                ("binding", f"{namespace}/{number}", each)
+                for number in ("a", "b")
+                for each in (
+                    binding(namespace, number, name, "app"),
+                    binding(namespace, number, name, "job", weight=1),
+                    Malformed(ref=ObjectRef(namespace, number), kind="", why="bad"),
+                    None,
+                )
+            ]
+        for labels in ({"aadpodidbinding": "job"}, {"aadpodidbinding": "app"}, None):
+            made = None if labels is None else exception(namespace, "e", labels)
+            steps.append(("exception", f"{namespace}/e", made))
+    steps += [("node", node, host) for node in NODES for host in (*SETS, None)]
+    steps += [
+        ("answer", f"{namespace}/default {number}", allowed)
+        for namespace in NAMESPACES
+        for number in (1, 2)
+        for allowed in (True, False)
+    ]
+    return steps
+
+
+STEPS = _steps()
+BASE: list[tuple[str, str, Any]] = [
+    ("node", "n1", SETS[0]),
+    ("node", "n2", SETS[1]),
+    *(
+        step
+        for namespace in NAMESPACES
+        for step in (
+            ("identity", f"{namespace}/x", identity(namespace, "x", 1)),
+            ("binding", f"{namespace}/a", binding(namespace, "a", "x", "app")),
+        )
+    ),
+]
+"""With these most pods need something, in whatever follows."""
+
+
+def _apply(state: Assignments, kind: str, name: str, value: Any, pods: dict[str, Pod]) -> None:
+    if kind == "pod":
+        if value is not None:
+            state.see_pod(value)
+            pods[name] = value
+        elif (known := pods.pop(name, None)) is not None:
+            state.lose_pod(known.ref, known.uid)
+    elif kind == "node":
+        state.see_node(name, value)
+    elif value is None:
+        getattr(state, f"lose_{kind}")(ObjectRef.parse(name))
+    else:
+        getattr(state, f"see_{kind}")(value)
+
+
+def _facts(state: Assignments) -> object:
+    return (
+        dict(state.records),
+        {host: (ids(state, host), state.undecided(host)) for host in SETS},
+        set(state.hosts),
+        set(state.uses(None)),
+    )
+
+
+RULES = [
+    Rules(exception_namespaces=frozenset({"blue"}), cross_namespace=cross)
+    for cross in (False, True)
+]
+
+
+@st.composite
+def _series(draw: st.DrawFn) -> tuple[list[tuple[str, str, Any]], Rules, bool, bool]:
+    series = [*BASE, *draw(st.lists(st.sampled_from(STEPS), max_size=40))]
+    rules = draw(st.sampled_from(RULES))
+    return series, rules, draw(st.booleans()), draw(st.booleans())
+
+
+@dataclass
+class Told:
+    """A state that is told a series of events, and what there is in the end."""
+
+    state: Assignments
+    last: dict[tuple[str, str], Any] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    answers: dict[Use, bool] = field(default_factory=dict)
+    seen: dict[ObjectRef, Need | None] = field(default_factory=dict)
+    """The records, by their changes alone."""
+
+    def tell(self, kind: str, name: str, value: Any) -> None:
+        if kind == "answer":
+            account, number = name.split(" ")
+            one = identity("blue", "x", int(number))
+            use = Use(ObjectRef.parse(account), str(one.client_id))
+            if self.state.asked(use):
+                self.answers[use] = value
+            self.state.answer(use, allowed=value)
+        else:
+            self.last[kind, name] = value
+            _apply(self.state, kind, name, value, self.pods)
+
+    def refresh(self) -> None:
+        for ref in self.state.refresh().records:
+            self.seen[ref] = self.state.record(ref)
+        # An answer that no pod waits for any more is forgotten.
+        self.answers = {use: said for use, said in self.answers.items() if self.state.asked(use)}
+
+    def fresh(self, rules: Rules, *, asks: bool, everywhere: bool) -> Assignments:
+        """Return a state that is told only what there is in the end."""
+        state = Assignments(rules, asks=asks, everywhere=everywhere)
+        for (kind, name), value in self.last.items():
+            if value is not None:
+                _apply(state, kind, name, value, {})
+        state.refresh()
+        for use, allowed in self.answers.items():
+            state.answer(use, allowed=allowed)
+        state.refresh()
+        return state
+
+
+def _played(
+    series: list[tuple[str, str, Any]], rules: Rules, asks: bool, everywhere: bool
+) -> tuple[Assignments, Assignments]:
+    """Return the state after the series, and one that was read at once."""
+    told = Told(Assignments(rules, asks=asks, everywhere=everywhere))
+    for number, step in enumerate(series):
+        told.tell(*step)
+        if number % 3 == 0:
+            told.refresh()
+    told.refresh()
+    found = {ref: need for ref, need in told.seen.items() if need is not None}
+    assert found == dict(told.state.records)
+    return told.state, told.fresh(rules, asks=asks, everywhere=everywhere)
+
+
+@given(_series())
+@settings(max_examples=100, deadline=None)
+def test_after_any_series_of_events_the_state_is_as_if_read_at_once(case: Any) -> None:
+    state, fresh = _played(*case)
+    assert _facts(state) == _facts(fresh)
+
+
+def test_series_in_which_much_happens_do_occur() -> None:
+    def holds(case: Any) -> bool:
+        state, _ = _played(*case)
+        return bool(state.records) and any(ids(state, host) for host in SETS)
+
+    occurs(_series(), holds)
+
+
+def test_an_event_of_one_pod_decides_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = told()
+    for number in range(500):
+        state.see_pod(named(f"pod-{number}", labels={BINDING_LABEL: "app"}))
+    state.refresh()
+    decided: list[ObjectRef] = []
+    decide = Assignments._decide
+
+    def counting(self: Assignments, ref: ObjectRef) -> None:
+        decided.append(ref)
+        decide(self, ref)
+
+    monkeypatch.setattr(Assignments, "_decide", counting)
+    state.see_pod(named("one-more"))
+    state.refresh()
+    state.see_node("n9", SETS[1])
+    state.see_binding(binding("green", "b", "orders", "app"))
+    state.refresh()
+    assert decided == [ObjectRef("blue", "one-more")]
+
+
+def test_types_that_are_not_attached_are_all_but_type_0() -> None:
+    for kind in IdentityType:
+        state = told()
+        state.see_identity(
+            replace(principal("blue", "orders"), type=kind, resource_id=resource_id(3))
+        )
+        state.see_pod(named("web"))
+        state.refresh()
+        assert bool(ids(state)) == (kind is IdentityType.USER_ASSIGNED)
