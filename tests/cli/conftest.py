@@ -28,7 +28,7 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
     yield shared_world
-    for path in (DAEMON_SET, PROBE_SET, EXCEPTION):
+    for path in (DAEMON_SET, PROBE_SET, EXCEPTIONS):
         if shared_world.get(path):
             shared_world.send("DELETE", path)
     end_nmi(shared_world)
@@ -36,7 +36,8 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
 
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
-EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
+EXCEPTIONS = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions"
+EXCEPTION = f"{EXCEPTIONS}/aks-addon-exception"
 PODS = "/api/v1/namespaces/kube-system/pods"
 _OURS, _PROBES = (f"app.kubernetes.io/component={name}" for name in ("nmi", "probe"))
 
