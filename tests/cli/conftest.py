@@ -28,16 +28,18 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
     yield shared_world
-    for path in (DAEMON_SET, PROBE_SET, EXCEPTIONS):
+    for path in (DAEMON_SET, PROBE_SET):
         if shared_world.get(path):
             shared_world.send("DELETE", path)
+    exceptions = shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []}
+    for namespace in {each["metadata"]["namespace"] for each in exceptions["items"]}:
+        shared_world.send("DELETE", f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions")
     end_nmi(shared_world)
 
 
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
-EXCEPTIONS = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions"
-EXCEPTION = f"{EXCEPTIONS}/aks-addon-exception"
+EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
 PODS = "/api/v1/namespaces/kube-system/pods"
 _OURS, _PROBES = (f"app.kubernetes.io/component={name}" for name in ("nmi", "probe"))
 
