@@ -274,6 +274,11 @@ CASES: tuple[Case, ...] = (
         prepare=Scene.pod,
         whole=lambda ran: "did not answer within" in ran.err,
     ),
+    Case(
+        command="nodes",
+        line="nodes --timeout 1s",
+        whole=lambda ran: "Pods are served on 0 of" in ran.err,
+    ),
     Case(command="grant", line="grant -n {ns} --identity {client}", times=2),
     Case(command="revoke", line="revoke -n {ns} --identity {client}", prepare=Scene.granted),
     Case(
