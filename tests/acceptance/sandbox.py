@@ -18,11 +18,12 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
-from podidentity_sandbox.weather import Weather, named, read, seed_of
+from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.causes import cause, journal
+from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -56,17 +57,21 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox."""
+    """One sandbox, and the deployer who runs podidentity in it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._deployer = folder_of_deployer(plan)
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run one of our commands as the sandbox's operator; return what it printed.
+        """Run a command; return what it printed.
 
-        In a storm it is run again, as by a person, where its refusal names what the weather did.
+        `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator. In a
+        storm it is run again, as by a person, where its refusal names what the weather did.
         """
         surroundings = {**os.environ, **self._variables}
+        if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
+            surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
             done = subprocess.run(
                 command, input=given, check=False, capture_output=True, text=True, env=surroundings
@@ -162,8 +167,8 @@ async def one_node(
     name: str, network: Network = Network.ROUTED, *, weather: Weather = WEATHER
 ) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(own(name), network, weather) as plan:
-        yield Sandbox(plan)
+    with _sandbox(own(name), network, weather) as place:
+        yield place
 
 
 @contextmanager
@@ -188,11 +193,11 @@ def opened(
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
     )
-    with asyncio.Runner() as loop, how as plan:
-        azure = AzureOperator(plan)
+    with asyncio.Runner() as loop, how as place:
+        azure = AzureOperator(place.plan)
         loop.run(azure.__aenter__())
         try:
-            yield Sandbox(plan), azure, loop
+            yield place, azure, loop
         finally:
             loop.run(azure.__aexit__())
 
@@ -206,18 +211,21 @@ def _sandbox(
     nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
-) -> Iterator[Plan]:
+) -> Iterator[Sandbox]:
+    """Bring a sandbox up in calm weather; it turns when the deployer has its rights."""
     plan = bring_up(
         name,
         nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
-        weather=weather,
+        weather=CALM,
     )
     UP[name] = plan.path
     try:
-        yield plan
+        place = Sandbox(plan)
+        write(plan.path, weather)
+        yield place
     except BaseException as error:
         error.add_note(f"{name}: {read(plan.path)}")
         raise

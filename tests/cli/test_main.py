@@ -54,6 +54,15 @@ def test_starting_it_costs_no_library_but_click() -> None:
     assert "importlib.metadata" not in ran.stdout.split()
 
 
+@pytest.mark.parametrize("target", sorted(set(main._COMMANDS.values())))
+def test_a_command_that_explains_nmi_loads_none_of_its_parts(target: str) -> None:
+    script = f"import sys; import {target.partition(':')[0]}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    parts = ("nmi.main", "nmi.request", "nmi.server", "nmi.sync", "net", "supervisor")
+    assert "podidentity.cli" in ran.stdout.split()
+    assert not {f"podidentity.{part}" for part in parts} & set(ran.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

@@ -16,7 +16,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import DAEMON_SETS, Object, find
-from podidentity.cli.plans import redirect_of
+from podidentity.cli.redirects import redirect_of
 from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import PUBLIC, Cloud
@@ -25,7 +25,7 @@ from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.kernel.rules import Redirect
 from podidentity.manifests import NAMESPACE
-from podidentity.nmi.policies import rules_of, trust_of
+from podidentity.nmi.rules import rules_of, trust_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
 

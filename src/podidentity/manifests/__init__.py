@@ -300,10 +300,14 @@ def own_namespace(namespace: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
+# libyaml's is ten times as fast; an installation of PyYAML may be without it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def _documents(name: str) -> list[Manifest]:
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     documents: list[Manifest] = []
-    for document in yaml.safe_load_all(text):
+    for document in yaml.load_all(text, Loader=_LOADER):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
     # YAML's anchors share values; whoever changes one must not change the others.
     return [json.loads(json.dumps(document)) for document in documents]

@@ -75,7 +75,10 @@ class LateReads:
         self._late = late
         self._now = now
         self._unheard: list[tuple[float, Change]] = []
-        storage.observers.append(self._observe)
+
+    def listen(self) -> None:
+        """Hear of each change from now on; what is there has been heard of."""
+        self._storage.observers.append(self._observe)
 
     def all(self, key: str, namespace: str = "") -> list[Record]:
         """Return the objects of a type, of one namespace or of all, in the order of names."""

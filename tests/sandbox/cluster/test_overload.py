@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.paths import request_info
+from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
-from podidentity_sandbox.weather import CALM, changed
+from podidentity_sandbox.weather import CALM, changed, write
 from tests.sandbox.cluster.conftest import Served, seen, watching
 from tests.sandbox.cluster.settled import Settled
 
@@ -21,6 +23,15 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 ROLE: dict[str, Any] = {
     "metadata": {"name": "readers"},
     "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
+}
+BINDING: dict[str, Any] = {
+    "metadata": {"name": "readers"},
+    "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": "readers",
+    },
+    "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
 }
 
 
@@ -80,18 +91,7 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     world = Settled(folder)
     world.cluster.weather.set(changed(CALM, ["rbac=5"]))
     world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
-    world.create(
-        "clusterrolebindings.rbac.authorization.k8s.io",
-        {
-            "metadata": {"name": "readers"},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "readers",
-            },
-            "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
-        },
-    )
+    world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
     assert not may(world)
     world.late = timedelta(seconds=5)
     assert may(world)
@@ -99,6 +99,16 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     assert may(world), "what was taken away still counts"
     world.late = timedelta(seconds=10)
     assert not may(world)
+
+
+def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:
+    with closing(Journal(folder / "journal")) as journal:
+        world = Settled(folder, journal)
+        world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
+        world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
+    write(folder, changed(CALM, ["rbac=5"]))
+    with closing(Journal(folder / "journal")) as journal:
+        assert may(Settled(folder, journal))
 
 
 async def test_what_lost_its_owner_goes_when_the_collector_comes(
