@@ -353,6 +353,10 @@ EXTENSIONS = {each["metadata"]["namespace"] for each in manifests.aks_exceptions
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _KINDS = {
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "Role": f"{RBAC}/namespaces/{{}}/roles",
+    "RoleBinding": f"{RBAC}/namespaces/{{}}/rolebindings",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "AzurePodIdentityException": f"{CUSTOM}/namespaces/{{}}/azurepodidentityexceptions",
     "ClusterRole": f"{RBAC}/clusterroles",
@@ -691,6 +695,43 @@ CASES += (
 )
 
 
+def without_mic(scene: Scene) -> None:
+    taken_out(scene)
+    take_out(scene, *manifests.mic(managed_identity=True))
+
+
+def with_mic(scene: Scene) -> None:
+    without_mic(scene)
+    make(scene, *manifests.mic(managed_identity=True))
+
+
+def with_the_archived_mic(scene: Scene) -> None:
+    """Have MIC of AAD Pod Identity, as its manifests put it into a cluster."""
+    without_mic(scene)
+    deployment = manifests.mic()[-1]
+    labels = {"component": "mic", "k8s-app": "aad-pod-id"}
+    deployment["metadata"] = {"name": "mic", "namespace": "default", "labels": labels}
+    spec = deployment["spec"]
+    spec["selector"]["matchLabels"] = spec["template"]["metadata"]["labels"] = labels
+    make(scene, deployment)
+
+
+CASES += (
+    of_part("enable", "mic", f"{ENABLE} --mic", without_mic, times=2),
+    Case(
+        command="enable",
+        line="enable --mic --timeout 1s",
+        parts=("mic", "wait-for-mic"),
+        only=("wait-for-mic",),
+        prepare=without_mic,
+        whole=lambda ran: "MIC is not ready after 1 s" in ran.err,
+    ),
+    of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
+    of_part("disable", "no-mic", "disable", with_mic),
+    of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
+)
+
+
 @pytest.fixture(scope="module")
 def newer_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running(tmp_path_factory.mktemp("newer"), kubernetes_minor=36) as world:
@@ -757,6 +798,9 @@ def clear(world: World, begun: list[str]) -> None:
     for plural in ("rolebindings", "roles"):
         deleted(world, f"{RBAC}{accounts}/{plural}")
     deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
+    for each in manifests.mic(managed_identity=True):
+        deleted(world, f"{path_of(each)}/{each['metadata']['name']}")
+    deleted(world, "/apis/apps/v1/namespaces/default/deployments")
     without_cilium(world)
     deleted(world, f"{CRDS}/{UNSERVED}")
     end_nmi(world)
