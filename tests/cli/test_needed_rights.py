@@ -46,6 +46,8 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 OWN = "identity-system"
 """A namespace of NMI's own."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+EXCEPTIONS = f"{CUSTOM}/azurepodidentityexceptions"
+"""Those of all namespaces."""
 
 
 @dataclass
@@ -274,6 +276,11 @@ CASES: tuple[Case, ...] = (
         prepare=Scene.pod,
         whole=lambda ran: "did not answer within" in ran.err,
     ),
+    Case(
+        command="nodes",
+        line="nodes --timeout 1s",
+        whole=lambda ran: "Pods are served on 0 of" in ran.err,
+    ),
     Case(command="grant", line="grant -n {ns} --identity {client}", times=2),
     Case(command="revoke", line="revoke -n {ns} --identity {client}", prepare=Scene.granted),
     Case(
@@ -382,10 +389,15 @@ def deleted(world: World, path: str, **params: str) -> bool:
     return answer.status_code == 200
 
 
+_OF_NMI = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+
+
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
-    made = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
-    take_out(scene, *made, *manifests.aks_exceptions())
+    for path in {path_of(each) for each in _OF_NMI}:
+        deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
+    named = "app.kubernetes.io/name=podidentity"
+    take_out(scene, *scene.world.send("GET", EXCEPTIONS, labelSelector=named)["items"])
     deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
     end_nmi(scene.world)
 
@@ -518,7 +530,8 @@ def without_cilium(world: World) -> None:
     """Take Cilium's kinds away, with all of them and the pods that it leads to."""
     for each in CILIUMS:
         path = f"{CRDS}/{each['metadata']['name']}"
-        deleted(world, path)
+        if not deleted(world, path):
+            continue
         while world.get(path) is not None:
             time.sleep(0.01)
     deleted(world, f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
@@ -765,7 +778,8 @@ def run(
 
     yield as_person
     clear(place, begun)
-    for each in (OWN, *EXTENSIONS):
+    there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
+    for each in sorted({OWN, *EXTENSIONS} & there):
         end_namespace(place, each)
 
 

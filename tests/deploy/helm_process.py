@@ -23,9 +23,9 @@ def _render(chart: str, values: dict[str, Any], **options: Any) -> dict[str, str
     return rendered
 
 
-def _on_cluster(what: str, kubeconfig: str, namespace: str, **options: Any) -> Any:
+def _on_cluster(action: str, kubeconfig: str, namespace: str, **options: Any) -> Any:
     with Config(kubeconfig_path=kubeconfig, namespace=namespace) as config:
-        return getattr(config, what)(**options)
+        return getattr(config, action)(**options)
 
 
 def _invalid(manifests: list[dict[str, Any]], version: str) -> list[str]:

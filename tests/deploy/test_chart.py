@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ def plain(found: Object) -> Object:
     made: Object = json.loads(text)
     made["metadata"].pop("labels", None)
     annotations = made["metadata"].get("annotations", {})
-    annotations.pop("helm.sh/resource-policy", None)
+    for of_helm in [each for each in annotations if "helm.sh/" in each]:
+        annotations.pop(of_helm)
+    if not annotations:
+        made["metadata"].pop("annotations", None)
     if (made["kind"], made["metadata"]["name"]) == ("DaemonSet", manifests.ACCOUNT):
         made["metadata"]["name"] = "nmi"
         made["spec"]["selector"] = made["spec"]["template"]["metadata"]["labels"] = {}
@@ -105,7 +109,7 @@ def of_release(rendered: Rendered) -> list[Object]:
     return [
         each
         for each in rendered.objects
-        if "helm.sh/hook" not in each["metadata"].get("annotations", {})
+        if each["metadata"].get("annotations", {}).get("helm.sh/hook") != "test"
     ]
 
 
@@ -241,7 +245,7 @@ def test_a_digest_is_what_counts_and_secrets_go_with_every_pod(helm: Helm) -> No
     rendered = helm.render(given)
     pods = [each["spec"]["template"]["spec"] for each in rendered.objects if _is_set(each)]
     pods += [each["spec"] for each in rendered.objects if each["kind"] == "Pod"]
-    assert len(pods) == 4
+    assert len(pods) == 5
     for pod in pods:
         assert pod["imagePullSecrets"] == [{"name": "pull"}]
         for container in pod["containers"]:
@@ -359,9 +363,9 @@ def test_nmis_flags_are_those_of_the_values_and_they_parse(helm: Helm) -> None:
 def test_by_default_the_flags_are_those_of_the_manifest(helm: Helm) -> None:
     given = {"operationMode": "managed", "tokens": {"asNode": False}}
     choices = chosen(helm.render(given).nmi)
-    assert choices == chosen(manifests.nmi()[-1])
+    assert choices == replace(chosen(manifests.nmi()[-1]), account=NAME)
     assert choices.backend is Backend.NFTABLES
-    assert choices == Choices(rules=choices.rules, trust=choices.trust)
+    assert choices == Choices(account=NAME, rules=choices.rules, trust=choices.trust)
 
 
 def test_nmi_and_its_probe_are_on_the_same_nodes_whatever_is_asked_for(helm: Helm) -> None:
@@ -452,6 +456,22 @@ def test_an_identity_of_two_namespaces_has_one_role_and_a_credential_of_another_
     for name in ("aaaaaaaa-0000-0000-0000-000000000000", via.lower()):
         granted = [each.grantee for each in holders(name, roles, bound)]
         assert granted == [Grantee("a"), Grantee("b")]
+
+
+def test_before_their_kinds_are_there_custom_resources_come_after_all_else_and_are_the_releases(
+    helm: Helm,
+) -> None:
+    path = Path(__file__).parent / "old_values/readme-identities.yaml"
+    rendered = helm.render({**read(path), "operationMode": "managed"}, name="identity")
+    custom = [each for each in rendered.objects if "aadpodidentity.k8s.io/" in each["apiVersion"]]
+    assert len(custom) == 5
+    for each in custom:
+        assert each["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+        assert each["metadata"]["annotations"] == {
+            "helm.sh/hook": "post-install,post-upgrade,post-rollback",
+            "meta.helm.sh/release-name": "identity",
+            "meta.helm.sh/release-namespace": "kube-system",
+        }
 
 
 @pytest.mark.parametrize(
@@ -609,6 +629,46 @@ def test_what_keeps_the_unit_has_no_token_no_capability_and_one_folder_of_the_no
     paths = [each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each]
     assert paths == ["/etc/systemd/system"]
     assert helm.invalid([rendered.named("DaemonSet", "podidentity-node-unit")]) == []
+
+
+# ---- helm test
+
+
+def test_the_test_may_look_and_change_nothing_and_all_of_it_goes_with_it(helm: Helm) -> None:
+    given = {"test": {"identity": "bound", "resource": "https://vault.azure.net"}}
+    rendered = helm.render({"operationMode": "managed", **given, "nmi": {"probePort": 18085}})
+    made = [
+        each
+        for each in rendered.objects
+        if each["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"
+    ]
+    assert {each["kind"] for each in made} == {
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Pod",
+    }
+    for each in made:
+        policy = each["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert policy == "before-hook-creation,hook-succeeded"
+        for rule in each.get("rules", ()):
+            assert rule["verbs"] == ["list"]
+    pod = rendered.named("Pod", "aad-pod-identity-test")
+    assert pod["metadata"]["labels"]["aadpodidbinding"] == "bound"
+    (container,) = pod["spec"]["containers"]
+    assert container["args"] == [
+        "nodes",
+        "--namespace=kube-system",
+        "--timeout=120s",
+        "--probe-port=18085",
+        "--token=https://vault.azure.net",
+    ]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    off = helm.render({"operationMode": "managed", "test": {"enabled": False}})
+    assert "aad-pod-identity-test" not in off.names("Pod") | off.names("ServiceAccount")
 
 
 # ---- Watching

@@ -95,3 +95,16 @@ pods have these labels, and are known by them; with `args` all its containers ha
 {{- end -}}
 {{- toYaml $set -}}
 {{- end }}
+
+{{/*
+The annotations of a custom resource, as {} or with what makes it a hook. Where the API server does not serve these
+kinds yet, it comes after their definitions: Helm reads all that is no hook before it makes the first. The hook says
+whose it is, and so a later upgrade takes it into the release.
+*/}}
+{{- define "podidentity.afterDefinitions" -}}
+{{- if not (.Capabilities.APIVersions.Has "aadpodidentity.k8s.io/v1") -}}
+helm.sh/hook: post-install,post-upgrade,post-rollback
+meta.helm.sh/release-name: {{ .Release.Name }}
+meta.helm.sh/release-namespace: {{ .Release.Namespace }}
+{{- end -}}
+{{- end }}

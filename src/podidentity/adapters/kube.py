@@ -69,6 +69,8 @@ _KEEPALIVE = [
 
 # The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
+_CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+"""The connection ended before the answer did, as where a server restarts."""
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -83,12 +85,15 @@ class Kube:
         *,
         user: str = "",
         patience: float = PATIENCE,
+        reads: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`reads`: how often something is read whose connection is cut; a change is made once."""
         self._client = client
         self._failed = failed
         self._patience = patience
+        self._reads = reads
         self._sleep = sleep
         self._jitter = jitter
         self._headers = {"Impersonate-User": user} if user else {}
@@ -101,6 +106,7 @@ class Kube:
         context: str | None = None,
         user_agent: str,
         trust_env: bool = True,
+        reads: int = 1,
         failed: OnFailure = lambda *_: None,
         patience: float = PATIENCE,
     ) -> Self:
@@ -131,6 +137,7 @@ class Kube:
             ),
             failed,
             patience=patience,
+            reads=reads,
         )
 
     @property
@@ -265,13 +272,16 @@ class Kube:
         data: bytes | None,
         headers: Mapping[str, str],
     ) -> bytes:
-        try:
-            response = await self._client.request(
-                method, path, params=params, content=data, headers=headers
-            )
-        except _FAILED as error:
-            self._failed(method, path)
-            raise self._unreachable(error) from error
+        for left in reversed(range(self._reads if method == "GET" else 1)):
+            try:
+                response = await self._client.request(
+                    method, path, params=params, content=data, headers=headers
+                )
+                break
+            except _FAILED as error:
+                self._failed(method, path)
+                if not left or not isinstance(error, _CUT):
+                    raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
             raise _refusal(response, response.content)

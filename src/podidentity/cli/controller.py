@@ -21,10 +21,10 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
-from podidentity.cli.rollout import troubles_of, until
+from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
-from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
 
 DEPLOYMENT = "mic"
 _OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")
@@ -42,8 +42,7 @@ async def archived_mics(kube: Kube) -> list[Object]:
     found = {}
     for labels in _OLD_LABELS:
         for each in await find_all(kube, DEPLOYMENTS, labelSelector=labels):
-            ours = each["metadata"].get("labels", {}).get("app.kubernetes.io/name")
-            if ours != "podidentity":
+            if not is_ours(each):
                 found[each["metadata"]["namespace"], each["metadata"]["name"]] = each
     return list(found.values())
 
@@ -141,4 +140,5 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
 
 async def troubles(kube: Kube, namespace: str) -> list[str]:
     """Return a line for each pod of MIC that is not ready, with the reason."""
-    return await troubles_of(kube, namespace, PODS_OF_MIC)
+    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
+    return await troubles_of(kube, list(filter(is_ours, pods)))

@@ -42,6 +42,9 @@ from podidentity.cli.rollout import (
     has_one_container,
     is_archived_nmi,
     namespace_of_nmi,
+    nmi_of,
+    nmis,
+    release_of,
     troubles,
     until_established,
     until_gone,
@@ -328,6 +331,7 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
 
 
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
+    await _refuse_release(kube, "`helm upgrade` changes it")
     if not wanted.automatic:
         await _refuse_automatic(kube)
     await _refuse_archived_nmi(kube)
@@ -432,6 +436,21 @@ https://learn.microsoft.com/azure/aks/automatic/aks-automatic-managed-system-nod
 """
 
 
+async def _refuse_release(kube: Kube, otherwise: str) -> None:
+    """Raise CommandError, before anything is made, where NMI is of a Helm release.
+
+    What Helm made, its next upgrade would make anew, and its values would no longer say what is.
+    """
+    for each in await nmis(kube):
+        if release := release_of(each):
+            name = f"{each['metadata']['namespace']}/{each['metadata']['name']}"
+            raise CommandError(
+                f"NMI is here already: DaemonSet {name} is of the Helm release {release}. "
+                "Nothing was changed",
+                f"{otherwise}: docs/how-to/install-with-helm.md.",
+            )
+
+
 async def _refuse_automatic(kube: Kube) -> None:
     """Raise CommandError, before anything is made, where the API server would refuse half of it."""
     try:
@@ -496,7 +515,7 @@ async def _one_place(kube: Kube, wanted: str | None, usual: str) -> str:
     Raises CommandError if it is in another one than is wanted.
     """
     there = await namespace_of_nmi(kube)
-    if await find(kube, DAEMON_SETS, there, DAEMON_SET) is None:
+    if await nmi_of(kube, there) is None:
         return wanted or usual
     if wanted in {None, there}:
         return there
@@ -671,6 +690,7 @@ def disable(
 
 
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
+    await _refuse_release(kube, "`helm uninstall` takes it away")
     namespace = await namespace_of_nmi(kube, agents)
     for each in await deployments_of_mic(kube):
         await controller.take_away(kube, each["metadata"]["namespace"])

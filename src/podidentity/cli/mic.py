@@ -16,6 +16,7 @@ from podidentity.cli.nmi import options_of
 from podidentity.cli.objects import DEPLOYMENTS, Object, apply, find, find_all
 from podidentity.cli.output import CommandError, examples
 from podidentity.cli.parameters import Name
+from podidentity.cli.rollout import is_ours
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.manifests import NAMESPACE
 from podidentity.settings import OLD_FLAGS_OF_MIC, MicSettings, settings_flags
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
     from podidentity.cli.programs import AgentPlan
 
-PODS_OF_MIC = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=mic"
+PODS_OF_MIC = "app.kubernetes.io/component=mic"
+"""Of MIC's pods and Deployments; those of AAD Pod Identity are among them, and not ours."""
 
 
 @click.group(
@@ -158,4 +160,5 @@ async def namespace_of_mic(kube: Kube, wanted: str | None = None) -> str:
 
 async def deployments_of_mic(kube: Kube) -> list[Object]:
     """Return the Deployments of our MIC; raise KubeError."""
-    return await find_all(kube, DEPLOYMENTS, labelSelector=PODS_OF_MIC)
+    found = await find_all(kube, DEPLOYMENTS, labelSelector=PODS_OF_MIC)
+    return [each for each in found if is_ours(each)]

@@ -16,6 +16,7 @@ from enum import StrEnum
 from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
 from podidentity.cli.enable import PROTECTED
+from podidentity.cli.rollout import PROBE_SET
 from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import (
     ACCOUNT,
@@ -289,10 +290,9 @@ def _choices_of_nmi(*parts: str) -> Iterator[Right]:
     """Yield what it takes to learn where NMI is, and its flags."""
     yield from _to("list", _DAEMON_SETS, parts=parts, without="looks for NMI in kube-system alone")
     yield from _to(
-        "get",
+        "list",
         _DAEMON_SETS,
         at=_NMI,
-        names=["nmi"],
         parts=parts,
         without="takes NMI's flags to be the defaults",
     )
@@ -383,7 +383,6 @@ def _enable() -> Iterator[Right]:
     yield from _to("create", _EXCEPTIONS, at=_SYSTEM)
     yield from _to("create", _EXCEPTIONS, parts=[EXTENSIONS])
     yield from _to("get patch", "namespaces", names=[NMI_NAMESPACE], parts=[OWN_NAMESPACE])
-    yield from _to("get", _DAEMON_SETS, at=_SYSTEM, names=["nmi"], parts=[OWN_NAMESPACE])
     yield from _to_place(_FOR_NODE_TOKENS, AS_NODE)
     yield from _to_place(_FOR_TAINT, STARTUP_TAINT)
     yield from _to_grant(FIRST_GRANTS)
@@ -493,8 +492,7 @@ def _check() -> Iterator[Right]:
     yield from _to(
         "list", *_ROLES, _DAEMON_SETS, "networkpolicies.networking.k8s.io", "nodes", without=fails
     )
-    names = _names("DaemonSet", _USUAL)
-    yield from _to("get", _DAEMON_SETS, at=_NMI, names=names, without=fails)
+    yield from _to("get", _DAEMON_SETS, at=_NMI, names=[PROBE_SET], without=fails)
     yield from _to("list", "events", at=_NMI, without=fails)
     yield from _to("list", _DEPLOYMENTS, without=fails)
     yield from _to("get", "configmaps", at=_NMI, names=[PAUSES], parts=[MIC_THERE], without=fails)
@@ -512,6 +510,11 @@ def _check_pod() -> Iterator[Right]:
     yield from _to("list", _DAEMON_SETS)
     yield from _to("list patch", "pods", at=_NMI)
     yield from _to("list watch", "events", at=_NMI)
+
+
+def _nodes() -> Iterator[Right]:
+    yield from _to("list", "nodes", _DAEMON_SETS)
+    yield from _to("list", "pods", at=_NMI)
 
 
 def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
@@ -544,5 +547,6 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "nodes": Needs(cluster=tuple(_nodes())),
 }
 """The commands that need a right; the others need none."""

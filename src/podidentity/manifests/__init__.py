@@ -239,10 +239,13 @@ def asks_for_any(rule: Manifest) -> bool:
     return bool(asked) and not rule.get("resourceNames")
 
 
-def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -> list[Manifest]:
+def account_tokens(
+    account: str, *, accounts: str, namespace: str = NAMESPACE, agent: str = ACCOUNT
+) -> list[Manifest]:
     """Return NMI's right to ask for tokens of one service account of the namespace `accounts`.
 
-    `namespace` is NMI's. It is for accounts that no pod has: no node may ask for those.
+    `namespace` and `agent` are those of NMI's own account. It is for accounts that no pod has: no
+    node may ask for those.
     """
     metadata = {
         "name": account,
@@ -256,7 +259,7 @@ def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -
         "verbs": ["create"],
     }
     group = "rbac.authorization.k8s.io"
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
+    subject = {"kind": "ServiceAccount", "name": agent, "namespace": namespace}
     head = {"apiVersion": f"{group}/v1", "metadata": metadata}
     reference = {"apiGroup": group, "kind": "Role", "name": account}
     return [

@@ -75,6 +75,11 @@ class Controlled:
             each.lower(): ids for each, ids in (block.get("userAssignedIdentities") or {}).items()
         }
 
+    def machine(self) -> dict[str, Any]:
+        """Return the identities of the scale set as Azure shows them."""
+        found = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
+        return dict(found.get("identity") or {})
+
     def has(self, identity: Managed) -> bool:
         return identity.resource_id.lower() in self.on_host()
 

@@ -79,6 +79,20 @@ async def test_the_sandboxs_own_commands_and_kubelets_meet_no_weather(served: Se
         assert (await kubelet.get("/api/v1/nodes/node-0")).status_code in {200, 404}
 
 
+async def test_principals_of_entra_are_one_kind_so_that_a_seed_replays_what_befalls_them(
+    served: Served,
+) -> None:
+    set_weather(served, "apiserver=[{effect: 429, kind: principal list pods, first: 2}]")
+    found = []
+    for number in (1, 2, 3):
+        name = f"00000000-0000-4000-8000-00000000000{number}"
+        async with served.client(served.plan.person_token(name)) as principal:
+            found.append((await principal.get(PODS)).status_code)
+    assert found == [429, 429, 403]
+    async with served.client() as admin:
+        assert (await admin.get(PODS)).status_code == 200
+
+
 async def test_a_watch_ends_before_its_client_wants_it_to(
     served: Served, api: httpx2.AsyncClient
 ) -> None:
