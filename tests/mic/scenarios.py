@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from tests.mic.simulator import FAULTS, Scenario, Step
@@ -10,7 +11,8 @@ from tests.mic.simulator import FAULTS, Scenario, Step
 NAMESPACES = ("blue", "green")
 SELECTORS = ("app", "job", "etl")
 NODES = ("n0", "n1", "n2", "n3", "n4")
-PODS = tuple(f"web-{number}" for number in range(9))
+PODS = (*(f"web-{number}" for number in range(8)), "web-1-blue-stock", "long-" * 47 + "name")
+"""The two last make names of records that another has, or that are too long."""
 IDENTITIES = ("orders", "stock")
 
 
@@ -29,6 +31,9 @@ def scenario(seed: int) -> Scenario:
                     Step(0.0, "binding", (namespace, f"{name}-{selector}", name, selector))
                 )
     if chance.random() < 0.3:
+        steps.append(Step(0.0, "identity", ("blue", "stock-blue-orders", 4)))
+        steps.append(Step(0.0, "binding", ("blue", "both", "stock-blue-orders", "app")))
+    if chance.random() < 0.3:
         steps.append(Step(0.0, "record", ("blue", "old", "Assigned", True)))
     for _ in range(chance.randrange(8, 14)):
         steps.append(_pod(chance, 0.2))
@@ -36,7 +41,10 @@ def scenario(seed: int) -> Scenario:
     for _ in range(chance.randrange(18, 30)):
         time += chance.choice((0.0, 0.1, 0.6, 2.0, 9.0, 21.0, 35.0))
         steps += _event(chance, time)
-    rate = chance.choice((0.0, 0.03, 0.06, 0.12))
+    calm = chance.random() < 0.25
+    if calm:
+        steps = [step for step in steps if step.at == 0.0 or step.what not in _DISTURBING]
+    rate = 0.0 if calm else chance.choice((0.0, 0.03, 0.06, 0.12))
     faults = {number: chance.choice(FAULTS) for number in range(5, 260) if chance.random() < rate}
     return Scenario(
         steps=tuple(steps),
@@ -71,6 +79,12 @@ def _event(chance: Random, time: float) -> list[Step]:
             return [_pod(chance, time) for _ in range(chance.randrange(1, 5))]
         case "leave":
             return [Step(time, "delete_pod", (namespace, name)) for name in chance.sample(PODS, 4)]
+        case "empty":
+            host = chance.randrange(3)
+            return [
+                Step(time, "empty", (host,)),
+                Step(time + chance.choice((0.1, 1.0, 15.0)), "kill"),
+            ]
         case "end":
             return [Step(time, "end", (namespace, pod))]
         case "label":
@@ -98,11 +112,10 @@ def _event(chance: Random, time: float) -> list[Step]:
         case "attach" | "detach":
             return [Step(time, what, (chance.randrange(3), number))]
         case "break":
-            return [
-                Step(time, "break", (number,)),
-                _pod(chance, time),
-                Step(time + chance.choice((10.0, 50.0)), "mend", (number,)),
-            ]
+            broken = [Step(time, "break", (number,)), _pod(chance, time), _pod(chance, time)]
+            if chance.random() < 0.4:
+                broken.append(Step(time + 10.0, "mend", (number,)))
+            return broken
         case "revoke":
             return [
                 Step(time, "revoke", (namespace, number)),
@@ -121,6 +134,7 @@ def _event(chance: Random, time: float) -> list[Step]:
 _WEIGHTS = {
     "pods": 8,
     "leave": 7,
+    "empty": 1,
     "end": 2,
     "label": 2,
     "edit": 2,
@@ -135,12 +149,11 @@ _WEIGHTS = {
     "kill": 1,
 }
 _EVENTS = tuple(_WEIGHTS)
+_DISTURBING = {"break", "pausing", "kill", "attach", "detach", "node", "delete_node", "revoke"}
 
 
 def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     """Return a smaller scenario that still fails: fewer faults, then fewer steps, again."""
-    from dataclasses import replace  # noqa: PLC0415
-
     changed = True
     while changed:
         changed = False

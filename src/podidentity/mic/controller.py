@@ -583,6 +583,10 @@ class Controller:
         del now
         return self._admit(_Owner("host", host), host.subscription, kind)
 
+    def closed(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+        return self._gates[host.subscription, kind].closed(now)
+
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
         self._gates[host.subscription, kind].leave(_Owner("host", host))

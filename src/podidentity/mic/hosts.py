@@ -115,6 +115,9 @@ class Surroundings(Protocol):
     def admit(self, host: Host, kind: Kind, now: float) -> bool:
         """Whether Azure may be called now; otherwise the host is called when it may."""
 
+    def closed(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
 
@@ -199,6 +202,8 @@ class HostWork:
         self._book_known = True
         self._ended = True
         """Whether all changes of which the ledger speaks have ended."""
+        self._landed: frozenset[str] = frozenset()
+        """What changes may have attached of what the ledger says is being attached."""
 
         # What is ours and not needed.
         self._unused: dict[str, float] = {}
@@ -263,6 +268,7 @@ class HostWork:
         self._version = stored.version
         self._book_known = True
         self._ended = not self._book.unresolved
+        self._landed = frozenset(self._book.attaching)
         # What the other one did is on the host, not in what was read before.
         self._known.unread = True
 
@@ -333,7 +339,7 @@ class HostWork:
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
         """Return the next call on the way to what is wanted."""
-        book = self._book.resolved(seen, now, ended=self._ended)
+        book = self._book.resolved(seen, now, ended=self._ended, landed=self._landed)
         planned = self._plan(now, seen, book, wanted)
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
@@ -362,6 +368,11 @@ class HostWork:
         covered = self._covered(seen, planned)
         if now > self._round.fenced_at + FRESH or covered.empty:
             return WriteLedger(book.intending(planned, seen, now), self._version)
+        if self._around.closed(self.host, "write", now):
+            # Azure has refused another host meanwhile.
+            self._around.leave(self.host, "write")
+            self._round.admitted = self._around.admit(self.host, "write", now)
+            return None
         self._round.sent = covered
         return PatchHost(self.host, covered.change(seen), seen.etag)
 
@@ -538,6 +549,9 @@ class HostWork:
 
     def _take_patch(self, result: Result, now: float) -> None:
         self._round.admitted = False
+        if isinstance(result, Accepted) or _is_lost(result):
+            # The host may list it from now on, whatever becomes of the operation.
+            self._landed |= {each.resource_id.folded for each in self._round.sent.attach}
         if isinstance(result, Accepted):
             self._round.begun, self._round.listed_at, self._round.fenced_at = now, -inf, -inf
             if result.operation:
@@ -546,7 +560,7 @@ class HostWork:
             else:
                 self._finish(now)
         elif isinstance(result, Failure):
-            if result.kind is Fault.LOST:
+            if _is_lost(result):
                 # It may be done, or be done later: the ledger speaks of it until that is known.
                 self._ended = False
             self._refuse(result, now)
@@ -608,6 +622,7 @@ class HostWork:
             self.adopt(result)
         elif isinstance(result, StoredLedger) and isinstance(action, WriteLedger):
             self._book, self._version = action.ledger, result.version
+            self._landed &= action.ledger.attaching.keys()
             self._round.fenced_at = now
         elif isinstance(result, Failure):
             # Whether it was written or not: it is read again, and says so.
@@ -671,6 +686,10 @@ class HostWork:
         for folded, status in self._statuses.items():
             if before.get(folded, Status.UNKNOWN) is not status:
                 self.changed[folded] = None
+
+
+def _is_lost(result: Result) -> bool:
+    return isinstance(result, Failure) and result.kind is Fault.LOST
 
 
 _POLL_AGAIN = {Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST}
