@@ -46,9 +46,13 @@ def scenario(seed: int) -> Scenario:
         steps = [step for step in steps if step.at == 0.0 or step.what not in _DISTURBING]
     rate = 0.0 if calm else chance.choice((0.0, 0.03, 0.06, 0.12))
     faults = {number: chance.choice(FAULTS) for number in range(5, 260) if chance.random() < rate}
+    changes = {
+        number: chance.choice(_OF_CHANGES) for number in range(40) if chance.random() < 1.5 * rate
+    }
     return Scenario(
         steps=tuple(steps),
         faults=faults,
+        changes=changes,
         seed=seed,
         grace=chance.choice((0.0, 5.0, 20.0, 20.0, 60.0)),
         mics=chance.choice((1, 2)),
@@ -148,6 +152,7 @@ _WEIGHTS = {
     "pausing": 1,
     "kill": 1,
 }
+_OF_CHANGES = ("pause", "late", "lost", "crash_after", "crash_before", "preempt", "broken")
 _EVENTS = tuple(_WEIGHTS)
 _DISTURBING = {"break", "pausing", "kill", "attach", "detach", "node", "delete_node", "revoke"}
 
@@ -157,11 +162,12 @@ def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     changed = True
     while changed:
         changed = False
-        for number in sorted(failing.faults, reverse=True):
-            faults = {key: value for key, value in failing.faults.items() if key != number}
-            smaller = replace(failing, faults=faults)
-            if fails(smaller):
-                failing, changed = smaller, True
+        for kind in ("faults", "changes"):
+            for number in sorted(getattr(failing, kind), reverse=True):
+                left = {key: each for key, each in getattr(failing, kind).items() if key != number}
+                smaller = replace(failing, **{kind: left})
+                if fails(smaller):
+                    failing, changed = smaller, True
         index = len(failing.steps)
         size = max(1, index // 4)
         while size:

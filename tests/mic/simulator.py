@@ -83,6 +83,7 @@ from podidentity.mic.controller import Controller, Settings
 
 LEASE, RENEW, MARGIN = 60.0, 20.0, 2.0
 PAUSE = 90.0
+FOREVER = 1e6
 MOST_MOMENTS = 12_000
 API, ARM = 0.01, 0.2
 LATE = 25.0
@@ -106,6 +107,8 @@ class Scenario:
     steps: tuple[Step, ...]
     faults: Mapping[int, str]
     """By the number of the call."""
+    changes: Mapping[int, str] = field(default_factory=dict)
+    """The same, by the number of the change of a host: where most can go wrong."""
     seed: int = 0
     grace: float = 20.0
     hosts: int = 3
@@ -117,6 +120,9 @@ class Scenario:
     foreign: tuple[tuple[int, int], ...] = ()
     """Identities that hosts have from the beginning: numbers of host and identity."""
     protected: tuple[int, ...] = ()
+    reconcile: float = 180.0
+    rest: float = 240.0
+    """Seconds from the last step until faults stop."""
 
 
 class Violation(AssertionError):
@@ -234,7 +240,7 @@ class World:
         self.scenario = scenario
         settings = Settings(
             grace=scenario.grace,
-            reconcile=180.0,
+            reconcile=scenario.reconcile,
             protected=frozenset(str(CLIENTS[number]) for number in scenario.protected),
         )
         self.make = lambda: make(settings)
@@ -269,10 +275,11 @@ class World:
         self.mics: list[Mic] = []
         self.writes = 0
         self.moments = 0
+        self.patches = 0
         self.faults_end = 0.0
         self.calm = False
         disturbing = {"break", "pausing", "kill", "attach", "detach", "node", "revoke"}
-        self.is_undisturbed = not any(
+        self.is_undisturbed = not (scenario.faults or scenario.changes) and not any(
             step.at and step.what in disturbing for step in scenario.steps
         )
 
@@ -430,18 +437,21 @@ class World:
             return
         holder, expires = self.lease
         if holder is mic or self.now >= expires:
-            self.lease = (mic, self.now + LEASE)
+            # When faults have stopped nobody renews any more, which would take most of the time.
+            lasts = FOREVER if self.calm else LEASE
+            self.lease = (mic, self.now + lasts)
             if not mic.leads or self.now >= mic.until:
                 self.note(f"mic{mic.number} leads")
                 mic.throttled.clear()
                 mic.busy.clear()
-            mic.leads, mic.until = True, self.now + LEASE - MARGIN
+            mic.leads, mic.until = True, self.now + lasts - MARGIN
             mic.tell(Leading(mic.until))
         elif mic.leads:
             self.note(f"mic{mic.number} does not lead any more")
             mic.leads, mic.until = False, -inf
             mic.tell(Deposed())
-        self.at(self.now + RENEW, self._tick, mic)
+        if self.lease[1] < self.now + LEASE + 1.0:
+            self.at(self.now + RENEW, self._tick, mic)
 
     def kill(self, mic: Mic) -> None:
         self.note(f"mic{mic.number} is killed")
@@ -469,6 +479,9 @@ class World:
             return
         number, self.effects = self.effects, self.effects + 1
         fault = None if self.calm else self.scenario.faults.get(number)
+        if isinstance(call.action, PatchHost):
+            change, self.patches = self.patches, self.patches + 1
+            fault = fault if self.calm else self.scenario.changes.get(change, fault)
         if fault is None:
             self._answer(mic, call, self._do(mic, call.action))
         else:
@@ -676,7 +689,7 @@ class World:
         found = self.ledgers.get(host)
         if ("" if found is None else str(found[1])) != action.version:
             return Failure(kind=Fault.CONFLICT)
-        if action.ledger.empty:
+        if action.gone:
             self.ledgers.pop(host, None)
             return StoredLedger(None, "")
         for folded in action.ledger.attaching:
@@ -841,7 +854,7 @@ class World:
     def _judge_time(self, mic: Mic, action: CreateRecord | UpdateRecord) -> None:
         """Where nothing goes wrong a pod waits for its own host alone."""
         record = action.record
-        undisturbed = not self.scenario.faults and self.is_undisturbed
+        undisturbed = self.is_undisturbed
         if record is None or record.state is not Assignment.ASSIGNED or not undisturbed:
             return
         node = mic.told["node"].get(record.node)
@@ -911,7 +924,8 @@ class World:
         if isinstance(action, WriteCondition) and result is None and is_awaited:
             mic.conditions[action.about, action.ref] = action.condition
         kind = _OPERATIONS.get(type(action))
-        if kind is not None and isinstance(result, Failure) and result.kind is Fault.THROTTLED:
+        throttled = isinstance(result, Failure) and result.kind is Fault.THROTTLED
+        if kind is not None and isinstance(result, Failure) and throttled and is_awaited:
             mic.throttled["s1", kind] = self.now + result.retry_after - 1e-6
         if isinstance(action, ReadHost):
             if isinstance(result, HostIdentities):
@@ -1084,8 +1098,8 @@ class World:
             self.at(0.5, self.start_mic)
         end = max((step.at for step in self.scenario.steps), default=0.0) + 1.0
         self.run_until(end)
-        if self.scenario.mics > 1 or self.scenario.faults:
-            self.run_until(end + 240.0)
+        if self.scenario.mics > 1 or self.scenario.faults or self.scenario.changes:
+            self.run_until(end + self.scenario.rest)
         self.calm = True
         self.note("faults stop")
         if self.pausing.everywhere:

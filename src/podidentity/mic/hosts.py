@@ -142,6 +142,11 @@ class _Known:
     missed_since: float | None = None
     """Since when a first read is awaited."""
     late: bool = False
+    awaits_list: bool = False
+    """A list that is under way will show it, so it is not read alone."""
+    listable: bool = False
+    """Nothing was done with it since a list of its group, and of the ledgers, began."""
+    book_listable: bool = False
     idle_since: float | None = None
 
 
@@ -184,10 +189,6 @@ class HostWork:
         self.refused: dict[str, Refused] = {}
         self.trouble: Failure | None = None
         """Why the host cannot be changed at all."""
-        self.awaits_list = False
-        """A list that is under way will show the host, so it is not read alone."""
-        self._listable = False
-        """Nothing was done with the host since a list of its group began."""
 
         self._flight: Action | None = None
         self._rest_until = -inf
@@ -243,7 +244,9 @@ class HostWork:
 
     def droppable(self, now: float) -> bool:
         """Whether nothing is to be remembered of the host."""
-        if self.busy or not self._book.empty or self._version or self._around.wanted(self.host):
+        if self.busy or not self._book.empty or self._around.wanted(self.host):
+            return False
+        if self._version and self._known.unread:
             return False
         idle = self._known.idle_since is not None and now >= self._known.idle_since + IDLE
         return idle or not self._around.has_nodes(self.host)
@@ -290,15 +293,24 @@ class HostWork:
     def expect(self) -> None:
         """Take that a list of the group begins."""
         if not self.busy:
-            self._listable = True
-            self.awaits_list = self._known.seen is None
+            self._known.listable = True
+            self._known.awaits_list = self._known.seen is None
+
+    def expect_ledger(self) -> None:
+        """Take that a list of the ledgers begins."""
+        self._known.book_listable = not self.busy
+
+    def compare(self, stored: StoredLedger) -> None:
+        """Take the ledger that a list shows: a MIC that lost its leadership may have written it."""
+        if self._known.book_listable and stored.version != self._version:
+            self.adopt(stored)
 
     def show(self, seen: HostIdentities | None, now: float) -> None:
         """Take what a list of the group shows of the host; None: it does not show it."""
-        self.awaits_list = False
-        if not self._listable or self.busy:
+        self._known.awaits_list = False
+        if not self._known.listable or self.busy:
             return
-        self._listable = False
+        self._known.listable = False
         if seen is None:
             self._known.unread = True
         else:
@@ -316,7 +328,7 @@ class HostWork:
         action = self._choose(now)
         if action is not None:
             self._flight = action
-            self.awaits_list = self._listable = False
+            self._known.awaits_list = self._known.listable = self._known.book_listable = False
         return action
 
     def _choose(self, now: float) -> Action | None:
@@ -329,7 +341,7 @@ class HostWork:
         wanted = self._around.wanted(self.host)
         self._watch_idle(wanted, now)
         if self._known.seen is None or self._known.unread:
-            needed = wanted or not self._book.empty or self._known.seen is not None
+            needed = wanted or self._version or self._known.seen is not None
             return self._read(now) if needed else None
         if self._known.gone:
             return self._leave(now, wanted)
@@ -449,7 +461,7 @@ class HostWork:
         return None
 
     def _read(self, now: float) -> Action | None:
-        if self.awaits_list or not self._around.admit(self.host, "read", now):
+        if self._known.awaits_list or not self._around.admit(self.host, "read", now):
             return None
         return ReadHost(self.host)
 
@@ -463,8 +475,9 @@ class HostWork:
     def _leave(self, now: float, wanted: Mapping[str, Wanted]) -> Action | None:
         """Return what is to be done about a host that is not there any more."""
         if not self._around.has_nodes(self.host):
-            empty = Ledger(host=self.host)
-            return None if self._book == empty else WriteLedger(empty, self._version)
+            if self._version:
+                return WriteLedger(Ledger(host=self.host), self._version, gone=True)
+            return None
         again = self._known.read_at + min(60.0 * 2**self._failures, 600.0)
         if now >= again and wanted:
             return self._read(now)
