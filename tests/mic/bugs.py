@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from podidentity.core import assignments, decision, ledger
-from podidentity.core.hosts import HostChange
+from podidentity.core.hosts import HostChange, HostIdentities
+from podidentity.core.resources import Phase
 from podidentity.mic import controller, hosts
 from podidentity.mic.calls import (
     Failure,
@@ -31,13 +32,23 @@ from podidentity.mic.hosts import HostWork
 from podidentity.mic.records import Records
 
 Patch = Callable[[pytest.MonkeyPatch], None]
-BUGS: dict[str, tuple[str, Patch]] = {}
-"""By a sentence: where it is from, and what makes it."""
 
 
-def bug(source: str, sentence: str) -> Callable[[Patch], Patch]:
+class Bug(NamedTuple):
+    """A bug, and a seed that finds it (`./scripts/simulate --bugs`): it is tried first."""
+
+    source: str
+    seed: int
+    patch: Patch
+
+
+BUGS: dict[str, Bug] = {}
+"""By a sentence."""
+
+
+def bug(source: str, sentence: str, seed: int) -> Callable[[Patch], Patch]:
     def listed(patch: Patch) -> Patch:
-        BUGS[sentence] = (source, patch)
+        BUGS[sentence] = Bug(source, seed, patch)
         return patch
 
     return listed
@@ -51,17 +62,17 @@ def around(patch: pytest.MonkeyPatch, owner: Any, name: str, make: Callable[[Any
 # Of the archived project.
 
 
-@bug("M6", "What failed is not tried again by itself")
+@bug("M6", "What failed is not tried again by itself", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "_pause", lambda *_: inf)
 
 
-@bug("M8", "Two records may have the same name")
+@bug("M8", "Two records may have the same name", 17)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(assignments, "_hashed", lambda plain, _: plain)
 
 
-@bug("M10, B6.3", "In use is by the pod's name, without its namespace")
+@bug("M10, B6.3", "In use is by the pod's name, without its namespace", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
     def of_the_name(self: assignments.Assignments, need: assignments.Need) -> None:
         found = assignments.attachment(need.identity)
@@ -73,7 +84,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(assignments.Assignments, "_take_off_host", of_the_name)
 
 
-@bug("M11, B6.2", "Ids are compared with case")
+@bug("M11, B6.2", "Ids are compared with case", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def as_written(made: Any) -> Any:
         def attachment(identity: Any) -> Any:
@@ -85,7 +96,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, assignments, "attachment", as_written)
 
 
-@bug("M12", "A copy in a record stays as it was when its identity is edited")
+@bug("M12", "A copy in a record stays as it was when its identity is edited", 4)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Records, "_says", lambda _, stored, wanted: _same_but_revisions(stored, wanted))
 
@@ -99,12 +110,12 @@ def _same_but_revisions(stored: Any, wanted: Any) -> bool:
     )
 
 
-@bug("M13", "Immutable identities are detached")
+@bug("M13", "Immutable identities are detached", 26)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "immutable", lambda *_: False)
 
 
-@bug("M16", "A change names no version of the host")
+@bug("M16", "A change names no version of the host", 16)
 def _(patch: pytest.MonkeyPatch) -> None:
     def blind(choose: Any) -> Any:
         def _choose(self: Any, now: float) -> Any:
@@ -116,7 +127,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_choose", blind)
 
 
-@bug("M20", "When its last node goes, a host is forgotten with what is on it")
+@bug("M20", "When its last node goes, a host is forgotten with what is on it", 15)
 def _(patch: pytest.MonkeyPatch) -> None:
     def hasty(self: HostWork, now: float) -> bool:
         del now
@@ -125,7 +136,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostWork, "droppable", hasty)
 
 
-@bug("M21", "What was being attached when MIC ended is nobody's")
+@bug("M21", "What was being attached when MIC ended is nobody's", 5)
 def _(patch: pytest.MonkeyPatch) -> None:
     def forgetful(self: HostWork, stored: StoredLedger) -> None:
         book = stored.ledger or ledger.Ledger(host=self.host)
@@ -135,18 +146,18 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostWork, "adopt", forgetful)
 
 
-@bug("M23", "Pods that have ended keep their identities")
+@bug("M23", "Pods that have ended keep their identities", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def endless(refuse: Any) -> Any:
         def _refuse_always(pod: Any) -> Any:
-            return refuse(replace(pod, phase=decision.Pod.__dataclass_fields__["phase"].default))
+            return refuse(replace(pod, phase=Phase.RUNNING))
 
         return _refuse_always
 
     around(patch, decision, "_refuse_always", endless)
 
 
-@bug("M5, M14", "Hosts are never read again: what another detached stays away")
+@bug("M5, M14", "Hosts are never read again: what another detached stays away", 12)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -156,7 +167,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("M4, B5", "One host waits for another")
+@bug("M4, B5", "One host waits for another", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     def one_by_one(look: Any) -> Any:
         def _look_at_host(self: Any, host: Any) -> None:
@@ -170,12 +181,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, controller.Controller, "_look_at_host", one_by_one)
 
 
-@bug("M31", "What a Retry-After asks for is not obeyed")
+@bug("M31", "What a Retry-After asks for is not obeyed", 21)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Gate, "throttled", lambda *_: None)
 
 
-@bug("M32", "A record is deleted with the archived project's finalizer on")
+@bug("M32", "A record is deleted with the archived project's finalizer on", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def plainly(remove: Any) -> Any:
         return lambda self, stored: remove(self, replace(stored, finalizers=False))
@@ -183,7 +194,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, Records, "_remove", plainly)
 
 
-@bug("B6.1", "What was there before counts as MIC's")
+@bug("B6.1", "What was there before counts as MIC's", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def greedy(resolved: Any) -> Any:
         def of_all(self: Any, seen: Any, now: float, **more: Any) -> Any:
@@ -201,12 +212,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, ledger.Ledger, "resolved", greedy)
 
 
-@bug("B5", "What a host that is being updated lists counts as attached")
+@bug("B5", "What a host that is being updated lists counts as attached", 10)
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(hosts.HostIdentities, "settled", property(lambda _: True))
+    patch.setattr(HostIdentities, "settled", property(lambda _: True))
 
 
-@bug("B5", "A conflict is never tried again by itself")
+@bug("B5", "A conflict is never tried again by itself", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
     def giving_up(refuse: Any) -> Any:
         def _refuse(self: HostWork, failure: Failure, now: float) -> None:
@@ -219,17 +230,17 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_refuse", giving_up)
 
 
-@bug("B5", "What Azure refused and was made good silently is not found")
+@bug("B5", "What Azure refused and was made good silently is not found", 13)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
         hosts,
         "Refused",
-        lambda made: lambda until, tries, message: made(inf, tries, message),
+        lambda made: lambda _until, tries, message: made(inf, tries, message),
     )
 
 
-@bug("#466", "One identity that Azure refuses holds up all others")
+@bug("#466", "One identity that Azure refuses holds up all others", 13)
 def _(patch: pytest.MonkeyPatch) -> None:
     def all_of_them(quarantine: Any) -> Any:
         def _quarantine(self: HostWork, failure: Failure, now: float) -> None:
@@ -244,7 +255,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 # Those that people make.
 
 
-@bug("", "A host is changed before the ledger says so")
+@bug("", "A host is changed before the ledger says so", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def hasty(self: HostWork, now: float, seen: Any, book: Any, planned: Any) -> Any:
         del now, book
@@ -254,7 +265,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostWork, "_write", hasty)
 
 
-@bug("", "A new leader does not read the ledgers")
+@bug("", "A new leader does not read the ledgers", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     take = controller.Controller._take_ledgers
 
@@ -265,33 +276,24 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(controller._TAKERS, "ledgers", blind)
 
 
-@bug("", "Nobody asks what is in use before a detach")
+@bug("", "Nobody asks what is in use before a detach", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
-    around(
-        patch,
-        HostWork,
-        "_change",
-        lambda change: (
-            lambda self, now, seen, wanted: (
-                setattr(self._round, "listed_at", now),
-                change(self, now, seen, wanted),
-            )[1]
-        ),
-    )
+    def trusting(change: Any) -> Any:
+        def _change(self: HostWork, now: float, seen: Any, wanted: Any) -> Any:
+            self._round.listed_at = now
+            return change(self, now, seen, wanted)
+
+        return _change
+
+    around(patch, HostWork, "_change", trusting)
 
 
-@bug("", "What the list shows in use is detached all the same")
+@bug("", "What the list shows in use is detached all the same", 71)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "in_use", lambda _self, _host, _listed: frozenset[str]())
 
 
-@bug("", "A permission that is not known yet takes the identity off")
-def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(controller.Controller, "undecided", lambda _self, _host: frozenset[str]())
-    patch.setattr(controller.Controller, "in_use", lambda _self, _host, _listed: frozenset[str]())
-
-
-@bug("", "A permission that was refused is not asked for again")
+@bug("", "A permission that was refused is not asked for again", 86)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -301,7 +303,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "Two calls about one host may be under way")
+@bug("", "Two calls about one host may be under way", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def careless(following: Any) -> Any:
         def next_(self: HostWork, now: float) -> Any:
@@ -316,12 +318,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "next", careless)
 
 
-@bug("", "MIC writes after its lease has ended")
+@bug("", "MIC writes after its lease has ended", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "leads", property(lambda self: self._until > -inf))
 
 
-@bug("", "An answer that got lost counts as a refusal")
+@bug("", "An answer that got lost counts as a refusal", 5)
 def _(patch: pytest.MonkeyPatch) -> None:
     def certain(take: Any) -> Any:
         def _take_patch(self: HostWork, result: Any, now: float) -> None:
@@ -334,7 +336,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_patch", certain)
 
 
-@bug("", "An operation that failed counts as done")
+@bug("", "An operation that failed counts as done", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def hopeful(take: Any) -> Any:
         def _take_poll(self: HostWork, result: Any, now: float) -> None:
@@ -347,7 +349,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_poll", hopeful)
 
 
-@bug("", "An accepted change counts as done")
+@bug("", "An accepted change counts as done", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def hopeful(take: Any) -> Any:
         def _take_patch(self: HostWork, result: Any, now: float) -> None:
@@ -360,7 +362,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_patch", hopeful)
 
 
-@bug("", "What another may still detach counts as attached")
+@bug("", "What another may still detach counts as attached", 16)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -374,7 +376,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "After a detach that failed nobody looks whether the machines still have the identity")
+@bug("", "After a detach that failed nobody looks whether the machines still have the identity", 21)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -388,19 +390,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "After a ledger was written by another it is not read again")
-def _(patch: pytest.MonkeyPatch) -> None:
-    def stubborn(take: Any) -> Any:
-        def _take_ledger(self: HostWork, action: Any, result: Any, now: float) -> None:
-            take(self, action, result, now)
-            self._book_known = True
-
-        return _take_ledger
-
-    around(patch, HostWork, "_take_ledger", stubborn)
-
-
-@bug("", "A change forgets the system's half")
+@bug("", "A change forgets the system's half", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -410,7 +400,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "The last identity is taken off without saying that none is left")
+@bug("", "The last identity is taken off without saying that none is left", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -420,7 +410,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "A change names all that is wanted, not what is missing")
+@bug("", "A change names all that is wanted, not what is missing", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def all_of_it(change: Any) -> Any:
         def whole(self: ledger.HostPlan, seen: Any) -> HostChange:
@@ -432,12 +422,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, ledger.HostPlan, "change", all_of_it)
 
 
-@bug("", "A paused host is changed")
+@bug("", "A paused host is changed", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "paused", lambda _self, _host: False)
 
 
-@bug("", "Records that nobody needs are left where they were not seen to change")
+@bug("", "Records that nobody needs are left where they were not seen to change", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     take = controller.Controller._take_stored
 
@@ -451,7 +441,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(controller._HANDLERS, RecordSeen, later)
 
 
-@bug("", "A record that could not be written is given up")
+@bug("", "A record that could not be written is given up", 5)
 def _(patch: pytest.MonkeyPatch) -> None:
     def giving_up(fail: Any) -> Any:
         def _fail(self: Records, ref: Any, action: Any, failure: Failure, now: float) -> None:
@@ -462,12 +452,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, Records, "_fail", giving_up)
 
 
-@bug("", "There is an event for each pod")
+@bug("", "There is an event for each pod", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller, "EVENT_AGAIN", 0.0)
 
 
-@bug("", "A condition is written though it is there")
+@bug("", "A condition is written though it is there", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def again(take: Any) -> Any:
         def forgetting(self: Conditions, subject: Any, result: Any, now: float) -> None:
@@ -479,7 +469,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, Conditions, "take", again)
 
 
-@bug("", "Pods of a host that nothing shows yet say Assigned")
+@bug("", "Pods of a host that nothing shows yet say Assigned", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         HostWork,

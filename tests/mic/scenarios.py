@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
-from tests.mic.simulator import FAULTS, Scenario, Step
+from tests.mic.simulator import FAULTS, Scenario, Step, Violation, World, journal
 
+SEEDS = 300
+"""Seeds in the suite."""
 NAMESPACES = ("blue", "green")
 SELECTORS = ("app", "job", "etl")
 NODES = ("n0", "n1", "n2", "n3", "n4")
@@ -26,17 +28,16 @@ def scenario(seed: int) -> Scenario:
             steps.append(
                 Step(0.0, "identity", (namespace, name, number + chance.randrange(2), upper))
             )
-            for selector in chance.sample(SELECTORS, 2):
-                steps.append(
-                    Step(0.0, "binding", (namespace, f"{name}-{selector}", name, selector))
-                )
+            steps += [
+                Step(0.0, "binding", (namespace, f"{name}-{selector}", name, selector))
+                for selector in chance.sample(SELECTORS, 2)
+            ]
     if chance.random() < 0.3:
         steps.append(Step(0.0, "identity", ("blue", "stock-blue-orders", 4)))
         steps.append(Step(0.0, "binding", ("blue", "both", "stock-blue-orders", "app")))
     if chance.random() < 0.3:
         steps.append(Step(0.0, "record", ("blue", "old", "Assigned", True)))
-    for _ in range(chance.randrange(8, 14)):
-        steps.append(_pod(chance, 0.2))
+    steps += [_pod(chance, 0.2) for _ in range(chance.randrange(8, 14))]
     time = 1.0
     for _ in range(chance.randrange(18, 30)):
         time += chance.choice((0.0, 0.1, 0.6, 2.0, 9.0, 21.0, 35.0))
@@ -49,13 +50,25 @@ def scenario(seed: int) -> Scenario:
     changes = {
         number: chance.choice(_OF_CHANGES) for number in range(40) if chance.random() < 1.5 * rate
     }
+    grace, mics = chance.choice((0.0, 5.0, 20.0, 20.0, 60.0)), chance.choice((1, 2))
+    if chance.random() < 0.15:
+        # A leader sleeps before it changes a host, and wakes when another leads and pods are back.
+        grace, mics, faults = chance.choice((0.0, 5.0)), 2, {}
+        changes = {number: "pause" for number in range(40) if chance.random() < 0.4}
+        for begin in (time + 10.0, time + 300.0):
+            host = chance.randrange(3)
+            steps.append(Step(begin, "empty", (host,)))
+            steps += [
+                Step(begin + chance.uniform(70.0, 95.0), "pod", (*_pod(chance, 0.0).args[:3], node))
+                for node in NODES[host::3] * 3
+            ]
     return Scenario(
         steps=tuple(steps),
         faults=faults,
         changes=changes,
         seed=seed,
-        grace=chance.choice((0.0, 5.0, 20.0, 20.0, 60.0)),
-        mics=chance.choice((1, 2)),
+        grace=grace,
+        mics=mics,
         delay=chance.choice((0.02, 0.05, 0.5, 3.0)),
         operation=chance.choice((0.5, 3.0, 8.0, 20.0)),
         foreign=tuple((host, chance.randrange(5)) for host in range(3) if chance.random() < 0.6),
@@ -108,11 +121,11 @@ def _event(chance: Random, time: float) -> list[Step]:
                 Step(time + again, "binding", (namespace, name, identity, selector)),
             ]
         case "node":
-            node = chance.choice(NODES)
-            return [
-                Step(time, "delete_node", (node,)),
-                Step(time + 15.0, "node", (node, NODES.index(node) % 3)),
-            ]
+            node = chance.choice(("n2", *NODES))
+            gone = [Step(time, "delete_node", (node,))]
+            if chance.random() < 0.6:
+                gone.append(Step(time + 15.0, "node", (node, NODES.index(node) % 3)))
+            return gone
         case "attach" | "detach":
             return [Step(time, what, (chance.randrange(3), number))]
         case "break":
@@ -157,17 +170,23 @@ _EVENTS = tuple(_WEIGHTS)
 _DISTURBING = {"break", "pausing", "kill", "attach", "detach", "node", "delete_node", "revoke"}
 
 
+def _without(faults: Mapping[int, str], number: int) -> dict[int, str]:
+    return {key: each for key, each in faults.items() if key != number}
+
+
 def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     """Return a smaller scenario that still fails: fewer faults, then fewer steps, again."""
     changed = True
     while changed:
         changed = False
-        for kind in ("faults", "changes"):
-            for number in sorted(getattr(failing, kind), reverse=True):
-                left = {key: each for key, each in getattr(failing, kind).items() if key != number}
-                smaller = replace(failing, **{kind: left})
-                if fails(smaller):
-                    failing, changed = smaller, True
+        for number in sorted(failing.faults, reverse=True):
+            smaller = replace(failing, faults=_without(failing.faults, number))
+            if fails(smaller):
+                failing, changed = smaller, True
+        for number in sorted(failing.changes, reverse=True):
+            smaller = replace(failing, changes=_without(failing.changes, number))
+            if fails(smaller):
+                failing, changed = smaller, True
         index = len(failing.steps)
         size = max(1, index // 4)
         while size:
@@ -180,3 +199,18 @@ def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
                     failing, changed = smaller, True
             size //= 2
     return failing
+
+
+def fails(candidate: Scenario) -> bool:
+    """Whether an invariant does not hold in this scenario."""
+    try:
+        World(candidate).run()
+    except Violation:
+        return True
+    return False
+
+
+def replayed(failing: Scenario) -> str:
+    """Return the smallest scenario that fails as this one does, and what happens in it."""
+    small = shrunk(failing, fails)
+    return "\n".join([repr(small), *journal(small)])

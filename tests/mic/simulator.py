@@ -1,8 +1,8 @@
 """One API server, one Azure and the MICs of a cluster, on a fake clock, with faults at every call.
 
-The controller is the product's, whole; around it nothing is. What should be so is computed here once
-more, by other code, from the objects as the API server has them. What a MIC may claim is followed
-from the answers that it was given.
+The controller is the product's, whole; around it nothing is. What should be so is computed here
+once more, by other code, from the objects as the API server has them. What a MIC may claim is
+followed from the answers that it was given.
 
 A `Scenario` says all that happens: what people and Azure do, and when; and by the number of the
 call, which of them fails and how. The same scenario always runs the same way.
@@ -243,7 +243,7 @@ class World:
             reconcile=scenario.reconcile,
             protected=frozenset(str(CLIENTS[number]) for number in scenario.protected),
         )
-        self.make = lambda: make(settings)
+        self.make: Callable[[], Controller] = lambda: make(settings)
         self.now = 0.0
         self.effects = 0
         """Calls that were done."""
@@ -276,6 +276,7 @@ class World:
         self.writes = 0
         self.moments = 0
         self.patches = 0
+        self.is_late = False
         self.faults_end = 0.0
         self.calm = False
         disturbing = {"break", "pausing", "kill", "attach", "detach", "node", "revoke"}
@@ -530,7 +531,9 @@ class World:
     def _do_late(self, mic: Mic, action: Action) -> None:
         self.note(f"mic{mic.number} late: {shown(action)}")
         self.faults_end = self.now
+        self.is_late = True
         self._do(mic, action)
+        self.is_late = False
 
     def _fault_conflict(self, mic: Mic, call: Call) -> None:
         self._answer(mic, call, Failure(kind=Fault.CONFLICT))
@@ -719,6 +722,7 @@ class World:
         return action.use not in self.refused
 
     def _create(self, mic: Mic, action: CreateRecord) -> Result:
+        del mic
         record = action.record
         if record.ref in self.objects["record"]:
             return Failure(kind=Fault.CONFLICT)
@@ -829,7 +833,8 @@ class World:
                 self.fail(f"two events about {action.ref} within a minute")
             mic.events[action.ref] = self.now
         if isinstance(action, WriteCondition):
-            if mic.conditions.get((action.about, action.ref)) == action.condition:
+            known = mic.conditions.get((action.about, action.ref))
+            if known == action.condition:
                 self.fail(f"a condition that is there already: {action}")
         if isinstance(action, CreateRecord | UpdateRecord) and action.record is not None:
             self._judge_record(mic, action.record)
@@ -887,8 +892,10 @@ class World:
             if NUMBER[folded] in self.scenario.protected:
                 self.fail(f"{folded} is immutable, and is detached")
         if going:
-            at, in_use = mic.in_use.get(there.host, (-inf, frozenset()))
-            if at == -inf or self.now - at > 10.0 + PAUSE:
+            at, in_use = mic.in_use.get(there.host, (inf, frozenset()))
+            # It may have slept since, or the request lay somewhere.
+            delayed = self.is_late or mic.paused_until >= at
+            if at == inf or (self.now - at > 10.0 and not delayed):
                 self.fail(f"a detach from {there.host.name} without a list of what is in use")
             self._judge_assigned(there.host, going, at)
             if wrong := going & in_use:
@@ -911,7 +918,11 @@ class World:
             if wish.host == host and wish.folded in going:
                 for entry in self.objects["record"].values():
                     record = entry.value[0]
-                    about = (record.pod, record.identity) == (wish.pod, wish.identity.ref)
+                    about = (record.pod, record.identity, record.node) == (
+                        wish.pod,
+                        wish.identity.ref,
+                        wish.node,
+                    )
                     if about and record.state is Assignment.ASSIGNED and entry.at > listed:
                         self.fail(f"{wish.folded} is detached; {record.ref} says Assigned")
 
@@ -954,6 +965,8 @@ class World:
         ref = ObjectRef(namespace, name)
         if ref in self.objects["pod"]:
             self.drop("pod", ref)
+        if node not in self.objects["node"]:
+            return
         uid = f"p{next(self._versions)}"
         labels = {BINDING_LABEL: selector}
         self.put("pod", ref, Pod(ref=ref, uid=uid, node=node, labels=labels))

@@ -28,5 +28,5 @@ def test_any_one_fault_leaves_the_small_world_as_it_should_be() -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_any_two_faults_at_changes_and_ledgers_leave_it_so_too(part: int) -> None:
     pairs = explored(FIRSTS[part::PARTS], deep=True)
-    print(f"{pairs} pairs of faults")  # noqa: T201 - counted where somebody asks (-rP)
+    print(f"{pairs} pairs of faults")
     assert pairs > 300
