@@ -29,6 +29,8 @@ from tests.kernel.topology import IMDS, build, inside
 _FOLDER = Path("/run/net")
 _NETNS = Path("/run/netns")
 _PODS = 110
+_QUESTION = 100
+"""Bytes of a question with its envelope, roughly."""
 _REDIRECT = Redirect()
 
 
@@ -103,6 +105,29 @@ async def _measure(cgroups: Path, connections: int) -> dict[str, list[float]]:
             took["through net" if number % 2 else "in one process"].append((ended - began) * 1e6)
     running.cancel()
     inspector.close()
+    return took | {"bare hop": _bare_hops(connections // 2)}
+
+
+def _bare_hops(times: int) -> list[float]:
+    """Return the microseconds that a packet of a question's size takes to another process and back.
+
+    It is the control: nothing that asks another process is faster on this machine.
+    """
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        near.close()
+        while packet := far.recv(_QUESTION):
+            far.send(packet)
+        os._exit(0)
+    far.close()
+    took = []
+    with near:
+        for _ in range(times):
+            began = time.perf_counter()
+            near.send(bytes(_QUESTION))
+            near.recv(_QUESTION)
+            took.append((time.perf_counter() - began) * 1e6)
+    os.wait()
     return took
 
 

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
-from podidentity_sandbox.weather import Weather, named, read, seed_of
+from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
+from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.causes import cause, journal
+from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -56,17 +57,21 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 class Sandbox:
-    """One sandbox."""
+    """One sandbox, and the deployer who runs podidentity in it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._deployer = folder_of_deployer(plan)
 
     def run(self, *command: str, given: str = "") -> str:
-        """Run one of our commands as the sandbox's operator; return what it printed.
+        """Run a command; return what it printed.
 
-        In a storm it is run again, as by a person, where its refusal names what the weather did.
+        `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator. In a
+        storm it is run again, as by a person, where its refusal names what the weather did.
         """
-        surroundings = {**os.environ, **self._variables}
+        surroundings = {**os.environ, **environment(self.plan, os.environ["PATH"])}
+        if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
+            surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
             done = subprocess.run(
                 command, input=given, check=False, capture_output=True, text=True, env=surroundings
@@ -76,15 +81,6 @@ class Sandbox:
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout
-
-    @cached_property
-    def _variables(self) -> dict[str, str]:
-        """What `sandbox env` says; asked once, for it is a program of a second."""
-        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
-        said = subprocess.run(ask, capture_output=True, text=True, check=False)
-        assert said.returncode == 0, said.stderr
-        found: dict[str, str] = json.loads(said.stdout)
-        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -162,8 +158,8 @@ async def one_node(
     name: str, network: Network = Network.ROUTED, *, weather: Weather = WEATHER
 ) -> AsyncIterator[Sandbox]:
     """Bring a sandbox of one node up, and take it down afterwards."""
-    with _sandbox(own(name), network, weather) as plan:
-        yield Sandbox(plan)
+    with _sandbox(own(name), network, weather) as place:
+        yield place
 
 
 @contextmanager
@@ -188,11 +184,11 @@ def opened(
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
     )
-    with asyncio.Runner() as loop, how as plan:
-        azure = AzureOperator(plan)
+    with asyncio.Runner() as loop, how as place:
+        azure = AzureOperator(place.plan)
         loop.run(azure.__aenter__())
         try:
-            yield Sandbox(plan), azure, loop
+            yield place, azure, loop
         finally:
             loop.run(azure.__aexit__())
 
@@ -206,18 +202,21 @@ def _sandbox(
     nodes: int = 1,
     kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
-) -> Iterator[Plan]:
+) -> Iterator[Sandbox]:
+    """Bring a sandbox up in calm weather; it turns when the deployer has its rights."""
     plan = bring_up(
         name,
         nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
-        weather=weather,
+        weather=CALM,
     )
     UP[name] = plan.path
     try:
-        yield plan
+        place = Sandbox(plan)
+        write(plan.path, weather)
+        yield place
     except BaseException as error:
         error.add_note(f"{name}: {read(plan.path)}")
         raise

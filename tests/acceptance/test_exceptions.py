@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import manifest
 from tests.acceptance.sandbox import Sandbox, one_node
 from tests.acceptance.scenario import API
@@ -22,8 +21,7 @@ def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
 
 
 async def test_check_names_the_exceptions_without_effect_and_no_node_writes_on_them() -> None:
-    # Calm: not seen green in real weather yet.
-    async with one_node("exceptions", weather=CALM) as place:
+    async with one_node("exceptions") as place:
         place.run("podidentity", "enable")
         for namespace in ("default", "kube-system"):
             spec = {"containers": [{"name": "main", "image": "idle"}]}

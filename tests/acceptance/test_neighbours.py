@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import one_node
 
 MALFORMED = """
@@ -27,8 +26,7 @@ spec: {containers: [{name: main, image: idle}]}
 
 
 async def test_pods_are_served_while_the_api_server_or_imds_is_away() -> None:
-    # Calm: not seen green in real weather yet.
-    async with one_node("neighbours", weather=CALM) as place, AzureOperator(place.plan) as azure:
+    async with one_node("neighbours") as place, AzureOperator(place.plan) as azure:
         await place.bind()
         place.start_pod()
         assert (await place.ask())[0] == 200

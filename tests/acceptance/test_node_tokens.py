@@ -11,7 +11,6 @@ import pytest
 from podidentity.manifests import account_tokens
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
-from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import Directory, own_account, register
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
@@ -21,8 +20,7 @@ Open = tuple[Sandbox, AzureOperator, asyncio.Runner]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Open]:
-    # Calm: not seen green in real weather yet.
-    with opened(own("nodes"), kubernetes_minor=36, weather=CALM) as found:
+    with opened(own("nodes"), kubernetes_minor=36) as found:
         yield found
 
 

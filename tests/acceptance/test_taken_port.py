@@ -14,7 +14,6 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
-from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api
 from tests.acceptance.sandbox import Sandbox, one_node
 
@@ -74,8 +73,7 @@ def until_said(place: Sandbox, pod: str, words: str) -> None:
 
 
 async def test_nmi_without_its_port_says_who_may_have_it_and_serves_as_soon_as_it_is_free() -> None:
-    # Calm: not seen green in real weather yet.
-    async with one_node("taken-port", weather=CALM) as place, AzureOperator(place.plan) as azure:
+    async with one_node("taken-port") as place, AzureOperator(place.plan) as azure:
         made = await prepare(place.plan)
         place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=OLD_AGENT)
         place.start_pod()

@@ -245,8 +245,13 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
 async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more() -> None:
     async with node("killed") as found:
         async with found.load("of-the-killed") as load:
+            supervised = len(found.place.processes("serve"))
             for _ in range(3):
                 await asyncio.sleep(2)
+                # The newest is the worker, once there is a new one: it has answered by then.
+                while len(found.place.processes("serve")) < supervised:  # noqa: ASYNC110 - of /proc
+                    await asyncio.sleep(0.1)
+                await found.place.ask()
                 os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
         # Four clients: at most what each had under way, each time.
         assert len(load.failures) <= 3 * 4

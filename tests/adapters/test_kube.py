@@ -309,7 +309,7 @@ def throttles(seconds: str, status: int = 429) -> Turn:
 
 
 @asynccontextmanager
-async def sleepless(url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+async def sleepless(url: str, reads: int = 1) -> AsyncIterator[tuple[Kube, list[float]]]:
     """A client that does not sleep, and the seconds that it would have."""
     slept: list[float] = []
 
@@ -317,7 +317,7 @@ async def sleepless(url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
         slept.append(seconds)
 
     async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-        yield Kube(client, sleep=sleep, jitter=lambda: 1.0), slept
+        yield Kube(client, reads=reads, sleep=sleep, jitter=lambda: 1.0), slept
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -358,3 +358,28 @@ async def test_a_refusal_for_good_is_not_asked_again_whatever_it_names() -> None
         with pytest.raises(KubeError):
             await kube.get("/a")
     assert (len(server.asked), slept) == (1, [])
+
+
+async def test_a_command_reads_again_where_its_connection_is_cut() -> None:
+    async with (
+        scripted(cuts, cuts, answers(b"{}")) as server,
+        sleepless(server.url, reads=3) as (kube, slept),
+    ):
+        assert await kube.get("/a") == b"{}"
+    assert (len(server.asked), slept) == (3, [])
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+async def test_a_read_that_is_always_cut_is_given_up(reads: int) -> None:
+    async with scripted(cuts) as server, sleepless(server.url, reads) as (kube, _):
+        with pytest.raises(KubeError) as caught:
+            await kube.get("/a")
+    assert caught.value.unreachable
+    assert len(server.asked) == reads
+
+
+async def test_a_change_that_is_cut_is_not_asked_again_for_it_may_have_been_made() -> None:
+    async with scripted(cuts) as server, sleepless(server.url, reads=3) as (kube, _):
+        with pytest.raises(KubeError):
+            await kube.create("/a", {})
+    assert len(server.asked) == 1

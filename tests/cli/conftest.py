@@ -28,9 +28,12 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
     yield shared_world
-    for path in (DAEMON_SET, PROBE_SET, EXCEPTION):
+    for path in (DAEMON_SET, PROBE_SET):
         if shared_world.get(path):
             shared_world.send("DELETE", path)
+    exceptions = shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []}
+    for namespace in {each["metadata"]["namespace"] for each in exceptions["items"]}:
+        shared_world.send("DELETE", f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions")
     end_nmi(shared_world)
 
 

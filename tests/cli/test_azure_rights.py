@@ -11,7 +11,6 @@ import json
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ import pytest
 from podidentity.cli.needed_rights import COMMANDS, AzureScope
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, Pool, PoolKind
+from podidentity_sandbox.world.principals import give_role
 from tests.cli.conftest import Ran, have_custom_resources
 from tests.cli.world import World, running
 
@@ -125,42 +125,17 @@ def made_in(world: World) -> Person:
     return as_owner(world.plan, made)
 
 
-@contextmanager
-def holding(place: Place, actions: list[tuple[AzureScope, str]]) -> Iterator[None]:
-    """Let the person do these actions, by one role at the identity and one at the machines."""
-    gone: list[str] = []
+def give(place: Place, actions: list[tuple[AzureScope, str]]) -> None:
+    """Let the person do these actions and no others: one role at the identity, one at the machines.
+
+    A role of the same name is changed, so that nothing of an earlier call remains.
+    """
     person, plan = place.person, place.world.plan
     where = {AzureScope.IDENTITY: person.identity["id"], AzureScope.MACHINES: place.machine}
-
-    async def give(azure: AzureOperator) -> None:
-        for scope, at in where.items():
-            mine = [action for each, action in actions if each is scope]
-            if mine:
-                gone.extend(await assigned(azure, at, mine, person.object_id))
-
-    async def take(azure: AzureOperator) -> None:
-        for each in reversed(gone):
-            await azure.arm("DELETE", each)
-
-    as_owner(plan, give)
-    try:
-        yield
-    finally:
-        as_owner(plan, take)
-
-
-async def assigned(
-    azure: AzureOperator, at: str, actions: list[str], principal: str
-) -> tuple[str, str]:
-    """Make a role and assign it; return the ids of both."""
-    role = f"{azure.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
-    named = {"roleName": f"test {uuid.uuid4()}", "type": "CustomRole"}
-    allowed = {"permissions": [{"actions": actions}], "assignableScopes": [at]}
-    await azure.arm("PUT", role, {"properties": {**named, **allowed}})
-    given = f"{at}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
-    body = {"roleDefinitionId": role, "principalId": principal}
-    await azure.arm("PUT", given, {"properties": body})
-    return role, given
+    for scope, at in where.items():
+        mine = [action for each, action in actions if each is scope]
+        role = {"Name": f"test {scope}", "Actions": mine, "AssignableScopes": [at]}
+        asyncio.run(give_role(plan, role, person.object_id))
 
 
 @pytest.fixture
@@ -188,7 +163,8 @@ def run(
             ran = podidentity(*ADD.line.format(**words).split())
             assert ran.code == 0, ran.err
             world.pod(ns, "a", {"aadpodidbinding": "orders"})
-        with holding(place, actions), monkeypatch.context() as shell:
+        give(place, actions)
+        with monkeypatch.context() as shell:
             shell.setenv("AZURE_CLIENT_ID", person.client_id)
             shell.setenv("AZURE_CLIENT_SECRET", person.secret)
             return podidentity(*case.line.format(**words).split())

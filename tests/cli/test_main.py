@@ -54,6 +54,16 @@ def test_starting_it_costs_no_library_but_click() -> None:
     assert "importlib.metadata" not in ran.stdout.split()
 
 
+def test_commands_load_no_part_of_nmi_before_they_run_it() -> None:
+    modules = {target.partition(":")[0] for target in main._COMMANDS.values()}
+    script = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(ran.stdout.split())
+    parts = ("nmi.main", "nmi.request", "nmi.server", "nmi.sync", "net", "supervisor")
+    assert modules <= loaded
+    assert not {f"podidentity.{part}" for part in parts} & loaded
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

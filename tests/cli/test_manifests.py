@@ -268,14 +268,22 @@ def test_nmi_is_on_every_linux_node_and_needs_no_pod_to_find_names() -> None:
     pod = daemon_set["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
     assert pod["tolerations"] == [{"operator": "Exists"}]
-    assert "affinity" not in pod
+    affinity = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert affinity["nodeSelectorTerms"] == [
+        {
+            "matchExpressions": [
+                {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]},
+                {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]},
+            ]
+        }
+    ]
     assert pod["dnsPolicy"] == "Default"
 
 
 def test_the_probe_pod_is_wherever_nmi_is_and_has_nothing_that_could_be_taken() -> None:
     probe, agent = [each for each in manifests.nmi(image="i:1") if each["kind"] == "DaemonSet"]
     pod, nmi = (each["spec"]["template"]["spec"] for each in (probe, agent))
-    for same in ("tolerations", "nodeSelector", "priorityClassName"):
+    for same in ("tolerations", "nodeSelector", "affinity", "priorityClassName"):
         assert pod[same] == nmi[same]
     assert probe["spec"]["updateStrategy"] == agent["spec"]["updateStrategy"]
     assert probe["spec"]["template"]["metadata"]["labels"] == LABELS

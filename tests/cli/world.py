@@ -164,7 +164,8 @@ def running(
         )
         world = World(plan, stack.enter_context(client))
         for node in plan.nodes:
-            metadata = {"name": node.name, "labels": {"kubernetes.io/os": "linux"}}
+            labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+            metadata = {"name": node.name, "labels": labels}
             body = {"metadata": metadata, "spec": {"providerID": node.provider_id}}
             world.send("POST", "/api/v1/nodes", body)
         yield world

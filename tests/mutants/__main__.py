@@ -52,6 +52,7 @@ PAGES = (
     "wire/*.py",
     *(f"nmi/request/{name}.py" for name in NMI),
     "nmi/policies.py",
+    "nmi/rules.py",
     "nmi/sync/prefetch.py",
     *(f"adapters/{name}.py" for name in ADAPTERS),
     "adapters/entra/client_credentials.py",

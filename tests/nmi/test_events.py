@@ -10,6 +10,7 @@ from podidentity.nmi.reporting.events import (
     APART,
     LASTING,
     PACE,
+    RETRY,
     ROOM,
     AgentWarning,
     AgentWarnings,
@@ -273,6 +274,40 @@ async def test_what_happens_to_a_node_is_an_event_of_the_node_and_its_end_is_no_
         ("Warning", "PathBroken"),
         ("Normal", "PathProved"),
     ]
+
+
+async def test_what_ended_before_it_was_written_and_comes_back_is_written_at_once() -> None:
+    """A path that breaks and is whole again within a moment, while other events are written."""
+    node = NodeName("n1")
+    async with world() as it:
+        it.events.warn(node, AgentReason.PATH_BROKEN, "no answer", ends=PATH_PROVED)
+        it.events.tell(node, PATH_PROVED, "again", ends=AgentReason.PATH_BROKEN)
+        await it.settle()
+        await it.after(PACE)
+        await it.after(PACE)
+        it.events.warn(node, AgentReason.PATH_BROKEN, "past the rules", ends=PATH_PROVED)
+        await it.settle()
+    last = it.board.sent[-1][2]
+    assert [body["message"] for _, _, body in it.board.sent] == [
+        *("no answer", "again", "past the rules")
+    ]
+    assert last["lastTimestamp"] > it.board.sent[1][2]["lastTimestamp"]
+
+
+async def test_a_state_that_could_not_be_written_is_tried_again() -> None:
+    async with world() as it:
+        slow = KubeError("later", status=429, reason="TooManyRequests", retry_after=30)
+        it.board.failures = [AWAY, slow]
+        it.events.warn(NodeName("n1"), AgentReason.PATH_BROKEN, "past the rules", ends=PATH_PROVED)
+        await it.settle()
+        await it.after(PACE)
+        await it.after(RETRY)
+        await it.after(PACE)
+        await it.after(RETRY)
+        assert it.board.counts == [("create", 1)] * 2
+        await it.after(30)
+    assert it.board.counts == [("create", 1)] * 3
+    assert (it.count("failed"), it.count("written")) == (2, 1)
 
 
 async def test_what_comes_back_after_its_end_is_written_at_once_however_often() -> None:

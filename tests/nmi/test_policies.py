@@ -16,12 +16,11 @@ from podidentity.nmi.policies import (
     policy_of,
     prefetch_of,
     route_policy_of,
-    rules_of,
     scope_of,
-    trust_of,
     warn_of,
 )
 from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.rules import rules_of, trust_of
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 

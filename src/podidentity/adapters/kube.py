@@ -13,7 +13,14 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +69,8 @@ _KEEPALIVE = [
 
 # The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
+_CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+"""The connection ended before the answer did, as where a server restarts."""
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -75,11 +84,16 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         *,
         user: str = "",
+        patience: float = PATIENCE,
+        reads: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`reads`: how often something is read whose connection is cut; a change is made once."""
         self._client = client
         self._failed = failed
+        self._patience = patience
+        self._reads = reads
         self._sleep = sleep
         self._jitter = jitter
         self._headers = {"Impersonate-User": user} if user else {}
@@ -92,14 +106,17 @@ class Kube:
         context: str | None = None,
         user_agent: str,
         trust_env: bool = True,
+        reads: int = 1,
         failed: OnFailure = lambda *_: None,
+        patience: float = PATIENCE,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
         `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
         context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
         HTTPS_PROXY and NO_PROXY, as tools of people do. The agent does not; it notices a dead
-        connection within 35 s.
+        connection within 35 s. `patience`: seconds that a request waits in all for an API server
+        that asks to be asked later; 0: the caller decides.
         """
         found = load_credentials(kubeconfig, context, trust_env=trust_env)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
@@ -119,6 +136,8 @@ class Kube:
                 transport=transport,
             ),
             failed,
+            patience=patience,
+            reads=reads,
         )
 
     @property
@@ -167,9 +186,19 @@ class Kube:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
         return await self._send("PATCH", path, body=body, content="application/merge-patch+json")
 
-    async def delete(self, path: str) -> bytes:
-        """Delete the object at `path`; raise KubeError."""
-        return await self._send("DELETE", path)
+    async def patch(self, path: str, operations: Sequence[Mapping[str, Any]]) -> bytes:
+        """Change the object at `path` by a JSON patch (RFC 6902); return it; raise KubeError."""
+        return await self._send(
+            "PATCH", path, body=operations, content="application/json-patch+json"
+        )
+
+    async def delete(self, path: str, **only: str) -> bytes:
+        """Delete the object at `path`; raise KubeError.
+
+        `only` are preconditions, `uid` and `resourceVersion`: where they do not hold it is a
+        conflict.
+        """
+        return await self._send("DELETE", path, body={"preconditions": only} if only else None)
 
     async def watch(
         self,
@@ -217,7 +246,7 @@ class Kube:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
@@ -229,7 +258,7 @@ class Kube:
             except KubeError as error:
                 # Many agents hear the same time: they come back spread over half of it again.
                 wait = error.retry_after * (1 + self._jitter() / 2)
-                if not wait or waited + wait > PATIENCE:
+                if not wait or waited + wait > self._patience:
                     raise
                 waited += wait
             await self._sleep(wait)
@@ -243,13 +272,16 @@ class Kube:
         data: bytes | None,
         headers: Mapping[str, str],
     ) -> bytes:
-        try:
-            response = await self._client.request(
-                method, path, params=params, content=data, headers=headers
-            )
-        except _FAILED as error:
-            self._failed(method, path)
-            raise self._unreachable(error) from error
+        for left in reversed(range(self._reads if method == "GET" else 1)):
+            try:
+                response = await self._client.request(
+                    method, path, params=params, content=data, headers=headers
+                )
+                break
+            except _FAILED as error:
+                self._failed(method, path)
+                if not left or not isinstance(error, _CUT):
+                    raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
             raise _refusal(response, response.content)

@@ -15,17 +15,17 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
-from podidentity.cli.objects import DAEMON_SETS, Object, find
-from podidentity.cli.plans import redirect_of
-from podidentity.cli.rollout import DAEMON_SET, namespace_of_nmi
+from podidentity.cli.objects import Object
+from podidentity.cli.redirects import redirect_of
+from podidentity.cli.rollout import namespace_of_nmi, nmi_of
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.kernel.rules import Redirect
-from podidentity.manifests import NAMESPACE
-from podidentity.nmi.policies import rules_of, trust_of
+from podidentity.manifests import ACCOUNT, NAMESPACE
+from podidentity.nmi.rules import rules_of, trust_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
 
@@ -35,6 +35,8 @@ class Choices:
     """Where NMI is, and its flags that affect decisions on a pod."""
 
     namespace: str = NAMESPACE
+    account: str = ACCOUNT
+    """NMI's service account; its ClusterRole has the same name."""
     rules: Rules = STRICT
     authorization: Authorization = Authorization.RBAC
     identities_namespace: str = IDENTITIES_NAMESPACE
@@ -67,12 +69,12 @@ async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
             f"NMI is looked for in {NAMESPACE} alone: {right_to('list', 'daemonsets')}", err=True
         )
     try:
-        found = await find(kube, DAEMON_SETS, namespace, DAEMON_SET)
+        found = await nmi_of(kube, namespace)
         choices = chosen(found) if found else Choices()
     except KubeError as error:
         if not error.forbidden:
             raise
-        choices = _defaults(right_to("get", f"daemonsets {DAEMON_SET}", namespace))
+        choices = _defaults(right_to("list", "daemonsets", namespace))
     choices = replace(choices, namespace=namespace)
     if choices.doubt:
         click.echo(choices.doubt, err=True)
@@ -87,14 +89,17 @@ def chosen(daemon_set: Object) -> Choices:
     # Manifests with one container, as in the archived project, call it `nmi`.
     container = by_name.get("serve") or by_name.get("nmi")
     if container is None:
-        return _defaults(f"DaemonSet {namespace}/{DAEMON_SET} has no container serve or nmi")
+        name = daemon_set["metadata"]["name"]
+        return _defaults(f"DaemonSet {namespace}/{name} has no container serve or nmi")
     variables = _variables(container, namespace)
     arguments = [_expanded(each, variables) for each in container.get("args") or []]
     flags = arguments[1:] if arguments[:1] in (["serve"], ["nmi"]) else arguments
     try:
-        return _parsed(flags, variables)
+        choices = _parsed(flags, variables)
     except click.ClickException as error:
-        return _defaults(error.format_message())
+        choices = _defaults(error.format_message())
+    account = daemon_set["spec"]["template"]["spec"].get("serviceAccountName", ACCOUNT)
+    return replace(choices, account=account)
 
 
 def _defaults(why: str) -> Choices:

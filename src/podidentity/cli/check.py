@@ -36,12 +36,13 @@ from podidentity.cli.path_check import PodPath, path_of
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import (
-    DAEMON_SET,
-    PODS_OF_NMI,
     PODS_OF_PROBE,
     PROBE_SET,
     Rollout,
     has_one_container,
+    nmi_of,
+    nmis,
+    pods_of_nmi,
     ready,
     rollout,
     seen,
@@ -74,7 +75,7 @@ from podidentity.core.resources import (
     ObjectRef,
     Pod,
 )
-from podidentity.manifests import ACCOUNT, NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
+from podidentity.manifests import NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
 from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason, ProbeReason
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -175,7 +176,7 @@ _NO_AGENTS = (
 _NO_OTHER_AGENTS = (
     "could not check that NMI is in one namespace alone: you need the right to list daemonsets"
 )
-_NO_ROLE = f"could not check what NMI may do: you need the right to get clusterroles {ACCOUNT}"
+_NO_ROLE = "could not check what NMI may do: you need the right to get clusterroles {}"
 _NO_DENIAL = (
     "could not check whether a policy denies IMDS: you need the right to get "
     f"ciliumclusterwidenetworkpolicies {local_redirect.DENIAL.name}"
@@ -223,7 +224,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_other_agents, _NO_OTHER_AGENTS),
-        (_of_rights, _NO_ROLE),
+        (_of_rights, _NO_ROLE.format(choices.account)),
         (_of_nodes, _NO_NODES),
         (_of_policies, _NO_DENIAL),
         (partial(_of_pods, asking), _NO_AGENTS.format(choices.namespace)),
@@ -250,15 +251,16 @@ async def _of_audiences(
 
 async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the faults of NMI itself; raise KubeError."""
-    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    daemon_set = await nmi_of(kube, choices.namespace)
     if daemon_set is None:
         return
     for each in weaknesses(daemon_set, choices.attestation, choices.trust):
         yield each
     state = rollout(daemon_set)
     if not state.done:
-        yield _not_ready(daemon_set, state, await troubles(kube, choices.namespace))
-    pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        name = daemon_set["metadata"]["name"]
+        yield _not_ready(daemon_set, state, await troubles(kube, choices.namespace, name=name))
+    pods = await pods_of_nmi(kube, choices.namespace)
     events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     for each in agent_warnings(pods, events, SystemClock().time()):
         yield each
@@ -270,7 +272,7 @@ async def _of_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 async def _of_other_agents(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield that NMI is in other namespaces, too; raise KubeError."""
-    everywhere = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
+    everywhere = await nmis(kube)
     if any(each["metadata"]["namespace"] == choices.namespace for each in everywhere):
         for each in two_agents(choices.namespace, everywhere):
             yield each
@@ -278,19 +280,19 @@ async def _of_other_agents(kube: Kube, choices: Choices) -> AsyncIterator[Findin
 
 async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the rights that NMI need not have on this API server; raise KubeError."""
-    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    daemon_set = await nmi_of(kube, choices.namespace)
     if daemon_set is None or await minor_version(kube) < NODE_TOKENS_SINCE:
         return
-    role = await find(kube, CLUSTER_ROLES, "", ACCOUNT)
+    role = await find(kube, CLUSTER_ROLES, "", choices.account)
     if role is not None and any(map(asks_for_any, role.get("rules") or ())):
         yield _tokens_of_any(daemon_set)
 
 
 async def _of_nodes(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the nodes without NMI, and those whose pods may pass its rules; raise KubeError."""
-    daemon_set = await find(kube, DAEMON_SETS, choices.namespace, DAEMON_SET)
+    daemon_set = await nmi_of(kube, choices.namespace)
     if daemon_set is not None:
-        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        pods = await pods_of_nmi(kube, choices.namespace)
         nodes = await find_all(kube, NODES)
         events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
         told = local_redirect.backends(pods, events, SystemClock().time())
@@ -302,7 +304,7 @@ async def _of_policies(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield what is wrong with the policy that denies IMDS; raise KubeError."""
     if choices.backend is Backend.LRP:
         denied = await local_redirect.denial_is_there(kube)
-        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        pods = await pods_of_nmi(kube, choices.namespace)
         events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
         told = local_redirect.backends(pods, events, SystemClock().time())
         for each in of_denial(told, denied=denied):
@@ -311,7 +313,7 @@ async def _of_policies(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
 
 async def _of_pods(asking: Sequence[Pod], kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
     """Yield the pods with an identity whose requests do not come to NMI; raise KubeError."""
-    pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+    pods = await pods_of_nmi(kube, choices.namespace)
     if not pods:
         return  # that NMI is on no node is said elsewhere, and there is nobody who could tell more
     events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
@@ -325,7 +327,7 @@ async def _of_pods(asking: Sequence[Pod], kube: Kube, choices: Choices) -> Async
 async def _of_starts(kube: Kube, choices: Choices) -> list[str]:
     """Return what closes nodes while they start, for a terminal; raise KubeError."""
     try:
-        pods = await find_all(kube, PODS, choices.namespace, labelSelector=PODS_OF_NMI)
+        pods = await pods_of_nmi(kube, choices.namespace)
         events = await find_all(kube, EVENTS, choices.namespace, fieldSelector=_AGENTS_EVENTS)
     except KubeError as error:
         if not error.forbidden:

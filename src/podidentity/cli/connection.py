@@ -15,6 +15,9 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
 
+READS = 3
+"""Times that a command reads something whose connection is cut, as client-go does: an agent tries
+again by itself, a person would have to begin anew. https://pkg.go.dev/k8s.io/client-go/rest"""
 _T = TypeVar("_T")
 
 
@@ -43,7 +46,10 @@ def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> 
 
     async def connected() -> _T:
         kube = Kube.connect(
-            target.kubeconfig, context=target.context, user_agent=f"podidentity/{__version__}"
+            target.kubeconfig,
+            context=target.context,
+            user_agent=f"podidentity/{__version__}",
+            reads=READS,
         )
         try:
             return await work(kube)

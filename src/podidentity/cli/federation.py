@@ -60,7 +60,10 @@ async def permit_accounts(kube: Kube, choices: Choices) -> None:
 
 async def _permit(kube: Kube, account: str, choices: Choices) -> None:
     for manifest in account_tokens(
-        account, accounts=choices.identities_namespace, namespace=choices.namespace
+        account,
+        accounts=choices.identities_namespace,
+        namespace=choices.namespace,
+        agent=choices.account,
     ):
         await _apply(kube, manifest)
 

@@ -30,12 +30,12 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import PODS_OF_NMI, seen, until
+from podidentity.cli.rollout import pods_of_nmi, seen, until
 from podidentity.core.data_path import Backend
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import local_redirect
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
-from podidentity.wire.kube import EVENTS, PODS, KubeError
+from podidentity.wire.kube import EVENTS, KubeError
 
 AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 NOTHING = ""
@@ -130,7 +130,7 @@ def why_not(told: Mapping[str, str]) -> str:
 
 async def _told(kube: Kube, namespace: str, seconds: float) -> dict[str, str]:
     """Return what leads requests to each NMI; wait so many seconds until each has told."""
-    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI)
+    pods = await pods_of_nmi(kube, namespace)
     only = {"fieldSelector": AGENTS_EVENTS}
     events = await find_all(kube, EVENTS, namespace, **only)
     told = backends(pods, events, SystemClock().time())

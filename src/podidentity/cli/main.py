@@ -34,11 +34,13 @@ _COMMANDS = {
     "revoke": "podidentity.cli.grant:revoke",
     "explain": "podidentity.cli.explain:explain",
     "check": "podidentity.cli.check:check",
+    "nodes": "podidentity.cli.nodes:nodes",
     "rights": "podidentity.cli.rights:rights",
     "node-unit": "podidentity.cli.node_unit:node_unit",
     "nmi": "podidentity.cli.nmi:nmi",
     "net": "podidentity.cli.nmi:net",
     "serve": "podidentity.cli.nmi:serve",
+    "mic": "podidentity.cli.mic:mic",
     "completion": "podidentity.cli.main:completion",
     "version": "podidentity.cli.version:version",
 }

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.objects import Object, find, find_all
+from podidentity.cli.objects import Object, find
 from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import PODS_OF_NMI, namespace_of_nmi, ready, until
+from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready, until
 from podidentity.core.resources import PROBE_ANNOTATION, ObjectRef
 from podidentity.wire.events import ProbeReason, probe_answer_name
 from podidentity.wire.kube import EVENTS, PODS
@@ -64,9 +64,7 @@ async def path_of(kube: Kube, pod: ObjectRef, agents: str | None) -> PodPath:
 
 async def _agent(kube: Kube, namespace: str, node: str) -> ObjectRef:
     """Return NMI's pod on a node: one that is ready, if there are two."""
-    pods = await find_all(
-        kube, PODS, namespace, labelSelector=PODS_OF_NMI, fieldSelector=f"spec.nodeName={node}"
-    )
+    pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
     if not pods:
         raise CommandError(f"there is no NMI on node {node}", "Run podidentity enable.")
     name: str = max(pods, key=ready)["metadata"]["name"]

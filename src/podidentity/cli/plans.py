@@ -12,6 +12,7 @@ from typing import Literal
 
 from podidentity.cli.output import CommandError
 from podidentity.cli.programs import AgentPlan
+from podidentity.cli.redirects import redirect_of
 from podidentity.core.data_path import Backend
 from podidentity.kernel.rules import Redirect
 from podidentity.net.plan import NetPlan
@@ -118,20 +119,6 @@ def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
     if settings.debug_port:
         found.append(Address("debug", "127.0.0.1", settings.debug_port))
     return found
-
-
-def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what NMI intercepts, and where to; raise CommandError for what is no address."""
-    try:
-        return Redirect(
-            metadata_ip=settings.metadata_address,
-            metadata_port=settings.metadata_port,
-            listen_address=settings.listen_address,
-            listen_port=settings.listen_port,
-            node_address=settings.host_ip if settings.backend is Backend.LRP else "",
-        )
-    except ValueError as error:
-        raise CommandError(str(error)) from error
 
 
 def _private_folder(uid: int | None) -> str:

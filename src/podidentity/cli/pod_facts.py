@@ -26,8 +26,8 @@ from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import find, find_all
-from podidentity.cli.rollout import PODS_OF_NMI, ready, trouble
+from podidentity.cli.objects import find
+from podidentity.cli.rollout import pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
@@ -47,7 +47,6 @@ from podidentity.wire.kube import (
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     NODES,
-    PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
     KubeError,
@@ -273,13 +272,7 @@ def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
 
 async def _nmi(kube: Kube, namespace: str, node: str) -> Fact:
     try:
-        pods = await find_all(
-            kube,
-            PODS,
-            namespace,
-            labelSelector=PODS_OF_NMI,
-            fieldSelector=f"spec.nodeName={node}",
-        )
+        pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
     except KubeError as error:
         if not error.forbidden:
             raise

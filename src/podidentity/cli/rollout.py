@@ -16,7 +16,9 @@ from podidentity.wire.events import COMPONENT
 from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 DAEMON_SET = "nmi"
-PODS_OF_NMI = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=nmi"
+"""NMI's, as `enable` calls it; a Helm release calls it as the archived chart did."""
+PODS_OF_NMI = "app.kubernetes.io/component=nmi"
+"""Of NMI's pods and DaemonSets; those of AAD Pod Identity are among them, and not ours."""
 PROBE_SET = "podidentity-probe"
 PODS_OF_PROBE = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=probe"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
@@ -32,9 +34,51 @@ async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
     """
     if wanted:
         return wanted
-    found = await find_all(kube, DAEMON_SETS, labelSelector=PODS_OF_NMI)
-    places = {each["metadata"]["namespace"] for each in found}
+    places = {each["metadata"]["namespace"] for each in await nmis(kube)}
     return NAMESPACE if NAMESPACE in places or not places else min(places)
+
+
+def is_ours(found: Object) -> bool:
+    """Whether an object is of NMI of podidentity, and not of AAD Pod Identity, by its labels.
+
+    A Helm release has the archived chart's labels, and one more.
+    """
+    labels = found["metadata"].get("labels") or {}
+    return "podidentity" in {
+        labels.get("app.kubernetes.io/name"),
+        labels.get("app.kubernetes.io/part-of"),
+    }
+
+
+async def nmis(kube: Kube, namespace: str = "") -> list[Object]:
+    """Return NMI's DaemonSets of a namespace, or of the cluster; raise KubeError."""
+    found = await find_all(kube, DAEMON_SETS, namespace, labelSelector=PODS_OF_NMI)
+    return [each for each in found if is_ours(each)]
+
+
+async def nmi_of(kube: Kube, namespace: str) -> Object | None:
+    """Return NMI's DaemonSet of a namespace; raise KubeError."""
+    found = await nmis(kube, namespace)
+    return found[0] if found else None
+
+
+async def pods_of_nmi(kube: Kube, namespace: str, **params: str) -> list[Object]:
+    """Return NMI's pods; raise KubeError."""
+    found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI, **params)
+    return [each for each in found if is_ours(each)]
+
+
+def release_of(found: Object) -> str:
+    """Return the Helm release that an object is of, as NAMESPACE/NAME; "" if of none.
+
+    https://helm.sh/docs/chart_best_practices/labels/
+    """
+    metadata = found["metadata"]
+    if (metadata.get("labels") or {}).get("app.kubernetes.io/managed-by") != "Helm":
+        return ""
+    said = metadata.get("annotations") or {}
+    place = said.get("meta.helm.sh/release-namespace", metadata.get("namespace", "?"))
+    return f"{place}/{said.get('meta.helm.sh/release-name', '?')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +122,10 @@ def is_archived_nmi(daemon_set: Object) -> bool:
     https://github.com/Azure/aad-pod-identity/tree/master/charts/aad-pod-identity/templates
     https://github.com/Azure/aad-pod-identity/tree/master/deploy/infra
     """
-    labels = daemon_set["spec"]["template"]["metadata"].get("labels") or {}
+    template = daemon_set["spec"]["template"]
+    labels = template["metadata"].get("labels") or {}
     component = labels.get("app.kubernetes.io/component", labels.get("component"))
-    return component == "nmi" and labels.get("app.kubernetes.io/name") != "podidentity"
+    return component == "nmi" and not is_ours(template)
 
 
 def established(crd: Object) -> bool:
@@ -152,7 +197,11 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
 async def until_gone(kube: Kube, namespace: str) -> None:
     """Return when no pod of NMI is left."""
     only = {"labelSelector": PODS_OF_NMI}
-    await until(kube, PODS.path(namespace), only, lambda pods: not pods)
+
+    def look(pods: Mapping[str, Object]) -> bool:
+        return not any(map(is_ours, pods.values()))
+
+    await until(kube, PODS.path(namespace), only, look)
 
 
 async def until(
@@ -198,15 +247,22 @@ async def troubles(
 
     `pods_of` selects the pods of the DaemonSet `name`.
     """
-    pods = await find_all(kube, PODS, namespace, labelSelector=pods_of)
+    found = await find_all(kube, PODS, namespace, labelSelector=pods_of)
+    pods = list(filter(is_ours, found))
+    lines = await troubles_of(kube, pods)
+    if not pods:
+        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
+        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
+    return lines
+
+
+async def troubles_of(kube: Kube, pods: Sequence[Object]) -> list[str]:
+    """Return a line for each of these pods that is not ready, with the reason."""
     lines = []
     for pod in pods:
         if not ready(pod):
             node = pod.get("spec", {}).get("nodeName") or "no node"
             lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
-    if not pods:
-        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
-        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
     return lines
 
 

@@ -57,7 +57,7 @@ class LocalRedirect:
 
 
 def crds() -> list[Manifest]:
-    """Return the four CustomResourceDefinitions."""
+    """Return the CustomResourceDefinitions: four as before, and that of MIC's ledgers."""
     return _documents("crds.yaml")
 
 
@@ -105,6 +105,42 @@ def nmi(
         _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
+
+
+def mic(
+    *,
+    image: str = IMAGE,
+    extra_args: Sequence[str] = (),
+    namespace: str = NAMESPACE,
+    managed_identity: bool = False,
+) -> list[Manifest]:
+    """Return what MIC needs, in the order to create it; the Deployment `mic` is the last.
+
+    `extra_args` are flags of `podidentity mic`. With `managed_identity` its pods are excepted from
+    NMI in `namespace`, so that they get a token of their machine's identity.
+    """
+    manifests = _documents("mic.yaml")
+    for each in manifests:
+        if each["kind"] == "Deployment":
+            _complete(each["spec"]["template"]["spec"], image, extra_args, ())
+        for place in (each["metadata"], *each.get("subjects", ())):
+            # The Lease is in `default` wherever MIC is: there the archived one has its lock.
+            if place.get("namespace") == NAMESPACE:
+                place["namespace"] = namespace
+    if managed_identity:
+        manifests.insert(-1, mic_exception(namespace))
+    return manifests
+
+
+def mic_exception(namespace: str = NAMESPACE) -> Manifest:
+    """Return the exception by which MIC's own pods get tokens of their machine's identities."""
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "mic"}
+    return {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzurePodIdentityException",
+        "metadata": {"name": "podidentity-mic", "namespace": namespace, "labels": labels},
+        "spec": {"podLabels": labels},
+    }
 
 
 def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:
@@ -203,10 +239,13 @@ def asks_for_any(rule: Manifest) -> bool:
     return bool(asked) and not rule.get("resourceNames")
 
 
-def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -> list[Manifest]:
+def account_tokens(
+    account: str, *, accounts: str, namespace: str = NAMESPACE, agent: str = ACCOUNT
+) -> list[Manifest]:
     """Return NMI's right to ask for tokens of one service account of the namespace `accounts`.
 
-    `namespace` is NMI's. It is for accounts that no pod has: no node may ask for those.
+    `namespace` and `agent` are those of NMI's own account. It is for accounts that no pod has: no
+    node may ask for those.
     """
     metadata = {
         "name": account,
@@ -220,7 +259,7 @@ def account_tokens(account: str, *, accounts: str, namespace: str = NAMESPACE) -
         "verbs": ["create"],
     }
     group = "rbac.authorization.k8s.io"
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
+    subject = {"kind": "ServiceAccount", "name": agent, "namespace": namespace}
     head = {"apiVersion": f"{group}/v1", "metadata": metadata}
     reference = {"apiGroup": group, "kind": "Role", "name": account}
     return [
@@ -264,10 +303,14 @@ def own_namespace(namespace: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
+# libyaml's is ten times as fast; an installation of PyYAML may be without it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def _documents(name: str) -> list[Manifest]:
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     documents: list[Manifest] = []
-    for document in yaml.safe_load_all(text):
+    for document in yaml.load_all(text, Loader=_LOADER):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
     # YAML's anchors share values; whoever changes one must not change the others.
     return [json.loads(json.dumps(document)) for document in documents]

@@ -7,6 +7,7 @@ reporting       log, audit log, metrics, events, and the pages for people and Pr
 path_watch      whether pods' requests arrive here
 probe_requests  the same of one pod, for an operator who asks
 lifecycle       when it accepts connections, and how it ends
-policies        what the settings mean for each part
+rules           what the settings mean for a decision
+policies        what they mean for each part
 main            the whole, assembled
 """

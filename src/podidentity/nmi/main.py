@@ -45,7 +45,6 @@ from podidentity.nmi.policies import (
     prefetch_of,
     route_policy_of,
     scope_of,
-    trust_of,
     warn_of,
 )
 from podidentity.nmi.probe_requests import ProbeRequests
@@ -58,6 +57,7 @@ from podidentity.nmi.request.caller import Callers
 from podidentity.nmi.request.decision import Decider
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.request.pipeline import AnswerCache, RequestPipeline
+from podidentity.nmi.rules import trust_of
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.sync.prefetch import Prefetcher
 from podidentity.nmi.sync.secret_watch import WatchedSecrets

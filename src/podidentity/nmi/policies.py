@@ -5,32 +5,18 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from podidentity.core.attestation import Trust
-from podidentity.core.decision import Ambiguity, Authorization, Rules
+from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import Delegation
 from podidentity.nmi.request.decision import DecisionPolicy
 from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.request.pipeline import RoutePolicy
+from podidentity.nmi.rules import rules_of
 from podidentity.nmi.sync.prefetch import PrefetchPolicy
 from podidentity.nmi.sync.watches import Scope
 from podidentity.settings import Compat, NmiSettings
 from podidentity.wire.imds import AllowList
 
 _log = logging.getLogger("podidentity.nmi")
-
-
-def rules_of(settings: NmiSettings) -> Rules:
-    """Return the rules that were chosen."""
-    compat = settings.compat
-    return Rules(
-        standard=settings.standard,
-        exception_namespaces=settings.exception_namespaces,
-        any_label=compat.any_label_exceptions,
-        cross_namespace=compat.cross_namespace,
-        foreign_secrets=compat.foreign_secrets,
-        authorities=settings.authorities,
-        tenant=settings.tenant,
-    )
 
 
 def policy_of(settings: NmiSettings) -> DecisionPolicy:
@@ -65,12 +51,6 @@ def delegation_of(settings: NmiSettings) -> Delegation:
     """Return who may ask in a pod's name."""
     root = settings.host_token == "root"  # noqa: S105 - a choice
     return Delegation(callers=settings.host_token_callers, root=root)
-
-
-def trust_of(settings: NmiSettings) -> Trust:
-    """Return what proves connections that no process of their pod has."""
-    by_class = dict(settings.attestation_by_runtime_class)
-    return Trust(proxies=settings.trusted_proxies, by_class=by_class)
 
 
 def route_policy_of(settings: NmiSettings) -> RoutePolicy:

@@ -120,6 +120,7 @@ class Cluster:
         }
         if journal is not None:
             journal.restore(self.storage)
+        heard.listen()
         self._bootstrap()
 
     def action(self, info: RequestInfo) -> Action | None:

@@ -9,6 +9,7 @@ That answer's words, and those of 500 and 503, are from memory.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection
 from datetime import datetime
 
@@ -23,6 +24,8 @@ from podidentity_sandbox.weather import BAD_GATEWAY, Effect, WeatherInForce, cut
 
 _OWN_USERS = {"aksService"}
 """They meet no weather, nor do the sandbox's kubelets and its commands."""
+_PRINCIPAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Principals of Entra are one kind: their names differ from run to run, and a seed must not."""
 _STATUS = {
     Effect.BROKEN: StatusError(500, "InternalError", "etcdserver: request timed out"),
     Effect.UNAVAILABLE: StatusError(
@@ -42,7 +45,8 @@ async def befall(
     if own or NODES in user.groups or user.name in _OWN_USERS:
         return None
     await asyncio.sleep(weather.seconds("answers", "apiserver"))
-    kind = f"{user.name} {info.verb} {info.resource or info.path}"
+    who = "principal" if _PRINCIPAL.fullmatch(user.name) else user.name
+    kind = f"{who} {info.verb} {info.resource or info.path}"
     blow = weather.blow("apiserver", kind)
     if blow is None or await blow.passes():
         return None
@@ -75,7 +79,10 @@ class LateReads:
         self._late = late
         self._now = now
         self._unheard: list[tuple[float, Change]] = []
-        storage.observers.append(self._observe)
+
+    def listen(self) -> None:
+        """Hear of each change from now on; what is there has been heard of."""
+        self._storage.observers.append(self._observe)
 
     def all(self, key: str, namespace: str = "") -> list[Record]:
         """Return the objects of a type, of one namespace or of all, in the order of names."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from podidentity_sandbox.cluster import Json, status
+from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.status import Cause
 
 Schema = dict[str, Any]
@@ -164,7 +165,7 @@ def _string(schema: Schema, value: str, path: str) -> Iterator[Cause]:
     if schema.get("format") == "date-time" and not _DATE_TIME.fullmatch(value):
         rule = f'must be of type date-time: "{value}"'
         yield _in_body(path, value, rule, kind="TypeInvalid")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
+    if "pattern" in schema and not compiled(schema["pattern"]).search(value):
         yield _in_body(path, value, f"should match '{schema['pattern']}'")
 
 

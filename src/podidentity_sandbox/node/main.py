@@ -91,7 +91,6 @@ async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -
             clock=clock,
             probing=probing,
         )
-        opened.callback(services.cgroups.close)
         for each in (api, probing, services.watched):
             opened.push_async_callback(each.close)
         task = asyncio.current_task()
@@ -114,12 +113,14 @@ class _Made:
 async def _programs(plan: Plan, node: NodePlan, _: ApiClient, opened: AsyncExitStack) -> _Made:
     """Let this machine's programs be the containers."""
     prepare_stage()
+    cgroups = PodCgroups(plan.cgroup_root, plan.memory_root, node.name)
+    opened.callback(cgroups.close)  # after the launcher, which ends all that runs in them
     launcher = await LauncherClient.open()
     opened.push_async_callback(launcher.close)
     return _Made(
         container=partial(ProgramContainer, launcher=launcher),
         network=PodNetwork(node),
-        cgroups=PodCgroups(plan.cgroup_root, plan.memory_root, node.name),
+        cgroups=cgroups,
         others=[launcher.listen()],
     )
 

@@ -88,7 +88,8 @@ async def test_enabling_twice_changes_nothing(aks: Managed) -> None:
 async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -> None:
     cluster = aks.cluster
     ready = [{"type": "Ready", "status": "True"}]
-    node = {"metadata": {"name": "n1", "labels": {"kubernetes.io/os": "linux"}}}
+    labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+    node = {"metadata": {"name": "n1", "labels": labels}}
     kind = cluster.registry.by_key("nodes")
     cluster.resources.create(kind, "", {**node, "status": {"conditions": ready}})
     where = aks.order(enabled())

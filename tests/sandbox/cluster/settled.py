@@ -11,17 +11,18 @@ from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster
 from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion
-from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.storage import Journal, Record
 from podidentity_sandbox.cluster.tables.builtin import COLUMNS
 
 
 class Settled:
     """A cluster without HTTP, settled after each step."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, journal: Journal | None = None) -> None:
+        """With a journal it has what an earlier one of the same journal had."""
         self.late = timedelta()
         """How far its clock is ahead."""
-        self.cluster: Cluster = make_cluster(folder, now=self._now)
+        self.cluster: Cluster = make_cluster(folder, journal, now=self._now)
 
     def _now(self) -> datetime:
         return datetime.now(UTC) + self.late

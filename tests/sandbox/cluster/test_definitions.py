@@ -209,3 +209,133 @@ async def test_a_finalizer_that_anybody_could_have_is_warned_of(ours: httpx2.Asy
     assert made.headers["Warning"].count("prefer") == 1
     again = await ours.patch(f"{path}/a", json={"metadata": {"labels": {"a": "b"}}}, headers=MERGE)
     assert "Warning" not in again.headers
+
+
+def monitoring(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a definition of the Prometheus operator's, with some of its spec's fields."""
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec}}
+    version = {"name": "v1", "served": True, "storage": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "names": {
+                "kind": kind,
+                "plural": plural,
+                "categories": ["prometheus-operator"],
+                "shortNames": [kind.lower()[:5]],
+            },
+            "scope": "Namespaced",
+            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+NUMBER_OR_TEXT = {
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "x-kubernetes-int-or-string": True,
+}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+SERVICE_MONITOR = monitoring(
+    "ServiceMonitor",
+    {
+        "type": "object",
+        "required": ["endpoints", "selector"],
+        "properties": {
+            "endpoints": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "interval": {"type": "string", "pattern": "^(0|(([0-9]+)m)?(([0-9]+)s)?)$"},
+                        "port": {"type": "string"},
+                        "scheme": {"type": "string", "enum": ["http", "https"]},
+                        "targetPort": NUMBER_OR_TEXT,
+                    },
+                },
+            },
+            "selector": {
+                "type": "object",
+                "properties": {"matchLabels": TEXTS},
+                "x-kubernetes-map-type": "atomic",
+            },
+        },
+    },
+)
+RULE = {
+    "type": "object",
+    "required": ["expr"],
+    "properties": {"alert": {"type": "string"}, "expr": NUMBER_OR_TEXT, "labels": TEXTS},
+}
+PROMETHEUS_RULE = monitoring(
+    "PrometheusRule",
+    {
+        "type": "object",
+        "properties": {
+            "groups": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string", "minLength": 1},
+                        "partial_response_strategy": {
+                            "type": "string",
+                            "pattern": "^(?i)(abort|warn)?$",
+                        },
+                        "rules": {"type": "array", "items": RULE},
+                    },
+                },
+                "x-kubernetes-list-map-keys": ["name"],
+                "x-kubernetes-list-type": "map",
+            }
+        },
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("definition", "good", "bad", "says"),
+    [
+        (
+            SERVICE_MONITOR,
+            {"endpoints": [{"port": "metrics", "targetPort": 9090, "interval": "1m"}]},
+            {"endpoints": [{"port": "metrics", "scheme": "ftp"}]},
+            'spec.endpoints[0].scheme: Unsupported value: "ftp"',
+        ),
+        (
+            PROMETHEUS_RULE,
+            {"groups": [{"name": "nmi", "partial_response_strategy": "Warn"}]},
+            {"groups": [{"name": "nmi", "rules": [{"alert": "Down"}]}]},
+            "spec.groups[0].rules[0].expr: Required value",
+        ),
+    ],
+    ids=["ServiceMonitor", "PrometheusRule"],
+)
+async def test_definitions_as_the_prometheus_operator_has_them_judge_their_objects(
+    api: httpx2.AsyncClient,
+    served: Served,
+    *,
+    definition: dict[str, Any],
+    good: dict[str, Any],
+    bad: dict[str, Any],
+    says: str,
+) -> None:
+    await define(api, served, definition)
+    names = definition["spec"]["names"]
+    path = f"/apis/monitoring.coreos.com/v1/namespaces/default/{names['plural']}"
+    body = {"apiVersion": "monitoring.coreos.com/v1", "kind": names["kind"]}
+    apply = {"fieldManager": "helm", "fieldValidation": "Strict"}
+    how = {"Content-Type": "application/apply-patch+yaml"}
+    spec = {"selector": {"matchLabels": {"app": "nmi"}}} if "Monitor" in names["kind"] else {}
+    for wanted, status in ((good, 201), (bad, 422)):
+        answer = await api.patch(
+            f"{path}/nmi", params=apply, headers=how, json={**body, "spec": {**spec, **wanted}}
+        )
+        assert answer.status_code == status, answer.text
+    assert says in answer.json()["message"]
+    kept = (await api.get(f"{path}/nmi")).json()["spec"]
+    assert kept == {**spec, **good}

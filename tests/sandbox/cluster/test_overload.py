@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.paths import request_info
+from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
-from podidentity_sandbox.weather import CALM, changed
+from podidentity_sandbox.weather import CALM, changed, write
 from tests.sandbox.cluster.conftest import Served, seen, watching
 from tests.sandbox.cluster.settled import Settled
 
@@ -21,6 +23,15 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 ROLE: dict[str, Any] = {
     "metadata": {"name": "readers"},
     "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
+}
+BINDING: dict[str, Any] = {
+    "metadata": {"name": "readers"},
+    "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": "readers",
+    },
+    "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
 }
 
 
@@ -68,6 +79,20 @@ async def test_the_sandboxs_own_commands_and_kubelets_meet_no_weather(served: Se
         assert (await kubelet.get("/api/v1/nodes/node-0")).status_code in {200, 404}
 
 
+async def test_principals_of_entra_are_one_kind_so_that_a_seed_replays_what_befalls_them(
+    served: Served,
+) -> None:
+    set_weather(served, "apiserver=[{effect: 429, kind: principal list pods, first: 2}]")
+    found = []
+    for number in (1, 2, 3):
+        name = f"00000000-0000-4000-8000-00000000000{number}"
+        async with served.client(served.plan.person_token(name)) as principal:
+            found.append((await principal.get(PODS)).status_code)
+    assert found == [429, 429, 403]
+    async with served.client() as admin:
+        assert (await admin.get(PODS)).status_code == 200
+
+
 async def test_a_watch_ends_before_its_client_wants_it_to(
     served: Served, api: httpx2.AsyncClient
 ) -> None:
@@ -80,18 +105,7 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     world = Settled(folder)
     world.cluster.weather.set(changed(CALM, ["rbac=5"]))
     world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
-    world.create(
-        "clusterrolebindings.rbac.authorization.k8s.io",
-        {
-            "metadata": {"name": "readers"},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "readers",
-            },
-            "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
-        },
-    )
+    world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
     assert not may(world)
     world.late = timedelta(seconds=5)
     assert may(world)
@@ -99,6 +113,16 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     assert may(world), "what was taken away still counts"
     world.late = timedelta(seconds=10)
     assert not may(world)
+
+
+def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:
+    with closing(Journal(folder / "journal")) as journal:
+        world = Settled(folder, journal)
+        world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
+        world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
+    write(folder, changed(CALM, ["rbac=5"]))
+    with closing(Journal(folder / "journal")) as journal:
+        assert may(Settled(folder, journal))
 
 
 async def test_what_lost_its_owner_goes_when_the_collector_comes(

@@ -153,6 +153,13 @@ class Site:
         """Pause, resume, kill or start a part of the sandbox."""
         ask(self.folder.control, {"op": operation, "part": name})
 
+    def of_node(self) -> Object:
+        """Return what the sandbox says of the node's part."""
+        found: Object = next(
+            part for part in status(self.folder).parts if part["name"] == self.node.name
+        )
+        return found
+
     @contextmanager
     def api_server_away(self) -> Iterator[None]:
         """Let the API server answer nobody meanwhile."""
@@ -164,10 +171,7 @@ class Site:
 
     def on_node(self, text: str) -> str:
         """Return what a shell script prints in the node's own namespaces."""
-        found = status(self.folder)
-        assert found is not None
-        pid = next(part["pid"] for part in found.parts if part["name"] == self.node.name)
-        enter = ["nsenter", "--target", str(pid), "--mount", "--net", "--pid"]
+        enter = ["nsenter", "--target", str(self.of_node()["pid"]), "--mount", "--net", "--pid"]
         if self.plan.rootless:
             enter += ["--user", "--preserve-credentials"]
         ran = subprocess.run(

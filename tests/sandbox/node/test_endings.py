@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -177,3 +179,11 @@ def _starts(site: Site) -> bool:
     except SandboxError:  # it has not ended yet
         return False
     return True
+
+
+def test_a_node_that_is_told_to_end_ends_its_pods_and_then_itself(site: Site) -> None:
+    site.run(pod("left", script("trap '' TERM; while :; do sleep 1000; done")))
+    os.kill(site.of_node()["pid"], signal.SIGTERM)
+    eventually(lambda: site.of_node()["state"] == "ended")
+    assert site.of_node()["exit"] == 0
+    site.part("start", site.node.name)

@@ -3,7 +3,8 @@
 A data path that breaks is told of the node, too. Of each pod (or node) and reason one event,
 written at once and then at most once a minute with how often it happened since; at once, too, when
 it comes back after what had ended it. What is written waits for nobody and nobody waits for it:
-where the API server is away, or more happens than may be told, it is dropped, and counted.
+where the API server is away, or more happens than may be told, it is dropped, and counted. A state,
+on which commands act (a broken path, its end, the backend), is tried again until it is written.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from podidentity.wire.kube import EVENTS, KubeApi, KubeError
 
 APART = 60.0
 """Seconds between two writes of the same event."""
+RETRY = 5.0
+"""Seconds before a state that could not be written is tried again."""
 PACE = 0.2
 """Seconds between any two writes of this agent."""
 ROOM = 500
@@ -53,6 +56,8 @@ class _Told:
     written: int = 0
     """The count that the API server knows; 0: it has no such event."""
     due: float = -inf
+    is_state: bool = False
+    """Whether commands act on it: it is tried again until the API server has it."""
 
     @property
     def waits(self) -> bool:
@@ -99,11 +104,13 @@ class PodEvents:
         ends: str,
     ) -> None:
         key, now = (uid_of(about), reason), self._clock.time()
-        ended = self._told.get((uid_of(about), ends))
+        found, ended = self._told.get(key), self._told.get((uid_of(about), ends))
+        was_over = False
         if ended is not None:
+            # It was perhaps noted before this one was written: `due` alone does not tell.
+            was_over = found is not None and found.happening.last < ended.happening.last
             ended.due = -inf
             now = max(now, int(ended.happening.last) + 1)
-        found = self._told.get(key)
         if found is None:
             if not self._has_room():
                 self._count("dropped")
@@ -112,12 +119,12 @@ class PodEvents:
             happening = Happening(
                 about=about, reason=reason, note=note, count=1, type=kind, **times
             )
-            self._told[key] = _Told(happening)
+            self._told[key] = _Told(happening, is_state=bool(ends) or kind == "Normal")
         else:
             before, known_to_wait = found.happening, found.waits
             found.happening = replace(before, note=note, last=now, count=before.count + 1)
             changed = kind == "Normal" and note != before.note
-            if changed:
+            if changed or was_over:
                 found.due = -inf
             elif known_to_wait:
                 return
@@ -145,10 +152,13 @@ class PodEvents:
         try:
             self._count(await self._send(happening, known=known > 0))
         except KubeError as error:
-            # What happened meanwhile is forgotten, what happens next is told.
-            missed = happening.count - known
             told.written = known
-            told.happening = replace(told.happening, count=told.happening.count - missed)
+            if told.is_state:
+                told.due = self._clock.monotonic() + max(RETRY, error.retry_after)
+            else:
+                # What happened meanwhile is forgotten, what happens next is told.
+                missed = happening.count - known
+                told.happening = replace(told.happening, count=told.happening.count - missed)
             self._count("failed")
             if not self._trouble:
                 _log.warning("events cannot be written: %s", error)

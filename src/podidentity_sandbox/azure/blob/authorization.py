@@ -194,12 +194,10 @@ class Permission:
     data: tuple[str, ...] = ()
 
 
-LIST_CONTAINERS = Permission(actions=(f"{_CONTAINERS}/read",))
-READ_CONTAINER = Permission(actions=(f"{_CONTAINERS}/read",))
+READ_CONTAINERS = Permission(actions=(f"{_CONTAINERS}/read",))
 CREATE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/write",))
 DELETE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/delete",))
-LIST_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",))
-READ_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/read",))
+READ_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",))
 OVERWRITE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write",))
 CREATE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write", f"{_CONTAINERS}/blobs/add/action"))
 DELETE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/delete",))

@@ -36,10 +36,10 @@ class BlobOperation:
     do: Callable[[BlobCall], Reply]
 
 
-_LIST_CONTAINERS = BlobOperation(authorization.LIST_CONTAINERS, containers.list_containers)
-_LIST_BLOBS = BlobOperation(authorization.LIST_BLOBS, containers.list_blobs)
-_SHOW_CONTAINER = BlobOperation(authorization.READ_CONTAINER, containers.show)
-_GET_BLOB = BlobOperation(authorization.READ_BLOB, blobs.get)
+_LIST_CONTAINERS = BlobOperation(authorization.READ_CONTAINERS, containers.list_containers)
+_LIST_BLOBS = BlobOperation(authorization.READ_BLOBS, containers.list_blobs)
+_SHOW_CONTAINER = BlobOperation(authorization.READ_CONTAINERS, containers.show)
+_GET_BLOB = BlobOperation(authorization.READ_BLOBS, blobs.get)
 _OPERATIONS = {
     ("account", "list"): {"GET": _LIST_CONTAINERS},
     ("container", "list"): {"GET": _LIST_BLOBS},

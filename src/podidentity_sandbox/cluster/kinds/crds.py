@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
+from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause
@@ -82,7 +83,7 @@ def _type_faults(schema: Schema, where: str) -> Iterator[Cause]:
 def _value_faults(schema: Schema, where: str) -> Iterator[Cause]:
     pattern = schema.get("pattern", "")
     try:
-        re.compile(pattern)
+        compiled(pattern)
     except re.error as error:
         yield status.invalid(f"{where}.pattern", pattern, f"must be a valid regex: {error}")
     if not isinstance(schema.get("enum", []), list):

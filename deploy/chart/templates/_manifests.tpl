@@ -1,0 +1,110 @@
+{{/*
+The objects of a file of files/, as {items: [...]}. These are the manifests that `podidentity enable`
+applies (./scripts/chart copies them), placed in the release: its namespace, its names of NMI's
+account and roles, its labels. NMI and MIC have the archived chart's labels, all else keeps its own.
+*/}}
+{{- define "podidentity.objects" -}}
+{{- $root := .root -}}
+{{- $nmi := include "podidentity.nmi" $root -}}
+{{- $namespace := $root.Release.Namespace -}}
+{{- $text := $root.Files.Get (printf "files/%s" .file) | replace "serviceaccount:kube-system:podidentity-nmi" (printf "serviceaccount:%s:%s" $namespace $nmi) -}}
+{{- range .replaced -}}
+{{- $text = $text | replace (first .) (last .) -}}
+{{- end -}}
+{{- $items := list -}}
+{{- range regexSplit "(?m)^---$" $text -1 -}}
+{{- $document := fromYaml . -}}
+{{- if hasKey $document "Error" -}}{{- fail $document.Error -}}{{- end -}}
+{{- if eq $document.kind "List" -}}
+{{- $items = concat $items $document.items -}}
+{{- else -}}
+{{- $items = append $items $document -}}
+{{- end -}}
+{{- end -}}
+{{- $own := list "ServiceAccount" "ClusterRole" "ClusterRoleBinding" -}}
+{{- range $items -}}
+{{- if and (has .kind $own) (eq .metadata.name "podidentity-nmi") -}}
+{{- $_ := set .metadata "name" $nmi -}}
+{{- end -}}
+{{- if and (hasKey .metadata "namespace") (not $.keepsNamespace) -}}{{- $_ := set .metadata "namespace" $namespace -}}{{- end -}}
+{{- range .subjects -}}
+{{- if eq .kind "ServiceAccount" -}}
+{{- $_ := set . "namespace" $namespace -}}
+{{- if eq .name "podidentity-nmi" -}}{{- $_ := set . "name" $nmi -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasKey . "roleRef") (eq (dig "roleRef" "name" "" .) "podidentity-nmi") -}}{{- $_ := set .roleRef "name" $nmi -}}{{- end -}}
+{{- $component := index (.metadata.labels | default dict) "app.kubernetes.io/component" -}}
+{{- $labels := include "podidentity.labels" (dict "root" $root "component" $component) | fromYaml -}}
+{{- if not (has $component (list "nmi" "mic")) -}}{{- $labels = mergeOverwrite $labels (.metadata.labels | default dict) -}}{{- end -}}
+{{- $_ := set .metadata "labels" $labels -}}
+{{- end -}}
+{{- toYaml (dict "items" $items) -}}
+{{- end }}
+
+{{/*
+A DaemonSet for nodes, as the values have it: with the image, and placed as NMI is. With `selector` its
+pods have these labels, and are known by them; with `args` all its containers have these flags as well.
+*/}}
+{{- define "podidentity.daemonSet" -}}
+{{- $root := .root -}}
+{{- $set := .set -}}
+{{- $values := $root.Values.nmi -}}
+{{- $template := $set.spec.template -}}
+{{- $pod := $template.spec -}}
+{{- with .selector -}}
+{{- $_ := set $set.spec "selector" (dict "matchLabels" .) -}}
+{{- $_ := set $template.metadata "labels" (mergeOverwrite (deepCopy ($.labels | default dict)) (deepCopy .) (dict "app.kubernetes.io/part-of" "podidentity")) -}}
+{{- end -}}
+{{- with .annotations -}}
+{{- $_ := set $template.metadata "annotations" (mergeOverwrite (deepCopy .) ($template.metadata.annotations | default dict)) -}}
+{{- end -}}
+{{- with $values.priorityClassName }}{{ $_ := set $pod "priorityClassName" . }}{{ end -}}
+{{- $_ := set $pod "nodeSelector" $values.nodeSelector -}}
+{{- $tolerations := $values.tolerations | default list -}}
+{{- if $root.Values.startupTaint.enabled -}}
+{{- $mine := dict "key" $root.Values.startupTaint.key "operator" "Exists" -}}
+{{- if not (or (has (dict "operator" "Exists") $tolerations) (has $mine $tolerations)) -}}
+{{- $tolerations = append $tolerations $mine -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $pod "tolerations" $tolerations -}}
+{{- $affinity := $pod.affinity | default dict -}}
+{{- with $values.affinity -}}
+{{- $affinity = mergeOverwrite (deepCopy $affinity) (omit (deepCopy .) "nodeAffinity") -}}
+{{- $asked := dig "nodeAffinity" dict . -}}
+{{- if $asked -}}
+{{- $ours := dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" (list (dict "matchExpressions" list)) $affinity | first -}}
+{{- $terms := list -}}
+{{- range dig "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" list $asked -}}
+{{- $terms = append $terms (set (deepCopy .) "matchExpressions" (concat (.matchExpressions | default list) $ours.matchExpressions)) -}}
+{{- end -}}
+{{- $node := deepCopy $asked -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" ($terms | default (list $ours))) -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- end -}}
+{{- end -}}
+{{- with $affinity }}{{ $_ := set $pod "affinity" . }}{{ end -}}
+{{- with $root.Values.imagePullSecrets }}{{ $_ := set $pod "imagePullSecrets" . }}{{ end -}}
+{{- with $values.seLinuxOptions }}{{ $_ := set $pod.securityContext "seLinuxOptions" . }}{{ end -}}
+{{- with $values.appArmorProfile }}{{ $_ := set $pod.securityContext "appArmorProfile" . }}{{ end -}}
+{{- range $pod.containers -}}
+{{- $_ := set . "image" (include "podidentity.image" $root) -}}
+{{- $_ := set . "imagePullPolicy" $root.Values.image.imagePullPolicy -}}
+{{- if $.args }}{{ $_ := set . "args" (concat .args $.args) }}{{ end -}}
+{{- end -}}
+{{- toYaml $set -}}
+{{- end }}
+
+{{/*
+The annotations of a custom resource, as {} or with what makes it a hook. Where the API server does not serve these
+kinds yet, it comes after their definitions: Helm reads all that is no hook before it makes the first. The hook says
+whose it is, and so a later upgrade takes it into the release.
+*/}}
+{{- define "podidentity.afterDefinitions" -}}
+{{- if not (.Capabilities.APIVersions.Has "aadpodidentity.k8s.io/v1") -}}
+helm.sh/hook: post-install,post-upgrade,post-rollback
+meta.helm.sh/release-name: {{ .Release.Name }}
+meta.helm.sh/release-namespace: {{ .Release.Namespace }}
+{{- end -}}
+{{- end }}

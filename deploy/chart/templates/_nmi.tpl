@@ -1,0 +1,74 @@
+{{/* How NMI's pods are replaced: what makes a pod unavailable leaves no room for a surge. */}}
+{{- define "podidentity.updateStrategy" -}}
+{{- $strategy := deepCopy .Values.nmi.updateStrategy -}}
+{{- if include "podidentity.dropsSurge" . -}}
+{{- $_ := unset $strategy.rollingUpdate "maxSurge" -}}
+{{- else if ne $strategy.type "RollingUpdate" -}}
+{{- $_ := unset $strategy "rollingUpdate" -}}
+{{- end -}}
+{{- toYaml $strategy -}}
+{{- end }}
+
+{{- define "podidentity.dropsSurge" -}}
+{{- $unavailable := dig "rollingUpdate" "maxUnavailable" 0 .Values.nmi.updateStrategy | toString -}}
+{{- if and (eq .Values.nmi.updateStrategy.type "RollingUpdate") (not (has $unavailable (list "0" "0%"))) }}true{{ end -}}
+{{- end }}
+
+{{/* Another folder of network namespaces: the volume, where it is mounted, and the flag. */}}
+{{- define "podidentity.netnsDir" -}}
+{{- $path := .path -}}
+{{- range .pod.volumes }}{{ if eq .name "netns" }}{{ $_ := set .hostPath "path" $path }}{{ end }}{{ end -}}
+{{- range .pod.containers -}}
+{{- range .volumeMounts }}{{ if eq .name "netns" }}{{ $_ := set . "mountPath" $path }}{{ end }}{{ end -}}
+{{- $_ := set . "args" (has "--netns-dir=/run/netns" .args | ternary (append (without .args "--netns-dir=/run/netns") (printf "--netns-dir=%s" $path)) .args) -}}
+{{- end -}}
+{{- end }}
+
+{{/* NMI's flags by the values, a list; a later one wins. */}}
+{{- define "podidentity.nmiFlags" -}}
+{{- $nmi := .Values.nmi -}}
+{{- $flags := list -}}
+{{- if eq .Values.operationMode "standard" }}{{ $flags = append $flags "--operation-mode=standard" }}{{ end -}}
+{{- if include "podidentity.since" (dict "root" . "value" .Values.tokens.asNode "version" "1.36") }}{{ $flags = append $flags "--tokens-as=node" }}{{ end -}}
+{{- with .Values.aks.extensions -}}
+{{- $flags = append $flags (printf "--exception-namespaces=%s" (concat . (list "kube-system" $.Release.Namespace) | uniq | sortAlpha | join ",")) -}}
+{{- end -}}
+{{- if .Values.startupTaint.enabled }}{{ $flags = append $flags (printf "--startup-taint=%s" .Values.startupTaint.key) }}{{ end -}}
+{{- if eq .Values.backend "lrp" }}{{ $flags = append $flags "--backend=lrp" }}{{ end -}}
+{{- if ne .Values.tokens.identitiesNamespace "podidentity-identities" }}{{ $flags = append $flags (printf "--identities-namespace=%s" .Values.tokens.identitiesNamespace) }}{{ end -}}
+{{- $words := dict
+  "--http-probe-port" ($nmi.probePort | toString | eq "8085" | ternary "" $nmi.probePort)
+  "--prometheus-port" $nmi.prometheusPort
+  "--metrics-secure-port" ($nmi.metricsSecurePort | toString | eq "9447" | ternary "" $nmi.metricsSecurePort)
+  "--retry-attempts-for-created" $nmi.retryAttemptsForCreated
+  "--retry-attempts-for-assigned" $nmi.retryAttemptsForAssigned
+  "--find-identity-retry-interval" $nmi.findIdentityRetryIntervalInSeconds
+  "--log-format" $nmi.loggingFormat
+  "--authorization" ($nmi.authorization | eq "rbac" | ternary "" $nmi.authorization)
+  "--audit-log" $nmi.auditLog
+  "--custom-user-agent" .Values.customUserAgent
+-}}
+{{- range $flag := keys $words | sortAlpha -}}
+{{- $word := get $words $flag | toString -}}
+{{- if $word }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
+{{- end -}}
+{{- if not (has (toString $nmi.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $nmi.logVerbosity) }}{{ end -}}
+{{- $switches := dict
+  "--enableScaleFeatures" (list $nmi.enableScaleFeatures true)
+  "--block-instance-metadata" (list $nmi.blockInstanceMetadata false)
+  "--metadata-header-required" (list $nmi.metadataHeaderRequired true)
+  "--set-retry-after-header" (list $nmi.setRetryAfterHeader false)
+  "--forceNamespaced" (list (not .Values.compat.crossNamespace) true)
+  "--compat-cross-namespace" (list .Values.compat.crossNamespace false)
+  "--compat-foreign-secrets" (list .Values.compat.foreignSecrets false)
+  "--compat-any-label-exceptions" (list .Values.compat.anyLabelExceptions false)
+  "--compat-text-errors" (list .Values.compat.textErrors false)
+  "--compat-open-metrics" (list .Values.compat.openMetrics false)
+-}}
+{{- range $flag := keys $switches | sortAlpha -}}
+{{- $pair := get $switches $flag -}}
+{{- $word := first $pair | toString -}}
+{{- if and $word (ne $word (last $pair | toString)) }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
+{{- end -}}
+{{- concat $flags ($nmi.extraArgs | default list) | toYaml -}}
+{{- end }}

@@ -1,0 +1,199 @@
+"""`podidentity nodes`: what each NMI says of its node, asked from inside the cluster.
+
+It is what `helm test` runs. It asks each NMI at its node's address, which pods reach and people's
+machines mostly do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.kube import Kube
+from podidentity.adapters.readiness import Neighbours, Readiness
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.objects import Object, find_all
+from podidentity.cli.output import CommandError, data, examples, output_option, table
+from podidentity.cli.parameters import Duration, agents_option
+from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready
+from podidentity.core.data_path import Hop
+from podidentity.wire.kube import NODES
+
+AT_ONCE = 32
+"""Nodes that are asked at the same time."""
+PAUSE = 1.0
+"""Seconds between two rounds of questions to the nodes that are not ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """What is known of one node."""
+
+    node: str
+    address: str = ""
+    """Its own, at which NMI is asked; "" where there is no NMI."""
+    said: Readiness
+
+    @property
+    def works(self) -> bool:
+        """Whether pods of the node are served, by all that NMI knows."""
+        return self.said.ready and self.said.hop == Hop.PROVED
+
+
+NOBODY = "no NMI: pods of this node reach the identities of its machine"
+
+
+def states(nodes: Iterable[Object], pods: Iterable[Object]) -> list[NodeState]:
+    """Return the Linux nodes, by name, before anybody is asked; virtual ones are left out.
+
+    A node that NMI is not on is one whose NMI says so.
+    """
+    agents: dict[str, Object] = {}
+    for pod in sorted(pods, key=ready):
+        agents[pod["spec"].get("nodeName", "")] = pod
+    found = []
+    for each in nodes:
+        labels = each["metadata"].get("labels") or {}
+        if labels.get("kubernetes.io/os") == "linux" and labels.get("type") != "virtual-kubelet":
+            name = each["metadata"]["name"]
+            address = (agents.get(name, {}).get("status") or {}).get("hostIP", "")
+            said = Readiness(ready=False, problems=() if address else (NOBODY,))
+            found.append(NodeState(node=name, address=address, said=said))
+    return sorted(found, key=lambda state: state.node)
+
+
+@click.command(
+    epilog=examples(
+        "helm test aad-pod-identity --namespace kube-system --logs",
+        "podidentity nodes --namespace kube-system --token=https://vault.azure.net",
+    )
+)
+@agents_option
+@click.option(
+    "--probe-port",
+    type=click.IntRange(1, 65535),
+    default=8085,
+    show_default=True,
+    help="NMI's --http-probe-port.",
+)
+@click.option(
+    "--token",
+    "resource",
+    metavar="AUDIENCE",
+    help="Ask for a token, too, as any pod does. It is not printed.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="How long to wait until all nodes are ready.",
+)
+@output_option("table", "json", "yaml", default="table")
+@cluster_options
+def nodes(
+    *,
+    target: ClusterTarget,
+    agents: str | None,
+    probe_port: int,
+    resource: str | None,
+    timeout: float,
+    output: str,
+) -> None:
+    """Say of each node whether pods' requests arrive at NMI.
+
+    Each NMI is asked how its pods are connected (plane), what leads their requests to it (backend),
+    how it proves callers, and where the last request from its probe pod ended. Run it in a pod of
+    the cluster: NMI is asked at the addresses of its nodes. Exit status 1 if a node is not ready.
+    """
+
+    async def look(kube: Kube) -> list[NodeState]:
+        asking = Neighbours()
+        try:
+            found = await _all(kube, agents, asking, probe_port, timeout)
+            click.echo(_shown(found, output))
+            if resource is not None:
+                await _token(asking, resource)
+            return found
+        finally:
+            await asking.close()
+
+    found = on_cluster(target, look)
+    failed = [state for state in found if not state.works]
+    for state in failed:
+        for problem in state.said.problems or ("not ready, and does not say why",):
+            click.echo(f"  {state.node}: {problem}", err=True)
+    if failed or not found:
+        raise CommandError(
+            f"Pods are served on {len(found) - len(failed)} of {len(found)} nodes",
+            "docs/reference/nodes.md has the networks on which NMI works, and what each needs.",
+        )
+
+
+async def _all(
+    kube: Kube, agents: str | None, asking: Neighbours, port: int, seconds: float
+) -> list[NodeState]:
+    """Ask all nodes until each is ready, or the time is over; return what they said last."""
+    namespace = await namespace_of_nmi(kube, agents)
+    clock = SystemClock()
+    end = clock.monotonic() + seconds
+    while True:
+        found = states(await find_all(kube, NODES), await pods_of_nmi(kube, namespace))
+        found = await _round(found, asking, port)
+        if all(state.works for state in found) or clock.monotonic() + PAUSE > end:
+            return found
+        await asyncio.sleep(PAUSE)
+
+
+async def _round(found: Sequence[NodeState], asking: Neighbours, port: int) -> list[NodeState]:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(state: NodeState) -> NodeState:
+        if not state.address:
+            return state
+        async with places:
+            return replace(state, said=await asking.readiness(state.address, port))
+
+    return list(await asyncio.gather(*map(ask, found)))
+
+
+async def _token(asking: Neighbours, resource: str) -> None:
+    """Ask for a token; raise CommandError if there is none."""
+    answer = await asking.token(resource)
+    if answer.status != 200:
+        raise CommandError(
+            f"No token for {resource}: {answer.status or 'no answer'}, {answer.text}",
+            "podidentity explain says where a chain ends.",
+        )
+    click.echo(f"A token of {answer.client} for {resource}, for {answer.expires_in} s (not shown)")
+
+
+def _shown(found: Sequence[NodeState], output: str) -> str:
+    if output != "table":
+        return data([_plain(state) for state in found], output)
+    head = ("NODE", "NMI", "PLANE", "BACKEND", "PROOF", "PROBE")
+    return table(head, [_row(state) for state in found])
+
+
+def _row(state: NodeState) -> tuple[str, ...]:
+    said = state.said
+    words = (said.plane, said.backend, said.proof, said.hop)
+    return (state.node, "ready" if said.ready else "no", *(word or "-" for word in words))
+
+
+def _plain(state: NodeState) -> dict[str, Any]:
+    said = state.said
+    return {
+        "node": state.node,
+        "ready": said.ready,
+        "plane": said.plane,
+        "backend": said.backend,
+        "proof": said.proof,
+        "probe": said.hop,
+        "problems": list(said.problems),
+    }

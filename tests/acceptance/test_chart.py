@@ -1,0 +1,217 @@
+"""The chart, installed by Helm itself into a sandbox, updated, rolled back and taken away.
+
+The tests follow each other in one sandbox, as an operator's commands do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from deploy.values import CHART
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.weather import CALM
+from tests.acceptance.sandbox import Sandbox, opened
+from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
+from tests.sandboxes import own
+
+SECONDS = 300
+"""Longest wait of Helm for pods: CI's machine may be busy."""
+EXCEPTION = "aks-addon-exception"
+
+
+class Release:
+    """A release of the chart in a sandbox."""
+
+    def __init__(self, helm: Helm, place: Sandbox, loop: asyncio.Runner, client: str) -> None:
+        self._helm = helm
+        self.place = place
+        self.loop = loop
+        self.client = client
+
+    def do(self, what: str, **options: Any) -> Any:
+        """Have Helm do this; raise HelmRefused."""
+        return self._helm.ask(
+            "on_cluster",
+            action=what,
+            kubeconfig=str(self.place.plan.kubeconfig),
+            namespace="kube-system",
+            name=RELEASE,
+            **options,
+        )
+
+    def put(self, what: str, **values: Any) -> None:
+        """Install or upgrade with these values, and wait until all is ready."""
+        given = {"operationMode": "managed", "image": {"repository": IMAGE}, **values}
+        self.do(what, chart=str(CHART), values=given, wait="watcher", timeout=SECONDS)
+
+    def get(self, *words: str) -> Any:
+        return json.loads(self.place.run("kubectl", "get", "-o", "json", *words))
+
+    def names(self, kind: str) -> set[str]:
+        found = self.get(kind, "--all-namespaces")["items"]
+        return {f"{each['metadata'].get('namespace')}/{each['metadata']['name']}" for each in found}
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """Ask for a token in the pod; return status, and body."""
+        status, body, _ = self.loop.run(self.place.ask())
+        return status, body
+
+
+@pytest.fixture(scope="module")
+def release() -> Iterator[Release]:
+    """A sandbox whose machines have an identity, and nothing else of pod identity."""
+    with Helm() as helm, opened(own("chart"), weather=CALM) as (place, azure, loop):
+        made = loop.run(_attached(azure, place))
+        yield Release(helm, place, loop, made)
+
+
+@pytest.fixture(scope="module")
+def identities(release: Release) -> dict[str, Any]:
+    """Values of an identity that pods of two namespaces may use."""
+    one = {
+        "resourceID": _id(release.place),
+        "clientID": release.client,
+        "binding": {"selector": "bound"},
+    }
+    return {
+        "bound": {**one, "namespace": "default"},
+        "of-the-test": {**one, "namespace": "kube-system"},
+    }
+
+
+ASKED = (
+    "curl -s -m 5 -H Metadata:true 'http://169.254.169.254/metadata/identity/oauth2/token"
+    "?api-version=2018-02-01&resource=https://vault.azure.net'"
+)
+
+
+@contextmanager
+def _asking(release: Release, found: list[str]) -> Iterator[None]:
+    """Have the pod ask all the while, one request after the other; collect the statuses."""
+    program = f"while [ ! -e /over ]; do {ASKED} -o /dev/null -w '%{{http_code}}\\n'; done"
+    task = threading.Thread(target=lambda: found.extend(_shell(release.place, program).split()))
+    task.start()
+    try:
+        yield
+    finally:
+        _shell(release.place, "touch /over")
+        task.join()
+
+
+def _shell(place: Sandbox, command: str) -> str:
+    """Run a command in the pod, beside what others do there."""
+    ran = asyncio.run(place.shell(command, seconds=2 * SECONDS))
+    return ran.stdout.decode()
+
+
+IDS: dict[str, str] = {}
+
+
+def _id(place: Sandbox) -> str:
+    return IDS[place.plan.name]
+
+
+async def _attached(azure: AzureOperator, place: Sandbox) -> str:
+    """Make an identity, attach it to the machines, and return its client id."""
+    made = await prepare(place.plan)
+    IDS[place.plan.name] = made.identity_id
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {made.identity_id: {}}}
+    await azure.arm("PATCH", place.plan.scale_set_id, {"identity": identity})
+    return made.client_id
+
+
+def test_one_install_on_a_bare_cluster_brings_everything_and_a_pod_its_token(
+    release: Release, identities: dict[str, Any]
+) -> None:
+    release.put("install", azureIdentities=identities, test={"identity": "bound"})
+    release.place.start_pod()
+    status, body = release.ask()
+    assert (status, body.get("client_id")) == (200, release.client), body
+    assert f"kube-system/{EXCEPTION}" in release.names("azurepodidentityexceptions")
+    assert "The pod may use: bound" in release.place.run(
+        "podidentity", "explain", "pod", "default/app"
+    )
+
+
+def test_helm_test_says_plane_backend_proof_and_probe_of_each_node_and_whose_a_real_token_is(
+    release: Release,
+) -> None:
+    said = release.do("test", logs=True, timeout=SECONDS)["logs"]
+    (node,) = release.place.plan.nodes
+    (line,) = {line for line in said.splitlines() if line.startswith(node.name)}
+    assert line.split() == [node.name, "ready", "routed", "nftables", "kernel", "proved"]
+    assert f"A token of {release.client} for https://management.azure.com/" in said
+    assert "eyJ" not in said
+    for kind in ("serviceaccounts", "clusterroles", "clusterrolebindings", "roles", "pods"):
+        assert not any(name.endswith("aad-pod-identity-test") for name in release.names(kind))
+
+
+def test_enable_changes_nothing_of_the_release(release: Release) -> None:
+    before = release.get("daemonset", "aad-pod-identity-nmi", "-n", "kube-system")
+    with pytest.raises(AssertionError, match="of the Helm release kube-system/aad-pod-identity"):
+        release.place.run("podidentity", "enable")
+    after = release.get("daemonset", "aad-pod-identity-nmi", "-n", "kube-system")
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+def test_an_upgrade_takes_the_custom_resources_over_and_no_request_of_a_pod_fails(
+    release: Release, identities: dict[str, Any]
+) -> None:
+    before = release.get("azureidentity", "bound", "-n", "default")["metadata"]["uid"]
+    found: list[str] = []
+    with _asking(release, found):
+        release.put(
+            "upgrade",
+            azureIdentities=identities,
+            test={"identity": "bound"},
+            nmi={"logVerbosity": 4},
+        )
+    assert len(found) > 5
+    assert set(found) == {"200"}
+    manifest = release.do("status")["manifest"]
+    assert "kind: AzureIdentity\n" in manifest
+    assert f"name: {EXCEPTION}\n" in manifest
+    assert release.get("azureidentity", "bound", "-n", "default")["metadata"]["uid"] == before
+
+
+def test_a_rollback_is_ready_and_pods_are_served_as_before(release: Release) -> None:
+    release.do("rollback", wait="watcher", timeout=SECONDS)
+    assert release.ask()[0] == 200
+    arguments = json.dumps(release.get("daemonset", "aad-pod-identity-nmi", "-n", "kube-system"))
+    assert "--v=4" not in arguments
+    assert f"kube-system/{EXCEPTION}" in release.names("azurepodidentityexceptions")
+
+
+def test_when_it_goes_the_custom_resources_stay_and_nothing_leaks(
+    release: Release, identities: dict[str, Any]
+) -> None:
+    release.put("upgrade", azureIdentities=identities)
+    release.do("uninstall", wait="watcher", timeout=SECONDS)
+    assert {"None/azureidentities.aadpodidentity.k8s.io"} <= release.names("crd")
+    said = release.loop.run(release.place.shell(f"{ASKED} || echo none")).stdout.decode()
+    assert said.strip() == "none"
+    assert release.names("daemonsets") == set()
+    for kind in ("clusterroles", "clusterrolebindings", "serviceaccounts"):
+        assert not any("aad-pod-identity" in name for name in release.names(kind))
+
+
+def test_it_can_be_installed_again_over_what_stayed(
+    release: Release, identities: dict[str, Any]
+) -> None:
+    release.put("install", azureIdentities=identities)
+    assert release.ask()[0] == 200
+
+
+def test_half_a_value_is_refused_and_nothing_is_changed(release: Release) -> None:
+    revision = release.do("status")["revision"]
+    with pytest.raises(HelmRefused, match="tolerations"):
+        release.put("upgrade", nmi={"tolerations": "all"})
+    assert release.do("status")["revision"] == revision

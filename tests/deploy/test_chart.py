@@ -1,0 +1,722 @@
+"""What the chart makes of its values, by the real Helm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import values
+from deploy.values import CHART, ROOT
+from podidentity import __version__, manifests
+from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.core.data_path import Backend
+from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.rbac import Grantee, holders
+from tests.deploy.helm import IMAGE, Helm, HelmRefused, Object, Rendered
+
+OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
+PROFILES = sorted((CHART / "profiles").glob("*.yaml"))
+NAME = "aad-pod-identity-nmi"
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def helm() -> Iterator[Helm]:
+    with Helm() as running:
+        yield running
+
+
+# ---- What it is made of
+
+
+def test_what_is_made_of_other_files_is_up_to_date() -> None:
+    for path, text in values.files().items():
+        assert path.read_text() == text, f"{path} is old: run ./scripts/chart"
+
+
+def test_nothing_else_is_among_the_copies() -> None:
+    made = {path.name for path in values.files() if path.parent.name == "files"}
+    assert {path.name for path in (CHART / "files").iterdir()} == made
+
+
+def test_the_chart_has_the_version_of_the_program() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+def test_a_value_without_a_sentence_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a\.c has no sentence"):
+        values.read("a:\n  # Something.\n  b: 1\n  c: 2\n")
+
+
+def test_every_value_of_the_archived_chart_is_there() -> None:
+    def paths(tree: Any, above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            yield f"{above}{key}"
+            if isinstance(value, dict):
+                yield from paths(value, f"{above}{key}.")
+
+    archived = read(Path(__file__).parent / "old_values/defaults-4.1.18.yaml")
+    ours = yaml.safe_load(values.VALUES.read_text())
+    missing = set(paths(archived)) - set(paths(ours))
+    inside = ("mic.affinity.podAntiAffinity.", "mic.resources.", "nmi.resources.")
+    assert {each for each in missing if not each.startswith(inside)} == set()
+
+
+# ---- The same objects as `podidentity enable` makes
+
+
+def plain(found: Object) -> Object:
+    """Return an object without what the release alone gives it, and by the names of `enable`."""
+    text = json.dumps(found).replace(NAME, manifests.ACCOUNT)
+    made: Object = json.loads(text)
+    made["metadata"].pop("labels", None)
+    annotations = made["metadata"].get("annotations", {})
+    for of_helm in [each for each in annotations if "helm.sh/" in each]:
+        annotations.pop(of_helm)
+    if not annotations:
+        made["metadata"].pop("annotations", None)
+    if (made["kind"], made["metadata"]["name"]) == ("DaemonSet", manifests.ACCOUNT):
+        made["metadata"]["name"] = "nmi"
+        made["spec"]["selector"] = made["spec"]["template"]["metadata"]["labels"] = {}
+    for container in made["spec"]["template"]["spec"]["containers"] if _is_set(made) else ():
+        container.pop("imagePullPolicy", None)
+    return made
+
+
+def _is_set(found: Object) -> bool:
+    return bool(found["kind"] == "DaemonSet")
+
+
+def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+    return {(each["kind"], each["metadata"]["name"]): each for each in map(plain, objects)}
+
+
+def of_release(rendered: Rendered) -> list[Object]:
+    """Return the objects that stay: all but those of `helm test`."""
+    return [
+        each
+        for each in rendered.objects
+        if each["metadata"].get("annotations", {}).get("helm.sh/hook") != "test"
+    ]
+
+
+IMAGE_OF_BOTH = f"{IMAGE}:{__version__}"
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, {"as_node": True}),
+        ({"tokens": {"asNode": "false"}}, {}),
+        (
+            {"tokens": {"audiences": ["api://contoso's"], "identitiesNamespace": "accounts"}},
+            {
+                "as_node": True,
+                "audiences": ["api://contoso's"],
+                "identities": "accounts",
+                "extra_args": ["--identities-namespace=accounts"],
+            },
+        ),
+        (
+            {"startupTaint": {"enabled": True, "key": "contoso.example/starting"}},
+            {"as_node": True, "startup_taint": "contoso.example/starting"},
+        ),
+        (
+            {"backend": "lrp", "lrp": {"deny": True}},
+            {"as_node": True, "redirect": manifests.LocalRedirect()},
+        ),
+    ],
+    ids=["plain", "as itself", "audiences", "start-up taint", "cilium"],
+)
+@pytest.mark.parametrize("namespace", ["kube-system", "identity"])
+def test_chart_and_enable_make_the_same_objects(
+    helm: Helm, given: dict[str, Any], options: dict[str, Any], namespace: str
+) -> None:
+    rendered = helm.render({"operationMode": "managed", **given}, namespace=namespace)
+    enabled = [
+        *manifests.crds(),
+        *manifests.nmi(image=IMAGE_OF_BOTH, namespace=namespace, policy=True, **options),
+        *(each for each in manifests.aks_exceptions() if "aks-addon" in each["metadata"]["name"]),
+    ]
+    if "redirect" in options:
+        enabled.append(manifests.local_redirect(options["redirect"], namespace)[-1])
+    wanted = by_name([each for each in enabled if each["kind"] != "Namespace"])
+    made = by_name(of_release(rendered))
+    assert set(made) == set(wanted)
+    for name, found in made.items():
+        assert _sorted_flags(found) == _sorted_flags(wanted[name]), name
+
+
+def _sorted_flags(found: Object) -> Object:
+    """Return the object with the selection emptied that differs, and flags in any order."""
+    if _is_set(found):
+        if found["metadata"]["name"] == "nmi":
+            found["spec"]["selector"] = found["spec"]["template"]["metadata"]["labels"] = {}
+        for container in found["spec"]["template"]["spec"]["containers"]:
+            if "args" in container:
+                container["args"] = sorted(container["args"])
+    return found
+
+
+def test_below_1_30_there_is_no_policy_and_no_start_up_taint(helm: Helm) -> None:
+    off = {"tokens": {"asNode": "false", "policy": "false"}, "operationMode": "managed"}
+    assert not helm.render(off).names("ValidatingAdmissionPolicy")
+
+
+# ---- Names, so that an upgrade of the archived release is one
+
+
+@pytest.mark.parametrize("release", ["aad-pod-identity", "identity"])
+def test_nmi_is_called_and_selected_as_in_the_archived_chart(helm: Helm, release: str) -> None:
+    rendered = helm.render({"operationMode": "managed"}, name=release)
+    selected = {
+        "app.kubernetes.io/name": "aad-pod-identity",
+        "app.kubernetes.io/instance": release,
+        "app.kubernetes.io/component": "nmi",
+    }
+    assert rendered.nmi["spec"]["selector"]["matchLabels"] == selected
+    assert rendered.nmi["spec"]["template"]["metadata"]["labels"].items() >= selected.items()
+    for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
+        assert NAME in rendered.names(kind)
+
+
+def test_another_name_is_that_of_objects_and_of_what_refers_to_them(helm: Helm) -> None:
+    given = {"nameOverride": "identity", "rbac": {"createUserFacingClusterRoles": True}}
+    rendered = helm.render({"operationMode": "managed", **given}, name="release")
+    assert "identity-nmi" in rendered.names("DaemonSet")
+    binding = rendered.named("ClusterRoleBinding", "identity-nmi")
+    assert binding["roleRef"]["name"] == binding["subjects"][0]["name"] == "identity-nmi"
+    policy = rendered.named("ValidatingAdmissionPolicy", manifests.POLICY_OF_NMI)
+    (condition,) = policy["spec"]["matchConditions"]
+    assert "kube-system:identity-nmi'" in condition["expression"]
+    assert {"release-identity-view", "release-identity-edit"} <= rendered.names("ClusterRole")
+
+
+def test_the_custom_resources_stay_when_the_release_goes(helm: Helm) -> None:
+    for each in helm.render({"operationMode": "managed"}).objects:
+        if each["kind"] == "CustomResourceDefinition":
+            assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+# ---- The image
+
+
+@pytest.mark.parametrize(
+    ("repository", "why"),
+    [
+        ("", "image.repository is not set"),
+        ("mcr.microsoft.com/oss/azure/aad-pod-identity", "is the archived project's"),
+        ("contoso.azurecr.io/mirror/aad-pod-identity", "is the archived project's"),
+    ],
+)
+def test_without_an_image_of_ours_it_says_how_to_build_and_push_one(
+    helm: Helm, repository: str, why: str
+) -> None:
+    given = {"operationMode": "managed", "image": {"repository": repository}}
+    with pytest.raises(HelmRefused, match=why) as refused:
+        helm.render(given, image="")
+    assert "./scripts/image" in str(refused.value)
+    assert f"dist/image/podidentity-{__version__}.tar docker://" in str(refused.value)
+    assert "--set image.repository=REGISTRY/podidentity" in str(refused.value)
+
+
+def test_a_digest_is_what_counts_and_secrets_go_with_every_pod(helm: Helm) -> None:
+    digest = "sha256:" + "0" * 64
+    given = {
+        "operationMode": "managed",
+        "image": {"digest": digest, "tag": "9"},
+        "imagePullSecrets": [{"name": "pull"}],
+        "nodeUnit": {"enabled": True},
+        "backend": "lrp",
+    }
+    rendered = helm.render(given)
+    pods = [each["spec"]["template"]["spec"] for each in rendered.objects if _is_set(each)]
+    pods += [each["spec"] for each in rendered.objects if each["kind"] == "Pod"]
+    assert len(pods) == 5
+    for pod in pods:
+        assert pod["imagePullSecrets"] == [{"name": "pull"}]
+        for container in pod["containers"]:
+            assert container["image"] == f"{IMAGE}@{digest}"
+
+
+# ---- Values of the archived chart
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: str(path.stem))
+def test_an_old_values_file_renders_unchanged_to_objects_that_kubernetes_knows(
+    helm: Helm, path: Path
+) -> None:
+    rendered = helm.render({**read(path), "operationMode": "managed"})
+    unknown = {"no schema: AzureIdentity", "no schema: AzureIdentityBinding"}
+    unknown.add("no schema: AzurePodIdentityException")
+    assert set(helm.invalid(rendered.objects)) <= unknown
+    assert chosen(rendered.nmi).doubt == ""
+
+
+def test_the_archived_defaults_keep_their_meaning(helm: Helm) -> None:
+    path = Path(__file__).parent / "old_values/defaults-4.1.18.yaml"
+    rendered = helm.render({**read(path), "operationMode": "managed"})
+    serve, net = rendered.pod["containers"]
+    assert serve["resources"]["limits"] == {"cpu": "200m", "memory": "512Mi"}
+    assert net["resources"]["limits"] == {"memory": "96Mi"}
+    strategy = rendered.nmi["spec"]["updateStrategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
+    assert "an update loses no request" in rendered.notes
+    assert "mic.tag: v1.8.17" in rendered.notes
+    assert "nmi.tag: v1.8.17" in rendered.notes
+
+
+def test_what_has_no_effect_is_said_and_by_default_there_is_nothing_to_say(helm: Helm) -> None:
+    assert "Without effect" not in helm.render({"operationMode": "managed"}).notes
+    given = {
+        "forceNamespaced": "true",
+        "rbac": {"pspEnabled": True},
+        "nmi": {"ipTableUpdateTimeIntervalInSeconds": 10, "allowNetworkPluginKubenet": True},
+    }
+    notes = helm.render({"operationMode": "managed", **given}).notes
+    for said in (
+        "forceNamespaced: true",
+        "rbac.pspEnabled: true",
+        "nmi.ipTableUpdateTimeIntervalInSeconds: 10",
+        "nmi.allowNetworkPluginKubenet: true",
+    ):
+        assert said in notes
+
+
+def test_nmis_flags_are_those_of_the_values_and_they_parse(helm: Helm) -> None:
+    given = {
+        "nmi": {
+            "probePort": 18085,
+            "prometheusPort": 19090,
+            "metricsSecurePort": 0,
+            "retryAttemptsForCreated": "3",
+            "retryAttemptsForAssigned": 4,
+            "findIdentityRetryIntervalInSeconds": 2,
+            "enableScaleFeatures": False,
+            "blockInstanceMetadata": "true",
+            "metadataHeaderRequired": "false",
+            "setRetryAfterHeader": True,
+            "loggingFormat": "json",
+            "logVerbosity": 5,
+            "authorization": "observe",
+            "auditLog": "-",
+            "netnsDir": "/var/run/docker/netns",
+            "extraArgs": ["--hold=3"],
+        },
+        "customUserAgent": "contoso/1.0",
+        "compat": dict.fromkeys(
+            ("crossNamespace", "foreignSecrets", "anyLabelExceptions", "textErrors", "openMetrics"),
+            True,
+        ),
+    }
+    rendered = helm.render({"operationMode": "managed", **given})
+    for container in ("serve", "net"):
+        assert set(rendered.flags(container)) >= {
+            "--http-probe-port=18085",
+            "--prometheus-port=19090",
+            "--metrics-secure-port=0",
+            "--retry-attempts-for-created=3",
+            "--retry-attempts-for-assigned=4",
+            "--find-identity-retry-interval=2",
+            "--enableScaleFeatures=false",
+            "--block-instance-metadata=true",
+            "--metadata-header-required=false",
+            "--set-retry-after-header=true",
+            "--log-format=json",
+            "--v=5",
+            "--authorization=observe",
+            "--audit-log=-",
+            "--custom-user-agent=contoso/1.0",
+            "--forceNamespaced=false",
+            "--compat-cross-namespace=true",
+            "--compat-foreign-secrets=true",
+            "--compat-any-label-exceptions=true",
+            "--compat-text-errors=true",
+            "--compat-open-metrics=true",
+        }
+        assert rendered.flags(container)[-1] == "--hold=3"
+    choices = chosen(rendered.nmi)
+    assert choices.doubt == ""
+    assert choices.probe_port == 18085
+    assert choices.rules.cross_namespace
+    assert "--netns-dir=/var/run/docker/netns" in rendered.flags("net")
+    assert "--netns-dir=/run/netns" not in rendered.flags("net")
+    (mount,) = (
+        each for each in rendered.pod["containers"][1]["volumeMounts"] if each["name"] == "netns"
+    )
+    assert mount["mountPath"] == "/var/run/docker/netns"
+
+
+def test_by_default_the_flags_are_those_of_the_manifest(helm: Helm) -> None:
+    given = {"operationMode": "managed", "tokens": {"asNode": False}}
+    choices = chosen(helm.render(given).nmi)
+    assert choices == replace(chosen(manifests.nmi()[-1]), account=NAME)
+    assert choices.backend is Backend.NFTABLES
+    assert choices == Choices(account=NAME, rules=choices.rules, trust=choices.trust)
+
+
+def test_nmi_and_its_probe_are_on_the_same_nodes_whatever_is_asked_for(helm: Helm) -> None:
+    path = Path(__file__).parent / "old_values/nodes-of-several-kinds.yaml"
+    rendered = helm.render({**read(path), "operationMode": "managed", "backend": "lrp"})
+    pods = [each["spec"]["template"]["spec"] for each in rendered.objects if _is_set(each)]
+    assert len(pods) == 3
+    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert len({json.dumps(pod[key], sort_keys=True) for pod in pods}) == 1
+    ((term,),) = (
+        each["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
+        for each in pods[:1]
+    )
+    keys = [each["key"] for each in term["matchExpressions"]]
+    assert keys == ["agentpool", "kubernetes.io/arch", "type"]
+    labels = rendered.nmi["spec"]["template"]["metadata"]["labels"]
+    assert labels["team"] == "platform"
+    assert labels["app.kubernetes.io/component"] == "nmi"
+
+
+def test_without_access_to_secrets_the_rule_is_gone_and_without_rbac_every_role(
+    helm: Helm,
+) -> None:
+    managed = {"operationMode": "managed"}
+    role = helm.render({**managed, "rbac": {"allowAccessToSecrets": False}}).named(
+        "ClusterRole", NAME
+    )
+    assert not any("secrets" in rule.get("resources", ()) for rule in role["rules"])
+    rendered = helm.render({**managed, "rbac": {"enabled": False}})
+    assert rendered.names("ClusterRole") == rendered.names("ClusterRoleBinding") == set()
+    assert NAME in rendered.names("ServiceAccount")
+    assert "somebody gives service account kube-system/aad-pod-identity-nmi" in rendered.notes
+
+
+# ---- Identities
+
+
+def test_identities_of_the_values_can_be_used_and_their_namespaces_are_permitted(
+    helm: Helm,
+) -> None:
+    path = Path(__file__).parent / "old_values/readme-identities.yaml"
+    rendered = helm.render({**read(path), "operationMode": "managed"}, namespace="apps")
+    parsed = {
+        each["metadata"]["name"]: parse_identity(json.dumps(each).encode())
+        for each in rendered.objects
+        if each["kind"] == "AzureIdentity"
+    }
+    assert {str(each.ref) for each in parsed.values()} == {
+        "apps/azure-identity",
+        "billing/service-principal",
+    }
+    bindings = [
+        parse_binding(json.dumps(each).encode())
+        for each in rendered.objects
+        if each["kind"] == "AzureIdentityBinding"
+    ]
+    assert {str(each.ref) for each in bindings} == {
+        "apps/azure-identity-binding",
+        "billing/service-principal",
+    }
+    roles = [each for each in rendered.objects if each["kind"] == "ClusterRole"]
+    bound = [each for each in rendered.objects if each["kind"] == "ClusterRoleBinding"]
+    for name, namespace in (
+        ("client-id", "apps"),
+        ("3d7b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11", "billing"),
+    ):
+        assert [each.grantee for each in holders(name, roles, bound)] == [Grantee(namespace)]
+
+
+def test_an_identity_of_two_namespaces_has_one_role_and_a_credential_of_another_tenant_too(
+    helm: Helm,
+) -> None:
+    kind = "Microsoft.ManagedIdentity/userAssignedIdentities"
+    via = f"/subscriptions/s/resourceGroups/g/providers/{kind}/Via"
+    one = {
+        "type": 3,
+        "clientID": "AAAAAAAA-0000-0000-0000-000000000000",
+        "tenantID": "t",
+        "federation": {"via": via},
+        "binding": {"selector": "x"},
+    }
+    given = {"a": {**one, "namespace": "a"}, "b": {**one, "namespace": "b"}}
+    rendered = helm.render({"operationMode": "managed", "azureIdentities": given})
+    roles = [each for each in rendered.objects if each["kind"] == "ClusterRole"]
+    bound = [each for each in rendered.objects if each["kind"] == "ClusterRoleBinding"]
+    for name in ("aaaaaaaa-0000-0000-0000-000000000000", via.lower()):
+        granted = [each.grantee for each in holders(name, roles, bound)]
+        assert granted == [Grantee("a"), Grantee("b")]
+
+
+def test_before_their_kinds_are_there_custom_resources_come_after_all_else_and_are_the_releases(
+    helm: Helm,
+) -> None:
+    path = Path(__file__).parent / "old_values/readme-identities.yaml"
+    rendered = helm.render({**read(path), "operationMode": "managed"}, name="identity")
+    custom = [each for each in rendered.objects if "aadpodidentity.k8s.io/" in each["apiVersion"]]
+    assert len(custom) == 5
+    for each in custom:
+        assert each["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+        assert each["metadata"]["annotations"] == {
+            "helm.sh/hook": "post-install,post-upgrade,post-rollback",
+            "meta.helm.sh/release-name": "identity",
+            "meta.helm.sh/release-namespace": "kube-system",
+        }
+
+
+@pytest.mark.parametrize(
+    ("identity", "why"),
+    [
+        ({"binding": {"selector": "x"}}, "clientID"),
+        ({"clientID": "c", "type": 0, "binding": {"selector": "x"}}, "resourceID is required"),
+        ({"clientID": "c", "type": 1, "binding": {"selector": "x"}}, "tenantID is required"),
+        ({"clientID": "c", "type": 0, "resourceID": "r"}, "binding"),
+        ({"clientID": "c", "type": 0, "resourceID": "r", "binding": {"selector": ""}}, "selector"),
+        ({"clientID": "c:d", "resourceID": "r", "binding": {"selector": "x"}}, "no client id"),
+    ],
+)
+def test_half_an_identity_is_refused_by_its_key(
+    helm: Helm, identity: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(HelmRefused, match=why) as refused:
+        helm.render({"operationMode": "managed", "azureIdentities": {"orders": identity}})
+    assert "orders" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"nmi": {"prometheusport": 1}},
+        {"operationMode": "both"},
+        {"azureIdentities": [{"name": "x"}]},
+        {"nmi": {"tolerations": {"operator": "Exists"}}},
+        {"aks": {"extensions": ["flux"]}},
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: Helm, given: dict[str, Any]) -> None:
+    (key,) = given
+    with pytest.raises(HelmRefused, match=key):
+        helm.render(given)
+
+
+# ---- Kinds of clusters
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: str(path.stem))
+def test_a_profile_renders_to_objects_that_kubernetes_knows(helm: Helm, path: Path) -> None:
+    rendered = helm.render(read(path), namespace="podidentity")
+    unknown = {
+        f"no schema: {kind}"
+        for kind in (
+            "AzurePodIdentityException",
+            "CiliumLocalRedirectPolicy",
+            "CiliumClusterwideNetworkPolicy",
+        )
+    }
+    assert set(helm.invalid(rendered.objects)) <= unknown
+    assert chosen(rendered.nmi).doubt == ""
+
+
+def test_on_aks_automatic_nothing_is_in_kube_system_and_no_taint_is_tolerated_by_a_wildcard(
+    helm: Helm,
+) -> None:
+    rendered = helm.render(read(CHART / "profiles/aks-automatic.yaml"), namespace="podidentity")
+    for each in rendered.objects:
+        assert each["metadata"].get("namespace", "podidentity") == "podidentity"
+        if _is_set(each):
+            found = each["spec"]["template"]["spec"]["tolerations"]
+            assert found == manifests.automatic_tolerations()
+
+
+def test_exceptions_of_extensions_are_there_and_count_where_they_are_named(helm: Helm) -> None:
+    given = {"operationMode": "managed", "aks": {"extensions": ["flux-system", "acstor"]}}
+    rendered = helm.render(given, namespace="identity")
+    assert rendered.names("AzurePodIdentityException") == {
+        "aks-addon-exception",
+        "flux-extension-exception",
+        "microsoft-flux-exception",
+        "container-storage-exception",
+    }
+    flag = "--exception-namespaces=acstor,flux-system,identity,kube-system"
+    assert flag in rendered.flags()
+    none = helm.render({"operationMode": "managed", "installMICException": False})
+    assert none.names("AzurePodIdentityException") == set()
+
+
+def test_selinux_and_apparmor_are_those_of_the_values(helm: Helm) -> None:
+    given = {"seLinuxOptions": {"type": "spc_t"}, "appArmorProfile": {"type": "Unconfined"}}
+    found = helm.render({"operationMode": "managed", "nmi": given}).pod["securityContext"]
+    assert found["seLinuxOptions"] == {"type": "spc_t"}
+    assert found["appArmorProfile"] == {"type": "Unconfined"}
+
+
+# ---- The node unit
+
+
+def unit_program(rendered: Rendered) -> list[str]:
+    found = rendered.named("DaemonSet", "podidentity-node-unit")
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    command: list[str] = container["command"]
+    return command
+
+
+def run_unit(rendered: Rendered, tmp_path: Path) -> str:
+    """Run the program of the pod on folders of its own, until it says that it is done."""
+    python, flags, program, *arguments = unit_program(rendered)
+    unit = rendered.named("ConfigMap", "podidentity-node-unit")["data"]
+    mounted = tmp_path / "mounted"
+    mounted.mkdir(exist_ok=True)
+    for name, text in unit.items():
+        (mounted / name).write_text(text)
+    program = program.replace("/etc/podidentity", str(mounted)).replace(
+        "/run/podidentity", str(tmp_path)
+    )
+    with subprocess.Popen(
+        [shutil.which(python) or python, flags, program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout
+        said = running.stdout.readline()
+        running.terminate()
+    assert running.returncode == 0
+    return said
+
+
+def test_the_node_unit_is_off_by_default(helm: Helm) -> None:
+    assert "podidentity-node-unit" not in helm.render({"operationMode": "managed"}).names(
+        "DaemonSet"
+    )
+
+
+def test_the_node_unit_is_kept_on_each_node_as_systemctl_would_enable_it(
+    helm: Helm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "system"
+    folder.mkdir()
+    given = {"enabled": True, "path": str(folder), "kubelet": "k3s-agent.service"}
+    rendered = helm.render({"operationMode": "managed", "nodeUnit": given})
+    assert "is there" in run_unit(rendered, tmp_path)
+    unit = folder / "podidentity-boot.service"
+    assert unit.read_text() == manifests.boot_unit("k3s-agent.service")
+    assert (folder / "k3s-agent.service.requires" / unit.name).resolve() == unit
+    assert "is there" in run_unit(rendered, tmp_path), "again"
+    away = helm.render({"operationMode": "managed", "nodeUnit": {**given, "remove": True}})
+    assert "is away" in run_unit(away, tmp_path)
+    assert [each for each in folder.rglob("*") if each.name == unit.name] == []
+
+
+def test_what_keeps_the_unit_has_no_token_no_capability_and_one_folder_of_the_node(
+    helm: Helm,
+) -> None:
+    rendered = helm.render({"operationMode": "managed", "nodeUnit": {"enabled": True}})
+    pod = rendered.named("DaemonSet", "podidentity-node-unit")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "hostNetwork" not in pod
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    paths = [each["hostPath"]["path"] for each in pod["volumes"] if "hostPath" in each]
+    assert paths == ["/etc/systemd/system"]
+    assert helm.invalid([rendered.named("DaemonSet", "podidentity-node-unit")]) == []
+
+
+# ---- helm test
+
+
+def test_the_test_may_look_and_change_nothing_and_all_of_it_goes_with_it(helm: Helm) -> None:
+    given = {"test": {"identity": "bound", "resource": "https://vault.azure.net"}}
+    rendered = helm.render({"operationMode": "managed", **given, "nmi": {"probePort": 18085}})
+    made = [
+        each
+        for each in rendered.objects
+        if each["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"
+    ]
+    assert {each["kind"] for each in made} == {
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Pod",
+    }
+    for each in made:
+        policy = each["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert policy == "before-hook-creation,hook-succeeded"
+        for rule in each.get("rules", ()):
+            assert rule["verbs"] == ["list"]
+    pod = rendered.named("Pod", "aad-pod-identity-test")
+    assert pod["metadata"]["labels"]["aadpodidbinding"] == "bound"
+    (container,) = pod["spec"]["containers"]
+    assert container["args"] == [
+        "nodes",
+        "--namespace=kube-system",
+        "--timeout=120s",
+        "--probe-port=18085",
+        "--token=https://vault.azure.net",
+    ]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    off = helm.render({"operationMode": "managed", "test": {"enabled": False}})
+    assert "aad-pod-identity-test" not in off.names("Pod") | off.names("ServiceAccount")
+
+
+# ---- Watching
+
+
+def test_the_service_for_scraping_selects_nmi_and_alerts_say_where_to_read_on(
+    helm: Helm, tmp_path: Path
+) -> None:
+    given = {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "runbookUrl": "https://docs.example.com/watch"},
+        "operationMode": "managed",
+    }
+    rendered = helm.render(given)
+    service = rendered.named("Service", f"{NAME}-metrics")
+    assert service["spec"]["selector"] == rendered.nmi["spec"]["selector"]["matchLabels"]
+    monitor = rendered.named("ServiceMonitor", NAME)
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    rule = rendered.named("PrometheusRule", "aad-pod-identity")
+    page = (ROOT / "docs/how-to/watch-nmi.md").read_text()
+    for group in rule["spec"]["groups"]:
+        for each in group["rules"]:
+            url = each["annotations"]["runbook_url"]
+            assert url == f"https://docs.example.com/watch#{each['alert'].lower()}"
+            assert f"### {each['alert']}\n" in page
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: ./scripts/setup as root does it")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(rule["spec"]))
+    subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
+
+
+# ---- What others say of it
+
+
+def test_helm_finds_nothing_to_mend(helm: Helm) -> None:
+    given = {"operationMode": "managed", "image": {"repository": IMAGE}}
+    report = helm.ask("lint", path=str(CHART), values=given, strict=True)
+    assert report["errors"] == []
+    assert [each for each in report["messages"] if each["severity"] > 1] == []
+
+
+def test_the_schema_is_one() -> None:
+    check = ROOT / ".venvs/helm/bin/check-jsonschema"
+    subprocess.run([check, "--check-metaschema", CHART / "values.schema.json"], check=True)
+    schema = str(CHART / "values.schema.json")
+    subprocess.run([check, "--schemafile", schema, values.VALUES], check=True)
